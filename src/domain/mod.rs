@@ -1,0 +1,5 @@
+//! Pure: no async, no I/O, no clock (`now` is an argument).
+
+pub mod delivery;
+pub mod recipient;
+pub mod role;

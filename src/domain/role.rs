@@ -1,0 +1,63 @@
+//! Roles: who may do what.
+
+use serde::{Deserialize, Serialize};
+
+/// What a principal may do. A missing role refuses the action and is named in the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Create, change, prepare and delete deliveries.
+    PrepareDeliveries,
+    /// All of that, and confirm, pause, resume, stop and settle.
+    StartDeliveries,
+    /// Logs, audit log, queue operations.
+    Administration,
+    /// Counts and KPIs, read-only.
+    Monitoring,
+}
+
+impl Role {
+    /// The word used in tokens, settings and errors.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::PrepareDeliveries => "prepare_deliveries",
+            Self::StartDeliveries => "start_deliveries",
+            Self::Administration => "administration",
+            Self::Monitoring => "monitoring",
+        }
+    }
+
+    /// Whether somebody with this role may do what needs `needed`.
+    pub fn covers(self, needed: Self) -> bool {
+        use Role::{Monitoring, PrepareDeliveries, StartDeliveries};
+        self == needed || needed == Monitoring || (self == StartDeliveries && needed == PrepareDeliveries)
+    }
+}
+
+/// Who calls: a person or an upstream system, with roles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    pub name: String,
+    pub roles: Vec<Role>,
+}
+
+impl Principal {
+    /// Whether one of the roles covers `needed`.
+    pub fn may(&self, needed: Role) -> bool {
+        self.roles.iter().any(|role| role.covers(needed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_includes_prepare_but_not_the_other_way_round() {
+        assert!(Role::StartDeliveries.covers(Role::PrepareDeliveries));
+        assert!(!Role::PrepareDeliveries.covers(Role::StartDeliveries));
+        assert!(!Role::Administration.covers(Role::StartDeliveries));
+        assert!(!Role::Monitoring.covers(Role::Administration));
+        assert!(Role::PrepareDeliveries.covers(Role::Monitoring));
+    }
+}

@@ -1,0 +1,4 @@
+//! Versand releases prepared e-mail deliveries, sends them and accounts for every recipient.
+
+pub mod config;
+pub mod domain;
