@@ -2,9 +2,7 @@
 
 use std::{process::Command, time::Duration};
 
-use crate::harness::{
-    eventually, postfix::Postfix, python, redis::RedisServer, run_to_end, smtp_dialogue,
-};
+use crate::harness::{eventually, postfix::Postfix, python, redis::RedisServer, run_to_end, smtp_dialogue};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -45,10 +43,7 @@ async fn python_and_rust_clients_share_a_redis() {
     let client = ::redis::Client::open(redis.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let seen = eventually("Python's key", LIMIT, async || {
-        let asked: ::redis::RedisResult<Option<String>> = ::redis::cmd("GET")
-            .arg("from")
-            .query_async(&mut connection)
-            .await;
+        let asked: ::redis::RedisResult<Option<String>> = ::redis::cmd("GET").arg("from").query_async(&mut connection).await;
         asked.unwrap()
     });
     assert_eq!(seen.await, "python");
@@ -69,16 +64,11 @@ fn postfix_accepts_refuses_defers_and_delivers() {
     ];
     let replies = smtp_dialogue(("127.0.0.1", postfix.port()), &lines).unwrap();
     let codes: Vec<_> = replies.iter().map(|reply| &reply[..3]).collect();
-    let expected = [
-        "220", "250", "250", "550", "450", "250", "354", "250", "221",
-    ];
+    let expected = ["220", "250", "250", "550", "450", "250", "354", "250", "221"];
     assert_eq!(codes, expected, "{}", postfix.log());
     let mail = postfix.mailbox("alice", 1, LIMIT).remove(0);
     let mail = String::from_utf8(mail).unwrap();
-    assert!(
-        mail.contains("Subject: seen\n") && mail.ends_with("\n\nhello\n"),
-        "{mail}"
-    );
+    assert!(mail.contains("Subject: seen\n") && mail.ends_with("\n\nhello\n"), "{mail}");
 }
 
 #[test]
@@ -102,11 +92,7 @@ fn postfix_returns_what_it_cannot_deliver() {
 fn postfix_speaks_tls_with_the_root_it_names() {
     let postfix = Postfix::start();
     let script = "tests/python/tls.py";
-    let arguments = [
-        postfix.port().to_string(),
-        postfix.tls_port().to_string(),
-        postfix.ca_file().display().to_string(),
-    ];
+    let arguments = [postfix.port().to_string(), postfix.tls_port().to_string(), postfix.ca_file().display().to_string()];
     assert_eq!(python::python(script, &arguments, LIMIT), "250 250\n");
 }
 
@@ -123,8 +109,5 @@ fn a_program_that_is_missing_fails_the_test_and_says_what_installs_it() {
 #[should_panic(expected = "the answer: not within")]
 async fn a_wait_has_an_end_even_if_what_it_asks_hangs() {
     let limit = Duration::from_millis(50);
-    eventually("the answer", limit, async || {
-        std::future::pending::<Option<()>>().await
-    })
-    .await;
+    eventually("the answer", limit, async || std::future::pending::<Option<()>>().await).await;
 }

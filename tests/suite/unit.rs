@@ -11,19 +11,13 @@ fn analyze(arguments: &[&str], unit: &Path) -> (bool, String) {
     let mut command = Command::new("systemd-analyze");
     let output = run_to_end(command.args(arguments).arg(unit), LIMIT);
     let said = [output.stdout, output.stderr].concat();
-    (
-        output.status.success(),
-        String::from_utf8_lossy(&said).into_owned(),
-    )
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
 }
 
 /// The value of a key of the unit; the last one, as systemd reads it.
 fn value<'a>(unit: &'a str, key: &str) -> Option<&'a str> {
     let pairs = unit.lines().filter_map(|line| line.split_once('='));
-    pairs
-        .filter(|(name, _)| *name == key)
-        .map(|(_, value)| value)
-        .last()
+    pairs.filter(|(name, _)| *name == key).map(|(_, value)| value).last()
 }
 
 fn verify(unit: &str) -> (bool, String) {
@@ -57,8 +51,5 @@ fn stopping_leaves_time_to_drain() {
     let settings: toml::Table = text(repository("config/default.toml")).parse().unwrap();
     let drain_ms = settings["server"]["drain_ms"].as_integer().unwrap();
     let stop_s: i64 = value(&unit, "TimeoutStopSec").unwrap().parse().unwrap();
-    assert!(
-        stop_s * 1000 >= drain_ms + 20_000,
-        "{stop_s} s, {drain_ms} ms"
-    );
+    assert!(stop_s * 1000 >= drain_ms + 20_000, "{stop_s} s, {drain_ms} ms");
 }

@@ -28,11 +28,7 @@ pub fn text(path: impl AsRef<Path>) -> String {
 }
 
 /// Asks again and again, for at most `limit`, until the answer is `Some`; panics with `what` it waited for.
-pub async fn eventually<T>(
-    what: &str,
-    limit: Duration,
-    mut probe: impl AsyncFnMut() -> Option<T>,
-) -> T {
+pub async fn eventually<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let end = Instant::now() + limit;
     loop {
         // The probe may hang as well: it gets what is left of the limit.
@@ -46,11 +42,7 @@ pub async fn eventually<T>(
 }
 
 /// [`eventually`] for a test without a runtime; the probe must not hang.
-pub fn eventually_blocking<T>(
-    what: &str,
-    limit: Duration,
-    mut probe: impl FnMut() -> Option<T>,
-) -> T {
+pub fn eventually_blocking<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + limit;
     loop {
         if let Some(answer) = probe() {
@@ -78,13 +70,8 @@ pub fn run(command: &mut Command, limit: Duration) -> Output {
 pub fn run_to_end(command: &mut Command, limit: Duration) -> Output {
     // Files, not pipes: a program that leaves a daemon behind would keep a pipe open for ever.
     let (mut out, mut err) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-    command
-        .stdin(std::process::Stdio::null())
-        .stdout(out.try_clone().unwrap())
-        .stderr(err.try_clone().unwrap());
-    let mut child = command
-        .spawn()
-        .unwrap_or_else(|e| panic!("{}", missing(command, &e)));
+    command.stdin(std::process::Stdio::null()).stdout(out.try_clone().unwrap()).stderr(err.try_clone().unwrap());
+    let mut child = command.spawn().unwrap_or_else(|e| panic!("{}", missing(command, &e)));
     let end = Instant::now() + limit;
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {
@@ -93,18 +80,11 @@ pub fn run_to_end(command: &mut Command, limit: Duration) -> Output {
         if Instant::now() > end {
             let _ = child.kill();
             let _ = child.wait();
-            panic!(
-                "{command:?}: not done within {limit:?}\n{}",
-                rewound(&mut err)
-            );
+            panic!("{command:?}: not done within {limit:?}\n{}", rewound(&mut err));
         }
         thread::sleep(POLL);
     };
-    Output {
-        status,
-        stdout: rewound(&mut out).into_bytes(),
-        stderr: rewound(&mut err).into_bytes(),
-    }
+    Output { status, stdout: rewound(&mut out).into_bytes(), stderr: rewound(&mut err).into_bytes() }
 }
 
 /// What to say when a program cannot be started.

@@ -24,15 +24,8 @@ impl Postfix {
     /// Starts one on free ports of 127.0.0.1. What it does with which address: tests/suite/harness/postfix.sh.
     pub fn start() -> Self {
         // Not under target/: Postfix' own users cannot enter most home directories.
-        let folder = tempfile::Builder::new()
-            .prefix("versand-postfix-")
-            .tempdir()
-            .unwrap();
-        let postfix = Self {
-            folder,
-            port: free_port(),
-            tls_port: free_port(),
-        };
+        let folder = tempfile::Builder::new().prefix("versand-postfix-").tempdir().unwrap();
+        let postfix = Self { folder, port: free_port(), tls_port: free_port() };
         postfix.write_certificate();
         let ports = [postfix.port, postfix.tls_port, free_port()];
         let uid = rustix::process::geteuid().as_raw();
@@ -40,9 +33,7 @@ impl Postfix {
         start.args(ports.map(|port| port.to_string()));
         start.args([std::process::id().to_string(), uid.to_string()]);
         run(&mut start, START);
-        eventually_blocking("Postfix greets", START, || {
-            smtp_dialogue(("127.0.0.1", postfix.port), &["QUIT"]).ok()
-        });
+        eventually_blocking("Postfix greets", START, || smtp_dialogue(("127.0.0.1", postfix.port), &["QUIT"]).ok());
         postfix
     }
 
@@ -94,10 +85,7 @@ impl Postfix {
             sudo.args(["-n", "sh"]);
             sudo
         };
-        command
-            .arg(repository("tests/suite/harness/postfix.sh"))
-            .arg(action)
-            .arg(self.folder.path());
+        command.arg(repository("tests/suite/harness/postfix.sh")).arg(action).arg(self.folder.path());
         command
     }
 }

@@ -7,11 +7,7 @@ use super::{repository, run};
 /// The interpreter that has the packages.
 pub fn interpreter() -> PathBuf {
     let python = repository("target/python/bin/python");
-    assert!(
-        python.exists(),
-        "{} is missing: `make test` makes it",
-        python.display()
-    );
+    assert!(python.exists(), "{} is missing: `make test` makes it", python.display());
     python
 }
 

@@ -29,15 +29,8 @@ impl RedisServer {
 
     /// Options after the strict ones, the last one wins: `["--appendfsync", "everysec"]`.
     pub fn start_with(options: &[&str]) -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("versand-redis-")
-            .tempdir()
-            .unwrap();
-        let mut server = Self {
-            folder,
-            options: options.iter().map(|option| (*option).to_owned()).collect(),
-            child: None,
-        };
+        let folder = tempfile::Builder::new().prefix("versand-redis-").tempdir().unwrap();
+        let mut server = Self { folder, options: options.iter().map(|option| (*option).to_owned()).collect(), child: None };
         server.launch();
         server
     }
@@ -67,9 +60,7 @@ impl RedisServer {
     pub fn stop(&mut self) {
         self.signal(Signal::TERM);
         let mut child = self.child.take().unwrap();
-        eventually_blocking("redis-server ends after SIGTERM", START, || {
-            child.try_wait().unwrap()
-        });
+        eventually_blocking("redis-server ends after SIGTERM", START, || child.try_wait().unwrap());
     }
 
     /// Starts it again on the same folder and socket, after [`Self::kill`] or [`Self::stop`].
@@ -117,17 +108,11 @@ impl RedisServer {
             .args(&self.options)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        let child = command
-            .spawn()
-            .unwrap_or_else(|e| panic!("{}", missing(&command, &e)));
+        let child = command.spawn().unwrap_or_else(|e| panic!("{}", missing(&command, &e)));
         self.child = Some(child);
         eventually_blocking("redis-server answers", START, || {
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();
-            assert!(
-                ended.is_none(),
-                "redis-server ended at once:\n{}",
-                text(&log)
-            );
+            assert!(ended.is_none(), "redis-server ended at once:\n{}", text(&log));
             self.ask("PING").ok().filter(|reply| reply == "+PONG\r\n")
         });
     }
