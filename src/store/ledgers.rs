@@ -303,7 +303,8 @@ impl Store {
         Ok((Verdict::from_code(verdict)?, attempting))
     }
 
-    /// Settles recipients in doubt (`None`: all of the chunk); the positions that were settled.
+    /// Settles recipients in doubt (`None`: all of the chunk); the positions that were settled. None are released again in a
+    /// delivery that is stopping or stopped.
     pub async fn settle(
         &self,
         at: &ChunkRef,
@@ -321,7 +322,11 @@ impl Store {
             return Ok(Vec::new());
         }
         let mut script = self.scripts.settle.prepare_invoke();
-        script.key(keys::ledger(&at.delivery, at.chunk)).key(keys::counts(&at.delivery)).key(keys::open(&at.delivery));
+        script
+            .key(keys::ledger(&at.delivery, at.chunk))
+            .key(keys::counts(&at.delivery))
+            .key(keys::open(&at.delivery))
+            .key(keys::delivery(&at.delivery));
         script.arg(at.chunk).arg(now).arg(word).arg(packed);
         let (_, _, settled): (i64, u64, Vec<u8>) = script.invoke_async(&mut self.conn.clone()).await?;
         Ok(settled.as_chunks::<2>().0.iter().map(|pair| u16::from_be_bytes(*pair)).collect())
