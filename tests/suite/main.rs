@@ -3,6 +3,7 @@
 
 mod harness;
 mod parts;
+mod protocol;
 mod queue;
 mod queue_redis;
 mod tidy;

@@ -1,0 +1,7 @@
+//! The proof of the ledger: the protocol written down, the scripts held to it, and a model that explores it.
+
+mod merge;
+mod play;
+mod property;
+mod spec;
+mod steps;
