@@ -5,6 +5,8 @@ use versand::{
     store::ledgers::{Applied, Report},
 };
 
+use super::spec::{Mutation, Terms};
+
 /// What the reporter is told, and whether the reply is kept.
 pub type Told = (Applied, bool);
 
@@ -12,12 +14,12 @@ pub type Told = (Applied, bool);
 const LASTING: u8 = flags::RESENT | flags::DUPLICATE | flags::ACCEPTED;
 
 /// Compares the claim number, never the lease: a report of the newest claim decides, of an earlier one only an acceptance counts.
-pub fn merge(r: &mut Record, report: &Report, now: u32) -> Told {
+pub fn merge(r: &mut Record, report: &Report, terms: &Terms) -> Told {
     let before = *r;
     let applied = match (r.claim == report.claim, report.status) {
         (true, Some(Status::Sent)) => accepted(r, report),
-        (true, Some(status)) => not_accepted(r, report, status),
-        (true, None) => given_back(r, now),
+        (true, Some(status)) => not_accepted(r, report, status, terms),
+        (true, None) => given_back(r, terms.now),
         (false, Some(Status::Sent)) => accepted_earlier(r, report),
         (false, _) => Applied::NoEffect,
     };
@@ -42,10 +44,10 @@ fn accepted(r: &mut Record, report: &Report) -> Applied {
     if twice { Applied::Twice } else { Applied::Applied }
 }
 
-fn not_accepted(r: &mut Record, report: &Report, status: Status) -> Applied {
+fn not_accepted(r: &mut Record, report: &Report, status: Status, terms: &Terms) -> Applied {
     match r.status {
         // It stays in doubt unless it surely failed: its chunk may be settled and its delivery finished by now.
-        Status::InDoubt if status != Status::Failed => return Applied::NoEffect,
+        Status::InDoubt if status != Status::Failed && terms.mutation != Mutation::LateDeferrals => return Applied::NoEffect,
         Status::Attempting | Status::InDoubt => {}
         same if same == status => return Applied::Known,
         _ => return Applied::NoEffect,

@@ -83,7 +83,10 @@ impl<'a> Play<'a> {
                 let real = self.store.settle(&self.at, *settlement, positions.as_deref(), self.terms.now).await.unwrap();
                 same("settled", real, self.chunk.settle(*settlement, positions.as_deref(), &self.terms))?;
             }
-            Step::Cancel => {
+            Step::Cancel { stop } => {
+                if *stop {
+                    self.set_state(State::Stopping).await;
+                }
                 let real = self.store.cancel(&self.at, self.terms.now).await.unwrap();
                 same("cancelled", real, self.chunk.cancel(&self.terms))?;
             }
@@ -97,12 +100,7 @@ impl<'a> Play<'a> {
                 let real = self.store.reopen(&self.at, round, self.terms.now).await.unwrap();
                 same("reopened", real, self.chunk.reopen(round, &self.terms))?;
             }
-            Step::State(state) => {
-                self.terms.state = *state;
-                let mut set = redis::cmd("HSET");
-                set.arg(keys::delivery(&self.at.delivery)).arg("state").arg(state.word());
-                let () = set.query_async(&mut self.conn).await.unwrap();
-            }
+            Step::State(state) => self.set_state(*state).await,
             Step::Policy(resend_after_s) => self.terms.resend_after_s = *resend_after_s,
             Step::Time(seconds) => self.terms.now += seconds,
             Step::Track { position, bytes } => {
@@ -114,6 +112,13 @@ impl<'a> Play<'a> {
             }
         }
         same("kept", self.kept().await, self.expected())
+    }
+
+    async fn set_state(&mut self, state: State) {
+        self.terms.state = state;
+        let mut set = redis::cmd("HSET");
+        set.arg(keys::delivery(&self.at.delivery)).arg("state").arg(state.word());
+        let () = set.query_async(&mut self.conn).await.unwrap();
     }
 
     async fn take(&mut self, worker: usize, why: Why) -> Result<(), String> {

@@ -25,6 +25,24 @@ pub enum Mutation {
     ReportsNeedLease,
     /// Claims are granted in any state of the delivery.
     ClaimsInAnyState,
+    /// A group that comes again after a pause is not told what it was granted.
+    GrantsForgotten,
+    /// A late "not accepted" takes a recipient out of doubt, though nobody may look at its chunk again.
+    LateDeferrals,
+    /// A stop calls cancelled what waits for its second attempt.
+    DoubtCancelled,
+}
+
+impl Mutation {
+    pub const MISTAKES: [Self; 7] = [
+        Self::ClaimsWithoutLease,
+        Self::ClaimsUnwritten,
+        Self::ReportsNeedLease,
+        Self::ClaimsInAnyState,
+        Self::GrantsForgotten,
+        Self::LateDeferrals,
+        Self::DoubtCancelled,
+    ];
 }
 
 /// What a script is told besides who calls: the delivery as Redis knows it, the caller's clock and policy.
@@ -102,7 +120,10 @@ impl Chunk {
             let number = ClaimNumber { epoch: lease.epoch, n: claim.n };
             match self.records.get_mut(usize::from(claim.position)) {
                 // What was granted stays granted, though the delivery was paused while its answer was lost.
-                Some(r) if again => r.status == Status::Attempting && r.claim == number,
+                Some(r) if again => {
+                    let forgotten = terms.mutation == Mutation::GrantsForgotten && claims == Verdict::Forbidden;
+                    r.status == Status::Attempting && r.claim == number && !forgotten
+                }
                 Some(r) => claims == Verdict::Ok && claim_one(r, number, terms),
                 None => false,
             }
@@ -117,7 +138,7 @@ impl Chunk {
         let barred = terms.mutation == Mutation::ReportsNeedLease && verdict != Verdict::Ok;
         match self.records.get_mut(usize::from(report.position)) {
             _ if again => (Applied::Known, false),
-            Some(r) if !barred => merge(r, report, terms.now),
+            Some(r) if !barred => merge(r, report, terms),
             _ => (Applied::NoEffect, false),
         }
     }
@@ -143,7 +164,8 @@ impl Chunk {
             return (Verdict::Forbidden, 0);
         }
         for r in self.records.iter_mut().filter(|r| matches!(r.status, Status::Pending | Status::Deferred)) {
-            r.status = if r.has(flags::RESENT) { Status::InDoubt } else { Status::Cancelled };
+            let doubtful = r.has(flags::RESENT) && terms.mutation != Mutation::DoubtCancelled;
+            r.status = if doubtful { Status::InDoubt } else { Status::Cancelled };
             r.when = terms.now;
         }
         (Verdict::Ok, self.records.iter().filter(|r| r.status == Status::Attempting).count() as u64)

@@ -68,7 +68,10 @@ pub enum Step {
         settlement: Settlement,
         positions: Option<Vec<u16>>,
     },
-    Cancel,
+    /// The state is made stopping before, mostly.
+    Cancel {
+        stop: bool,
+    },
     Offer {
         window: usize,
     },
@@ -129,11 +132,11 @@ pub fn step() -> impl Strategy<Value = Step> {
         3 => worker().prop_map(|worker| Step::Repeat { worker }),
         2 => worker().prop_map(|worker| Step::Release { worker }),
         2 => (settlement, positions).prop_map(|(settlement, positions)| Step::Settle { settlement, positions }),
-        1 => Just(Step::Cancel),
+        2 => prop::bool::weighted(0.8).prop_map(|stop| Step::Cancel { stop }),
         1 => (0..3usize).prop_map(|window| Step::Offer { window }),
         1 => (0..2u32).prop_map(|rounds_ago| Step::Reopen { rounds_ago }),
-        2 => state.prop_map(Step::State),
-        1 => prop::option::of(0..4u32).prop_map(Step::Policy),
+        4 => state.prop_map(Step::State),
+        2 => prop::option::of(0..4u32).prop_map(Step::Policy),
         3 => (0..6u32).prop_map(Step::Time),
         1 => (0..RECIPIENTS, any::<[u8; 3]>()).prop_map(|(position, bytes)| Step::Track { position, bytes }),
     ]
