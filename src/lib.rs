@@ -2,5 +2,8 @@
 
 pub mod config;
 pub mod domain;
+pub mod mail;
+pub mod metrics;
 pub mod queue;
+pub mod send;
 pub mod store;
