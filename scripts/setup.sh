@@ -14,7 +14,7 @@ at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; 
 packages=
 want() { # want WHY PACKAGE...
     why=$1; shift
-    say "installing $* ($why)"
+    say "missing: $* ($why)"
     packages="$packages $*"
 }
 
@@ -53,6 +53,7 @@ install_packages() {
         have sudo || stop "neither root nor sudo: ask somebody who is to run this, then run again: apt-get install$packages"
         sudo -v || stop "sudo was refused: ask somebody who may to run this, then run again: $byhand"
     fi
+    say "installing with apt-get:$packages"
     as_root apt-get -o DPkg::Lock::Timeout=120 update -qq || say "apt-get update failed; trying with the lists there are"
     # apt's own chatter goes to a log, shown when it matters
     mkdir -p target

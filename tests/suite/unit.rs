@@ -17,7 +17,7 @@ fn analyze(arguments: &[&str], unit: &Path) -> (bool, String) {
 /// The value of a key of the unit; the last one, as systemd reads it.
 fn value<'a>(unit: &'a str, key: &str) -> Option<&'a str> {
     let pairs = unit.lines().filter_map(|line| line.split_once('='));
-    pairs.filter(|(name, _)| *name == key).map(|(_, value)| value).last()
+    pairs.filter(|(name, _)| *name == key).map(|(_, value)| value).next_back()
 }
 
 fn verify(unit: &str) -> (bool, String) {
