@@ -1,6 +1,7 @@
 //! Pure: no async, no I/O, no clock (`now` is an argument).
 
 pub mod address;
+pub mod audience;
 pub mod audit;
 pub mod delivery;
 pub mod exclusion;

@@ -3,5 +3,7 @@
 
 mod harness;
 mod parts;
+mod queue;
+mod queue_redis;
 mod tidy;
 mod unit;
