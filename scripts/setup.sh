@@ -36,7 +36,7 @@ fi
 case " $* " in *" postfix "*)
     echo "postfix postfix/main_mailer_type select No configuration" | debconf-set-selections ;;
 esac
-export DEBIAN_FRONTEND=noninteractive
+export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l
 apt-get -o DPkg::Lock::Timeout=120 install -qq -y --no-install-recommends "$@"
 for service in redis-server postfix; do
     case " $* " in *" $service "*)

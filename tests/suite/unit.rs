@@ -53,3 +53,11 @@ fn stopping_leaves_time_to_drain() {
     let stop_s: i64 = value(&unit, "TimeoutStopSec").unwrap().parse().unwrap();
     assert!(stop_s * 1000 >= drain_ms + 20_000, "{stop_s} s, {drain_ms} ms");
 }
+
+/// Found with a real systemd: a failing ExecStartPre is started again for ever, whatever its exit code.
+#[test]
+fn wrong_settings_end_the_daemon_for_good() {
+    let unit = text(repository(UNIT));
+    assert_eq!(value(&unit, "RestartPreventExitStatus"), Some("64"));
+    assert_eq!(value(&unit, "ExecStartPre"), None);
+}
