@@ -115,13 +115,14 @@ need_for_testing() {
 
 need_python_packages() {
     pins=tests/python/requirements.txt
-    cmp -s $pins target/python/installed.txt && return 0
+    # an upgrade of Python leaves the old folder without its packages
+    { $python -V; cat $pins; } 2>&1 | cmp -s - target/python/installed.txt && return 0
     say "installing Python packages into target/python ($(grep -o '^[^ ;]*' $pins | tr '\n' ' ')for the tests)"
     rm -rf target/python
     { $python -m venv target/python &&
         target/python/bin/pip --disable-pip-version-check install -q --no-deps -r $pins; } ||
         stop "the packages in $pins could not be installed: see above; is PyPI reachable?"
-    cp $pins target/python/installed.txt
+    { $python -V; cat $pins; } >target/python/installed.txt 2>&1
 }
 
 # Postfix starts only as root; the tests call sudo for that alone, and cannot ask for a password.
