@@ -135,7 +135,7 @@ fn by_enhanced(reply: &Reply) -> Option<FailureReason> {
         (2, 3) | (3, 4) => Refused,
         (4, 5) => Refused,
         (3 | 4, _) => Unreachable,
-        (5 | 6 | 7, _) => Refused,
+        (5..=7, _) => Refused,
         _ => return None,
     })
 }

@@ -7,6 +7,7 @@ const PHRASES: [(FailureReason, &[&str]); 7] = [
     (
         FailureReason::Refused,
         &[
+            "sender refused",
             "sender address rejected",
             "sender verify",
             "sender rejected",

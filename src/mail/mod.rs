@@ -1,0 +1,4 @@
+//! Mail out: templates become messages, the relay takes them; the catcher stands in for a relay.
+
+pub mod address;
+pub mod relay;
