@@ -58,7 +58,8 @@ metrics_table! {
 }
 
 /// Upper bounds in seconds.
-const BUCKETS: &[f64] = &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+const BUCKETS: &[f64] =
+    &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 
 /// Installs the recorder of this process.
 ///
@@ -166,7 +167,8 @@ pub fn redis_up(up: bool) {
 
 /// `route` is the pattern, never the path: its values are bounded.
 pub fn http_request(route: &str, method: &str, status: u16, took: Duration) {
-    counter!(HTTP_REQUESTS, "route" => route.to_owned(), "method" => method.to_owned(), "status" => status.to_string()).increment(1);
+    counter!(HTTP_REQUESTS, "route" => route.to_owned(), "method" => method.to_owned(), "status" => status.to_string())
+        .increment(1);
     histogram!(HTTP_SECONDS, "route" => route.to_owned()).record(took.as_secs_f64());
 }
 

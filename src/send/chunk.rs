@@ -1,9 +1,6 @@
 //! A chunk: take the lease, claim, render, send, record, give the lease back.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -86,7 +83,13 @@ impl Context {
         (plan.settings.in_doubt == InDoubt::Resend).then_some(lease_s + 1)
     }
 
-    async fn send_taken(&self, at: ChunkRef, delivery: Delivery, plan: Plan, held: (Lease, Ledger, Arc<Validity>)) -> Result<Lease, JobError> {
+    async fn send_taken(
+        &self,
+        at: ChunkRef,
+        delivery: Delivery,
+        plan: Plan,
+        held: (Lease, Ledger, Arc<Validity>),
+    ) -> Result<Lease, JobError> {
         let (lease, ledger, validity) = held;
         let resend_after_s = self.resend_after_s(&plan);
         let todo = ledger.claimable(unix_now(), resend_after_s);
@@ -95,7 +98,7 @@ impl Context {
         let template = self.templates.get(&at.delivery, &plan.digest, definition, self.message_limit_bytes());
         let template = template.map_err(|_| JobError::Abort("the template of a prepared delivery does not compile".into()))?;
         let recipients = self.store.slice(&at.delivery, Part::Chunks(plan.generation), at.chunk).await?;
-        let from = definition.sender.envelope_from.as_ref().unwrap_or(&definition.sender.email).clone();
+        let from = template.envelope_from().to_owned();
         let halt = self.shutdown.child_token();
         let run = Arc::new(Run {
             context: self.clone(),

@@ -31,7 +31,14 @@ pub struct Confirmed {
 impl Context {
     /// Releases what `digest` names. The compare-and-set on the state lets one confirmation through, however many there are.
     /// `repeats` are the keys under which the same request gets its first answer; `via` says in the audit log how it came.
-    pub async fn confirm(&self, by: &Principal, id: &DeliveryId, digest: &str, via: &str, repeats: &[Repeat]) -> Result<Confirmed, Refusal> {
+    pub async fn confirm(
+        &self,
+        by: &Principal,
+        id: &DeliveryId,
+        digest: &str,
+        via: &str,
+        repeats: &[Repeat],
+    ) -> Result<Confirmed, Refusal> {
         require(by, Role::StartDeliveries)?;
         let changed = self.change(id, &by.name, repeats, |delivery, now| decide(delivery, by, digest, via, now)).await?;
         if let Changed::Now(_) = changed {
@@ -52,7 +59,8 @@ fn decide(delivery: &Delivery, by: &Principal, digest: &str, via: &str, now: Tim
     let state = delivery.state.after(Action::Confirm)?;
     let mut document = delivery.document.clone();
     let plan = document.plan.as_ref().filter(|plan| plan.digest == digest).ok_or(Refusal::StaleDigest)?;
-    let validity = SignedDuration::try_from_secs_f64(plan.settings.validity_hours * 3600.0).unwrap_or(SignedDuration::from_hours(24));
+    let validity =
+        SignedDuration::try_from_secs_f64(plan.settings.validity_hours * 3600.0).unwrap_or(SignedDuration::from_hours(24));
     let answer = Confirmed {
         delivery: delivery.id.clone(),
         digest: digest.to_owned(),

@@ -16,7 +16,12 @@ use crate::domain::{
 
 impl Context {
     /// Creates a delivery. With a key its id derives from principal and key, so that a second request finds the first one's.
-    pub async fn create(&self, by: &Principal, definition: Definition, key: Option<&IdempotencyKey>) -> Result<Changed<DeliveryId>, Refusal> {
+    pub async fn create(
+        &self,
+        by: &Principal,
+        definition: Definition,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Changed<DeliveryId>, Refusal> {
         require(by, Role::PrepareDeliveries)?;
         definition.check()?;
         let id = match key {

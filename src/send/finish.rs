@@ -42,7 +42,8 @@ impl Context {
         }
         let mut document = delivery.document.clone();
         document.ended_at = Some(jiff::Timestamp::now());
-        let details = json!({ "sent": recount.counts.sent, "failed": recount.counts.failed, "in_doubt": recount.counts.in_doubt });
+        let details =
+            json!({ "sent": recount.counts.sent, "failed": recount.counts.failed, "in_doubt": recount.counts.in_doubt });
         let decision = Decision { state, document, answer: (), act: Some(("finish", details)) };
         // not again with a newer revision: what changed meanwhile may have opened a recipient
         self.commit(id, delivery.revision, "versand", &[], decision).await?;

@@ -95,7 +95,13 @@ impl Context {
     }
 
     /// A page of the sending log from recipient `from`, only those of `status` if it is given.
-    pub async fn sending_page(&self, id: &DeliveryId, from: u64, limit: usize, status: Option<Status>) -> Result<Page<SendingLine>, Refusal> {
+    pub async fn sending_page(
+        &self,
+        id: &DeliveryId,
+        from: u64,
+        limit: usize,
+        status: Option<Status>,
+    ) -> Result<Page<SendingLine>, Refusal> {
         let delivery = self.delivery(id).await?;
         let Some(plan) = &delivery.document.plan else { return Ok(Page { items: Vec::new(), next: None }) };
         let mut items = Vec::new();

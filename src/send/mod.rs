@@ -101,6 +101,12 @@ impl From<StoreError> for JobError {
     }
 }
 
+impl From<QueueError> for JobError {
+    fn from(error: QueueError) -> Self {
+        Refusal::from(error).into()
+    }
+}
+
 /// Now, in whole seconds of Unix time, as the ledgers keep it.
 pub fn unix_now() -> u32 {
     u32::try_from(Timestamp::now().as_second()).unwrap_or(u32::MAX)

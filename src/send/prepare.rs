@@ -23,7 +23,7 @@ use crate::{
         role::{Principal, Role},
         state::{Action, State},
     },
-    mail::template::Template,
+    mail::{address::to_ascii, template::Template},
     queue::{Job, JobError, QueueName},
     store::{
         StoreError,
@@ -34,7 +34,12 @@ use crate::{
 
 impl Context {
     /// Asks for a preparation; a job does it.
-    pub async fn request_preparation(&self, by: &Principal, id: &DeliveryId, key: Option<&IdempotencyKey>) -> Result<(), Refusal> {
+    pub async fn request_preparation(
+        &self,
+        by: &Principal,
+        id: &DeliveryId,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<(), Refusal> {
         require(by, Role::PrepareDeliveries)?;
         let repeats: Vec<Repeat> = key.iter().map(|key| Repeat::of(key, id)).collect();
         let changed = self
@@ -103,7 +108,12 @@ impl Context {
                     Some(plan) => json!({ "digest": plan.digest, "to_deliver": plan.to_deliver, "excluded": plan.excluded }),
                     None => json!({ "errors": document.checks.errors_total }),
                 };
-                Ok(Decision { state, document, answer: (), act: Some((if good { "prepared" } else { "preparation_failed" }, details)) })
+                Ok(Decision {
+                    state,
+                    document,
+                    answer: (),
+                    act: Some((if good { "prepared" } else { "preparation_failed" }, details)),
+                })
             })
             .await;
         match done {
@@ -186,10 +196,9 @@ impl<'a> Preparation<'a> {
         let delivery = self.delivery;
         let definition = &delivery.document.definition;
         let masks = &self.context.config.preparation.allowed_senders;
-        for (field, email) in [
-            ("sender.email", Some(&definition.sender.email)),
-            ("sender.envelope_from", definition.sender.envelope_from.as_ref()),
-        ] {
+        for (field, email) in
+            [("sender.email", Some(&definition.sender.email)), ("sender.envelope_from", definition.sender.envelope_from.as_ref())]
+        {
             if email.is_some_and(|email| !masks.iter().any(|mask| address::matches(mask, email))) {
                 self.error(field, None, "is not allowed by preparation.allowed_senders");
             }
@@ -203,7 +212,7 @@ impl<'a> Preparation<'a> {
             Err(problems) => {
                 for p in problems {
                     let at = p.line.map(|line| format!("template line {line}: ")).unwrap_or_default();
-                    self.error(&field_of(&p.part), None, format!("{at}{}", p.message));
+                    self.error(&field_of(p.part), None, format!("{at}{}", p.message));
                 }
                 None
             }
@@ -266,24 +275,32 @@ impl<'a> Preparation<'a> {
     }
 
     fn judge(&mut self, recipient: &Recipient) -> Option<Cause> {
-        let address = match address::check(&recipient.email) {
-            Ok(address) => address,
-            Err(cause) => return Some(cause),
+        if recipient.email.is_empty() {
+            return Some(Cause::EmptyAddress);
+        }
+        // what can be sent to in theory only, such as a bare host name, counts as invalid
+        let usable = |address: &String| {
+            address.rsplit_once('@').is_some_and(|(_, domain)| domain.contains('.') || domain.starts_with('['))
         };
-        let digest = Sha256::digest(address::identity(&address));
+        let Some(address) = to_ascii(&recipient.email).ok().filter(usable) else { return Some(Cause::InvalidAddress) };
+        let digest = Sha256::digest(address.to_lowercase());
         let mut short = [0; 16];
         short.copy_from_slice(&digest[..16]);
         (!self.seen.insert(u128::from_be_bytes(short))).then_some(Cause::Duplicate)
     }
 
     /// Renders every message: the only way to know that every field is there and that what comes out may be sent.
-    async fn try_messages(&self, kept: Vec<Recipient>, template: Arc<Template>) -> Result<(Vec<Recipient>, Vec<Fault>), StoreError> {
+    async fn try_messages(
+        &self,
+        kept: Vec<Recipient>,
+        template: Arc<Template>,
+    ) -> Result<(Vec<Recipient>, Vec<Fault>), StoreError> {
         let at = ChunkRef { delivery: self.delivery.id.clone(), chunk: 0 };
         let stamp = self.context.stamp(&at, 0, &self.delivery.document.definition, Timestamp::UNIX_EPOCH);
         let work = move || {
             let fault = |r: &Recipient| {
                 let e = template.render(r, &stamp).err()?;
-                let field = e.field.map_or_else(|| field_of(&e.part), |field| format!("audience.{field}"));
+                let field = e.field.map_or_else(|| field_of(e.part), |field| format!("audience.{field}"));
                 Some((r.line, field, format!("{}: {}", e.part, e.message)))
             };
             let faults = kept.iter().filter_map(fault).collect();

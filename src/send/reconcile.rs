@@ -123,7 +123,11 @@ impl Context {
             return Ok(());
         }
         let job = format!("{}:{}:{round}", at.delivery, at.chunk);
-        let alive = self.queue.status(QueueName::Chunks, &job).await?.is_some_and(|job| !matches!(job.state, JobState::Done | JobState::Dead | JobState::Lost));
+        let alive = self
+            .queue
+            .status(QueueName::Chunks, &job)
+            .await?
+            .is_some_and(|job| !matches!(job.state, JobState::Done | JobState::Dead | JobState::Lost));
         if !alive && self.store.reopen(at, round, unix_now()).await? {
             metrics::revived();
             tracing::warn!(delivery.id = %at.delivery, chunk = at.chunk, "its job was gone");

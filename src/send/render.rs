@@ -29,7 +29,13 @@ impl Cache {
     ///
     /// # Errors
     /// What is wrong with the content; a prepared delivery's content has no faults.
-    pub fn get(&self, id: &DeliveryId, digest: &str, definition: &Definition, limit_bytes: usize) -> Result<Arc<Template>, Vec<Problem>> {
+    pub fn get(
+        &self,
+        id: &DeliveryId,
+        digest: &str,
+        definition: &Definition,
+        limit_bytes: usize,
+    ) -> Result<Arc<Template>, Vec<Problem>> {
         let key = (id.clone(), digest.to_owned());
         if let Some(template) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(template.clone());
@@ -59,7 +65,7 @@ impl Context {
         let domain = definition.sender.email.rsplit_once('@').map_or("invalid", |(_, domain)| domain);
         let id = BASE32_DNSSEC.encode(of("message-id").get(..15).unwrap_or_default());
         let boundary = HEXLOWER.encode(of("boundary").get(..12).unwrap_or_default());
-        Stamp { date, message_id: format!("{id}@{domain}"), boundary: format!("={boundary}") }
+        Stamp { date, message_id: format!("{id}@{domain}"), boundary }
     }
 
     /// The largest message, in bytes.

@@ -31,7 +31,13 @@ pub struct Settled {
 
 impl Context {
     /// Settles recipients in doubt. Who asked for what is in the audit log before it takes effect.
-    pub async fn settle(&self, by: &Principal, id: &DeliveryId, settlement: Settlement, numbers: &Numbers) -> Result<Settled, Refusal> {
+    pub async fn settle(
+        &self,
+        by: &Principal,
+        id: &DeliveryId,
+        settlement: Settlement,
+        numbers: &Numbers,
+    ) -> Result<Settled, Refusal> {
         require(by, Role::StartDeliveries)?;
         let plan = self.reopen_for(by, id, settlement, numbers).await?;
         let mut settled = 0;
@@ -49,7 +55,13 @@ impl Context {
         Ok(Settled { settled })
     }
 
-    async fn reopen_for(&self, by: &Principal, id: &DeliveryId, settlement: Settlement, numbers: &Numbers) -> Result<Plan, Refusal> {
+    async fn reopen_for(
+        &self,
+        by: &Principal,
+        id: &DeliveryId,
+        settlement: Settlement,
+        numbers: &Numbers,
+    ) -> Result<Plan, Refusal> {
         let changed = self
             .change(id, &by.name, &[], |delivery, now| {
                 let mut document = delivery.document.clone();
@@ -70,7 +82,13 @@ impl Context {
     }
 
     /// Pause, resume or stop.
-    pub async fn control(&self, by: &Principal, id: &DeliveryId, action: Action, key: Option<&IdempotencyKey>) -> Result<State, Refusal> {
+    pub async fn control(
+        &self,
+        by: &Principal,
+        id: &DeliveryId,
+        action: Action,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<State, Refusal> {
         let word = match action {
             Action::Pause => "pause",
             Action::Resume => "resume",
