@@ -6,10 +6,13 @@
 pub mod change;
 pub mod chunk;
 pub mod confirm;
+pub mod confirm_job;
+pub mod conservation;
 pub mod edit;
 pub mod finish;
 pub mod lease;
 pub mod logs;
+pub mod observe;
 pub mod prepare;
 pub mod preview;
 pub mod reconcile;
@@ -28,6 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::Config,
     domain::{audience::LineError, delivery::Invalid, role::Role, state::Illegal},
+    identity::Keyring,
     mail::relay::Relay,
     queue::{JobError, Queue, QueueError},
     store::{Store, StoreError},
@@ -51,6 +55,8 @@ pub struct Context {
     /// Acceptances that are in a ledger, for comparison with what the relay layer counted.
     pub acceptances: Arc<AtomicU64>,
     pub tracker: TaskTracker,
+    pub conservation: conservation::Differences,
+    pub keyring: Arc<Keyring>,
     /// Cancelled when the daemon is asked to end: no new work, finish what was begun.
     pub shutdown: CancellationToken,
 }
