@@ -4,6 +4,7 @@
 mod harness;
 mod parts;
 mod queue;
+mod queue_embedded;
 mod queue_redis;
 mod tidy;
 mod unit;

@@ -432,6 +432,7 @@ async fn a_job_that_fails_is_tried_again_and_does_not_count_as_a_crash() {
 async fn ten_thousand_due_retries_do_not_end_the_workers() {
     let redis = Redis::start().await;
     let queue = redis.queue("").await;
+    let () = redis.run("CONFIG SET appendfsync no").await;
     let name = QueueName::Chunks;
     let mut conn = redis.connect().await;
     let mut pipe = redis::pipe();
