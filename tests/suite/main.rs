@@ -6,5 +6,6 @@ mod parts;
 mod queue;
 mod queue_embedded;
 mod queue_redis;
+mod queue_traps;
 mod tidy;
 mod unit;

@@ -46,22 +46,13 @@ impl Redis {
     }
 
     async fn answers(&self) {
-        eventually(
-            Duration::from_secs(10),
-            "redis-server answers",
-            async || self.try_connect().await.is_some(),
-        )
-        .await;
+        eventually(Duration::from_secs(10), "redis-server answers", async || self.try_connect().await.is_some()).await;
     }
 
     async fn try_connect(&self) -> Option<ConnectionManager> {
-        let config = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(Duration::from_secs(10)))
-            .set_number_of_retries(1);
+        let config = ConnectionManagerConfig::new().set_response_timeout(Some(Duration::from_secs(10))).set_number_of_retries(1);
         let client = redis::Client::open(self.url()).ok()?;
-        ConnectionManager::new_with_config(client, config)
-            .await
-            .ok()
+        ConnectionManager::new_with_config(client, config).await.ok()
     }
 
     pub async fn connect(&self) -> ConnectionManager {
@@ -81,9 +72,7 @@ impl Redis {
         for word in words {
             call.arg(word);
         }
-        call.query_async(&mut self.connect().await)
-            .await
-            .expect(command)
+        call.query_async(&mut self.connect().await).await.expect(command)
     }
 }
 
@@ -140,8 +129,6 @@ impl Daemon {
     pub async fn stop(&self, limit: Duration) -> bool {
         self.workers.shutdown.cancel();
         self.workers.tracker.close();
-        tokio::time::timeout(limit, self.workers.tracker.wait())
-            .await
-            .is_ok()
+        tokio::time::timeout(limit, self.workers.tracker.wait()).await.is_ok()
     }
 }
