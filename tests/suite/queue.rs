@@ -3,9 +3,12 @@
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use versand::queue::{Job, JobError, JobState, Queue, QueueName, Received};
+use versand::queue::{ConfirmSend, Job, JobError, JobState, Queue, QueueName, Received};
 
-use crate::queue_redis::{Daemon, Redis, eventually};
+use crate::{
+    harness::python::python,
+    queue_redis::{Daemon, Redis, eventually},
+};
 
 pub const SOON: Duration = Duration::from_secs(10);
 
@@ -19,7 +22,7 @@ pub async fn reaches(queue: &Queue, name: QueueName, id: &str, wanted: JobState)
 
 #[tokio::test]
 async fn a_job_is_delivered_with_its_payload_and_is_done() {
-    let redis = Redis::start().await;
+    let redis = Redis::start();
     let queue = redis.queue("").await;
     let (seen, mut received) = mpsc::unbounded_channel();
     let daemon = Daemon::start(&queue, QueueName::Steps, 2, move |job| {
@@ -43,7 +46,7 @@ async fn a_job_is_delivered_with_its_payload_and_is_done() {
 
 #[tokio::test]
 async fn an_id_that_is_still_there_is_not_queued_again() {
-    let redis = Redis::start().await;
+    let redis = Redis::start();
     let queue = redis.queue("").await;
     assert!(queue.enqueue(QueueName::Steps, "a:1", b"1").await.expect("enqueue"));
     assert!(!queue.enqueue(QueueName::Steps, "a:1", b"2").await.expect("enqueue"));
@@ -54,7 +57,7 @@ async fn an_id_that_is_still_there_is_not_queued_again() {
 
 #[tokio::test]
 async fn a_job_waits_for_a_tenth_of_a_second_at_most() {
-    let redis = Redis::start().await;
+    let redis = Redis::start();
     let (ours, theirs) = (redis.queue("").await, redis.queue("").await);
     let (seen, mut received) = mpsc::unbounded_channel();
     let daemon = Daemon::start(&ours, QueueName::Steps, 1, move |_| {
@@ -80,7 +83,7 @@ async fn a_job_waits_for_a_tenth_of_a_second_at_most() {
 
 #[tokio::test]
 async fn a_job_that_fails_is_tried_again_and_does_not_count_as_a_crash() {
-    let redis = Redis::start().await;
+    let redis = Redis::start();
     let queue = redis.queue("crashes = 1").await;
     let daemon = Daemon::start(&queue, QueueName::Chunks, 1, |job| async move {
         match job.attempt {
@@ -96,7 +99,7 @@ async fn a_job_that_fails_is_tried_again_and_does_not_count_as_a_crash() {
 
 #[tokio::test]
 async fn a_shutdown_finishes_what_runs_and_others_do_the_rest() {
-    let redis = Redis::start().await;
+    let redis = Redis::start();
     let queue = redis.queue("").await;
     let (ended, mut endings) = mpsc::unbounded_channel();
     let run_slowly = |who: &'static str, wait: Duration| {
@@ -152,4 +155,51 @@ fn the_contract_and_the_example_say_what_the_program_does() {
         assert!(text.contains(name), "{file} has another queue name");
         assert!(text.contains("versand:outcome:"), "{file} has another outcome key");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_producer_in_python_queues_a_signed_job_and_reads_the_outcome() {
+    let redis = Redis::start();
+    let queue = redis.queue("").await;
+    let folder = tempfile::tempdir().expect("folder");
+    let key_file = folder.path().join("key");
+    std::fs::write(&key_file, b"a key of thirty-two bytes or more\n").expect("key");
+    let answers = redis.connect().await;
+    let daemon = Daemon::start(&queue, QueueName::Confirm, 1, move |received| {
+        let mut answers = answers.clone();
+        async move {
+            let job = ConfirmSend::decode(&received.payload)?;
+            let mut wanted = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS256);
+            wanted.set_audience(&["versand"]);
+            wanted.set_issuer(&["shop"]);
+            let key = jsonwebtoken::DecodingKey::from_secret(b"a key of thirty-two bytes or more\n");
+            let token = jsonwebtoken::decode::<serde_json::Value>(&job.token, &key, &wanted)
+                .map_err(|e| JobError::Abort(e.to_string()))?;
+            let outcome = serde_json::json!({"status": "confirmed", "claims": token.claims, "delivery": job.delivery, "digest": job.digest});
+            let key = format!("versand:outcome:{}", received.id);
+            let () = redis::AsyncCommands::set_ex(&mut answers, key, outcome.to_string(), 60)
+                .await
+                .map_err(|e| JobError::Retry(e.to_string()))?;
+            Ok(())
+        }
+    });
+    let url = redis.server.url();
+    let key_file = key_file.display().to_string();
+    let printed = tokio::task::spawn_blocking(move || {
+        let fixed = "--delivery d1 --digest 5eed --issuer shop --subject ann --wait 10 --job-id confirm:1 --redis";
+        let mut arguments: Vec<&str> = fixed.split(' ').collect();
+        arguments.extend([&url, "--key-file", &key_file]);
+        python("examples/confirm_send.py", &arguments, Duration::from_secs(30))
+    })
+    .await
+    .expect("the producer");
+    let (id, outcome) = printed.trim().split_once('\n').expect("two lines");
+    assert_eq!(id, "confirm:1");
+    let outcome: serde_json::Value = serde_json::from_str(outcome).expect("JSON");
+    let claims = &outcome["claims"];
+    assert_eq!((&outcome["delivery"], &outcome["digest"]), (&claims["delivery"], &claims["digest"]));
+    assert_eq!((claims["sub"].as_str(), claims["action"].as_str()), (Some("ann"), Some("confirm_send")));
+    assert_eq!(claims["roles"], serde_json::json!(["start_deliveries"]));
+    assert!(claims["jti"].as_str().is_some_and(|jti| jti.len() == 36) && claims["iat"].is_u64());
+    assert!(daemon.stop(SOON).await);
 }

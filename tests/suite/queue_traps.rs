@@ -16,7 +16,7 @@ use crate::queue::{SOON, reaches, state};
 
 #[tokio::test]
 async fn a_bad_payload_is_dead_and_the_worker_lives() {
-    let redis = Redis::start().await;
+    let redis = Redis::start();
     let queue = redis.queue("").await;
     let daemon = Daemon::start(&queue, QueueName::Steps, 1, |job| async move { Job::decode(&job.payload).map(|_| ()) });
     let good = Job::Prepare { delivery: "d".into() }.encode();
@@ -51,7 +51,7 @@ async fn a_bad_payload_is_dead_and_the_worker_lives() {
 
 #[tokio::test]
 async fn ids_that_apalis_would_change_are_refused() {
-    let redis = Redis::start().await;
+    let redis = Redis::start();
     let queue = redis.queue("").await;
     let long = "x".repeat(201);
     for id in ["007", "7", "", "a b", "a\n", "ä", "a@b", &long, "01arz3ndektsv4rrffq69g5fav"] {
@@ -63,7 +63,7 @@ async fn ids_that_apalis_would_change_are_refused() {
 /// What others may put there past our script: each would end one worker after the other.
 #[tokio::test]
 async fn poison_is_set_aside_and_the_queue_goes_on() {
-    let redis = Redis::start().await;
+    let redis = Redis::start();
     let queue = redis.queue("").await;
     let ran = Arc::new(std::sync::Mutex::new(Vec::new()));
     let prefix = QueueName::Confirm.redis_name();
@@ -99,7 +99,7 @@ async fn poison_is_set_aside_and_the_queue_goes_on() {
 
 #[tokio::test]
 async fn after_a_restart_of_redis_the_workers_come_back_and_lose_nothing() {
-    let mut redis = Redis::start().await;
+    let mut redis = Redis::start();
     let queue = redis.queue("").await;
     let runs = Arc::new(AtomicU32::new(0));
     let counted = runs.clone();
@@ -130,7 +130,7 @@ async fn after_a_restart_of_redis_the_workers_come_back_and_lose_nothing() {
 fn the_job_of_a_worker_that_died_is_run_by_another() {
     let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
     let rest = runtime();
-    let redis = rest.block_on(Redis::start());
+    let redis = Redis::start();
     let victim = runtime();
     victim.block_on(async {
         let queue = redis.queue("").await;
@@ -152,7 +152,7 @@ fn the_job_of_a_worker_that_died_is_run_by_another() {
 
 #[tokio::test]
 async fn a_job_that_never_ends_well_is_dead_after_so_many_crashes() {
-    let redis = Redis::start().await;
+    let redis = Redis::start();
     let queue = redis.queue("crashes = 2").await;
     let runs = Arc::new(AtomicU32::new(0));
     let counted = runs.clone();
@@ -171,7 +171,7 @@ async fn a_job_that_never_ends_well_is_dead_after_so_many_crashes() {
 /// The process dies with the job each time: nothing but the start is on record.
 #[tokio::test]
 async fn starts_without_an_end_are_counted_across_processes() {
-    let redis = Redis::start().await;
+    let redis = Redis::start();
     let queue = redis.queue("crashes = 3").await;
     queue.enqueue(QueueName::Chunks, "d:0:1", b"{}").await.expect("enqueue");
     let meta = format!("{}:meta:d:0:1", QueueName::Chunks.redis_name());
@@ -183,7 +183,7 @@ async fn starts_without_an_end_are_counted_across_processes() {
 
 #[tokio::test]
 async fn ten_thousand_due_retries_do_not_end_the_workers() {
-    let redis = Redis::start().await;
+    let redis = Redis::start();
     let queue = redis.queue("").await;
     let () = redis.run("CONFIG SET appendfsync no").await;
     let name = QueueName::Chunks;
@@ -207,7 +207,7 @@ async fn ten_thousand_due_retries_do_not_end_the_workers() {
 
 #[tokio::test]
 async fn nothing_of_ours_passes_through_the_scheduled_set() {
-    let redis = Redis::start().await;
+    let redis = Redis::start();
     let queue = redis.queue("").await;
     for n in 0..20 {
         queue.enqueue(QueueName::Chunks, &format!("d:{n}:1"), b"{}").await.expect("enqueue");
@@ -218,7 +218,7 @@ async fn nothing_of_ours_passes_through_the_scheduled_set() {
 
 #[tokio::test]
 async fn ended_jobs_are_swept_when_their_time_is_over() {
-    let redis = Redis::start().await;
+    let redis = Redis::start();
     let queue = redis.queue("keep_done_hours = 2\nkeep_dead_hours = 5").await;
     let daemon = Daemon::start(&queue, QueueName::Steps, 4, |job| async move {
         if job.id.starts_with("dead") {
