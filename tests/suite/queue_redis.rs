@@ -35,7 +35,8 @@ impl Redis {
     }
 
     pub async fn queue(&self, settings: &str) -> Queue {
-        let settings = format!("[queue]\nheartbeat_ms = 200\n{settings}");
+        let quick = if settings.contains("heartbeat_ms") { "" } else { "heartbeat_ms = 200" };
+        let settings = format!("[queue]\n{quick}\n{settings}");
         let config = Config::from_toml(&settings).expect("settings");
         Queue::new(self.connect().await, config.queue)
     }

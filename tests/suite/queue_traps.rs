@@ -109,6 +109,7 @@ async fn after_a_restart_of_redis_the_workers_come_back_and_lose_nothing() {
             if job.id == "slow:1" {
                 counted.fetch_add(1, Ordering::SeqCst);
                 tokio::time::sleep(Duration::from_secs(3)).await;
+                counted.fetch_add(100, Ordering::SeqCst);
             }
             Ok(())
         }
@@ -120,7 +121,7 @@ async fn after_a_restart_of_redis_the_workers_come_back_and_lose_nothing() {
     eventually(SOON, "enqueued", async || queue.enqueue(QueueName::Steps, "after:1", b"{}").await.is_ok()).await;
     reaches(&queue, QueueName::Steps, "after:1", JobState::Done).await;
     reaches(&queue, QueueName::Steps, "slow:1", JobState::Done).await;
-    assert_eq!(runs.load(Ordering::SeqCst), 1, "delivered again, the run is joined");
+    assert_eq!(runs.load(Ordering::SeqCst), 101, "delivered again, the run is joined and waited for");
     assert!(daemon.workers.health.states()[0].restarts >= 1);
     assert!(daemon.stop(SOON).await);
 }
