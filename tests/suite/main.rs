@@ -5,6 +5,8 @@ mod harness;
 mod mail;
 mod parts;
 mod queue;
+mod queue_embedded;
 mod queue_redis;
+mod queue_traps;
 mod tidy;
 mod unit;
