@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod domain;
+pub mod http;
 pub mod identity;
 pub mod mail;
 pub mod metrics;

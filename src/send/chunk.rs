@@ -60,8 +60,7 @@ impl Context {
         };
         let Some(plan) = delivery.document.plan.clone().filter(|_| delivery.state.is_released()) else { return Ok(()) };
         let asked_ms = boottime_ms();
-        let grounds = Grounds { still: None, dead: self.dead_owner };
-        let (lease, ledger) = match self.store.take(&at, self.owner, grounds, unix_now()).await? {
+        let (lease, ledger) = match self.store.take(&at, self.owner, Grounds::default(), unix_now()).await? {
             Taken::Yes(lease, ledger) => (lease, ledger),
             Taken::Held(..) | Taken::Missing => return Ok(()),
         };

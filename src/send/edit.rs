@@ -50,7 +50,8 @@ impl Context {
                 Ok(decision)
             })
             .await?;
-        Ok(changed.answer())
+        changed.answer();
+        Ok(())
     }
 
     /// Deletes a delivery with its audience and logs. Its audit log stays, and its id stays spent.

@@ -46,8 +46,8 @@ pub struct Context {
     pub config: Arc<Config>,
     /// This process, in every lease it takes.
     pub owner: u64,
-    /// The process whose state directory this one took over: its leases need no waiting.
-    pub dead_owner: Option<u64>,
+    /// The processes that had the state directory before this one: their leases need no waiting.
+    pub dead_owners: Arc<[u64]>,
     /// Message-IDs, boundaries and later tokens derive from it.
     pub secret: Arc<[u8; 32]>,
     pub templates: render::Cache,

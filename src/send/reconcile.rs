@@ -139,11 +139,11 @@ impl Context {
     async fn mend_lease(&self, delivery: &Delivery, at: &ChunkRef, header: Header) -> Result<(), Refusal> {
         let name = format!("lease {}:{}", at.delivery, at.chunk);
         let still = self.watch.see(&name, (u64::from(header.epoch), u64::from(header.beat)), Instant::now());
-        let proven_dead = self.dead_owner.is_some_and(|owner| owner == header.owner);
+        let proven_dead = self.dead_owners.contains(&header.owner);
         if !proven_dead && still < self.config.send.lease() {
             return Ok(());
         }
-        let grounds = Grounds { still: Some((header.epoch, header.beat)), dead: self.dead_owner };
+        let grounds = Grounds { still: Some((header.epoch, header.beat)), dead: proven_dead.then_some(header.owner) };
         if let Taken::Yes(lease, _) = self.store.take(at, self.owner, grounds, unix_now()).await? {
             let resend_after_s = delivery.document.plan.as_ref().and_then(|plan| self.resend_after_s(plan));
             self.store.release(at, &lease, unix_now(), resend_after_s).await?;

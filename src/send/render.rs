@@ -22,7 +22,9 @@ const KEPT: usize = 64;
 
 /// Compiled templates by delivery and digest.
 #[derive(Clone, Default)]
-pub struct Cache(Arc<Mutex<HashMap<(DeliveryId, String), Arc<Template>>>>);
+pub struct Cache(Arc<Mutex<Compiled>>);
+
+type Compiled = HashMap<(DeliveryId, String), Arc<Template>>;
 
 impl Cache {
     /// The template of a prepared delivery, compiled once.
