@@ -1,6 +1,12 @@
-//! A delivery: its definition.
+//! A delivery: its definition, and all that is known of it besides its ledgers.
 
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::domain::{audit::Head, exclusion::Cause, id::DeliveryId, state::State};
 
 /// What happens to a recipient that was in an SMTP transaction when its worker died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,4 +41,251 @@ pub struct Content {
     pub html: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+}
+
+/// When the delivery is sent once it is confirmed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Schedule {
+    /// At once: one wave.
+    #[default]
+    Now,
+}
+
+/// Settings of one delivery; what is left out comes from the configuration when it is prepared.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Overrides {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_doubt: Option<InDoubt>,
+    /// Above 0, at most 8760.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validity_hours: Option<f64>,
+    /// 1 to 100 waits, each above 0 and at most 10080.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_minutes: Option<Vec<f64>>,
+}
+
+/// What an upstream system says of a delivery.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Definition {
+    pub name: String,
+    pub sender: Sender,
+    pub content: Content,
+    #[serde(default)]
+    pub schedule: Schedule,
+    #[serde(default)]
+    pub settings: Overrides,
+}
+
+/// A field of a definition that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct Invalid {
+    pub field: String,
+    pub reason: String,
+}
+
+const LONGEST_NAME: usize = 200;
+
+impl Definition {
+    /// The checks that need nothing but the definition; content is checked in preparation.
+    ///
+    /// # Errors
+    /// The first field that cannot be used.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let invalid = |field: &str, reason: &str| Err(Invalid { field: field.into(), reason: reason.into() });
+        if self.name.trim().is_empty() || self.name.chars().count() > LONGEST_NAME || self.name.contains(char::is_control) {
+            return invalid("name", "must have 1 to 200 printable characters");
+        }
+        if self.settings.validity_hours.is_some_and(|h| !(h > 0.0 && h <= 8760.0)) {
+            return invalid("settings.validity_hours", "must be above 0 and at most 8760");
+        }
+        if let Some(waits) = &self.settings.retry_minutes
+            && (waits.is_empty() || waits.len() > 100 || waits.iter().any(|m| !(*m > 0.0 && *m <= 10_080.0)))
+        {
+            return invalid("settings.retry_minutes", "must hold 1 to 100 numbers above 0 and at most 10080");
+        }
+        Ok(())
+    }
+}
+
+/// The settings a delivery is sent with, fixed at preparation and part of the digest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    pub in_doubt: InDoubt,
+    pub validity_hours: f64,
+    pub retry_minutes: Vec<f64>,
+}
+
+/// A stored audience upload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audience {
+    /// Number of the upload; earlier ones are gone.
+    pub upload: u32,
+    /// Recipients counted while it was uploaded.
+    pub recipients: u64,
+    pub slices: u32,
+    /// Of the recipients as stored, in lower-case hexadecimal.
+    pub sha256: String,
+}
+
+/// A finding of the preparation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The field of the definition, or `audience`.
+    pub field: String,
+    /// Line of the audience upload, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
+    pub message: String,
+}
+
+/// What the last preparation found.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Checks {
+    /// Red: cannot be confirmed.
+    pub errors: Vec<Finding>,
+    /// All of them; `errors` holds the first ones.
+    pub errors_total: u64,
+    /// Yellow.
+    pub warnings: Vec<Finding>,
+}
+
+/// What a good preparation fixed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    pub generation: u32,
+    pub chunks: u32,
+    pub chunk_size: u32,
+    pub to_deliver: u64,
+    pub excluded: u64,
+    pub exclusion_slices: u32,
+    pub causes: BTreeMap<Cause, u64>,
+    pub settings: Settings,
+    /// What a confirmation names: see [`digest`].
+    pub digest: String,
+    pub prepared_by: String,
+    pub prepared_at: Timestamp,
+}
+
+/// Who released the delivery, and when its wave was due.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    pub by: String,
+    pub confirmed_at: Timestamp,
+    /// The `Date` of every message.
+    pub released_at: Timestamp,
+    /// Retries end here.
+    pub valid_until: Timestamp,
+}
+
+/// All that is stored of a delivery besides its recipients.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Document {
+    pub definition: Definition,
+    pub created_by: String,
+    pub created_at: Timestamp,
+    pub changed_at: Timestamp,
+    /// Raised by every upload, so that uploads never mix.
+    pub uploads: u32,
+    pub audience: Option<Audience>,
+    /// Raised by every preparation, so that preparations never mix.
+    pub generation: u32,
+    pub prepared_by: String,
+    pub checks: Checks,
+    pub plan: Option<Plan>,
+    pub release: Option<Release>,
+    pub ended_at: Option<Timestamp>,
+    pub audit: Head,
+}
+
+impl Document {
+    pub fn new(definition: Definition, by: &str, now: Timestamp) -> Self {
+        Self {
+            definition,
+            created_by: by.to_owned(),
+            created_at: now,
+            changed_at: now,
+            uploads: 0,
+            audience: None,
+            generation: 0,
+            prepared_by: String::new(),
+            checks: Checks::default(),
+            plan: None,
+            release: None,
+            ended_at: None,
+            audit: Head::default(),
+        }
+    }
+}
+
+/// A delivery as it was read; `revision` guards every change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delivery {
+    pub id: DeliveryId,
+    pub revision: u64,
+    pub state: State,
+    pub document: Document,
+}
+
+/// What is approved: SHA-256 over sender, content, schedule, settings and the prepared audience, in lower-case hexadecimal.
+pub fn digest(definition: &Definition, settings: &Settings, audience_sha256: &[u8]) -> String {
+    let approved = serde_json::json!([definition.name, definition.sender, definition.content, definition.schedule, settings]);
+    let digest = Sha256::new()
+        .chain_update("versand delivery 1\n")
+        .chain_update(approved.to_string())
+        .chain_update(b"\n")
+        .chain_update(audience_sha256)
+        .finalize();
+    data_encoding::HEXLOWER.encode(&digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition() -> Definition {
+        serde_json::from_value(serde_json::json!({
+            "name": "Autumn", "sender": { "email": "news@shop.example" }, "content": { "subject": "Hello", "text": "Hi" }
+        }))
+        .unwrap()
+    }
+
+    fn settings() -> Settings {
+        Settings { in_doubt: InDoubt::Hold, validity_hours: 120.0, retry_minutes: vec![5.0] }
+    }
+
+    #[test]
+    fn the_digest_covers_everything_that_is_approved() {
+        let base = digest(&definition(), &settings(), b"audience");
+        let changes: [fn(&mut Definition); 5] = [
+            |d| d.content.subject.push('!'),
+            |d| d.content.text = None,
+            |d| d.sender.email.push('x'),
+            |d| d.sender.reply_to = Some("a@b.example".into()),
+            |d| d.content.html = Some("<p>Hi".into()),
+        ];
+        for change in changes {
+            let mut other = definition();
+            change(&mut other);
+            assert_ne!(digest(&other, &settings(), b"audience"), base);
+        }
+        assert_ne!(digest(&definition(), &Settings { in_doubt: InDoubt::Resend, ..settings() }, b"audience"), base);
+        assert_ne!(digest(&definition(), &settings(), b"other"), base);
+        assert_eq!(digest(&definition(), &settings(), b"audience"), base);
+    }
+
+    #[test]
+    fn bad_settings_name_their_field() {
+        let mut d = definition();
+        d.settings.validity_hours = Some(f64::NAN);
+        assert_eq!(d.check().map_err(|e| e.field), Err("settings.validity_hours".to_owned()));
+        d.settings = Overrides { retry_minutes: Some(vec![]), ..Overrides::default() };
+        assert_eq!(d.check().map_err(|e| e.field), Err("settings.retry_minutes".to_owned()));
+        d.settings = Overrides::default();
+        d.name = "\n".into();
+        assert_eq!(d.check().map_err(|e| e.field), Err("name".to_owned()));
+    }
 }

@@ -1,6 +1,15 @@
 //! Pure: no async, no I/O, no clock (`now` is an argument).
 
+pub mod address;
+pub mod audience;
+pub mod audit;
 pub mod delivery;
+pub mod exclusion;
+pub mod id;
+pub mod kpi;
+pub mod ledger;
 pub mod outcome;
 pub mod recipient;
+pub mod retry;
 pub mod role;
+pub mod state;

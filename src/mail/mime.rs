@@ -39,11 +39,7 @@ pub fn mailbox_header(out: &mut String, name: &str, display: &str, address: &str
     } else {
         column = encoded_words(out, column, display);
     }
-    let fold = if column + address.len() + 3 > LINE_BYTES {
-        "\r\n"
-    } else {
-        ""
-    };
+    let fold = if column + address.len() + 3 > LINE_BYTES { "\r\n" } else { "" };
     out.push_str(&format!("{fold} <{address}>\r\n"));
 }
 
@@ -56,10 +52,7 @@ fn is_plain(value: &str) -> bool {
 
 /// RFC 5322, 3.2.3.
 fn is_atom(word: &str) -> bool {
-    !word.is_empty()
-        && word
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b))
+    !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b))
 }
 
 /// Gives back the column that was reached.
@@ -184,11 +177,7 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
             return Some(std::mem::take(&mut rest));
         };
         let line = &rest[..end];
-        let length = if rest[end..].starts_with("\r\n") {
-            2
-        } else {
-            1
-        };
+        let length = if rest[end..].starts_with("\r\n") { 2 } else { 1 };
         rest = &rest[end + length..];
         Some(line)
     })
@@ -213,12 +202,7 @@ mod tests {
         for value in ["word ".repeat(60), "x".repeat(2000), "ü 例え🎉 ".repeat(60)] {
             let header = header(&value);
             assert!(header.lines().all(|line| line.len() <= 76), "{header}");
-            assert!(
-                header
-                    .lines()
-                    .skip(1)
-                    .all(|line| line.starts_with(' ') && line.len() > 1)
-            );
+            assert!(header.lines().skip(1).all(|line| line.starts_with(' ') && line.len() > 1));
         }
     }
 
@@ -243,24 +227,12 @@ mod tests {
             quoted_printable(&mut out, text);
             out
         };
-        assert_eq!(
-            encode("a=b é \n\t\r.x\r\n\r\nFrom y"),
-            "a=3Db =C3=A9=20\r\n=09\r\n=2Ex\r\n\r\n=46rom y\r\n"
-        );
-        for text in [
-            "x".repeat(76),
-            "x".repeat(77),
-            "é".repeat(100),
-            format!("{}.", "x".repeat(75)),
-            format!("{}. y", "x".repeat(75)),
-        ] {
+        assert_eq!(encode("a=b é \n\t\r.x\r\n\r\nFrom y"), "a=3Db =C3=A9=20\r\n=09\r\n=2Ex\r\n\r\n=46rom y\r\n");
+        for text in
+            ["x".repeat(76), "x".repeat(77), "é".repeat(100), format!("{}.", "x".repeat(75)), format!("{}. y", "x".repeat(75))]
+        {
             let encoded = encode(&text);
-            assert!(
-                encoded
-                    .lines()
-                    .all(|l| l.len() <= 76 && !l.starts_with('.')),
-                "{encoded}"
-            );
+            assert!(encoded.lines().all(|l| l.len() <= 76 && !l.starts_with('.')), "{encoded}");
         }
         assert_eq!(encode(&"x".repeat(76)).lines().count(), 1);
     }

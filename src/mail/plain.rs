@@ -14,25 +14,11 @@ const CLOSE: char = '\u{E001}';
 
 /// Elements that only arrange: tables would be drawn with borders, lists would lose the tags between items.
 const BLOCKS: [&str; 16] = [
-    "table", "tbody", "thead", "tfoot", "tr", "caption", "ul", "ol", "li", "dl", "dt", "dd",
-    "center", "section", "article", "form",
+    "table", "tbody", "thead", "tfoot", "tr", "caption", "ul", "ol", "li", "dl", "dt", "dd", "center", "section", "article",
+    "form",
 ];
-const KEPT: [&str; 14] = [
-    "p",
-    "div",
-    "h1",
-    "h2",
-    "h3",
-    "h4",
-    "h5",
-    "h6",
-    "br",
-    "pre",
-    "blockquote",
-    "header",
-    "footer",
-    "address",
-];
+const KEPT: [&str; 14] =
+    ["p", "div", "h1", "h2", "h3", "h4", "h5", "h6", "br", "pre", "blockquote", "header", "footer", "address"];
 /// Their content is no text.
 const SILENT: [&str; 5] = ["style", "script", "title", "noscript", "svg"];
 
@@ -74,9 +60,7 @@ impl Protected {
                 rest = after;
             } else if let Some(comment) = rest.strip_prefix("<!--") {
                 rest = comment.split_once("-->").map_or("", |(_, after)| after);
-            } else if next == '<'
-                && rest[1..].starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
-            {
+            } else if next == '<' && rest[1..].starts_with(|c: char| c.is_ascii_alphabetic() || c == '/') {
                 let (tag, after) = html_tag(rest);
                 rest = self.element(tag, after);
             } else {
@@ -95,20 +79,15 @@ impl Protected {
     }
 
     fn keep(&mut self, source: String, block: bool) {
-        self.html
-            .push_str(&format!("{OPEN}{}{CLOSE}", self.tags.len()));
+        self.html.push_str(&format!("{OPEN}{}{CLOSE}", self.tags.len()));
         self.tags.push(Tag { source, block });
     }
 
     /// One HTML tag, `tag` without its brackets; gives back what follows.
     fn element<'a>(&mut self, tag: &'a str, after: &'a str) -> &'a str {
         let end = tag.starts_with('/');
-        let name: String = tag
-            .trim_start_matches('/')
-            .chars()
-            .take_while(char::is_ascii_alphanumeric)
-            .collect::<String>()
-            .to_ascii_lowercase();
+        let name: String =
+            tag.trim_start_matches('/').chars().take_while(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
         let slash = if end { "/" } else { "" };
         match name.as_str() {
             "a" if end => {
@@ -157,10 +136,7 @@ impl Protected {
         let mut text = false;
         for (index, piece) in line.split(OPEN).enumerate() {
             let (tag, after) = match piece.split_once(CLOSE) {
-                Some((number, after)) if index > 0 => (
-                    number.parse().ok().and_then(|n: usize| self.tags.get(n)),
-                    after,
-                ),
+                Some((number, after)) if index > 0 => (number.parse().ok().and_then(|n: usize| self.tags.get(n)), after),
                 _ => (None, piece),
             };
             if let Some(tag) = tag {

@@ -139,19 +139,12 @@ impl Relay {
     /// The fault of the attempt to open one; of another caller's attempt, if it was made while this one waited.
     pub async fn connection(&self) -> Result<Connection, Fault> {
         let pool = &self.0;
-        let permit = Arc::clone(&pool.permits)
-            .acquire_owned()
-            .await
-            .map_err(|_| Fault::new("connect", "the relay is closed"))?;
+        let permit = Arc::clone(&pool.permits).acquire_owned().await.map_err(|_| Fault::new("connect", "the relay is closed"))?;
         let link = match pool.take_idle() {
             Some(link) => link,
             None => self.open().await?,
         };
-        Ok(Connection {
-            link: Some(link),
-            pool: Arc::clone(pool),
-            permit: Some(permit),
-        })
+        Ok(Connection { link: Some(link), pool: Arc::clone(pool), permit: Some(permit) })
     }
 
     async fn open(&self) -> Result<Link, Fault> {
@@ -160,14 +153,8 @@ impl Relay {
         let _turn = pool.backoff.turn().await?;
         match pool.target.open().await {
             Ok((wire, offers)) => {
-                pool.stats
-                    .connections_opened
-                    .fetch_add(1, Ordering::Relaxed);
-                Ok(Link {
-                    session: Session::new(wire, offers),
-                    messages: 0,
-                    _open: OpenCount::new(&pool.open),
-                })
+                pool.stats.connections_opened.fetch_add(1, Ordering::Relaxed);
+                Ok(Link { session: Session::new(wire, offers), messages: 0, _open: OpenCount::new(&pool.open) })
             }
             Err(fault) => {
                 pool.fault(&fault);
@@ -233,10 +220,7 @@ impl Pool {
     }
 
     fn take_old(&self) -> Vec<Link> {
-        self.idle()
-            .extract_if(.., |(_, since)| since.elapsed() >= self.idle_limit)
-            .map(|(link, _)| link)
-            .collect()
+        self.idle().extract_if(.., |(_, since)| since.elapsed() >= self.idle_limit).map(|(link, _)| link).collect()
     }
 
     fn fault(&self, fault: &Fault) {

@@ -65,11 +65,7 @@ impl Template {
     ///
     /// # Errors
     /// Every problem found, not only the first.
-    pub fn compile(
-        sender: &Sender,
-        content: &Content,
-        limit_bytes: usize,
-    ) -> Result<Self, Vec<Problem>> {
+    pub fn compile(sender: &Sender, content: &Content, limit_bytes: usize) -> Result<Self, Vec<Problem>> {
         compile::compile(sender, content, limit_bytes)
     }
 
@@ -96,9 +92,7 @@ impl Template {
             message: e.to_string(),
         })?;
         let context = fields::context(&self.used, recipient);
-        let subject = self
-            .part("subject", recipient, &context)?
-            .unwrap_or_default();
+        let subject = self.part("subject", recipient, &context)?.unwrap_or_default();
         self.check_header(&subject, recipient)?;
         let text = self.part("text", recipient, &context)?;
         let html = self.part("html", recipient, &context)?;
@@ -106,10 +100,7 @@ impl Template {
         let mut out = String::with_capacity(self.head.len() + size + size / 8 + 1024);
         out.push_str(&self.head);
         out.push_str(&format!("Date: {}\r\n", date(stamp)));
-        out.push_str(&format!(
-            "Message-ID: <{}>\r\nTo: {to}\r\n",
-            stamp.message_id
-        ));
+        out.push_str(&format!("Message-ID: <{}>\r\nTo: {to}\r\n", stamp.message_id));
         mime::text_header(&mut out, "Subject", &subject);
         match (text, html) {
             (Some(text), Some(html)) => alternative(&mut out, &stamp.boundary, &text, &html),
@@ -126,12 +117,7 @@ impl Template {
         Ok(out.into_bytes())
     }
 
-    fn part(
-        &self,
-        part: &'static str,
-        recipient: &Recipient,
-        context: &Value,
-    ) -> Result<Option<String>, RenderError> {
+    fn part(&self, part: &'static str, recipient: &Recipient, context: &Value) -> Result<Option<String>, RenderError> {
         let Ok(template) = self.environment.get_template(part) else {
             return Ok(None);
         };
@@ -146,11 +132,7 @@ impl Template {
                     Some(_) => "has no value".to_owned(),
                     None => describe(&error),
                 };
-                Err(RenderError {
-                    part,
-                    field,
-                    message,
-                })
+                Err(RenderError { part, field, message })
             }
         }
     }
@@ -168,10 +150,7 @@ impl Template {
         Err(RenderError {
             part: "subject",
             field: fields::holding(found, self.fields_of("subject"), recipient),
-            message: format!(
-                "holds the control character U+{:04X}, which a header may not",
-                u32::from(found)
-            ),
+            message: format!("holds the control character U+{:04X}, which a header may not", u32::from(found)),
         })
     }
 }
@@ -186,9 +165,7 @@ fn date(stamp: &Stamp) -> String {
 /// RFC 2046, 5.1.4: the simplest part first. `=_` cannot occur in either transfer encoding, so no body
 /// holds the boundary.
 fn alternative(out: &mut String, boundary: &str, text: &str, html: &str) {
-    out.push_str(&format!(
-        "Content-Type: multipart/alternative;\r\n boundary=\"=_{boundary}\"\r\n\r\n--=_{boundary}\r\n"
-    ));
+    out.push_str(&format!("Content-Type: multipart/alternative;\r\n boundary=\"=_{boundary}\"\r\n\r\n--=_{boundary}\r\n"));
     mime::text_part(out, "plain", text);
     out.push_str(&format!("--=_{boundary}\r\n"));
     mime::text_part(out, "html", html);

@@ -1,3 +1,10 @@
-//! The one integration binary.
+//! The one integration binary: real servers, the real application, no mocks. `make test` installs what it needs.
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // a test says what it could not do by panicking
 
+mod harness;
 mod mail;
+mod parts;
+mod queue;
+mod queue_redis;
+mod tidy;
+mod unit;

@@ -57,10 +57,7 @@ pub fn html_tag(source: &str) -> (&str, &str) {
 pub fn after_element<'a>(name: &str, source: &'a str) -> &'a str {
     let mut rest = source;
     while let Some((_, after)) = rest.split_once("</") {
-        if after
-            .get(..name.len())
-            .is_some_and(|end| end.eq_ignore_ascii_case(name))
-        {
+        if after.get(..name.len()).is_some_and(|end| end.eq_ignore_ascii_case(name)) {
             return after.split_once('>').map_or("", |(_, after)| after);
         }
         rest = after;
@@ -81,10 +78,7 @@ pub fn attribute(tag: &str, name: &str) -> Option<String> {
     while let Some(found) = lower[from..].find(name) {
         let at = from + found;
         from = at + name.len();
-        let value = tag[from..]
-            .trim_start()
-            .strip_prefix('=')
-            .map(str::trim_start);
+        let value = tag[from..].trim_start().strip_prefix('=').map(str::trim_start);
         if let (true, Some(value)) = (lower[..at].ends_with(char::is_whitespace), value) {
             let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''))?;
             let mut end = 1;

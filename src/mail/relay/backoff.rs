@@ -86,9 +86,7 @@ mod tests {
 
     #[test]
     fn the_pause_grows_and_is_capped() {
-        let pauses: Vec<u128> = [1, 2, 3, 7, 8, 1000, u32::MAX]
-            .map(|faults| pause(faults).as_millis())
-            .into();
+        let pauses: Vec<u128> = [1, 2, 3, 7, 8, 1000, u32::MAX].map(|faults| pause(faults).as_millis()).into();
         assert_eq!(pauses, [100, 200, 400, 6400, 10_000, 10_000, 10_000]);
     }
 

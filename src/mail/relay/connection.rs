@@ -52,9 +52,7 @@ pub struct Connection {
 impl Connection {
     /// Whether another transaction may be made on it; if not, drop it and take another one.
     pub fn is_usable(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| {
-            link.session.usable && link.messages < self.pool.messages_per_connection
-        })
+        self.link.as_ref().is_some_and(|link| link.session.usable && link.messages < self.pool.messages_per_connection)
     }
 
     /// One transaction. `from` may be empty (the null sender); `message` has CRLF line ends. `may_go` is
@@ -62,23 +60,14 @@ impl Connection {
     /// the connection is closed and nothing is delivered.
     ///
     /// Not cancel-safe: what was going on when the future was dropped is unknown.
-    pub async fn send(
-        &mut self,
-        from: &str,
-        to: &str,
-        message: &[u8],
-        may_go: &(dyn Fn() -> bool + Sync),
-    ) -> Transaction {
+    pub async fn send(&mut self, from: &str, to: &str, message: &[u8], may_go: &(dyn Fn() -> bool + Sync)) -> Transaction {
         if !self.is_usable() {
             return Transaction::NotStarted;
         }
         let Some(link) = self.link.as_mut() else {
             return Transaction::NotStarted;
         };
-        let ended = link
-            .session
-            .transact(self.pool.limits, from, to, message, may_go)
-            .await;
+        let ended = link.session.transact(self.pool.limits, from, to, message, may_go).await;
         link.messages += 1;
         if !link.session.usable {
             // Closes now, not when the caller lets go.
@@ -94,13 +83,8 @@ impl Connection {
                 self.pool.stats.accepted.fetch_add(1, Ordering::Relaxed);
                 None
             }
-            Transaction::Deferred {
-                fault: Some(what), ..
-            }
-            | Transaction::InDoubt(what) => Some(Fault::new("transaction", what)),
-            Transaction::Deferred {
-                reply: Some(reply), ..
-            } if reply.code == 421 => Some(Fault::reply("transaction", reply)),
+            Transaction::Deferred { fault: Some(what), .. } | Transaction::InDoubt(what) => Some(Fault::new("transaction", what)),
+            Transaction::Deferred { reply: Some(reply), .. } if reply.code == 421 => Some(Fault::reply("transaction", reply)),
             Transaction::NotStarted => return,
             Transaction::Deferred { .. } | Transaction::Refused(_) => None,
         };

@@ -52,8 +52,7 @@ impl Target {
         let tls = match settings.tls {
             config::Tls::None => None,
             config::Tls::Starttls | config::Tls::Implicit => {
-                let name = ServerName::try_from(settings.host.clone())
-                    .map_err(|e| refuse("host", &e.to_string()))?;
+                let name = ServerName::try_from(settings.host.clone()).map_err(|e| refuse("host", &e.to_string()))?;
                 Some((connector(&settings.ca_file)?, name))
             }
         };
@@ -71,13 +70,8 @@ impl Target {
 
     /// A session that is ready for MAIL.
     pub async fn open(&self) -> Result<(Wire, Offers), Fault> {
-        let mut wire = within(self.connect_limit, self.connect())
-            .await
-            .map_err(|e| Fault::wire("connect", &e))?;
-        let greeting = wire
-            .reply(self.command_limit)
-            .await
-            .map_err(|e| Fault::wire("greeting", &e))?;
+        let mut wire = within(self.connect_limit, self.connect()).await.map_err(|e| Fault::wire("connect", &e))?;
+        let greeting = wire.reply(self.command_limit).await.map_err(|e| Fault::wire("greeting", &e))?;
         expect("greeting", &greeting, 220)?;
         let mut offers = self.hello(&mut wire).await?;
         if !self.implicit
@@ -86,14 +80,8 @@ impl Target {
             if !offers.starttls {
                 return Err(Fault::new("STARTTLS", "not offered by the server"));
             }
-            expect(
-                "STARTTLS",
-                &self.command(&mut wire, "STARTTLS", "STARTTLS\r\n").await?,
-                220,
-            )?;
-            wire = within(self.connect_limit, wire.secured(tls, name.clone()))
-                .await
-                .map_err(|e| Fault::wire("STARTTLS", &e))?;
+            expect("STARTTLS", &self.command(&mut wire, "STARTTLS", "STARTTLS\r\n").await?, 220)?;
+            wire = within(self.connect_limit, wire.secured(tls, name.clone())).await.map_err(|e| Fault::wire("STARTTLS", &e))?;
             // RFC 3207, 4.2: what was said in the clear counts for nothing.
             offers = self.hello(&mut wire).await?;
         }
@@ -114,18 +102,9 @@ impl Target {
         }
     }
 
-    async fn command(
-        &self,
-        wire: &mut Wire,
-        step: &'static str,
-        line: &str,
-    ) -> Result<Reply, Fault> {
-        wire.write(line.as_bytes(), self.command_limit)
-            .await
-            .map_err(|e| Fault::wire(step, &e))?;
-        wire.reply(self.command_limit)
-            .await
-            .map_err(|e| Fault::wire(step, &e))
+    async fn command(&self, wire: &mut Wire, step: &'static str, line: &str) -> Result<Reply, Fault> {
+        wire.write(line.as_bytes(), self.command_limit).await.map_err(|e| Fault::wire(step, &e))?;
+        wire.reply(self.command_limit).await.map_err(|e| Fault::wire(step, &e))
     }
 
     async fn hello(&self, wire: &mut Wire) -> Result<Offers, Fault> {
@@ -136,24 +115,14 @@ impl Target {
             (None, None) => ClientId::default(),
         };
         let line = Ehlo::new(name).to_string();
-        wire.write(line.as_bytes(), self.command_limit)
-            .await
-            .map_err(|e| Fault::wire("EHLO", &e))?;
-        let lines = wire
-            .reply_lines(self.command_limit)
-            .await
-            .map_err(|e| Fault::wire("EHLO", &e))?;
+        wire.write(line.as_bytes(), self.command_limit).await.map_err(|e| Fault::wire("EHLO", &e))?;
+        let lines = wire.reply_lines(self.command_limit).await.map_err(|e| Fault::wire("EHLO", &e))?;
         let reply = Reply::parse(&lines).map_err(|_| Fault::wire("EHLO", &WireError::Garbage))?;
         expect("EHLO", &reply, 250)?;
         Ok(offers(&lines))
     }
 
-    async fn authenticate(
-        &self,
-        wire: &mut Wire,
-        offers: Offers,
-        credentials: &Credentials,
-    ) -> Result<(), Fault> {
+    async fn authenticate(&self, wire: &mut Wire, offers: Offers, credentials: &Credentials) -> Result<(), Fault> {
         if !wire.is_secured() {
             return Err(Fault::new("AUTH", "needs TLS"));
         }
@@ -171,26 +140,18 @@ impl Target {
                 return expect("AUTH", &reply, 235);
             }
             let challenge: Response = format!("{reply}\r\n").parse().map_err(strange)?;
-            auth = Auth::new_from_response(mechanism, credentials.clone(), &challenge)
-                .map_err(strange)?;
+            auth = Auth::new_from_response(mechanism, credentials.clone(), &challenge).map_err(strange)?;
         }
         Err(Fault::new("AUTH", "too many challenges"))
     }
 }
 
 fn refuse(setting: &'static str, reason: &str) -> RelayError {
-    RelayError {
-        setting: format!("relay.{setting}"),
-        reason: reason.replace('\n', " "),
-    }
+    RelayError { setting: format!("relay.{setting}"), reason: reason.replace('\n', " ") }
 }
 
 fn expect(step: &'static str, reply: &Reply, code: u16) -> Result<(), Fault> {
-    if reply.code == code {
-        Ok(())
-    } else {
-        Err(Fault::reply(step, reply))
-    }
+    if reply.code == code { Ok(()) } else { Err(Fault::reply(step, reply)) }
 }
 
 /// ESMTP keywords are case-insensitive (RFC 5321, 2.4); some servers still write `AUTH=PLAIN`.
@@ -221,12 +182,9 @@ fn connector(ca_file: &Path) -> Result<TlsConnector, RelayError> {
         // A machine may have a few that do not parse; the others count.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     } else {
-        let unreadable =
-            |e: &dyn std::fmt::Display| refuse("ca_file", &format!("{}: {e}", ca_file.display()));
+        let unreadable = |e: &dyn std::fmt::Display| refuse("ca_file", &format!("{}: {e}", ca_file.display()));
         for certificate in CertificateDer::pem_file_iter(ca_file).map_err(|e| unreadable(&e))? {
-            roots
-                .add(certificate.map_err(|e| unreadable(&e))?)
-                .map_err(|e| unreadable(&e))?;
+            roots.add(certificate.map_err(|e| unreadable(&e))?).map_err(|e| unreadable(&e))?;
         }
     }
     if roots.is_empty() {
@@ -246,13 +204,9 @@ fn credentials(settings: &config::Relay) -> Result<Option<Credentials>, RelayErr
         return Ok(None);
     }
     let path = &settings.password_file;
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| refuse("password_file", &format!("{}: {e}", path.display())))?;
+    let text = std::fs::read_to_string(path).map_err(|e| refuse("password_file", &format!("{}: {e}", path.display())))?;
     match text.lines().next() {
-        Some(password) if !password.is_empty() => Ok(Some(Credentials::new(
-            settings.username.clone(),
-            password.to_owned(),
-        ))),
+        Some(password) if !password.is_empty() => Ok(Some(Credentials::new(settings.username.clone(), password.to_owned()))),
         _ => Err(refuse("password_file", "its first line is empty")),
     }
 }
@@ -268,9 +222,6 @@ fn hello_name(setting: &str) -> Result<Option<String>, RelayError> {
     // Only a full name is of use to the other side; a short one is often refused.
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
-    let full = name.contains('.')
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
+    let full = name.contains('.') && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
     Ok(full.then(|| name.to_owned()))
 }

@@ -38,13 +38,7 @@ const TAIL_BYTES: usize = 512;
 
 impl Session {
     pub fn new(wire: Wire, offers: Offers) -> Self {
-        Self {
-            wire,
-            offers,
-            needs_reset: false,
-            usable: true,
-            closing: false,
-        }
+        Self { wire, offers, needs_reset: false, usable: true, closing: false }
     }
 
     /// Drives one transaction. `usable` is false while it runs, so a dropped future leaves it so.
@@ -69,10 +63,7 @@ impl Session {
             Err(ended) => ended,
         };
         match ended {
-            Ended::Fault(reply, fault) => Transaction::Deferred {
-                reply,
-                fault: Some(fault.to_string()),
-            },
+            Ended::Fault(reply, fault) => Transaction::Deferred { reply, fault: Some(fault.to_string()) },
             Ended::Reply(reply) => {
                 self.usable = reply.code != 421 && !self.closing;
                 by_code(reply)
@@ -81,12 +72,7 @@ impl Session {
     }
 
     /// MAIL, RCPT, DATA; on return the server waits for the message.
-    async fn envelope(
-        &mut self,
-        limits: Limits,
-        envelope: &Envelope,
-        size: usize,
-    ) -> Result<(), Ended> {
+    async fn envelope(&mut self, limits: Limits, envelope: &Envelope, size: usize) -> Result<(), Ended> {
         let mail = if self.offers.size {
             format!("MAIL FROM:<{}> SIZE={size}\r\n", envelope.from)
         } else {
@@ -150,39 +136,22 @@ impl Session {
             Ok(_) => self.needs_reset = true,
             Err(_) => self.closing = true,
         }
-        Err(if mail_taken {
-            refused("RCPT", rcpt)
-        } else {
-            refused_sender(mail)
-        })
+        Err(if mail_taken { refused("RCPT", rcpt) } else { refused_sender(mail) })
     }
 
-    async fn message(
-        &mut self,
-        limits: Limits,
-        message: &[u8],
-        may_go: &(dyn Fn() -> bool + Sync),
-    ) -> Transaction {
+    async fn message(&mut self, limits: Limits, message: &[u8], may_go: &(dyn Fn() -> bool + Sync)) -> Transaction {
         let stuffed = stuff(message);
-        let tail = if stuffed.len() > ONE_WRITE_BYTES {
-            stuffed.len() - TAIL_BYTES
-        } else {
-            0
-        };
+        let tail = if stuffed.len() > ONE_WRITE_BYTES { stuffed.len() - TAIL_BYTES } else { 0 };
         if tail > 0
             && let Err(e) = self.wire.write(&stuffed[..tail], limits.body).await
         {
-            return Transaction::Deferred {
-                reply: None,
-                fault: Some(Fault::wire("message", &e).to_string()),
-            };
+            return Transaction::Deferred { reply: None, fault: Some(Fault::wire("message", &e).to_string()) };
         }
         if !may_go() {
             return Transaction::NotStarted;
         }
         // The dividing line: from here on only a complete reply says what happened.
-        let in_doubt =
-            |e: &WireError| Transaction::InDoubt(Fault::wire("end of data", e).to_string());
+        let in_doubt = |e: &WireError| Transaction::InDoubt(Fault::wire("end of data", e).to_string());
         if let Err(e) = self.wire.write(&stuffed[tail..], limits.body).await {
             return in_doubt(&e);
         }

@@ -13,10 +13,7 @@ pub enum Transaction {
     Accepted(Reply),
     /// Not delivered, may be tried again: a 4xx, or a connection that broke before the dividing line.
     /// With a `fault` the relay or the network is to blame, not the recipient.
-    Deferred {
-        reply: Option<Reply>,
-        fault: Option<String>,
-    },
+    Deferred { reply: Option<Reply>, fault: Option<String> },
     /// A 5xx to the sender, the recipient or the message.
     Refused(Reply),
     /// The end of data may have arrived and no reply came: nobody knows.
@@ -51,11 +48,7 @@ impl Envelope {
 }
 
 fn unsendable(who: &str) -> Reply {
-    Reply {
-        code: 553,
-        enhanced: Some((5, 1, 3)),
-        text: format!("{who}not an address that SMTP can carry"),
-    }
+    Reply { code: 553, enhanced: Some((5, 1, 3)), text: format!("{who}not an address that SMTP can carry") }
 }
 
 pub fn is_done(reply: &Reply) -> bool {
@@ -90,10 +83,7 @@ pub fn by_code(reply: Reply) -> Transaction {
     if reply.is_positive() {
         Transaction::Accepted(reply)
     } else if reply.is_transient() {
-        Transaction::Deferred {
-            reply: Some(reply),
-            fault: None,
-        }
+        Transaction::Deferred { reply: Some(reply), fault: None }
     } else {
         Transaction::Refused(reply)
     }

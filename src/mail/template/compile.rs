@@ -13,11 +13,7 @@ use crate::{
 /// Steps and 64-byte pieces that one part may take: far above any mail, some 20 ms and 12 MB at most.
 const FUEL: u64 = 200_000;
 
-pub(super) fn compile(
-    sender: &Sender,
-    content: &Content,
-    limit_bytes: usize,
-) -> Result<Template, Vec<Problem>> {
+pub(super) fn compile(sender: &Sender, content: &Content, limit_bytes: usize) -> Result<Template, Vec<Problem>> {
     let mut problems = Vec::new();
     let head = head(sender, &mut problems);
     let from = sender.envelope_from.as_deref().unwrap_or(&sender.email);
@@ -35,13 +31,9 @@ pub(super) fn compile(
         }
     }
     let text_from_html = match (&content.html, &content.text) {
-        (Some(html), None) if problems.is_empty() => plain::from_html(html)
-            .map_err(|message| Problem {
-                part: "text",
-                line: None,
-                message,
-            })
-            .map(Some),
+        (Some(html), None) if problems.is_empty() => {
+            plain::from_html(html).map_err(|message| Problem { part: "text", line: None, message }).map(Some)
+        }
         _ => Ok(None),
     };
     match text_from_html {
@@ -50,10 +42,7 @@ pub(super) fn compile(
                 problems.push(Problem {
                     part: "text",
                     line: None,
-                    message: format!(
-                        "could not be made from html, give one: {}",
-                        describe(&error)
-                    ),
+                    message: format!("could not be made from html, give one: {}", describe(&error)),
                 });
             }
         }
@@ -112,27 +101,15 @@ fn head(sender: &Sender, problems: &mut Vec<Problem>) -> String {
 
 fn checked(part: &'static str, email: &str, problems: &mut Vec<Problem>) -> String {
     address::to_ascii(email).unwrap_or_else(|error| {
-        problems.push(Problem {
-            part,
-            line: None,
-            message: error.to_string(),
-        });
+        problems.push(Problem { part, line: None, message: error.to_string() });
         String::new()
     })
 }
 
 /// The sources that were given, checked for what no template may be.
-fn parts(
-    content: &Content,
-    limit_bytes: usize,
-    problems: &mut Vec<Problem>,
-) -> Vec<(&'static str, String)> {
+fn parts(content: &Content, limit_bytes: usize, problems: &mut Vec<Problem>) -> Vec<(&'static str, String)> {
     let mut refuse = |part, message: String| {
-        problems.push(Problem {
-            part,
-            line: None,
-            message,
-        });
+        problems.push(Problem { part, line: None, message });
     };
     if content.html.is_none() && content.text.is_none() {
         refuse("html", "neither html nor text is given".into());
@@ -141,10 +118,7 @@ fn parts(
         refuse("subject", "is empty".into());
     }
     if content.subject.trim_end().chars().any(char::is_control) {
-        refuse(
-            "subject",
-            "holds a control character, which a header may not".into(),
-        );
+        refuse("subject", "holds a control character, which a header may not".into());
     }
     let mut parts = vec![("subject", content.subject.trim_end().to_owned())];
     for (part, source) in [("html", &content.html), ("text", &content.text)] {
@@ -153,10 +127,7 @@ fn parts(
             refuse(part, "is empty".into());
         }
         if source.len() > limit_bytes {
-            refuse(
-                part,
-                format!("has {} bytes, the limit is {limit_bytes}", source.len()),
-            );
+            refuse(part, format!("has {} bytes, the limit is {limit_bytes}", source.len()));
         } else {
             parts.push((part, source.clone()));
         }
@@ -183,11 +154,7 @@ fn try_out(environment: &Environment<'static>, part: &'static str) -> Option<Pro
 }
 
 fn problem(part: &'static str, error: &Error) -> Problem {
-    Problem {
-        part,
-        line: error.line().and_then(|line| u32::try_from(line).ok()),
-        message: describe(error),
-    }
+    Problem { part, line: error.line().and_then(|line| u32::try_from(line).ok()), message: describe(error) }
 }
 
 /// Without what the template engine brings along, such as `range`.

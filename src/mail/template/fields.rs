@@ -35,15 +35,10 @@ fn value_of(json: &Json) -> Option<Value> {
     Some(match json {
         Json::Null => return None,
         Json::String(text) => Value::from(text.as_str()),
-        Json::Array(items) => items
-            .iter()
-            .map(|item| value_of(item).unwrap_or_default())
-            .collect(),
-        Json::Object(fields) => Value::from_pairs(
-            fields
-                .iter()
-                .filter_map(|(name, value)| Some((name.as_str(), value_of(value)?))),
-        ),
+        Json::Array(items) => items.iter().map(|item| value_of(item).unwrap_or_default()).collect(),
+        Json::Object(fields) => {
+            Value::from_pairs(fields.iter().filter_map(|(name, value)| Some((name.as_str(), value_of(value)?))))
+        }
         Json::Bool(flag) => Value::from(*flag),
         Json::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
             (Some(number), _, _) => Value::from(number),
@@ -54,12 +49,7 @@ fn value_of(json: &Json) -> Option<Value> {
 }
 
 /// The field behind an undefined value: the one named where the error is, else the only one missing.
-pub fn missing(
-    error: &Error,
-    source: &str,
-    used: Option<&BTreeSet<String>>,
-    recipient: &Recipient,
-) -> Option<String> {
+pub fn missing(error: &Error, source: &str, used: Option<&BTreeSet<String>>, recipient: &Recipient) -> Option<String> {
     let absent: Vec<&String> = used?
         .iter()
         .filter(|name| match lookup(recipient, name) {
@@ -68,14 +58,8 @@ pub fn missing(
             None => true,
         })
         .collect();
-    let there = error
-        .range()
-        .and_then(|range| source.get(range))
-        .unwrap_or("");
-    let path: String = there
-        .chars()
-        .take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '.'))
-        .collect();
+    let there = error.range().and_then(|range| source.get(range)).unwrap_or("");
+    let path: String = there.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '.')).collect();
     let root = path.split('.').next().unwrap_or("");
     if absent.iter().any(|name| *name == root) {
         return Some(root.to_owned());
@@ -91,11 +75,7 @@ pub fn missing(
 }
 
 /// The first of the fields whose value holds `wanted`.
-pub fn holding(
-    wanted: char,
-    used: Option<&BTreeSet<String>>,
-    recipient: &Recipient,
-) -> Option<String> {
+pub fn holding(wanted: char, used: Option<&BTreeSet<String>>, recipient: &Recipient) -> Option<String> {
     used?
         .iter()
         .find(|name| match lookup(recipient, name) {
@@ -110,9 +90,7 @@ fn holds(value: &Json, wanted: char) -> bool {
     match value {
         Json::String(text) => text.contains(wanted),
         Json::Array(items) => items.iter().any(|item| holds(item, wanted)),
-        Json::Object(fields) => fields
-            .iter()
-            .any(|(name, value)| name.contains(wanted) || holds(value, wanted)),
+        Json::Object(fields) => fields.iter().any(|(name, value)| name.contains(wanted) || holds(value, wanted)),
         _ => false,
     }
 }

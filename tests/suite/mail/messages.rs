@@ -50,11 +50,7 @@ fn read_back(message: &[u8]) -> Value {
     stdin.write_all(message).expect("python3 reads");
     drop(stdin);
     let output = python.wait_with_output().expect("python3 ends");
-    assert!(
-        output.status.success(),
-        "python3 refuses it:\n{}",
-        String::from_utf8_lossy(message)
-    );
+    assert!(output.status.success(), "python3 refuses it:\n{}", String::from_utf8_lossy(message));
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
@@ -62,10 +58,7 @@ fn read_back(message: &[u8]) -> Value {
 fn check_bytes(message: &[u8]) {
     let text = std::str::from_utf8(message).expect("ASCII");
     assert!(text.is_ascii() && text.ends_with("\r\n"));
-    let lines = text
-        .strip_suffix("\r\n")
-        .expect("CRLF at the end")
-        .split("\r\n");
+    let lines = text.strip_suffix("\r\n").expect("CRLF at the end").split("\r\n");
     for line in lines {
         assert!(!line.contains(['\r', '\n']), "bare line end in {line:?}");
         assert!(line.len() <= 76, "{} bytes: {line}", line.len());
@@ -82,11 +75,7 @@ fn sender() -> Sender {
 }
 
 fn content(subject: &str, html: Option<&str>, text: Option<&str>) -> Content {
-    Content {
-        subject: subject.into(),
-        html: html.map(Into::into),
-        text: text.map(Into::into),
-    }
+    Content { subject: subject.into(), html: html.map(Into::into), text: text.map(Into::into) }
 }
 
 fn compile(subject: &str, html: Option<&str>, text: Option<&str>) -> Template {
@@ -94,16 +83,11 @@ fn compile(subject: &str, html: Option<&str>, text: Option<&str>) -> Template {
 }
 
 fn problems(subject: &str, html: Option<&str>, text: Option<&str>) -> Vec<Problem> {
-    Template::compile(&sender(), &content(subject, html, text), LIMIT_BYTES)
-        .expect_err("has problems")
+    Template::compile(&sender(), &content(subject, html, text), LIMIT_BYTES).expect_err("has problems")
 }
 
 fn recipient(fields: Value) -> Recipient {
-    Recipient {
-        line: 1,
-        email: "Jane.Doe@Example.ORG".into(),
-        fields: serde_json::from_value(fields).expect("an object"),
-    }
+    Recipient { line: 1, email: "Jane.Doe@Example.ORG".into(), fields: serde_json::from_value(fields).expect("an object") }
 }
 
 fn stamp() -> Stamp {
@@ -115,9 +99,7 @@ fn stamp() -> Stamp {
 }
 
 fn error(template: &Template, fields: Value) -> RenderError {
-    template
-        .render(&recipient(fields), &stamp())
-        .expect_err("fails")
+    template.render(&recipient(fields), &stamp()).expect_err("fails")
 }
 
 const ORDER: &str = "<html><body><h1>Hi {{ name|title }},</h1>
@@ -127,11 +109,7 @@ const ORDER: &str = "<html><body><h1>Hi {{ name|title }},</h1>
 
 #[test]
 fn a_delivery_with_loops_filters_and_defaults_is_read_back_as_written() {
-    let template = compile(
-        "Order {{ id }} für {{ name }}: {{ items|length }} items",
-        Some(ORDER),
-        None,
-    );
+    let template = compile("Order {{ id }} für {{ name }}: {{ items|length }} items", Some(ORDER), None);
     let fields: Vec<&str> = template.fields().iter().map(String::as_str).collect();
     assert_eq!(fields, ["id", "items", "lang", "name", "note"]);
     assert_eq!(template.envelope_from(), "bounces@shop.example");
@@ -140,27 +118,16 @@ fn a_delivery_with_loops_filters_and_defaults_is_read_back_as_written() {
         "items": [{"name": "Ei 🥚", "price": 1.246}, {"name": "<b>Öl</b>", "price": 12}],
     }));
     let message = template.render(&jane, &stamp()).expect("renders");
-    assert_eq!(
-        template.render(&jane, &stamp()).expect("renders"),
-        message,
-        "deterministic"
-    );
+    assert_eq!(template.render(&jane, &stamp()).expect("renders"), message, "deterministic");
     check_bytes(&message);
     let read = read_back(&message);
     assert_eq!(read["defects"], json!([]));
     assert_eq!(read["type"], "multipart/alternative");
-    assert_eq!(
-        read["from"],
-        json!([["Bücher & Söhne", "news@shop.example"]])
-    );
+    assert_eq!(read["from"], json!([["Bücher & Söhne", "news@shop.example"]]));
     assert_eq!(read["date"], "2026-11-23T14:50:01+00:00");
     let header = |name: &str| {
         let headers = read["headers"].as_array().expect("headers");
-        let found: Vec<&Value> = headers
-            .iter()
-            .filter(|h| h[0] == name)
-            .map(|h| &h[1])
-            .collect();
+        let found: Vec<&Value> = headers.iter().filter(|h| h[0] == name).map(|h| &h[1]).collect();
         assert_eq!(found.len(), 1, "{name} stands once");
         found[0].as_str().expect("text").to_owned()
     };
@@ -169,23 +136,14 @@ fn a_delivery_with_loops_filters_and_defaults_is_read_back_as_written() {
     assert_eq!(header("To"), "Jane.Doe@example.org");
     assert_eq!(header("Reply-To"), "help@xn--mller-kva.example");
     assert_eq!(header("MIME-Version"), "1.0");
-    assert_eq!(
-        read["parts"][0][0], "text/plain",
-        "the simplest comes first"
-    );
+    assert_eq!(read["parts"][0][0], "text/plain", "the simplest comes first");
     assert_eq!(
         read["parts"][0][2],
         "Hi Jane,\n\n1. Ei 🥚 1.25 €\n2. <b>Öl</b> 12 €\n\n5 < 6 & \"x\"\n\nYour order <https://shop.example/o?id=A/7&l=en>"
     );
     let html = read["parts"][1][2].as_str().expect("text");
-    assert!(
-        html.contains("&lt;b&gt;Öl&lt;&#x2f;b&gt;"),
-        "escaped: {html}"
-    );
-    assert!(
-        html.contains("5 &lt; 6 &amp; &quot;x&quot;"),
-        "escaped: {html}"
-    );
+    assert!(html.contains("&lt;b&gt;Öl&lt;&#x2f;b&gt;"), "escaped: {html}");
+    assert!(html.contains("5 &lt; 6 &amp; &quot;x&quot;"), "escaped: {html}");
 }
 
 #[test]
@@ -212,19 +170,10 @@ fn every_script_and_every_length_survives() {
             let read = read_back(&message);
             assert_eq!(read["defects"], json!([]), "body {number}");
             assert_eq!(read["type"], "text/plain");
-            let got = read["headers"]
-                .as_array()
-                .expect("headers")
-                .iter()
-                .find(|h| h[0] == "Subject")
-                .expect("Subject")[1]
-                .clone();
+            let got =
+                read["headers"].as_array().expect("headers").iter().find(|h| h[0] == "Subject").expect("Subject")[1].clone();
             assert_eq!(got, subject.trim(), "body {number}");
-            let end = if body.is_empty() || body.ends_with('\n') {
-                ""
-            } else {
-                "\n"
-            };
+            let end = if body.is_empty() || body.ends_with('\n') { "" } else { "\n" };
             assert_eq!(read["parts"][0][2], format!("{body}{end}"));
         }
     }
@@ -232,158 +181,69 @@ fn every_script_and_every_length_survives() {
 
 #[test]
 fn a_line_end_in_a_header_names_the_field_that_brought_it() {
-    let template = compile(
-        "Hi {{ name }} {{ city|default('') }}",
-        None,
-        Some("{{ name }}"),
-    );
-    for bad in [
-        "a\r\nBcc: x@evil.example",
-        "a\nb",
-        "a\rb",
-        "a\0b",
-        "a\u{85}b",
-        "a\u{7f}",
-    ] {
+    let template = compile("Hi {{ name }} {{ city|default('') }}", None, Some("{{ name }}"));
+    for bad in ["a\r\nBcc: x@evil.example", "a\nb", "a\rb", "a\0b", "a\u{85}b", "a\u{7f}"] {
         let found = error(&template, json!({"city": "Bonn", "name": bad}));
-        assert_eq!(
-            (found.part, found.field.as_deref()),
-            ("subject", Some("name")),
-            "{bad:?}"
-        );
+        assert_eq!((found.part, found.field.as_deref()), ("subject", Some("name")), "{bad:?}");
     }
     // A body may hold them.
     let template = compile("Hi", None, Some("{{ name }}"));
-    assert!(
-        template
-            .render(&recipient(json!({"name": "a\r\nb"})), &stamp())
-            .is_ok()
-    );
+    assert!(template.render(&recipient(json!({"name": "a\r\nb"})), &stamp()).is_ok());
     let mut evil = recipient(json!({}));
     evil.email = "a@b.example\r\nBcc: x@evil.example".into();
     let found = template.render(&evil, &stamp()).expect_err("refused");
-    assert_eq!(
-        (found.part, found.field.as_deref()),
-        ("email", Some("email"))
-    );
+    assert_eq!((found.part, found.field.as_deref()), ("email", Some("email")));
 }
 
 #[test]
 fn a_missing_field_is_named() {
-    let template = compile(
-        "Hi {{ name }}",
-        Some("{{ name }} {{ address.city }} {% for i in items %}{{ i.n }}{% endfor %}"),
-        Some("x"),
-    );
+    let template =
+        compile("Hi {{ name }}", Some("{{ name }} {{ address.city }} {% for i in items %}{{ i.n }}{% endfor %}"), Some("x"));
     for (fields, part, field) in [
         (json!({}), "subject", "name"),
-        (
-            json!({"name": null, "address": {"city": "x"}, "items": []}),
-            "subject",
-            "name",
-        ),
+        (json!({"name": null, "address": {"city": "x"}, "items": []}), "subject", "name"),
         (json!({"name": "n", "items": []}), "html", "address"),
-        (
-            json!({"name": "n", "address": {}, "items": []}),
-            "html",
-            "address.city",
-        ),
-        (
-            json!({"name": "n", "address": {"city": "x"}}),
-            "html",
-            "items",
-        ),
+        (json!({"name": "n", "address": {}, "items": []}), "html", "address.city"),
+        (json!({"name": "n", "address": {"city": "x"}}), "html", "items"),
     ] {
         let found = error(&template, fields);
-        assert_eq!(
-            (found.part, found.field.as_deref()),
-            (part, Some(field)),
-            "{found}"
-        );
+        assert_eq!((found.part, found.field.as_deref()), (part, Some(field)), "{found}");
     }
-    let found = error(
-        &template,
-        json!({"name": "n", "address": {"city": "x"}, "items": [{"m": 1}]}),
-    );
+    let found = error(&template, json!({"name": "n", "address": {"city": "x"}, "items": [{"m": 1}]}));
     assert_eq!(found.part, "html");
 }
 
 #[test]
 fn problems_name_part_and_line() {
-    let line = |found: &[Problem]| -> Vec<(&'static str, Option<u32>)> {
-        found.iter().map(|p| (p.part, p.line)).collect()
-    };
-    let found = problems(
-        "{{ a",
-        Some("<p>\n{% for %}</p>"),
-        Some("a\n\n{{ b|nosuch }}"),
-    );
-    assert_eq!(
-        line(&found),
-        [("subject", Some(1)), ("html", Some(2)), ("text", Some(3))],
-        "{found:?}"
-    );
+    let line = |found: &[Problem]| -> Vec<(&'static str, Option<u32>)> { found.iter().map(|p| (p.part, p.line)).collect() };
+    let found = problems("{{ a", Some("<p>\n{% for %}</p>"), Some("a\n\n{{ b|nosuch }}"));
+    assert_eq!(line(&found), [("subject", Some(1)), ("html", Some(2)), ("text", Some(3))], "{found:?}");
     assert_eq!(line(&problems("s", None, None)), [("html", None)]);
     assert_eq!(line(&problems(" ", Some("x"), None)), [("subject", None)]);
-    assert_eq!(
-        line(&problems("a\nb", Some("x"), None)),
-        [("subject", None)]
-    );
-    let endless =
-        "\n{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}";
-    assert_eq!(
-        line(&problems("s", Some(endless), None)),
-        [("html", Some(2))]
-    );
-    assert_eq!(
-        line(&problems("s", Some("{% include 'nosuch' %}"), None)),
-        [("html", Some(1))]
-    );
+    assert_eq!(line(&problems("a\nb", Some("x"), None)), [("subject", None)]);
+    let endless = "\n{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}";
+    assert_eq!(line(&problems("s", Some(endless), None)), [("html", Some(2))]);
+    assert_eq!(line(&problems("s", Some("{% include 'nosuch' %}"), None)), [("html", Some(1))]);
     let sender = Sender {
         name: Some("a\nb".into()),
         email: "jürgen@x.example".into(),
         reply_to: Some("x".into()),
         envelope_from: Some(String::new()),
     };
-    let found = Template::compile(&sender, &content("s", None, Some("t")), LIMIT_BYTES)
-        .expect_err("bad sender");
+    let found = Template::compile(&sender, &content("s", None, Some("t")), LIMIT_BYTES).expect_err("bad sender");
     let parts: Vec<&str> = found.iter().map(|p| p.part).collect();
-    assert_eq!(
-        parts,
-        [
-            "sender.name",
-            "sender.email",
-            "sender.reply_to",
-            "sender.envelope_from"
-        ]
-    );
+    assert_eq!(parts, ["sender.name", "sender.email", "sender.reply_to", "sender.envelope_from"]);
 }
 
 #[test]
 fn a_template_that_never_ends_or_grows_too_big_is_an_error() {
-    let template = compile(
-        "s",
-        None,
-        Some("{% for i in range(n) %}{% for j in range(n) %}{{ j }}{% endfor %}{% endfor %}"),
-    );
+    let template = compile("s", None, Some("{% for i in range(n) %}{% for j in range(n) %}{{ j }}{% endfor %}{% endfor %}"));
     let found = error(&template, json!({"n": 90_000}));
     assert!(found.message.contains("too long"), "{found}");
     let template = compile("s", None, Some("{{ 'x' * n }}"));
-    assert!(
-        template
-            .render(&recipient(json!({"n": 10})), &stamp())
-            .is_ok()
-    );
-    assert!(
-        error(&template, json!({"n": 90_000_000}))
-            .message
-            .contains("too long")
-    );
+    assert!(template.render(&recipient(json!({"n": 10})), &stamp()).is_ok());
+    assert!(error(&template, json!({"n": 90_000_000})).message.contains("too long"));
     assert_eq!(error(&template, json!({"n": LIMIT_BYTES})).part, "message");
-    let recursive = compile(
-        "s",
-        None,
-        Some("{% macro m(n) %}{{ m(n) }}{% endmacro %}{% if n %}{{ m(1) }}{% endif %}"),
-    );
+    let recursive = compile("s", None, Some("{% macro m(n) %}{{ m(n) }}{% endmacro %}{% if n %}{{ m(1) }}{% endif %}"));
     assert_eq!(error(&recursive, json!({"n": 1})).part, "text");
 }

@@ -1,0 +1,155 @@
+#!/bin/sh
+# setup.sh run|test|check: installs what running, testing or checking Versand needs and this machine lacks, and
+# nothing else. Debian and Ubuntu, as root or with sudo; elsewhere it says what to install by hand.
+set -eu
+cd "$(dirname "$0")/.."
+PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH:/usr/sbin:/sbin
+export PATH
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+stop() { say "$*"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; } # at_least WANTED FOUND
+
+packages=
+want() { # want WHY PACKAGE...
+    why=$1; shift
+    say "installing $* ($why)"
+    packages="$packages $*"
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# Debian starts a service when its package is installed. Here Redis and Postfix are only programs: the daemon and the
+# tests start their own, on their own sockets. So nothing is started now, nor at the next boot.
+quiet_install='
+set -eu
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+    printf "#!/bin/sh\nexit 101\n" >$policy
+    trap "rm -f $policy" EXIT
+    trap "exit 1" HUP INT TERM
+    chmod 755 $policy
+fi
+case " $* " in *" postfix "*)
+    echo "postfix postfix/main_mailer_type select No configuration" | debconf-set-selections ;;
+esac
+export DEBIAN_FRONTEND=noninteractive
+apt-get -o DPkg::Lock::Timeout=120 install -qq -y --no-install-recommends "$@"
+for service in redis-server postfix; do
+    case " $* " in *" $service "*)
+        if command -v systemctl >/dev/null; then systemctl disable --quiet $service
+        else update-rc.d $service disable; fi >/dev/null 2>&1 || true ;;
+    esac
+done'
+
+install_packages() {
+    [ -n "$packages" ] || return 0
+    byhand="sudo apt-get install$packages"
+    have apt-get || stop "this is neither Debian nor Ubuntu: install the counterparts of these by hand, then run again:$packages"
+    if [ "$(id -u)" != 0 ]; then
+        have sudo || stop "neither root nor sudo: ask somebody who is to run this, then run again: apt-get install$packages"
+        sudo -v || stop "sudo was refused: ask somebody who may to run this, then run again: $byhand"
+    fi
+    as_root apt-get -o DPkg::Lock::Timeout=120 update -qq || say "apt-get update failed; trying with the lists there are"
+    # apt's own chatter goes to a log, shown when it matters
+    mkdir -p target
+    # shellcheck disable=SC2086 # the list is meant to be split
+    if ! as_root sh -c "$quiet_install" sh $packages >target/setup.log 2>&1; then
+        tail -n 20 target/setup.log >&2
+        stop "apt-get could not install$packages: see above; is the network reachable? By hand: $byhand"
+    fi
+}
+
+redis_version() { redis-server --version | sed -n 's/.* v=\([0-9.]*\).*/\1/p'; }
+
+need_for_running() {
+    echo '#include <stdlib.h>' | cc -x c -fsyntax-only - 2>/dev/null ||
+        want "a C compiler, for two libraries under Rust crates" gcc libc6-dev
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || want "the roots that TLS trusts" ca-certificates
+    have redis-server || want "the store and the queue; no system service is started" redis-server
+    cargo_is_new || have rustup || have curl || want "to fetch Rust's installer" curl
+}
+
+check_redis() {
+    found=$(redis_version)
+    at_least 7 "$found" ||
+        stop "redis-server is $found and 7 or newer is needed: see https://redis.io/docs/latest/operate/oss_and_stack/install/ for newer packages"
+}
+
+rust_wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+cargo_version() { cargo --version 2>/dev/null | cut -d ' ' -f 2; }
+cargo_is_new() { found=$(cargo_version) && [ -n "$found" ] && at_least "$rust_wanted" "$found"; }
+
+need_rust() {
+    cargo_is_new && return 0
+    if have rustup; then
+        say "installing Rust's stable toolchain for this folder (cargo is ${found:-missing}, $rust_wanted or newer is needed)"
+        rustup toolchain install stable --profile minimal --component clippy --component rustfmt --no-self-update &&
+            rustup override set stable || stop "rustup failed: see above; is the network reachable?"
+    else
+        say "installing Rust with rustup into ${CARGO_HOME:-$HOME/.cargo} (cargo is ${found:-missing}, $rust_wanted or newer is needed)"
+        mkdir -p target
+        curl --proto '=https' --tlsv1.2 -sSf --connect-timeout 20 --retry 2 -o target/rustup.sh https://sh.rustup.rs ||
+            stop "https://sh.rustup.rs cannot be reached: install Rust $rust_wanted or newer by hand (https://rustup.rs), then run again"
+        RUSTUP_INIT_SKIP_PATH_CHECK=yes sh target/rustup.sh -y -q --no-modify-path \
+            --profile minimal --default-toolchain stable --component clippy --component rustfmt ||
+            stop "rustup's installer failed: see above"
+        say "to use cargo in your own shell: . ${CARGO_HOME:-$HOME/.cargo}/env"
+    fi
+    cargo_is_new || stop "cargo is ${found:-missing} and $rust_wanted or newer is needed; the first one on PATH is $(command -v cargo)"
+}
+
+# Not any python3: one from pyenv or conda may be a shim that needs a version chosen first.
+python=/usr/bin/python3
+
+need_for_testing() {
+    have postfix || want "the mail server that tests send to; no system service is started" postfix
+    { [ -x $python ] && $python -c 'import ensurepip'; } 2>/dev/null ||
+        want "clients in another language, for the tests" python3 python3-venv
+    have systemd-analyze || want "systemd-analyze, which checks the unit" systemd
+}
+
+need_python_packages() {
+    pins=tests/python/requirements.txt
+    cmp -s $pins target/python/installed.txt && return 0
+    say "installing Python packages into target/python ($(grep -o '^[^ ;]*' $pins | tr '\n' ' ')for the tests)"
+    rm -rf target/python
+    { $python -m venv target/python &&
+        target/python/bin/pip --disable-pip-version-check install -q --no-deps -r $pins; } ||
+        stop "the packages in $pins could not be installed: see above; is PyPI reachable?"
+    cp $pins target/python/installed.txt
+}
+
+# Postfix starts only as root; the tests call sudo for that alone, and cannot ask for a password.
+need_root_for_postfix() {
+    [ "$(id -u)" = 0 ] && return 0
+    have sudo || stop "the tests start a private Postfix, which only root may: run 'make test' as root, or install sudo"
+    sudo -n true 2>/dev/null && return 0
+    say "the tests start a private Postfix, which only root may: sudo asks for your password now"
+    sudo -v || stop "sudo was refused: run 'make test' as root"
+}
+
+deny_version=0.20.2
+need_for_checking() {
+    cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1 || {
+        say "installing clippy and rustfmt (make check runs them)"
+        rustup component add clippy rustfmt || stop "rustup failed: see above"
+    }
+    cargo deny --version >/dev/null 2>&1 || {
+        say "building cargo-deny $deny_version, which takes some minutes once (it checks licences and sources)"
+        cargo install --quiet --locked --version $deny_version cargo-deny || stop "cargo-deny could not be built: see above"
+    }
+}
+
+purpose=${1:-}
+case $purpose in run | test | check) ;; *) stop "usage: scripts/setup.sh run|test|check" ;; esac
+need_for_running
+[ "$purpose" = run ] || need_for_testing
+install_packages
+check_redis
+need_rust
+[ "$purpose" = run ] || { need_python_packages; need_root_for_postfix; }
+[ "$purpose" != check ] || need_for_checking

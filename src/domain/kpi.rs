@@ -1,0 +1,76 @@
+//! Key figures: a pure function of the counts. Ratios are 0..1, and null where the denominator is 0.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::ledger::Counts;
+
+/// The KPIs of a delivery. Opens and clicks are `None` as long as they are not tracked: unknown is not zero.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Kpis {
+    pub targeted: u64,
+    pub to_deliver: u64,
+    /// "Sent" on pages: delivered + bounces and errors.
+    pub processed: u64,
+    pub delivered: u64,
+    pub bounces_and_errors: u64,
+    pub delivered_rate: Option<f64>,
+    pub bounce_and_error_rate: Option<f64>,
+    pub hard_bounce_rate: Option<f64>,
+    pub soft_bounce_rate: Option<f64>,
+    /// Shown beside the rates; in none of them.
+    pub in_doubt: u64,
+    pub unique_opens: Option<u64>,
+    pub open_rate: Option<f64>,
+    pub unique_clicks: Option<u64>,
+    pub click_through_rate: Option<f64>,
+}
+
+/// `count / of`, or `None` when `of` is 0.
+pub fn rate(count: u64, of: u64) -> Option<f64> {
+    (of > 0).then(|| count as f64 / of as f64)
+}
+
+impl Kpis {
+    /// `excluded_at_preparation` are the lines of the exclusion log that never came into a ledger.
+    pub fn of(counts: &Counts, excluded_at_preparation: u64) -> Self {
+        let delivered = counts.sent;
+        let processed = delivered + counts.failed;
+        Self {
+            targeted: counts.total() + excluded_at_preparation,
+            to_deliver: counts.total() - counts.excluded,
+            processed,
+            delivered,
+            bounces_and_errors: counts.failed,
+            delivered_rate: rate(delivered, processed),
+            bounce_and_error_rate: rate(counts.failed, processed),
+            hard_bounce_rate: rate(counts.hard, processed),
+            soft_bounce_rate: rate(counts.failed.saturating_sub(counts.hard), processed),
+            in_doubt: counts.in_doubt,
+            unique_opens: None,
+            open_rate: None,
+            unique_clicks: None,
+            click_through_rate: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_settled_recipients_are_in_a_rate() {
+        let counts =
+            Counts { pending: 5, deferred: 2, sent: 90, failed: 10, hard: 4, in_doubt: 3, excluded: 1, ..Counts::default() };
+        let kpis = Kpis::of(&counts, 7);
+        assert_eq!((kpis.targeted, kpis.to_deliver, kpis.processed), (118, 110, 100));
+        assert_eq!((kpis.delivered_rate, kpis.bounce_and_error_rate), (Some(0.9), Some(0.1)));
+        assert_eq!((kpis.hard_bounce_rate, kpis.soft_bounce_rate), (Some(0.04), Some(0.06)));
+    }
+
+    #[test]
+    fn without_anything_processed_rates_are_null() {
+        let kpis = Kpis::of(&Counts { pending: 3, ..Counts::default() }, 0);
+        assert_eq!((kpis.delivered_rate, kpis.bounce_and_error_rate, kpis.open_rate), (None, None, None));
+    }
+}

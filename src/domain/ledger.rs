@@ -1,0 +1,337 @@
+//! The ledger of a chunk: one packed string, a header and a record per recipient.
+//!
+//! All numbers are big-endian. The scripts of `store` are the only writers; this is the reader, and the layout they share.
+//!
+//! | header bytes | |
+//! |---|---|
+//! | 0 | version, 1 |
+//! | 2..4 | number of records |
+//! | 4..8 | epoch: raised by every lease |
+//! | 8..12 | beat: raised by the holder while it lives |
+//! | 12..16 | sequence number: raised by every group of claims or records of the holder |
+//! | 16..24 | owner, 0 when free |
+//! | 24..32 | reserved |
+//!
+//! | record bytes | |
+//! |---|---|
+//! | 0 | status |
+//! | 1 | attempts: transactions that were claimed and not given back, at most 255 |
+//! | 2 | failure reason |
+//! | 3 | flags |
+//! | 4..9 | claim number: epoch (4) and claim within the epoch (1) |
+//! | 9..13 | when, Unix seconds: due if deferred, else of the last change |
+//! | 13..16 | tracking, never written by the sender |
+
+use serde::{Deserialize, Serialize};
+
+pub const HEADER_BYTES: usize = 32;
+pub const RECORD_BYTES: usize = 16;
+const VERSION: u8 = 1;
+
+/// Where a recipient stands. The numbers are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Status {
+    Pending = 0,
+    Attempting = 1,
+    Deferred = 2,
+    Sent = 3,
+    Failed = 4,
+    InDoubt = 5,
+    Cancelled = 6,
+    Excluded = 7,
+}
+
+impl Status {
+    pub const ALL: [Self; 8] = [
+        Self::Pending,
+        Self::Attempting,
+        Self::Deferred,
+        Self::Sent,
+        Self::Failed,
+        Self::InDoubt,
+        Self::Cancelled,
+        Self::Excluded,
+    ];
+
+    /// The word used in the API, the logs and the counters.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Attempting => "attempting",
+            Self::Deferred => "deferred",
+            Self::Sent => "sent",
+            Self::Failed => "failed",
+            Self::InDoubt => "in_doubt",
+            Self::Cancelled => "cancelled",
+            Self::Excluded => "excluded",
+        }
+    }
+
+    fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(code)).copied()
+    }
+}
+
+/// Bits of a record's flags.
+pub mod flags {
+    /// Claimed or released again although an earlier attempt is in doubt.
+    pub const RESENT: u8 = 1;
+    /// Settled by a person.
+    pub const SETTLED: u8 = 2;
+    /// Accepted more than once, or possibly so.
+    pub const DUPLICATE: u8 = 4;
+    /// The failure is a hard one.
+    pub const HARD: u8 = 8;
+    /// The validity period ended.
+    pub const EXPIRED: u8 = 16;
+    /// The relay accepted it, under this or an earlier claim.
+    pub const ACCEPTED: u8 = 32;
+}
+
+/// The epoch of the lease under which a recipient was claimed, and the how-manieth claim of that epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct ClaimNumber {
+    pub epoch: u32,
+    pub n: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Record {
+    pub status: Status,
+    pub attempts: u8,
+    pub reason: u8,
+    pub flags: u8,
+    pub claim: ClaimNumber,
+    pub when: u32,
+}
+
+impl Record {
+    pub fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// When the sender may claim it, in Unix seconds; `None` if it is settled, held or being attempted.
+    /// `resend_after_s` is `Some` under the policy `resend`: how long a recipient stays in doubt before it is sent again, once.
+    pub fn claimable_at(&self, resend_after_s: Option<u32>) -> Option<u32> {
+        match (self.status, resend_after_s) {
+            (Status::Pending, _) => Some(0),
+            (Status::Deferred, _) => Some(self.when),
+            (Status::InDoubt, Some(wait)) if !self.has(flags::RESENT) => Some(self.when.saturating_add(wait)),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    pub count: u16,
+    pub epoch: u32,
+    pub beat: u32,
+    pub seq: u32,
+    pub owner: u64,
+}
+
+/// A ledger that cannot be read: not written by this program, or damaged.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("the ledger is damaged: {0}")]
+pub struct Damaged(pub &'static str);
+
+/// One ledger as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ledger(Vec<u8>);
+
+impl Ledger {
+    /// `count` pending recipients, no lease.
+    pub fn new(count: u16) -> Self {
+        let mut bytes = vec![0; HEADER_BYTES + RECORD_BYTES * usize::from(count)];
+        bytes[0] = VERSION;
+        bytes[2..4].copy_from_slice(&count.to_be_bytes());
+        Self(bytes)
+    }
+
+    /// # Errors
+    /// If version, length or a status is not what this program writes.
+    pub fn parse(bytes: Vec<u8>) -> Result<Self, Damaged> {
+        if bytes.len() < HEADER_BYTES {
+            return Err(Damaged("shorter than its header"));
+        }
+        if bytes[0] != VERSION {
+            return Err(Damaged("unknown version"));
+        }
+        let ledger = Self(bytes);
+        if ledger.0.len() != HEADER_BYTES + RECORD_BYTES * ledger.len() {
+            return Err(Damaged("its length is not that of its records"));
+        }
+        if (0..ledger.len()).any(|i| Status::from_code(ledger.0[HEADER_BYTES + RECORD_BYTES * i]).is_none()) {
+            return Err(Damaged("unknown status"));
+        }
+        Ok(ledger)
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub fn len(&self) -> usize {
+        usize::from(self.header().count)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn header(&self) -> Header {
+        header_of(&self.0)
+    }
+
+    /// The record at `position`, from 0; `None` beyond the end.
+    pub fn record(&self, position: usize) -> Option<Record> {
+        let at = HEADER_BYTES + RECORD_BYTES * position;
+        let b = self.0.get(at..at + RECORD_BYTES)?;
+        Some(Record {
+            status: Status::from_code(b[0])?,
+            attempts: b[1],
+            reason: b[2],
+            flags: b[3],
+            claim: ClaimNumber { epoch: u32_at(b, 4), n: b[8] },
+            when: u32_at(b, 9),
+        })
+    }
+
+    pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
+        (0..self.len()).filter_map(|i| self.record(i))
+    }
+
+    /// The positions that may be claimed at `now` (Unix seconds), in order.
+    pub fn claimable(&self, now: u32, resend_after_s: Option<u32>) -> Vec<u16> {
+        let due = |r: &Record| r.claimable_at(resend_after_s).is_some_and(|at| at <= now);
+        (0u16..).zip(self.records()).filter(|(_, r)| due(r)).map(|(i, _)| i).collect()
+    }
+}
+
+/// Reads a header from the first bytes of a ledger; missing bytes count as zero.
+pub fn header_of(bytes: &[u8]) -> Header {
+    let mut b = [0; HEADER_BYTES];
+    let n = bytes.len().min(HEADER_BYTES);
+    b[..n].copy_from_slice(&bytes[..n]);
+    let (high, low) = (u64::from(u32_at(&b, 16)), u64::from(u32_at(&b, 20)));
+    Header {
+        count: u16::from_be_bytes([b[2], b[3]]),
+        epoch: u32_at(&b, 4),
+        beat: u32_at(&b, 8),
+        seq: u32_at(&b, 12),
+        owner: high << 32 | low,
+    }
+}
+
+fn u32_at(b: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
+}
+
+/// How many recipients are in each status, and what else the ledgers tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    pub pending: u64,
+    pub attempting: u64,
+    pub deferred: u64,
+    pub sent: u64,
+    pub failed: u64,
+    pub in_doubt: u64,
+    pub cancelled: u64,
+    pub excluded: u64,
+    /// Recipients that were released again although an earlier attempt was in doubt.
+    pub resent: u64,
+    /// Recipients that the relay accepted, or may have accepted, more than once.
+    pub duplicates: u64,
+    /// Hard failures among `failed`.
+    pub hard: u64,
+}
+
+impl Counts {
+    /// The counter of one status.
+    pub fn of(&mut self, status: Status) -> &mut u64 {
+        match status {
+            Status::Pending => &mut self.pending,
+            Status::Attempting => &mut self.attempting,
+            Status::Deferred => &mut self.deferred,
+            Status::Sent => &mut self.sent,
+            Status::Failed => &mut self.failed,
+            Status::InDoubt => &mut self.in_doubt,
+            Status::Cancelled => &mut self.cancelled,
+            Status::Excluded => &mut self.excluded,
+        }
+    }
+
+    /// Adds every record of a ledger.
+    pub fn add(&mut self, ledger: &Ledger) {
+        for r in ledger.records() {
+            *self.of(r.status) += 1;
+            self.resent += u64::from(r.has(flags::RESENT));
+            self.duplicates += u64::from(r.has(flags::DUPLICATE));
+            self.hard += u64::from(r.status == Status::Failed && r.has(flags::HARD));
+        }
+    }
+
+    /// Recipients that the sender still has to do with.
+    pub fn open(&self) -> u64 {
+        self.pending + self.attempting + self.deferred
+    }
+
+    /// All records.
+    pub fn total(&self) -> u64 {
+        self.open() + self.sent + self.failed + self.in_doubt + self.cancelled + self.excluded
+    }
+
+    /// The largest difference between two counts of the same ledgers.
+    pub fn largest_difference(&self, other: &Self) -> u64 {
+        self.figures().iter().zip(other.figures()).map(|(a, b)| a.abs_diff(b)).max().unwrap_or(0)
+    }
+
+    fn figures(&self) -> [u64; 11] {
+        [
+            self.pending,
+            self.attempting,
+            self.deferred,
+            self.sent,
+            self.failed,
+            self.in_doubt,
+            self.cancelled,
+            self.excluded,
+            self.resent,
+            self.duplicates,
+            self.hard,
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_ledger_is_all_pending_and_free() {
+        let ledger = Ledger::new(500);
+        assert_eq!(ledger.bytes().len(), 32 + 16 * 500);
+        assert_eq!(ledger.header(), Header { count: 500, epoch: 0, beat: 0, seq: 0, owner: 0 });
+        let mut counts = Counts::default();
+        counts.add(&ledger);
+        assert_eq!((counts.pending, counts.total()), (500, 500));
+        assert_eq!(Ledger::parse(ledger.bytes().to_vec()), Ok(ledger));
+    }
+
+    #[test]
+    fn damage_is_noticed() {
+        let good = Ledger::new(3).bytes().to_vec();
+        assert!(Ledger::parse(good[..good.len() - 1].to_vec()).is_err());
+        assert!(Ledger::parse(vec![]).is_err());
+        let mut status = good.clone();
+        status[HEADER_BYTES] = 8;
+        assert!(Ledger::parse(status).is_err());
+        let mut version = good;
+        version[0] = 2;
+        assert!(Ledger::parse(version).is_err());
+    }
+}

@@ -1,0 +1,230 @@
+//! The states of a delivery and the one function that decides every transition.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    Editing,
+    Preparing,
+    PreparationFailed,
+    Prepared,
+    Scheduled,
+    StartPending,
+    InProgress,
+    Pausing,
+    Paused,
+    Held,
+    Stopping,
+    Stopped,
+    Finished,
+    Failed,
+    /// A tombstone: the id stays spent.
+    Deleted,
+}
+
+/// What happens to a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Content, audience, sender, schedule or settings change.
+    Change,
+    Prepare,
+    PreparationEnds {
+        good: bool,
+    },
+    Confirm,
+    /// The first chunk may be sent.
+    Start,
+    Pause,
+    /// Nothing is being attempted any more.
+    Quiet,
+    Resume,
+    Stop,
+    /// Nothing is pending, attempting or deferred.
+    Settled,
+    /// Recipients in doubt are released again.
+    Reopen,
+    Delete,
+}
+
+/// A transition that is not allowed; its text is the reason.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a delivery that is {} cannot be {}", state.phrase(), action.participle())]
+pub struct Illegal {
+    pub state: State,
+    pub action: Action,
+}
+
+impl State {
+    pub const ALL: [Self; 15] = [
+        Self::Editing,
+        Self::Preparing,
+        Self::PreparationFailed,
+        Self::Prepared,
+        Self::Scheduled,
+        Self::StartPending,
+        Self::InProgress,
+        Self::Pausing,
+        Self::Paused,
+        Self::Held,
+        Self::Stopping,
+        Self::Stopped,
+        Self::Finished,
+        Self::Failed,
+        Self::Deleted,
+    ];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Editing => "editing",
+            Self::Preparing => "preparing",
+            Self::PreparationFailed => "preparation_failed",
+            Self::Prepared => "prepared",
+            Self::Scheduled => "scheduled",
+            Self::StartPending => "start_pending",
+            Self::InProgress => "in_progress",
+            Self::Pausing => "pausing",
+            Self::Paused => "paused",
+            Self::Held => "held",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Finished => "finished",
+            Self::Failed => "failed",
+            Self::Deleted => "deleted",
+        }
+    }
+
+    fn phrase(self) -> String {
+        self.word().replace('_', " ")
+    }
+
+    /// Whether the daemon moves it on by itself, so that the reconciler looks after it.
+    pub fn is_moving(self) -> bool {
+        matches!(self, Self::Preparing | Self::Scheduled | Self::StartPending | Self::InProgress | Self::Pausing | Self::Stopping)
+    }
+
+    /// Whether nothing will happen any more unless somebody asks for it.
+    pub fn has_ended(self) -> bool {
+        matches!(self, Self::Stopped | Self::Finished | Self::Failed | Self::Deleted)
+    }
+
+    /// Whether it has been released: there is a sending log.
+    pub fn is_released(self) -> bool {
+        matches!(
+            self,
+            Self::StartPending
+                | Self::InProgress
+                | Self::Pausing
+                | Self::Paused
+                | Self::Stopping
+                | Self::Stopped
+                | Self::Finished
+                | Self::Failed
+        )
+    }
+
+    /// The state after `action`.
+    ///
+    /// # Errors
+    /// If the action is not allowed in this state.
+    pub fn after(self, action: Action) -> Result<Self, Illegal> {
+        use Action as A;
+        let next = match (self, action) {
+            (Self::Editing | Self::PreparationFailed | Self::Prepared, A::Change) => Self::Editing,
+            (Self::Editing | Self::PreparationFailed | Self::Prepared, A::Prepare) => Self::Preparing,
+            (Self::Preparing, A::PreparationEnds { good: true }) => Self::Prepared,
+            (Self::Preparing, A::PreparationEnds { good: false }) => Self::PreparationFailed,
+            (Self::Preparing, A::Stop) => Self::Editing,
+            (Self::Prepared, A::Confirm) => Self::StartPending,
+            (Self::StartPending, A::Start) => Self::InProgress,
+            (Self::InProgress, A::Pause) => Self::Pausing,
+            (Self::Pausing, A::Quiet) => Self::Paused,
+            (Self::Pausing | Self::Paused, A::Resume) => Self::InProgress,
+            (Self::StartPending | Self::InProgress | Self::Pausing | Self::Paused, A::Stop) => Self::Stopping,
+            (Self::Stopping, A::Quiet) => Self::Stopped,
+            (Self::InProgress, A::Settled) => Self::Finished,
+            (Self::Finished | Self::InProgress, A::Reopen) => Self::InProgress,
+            (
+                Self::Editing | Self::PreparationFailed | Self::Prepared | Self::Stopped | Self::Finished | Self::Failed,
+                A::Delete,
+            ) => Self::Deleted,
+            _ => return Err(Illegal { state: self, action }),
+        };
+        Ok(next)
+    }
+}
+
+impl Action {
+    fn participle(self) -> &'static str {
+        match self {
+            Self::Change => "changed",
+            Self::Prepare => "prepared",
+            Self::PreparationEnds { .. } => "marked as prepared",
+            Self::Confirm => "confirmed",
+            Self::Start => "started",
+            Self::Pause => "paused",
+            Self::Quiet => "brought to rest",
+            Self::Resume => "resumed",
+            Self::Stop => "stopped",
+            Self::Settled => "finished",
+            Self::Reopen => "reopened",
+            Self::Delete => "deleted",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACTIONS: [Action; 13] = [
+        Action::Change,
+        Action::Prepare,
+        Action::PreparationEnds { good: true },
+        Action::PreparationEnds { good: false },
+        Action::Confirm,
+        Action::Start,
+        Action::Pause,
+        Action::Quiet,
+        Action::Resume,
+        Action::Stop,
+        Action::Settled,
+        Action::Reopen,
+        Action::Delete,
+    ];
+
+    #[test]
+    fn only_a_prepared_delivery_can_be_confirmed() {
+        for state in State::ALL {
+            assert_eq!(state.after(Action::Confirm).is_ok(), state == State::Prepared, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_changes_what_was_released() {
+        for state in State::ALL.into_iter().filter(|s| s.is_released()) {
+            assert!(state.after(Action::Change).is_err() && state.after(Action::Prepare).is_err(), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn a_deleted_delivery_stays_deleted() {
+        assert!(ACTIONS.iter().all(|a| State::Deleted.after(*a).is_err()));
+    }
+
+    #[test]
+    fn every_moving_state_can_be_left_and_refusals_say_why() {
+        for state in State::ALL.into_iter().filter(|s| s.is_moving() && *s != State::Scheduled) {
+            assert!(ACTIONS.iter().any(|a| state.after(*a).is_ok_and(|next| next != state)), "{state:?}");
+        }
+        let refusal = State::Editing.after(Action::Confirm).map_err(|e| e.to_string());
+        assert_eq!(refusal, Err("a delivery that is editing cannot be confirmed".to_owned()));
+    }
+
+    #[test]
+    fn words_are_those_of_the_api() {
+        for state in State::ALL {
+            assert_eq!(serde_json::to_value(state).ok(), Some(serde_json::Value::from(state.word())));
+        }
+    }
+}

@@ -1,0 +1,13 @@
+-- Forgets jobs that ended long enough ago.
+-- KEYS: <queue>:done or <queue>:dead, <queue>:data   ARGV: meta prefix, cutoff (s), id...   Returns how many
+local swept = 0
+for i = 3, #ARGV do
+  local meta = ARGV[1] .. ARGV[i]
+  local done_at = tonumber(redis.call('HGET', meta, 'done_at') or 0) or 0
+  if done_at <= tonumber(ARGV[2]) and redis.call('SREM', KEYS[1], ARGV[i]) == 1 then
+    redis.call('HDEL', KEYS[2], ARGV[i])
+    redis.call('DEL', meta)
+    swept = swept + 1
+  end
+end
+return swept

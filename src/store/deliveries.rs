@@ -1,0 +1,163 @@
+//! Deliveries: read, list, and the one compare-and-set through which everything changes.
+
+use redis::AsyncCommands;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{Store, StoreError, damaged, keys};
+use crate::domain::{
+    audit::Entry,
+    delivery::{Delivery, Document},
+    id::DeliveryId,
+    state::State,
+};
+
+/// A key that is written together with a change, and must not be there before.
+#[derive(Debug, Clone)]
+pub struct Once {
+    pub key: String,
+    pub value: String,
+    pub seconds: u64,
+}
+
+/// A change of a delivery at `revision` (0: it must not exist).
+#[derive(Debug)]
+pub struct Change<'a> {
+    pub id: &'a DeliveryId,
+    pub revision: u64,
+    pub state: State,
+    pub document: &'a Document,
+    pub entry: Option<&'a Entry>,
+    pub once: &'a [Once],
+}
+
+/// What became of a change.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Committed {
+    Done {
+        revision: u64,
+    },
+    /// Somebody else changed it meanwhile: read again.
+    Stale,
+    /// One of the keys was there, with this value: the change was made before, or its key was used for another.
+    Taken {
+        key: usize,
+        value: String,
+    },
+}
+
+const OK: i64 = 0;
+const LOST: i64 = 1;
+
+impl Store {
+    /// The delivery, or `None` if there is none of that id. A deleted one is still there, as a tombstone.
+    pub async fn delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        let (revision, state, document): (Option<u64>, Option<String>, Option<String>) = redis::cmd("HMGET")
+            .arg(keys::delivery(id))
+            .arg(&["revision", "state", "document"])
+            .query_async(&mut self.conn.clone())
+            .await?;
+        let (Some(revision), Some(state), Some(document)) = (revision, state, document) else { return Ok(None) };
+        let state = serde_json::from_value(state.into()).map_err(damaged)?;
+        Ok(Some(Delivery { id: id.clone(), revision, state, document: json(&document)? }))
+    }
+
+    /// Only the state, for those who ask often.
+    pub async fn state(&self, id: &DeliveryId) -> Result<Option<State>, StoreError> {
+        let state: Option<String> = self.conn.clone().hget(keys::delivery(id), "state").await?;
+        state.map(|s| serde_json::from_value(s.into()).map_err(damaged)).transpose()
+    }
+
+    /// Makes a change if nobody else made one since `revision`. The hints are written before and removed after.
+    pub async fn commit(&self, change: &Change<'_>) -> Result<Committed, StoreError> {
+        let mut conn = self.conn.clone();
+        if change.revision == 0 {
+            let () = conn.zadd(keys::INDEX, change.id.as_str(), change.document.created_at.as_millisecond()).await?;
+        }
+        if change.state.is_moving() {
+            let () = conn.sadd(keys::MOVING, change.id.as_str()).await?;
+        }
+        let mut script = self.scripts.commit.prepare_invoke();
+        script.key(keys::delivery(change.id)).key(keys::audit(change.id));
+        script.arg(change.revision).arg(change.state.word()).arg(text(change.document)?);
+        script.arg(change.entry.map(text).transpose()?.unwrap_or_default());
+        for once in change.once {
+            script.key(&once.key).arg(&once.value).arg(once.seconds);
+        }
+        let (verdict, number, value): (i64, u64, Option<String>) = script.invoke_async(&mut conn).await?;
+        match (verdict, value) {
+            (OK, _) => Ok(Committed::Done { revision: number }),
+            (LOST, _) => Ok(Committed::Stale),
+            (_, value) => Ok(Committed::Taken { key: number as usize, value: value.unwrap_or_default() }),
+        }
+    }
+
+    /// Ids of the deliveries, newest first, from `offset`.
+    pub async fn delivery_ids(&self, offset: usize, limit: usize) -> Result<Vec<DeliveryId>, StoreError> {
+        let to = (offset + limit).saturating_sub(1) as isize;
+        let ids: Vec<String> = self.conn.clone().zrevrange(keys::INDEX, offset as isize, to).await?;
+        ids.iter().map(|id| id.parse().map_err(damaged)).collect()
+    }
+
+    /// Ids of the deliveries that the daemon moves on.
+    pub async fn moving(&self) -> Result<Vec<DeliveryId>, StoreError> {
+        let ids: Vec<String> = self.conn.clone().smembers(keys::MOVING).await?;
+        ids.iter().map(|id| id.parse().map_err(damaged)).collect()
+    }
+
+    /// Takes a delivery that has come to rest off the list of moving ones.
+    pub async fn at_rest(&self, id: &DeliveryId) -> Result<(), StoreError> {
+        Ok(self.conn.clone().srem(keys::MOVING, id.as_str()).await?)
+    }
+
+    /// Takes a deleted delivery off the list.
+    pub async fn unlist(&self, id: &DeliveryId) -> Result<(), StoreError> {
+        Ok(self.conn.clone().zrem(keys::INDEX, id.as_str()).await?)
+    }
+
+    /// Entries of an audit chain from `offset`.
+    pub async fn audit(&self, id: &DeliveryId, offset: usize, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        self.chain(&keys::audit(id), offset, limit).await
+    }
+
+    /// Entries of the chain of heads from `offset`.
+    pub async fn audit_heads(&self, offset: usize, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        self.chain(keys::AUDIT_HEADS, offset, limit).await
+    }
+
+    async fn chain(&self, key: &str, offset: usize, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let to = (offset + limit).saturating_sub(1) as isize;
+        let entries: Vec<String> = self.conn.clone().lrange(key, offset as isize, to).await?;
+        entries.iter().map(|e| json(e)).collect()
+    }
+
+    /// The last entry of the chain of heads.
+    pub async fn last_audit_head(&self) -> Result<Option<Entry>, StoreError> {
+        let last: Option<String> = self.conn.clone().lindex(keys::AUDIT_HEADS, -1).await?;
+        last.map(|e| json(&e)).transpose()
+    }
+
+    /// Appends to the chain of heads if its length is still that before `entry`.
+    pub async fn append_audit_head(&self, entry: &Entry) -> Result<bool, StoreError> {
+        let mut script = self.scripts.append.prepare_invoke();
+        script.key(keys::AUDIT_HEADS).arg(entry.seq - 1).arg(text(entry)?);
+        Ok(script.invoke_async(&mut self.conn.clone()).await?)
+    }
+
+    /// The value of a key that was written once, such as an idempotent answer.
+    pub async fn once(&self, key: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.conn.clone().get(key).await?)
+    }
+
+    /// Leaves the outcome of a job where its producer can read it.
+    pub async fn keep_outcome(&self, job: &str, outcome: &impl Serialize, seconds: u64) -> Result<(), StoreError> {
+        Ok(self.conn.clone().set_ex(keys::outcome(job), text(outcome)?, seconds).await?)
+    }
+}
+
+fn text(value: &impl Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(damaged)
+}
+
+fn json<T: DeserializeOwned>(text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(damaged)
+}

@@ -1,0 +1,80 @@
+//! Every key of the store. All keys of one delivery carry its id as the hash tag and so live on one shard.
+
+use crate::domain::id::DeliveryId;
+
+/// Hint: all deliveries, by creation time in ms.
+pub const INDEX: &str = "versand:deliveries";
+/// Hint: deliveries that the daemon moves on by itself.
+pub const MOVING: &str = "versand:moving";
+/// The chain that holds the heads of the deliveries' audit chains.
+pub const AUDIT_HEADS: &str = "versand:audit";
+
+/// Hash: `revision`, `state`, `document`.
+pub fn delivery(id: &DeliveryId) -> String {
+    format!("versand:{{{id}}}:delivery")
+}
+
+/// List: the audit chain.
+pub fn audit(id: &DeliveryId) -> String {
+    format!("versand:{{{id}}}:audit")
+}
+
+/// Hash: the live counters.
+pub fn counts(id: &DeliveryId) -> String {
+    format!("versand:{{{id}}}:counts")
+}
+
+/// Hash: progress of the preparation.
+pub fn preparation(id: &DeliveryId) -> String {
+    format!("versand:{{{id}}}:preparation")
+}
+
+/// Sorted set: chunks that want attention, by when (Unix seconds).
+pub fn open(id: &DeliveryId) -> String {
+    format!("versand:{{{id}}}:open")
+}
+
+/// Sorted set: chunks for which a job was named, by when (Unix seconds).
+pub fn offered(id: &DeliveryId) -> String {
+    format!("versand:{{{id}}}:offered")
+}
+
+/// Hash: how many jobs were named for each chunk.
+pub fn rounds(id: &DeliveryId) -> String {
+    format!("versand:{{{id}}}:rounds")
+}
+
+/// Hash: how many slices of each kind were written, so that all can be removed.
+pub fn parts(id: &DeliveryId) -> String {
+    format!("versand:{{{id}}}:parts")
+}
+
+/// String: a compressed slice of recipients or exclusions.
+pub fn slice(id: &DeliveryId, part: &str, number: u32) -> String {
+    format!("versand:{{{id}}}:{part}:{number}")
+}
+
+/// String: the ledger of a chunk.
+pub fn ledger(id: &DeliveryId, chunk: u32) -> String {
+    format!("versand:{{{id}}}:ledger:{chunk}")
+}
+
+/// Hash: position in the chunk to the server's replies.
+pub fn replies(id: &DeliveryId, chunk: u32) -> String {
+    format!("versand:{{{id}}}:replies:{chunk}")
+}
+
+/// String, expires: the answer an idempotency key got. `name` is a digest of principal and key.
+pub fn idempotency(id: &DeliveryId, name: &str) -> String {
+    format!("versand:{{{id}}}:idempotency:{name}")
+}
+
+/// String, expires: what the identity of a job's JWT was spent on.
+pub fn spent(id: &DeliveryId, jwt_id: &str) -> String {
+    format!("versand:{{{id}}}:spent:{jwt_id}")
+}
+
+/// String, expires: the outcome of a job, for its producer.
+pub fn outcome(job: &str) -> String {
+    format!("versand:outcome:{job}")
+}

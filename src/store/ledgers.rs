@@ -1,0 +1,377 @@
+//! Ledgers: leases, claims and records, each one script over a packed string.
+
+use std::collections::HashMap;
+
+use redis::{AsyncCommands, Script};
+
+use super::{Store, StoreError, damaged, keys};
+use crate::domain::{
+    id::DeliveryId,
+    ledger::{ClaimNumber, Counts, HEADER_BYTES, Header, Ledger, Status, header_of},
+};
+
+/// The scripts; those that touch a ledger begin with the same prelude.
+pub struct Scripts {
+    pub(super) commit: Script,
+    pub(super) append: Script,
+    take: Script,
+    beat: Script,
+    turn: Script,
+    release: Script,
+    offer: Script,
+    reopen: Script,
+    cancel: Script,
+    settle: Script,
+}
+
+impl Default for Scripts {
+    fn default() -> Self {
+        let script = |text: &str| Script::new(&format!("{}\n{text}", include_str!("scripts/prelude.lua")));
+        Self {
+            commit: script(include_str!("scripts/commit.lua")),
+            append: script(include_str!("scripts/append.lua")),
+            take: script(include_str!("scripts/take.lua")),
+            beat: script(include_str!("scripts/beat.lua")),
+            turn: script(include_str!("scripts/turn.lua")),
+            release: script(include_str!("scripts/release.lua")),
+            offer: script(include_str!("scripts/offer.lua")),
+            reopen: script(include_str!("scripts/reopen.lua")),
+            cancel: script(include_str!("scripts/cancel.lua")),
+            settle: script(include_str!("scripts/settle.lua")),
+        }
+    }
+}
+
+/// One chunk of one delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ChunkRef {
+    pub delivery: DeliveryId,
+    pub chunk: u32,
+}
+
+/// A verdict on the caller's lease. The numbers are those of the scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Ok,
+    /// Somebody else holds the chunk.
+    Lost,
+    /// The delivery is not in progress.
+    Forbidden,
+    /// The sequence number is not the caller's: Redis went back in time.
+    RolledBack,
+    /// There is no such ledger.
+    Missing,
+}
+
+impl Verdict {
+    fn from_code(code: i64) -> Result<Self, StoreError> {
+        const ALL: [Verdict; 5] = [Verdict::Ok, Verdict::Lost, Verdict::Forbidden, Verdict::RolledBack, Verdict::Missing];
+        usize::try_from(code).ok().and_then(|i| ALL.get(i).copied()).ok_or_else(|| damaged("unknown verdict of a script"))
+    }
+}
+
+/// When a chunk may be taken although somebody holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Grounds {
+    /// Epoch and beat that stood still for a whole lease.
+    pub still: Option<(u32, u32)>,
+    /// An owner that is proven dead.
+    pub dead: Option<u64>,
+}
+
+/// A lease as its holder knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    pub owner: u64,
+    pub epoch: u32,
+    /// The sequence number after the holder's last group.
+    pub seq: u32,
+}
+
+#[derive(Debug)]
+pub enum Taken {
+    Yes(Lease, Ledger),
+    /// Held by somebody whose epoch and beat are these.
+    Held(u32, u32),
+    Missing,
+}
+
+/// A claim the holder asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    pub position: u16,
+    pub n: u8,
+}
+
+/// What became of a claim. `status` `None` gives it back: it was not started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    pub position: u16,
+    pub claim: ClaimNumber,
+    pub status: Option<Status>,
+    pub reason: u8,
+    pub flags: u8,
+    /// Unix seconds: due if deferred, else of the reply.
+    pub when: u32,
+    /// The server's reply, "" to keep none.
+    pub reply: String,
+}
+
+/// What a script made of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    Applied,
+    /// It was known before.
+    Known,
+    /// The recipient was accepted twice.
+    Twice,
+    /// It has no effect: a newer claim decides.
+    NoEffect,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct TurnAnswer {
+    pub lease: Verdict,
+    pub reports: Vec<Applied>,
+    pub claims: Verdict,
+    pub granted: Vec<bool>,
+}
+
+/// One group: reports, then claims. Sent again unchanged after a lost answer it has no second effect.
+#[derive(Debug, Clone, Default)]
+pub struct Turn {
+    pub reports: Vec<Report>,
+    pub claims: Vec<Claim>,
+}
+
+/// How a person settles recipients in doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Settlement {
+    Sent,
+    Failed,
+    Resend,
+}
+
+const GIVEN_BACK: u8 = 255;
+
+fn seconds_or_never(resend_after_s: Option<u32>) -> i64 {
+    resend_after_s.map_or(-1, i64::from)
+}
+
+impl Store {
+    /// Takes the lease on a chunk; what its predecessor was attempting is in doubt from then on.
+    pub async fn take(&self, at: &ChunkRef, owner: u64, grounds: Grounds, now: u32) -> Result<Taken, StoreError> {
+        let (epoch, beat) = grounds.still.map_or((-1, -1), |(e, b)| (i64::from(e), i64::from(b)));
+        let dead = grounds.dead.map(|o| o.to_be_bytes().to_vec()).unwrap_or_default();
+        let mut script = self.scripts.take.prepare_invoke();
+        script.key(keys::ledger(&at.delivery, at.chunk)).key(keys::counts(&at.delivery));
+        script.arg(&owner.to_be_bytes()[..]).arg(epoch).arg(beat).arg(dead).arg(now);
+        let answer: (i64, Option<u32>, Option<u32>, Option<Vec<u8>>) = script.invoke_async(&mut self.conn.clone()).await?;
+        match (Verdict::from_code(answer.0)?, answer.1, answer.2, answer.3) {
+            (Verdict::Ok, Some(epoch), Some(seq), Some(bytes)) => {
+                Ok(Taken::Yes(Lease { owner, epoch, seq }, Ledger::parse(bytes).map_err(damaged)?))
+            }
+            (Verdict::Lost, Some(epoch), Some(beat), _) => Ok(Taken::Held(epoch, beat)),
+            (Verdict::Missing, ..) => Ok(Taken::Missing),
+            _ => Err(damaged("unexpected answer to take")),
+        }
+    }
+
+    /// Shows that the holder lives.
+    pub async fn beat(&self, at: &ChunkRef, lease: &Lease) -> Result<Verdict, StoreError> {
+        let mut script = self.scripts.beat.prepare_invoke();
+        script.key(keys::ledger(&at.delivery, at.chunk)).arg(&lease.owner.to_be_bytes()[..]).arg(lease.epoch);
+        Verdict::from_code(script.invoke_async(&mut self.conn.clone()).await?)
+    }
+
+    /// One group of reports and claims. After an answer that is not lost, `Ok` on the lease means that `seq` went up by one.
+    pub async fn turn(
+        &self,
+        at: &ChunkRef,
+        lease: &Lease,
+        turn: &Turn,
+        now: u32,
+        resend_after_s: Option<u32>,
+    ) -> Result<TurnAnswer, StoreError> {
+        let mut script = self.scripts.turn.prepare_invoke();
+        script.key(keys::ledger(&at.delivery, at.chunk)).key(keys::counts(&at.delivery));
+        script.key(keys::replies(&at.delivery, at.chunk)).key(keys::delivery(&at.delivery));
+        script.arg(&lease.owner.to_be_bytes()[..]).arg(lease.epoch).arg(lease.seq).arg(now).arg(seconds_or_never(resend_after_s));
+        let mut reports = Vec::with_capacity(turn.reports.len() * 14);
+        for r in &turn.reports {
+            reports.extend_from_slice(&r.position.to_be_bytes());
+            reports.extend_from_slice(&r.claim.epoch.to_be_bytes());
+            reports.extend_from_slice(&[r.claim.n, r.status.map_or(GIVEN_BACK, |s| s as u8), r.reason, r.flags]);
+            reports.extend_from_slice(&r.when.to_be_bytes());
+        }
+        let mut claims = Vec::with_capacity(turn.claims.len() * 3);
+        for c in &turn.claims {
+            claims.extend_from_slice(&c.position.to_be_bytes());
+            claims.push(c.n);
+        }
+        script.arg(reports).arg(claims);
+        for r in &turn.reports {
+            script.arg(&r.reply);
+        }
+        let (lease, outcomes, claims, granted): (i64, Vec<u8>, i64, Vec<u8>) =
+            script.invoke_async(&mut self.conn.clone()).await?;
+        let applied = |b: u8| match b {
+            b'a' => Applied::Applied,
+            b'r' => Applied::Known,
+            b'd' => Applied::Twice,
+            _ => Applied::NoEffect,
+        };
+        Ok(TurnAnswer {
+            lease: Verdict::from_code(lease)?,
+            reports: outcomes.into_iter().map(applied).collect(),
+            claims: Verdict::from_code(claims)?,
+            granted: granted.into_iter().map(|b| b == b'1').collect(),
+        })
+    }
+
+    /// Gives the lease back; the scripts note when the chunk wants attention again.
+    pub async fn release(
+        &self,
+        at: &ChunkRef,
+        lease: &Lease,
+        now: u32,
+        resend_after_s: Option<u32>,
+    ) -> Result<(Verdict, Option<u32>), StoreError> {
+        let mut script = self.scripts.release.prepare_invoke();
+        script
+            .key(keys::ledger(&at.delivery, at.chunk))
+            .key(keys::counts(&at.delivery))
+            .key(keys::open(&at.delivery))
+            .key(keys::offered(&at.delivery));
+        script.arg(&lease.owner.to_be_bytes()[..]).arg(lease.epoch).arg(at.chunk).arg(now).arg(seconds_or_never(resend_after_s));
+        let (verdict, due): (i64, i64) = script.invoke_async(&mut self.conn.clone()).await?;
+        Ok((Verdict::from_code(verdict)?, u32::try_from(due).ok()))
+    }
+
+    /// Chooses chunks that want attention, at most `window` being offered at a time: (chunk, round) of each.
+    pub async fn offer(&self, id: &DeliveryId, window: usize, now: u32) -> Result<Vec<(u32, u32)>, StoreError> {
+        let mut script = self.scripts.offer.prepare_invoke();
+        script.key(keys::delivery(id)).key(keys::open(id)).key(keys::offered(id)).key(keys::rounds(id)).arg(now).arg(window);
+        let flat: Vec<u32> = script.invoke_async(&mut self.conn.clone()).await?;
+        Ok(flat.as_chunks::<2>().0.iter().map(|[chunk, round]| (*chunk, *round)).collect())
+    }
+
+    /// The chunks a job was named for: chunk, when (Unix seconds), round.
+    pub async fn offered(&self, id: &DeliveryId) -> Result<Vec<(u32, u32, u32)>, StoreError> {
+        let mut conn = self.conn.clone();
+        let offered: Vec<(u32, f64)> = conn.zrange_withscores(keys::offered(id), 0, -1).await?;
+        if offered.is_empty() {
+            return Ok(Vec::new());
+        }
+        let chunks: Vec<u32> = offered.iter().map(|(chunk, _)| *chunk).collect();
+        let rounds: Vec<Option<u32>> = redis::cmd("HMGET").arg(keys::rounds(id)).arg(chunks).query_async(&mut conn).await?;
+        Ok(offered.into_iter().zip(rounds).map(|((chunk, at), round)| (chunk, at as u32, round.unwrap_or_default())).collect())
+    }
+
+    /// Puts a chunk whose job is gone back among those that want attention.
+    pub async fn reopen(&self, at: &ChunkRef, round: u32, now: u32) -> Result<bool, StoreError> {
+        let mut script = self.scripts.reopen.prepare_invoke();
+        script
+            .key(keys::open(&at.delivery))
+            .key(keys::offered(&at.delivery))
+            .key(keys::rounds(&at.delivery))
+            .arg(at.chunk)
+            .arg(round)
+            .arg(now);
+        Ok(script.invoke_async(&mut self.conn.clone()).await?)
+    }
+
+    /// Says that all chunks want attention now; those already offered are left alone.
+    pub async fn open_all(&self, id: &DeliveryId, chunks: u32) -> Result<(), StoreError> {
+        let mut pipe = redis::pipe();
+        for chunk in 0..chunks {
+            pipe.cmd("ZADD").arg(keys::open(id)).arg("NX").arg(0).arg(chunk).ignore();
+        }
+        Ok(pipe.query_async(&mut self.conn.clone()).await?)
+    }
+
+    /// Cancels what was not begun in a chunk of a delivery that is stopping; how many are still being attempted.
+    pub async fn cancel(&self, at: &ChunkRef, now: u32) -> Result<(Verdict, u64), StoreError> {
+        let mut script = self.scripts.cancel.prepare_invoke();
+        script
+            .key(keys::ledger(&at.delivery, at.chunk))
+            .key(keys::counts(&at.delivery))
+            .key(keys::delivery(&at.delivery))
+            .arg(now);
+        let (verdict, attempting): (i64, u64) = script.invoke_async(&mut self.conn.clone()).await?;
+        Ok((Verdict::from_code(verdict)?, attempting))
+    }
+
+    /// Settles recipients in doubt (`None`: all of the chunk); the positions that were settled.
+    pub async fn settle(
+        &self,
+        at: &ChunkRef,
+        settlement: Settlement,
+        positions: Option<&[u16]>,
+        now: u32,
+    ) -> Result<Vec<u16>, StoreError> {
+        let word = match settlement {
+            Settlement::Sent => "sent",
+            Settlement::Failed => "failed",
+            Settlement::Resend => "resend",
+        };
+        let packed: Vec<u8> = positions.unwrap_or_default().iter().flat_map(|p| p.to_be_bytes()).collect();
+        if positions.is_some() && packed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut script = self.scripts.settle.prepare_invoke();
+        script.key(keys::ledger(&at.delivery, at.chunk)).key(keys::counts(&at.delivery)).key(keys::open(&at.delivery));
+        script.arg(at.chunk).arg(now).arg(word).arg(packed);
+        let (_, _, settled): (i64, u64, Vec<u8>) = script.invoke_async(&mut self.conn.clone()).await?;
+        Ok(settled.as_chunks::<2>().0.iter().map(|pair| u16::from_be_bytes(*pair)).collect())
+    }
+
+    /// The ledgers of some chunks; `None` where there is none.
+    pub async fn ledgers(&self, id: &DeliveryId, chunks: std::ops::Range<u32>) -> Result<Vec<Option<Ledger>>, StoreError> {
+        let names: Vec<String> = chunks.map(|chunk| keys::ledger(id, chunk)).collect();
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let raw: Vec<Option<Vec<u8>>> = redis::cmd("MGET").arg(names).query_async(&mut self.conn.clone()).await?;
+        raw.into_iter().map(|bytes| bytes.map(|b| Ledger::parse(b).map_err(damaged)).transpose()).collect()
+    }
+
+    /// Only the headers of some chunks.
+    pub async fn headers(&self, id: &DeliveryId, chunks: &[u32]) -> Result<Vec<Header>, StoreError> {
+        let mut pipe = redis::pipe();
+        for chunk in chunks {
+            pipe.cmd("GETRANGE").arg(keys::ledger(id, *chunk)).arg(0).arg(HEADER_BYTES - 1);
+        }
+        if chunks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let raw: Vec<Vec<u8>> = pipe.query_async(&mut self.conn.clone()).await?;
+        Ok(raw.iter().map(|bytes| header_of(bytes)).collect())
+    }
+
+    /// The live counters, kept by the same scripts that write the ledgers.
+    pub async fn counts(&self, id: &DeliveryId) -> Result<Counts, StoreError> {
+        let fields: HashMap<String, i64> = self.conn.clone().hgetall(keys::counts(id)).await?;
+        let object = fields.into_iter().map(|(word, n)| (word, n.max(0).into())).collect();
+        serde_json::from_value(serde_json::Value::Object(object)).map_err(damaged)
+    }
+
+    /// The replies kept for a chunk, by position.
+    pub async fn replies(&self, at: &ChunkRef) -> Result<HashMap<u16, String>, StoreError> {
+        let replies: HashMap<u16, Vec<u8>> = self.conn.clone().hgetall(keys::replies(&at.delivery, at.chunk)).await?;
+        Ok(replies.into_iter().map(|(p, text)| (p, String::from_utf8_lossy(&text).into_owned())).collect())
+    }
+
+    /// Writes the ledger of a chunk that nobody sends yet.
+    pub async fn write_ledger(&self, at: &ChunkRef, ledger: &Ledger) -> Result<(), StoreError> {
+        Ok(self.conn.clone().set(keys::ledger(&at.delivery, at.chunk), ledger.bytes()).await?)
+    }
+
+    /// Begins the live counters anew: all pending.
+    pub async fn begin_counts(&self, id: &DeliveryId, pending: u64) -> Result<(), StoreError> {
+        let mut pipe = redis::pipe();
+        pipe.atomic().del(keys::counts(id)).ignore().hset(keys::counts(id), "pending", pending).ignore();
+        Ok(pipe.query_async(&mut self.conn.clone()).await?)
+    }
+}

@@ -1,0 +1,59 @@
+//! The only user of Redis commands besides the queue. Deliveries, slices of recipients, ledgers.
+
+pub mod deliveries;
+pub mod keys;
+pub mod ledgers;
+pub mod slices;
+
+use std::time::Duration;
+
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+
+/// Why the store did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Redis did not answer or refused: try again later.
+    #[error("Redis: {0}")]
+    Unavailable(#[from] redis::RedisError),
+    /// What was read is not what this program writes.
+    #[error("damaged: {0}")]
+    Damaged(String),
+}
+
+/// Connections are multiplexed: clones share one.
+#[derive(Clone)]
+pub struct Store {
+    conn: ConnectionManager,
+    scripts: std::sync::Arc<ledgers::Scripts>,
+}
+
+impl Store {
+    /// Connects; later the connection mends itself.
+    ///
+    /// # Errors
+    /// If the URL is none or nobody answers.
+    pub async fn connect(url: &str, response_timeout: Duration) -> Result<Self, StoreError> {
+        let client = redis::Client::open(url)?;
+        let config = ConnectionManagerConfig::new()
+            .set_response_timeout(Some(response_timeout))
+            .set_connection_timeout(Some(Duration::from_secs(5)))
+            .set_min_delay(Duration::from_millis(20))
+            .set_max_delay(Duration::from_secs(1));
+        let conn = ConnectionManager::new_with_config(client, config).await?;
+        Ok(Self { conn, scripts: std::sync::Arc::default() })
+    }
+
+    /// The connection, for the queue.
+    pub fn connection(&self) -> ConnectionManager {
+        self.conn.clone()
+    }
+
+    /// Whether Redis answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        Ok(redis::cmd("PING").query_async(&mut self.conn.clone()).await?)
+    }
+}
+
+fn damaged(what: impl std::fmt::Display) -> StoreError {
+    StoreError::Damaged(what.to_string())
+}

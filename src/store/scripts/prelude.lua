@@ -1,0 +1,85 @@
+-- What every script of a ledger begins with. The layout is documented in domain/ledger.rs.
+local HEADER, RECORD = 32, 16
+local PENDING, ATTEMPTING, DEFERRED, SENT, FAILED, IN_DOUBT, CANCELLED = 0, 1, 2, 3, 4, 5, 6
+local RESENT, SETTLED, DUPLICATE, HARD, EXPIRED, ACCEPTED = 1, 2, 4, 8, 16, 32
+local WORDS = { [0] = 'pending', 'attempting', 'deferred', 'sent', 'failed', 'in_doubt', 'cancelled', 'excluded' }
+local NOT_DEFINED = 7 -- failure reason
+local FREE = string.rep('\0', 8)
+-- verdicts on the caller's lease and sequence number
+local OK, LOST, FORBIDDEN, ROLLED_BACK, MISSING = 0, 1, 2, 3, 4
+
+local function has(flags, flag) return bit.band(flags, flag) ~= 0 end
+
+local function header(ledger)
+  local raw = redis.call('GETRANGE', ledger, 0, HEADER - 1)
+  if #raw < HEADER then return nil end
+  local count, epoch, beat, seq, owner = struct.unpack('>xxI2I4I4I4c8', raw)
+  return { count = count, epoch = epoch, beat = beat, seq = seq, owner = owner }
+end
+
+local function unpack_record(raw, at)
+  local status, attempts, reason, flags, epoch, n, when = struct.unpack('>BBBBI4BI4', raw, at)
+  return { status = status, attempts = attempts, reason = reason, flags = flags, epoch = epoch, n = n, when = when }
+end
+
+local function read(ledger, position)
+  local at = HEADER + RECORD * position
+  return unpack_record(redis.call('GETRANGE', ledger, at, at + 12), 1)
+end
+
+-- The sender's bytes only: 13..15 belong to tracking.
+local function write(ledger, position, r)
+  redis.call('SETRANGE', ledger, HEADER + RECORD * position,
+    struct.pack('>BBBBI4BI4', r.status, r.attempts, r.reason, r.flags, r.epoch, r.n, r.when))
+end
+
+local function tally(sum, r, by)
+  local function add(word) sum[word] = (sum[word] or 0) + by end
+  add(WORDS[r.status])
+  if has(r.flags, RESENT) then add('resent') end
+  if has(r.flags, DUPLICATE) then add('duplicates') end
+  if r.status == FAILED and has(r.flags, HARD) then add('hard') end
+end
+
+-- Counts a record out, lets `change` alter it, writes it and counts it in.
+local function alter(ledger, position, r, sum, change)
+  tally(sum, r, -1)
+  change(r)
+  tally(sum, r, 1)
+  write(ledger, position, r)
+end
+
+local function publish(counts, sum)
+  for word, by in pairs(sum) do
+    if by ~= 0 then redis.call('HINCRBY', counts, word, by) end
+  end
+end
+
+-- The claim of a worker that is gone: nobody knows whether it was accepted, unless an earlier claim was.
+local function lose(r, now)
+  if has(r.flags, ACCEPTED) then
+    r.status, r.flags = SENT, bit.bor(r.flags, DUPLICATE)
+  else
+    r.status = IN_DOUBT
+  end
+  r.when = now
+end
+
+-- When a record may be claimed, nil if never; resend_after is nil under the policy hold.
+local function claimable_at(r, resend_after)
+  if r.status == PENDING then return 0 end
+  if r.status == DEFERRED then return r.when end
+  if r.status == IN_DOUBT and resend_after and not has(r.flags, RESENT) then return r.when + resend_after end
+  return nil
+end
+
+-- Checks and raises the sequence number of the holder's group: OK, or what stands against it, and whether
+-- this very group was applied before (its answer was lost on the way).
+local function enter(ledger, h, owner, epoch, seq)
+  if not h then return MISSING, false end
+  if h.owner ~= owner or h.epoch ~= epoch then return LOST, false end
+  if h.seq == seq + 1 then return OK, true end
+  if h.seq ~= seq then return ROLLED_BACK, false end
+  redis.call('SETRANGE', ledger, 12, struct.pack('>I4', seq + 1))
+  return OK, false
+end

@@ -1,0 +1,26 @@
+-- Gives the lease back and says in the sets of the delivery when the chunk wants attention again.
+-- KEYS: ledger, counts, open, offered   ARGV: owner, epoch, chunk, now, resend after seconds (-1: hold)
+-- Answers { verdict, when it wants attention in Unix seconds, -1 for never }.
+local ledger, now = KEYS[1], tonumber(ARGV[4])
+local resend_after = tonumber(ARGV[5])
+if resend_after < 0 then resend_after = nil end
+local h = header(ledger)
+if not h then return { MISSING, -1 } end
+if h.owner ~= ARGV[1] or h.epoch ~= tonumber(ARGV[2]) then return { LOST, -1 } end
+
+local raw, sum, due = redis.call('GET', ledger), {}, nil
+for position = 0, h.count - 1 do
+  local at = HEADER + RECORD * position + 1
+  local status = raw:byte(at)
+  if status <= DEFERRED or status == IN_DOUBT then
+    local r = unpack_record(raw, at)
+    if status == ATTEMPTING then alter(ledger, position, r, sum, function() lose(r, now) end) end
+    local wants = claimable_at(r, resend_after)
+    if wants and (not due or wants < due) then due = wants end
+  end
+end
+publish(KEYS[2], sum)
+redis.call('SETRANGE', ledger, 12, struct.pack('>I4c8', h.seq + 1, FREE))
+redis.call('ZREM', KEYS[4], ARGV[3])
+if due then redis.call('ZADD', KEYS[3], due, ARGV[3]) else redis.call('ZREM', KEYS[3], ARGV[3]) end
+return { OK, due or -1 }

@@ -1,0 +1,31 @@
+-- A person settles recipients in doubt as sent, failed or resend.
+-- KEYS: ledger, counts, open   ARGV: chunk, now, verdict (sent, failed, resend), positions packed as u16*, '' for all
+-- Answers { verdict, how many were settled, their positions packed }.
+local ledger, now, verdict, wanted = KEYS[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local h = header(ledger)
+if not h then return { MISSING, 0, '' } end
+local raw, sum, settled = redis.call('GET', ledger), {}, {}
+
+local function settle(position)
+  local at = HEADER + RECORD * position + 1
+  if position >= h.count or raw:byte(at) ~= IN_DOUBT then return end
+  alter(ledger, position, unpack_record(raw, at), sum, function(r)
+    r.flags = bit.bor(r.flags, SETTLED)
+    if verdict == 'resend' then
+      r.status, r.flags = PENDING, bit.bor(r.flags, RESENT)
+    else
+      if verdict == 'sent' then r.status = SENT else r.status, r.reason = FAILED, NOT_DEFINED end
+    end
+    r.when = now
+  end)
+  settled[#settled + 1] = struct.pack('>I2', position)
+end
+
+if wanted == '' then
+  for position = 0, h.count - 1 do settle(position) end
+else
+  for at = 1, #wanted, 2 do settle((struct.unpack('>I2', wanted, at))) end
+end
+publish(KEYS[2], sum)
+if verdict == 'resend' and #settled > 0 then redis.call('ZADD', KEYS[3], 0, ARGV[1]) end
+return { OK, #settled, table.concat(settled) }

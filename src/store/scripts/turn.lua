@@ -1,0 +1,122 @@
+-- The holder's turn: records what became of its claims, then claims more. Records compare the claim number, not the
+-- lease: late truth is never thrown away. Claims need the lease, the sequence number and a delivery in progress.
+-- KEYS: ledger, counts, replies, delivery
+-- ARGV: owner, epoch, seq, now, resend after seconds (-1: hold),
+--       records packed as (position u16, epoch u32, n u8, status u8, reason u8, flags u8, when u32)*,
+--       claims packed as (position u16, n u8)*, then one reply text per record, '' for none.
+--       Status 255 gives a claim back that was not started.
+-- Answers { verdict on the lease, one byte per record: 'a' applied, 'r' known before, 'd' accepted twice, 'x' of no effect,
+--           verdict on the claims, one byte per claim: '1' granted, '0' not }.
+local ledger, counts, replies = KEYS[1], KEYS[2], KEYS[3]
+local owner, epoch, seq, now = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local resend_after = tonumber(ARGV[5])
+if resend_after < 0 then resend_after = nil end
+local records, claims, FIRST_REPLY = ARGV[6], ARGV[7], 8
+local GIVEN_BACK = 255
+local h = header(ledger)
+if not h then return { MISSING, '', MISSING, '' } end
+local verdict, again = enter(ledger, h, owner, epoch, seq)
+local sum, outcome = {}, {}
+
+local function keep(position, text)
+  if text == '' then return end
+  local old = redis.call('HGET', replies, position)
+  if old then text = old .. '\n' .. text end
+  redis.call('HSET', replies, position, string.sub(text, -2000))
+end
+
+local function settle(r, new)
+  r.status, r.reason, r.when = new.status, new.reason, new.when
+  r.flags = bit.bor(bit.band(r.flags, RESENT + DUPLICATE + ACCEPTED), new.flags)
+end
+
+-- A record under the recipient's newest claim.
+local function current(r, new)
+  local open = r.status == ATTEMPTING or r.status == IN_DOUBT
+  if new.status == GIVEN_BACK then
+    if r.status ~= ATTEMPTING then return 'x' end
+    return 'a', function()
+      r.attempts = math.max(r.attempts - 1, 0)
+      r.status, r.when = r.attempts == 0 and PENDING or DEFERRED, now
+      if has(r.flags, ACCEPTED) then r.status = SENT end
+    end
+  end
+  if new.status == SENT then
+    if r.status == SENT and has(r.flags, ACCEPTED) and not has(r.flags, SETTLED) then return 'r' end
+    if r.status == FAILED and not has(r.flags, SETTLED) then -- a bounce came first; only note the acceptance
+      if has(r.flags, ACCEPTED) then return 'r' end
+      return 'a', function() r.flags = bit.bor(r.flags, ACCEPTED) end
+    end
+    local twice = open and has(r.flags, ACCEPTED)
+    return twice and 'd' or 'a', function()
+      settle(r, new)
+      r.flags = bit.bor(r.flags, ACCEPTED)
+      if twice then r.flags = bit.bor(r.flags, DUPLICATE) end
+    end
+  end
+  if not open then return r.status == new.status and 'r' or 'x' end
+  if r.status == IN_DOUBT and new.status == IN_DOUBT then return 'r' end
+  return 'a', function()
+    if not has(r.flags, ACCEPTED) then return settle(r, new) end
+    if new.status == IN_DOUBT then return lose(r, new.when) end
+    r.status, r.when = SENT, new.when
+  end
+end
+
+-- A record under an earlier claim: only an acceptance matters. The newer claim decides the rest.
+local function outdated(r, new)
+  if new.status ~= SENT then return 'x' end
+  if has(r.flags, DUPLICATE) then return 'r' end
+  local twice = has(r.flags, ACCEPTED)
+  return twice and 'd' or 'a', function()
+    r.flags = bit.bor(r.flags, twice and DUPLICATE or ACCEPTED)
+    if r.status == IN_DOUBT then
+      r.status, r.flags = SENT, bit.bor(r.flags, DUPLICATE)
+    elseif r.status ~= ATTEMPTING then
+      r.status = SENT
+    end
+  end
+end
+
+
+for at = 1, #records, 14 do
+  local position, its_epoch, n, status, reason, flags, when = struct.unpack('>I2I4BBBBI4', records, at)
+  local new = { status = status, reason = reason, flags = flags, when = when }
+  local result, change = 'x', nil
+  if again then
+    result = 'r'
+  elseif position < h.count then
+    local r = read(ledger, position)
+    local newest = r.epoch == its_epoch and r.n == n
+    if newest then result, change = current(r, new) else result, change = outdated(r, new) end
+    if change then
+      alter(ledger, position, r, sum, change)
+      keep(position, ARGV[FIRST_REPLY + #outcome])
+    end
+  end
+  outcome[#outcome + 1] = result
+end
+
+local claim_verdict, granted = verdict, {}
+if verdict == OK and #claims > 0 and redis.call('HGET', KEYS[4], 'state') ~= 'in_progress' then claim_verdict = FORBIDDEN end
+for at = 1, #claims, 3 do
+  local position, n = struct.unpack('>I2B', claims, at)
+  local answer = '0'
+  if claim_verdict == OK and position < h.count then
+    local r = read(ledger, position)
+    local due = claimable_at(r, resend_after)
+    if again then -- granted the first time, when its answer was lost?
+      if r.status == ATTEMPTING and r.epoch == epoch and r.n == n then answer = '1' end
+    elseif due and due <= now then
+      alter(ledger, position, r, sum, function()
+        if r.status == IN_DOUBT then r.flags = bit.bor(r.flags, RESENT) end
+        r.status, r.epoch, r.n, r.when = ATTEMPTING, epoch, n, now
+        r.attempts = math.min(r.attempts + 1, 255)
+      end)
+      answer = '1'
+    end
+  end
+  granted[#granted + 1] = answer
+end
+publish(counts, sum)
+return { verdict, table.concat(outcome), claim_verdict, table.concat(granted) }

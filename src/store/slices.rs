@@ -1,0 +1,127 @@
+//! Slices of recipients and exclusions: NDJSON, compressed, numbered from 0 within a part.
+
+use std::collections::HashMap;
+
+use redis::AsyncCommands;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{Store, StoreError, damaged, keys, ledgers::ChunkRef};
+use crate::domain::id::DeliveryId;
+
+/// zstd's default: about 29 bytes for a recipient with five short fields.
+const LEVEL: i32 = 3;
+/// A slice that grows beyond this is damaged.
+const LARGEST: usize = 1 << 30;
+
+/// What slices are made of. The number tells uploads and preparations apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Recipients as uploaded.
+    Upload(u32),
+    /// Recipients to deliver to, a slice per chunk.
+    Chunks(u32),
+    /// The exclusion log.
+    Exclusions(u32),
+}
+
+impl Part {
+    fn name(self) -> String {
+        match self {
+            Self::Upload(n) => format!("upload.{n}"),
+            Self::Chunks(n) => format!("chunks.{n}"),
+            Self::Exclusions(n) => format!("exclusions.{n}"),
+        }
+    }
+}
+
+/// Items as the text of a slice: one JSON document per line.
+pub fn ndjson<T: Serialize>(items: &[T]) -> Result<Vec<u8>, StoreError> {
+    let mut text = Vec::with_capacity(items.len() * 128);
+    for item in items {
+        serde_json::to_writer(&mut text, item).map_err(damaged)?;
+        text.push(b'\n');
+    }
+    Ok(text)
+}
+
+impl Store {
+    /// Writes a slice; `text` is what [`ndjson`] made.
+    pub async fn write_slice(&self, id: &DeliveryId, part: Part, number: u32, text: &[u8]) -> Result<(), StoreError> {
+        let packed = zstd::bulk::compress(text, LEVEL).map_err(damaged)?;
+        let name = part.name();
+        let mut pipe = redis::pipe();
+        pipe.hset(keys::parts(id), &name, number + 1).ignore().set(keys::slice(id, &name, number), packed).ignore();
+        Ok(pipe.query_async(&mut self.conn.clone()).await?)
+    }
+
+    /// Reads a slice.
+    pub async fn slice<T: DeserializeOwned>(&self, id: &DeliveryId, part: Part, number: u32) -> Result<Vec<T>, StoreError> {
+        let packed: Option<Vec<u8>> = self.conn.clone().get(keys::slice(id, &part.name(), number)).await?;
+        let packed = packed.ok_or_else(|| damaged(format!("slice {number} of {} is missing", part.name())))?;
+        let size = zstd::zstd_safe::get_frame_content_size(&packed).ok().flatten().unwrap_or(0) as usize;
+        let text = zstd::bulk::decompress(&packed, size.min(LARGEST)).map_err(damaged)?;
+        text.split(|b| *b == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).map_err(damaged))
+            .collect()
+    }
+
+    /// Removes all parts but those in `keep`: what broken uploads and earlier preparations left.
+    pub async fn remove_parts(&self, id: &DeliveryId, keep: &[Part]) -> Result<(), StoreError> {
+        let mut conn = self.conn.clone();
+        let written: HashMap<String, u32> = conn.hgetall(keys::parts(id)).await?;
+        let keep: Vec<String> = keep.iter().map(|part| part.name()).collect();
+        for (name, slices) in written.into_iter().filter(|(name, _)| !keep.contains(name)) {
+            let numbers: Vec<u32> = (0..slices).collect();
+            for some in numbers.chunks(100) {
+                let names: Vec<String> = some.iter().map(|n| keys::slice(id, &name, *n)).collect();
+                let () = conn.unlink(names).await?;
+            }
+            let () = conn.hdel(keys::parts(id), name).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the ledgers and replies of `chunks` chunks, and what belongs to them.
+    pub async fn remove_ledgers(&self, id: &DeliveryId, chunks: u32) -> Result<(), StoreError> {
+        let mut conn = self.conn.clone();
+        for chunk in 0..chunks {
+            let () = conn.unlink(&[keys::ledger(id, chunk), keys::replies(id, chunk)]).await?;
+        }
+        Ok(conn.unlink(&[keys::counts(id), keys::open(id), keys::offered(id), keys::rounds(id), keys::preparation(id)]).await?)
+    }
+
+    /// One recipient or exclusion line of a slice.
+    pub async fn item<T: DeserializeOwned>(&self, at: &ChunkRef, part: Part, position: u16) -> Result<Option<T>, StoreError> {
+        let items: Vec<T> = self.slice(&at.delivery, part, at.chunk).await?;
+        Ok(items.into_iter().nth(usize::from(position)))
+    }
+}
+
+/// How far a preparation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, serde::Deserialize)]
+pub struct PreparationProgress {
+    pub generation: u32,
+    pub done: u64,
+    pub of: u64,
+    /// Raised while its worker lives.
+    pub beat: u64,
+}
+
+impl Store {
+    pub async fn note_preparation(&self, id: &DeliveryId, progress: &PreparationProgress) -> Result<(), StoreError> {
+        let fields = [
+            ("generation", u64::from(progress.generation)),
+            ("done", progress.done),
+            ("of", progress.of),
+            ("beat", progress.beat),
+        ];
+        Ok(self.conn.clone().hset_multiple(keys::preparation(id), &fields).await?)
+    }
+
+    pub async fn preparation(&self, id: &DeliveryId) -> Result<PreparationProgress, StoreError> {
+        let f: HashMap<String, u64> = self.conn.clone().hgetall(keys::preparation(id)).await?;
+        let get = |name| f.get(name).copied().unwrap_or_default();
+        Ok(PreparationProgress { generation: get("generation") as u32, done: get("done"), of: get("of"), beat: get("beat") })
+    }
+}

@@ -1,0 +1,137 @@
+//! The world of a test: servers that start in milliseconds, end with their test, and fail it when they are missing.
+
+use std::{
+    fs,
+    io::{ErrorKind, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    thread,
+    time::{Duration, Instant},
+};
+
+pub mod postfix;
+pub mod python;
+pub mod redis;
+
+const POLL: Duration = Duration::from_millis(5);
+
+/// A path of the repository, such as `repository("config/default.toml")`.
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The text of a file of the repository.
+pub fn text(path: impl AsRef<Path>) -> String {
+    let path = path.as_ref();
+    fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Asks again and again, for at most `limit`, until the answer is `Some`; panics with `what` it waited for.
+pub async fn eventually<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = Instant::now() + limit;
+    loop {
+        // The probe may hang as well: it gets what is left of the limit.
+        let left = end.saturating_duration_since(Instant::now());
+        match tokio::time::timeout(left, probe()).await {
+            Ok(Some(answer)) => return answer,
+            Ok(None) if Instant::now() < end => tokio::time::sleep(POLL).await,
+            _ => panic!("{what}: not within {limit:?}"),
+        }
+    }
+}
+
+/// [`eventually`] for a test without a runtime; the probe must not hang.
+pub fn eventually_blocking<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(answer) = probe() {
+            return answer;
+        }
+        assert!(Instant::now() < end, "{what}: not within {limit:?}");
+        thread::sleep(POLL);
+    }
+}
+
+/// Runs a program to its end; panics when it is missing, when it fails, or after `limit` (it is then killed).
+pub fn run(command: &mut Command, limit: Duration) -> Output {
+    let output = run_to_end(command, limit);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// [`run`] that leaves it to the caller what the exit status means.
+pub fn run_to_end(command: &mut Command, limit: Duration) -> Output {
+    // Files, not pipes: a program that leaves a daemon behind would keep a pipe open for ever.
+    let (mut out, mut err) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+    command.stdin(std::process::Stdio::null()).stdout(out.try_clone().unwrap()).stderr(err.try_clone().unwrap());
+    let mut child = command.spawn().unwrap_or_else(|e| panic!("{}", missing(command, &e)));
+    let end = Instant::now() + limit;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > end {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("{command:?}: not done within {limit:?}\n{}", rewound(&mut err));
+        }
+        thread::sleep(POLL);
+    };
+    Output { status, stdout: rewound(&mut out).into_bytes(), stderr: rewound(&mut err).into_bytes() }
+}
+
+/// What to say when a program cannot be started.
+pub fn missing(command: &Command, error: &std::io::Error) -> String {
+    let program = command.get_program().display();
+    match error.kind() {
+        ErrorKind::NotFound => format!("{program} is not installed: `make test` installs it"),
+        _ => format!("{program}: {error}"),
+    }
+}
+
+fn rewound(file: &mut fs::File) -> String {
+    use std::io::Seek;
+    let mut bytes = Vec::new();
+    file.rewind().unwrap();
+    file.read_to_end(&mut bytes).unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A TCP port of 127.0.0.1 that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Speaks SMTP the plain way: reads the greeting, then writes each line and returns the last reply to each.
+pub fn smtp_dialogue(address: (&str, u16), lines: &[&str]) -> std::io::Result<Vec<String>> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut replies = vec![smtp_reply(&mut stream)?];
+    for line in lines {
+        stream.write_all(format!("{line}\r\n").as_bytes())?;
+        replies.push(smtp_reply(&mut stream)?);
+    }
+    Ok(replies)
+}
+
+/// The last line of one reply (RFC 5321, 4.2.1), without its line end.
+fn smtp_reply(stream: &mut TcpStream) -> std::io::Result<String> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    loop {
+        stream.read_exact(&mut byte)?;
+        match byte[0] {
+            b'\n' if line.get(3) == Some(&b'-') => line.clear(),
+            b'\n' => return Ok(String::from_utf8_lossy(line.trim_ascii_end()).into_owned()),
+            other => line.push(other),
+        }
+    }
+}

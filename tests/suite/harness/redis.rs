@@ -1,0 +1,130 @@
+//! A real redis-server on a socket in a temporary folder: up in about ten milliseconds, gone with its test.
+
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::{eventually_blocking, missing, text};
+
+const START: Duration = Duration::from_secs(20);
+
+pub struct RedisServer {
+    folder: TempDir,
+    options: Vec<String>,
+    child: Option<Child>,
+}
+
+impl RedisServer {
+    /// Strict durability, as the embedded default has it: an append-only file, synced at every write.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Options after the strict ones, the last one wins: `["--appendfsync", "everysec"]`.
+    pub fn start_with(options: &[&str]) -> Self {
+        let folder = tempfile::Builder::new().prefix("versand-redis-").tempdir().unwrap();
+        let mut server = Self { folder, options: options.iter().map(|option| (*option).to_owned()).collect(), child: None };
+        server.launch();
+        server
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("redis.sock")
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis+unix://{}", self.socket().display())
+    }
+
+    /// The append-only files; a test of a rollback cuts the last one's end while the server is down.
+    pub fn append_only_folder(&self) -> PathBuf {
+        self.folder.path().join("appendonlydir")
+    }
+
+    /// SIGKILL: what was synced stays in the folder.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        let mut child = self.child.take().unwrap();
+        eventually_blocking("redis-server ends after SIGTERM", START, || child.try_wait().unwrap());
+    }
+
+    /// Starts it again on the same folder and socket, after [`Self::kill`] or [`Self::stop`].
+    pub fn restart(&mut self) {
+        self.kill();
+        self.launch();
+    }
+
+    /// SIGSTOP: connections stay open and nothing answers, until [`Self::thaw`].
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// One command and its reply, raw (RESP), for looking at the server without a client library.
+    pub fn ask(&self, command: &str) -> std::io::Result<String> {
+        let mut stream = UnixStream::connect(self.socket())?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes())?;
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply)?;
+        let reply = String::from_utf8_lossy(&reply).into_owned();
+        let own = reply.strip_suffix("+OK\r\n").unwrap_or(&reply);
+        Ok(own.to_owned())
+    }
+
+    fn launch(&mut self) {
+        let path = self.folder.path();
+        // A socket that a killed server left would take connections of nobody.
+        let _ = std::fs::remove_file(self.socket());
+        let log = path.join("log");
+        let mut command = Command::new("redis-server");
+        command
+            .args(["--port", "0", "--save", "", "--appendonly", "yes"])
+            .args(["--appendfsync", "always", "--dir"])
+            .arg(path)
+            .arg("--unixsocket")
+            .arg(self.socket())
+            .arg("--logfile")
+            .arg(&log)
+            .args(&self.options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        let child = command.spawn().unwrap_or_else(|e| panic!("{}", missing(&command, &e)));
+        self.child = Some(child);
+        eventually_blocking("redis-server answers", START, || {
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "redis-server ended at once:\n{}", text(&log));
+            self.ask("PING").ok().filter(|reply| reply == "+PONG\r\n")
+        });
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("redis-server is running");
+        kill_process(Pid::from_child(child), signal).unwrap();
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
