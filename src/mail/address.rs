@@ -22,16 +22,17 @@ pub enum AddressError {
 /// # Errors
 /// Not an address, or one that needs SMTPUTF8.
 pub fn to_ascii(address: &str) -> Result<String, AddressError> {
+    // RFC 5321 has no control characters anywhere, not even quoted.
+    if address.chars().any(char::is_control) {
+        return Err(AddressError::Invalid);
+    }
+    let address = address.trim();
     if address.is_empty() {
         return Err(AddressError::Empty);
     }
     let (local, domain) = address.rsplit_once('@').ok_or(AddressError::Invalid)?;
     if !local.is_ascii() {
         return Err(AddressError::LocalPart);
-    }
-    // RFC 5321 has no control characters anywhere, not even quoted.
-    if address.chars().any(char::is_control) {
-        return Err(AddressError::Invalid);
     }
     let domain = if domain.is_ascii() {
         domain.to_ascii_lowercase()
@@ -66,6 +67,7 @@ mod tests {
         let long = format!("a@{}.org", "b.".repeat(126));
         for (address, error) in [
             ("", AddressError::Empty),
+            (" ", AddressError::Empty),
             ("jane", AddressError::Invalid),
             ("@example.org", AddressError::Invalid),
             ("jane@", AddressError::Invalid),
