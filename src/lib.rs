@@ -1,6 +1,9 @@
 //! Versand releases prepared e-mail deliveries, sends them and accounts for every recipient.
 
+pub mod app;
+pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod domain;
 pub mod http;
 pub mod identity;

@@ -106,6 +106,11 @@ impl StateDir {
             Err(e) => Err(unusable(&path, e)),
         }
     }
+
+    /// Writes a file that only the daemon's user can read.
+    pub fn write_private(&self, file: &str, bytes: &[u8]) -> Result<(), StateError> {
+        write_durably(&self.path, file, bytes)
+    }
 }
 
 fn unusable(path: &Path, source: io::Error) -> StateError {
