@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use versand::queue::{Job, JobError, JobState, QueueError, QueueName};
+use versand::queue::{Job, JobError, JobState, QueueError, QueueName, Received};
 
 use crate::queue_redis::{Daemon, Redis, eventually};
 
@@ -249,4 +249,35 @@ async fn ended_jobs_are_swept_when_their_time_is_over() {
     assert_eq!(redis.run::<u64>(&format!("HLEN {prefix}:data")).await, 0);
     assert_eq!(daemon.workers.health.states()[0].restarts, 0);
     assert!(daemon.stop(SOON).await);
+}
+
+/// With more fetched than it can start, a worker would not beat and others would run its jobs a second time.
+#[tokio::test]
+async fn a_long_job_is_not_taken_over_while_its_worker_lives() {
+    let redis = Redis::start();
+    let runs = Arc::new(AtomicU32::new(0));
+    let counted = runs.clone();
+    let handler = move |job: Received| {
+        let counted = counted.clone();
+        async move {
+            if job.id == "long:0" {
+                counted.fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+            Ok(())
+        }
+    };
+    let queue = redis.queue("").await;
+    for n in 0..30 {
+        queue.enqueue(QueueName::Chunks, &format!("long:{n}"), b"{}").await.expect("enqueue");
+    }
+    let first = Daemon::start(&queue, QueueName::Chunks, 1, handler.clone());
+    reaches(&queue, QueueName::Chunks, "long:0", JobState::Running).await;
+    let second = Daemon::start(&redis.queue("").await, QueueName::Chunks, 1, handler);
+    eventually(SOON, "all done", async || queue.depths().await.expect("depths")[2].done == 30).await;
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+    for daemon in [first, second] {
+        assert_eq!(daemon.workers.health.states()[0].restarts, 0);
+        assert!(daemon.stop(SOON).await);
+    }
 }
