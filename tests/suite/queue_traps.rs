@@ -10,6 +10,7 @@ use std::{
 
 use versand::queue::{Job, JobError, JobState, QueueError, QueueName, Received};
 
+use crate::harness::redis::RedisServer;
 use crate::queue_redis::{Daemon, Redis, eventually};
 
 use crate::queue::{SOON, reaches, state};
@@ -280,4 +281,27 @@ async fn a_long_job_is_not_taken_over_while_its_worker_lives() {
         assert_eq!(daemon.workers.health.states()[0].restarts, 0);
         assert!(daemon.stop(SOON).await);
     }
+}
+
+/// A cluster refuses scripts over several slots; apalis registers its queues in a key of its own.
+#[tokio::test]
+async fn all_keys_of_the_queues_share_one_slot() {
+    let folder = tempfile::tempdir().expect("folder");
+    let nodes = folder.path().join("nodes.conf").display().to_string();
+    let port = crate::harness::free_port().to_string();
+    let options = ["--cluster-enabled", "yes", "--bind", "127.0.0.1", "--port", &port, "--cluster-config-file", &nodes];
+    let redis = Redis { server: RedisServer::start_with(&options) };
+    let () = redis.run("CLUSTER ADDSLOTSRANGE 0 16383").await;
+    eventually(SOON, "the cluster is up", async || redis.run::<String>("CLUSTER INFO").await.contains("cluster_state:ok")).await;
+    // One node that has all slots would let the script of apalis reach into another.
+    let theirs: u64 = redis.run("CLUSTER KEYSLOT core:apalis:queues:list").await;
+    for name in QueueName::ALL {
+        assert_eq!(redis.run::<u64>(&format!("CLUSTER KEYSLOT {}:active", name.redis_name())).await, theirs);
+    }
+    let queue = redis.queue("keep_done_hours = 0").await;
+    let daemon = Daemon::start(&queue, QueueName::Confirm, 1, |_| async { Ok(()) });
+    queue.enqueue(QueueName::Confirm, "confirm:1", b"{}").await.expect("enqueue");
+    reaches(&queue, QueueName::Confirm, "confirm:1", JobState::Done).await;
+    assert_eq!(queue.sweep(u64::MAX).await.expect("sweep").done, 1);
+    assert!(daemon.stop(SOON).await);
 }
