@@ -2,5 +2,11 @@
 
 pub mod config;
 pub mod domain;
+pub mod identity;
+pub mod mail;
+pub mod metrics;
 pub mod queue;
+pub mod scheduler;
+pub mod send;
 pub mod store;
+pub mod worker;

@@ -1,1 +1,3 @@
+//! Arguments, logging, start, wait, stop.
+
 fn main() {}

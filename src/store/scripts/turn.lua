@@ -55,7 +55,8 @@ local function current(r, new)
     end
   end
   if not open then return r.status == new.status and 'r' or 'x' end
-  if r.status == IN_DOUBT and new.status == IN_DOUBT then return 'r' end
+  -- a late "not accepted" leaves it in doubt: its chunk may be settled and its delivery finished by now
+  if r.status == IN_DOUBT and new.status ~= FAILED then return 'x' end
   return 'a', function()
     if not has(r.flags, ACCEPTED) then return settle(r, new) end
     if new.status == IN_DOUBT then return lose(r, new.when) end

@@ -1,0 +1,7 @@
+//! Mail out: templates become messages, the relay takes them; the catcher stands in for a relay.
+
+pub mod address;
+mod mime;
+mod plain;
+pub mod relay;
+pub mod template;
