@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
-use versand::queue::{Job, JobError, JobState, QueueError, QueueName};
+use versand::queue::{Job, JobError, JobState, QueueError, QueueName, Received};
 
+use crate::harness::redis::RedisServer;
 use crate::queue_redis::{Daemon, Redis, eventually};
 
 use crate::queue::{SOON, reaches, state};
@@ -248,5 +249,59 @@ async fn ended_jobs_are_swept_when_their_time_is_over() {
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(redis.run::<u64>(&format!("HLEN {prefix}:data")).await, 0);
     assert_eq!(daemon.workers.health.states()[0].restarts, 0);
+    assert!(daemon.stop(SOON).await);
+}
+
+/// With more fetched than it can start, a worker would not beat and others would run its jobs a second time.
+#[tokio::test]
+async fn a_long_job_is_not_taken_over_while_its_worker_lives() {
+    let redis = Redis::start();
+    let runs = Arc::new(AtomicU32::new(0));
+    let counted = runs.clone();
+    let handler = move |job: Received| {
+        let counted = counted.clone();
+        async move {
+            if job.id == "long:0" {
+                counted.fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+            Ok(())
+        }
+    };
+    let queue = redis.queue("").await;
+    for n in 0..30 {
+        queue.enqueue(QueueName::Chunks, &format!("long:{n}"), b"{}").await.expect("enqueue");
+    }
+    let first = Daemon::start(&queue, QueueName::Chunks, 1, handler.clone());
+    reaches(&queue, QueueName::Chunks, "long:0", JobState::Running).await;
+    let second = Daemon::start(&redis.queue("").await, QueueName::Chunks, 1, handler);
+    eventually(SOON, "all done", async || queue.depths().await.expect("depths")[2].done == 30).await;
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+    for daemon in [first, second] {
+        assert_eq!(daemon.workers.health.states()[0].restarts, 0);
+        assert!(daemon.stop(SOON).await);
+    }
+}
+
+/// A cluster refuses scripts over several slots; apalis registers its queues in a key of its own.
+#[tokio::test]
+async fn all_keys_of_the_queues_share_one_slot() {
+    let folder = tempfile::tempdir().expect("folder");
+    let nodes = folder.path().join("nodes.conf").display().to_string();
+    let port = crate::harness::free_port().to_string();
+    let options = ["--cluster-enabled", "yes", "--bind", "127.0.0.1", "--port", &port, "--cluster-config-file", &nodes];
+    let redis = Redis { server: RedisServer::start_with(&options) };
+    let () = redis.run("CLUSTER ADDSLOTSRANGE 0 16383").await;
+    eventually(SOON, "the cluster is up", async || redis.run::<String>("CLUSTER INFO").await.contains("cluster_state:ok")).await;
+    // One node that has all slots would let the script of apalis reach into another.
+    let theirs: u64 = redis.run("CLUSTER KEYSLOT core:apalis:queues:list").await;
+    for name in QueueName::ALL {
+        assert_eq!(redis.run::<u64>(&format!("CLUSTER KEYSLOT {}:active", name.redis_name())).await, theirs);
+    }
+    let queue = redis.queue("keep_done_hours = 0").await;
+    let daemon = Daemon::start(&queue, QueueName::Confirm, 1, |_| async { Ok(()) });
+    queue.enqueue(QueueName::Confirm, "confirm:1", b"{}").await.expect("enqueue");
+    reaches(&queue, QueueName::Confirm, "confirm:1", JobState::Done).await;
+    assert_eq!(queue.sweep(u64::MAX).await.expect("sweep").done, 1);
     assert!(daemon.stop(SOON).await);
 }
