@@ -89,10 +89,7 @@ impl FromStr for QueueName {
     type Err = QueueError;
 
     fn from_str(word: &str) -> Result<Self, QueueError> {
-        Self::ALL
-            .into_iter()
-            .find(|name| name.as_str() == word)
-            .ok_or(QueueError::UnknownQueue)
+        Self::ALL.into_iter().find(|name| name.as_str() == word).ok_or(QueueError::UnknownQueue)
     }
 }
 
@@ -145,12 +142,7 @@ impl Queue {
     ///
     /// # Errors
     /// [`QueueError::BadId`] for an id that apalis would not give back as it got it.
-    pub async fn enqueue(
-        &self,
-        name: QueueName,
-        id: &str,
-        payload: &[u8],
-    ) -> Result<bool, QueueError> {
+    pub async fn enqueue(&self, name: QueueName, id: &str, payload: &[u8]) -> Result<bool, QueueError> {
         check_id(id)?;
         let added: bool = self
             .inner
@@ -180,19 +172,12 @@ impl Queue {
 
 /// What has to hold for an id to be usable.
 fn check_id(id: &str) -> Result<(), QueueError> {
-    if plain_id(id) && round_trips(id) {
-        Ok(())
-    } else {
-        Err(QueueError::BadId)
-    }
+    if plain_id(id) && round_trips(id) { Ok(()) } else { Err(QueueError::BadId) }
 }
 
 /// Characters that are safe in a key, a URL path and a log line.
 fn plain_id(id: &str) -> bool {
-    (1..=200).contains(&id.len())
-        && id
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
+    (1..=200).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
 }
 
 /// apalis reads an id as a ULID or a number where it can, and writes it back in its own way: `007` would come back as `7`.

@@ -8,6 +8,7 @@ pub mod exclusion;
 pub mod id;
 pub mod kpi;
 pub mod ledger;
+pub mod outcome;
 pub mod recipient;
 pub mod retry;
 pub mod role;

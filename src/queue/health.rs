@@ -39,9 +39,7 @@ impl WorkerHealth {
             .filter_map(|queue| {
                 workers[queue.index()].map(|entry| WorkerState {
                     queue,
-                    alive: entry
-                        .beat
-                        .is_some_and(|beat| beat.elapsed() < entry.patience),
+                    alive: entry.beat.is_some_and(|beat| beat.elapsed() < entry.patience),
                     restarts: entry.restarts,
                 })
             })
@@ -55,11 +53,7 @@ impl WorkerHealth {
     }
 
     pub(super) fn expect(&self, queue: QueueName, patience: Duration) {
-        locked(&self.workers)[queue.index()] = Some(Entry {
-            beat: None,
-            patience,
-            restarts: 0,
-        });
+        locked(&self.workers)[queue.index()] = Some(Entry { beat: None, patience, restarts: 0 });
     }
 
     pub(super) fn beat(&self, queue: QueueName) {

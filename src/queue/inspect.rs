@@ -102,36 +102,20 @@ impl Queue {
             dead,
             done,
             workers: workers.len() as u64,
-            oldest_beat_s: workers
-                .iter()
-                .map(|(_, beat)| now_s.saturating_sub(*beat as u64))
-                .max(),
+            oldest_beat_s: workers.iter().map(|(_, beat)| now_s.saturating_sub(*beat as u64)).max(),
         })
     }
 
     /// A page of the dead jobs from `cursor` on, which is 0 or a page's `next`; about `limit` of them, a few more at times.
-    pub async fn dead(
-        &self,
-        name: QueueName,
-        cursor: u64,
-        limit: usize,
-    ) -> Result<DeadPage, QueueError> {
+    pub async fn dead(&self, name: QueueName, cursor: u64, limit: usize) -> Result<DeadPage, QueueError> {
         let mut conn = self.conn();
-        let (next, ids): (u64, Vec<Vec<u8>>) = redis::cmd("SSCAN")
-            .arg(name.key("dead"))
-            .arg(cursor)
-            .arg("COUNT")
-            .arg(limit.max(1))
-            .query_async(&mut conn)
-            .await?;
+        let (next, ids): (u64, Vec<Vec<u8>>) =
+            redis::cmd("SSCAN").arg(name.key("dead")).arg(cursor).arg("COUNT").arg(limit.max(1)).query_async(&mut conn).await?;
         let mut jobs = Vec::with_capacity(ids.len());
         for id in ids {
             let mut meta_key = name.meta_key("").into_bytes();
             meta_key.extend_from_slice(&id);
-            type Fields = (
-                Option<Vec<u8>>,
-                (Option<String>, Option<String>, Option<String>),
-            );
+            type Fields = (Option<Vec<u8>>, (Option<String>, Option<String>, Option<String>));
             let (payload, (result, attempts, done_at)): Fields = redis::pipe()
                 .hget(name.key("data"), &id)
                 .hmget(meta_key, &["result", "attempts", "done_at"])

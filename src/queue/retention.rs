@@ -36,29 +36,17 @@ impl Queue {
         Ok(swept)
     }
 
-    async fn sweep_set(
-        &self,
-        name: QueueName,
-        which: usize,
-        before_s: u64,
-    ) -> Result<u64, QueueError> {
+    async fn sweep_set(&self, name: QueueName, which: usize, before_s: u64) -> Result<u64, QueueError> {
         let set = name.key(["done", "dead"][which]);
         let mut conn = self.conn();
         let mut swept = 0;
         for _ in 0..BATCHES {
             let cursor = locked(&self.inner.cursors).0[name.index()][which];
-            let (cursor, ids): (u64, Vec<Vec<u8>>) = redis::cmd("SSCAN")
-                .arg(&set)
-                .arg(cursor)
-                .arg("COUNT")
-                .arg(BATCH)
-                .query_async(&mut conn)
-                .await?;
+            let (cursor, ids): (u64, Vec<Vec<u8>>) =
+                redis::cmd("SSCAN").arg(&set).arg(cursor).arg("COUNT").arg(BATCH).query_async(&mut conn).await?;
             for ids in ids.chunks(BATCH) {
                 let mut call = self.inner.scripts.sweep.key(&set);
-                call.key(name.key("data"))
-                    .arg(name.meta_key(""))
-                    .arg(before_s);
+                call.key(name.key("data")).arg(name.meta_key("")).arg(before_s);
                 for id in ids {
                     call.arg(id);
                 }
@@ -84,11 +72,8 @@ impl Queue {
             .await?;
         let mut gone = 0;
         for worker in old {
-            let registered: Option<f64> = redis::cmd("ZSCORE")
-                .arg(name.key("workers"))
-                .arg(&worker)
-                .query_async(&mut self.conn())
-                .await?;
+            let registered: Option<f64> =
+                redis::cmd("ZSCORE").arg(name.key("workers")).arg(&worker).query_async(&mut self.conn()).await?;
             if registered.is_none() {
                 self.retire(name, &worker, true).await?;
                 gone += 1;

@@ -30,8 +30,7 @@ pub enum JobError {
     Abort(String),
 }
 
-pub(super) type Handler =
-    Arc<dyn Fn(Received) -> BoxFuture<'static, Result<(), JobError>> + Send + Sync>;
+pub(super) type Handler = Arc<dyn Fn(Received) -> BoxFuture<'static, Result<(), JobError>> + Send + Sync>;
 
 type Ending = Shared<BoxFuture<'static, Result<(), JobError>>>;
 
@@ -70,12 +69,8 @@ impl Delivery {
                         locked(&queue.inner.runs.running).remove(&off_the_list);
                         result
                     });
-                    let ending = task
-                        .map(|joined| {
-                            joined.unwrap_or_else(|_| Err(JobError::Retry("cut off".into())))
-                        })
-                        .boxed()
-                        .shared();
+                    let ending =
+                        task.map(|joined| joined.unwrap_or_else(|_| Err(JobError::Retry("cut off".into())))).boxed().shared();
                     running.insert(key, ending.clone());
                     ending
                 }
@@ -98,15 +93,9 @@ impl Delivery {
         }
         if starts > self.queue.inner.settings.crashes {
             tracing::error!(queue, job.id = %id, starts = starts - 1, "job set aside as dead: it never ended");
-            return Err(JobError::Abort(format!(
-                "started {} times and never ended",
-                starts - 1
-            )));
+            return Err(JobError::Abort(format!("started {} times and never ended", starts - 1)));
         }
-        match AssertUnwindSafe((self.handler)(received))
-            .catch_unwind()
-            .await
-        {
+        match AssertUnwindSafe((self.handler)(received)).catch_unwind().await {
             Ok(result) => {
                 self.end(&id).await;
                 if let Err(JobError::Abort(reason)) = &result {
@@ -138,11 +127,8 @@ impl Delivery {
     /// Forgets the starts. Tried for a while: a job must not be called a crasher because Redis was away when it ended.
     async fn end(&self, id: &str) {
         for wait_ms in [100, 400, 1600, 6400] {
-            let cleared: redis::RedisResult<()> = redis::cmd("HDEL")
-                .arg(self.name.meta_key(id))
-                .arg("starts")
-                .query_async(&mut self.queue.conn())
-                .await;
+            let cleared: redis::RedisResult<()> =
+                redis::cmd("HDEL").arg(self.name.meta_key(id)).arg("starts").query_async(&mut self.queue.conn()).await;
             if cleared.is_ok() {
                 return;
             }

@@ -3,8 +3,7 @@
 use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use apalis::prelude::{
-    Attempt, BackendExt, BoxDynError, Codec, Event, EventListenerExt, TaskId, WorkerBuilder,
-    WorkerBuilderExt, WorkerContext,
+    Attempt, BackendExt, BoxDynError, Codec, Event, EventListenerExt, TaskId, WorkerBuilder, WorkerBuilderExt, WorkerContext,
 };
 use apalis_core::error::{AbortError, WorkerError};
 use apalis_redis::RedisStorage;
@@ -45,16 +44,14 @@ impl Workers {
             handler: Arc::new(move |received| handler(received).boxed()),
             workers: self.clone(),
         };
-        self.health
-            .expect(name, supervisor.config().orphaned_duration());
+        self.health.expect(name, supervisor.config().orphaned_duration());
         let first = {
             let mut watched = locked(&self.queue.inner.watched);
             watched.push(name);
             watched.len() == 1
         };
         if first {
-            self.tracker
-                .spawn(self.queue.clone().watch(self.shutdown.clone()));
+            self.tracker.spawn(self.queue.clone().watch(self.shutdown.clone()));
         }
         self.tracker.spawn(supervisor.supervise());
     }
@@ -171,11 +168,8 @@ impl Supervisor {
                 }
             })
             .build(move |payload: Vec<u8>, id: TaskId, attempt: Attempt| {
-                let received = Received {
-                    id: id.to_string(),
-                    payload,
-                    attempt: u32::try_from(attempt.current()).unwrap_or(u32::MAX),
-                };
+                let received =
+                    Received { id: id.to_string(), payload, attempt: u32::try_from(attempt.current()).unwrap_or(u32::MAX) };
                 deliver(delivery.clone(), received)
             })
             .run()
@@ -184,12 +178,7 @@ impl Supervisor {
 
     /// Lists a worker where the sweep finds it: apalis keeps a key for each name for ever.
     async fn list_name(&self, worker: &str) -> redis::RedisResult<()> {
-        redis::cmd("ZADD")
-            .arg(self.name.key("names"))
-            .arg(now_s())
-            .arg(worker)
-            .query_async(&mut self.queue.conn())
-            .await
+        redis::cmd("ZADD").arg(self.name.key("names")).arg(now_s()).arg(worker).query_async(&mut self.queue.conn()).await
     }
 
     async fn beat(&self, worker: &str) {
@@ -209,9 +198,7 @@ impl Supervisor {
         let settings = &self.queue.inner.settings;
         // apalis counts whole seconds: with less than a heartbeat and two of them a live worker would be called dead.
         let least = (settings.heartbeat_ms + 2000).div_ceil(settings.heartbeat_ms);
-        let missed = settings
-            .missed_heartbeats
-            .max(usize::try_from(least).unwrap_or(usize::MAX));
+        let missed = settings.missed_heartbeats.max(usize::try_from(least).unwrap_or(usize::MAX));
         apalis_redis::Config::default()
             .queue(self.name.redis_name())
             .batch_size(1)
@@ -253,9 +240,7 @@ fn fresh_name() -> String {
     let mut bytes = [0u8; 8];
     // Without randomness the clock and the process tell them apart.
     if getrandom::fill(&mut bytes).is_err() {
-        let nanos = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| since.as_nanos() as u64);
+        let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         bytes = (nanos ^ (u64::from(std::process::id()) << 40)).to_be_bytes();
     }
     data_encoding::HEXLOWER.encode(&bytes)

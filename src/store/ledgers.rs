@@ -257,6 +257,11 @@ impl Store {
         Ok(flat.as_chunks::<2>().0.iter().map(|[chunk, round]| (*chunk, *round)).collect())
     }
 
+    /// How many chunks want attention, now or later.
+    pub async fn waiting(&self, id: &DeliveryId) -> Result<usize, StoreError> {
+        Ok(self.conn.clone().zcard(keys::open(id)).await?)
+    }
+
     /// The chunks a job was named for: chunk, when (Unix seconds), round.
     pub async fn offered(&self, id: &DeliveryId) -> Result<Vec<(u32, u32, u32)>, StoreError> {
         let mut conn = self.conn.clone();
@@ -368,15 +373,13 @@ impl Store {
         Ok(replies.into_iter().map(|(p, text)| (p, String::from_utf8_lossy(&text).into_owned())).collect())
     }
 
-    /// Writes the ledger of a chunk that nobody sends yet.
-    pub async fn write_ledger(&self, at: &ChunkRef, ledger: &Ledger) -> Result<(), StoreError> {
-        Ok(self.conn.clone().set(keys::ledger(&at.delivery, at.chunk), ledger.bytes()).await?)
+    /// Makes the ledger of a chunk, unless it is there.
+    pub async fn create_ledger(&self, at: &ChunkRef, ledger: &Ledger) -> Result<(), StoreError> {
+        Ok(self.conn.clone().set_nx(keys::ledger(&at.delivery, at.chunk), ledger.bytes()).await?)
     }
 
-    /// Begins the live counters anew: all pending.
+    /// Begins the live counters, unless they have begun: all pending.
     pub async fn begin_counts(&self, id: &DeliveryId, pending: u64) -> Result<(), StoreError> {
-        let mut pipe = redis::pipe();
-        pipe.atomic().del(keys::counts(id)).ignore().hset(keys::counts(id), "pending", pending).ignore();
-        Ok(pipe.query_async(&mut self.conn.clone()).await?)
+        Ok(self.conn.clone().hset_nx(keys::counts(id), "pending", pending).await?)
     }
 }

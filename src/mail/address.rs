@@ -1,0 +1,92 @@
+//! Addresses as they go over SMTP: ASCII, international domains as A-labels.
+
+use lettre::Address;
+
+/// An address that cannot be sent to. The text never repeats the address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    #[error("is empty")]
+    Empty,
+    #[error("is not an e-mail address (RFC 5321, 4.1.2)")]
+    Invalid,
+    #[error("has non-ASCII letters before the @, which needs SMTPUTF8 (RFC 6531): not supported")]
+    LocalPart,
+    #[error("has a domain that is not a valid international domain name (RFC 5890)")]
+    Domain,
+    #[error("is longer than RFC 5321, 4.5.3.1 allows: 64 bytes before the @, 254 in all")]
+    TooLong,
+}
+
+/// The form used in the envelope and in headers: the local part untouched, the domain in lower case and as A-labels.
+///
+/// # Errors
+/// Not an address, or one that needs SMTPUTF8.
+pub fn to_ascii(address: &str) -> Result<String, AddressError> {
+    // RFC 5321 has no control characters anywhere, not even quoted.
+    if address.chars().any(char::is_control) {
+        return Err(AddressError::Invalid);
+    }
+    let address = address.trim();
+    if address.is_empty() {
+        return Err(AddressError::Empty);
+    }
+    let (local, domain) = address.rsplit_once('@').ok_or(AddressError::Invalid)?;
+    if !local.is_ascii() {
+        return Err(AddressError::LocalPart);
+    }
+    let domain = if domain.is_ascii() {
+        domain.to_ascii_lowercase()
+    } else {
+        idna::domain_to_ascii_strict(domain).map_err(|_| AddressError::Domain)?
+    };
+    if local.len() > 64 || local.len() + 1 + domain.len() > 254 {
+        return Err(AddressError::TooLong);
+    }
+    let address = Address::new(local, &domain).map_err(|_| AddressError::Invalid)?;
+    // lettre takes bare IP addresses; RFC 5321, 4.1.3 wants them in brackets.
+    if address.domain().parse::<std::net::IpAddr>().is_ok() {
+        return Err(AddressError::Invalid);
+    }
+    Ok(address.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn international_domains_become_a_labels() {
+        assert_eq!(to_ascii("Jane@Müller.Example").as_deref(), Ok("Jane@xn--mller-kva.example"));
+        assert_eq!(to_ascii("jane@例え.テスト").as_deref(), Ok("jane@xn--r8jz45g.xn--zckzah"));
+        assert_eq!(to_ascii("a+b.c=d@Sub.Example.ORG").as_deref(), Ok("a+b.c=d@sub.example.org"));
+    }
+
+    #[test]
+    fn what_smtp_cannot_carry_is_refused() {
+        let long_local = format!("{}@example.org", "a".repeat(65));
+        let long = format!("a@{}.org", "b.".repeat(126));
+        for (address, error) in [
+            ("", AddressError::Empty),
+            (" ", AddressError::Empty),
+            ("jane", AddressError::Invalid),
+            ("@example.org", AddressError::Invalid),
+            ("jane@", AddressError::Invalid),
+            ("jane@exa mple.org", AddressError::Invalid),
+            ("jane doe@example.org", AddressError::Invalid),
+            ("jane@example.org\r\nRCPT TO:<x@y.z>", AddressError::Invalid),
+            ("jane\r\n@example.org", AddressError::Invalid),
+            ("<jane@example.org>", AddressError::Invalid),
+            ("jane@example.org>", AddressError::Invalid),
+            ("a@b@example.org", AddressError::Invalid),
+            ("jane..doe@example.org", AddressError::Invalid),
+            ("jane@-example.org", AddressError::Invalid),
+            ("jane@127.0.0.1", AddressError::Invalid),
+            ("jürgen@example.org", AddressError::LocalPart),
+            ("jane@\u{ad}.example", AddressError::Domain),
+            (long_local.as_str(), AddressError::TooLong),
+            (long.as_str(), AddressError::TooLong),
+        ] {
+            assert_eq!(to_ascii(address), Err(error), "{address}");
+        }
+    }
+}

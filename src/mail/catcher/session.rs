@@ -1,0 +1,278 @@
+//! One connection to the catcher, from its greeting to its end.
+
+use std::sync::atomic::Ordering;
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::sleep,
+};
+
+use super::{
+    Catcher, lock,
+    rules::{Act, Action, Stage, by_local_part},
+    stream::{Ended, Line, Stream},
+};
+
+const RECIPIENTS: usize = 100;
+const NAME: &str = "catcher.invalid";
+
+pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(catcher: &Catcher, stream: S, busy: bool) {
+    let mut session = Session { catcher, stream: Stream::new(stream), greeted: false, transaction: None };
+    // However it ended, what was answered goes out.
+    let _ = session.serve(busy).await;
+    session.stream.close().await;
+}
+
+struct Session<'a, S> {
+    catcher: &'a Catcher,
+    stream: Stream<S>,
+    greeted: bool,
+    transaction: Option<Transaction>,
+}
+
+#[derive(Default)]
+struct Transaction {
+    from: String,
+    to: Vec<String>,
+    /// What is to happen later in it.
+    act: Option<Act>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
+    async fn serve(&mut self, busy: bool) -> Result<(), Ended> {
+        let greeting = lock(&self.catcher.0.rules).greeting.clone();
+        if let Some(greeting) = greeting.or_else(|| busy.then(|| "421 4.3.2 Too many connections".to_owned())) {
+            self.stream.reply(&greeting);
+            return Err(Ended);
+        }
+        self.stream.reply(&format!("220 {NAME} ESMTP"));
+        loop {
+            let line = match self.stream.line().await? {
+                Line::Text(line) => line,
+                Line::TooLong => {
+                    self.odd("500 5.5.2 Line too long");
+                    continue;
+                }
+            };
+            let (delay, pipelining) = {
+                let rules = lock(&self.catcher.0.rules);
+                (rules.delay, rules.pipelining)
+            };
+            // Even no time at all would wait for the timer's next millisecond.
+            if !delay.is_zero() {
+                sleep(delay).await;
+            }
+            if self.stream.has_input() && !pipelining {
+                self.odd("503 5.5.0 Pipelining was not offered");
+                return Err(Ended);
+            }
+            self.command(&line, pipelining).await?;
+        }
+    }
+
+    async fn command(&mut self, line: &str, pipelining: bool) -> Result<(), Ended> {
+        let verb = line.split([' ', ':']).next().unwrap_or("").to_ascii_uppercase();
+        match verb.as_str() {
+            "EHLO" | "HELO" => self.hello(verb == "EHLO", pipelining),
+            "QUIT" => {
+                self.count(|counts| &counts.quits);
+                self.stream.reply("221 2.0.0 Bye");
+                return Err(Ended);
+            }
+            "RSET" => {
+                self.count(|counts| &counts.resets);
+                self.transaction = None;
+                self.stream.reply("250 2.0.0 Ok");
+            }
+            "NOOP" => self.odd("250 2.0.0 Ok"),
+            "MAIL" if self.greeted && self.transaction.is_none() => self.mail(line).await?,
+            "RCPT" if self.transaction.is_some() => self.recipient(line).await?,
+            "DATA" if self.transaction.is_some() => self.data().await?,
+            "MAIL" | "RCPT" | "DATA" => self.odd("503 5.5.1 Bad sequence of commands"),
+            _ => self.odd("500 5.5.2 Command not known"),
+        }
+        Ok(())
+    }
+
+    fn hello(&mut self, extended: bool, pipelining: bool) {
+        self.greeted = true;
+        self.transaction = None;
+        if !extended {
+            self.stream.reply(&format!("250 {NAME}"));
+            return;
+        }
+        self.stream.reply(&format!("250-{NAME}"));
+        if pipelining {
+            self.stream.reply("250-PIPELINING");
+        }
+        self.stream.reply(&format!("250-SIZE {}", self.catcher.0.options.message_limit_bytes));
+        self.stream.reply("250-8BITMIME");
+        self.stream.reply("250 ENHANCEDSTATUSCODES");
+    }
+
+    async fn mail(&mut self, line: &str) -> Result<(), Ended> {
+        let Some((from, parameters)) = path(line, "FROM:") else {
+            self.odd("501 5.5.4 MAIL FROM:<address>");
+            return Ok(());
+        };
+        let size = parameters.split(' ').find_map(|p| p.strip_prefix("SIZE=")?.parse::<usize>().ok());
+        if size.is_some_and(|size| size > self.catcher.0.options.message_limit_bytes) {
+            self.stream.reply("552 5.3.4 Message size exceeds fixed limit");
+            return Ok(());
+        }
+        let act = lock(&self.catcher.0.rules).at_mail();
+        if self.answer(act.as_ref(), "250 2.1.0 Ok").await? {
+            self.transaction = Some(Transaction { from, ..Transaction::default() });
+        }
+        Ok(())
+    }
+
+    async fn recipient(&mut self, line: &str) -> Result<(), Ended> {
+        let Some((to, _)) = path(line, "TO:").filter(|(to, _)| !to.is_empty()) else {
+            self.odd("501 5.5.4 RCPT TO:<address>");
+            return Ok(());
+        };
+        let (act, local) = {
+            let mut rules = lock(&self.catcher.0.rules);
+            (rules.at_recipient(&to), rules.by_local_part)
+        };
+        let usual = match &act {
+            None if local => by_local_part(&to, || self.catcher.attempt(&to)),
+            _ => None,
+        };
+        let full = self.transaction.as_ref().is_some_and(|t| t.to.len() >= RECIPIENTS);
+        let usual = if full { Some("452 4.5.3 Too many recipients") } else { usual };
+        let here = act.as_ref().filter(|act| act.stage == Stage::Recipient);
+        let taken = self.answer(here, usual.unwrap_or("250 2.1.5 Ok")).await?;
+        if !taken {
+            self.catcher.note(&to, b"", false);
+        }
+        if let Some(transaction) = &mut self.transaction {
+            transaction.act = act;
+            if taken {
+                transaction.to.push(to);
+            }
+        }
+        Ok(())
+    }
+
+    async fn data(&mut self) -> Result<(), Ended> {
+        let Some(transaction) = self.transaction.take() else { return Ok(()) };
+        let nobody = transaction.to.is_empty();
+        if nobody && !lock(&self.catcher.0.rules).data_without_recipient {
+            self.stream.reply("554 5.5.1 No valid recipients");
+            self.transaction = Some(transaction);
+            return Ok(());
+        }
+        let act = transaction.act.clone().filter(|_| !nobody);
+        let at = |stage| act.as_ref().filter(|act| act.stage == stage);
+        if !self.answer(at(Stage::Data), "354 End data with <CR><LF>.<CR><LF>").await? {
+            self.note_refused(&transaction);
+            self.transaction = Some(transaction);
+            return Ok(());
+        }
+        self.stream.flush().await?;
+        if let Some(act) = at(Stage::Body) {
+            // Something of the message has arrived, its end has not been looked for.
+            self.stream.fill().await?;
+            match &act.action {
+                Action::Stall(pause) | Action::Slow(pause) => sleep(*pause).await,
+                Action::Reply(reply) => {
+                    self.stream.reply(reply);
+                    return Err(Ended);
+                }
+                Action::Garbage | Action::Close => return Err(Ended),
+            }
+        }
+        let message = self.stream.message(self.catcher.0.options.message_limit_bytes).await?;
+        self.end(&transaction, message, at(Stage::End)).await
+    }
+
+    /// The verdict on a message that has arrived.
+    async fn end(&mut self, transaction: &Transaction, message: Option<Vec<u8>>, act: Option<&Act>) -> Result<(), Ended> {
+        if transaction.to.is_empty() {
+            self.stream.reply("554 5.5.1 No valid recipients");
+            return Ok(());
+        }
+        let Some(bytes) = message else {
+            self.note_refused(transaction);
+            self.stream.reply("552 5.3.4 Message size exceeds fixed limit");
+            return Ok(());
+        };
+        let early = act.is_some_and(|act| act.accept);
+        // As a server does that has the message on its disk before its reply is lost.
+        let mut bytes = Some(bytes);
+        if early && let Some(bytes) = bytes.take() {
+            self.catcher.keep(&transaction.from, &transaction.to, bytes);
+        }
+        let positive = !matches!(act, Some(Act { action: Action::Reply(_) | Action::Garbage | Action::Close, .. }));
+        if let (true, Some(Act { action: Action::Stall(pause), .. })) = (positive, act) {
+            sleep(*pause).await;
+        }
+        match bytes {
+            Some(bytes) if positive => self.catcher.keep(&transaction.from, &transaction.to, bytes),
+            Some(_) => self.note_refused(transaction),
+            None => {}
+        }
+        // A stall is over by now.
+        let act = act.filter(|act| !matches!(act.action, Action::Stall(_)));
+        self.answer(act, "250 2.0.0 Ok: caught").await?;
+        Ok(())
+    }
+
+    fn note_refused(&self, transaction: &Transaction) {
+        for recipient in &transaction.to {
+            self.catcher.note(recipient, b"", false);
+        }
+    }
+
+    /// The usual reply, or what `act` makes of it; whether it was positive.
+    async fn answer(&mut self, act: Option<&Act>, usual: &str) -> Result<bool, Ended> {
+        let reply = match act.map(|act| &act.action) {
+            None => usual,
+            Some(Action::Reply(reply)) => reply,
+            Some(Action::Stall(pause)) => {
+                self.stream.flush().await?;
+                sleep(*pause).await;
+                usual
+            }
+            Some(Action::Slow(duration)) => {
+                self.stream.reply_slowly(usual, *duration).await?;
+                return Ok(self.tally(usual));
+            }
+            Some(Action::Garbage) => "!!! not SMTP",
+            Some(Action::Close) => return Err(Ended),
+        };
+        self.stream.reply(reply);
+        if reply.starts_with("421") { Err(Ended) } else { Ok(self.tally(reply)) }
+    }
+
+    fn tally(&self, reply: &str) -> bool {
+        match reply.as_bytes().first() {
+            Some(b'4') => self.count(|counts| &counts.deferred),
+            Some(b'5') => self.count(|counts| &counts.refused),
+            _ => return true,
+        }
+        false
+    }
+
+    fn odd(&mut self, reply: &str) {
+        self.count(|counts| &counts.odd);
+        self.stream.reply(reply);
+    }
+
+    fn count(&self, which: impl Fn(&super::Counts) -> &std::sync::atomic::AtomicU64) {
+        which(self.catcher.counts()).fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The address between the brackets of `MAIL FROM:<..>` or `RCPT TO:<..>`, and the parameters in upper case.
+fn path(line: &str, keyword: &str) -> Option<(String, String)> {
+    let rest = line.get(5..)?.trim_start();
+    let (word, rest) = rest.split_at_checked(keyword.len())?;
+    if !word.eq_ignore_ascii_case(keyword) {
+        return None;
+    }
+    let (address, parameters) = rest.trim_start().strip_prefix('<')?.split_once('>')?;
+    Some((address.to_owned(), parameters.trim().to_ascii_uppercase()))
+}

@@ -1,0 +1,8 @@
+//! Mail out: templates become messages, the relay takes them; the catcher stands in for a relay.
+
+pub mod address;
+pub mod catcher;
+mod mime;
+mod plain;
+pub mod relay;
+pub mod template;

@@ -1,0 +1,92 @@
+//! Template tags and HTML tags in the source of a template.
+
+/// A template tag at the start of `source`, and what follows it; a raw block is one tag.
+pub fn template_tag(source: &str) -> Option<(&str, &str)> {
+    let close = match source.get(..2)? {
+        "{{" => "}}",
+        "{%" => "%}",
+        "{#" => "#}",
+        _ => return None,
+    };
+    let mut length = 2 + tag_length(&source[2..], close, close == "#}")?;
+    let inner = source[2..length].trim_matches(['%', '}', '-', '+', ' ']);
+    if close == "%}" && inner == "raw" {
+        let end = source[length..].find("endraw")?;
+        length += end + source[length + end..].find("%}")? + 2;
+    }
+    Some(source.split_at(length))
+}
+
+/// Up to and with `close`, which may also stand inside a string.
+fn tag_length(source: &str, close: &str, comment: bool) -> Option<usize> {
+    let mut quote = None;
+    for (at, c) in source.char_indices() {
+        match quote {
+            Some(open) if c == open => quote = None,
+            Some(_) => {}
+            None if source[at..].starts_with(close) => return Some(at + close.len()),
+            None if !comment && (c == '"' || c == '\'') => quote = Some(c),
+            None => {}
+        }
+    }
+    None
+}
+
+/// The HTML tag at the start of `source` without its brackets, and what follows it. A `>` inside quotes
+/// or template tags does not end it.
+pub fn html_tag(source: &str) -> (&str, &str) {
+    let mut at = 1;
+    let mut quote = None;
+    while let Some(c) = source[at..].chars().next() {
+        if let Some((tag, _)) = template_tag(&source[at..]) {
+            at += tag.len();
+            continue;
+        }
+        match quote {
+            None if c == '>' => return (&source[1..at], &source[at + 1..]),
+            None if c == '"' || c == '\'' => quote = Some(c),
+            Some(open) if c == open => quote = None,
+            _ => {}
+        }
+        at += c.len_utf8();
+    }
+    (&source[1..], "")
+}
+
+/// What follows the end tag of an element whose content is skipped.
+pub fn after_element<'a>(name: &str, source: &'a str) -> &'a str {
+    let mut rest = source;
+    while let Some((_, after)) = rest.split_once("</") {
+        if after.get(..name.len()).is_some_and(|end| end.eq_ignore_ascii_case(name)) {
+            return after.split_once('>').map_or("", |(_, after)| after);
+        }
+        rest = after;
+    }
+    ""
+}
+
+/// The target of an `a` tag, if it leads anywhere.
+pub fn link(tag: &str) -> Option<String> {
+    let url = attribute(tag, "href")?.trim().replace("&amp;", "&");
+    (!url.is_empty() && !url.starts_with('#')).then_some(url)
+}
+
+/// The value of a quoted attribute, template tags included.
+pub fn attribute(tag: &str, name: &str) -> Option<String> {
+    let lower = tag.to_ascii_lowercase();
+    let mut from = 0;
+    while let Some(found) = lower[from..].find(name) {
+        let at = from + found;
+        from = at + name.len();
+        let value = tag[from..].trim_start().strip_prefix('=').map(str::trim_start);
+        if let (true, Some(value)) = (lower[..at].ends_with(char::is_whitespace), value) {
+            let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+            let mut end = 1;
+            while let Some(c) = value[end..].chars().next().filter(|c| *c != quote) {
+                end += template_tag(&value[end..]).map_or(c.len_utf8(), |(tag, _)| tag.len());
+            }
+            return Some(value[1..end].to_owned());
+        }
+    }
+    None
+}

@@ -1,0 +1,230 @@
+//! The relay: a bounded number of SMTP connections, reused without a NOOP, and what they count.
+
+mod backoff;
+mod connection;
+mod dots;
+mod open;
+mod transaction;
+mod verdict;
+mod wire;
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use tokio::{
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{
+    backoff::Backoff,
+    connection::{Link, OpenCount},
+    open::Target,
+    transaction::{Limits, Session},
+    wire::WireError,
+};
+use crate::{config, domain::outcome::Reply};
+
+pub use self::{connection::Connection, verdict::Transaction};
+
+/// How long QUIT waits for its answer; nothing depends on it.
+const QUIT_LIMIT: Duration = Duration::from_millis(250);
+
+/// A setting of the relay that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{setting}: {reason}")]
+pub struct RelayError {
+    pub setting: String,
+    pub reason: String,
+}
+
+/// The relay or the way to it is at fault, never a recipient. One line, without addresses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{step}: {what}")]
+pub struct Fault {
+    /// connect, greeting, EHLO, STARTTLS, AUTH, MAIL, RCPT, ...
+    pub step: &'static str,
+    pub what: String,
+}
+
+impl Fault {
+    fn new(step: &'static str, what: impl fmt::Display) -> Self {
+        let what = what.to_string();
+        Self { step, what }
+    }
+
+    fn wire(step: &'static str, error: &WireError) -> Self {
+        Self::new(step, error)
+    }
+
+    /// Servers repeat addresses and user names in their replies: they stay out.
+    fn reply(step: &'static str, reply: &Reply) -> Self {
+        let line = reply.to_string();
+        let words: Vec<&str> = line.split(' ').filter(|w| !w.contains('@')).collect();
+        Self::new(step, words.join(" "))
+    }
+}
+
+/// Counters of the relay layer, from its start; they only rise.
+#[derive(Debug, Default)]
+pub struct RelayStats {
+    /// Positive replies to the end of data.
+    pub accepted: AtomicU64,
+    pub connections_opened: AtomicU64,
+    /// Connections that could not be opened, broke, or were ended by a 421.
+    pub faults: AtomicU64,
+}
+
+/// Cloneable; all clones share connections, limits and back-off.
+#[derive(Clone)]
+pub struct Relay(Arc<Pool>);
+
+struct Pool {
+    target: Target,
+    limits: Limits,
+    messages_per_connection: u32,
+    idle_limit: Duration,
+    /// One permit for each connection in use. Connections in use and idle together never exceed the
+    /// permits: a new one is opened only while none is idle.
+    permits: Arc<Semaphore>,
+    idle: Mutex<Vec<(Link, Instant)>>,
+    backoff: Backoff,
+    open: Arc<AtomicUsize>,
+    stats: Arc<RelayStats>,
+    tasks: TaskTracker,
+    closed: CancellationToken,
+    reaping: AtomicBool,
+}
+
+impl Relay {
+    /// Reads the password and the certificates; connects to nothing.
+    ///
+    /// # Errors
+    /// A file that cannot be read or used.
+    pub fn new(settings: &config::Relay) -> Result<Self, RelayError> {
+        let ms = Duration::from_millis;
+        Ok(Self(Arc::new(Pool {
+            target: Target::new(settings)?,
+            limits: Limits {
+                command: ms(settings.command_timeout_ms),
+                data: ms(settings.data_timeout_ms),
+                body: ms(settings.body_timeout_ms),
+                last: ms(settings.final_timeout_ms),
+            },
+            messages_per_connection: settings.messages_per_connection,
+            idle_limit: ms(settings.idle_ms),
+            permits: Arc::new(Semaphore::new(settings.connections)),
+            idle: Mutex::default(),
+            backoff: Backoff::default(),
+            open: Arc::default(),
+            stats: Arc::default(),
+            tasks: TaskTracker::new(),
+            closed: CancellationToken::new(),
+            reaping: AtomicBool::new(false),
+        })))
+    }
+
+    /// A connection that is ready for a transaction: an idle one, or a new one. Waits while all are in
+    /// use, and while the relay is backing off. Cancel-safe.
+    ///
+    /// # Errors
+    /// The fault of the attempt to open one; of another caller's attempt, if it was made while this one waited.
+    pub async fn connection(&self) -> Result<Connection, Fault> {
+        let pool = &self.0;
+        let permit = Arc::clone(&pool.permits).acquire_owned().await.map_err(|_| Fault::new("connect", "the relay is closed"))?;
+        let link = match pool.take_idle() {
+            Some(link) => link,
+            None => self.open().await?,
+        };
+        Ok(Connection { link: Some(link), pool: Arc::clone(pool), permit: Some(permit) })
+    }
+
+    async fn open(&self) -> Result<Link, Fault> {
+        let pool = &self.0;
+        self.reap();
+        let _turn = pool.backoff.turn().await?;
+        match pool.target.open().await {
+            Ok((wire, offers)) => {
+                pool.stats.connections_opened.fetch_add(1, Ordering::Relaxed);
+                Ok(Link { session: Session::new(wire, offers), messages: 0, _open: OpenCount::new(&pool.open) })
+            }
+            Err(fault) => {
+                pool.fault(&fault);
+                Err(fault)
+            }
+        }
+    }
+
+    /// Connections open now, in use and idle.
+    pub fn open_connections(&self) -> usize {
+        self.0.open.load(Ordering::Relaxed)
+    }
+
+    pub fn stats(&self) -> Arc<RelayStats> {
+        Arc::clone(&self.0.stats)
+    }
+
+    /// Ends the idle connections with QUIT and lets no new one be opened; those in use end when they are
+    /// given back. Takes about half a second at the most.
+    pub async fn close(&self) {
+        let pool = &self.0;
+        pool.permits.close();
+        pool.closed.cancel();
+        let idle = std::mem::take(&mut *pool.idle());
+        join_all(idle.into_iter().map(|(link, _)| link.quit())).await;
+        pool.tasks.close();
+        let _ = timeout(QUIT_LIMIT, pool.tasks.wait()).await;
+    }
+
+    /// Starts, once, the task that ends connections that were idle for too long.
+    fn reap(&self) {
+        let pool = &self.0;
+        if pool.reaping.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (weak, closed) = (Arc::downgrade(pool), pool.closed.clone());
+        let pause = (pool.idle_limit / 4).max(Duration::from_millis(20));
+        pool.tasks.spawn(async move {
+            while closed.run_until_cancelled(sleep(pause)).await.is_some() {
+                let Some(old) = Weak::upgrade(&weak).map(|pool| pool.take_old()) else {
+                    return;
+                };
+                join_all(old.into_iter().map(Link::quit)).await;
+            }
+        });
+    }
+}
+
+impl Pool {
+    fn idle(&self) -> MutexGuard<'_, Vec<(Link, Instant)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one used last, so that a surplus grows old. One that the server ended meanwhile is dropped.
+    fn take_idle(&self) -> Option<Link> {
+        let mut idle = self.idle();
+        while let Some((mut link, _)) = idle.pop() {
+            if link.session.wire.is_quiet() {
+                return Some(link);
+            }
+        }
+        None
+    }
+
+    fn take_old(&self) -> Vec<Link> {
+        self.idle().extract_if(.., |(_, since)| since.elapsed() >= self.idle_limit).map(|(link, _)| link).collect()
+    }
+
+    fn fault(&self, fault: &Fault) {
+        self.stats.faults.fetch_add(1, Ordering::Relaxed);
+        self.backoff.fault(fault);
+    }
+}

@@ -1,0 +1,110 @@
+//! After a fault new connections wait: short at first, growing, capped; shared by all callers.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Mutex as Turns, MutexGuard as Turn},
+    time::{Instant, sleep_until},
+};
+
+use super::Fault;
+
+const FIRST: Duration = Duration::from_millis(100);
+const MOST: Duration = Duration::from_secs(10);
+
+#[derive(Default)]
+pub struct Backoff {
+    state: Mutex<State>,
+    turns: Turns<()>,
+}
+
+#[derive(Default)]
+struct State {
+    /// In a row, without a success between.
+    faults: u32,
+    /// All ever; tells whether one happened while somebody waited.
+    seen: u64,
+    last: Option<(Fault, Instant)>,
+}
+
+impl Backoff {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Free to go while there is no fault; after one, callers go one at a time, each after the pause.
+    ///
+    /// # Errors
+    /// The fault of another caller's attempt: waiting again would only add up.
+    pub async fn turn(&self) -> Result<Option<Turn<'_, ()>>, Fault> {
+        let seen = {
+            let state = self.state();
+            if state.faults == 0 {
+                return Ok(None);
+            }
+            state.seen
+        };
+        let turn = self.turns.lock().await;
+        let until = {
+            let state = self.state();
+            match &state.last {
+                _ if state.faults == 0 => return Ok(None),
+                Some((fault, _)) if state.seen != seen => return Err(fault.clone()),
+                Some((_, at)) => *at + pause(state.faults),
+                None => return Ok(Some(turn)),
+            }
+        };
+        sleep_until(until).await;
+        Ok(Some(turn))
+    }
+
+    pub fn fault(&self, fault: &Fault) {
+        let mut state = self.state();
+        state.faults = state.faults.saturating_add(1);
+        state.seen += 1;
+        state.last = Some((fault.clone(), Instant::now()));
+    }
+
+    /// A transaction that the server answered.
+    pub fn success(&self) {
+        self.state().faults = 0;
+    }
+}
+
+/// 100 ms, 200 ms, ... 10 s.
+fn pause(faults: u32) -> Duration {
+    let doublings = faults.saturating_sub(1).min(10);
+    (FIRST * (1 << doublings)).min(MOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_and_is_capped() {
+        let pauses: Vec<u128> = [1, 2, 3, 7, 8, 1000, u32::MAX].map(|faults| pause(faults).as_millis()).into();
+        assert_eq!(pauses, [100, 200, 400, 6400, 10_000, 10_000, 10_000]);
+    }
+
+    #[tokio::test]
+    async fn who_waited_for_a_turn_gets_the_fault_of_the_one_before() {
+        let backoff = Backoff::default();
+        assert!(matches!(backoff.turn().await, Ok(None)));
+        backoff.fault(&Fault::new("connect", "first"));
+        let started = Instant::now();
+        let first = backoff.turn().await.expect("its turn");
+        assert!(started.elapsed() >= Duration::from_millis(90));
+        let (second, ()) = tokio::join!(backoff.turn(), async {
+            tokio::task::yield_now().await;
+            backoff.fault(&Fault::new("connect", "second"));
+            drop(first);
+        });
+        assert_eq!(second.err().map(|fault| fault.what), Some("second".into()));
+        backoff.success();
+        assert!(matches!(backoff.turn().await, Ok(None)));
+    }
+}

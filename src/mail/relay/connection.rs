@@ -1,0 +1,122 @@
+//! A connection in use: one transaction after the other, given back when it is dropped.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Fault, Pool, QUIT_LIMIT, transaction::Session, verdict::Transaction};
+
+/// An open connection, in use or idle.
+pub(super) struct Link {
+    pub session: Session,
+    pub messages: u32,
+    pub _open: OpenCount,
+}
+
+/// Counts itself for as long as it lives.
+pub(super) struct OpenCount(Arc<AtomicUsize>);
+
+impl OpenCount {
+    pub fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for OpenCount {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Link {
+    pub async fn quit(self) {
+        self.session.wire.quit(QUIT_LIMIT).await;
+    }
+}
+
+/// One connection, for one transaction after the other. Dropped between two it is kept for reuse;
+/// dropped in the middle of one it is closed.
+pub struct Connection {
+    pub(super) link: Option<Link>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Connection {
+    /// Whether another transaction may be made on it; if not, drop it and take another one.
+    pub fn is_usable(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.session.usable && link.messages < self.pool.messages_per_connection)
+    }
+
+    /// One transaction. `from` may be empty (the null sender); `message` has CRLF line ends. `may_go` is
+    /// asked before the envelope and before the write that contains the end of data; if it says no there,
+    /// the connection is closed and nothing is delivered.
+    ///
+    /// Not cancel-safe: what was going on when the future was dropped is unknown.
+    pub async fn send(&mut self, from: &str, to: &str, message: &[u8], may_go: &(dyn Fn() -> bool + Sync)) -> Transaction {
+        if !self.is_usable() {
+            return Transaction::NotStarted;
+        }
+        let Some(link) = self.link.as_mut() else {
+            return Transaction::NotStarted;
+        };
+        let ended = link.session.transact(self.pool.limits, from, to, message, may_go).await;
+        link.messages += 1;
+        if !link.session.usable {
+            // Closes now, not when the caller lets go.
+            self.link = None;
+        }
+        self.count(&ended);
+        ended
+    }
+
+    fn count(&self, ended: &Transaction) {
+        let fault = match ended {
+            Transaction::Accepted(_) => {
+                self.pool.stats.accepted.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+            Transaction::Deferred { fault: Some(what), .. } | Transaction::InDoubt(what) => Some(Fault::new("transaction", what)),
+            Transaction::Deferred { reply: Some(reply), .. } if reply.code == 421 => Some(Fault::reply("transaction", reply)),
+            Transaction::NotStarted => return,
+            Transaction::Deferred { .. } | Transaction::Refused(_) => None,
+        };
+        match fault {
+            Some(fault) => self.pool.fault(&fault),
+            None => self.pool.backoff.success(),
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let usable = self.is_usable();
+        let (Some(link), permit) = (self.link.take(), self.permit.take()) else {
+            return;
+        };
+        if !link.session.usable {
+            return;
+        }
+        if usable && !self.pool.closed.is_cancelled() {
+            // Into the idle ones before the permit is free: who takes it finds the connection.
+            self.pool.idle().push((link, Instant::now()));
+            drop(permit);
+        } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            // The permit goes along: the connection counts until it is closed.
+            self.pool.tasks.spawn_on(
+                async move {
+                    link.quit().await;
+                    drop(permit);
+                },
+                &runtime,
+            );
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! One SMTP transaction: envelope, message, reply; and on which side of the dividing line it ended.
+
+use std::time::Duration;
+
+use super::{
+    Fault,
+    dots::stuff,
+    open::Offers,
+    verdict::{Ended, Envelope, Transaction, by_code, is_done, refused, refused_sender},
+    wire::{Wire, WireError},
+};
+use crate::domain::outcome::Reply;
+
+/// How long each step may take (RFC 5321, 4.5.3.2).
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub command: Duration,
+    pub data: Duration,
+    pub body: Duration,
+    pub last: Duration,
+}
+
+/// A connection's side of a transaction.
+pub struct Session {
+    pub wire: Wire,
+    offers: Offers,
+    /// A refused envelope is still open on the server; RSET goes out with the next one.
+    needs_reset: bool,
+    /// False during a transaction, and once the connection may not be used any more.
+    pub usable: bool,
+    /// The connection broke after the reply that decides.
+    closing: bool,
+}
+
+/// A message above this is written in two parts, so that most of its way is before the dividing line.
+const ONE_WRITE_BYTES: usize = 16 * 1024;
+const TAIL_BYTES: usize = 512;
+
+impl Session {
+    pub fn new(wire: Wire, offers: Offers) -> Self {
+        Self { wire, offers, needs_reset: false, usable: true, closing: false }
+    }
+
+    /// Drives one transaction. `usable` is false while it runs, so a dropped future leaves it so.
+    pub async fn transact(
+        &mut self,
+        limits: Limits,
+        from: &str,
+        to: &str,
+        message: &[u8],
+        may_go: &(dyn Fn() -> bool + Sync),
+    ) -> Transaction {
+        if !self.usable || !may_go() {
+            return Transaction::NotStarted;
+        }
+        let envelope = match Envelope::new(from, to) {
+            Ok(envelope) => envelope,
+            Err(reply) => return Transaction::Refused(reply),
+        };
+        self.usable = false;
+        let ended = match self.envelope(limits, &envelope, message.len()).await {
+            Ok(()) => return self.message(limits, message, may_go).await,
+            Err(ended) => ended,
+        };
+        match ended {
+            Ended::Fault(reply, fault) => Transaction::Deferred { reply, fault: Some(fault.to_string()) },
+            Ended::Reply(reply) => {
+                self.usable = reply.code != 421 && !self.closing;
+                by_code(reply)
+            }
+        }
+    }
+
+    /// MAIL, RCPT, DATA; on return the server waits for the message.
+    async fn envelope(&mut self, limits: Limits, envelope: &Envelope, size: usize) -> Result<(), Ended> {
+        let mail = if self.offers.size {
+            format!("MAIL FROM:<{}> SIZE={size}\r\n", envelope.from)
+        } else {
+            format!("MAIL FROM:<{}>\r\n", envelope.from)
+        };
+        let rcpt = format!("RCPT TO:<{}>\r\n", envelope.to);
+        if self.offers.pipelining {
+            return self.pipelined(limits, &mail, &rcpt).await;
+        }
+        if self.needs_reset {
+            self.ask(limits.command, "RSET\r\n").await?;
+            self.needs_reset = false;
+        }
+        let reply = self.ask(limits.command, &mail).await?;
+        if !is_done(&reply) {
+            return Err(refused_sender(reply));
+        }
+        self.needs_reset = true;
+        let reply = self.ask(limits.command, &rcpt).await?;
+        if !is_done(&reply) {
+            return Err(refused("RCPT", reply));
+        }
+        let reply = self.ask(limits.data, "DATA\r\n").await?;
+        if reply.code == 354 {
+            self.needs_reset = false;
+            Ok(())
+        } else {
+            Err(refused("DATA", reply))
+        }
+    }
+
+    /// All three in one write (RFC 2920, 3.1); every one of them is answered, whatever the others got.
+    async fn pipelined(&mut self, limits: Limits, mail: &str, rcpt: &str) -> Result<(), Ended> {
+        let reset = if self.needs_reset { "RSET\r\n" } else { "" };
+        let commands = format!("{reset}{mail}{rcpt}DATA\r\n");
+        self.write(limits.command, commands.as_bytes()).await?;
+        if self.needs_reset {
+            self.answer(limits.command).await?;
+            self.needs_reset = false;
+        }
+        let mail = self.answer(limits.command).await?;
+        let rcpt = self.answer(limits.command).await?;
+        let (mail_taken, rcpt_taken) = (is_done(&mail), is_done(&rcpt));
+        let data = self.answer(limits.data).await;
+        if mail_taken && rcpt_taken {
+            let data = data?;
+            if data.code == 354 {
+                return Ok(());
+            }
+            self.needs_reset = true;
+            return Err(refused("DATA", data));
+        }
+        // The envelope is refused, and that stands whatever follows.
+        match data {
+            // The server waits for a message to nobody: an empty one ends it (RFC 2920, 3.1).
+            Ok(data) if data.code == 354 && !rcpt_taken => {
+                self.closing = self.ask(limits.last, ".\r\n").await.is_err();
+            }
+            // A recipient without a sender: an empty message could be delivered.
+            Ok(data) if data.code == 354 => self.closing = true,
+            Ok(_) => self.needs_reset = true,
+            Err(_) => self.closing = true,
+        }
+        Err(if mail_taken { refused("RCPT", rcpt) } else { refused_sender(mail) })
+    }
+
+    async fn message(&mut self, limits: Limits, message: &[u8], may_go: &(dyn Fn() -> bool + Sync)) -> Transaction {
+        let stuffed = stuff(message);
+        let tail = if stuffed.len() > ONE_WRITE_BYTES { stuffed.len() - TAIL_BYTES } else { 0 };
+        if tail > 0
+            && let Err(e) = self.wire.write(&stuffed[..tail], limits.body).await
+        {
+            return Transaction::Deferred { reply: None, fault: Some(Fault::wire("message", &e).to_string()) };
+        }
+        if !may_go() {
+            return Transaction::NotStarted;
+        }
+        // The dividing line: from here on only a complete reply says what happened.
+        let in_doubt = |e: &WireError| Transaction::InDoubt(Fault::wire("end of data", e).to_string());
+        if let Err(e) = self.wire.write(&stuffed[tail..], limits.body).await {
+            return in_doubt(&e);
+        }
+        match self.wire.reply(limits.last).await {
+            Ok(reply) if (300..400).contains(&reply.code) => in_doubt(&WireError::Garbage),
+            Ok(reply) => {
+                self.usable = reply.code != 421;
+                by_code(reply)
+            }
+            Err(e) => in_doubt(&e),
+        }
+    }
+
+    async fn write(&mut self, limit: Duration, bytes: &[u8]) -> Result<(), Ended> {
+        let written = self.wire.write(bytes, limit).await;
+        written.map_err(|e| Ended::Fault(None, Fault::wire("envelope", &e)))
+    }
+
+    async fn answer(&mut self, limit: Duration) -> Result<Reply, Ended> {
+        match self.wire.reply(limit).await {
+            Ok(reply) if reply.code == 421 => Err(Ended::Reply(reply)),
+            Ok(reply) => Ok(reply),
+            Err(e) => Err(Ended::Fault(None, Fault::wire("envelope", &e))),
+        }
+    }
+
+    async fn ask(&mut self, limit: Duration, command: &str) -> Result<Reply, Ended> {
+        self.write(limit, command.as_bytes()).await?;
+        self.answer(limit).await
+    }
+}

@@ -1,0 +1,90 @@
+//! What replies mean for a transaction.
+
+use super::{Fault, wire::WireError};
+use crate::{domain::outcome::Reply, mail::address};
+
+/// How an attempt ended.
+///
+/// The dividing line is the first write that contains the end of data (`CRLF . CRLF`). Before it a broken
+/// transaction is `Deferred`; from it until one complete reply has been parsed it is `InDoubt`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transaction {
+    /// The relay took the message (2xx to the end of data).
+    Accepted(Reply),
+    /// Not delivered, may be tried again: a 4xx, or a connection that broke before the dividing line.
+    /// With a `fault` the relay or the network is to blame, not the recipient.
+    Deferred { reply: Option<Reply>, fault: Option<String> },
+    /// A 5xx to the sender, the recipient or the message.
+    Refused(Reply),
+    /// The end of data may have arrived and no reply came: nobody knows.
+    InDoubt(String),
+    /// Nothing was transferred: `may_go` said no, or the connection may not be used any more.
+    NotStarted,
+}
+
+/// What ends a transaction before its message was written.
+pub enum Ended {
+    Reply(Reply),
+    /// The relay refuses us as such, or the connection broke.
+    Fault(Option<Reply>, Fault),
+}
+
+/// Both addresses in the form that goes into the commands.
+pub struct Envelope {
+    pub from: String,
+    pub to: String,
+}
+
+impl Envelope {
+    /// An empty `from` is the null sender; what no command can carry is refused as a server would.
+    pub fn new(from: &str, to: &str) -> Result<Self, Reply> {
+        let from = match from {
+            "" => String::new(),
+            from => address::to_ascii(from).map_err(|_| unsendable("sender refused: "))?,
+        };
+        let to = address::to_ascii(to).map_err(|_| unsendable(""))?;
+        Ok(Self { from, to })
+    }
+}
+
+fn unsendable(who: &str) -> Reply {
+    Reply { code: 553, enhanced: Some((5, 1, 3)), text: format!("{who}not an address that SMTP can carry") }
+}
+
+pub fn is_done(reply: &Reply) -> bool {
+    (200..300).contains(&reply.code)
+}
+
+/// A 2xx where only 354 will do, or a 3xx where only 2xx will, is no answer; and who is asked to
+/// authenticate or to use TLS has a relay that is set up wrongly, not a wrong recipient.
+pub fn refused(step: &'static str, reply: Reply) -> Ended {
+    if reply.is_positive() {
+        return Ended::Fault(None, Fault::wire(step, &WireError::Garbage));
+    }
+    if matches!(reply.code, 530 | 534 | 535 | 538) {
+        let fault = Fault::reply(step, &reply);
+        return Ended::Fault(Some(reply), fault);
+    }
+    Ended::Reply(reply)
+}
+
+/// Says in the text that it was the sender, so that it never counts against the recipient.
+pub fn refused_sender(reply: Reply) -> Ended {
+    match refused("MAIL", reply) {
+        Ended::Reply(mut reply) => {
+            reply.text = format!("sender refused: {}", reply.text);
+            Ended::Reply(reply)
+        }
+        ended => ended,
+    }
+}
+
+pub fn by_code(reply: Reply) -> Transaction {
+    if reply.is_positive() {
+        Transaction::Accepted(reply)
+    } else if reply.is_transient() {
+        Transaction::Deferred { reply: Some(reply), fault: None }
+    } else {
+        Transaction::Refused(reply)
+    }
+}

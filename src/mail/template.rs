@@ -1,0 +1,184 @@
+//! A delivery's content, compiled once; rendered for each recipient into the bytes that are sent.
+
+mod compile;
+mod fields;
+
+use std::collections::BTreeSet;
+
+use jiff::{Timestamp, fmt::rfc2822, tz::TimeZone};
+use minijinja::{Environment, Error, ErrorKind, Value};
+
+use crate::{
+    domain::{
+        delivery::{Content, Sender},
+        recipient::Recipient,
+    },
+    mail::{address, mime},
+};
+
+/// What is wrong with a delivery's sender or content; `line` counts from 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// `subject`, `html`, `text`, `sender.name`, `sender.email`, `sender.reply_to`, `sender.envelope_from`
+    pub part: &'static str,
+    pub line: Option<u32>,
+    pub message: String,
+}
+
+/// Why one recipient's message could not be made. The message may quote the recipient's fields: it is
+/// for answers and reports, not for log lines.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{part}: {message}")]
+pub struct RenderError {
+    /// `subject`, `html`, `text`, `email` or `message`
+    pub part: &'static str,
+    /// The merge field to blame, where there is one.
+    pub field: Option<String>,
+    pub message: String,
+}
+
+/// What is the same for every rendering of one message, so that its bytes are the same too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    pub date: Timestamp,
+    /// `left@right`, without angle brackets (RFC 5322, 3.6.4).
+    pub message_id: String,
+    /// Letters, digits and `-`, at most 60.
+    pub boundary: String,
+}
+
+/// A compiled delivery. Cheap to share, `render` needs no lock.
+#[derive(Debug)]
+pub struct Template {
+    environment: Environment<'static>,
+    /// The merge fields of each part.
+    fields: [(&'static str, BTreeSet<String>); 3],
+    used: BTreeSet<String>,
+    /// The headers that are the same for everybody.
+    head: String,
+    envelope_from: String,
+    limit_bytes: usize,
+}
+
+impl Template {
+    /// Compiles a delivery's content. `limit_bytes` bounds a rendered message.
+    ///
+    /// # Errors
+    /// Every problem found, not only the first.
+    pub fn compile(sender: &Sender, content: &Content, limit_bytes: usize) -> Result<Self, Vec<Problem>> {
+        compile::compile(sender, content, limit_bytes)
+    }
+
+    /// The merge fields that the templates use, also those with a default.
+    pub fn fields(&self) -> &BTreeSet<String> {
+        &self.used
+    }
+
+    /// The envelope sender (MAIL FROM) in ASCII.
+    pub fn envelope_from(&self) -> &str {
+        &self.envelope_from
+    }
+
+    /// The message for one recipient (RFC 5322, MIME): ASCII, lines of at most 76 bytes where they can be
+    /// broken, CRLF throughout. A field that is null counts as missing. The same input gives the same bytes.
+    ///
+    /// # Errors
+    /// A missing field, a template that fails, control characters in a header, an address that cannot be
+    /// sent to, a message above the limit.
+    pub fn render(&self, recipient: &Recipient, stamp: &Stamp) -> Result<Vec<u8>, RenderError> {
+        let to = address::to_ascii(&recipient.email).map_err(|e| RenderError {
+            part: "email",
+            field: Some("email".into()),
+            message: e.to_string(),
+        })?;
+        let context = fields::context(&self.used, recipient);
+        let subject = self.part("subject", recipient, &context)?.unwrap_or_default();
+        self.check_header(&subject, recipient)?;
+        let text = self.part("text", recipient, &context)?;
+        let html = self.part("html", recipient, &context)?;
+        let size = text.as_ref().map_or(0, String::len) + html.as_ref().map_or(0, String::len);
+        let mut out = String::with_capacity(self.head.len() + size + size / 8 + 1024);
+        out.push_str(&self.head);
+        out.push_str(&format!("Date: {}\r\n", date(stamp)));
+        out.push_str(&format!("Message-ID: <{}>\r\nTo: {to}\r\n", stamp.message_id));
+        mime::text_header(&mut out, "Subject", &subject);
+        match (text, html) {
+            (Some(text), Some(html)) => alternative(&mut out, &stamp.boundary, &text, &html),
+            (Some(text), None) => mime::text_part(&mut out, "plain", &text),
+            (_, html) => mime::text_part(&mut out, "html", &html.unwrap_or_default()),
+        }
+        if out.len() > self.limit_bytes {
+            return Err(RenderError {
+                part: "message",
+                field: None,
+                message: format!("has {} bytes, the limit is {}", out.len(), self.limit_bytes),
+            });
+        }
+        Ok(out.into_bytes())
+    }
+
+    fn part(&self, part: &'static str, recipient: &Recipient, context: &Value) -> Result<Option<String>, RenderError> {
+        let Ok(template) = self.environment.get_template(part) else {
+            return Ok(None);
+        };
+        match template.render(context.clone()) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) => {
+                let used = self.fields_of(part);
+                let field = (error.kind() == ErrorKind::UndefinedError)
+                    .then(|| fields::missing(&error, template.source(), used, recipient))
+                    .flatten();
+                let message = match &field {
+                    Some(_) => "has no value".to_owned(),
+                    None => describe(&error),
+                };
+                Err(RenderError { part, field, message })
+            }
+        }
+    }
+
+    fn fields_of(&self, part: &str) -> Option<&BTreeSet<String>> {
+        let found = self.fields.iter().find(|(name, _)| *name == part)?;
+        Some(&found.1)
+    }
+
+    /// RFC 5322, 2.2: a line end in a value would start a header of its own.
+    fn check_header(&self, subject: &str, recipient: &Recipient) -> Result<(), RenderError> {
+        let Some(found) = subject.chars().find(|c| c.is_control()) else {
+            return Ok(());
+        };
+        Err(RenderError {
+            part: "subject",
+            field: fields::holding(found, self.fields_of("subject"), recipient),
+            message: format!("holds the control character U+{:04X}, which a header may not", u32::from(found)),
+        })
+    }
+}
+
+/// RFC 5322, 3.3, in UTC.
+fn date(stamp: &Stamp) -> String {
+    let zoned = stamp.date.to_zoned_datetime(TimeZone::UTC);
+    // Only years beyond four digits fail, which a timestamp cannot have.
+    rfc2822::to_string(&zoned).unwrap_or_default()
+}
+
+/// RFC 2046, 5.1.4: the simplest part first. `=_` cannot occur in either transfer encoding, so no body
+/// holds the boundary.
+fn alternative(out: &mut String, boundary: &str, text: &str, html: &str) {
+    out.push_str(&format!("Content-Type: multipart/alternative;\r\n boundary=\"=_{boundary}\"\r\n\r\n--=_{boundary}\r\n"));
+    mime::text_part(out, "plain", text);
+    out.push_str(&format!("--=_{boundary}\r\n"));
+    mime::text_part(out, "html", html);
+    out.push_str(&format!("--=_{boundary}--\r\n"));
+}
+
+/// One line.
+fn describe(error: &Error) -> String {
+    let kind = error.kind();
+    let text = match (kind, error.detail()) {
+        (ErrorKind::OutOfFuel, _) => "takes too long; an endless loop?".to_owned(),
+        (_, Some(detail)) => format!("{kind}: {detail}"),
+        (_, None) => kind.to_string(),
+    };
+    text.replace(['\r', '\n'], " ")
+}

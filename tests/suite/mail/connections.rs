@@ -1,0 +1,209 @@
+//! Connections: how many, how long, reused, replaced, backed off.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use tokio::{net::TcpListener, time::timeout};
+use versand::mail::{
+    catcher::{Act, Action, Catcher, Options, Stage},
+    relay::Transaction,
+};
+
+use super::{FROM, MESSAGE, World, fault, relay, until};
+
+fn of(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+#[tokio::test]
+async fn never_more_connections_than_allowed_and_none_opened_without_need() {
+    let world = World::new(|_| (), |relay| relay.connections = 3).await;
+    let most = AtomicU64::new(0);
+    let sent = join_all((0..60).map(|n| {
+        let (world, most) = (&world, &most);
+        async move {
+            let ended = world.send(&format!("r{n}@x.example")).await;
+            most.fetch_max(world.relay.open_connections() as u64, Ordering::Relaxed);
+            ended
+        }
+    }))
+    .await;
+    assert!(sent.iter().all(|ended| matches!(ended, Transaction::Accepted(_))));
+    assert_eq!((of(&most), world.relay.open_connections()), (3, 3));
+    let counts = world.catcher.counts();
+    assert_eq!((of(&counts.connections), of(&counts.odd), of(&counts.resets)), (3, 0, 0), "no NOOP, no RSET");
+    assert_eq!(of(&world.relay.stats().connections_opened), 3);
+    assert_eq!(world.accepted(), (60, 60));
+    // One after the other needs one.
+    let world = World::new(|_| (), |_| ()).await;
+    for n in 0..10 {
+        world.send(&format!("r{n}@x.example")).await;
+    }
+    assert_eq!(of(&world.catcher.counts().connections), 1);
+}
+
+#[tokio::test]
+async fn a_connection_ends_after_its_messages_with_quit() {
+    let world = World::new(|_| (), |relay| relay.messages_per_connection = 4).await;
+    for n in 0..10 {
+        assert!(matches!(world.send(&format!("r{n}@x.example")).await, Transaction::Accepted(_)));
+    }
+    until("two quits", || of(&world.catcher.counts().quits) == 2).await;
+    assert_eq!(of(&world.catcher.counts().connections), 3);
+    let mut connection = world.relay.connection().await.expect("a connection");
+    for _ in 0..2 {
+        connection.send(FROM, "x@x.example", MESSAGE, &|| true).await;
+    }
+    assert!(!connection.is_usable());
+    let more = connection.send(FROM, "x@x.example", MESSAGE, &|| true).await;
+    assert_eq!(more, Transaction::NotStarted);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_with_quit() {
+    let world = World::new(|_| (), |relay| relay.idle_ms = 200).await;
+    world.send("jane@x.example").await;
+    assert_eq!(world.relay.open_connections(), 1);
+    until("closed", || world.relay.open_connections() == 0).await;
+    assert_eq!(of(&world.catcher.counts().quits), 1);
+    assert!(matches!(world.send("jane@x.example").await, Transaction::Accepted(_)));
+}
+
+#[tokio::test]
+async fn a_connection_the_server_ended_meanwhile_is_replaced_unnoticed() {
+    let world = World::new(|_| (), |_| ()).await;
+    // Says goodbye right after the reply, as a server does that is restarted.
+    world.catcher.change_rules(|rules| {
+        rules.next.push_back(Act::reply(Stage::End, "250 2.0.0 Ok\r\n421 4.3.2 shutting down").accepted());
+    });
+    assert!(matches!(world.send("a@x.example").await, Transaction::Accepted(_)));
+    assert!(matches!(world.send("b@x.example").await, Transaction::Accepted(_)));
+    assert_eq!(of(&world.relay.stats().connections_opened), 2);
+    assert_eq!(of(&world.relay.stats().faults), 0);
+}
+
+#[tokio::test]
+async fn a_connection_dropped_in_the_middle_is_not_reused() {
+    let world = World::new(|_| (), |relay| relay.connections = 1).await;
+    world.catcher.change_rules(|rules| {
+        rules.next.push_back(Act::new(Stage::End, Action::Stall(Duration::from_millis(200))));
+    });
+    let mut connection = world.relay.connection().await.expect("a connection");
+    let cut = timeout(Duration::from_millis(50), connection.send(FROM, "a@x.example", MESSAGE, &|| true)).await;
+    assert!(cut.is_err(), "it was still going on");
+    assert!(!connection.is_usable());
+    drop(connection);
+    assert_eq!(world.relay.open_connections(), 0);
+    assert!(matches!(world.send("b@x.example").await, Transaction::Accepted(_)));
+    assert_eq!(of(&world.catcher.counts().connections), 2);
+}
+
+#[tokio::test]
+async fn closing_says_quit_and_opens_no_more() {
+    let world = World::new(|_| (), |_| ()).await;
+    let in_use = world.relay.connection().await.expect("a connection");
+    world.send("jane@x.example").await;
+    world.relay.close().await;
+    assert_eq!(world.relay.open_connections(), 1);
+    drop(in_use);
+    until("all closed", || world.relay.open_connections() == 0).await;
+    until("two quits", || of(&world.catcher.counts().quits) == 2).await;
+    assert_eq!(fault(&world.relay).await.step, "connect");
+}
+
+#[tokio::test]
+async fn what_fails_at_opening_is_a_fault_of_the_relay_and_backs_off() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let refused = relay(|relay| relay.port = port);
+    let started = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(fault(&refused).await.step, "connect");
+    }
+    // The second waited 100 ms, the third 200 ms.
+    let took = started.elapsed();
+    assert!(took >= Duration::from_millis(290) && took < Duration::from_secs(3), "{took:?}");
+    assert_eq!(of(&refused.stats().faults), 3);
+    // Many at a time share one attempt, they do not queue up for a pause each.
+    let started = Instant::now();
+    let all = join_all((0..15).map(|_| fault(&refused))).await;
+    assert!(all.iter().all(|fault| fault.step == "connect"));
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert_eq!(of(&refused.stats().faults), 4);
+}
+
+#[tokio::test]
+async fn a_relay_that_comes_back_is_used_again() {
+    let world = World::new(|rules| rules.greeting = Some("421 4.3.2 busy".into()), |_| ()).await;
+    let found = fault(&world.relay).await;
+    assert_eq!((found.step, found.what.as_str()), ("greeting", "421 4.3.2 busy"));
+    world.catcher.change_rules(|rules| rules.greeting = Some("554 5.7.1 not jane@x.example".into()));
+    assert_eq!(fault(&world.relay).await.what, "554 5.7.1 not", "no address");
+    world.catcher.change_rules(|rules| rules.greeting = Some("hello?".into()));
+    assert_eq!(fault(&world.relay).await.step, "greeting");
+    world.catcher.change_rules(|rules| rules.greeting = None);
+    assert!(matches!(world.send("jane@x.example").await, Transaction::Accepted(_)));
+}
+
+/// With `cargo test --release -- --ignored --nocapture fast`; the figures are in the report.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn how_fast_is_it() {
+    let world = World::new(|_| (), |_| ()).await;
+    let message = [MESSAGE, "0123456789 line of text\r\n".repeat(200).as_bytes()].concat();
+    for connections in [1, 4, 16] {
+        let started = Instant::now();
+        join_all((0..connections).map(|_| async {
+            let mut connection = world.relay.connection().await.expect("a connection");
+            for _ in 0..900 {
+                connection.send(FROM, "jane@x.example", &message, &|| true).await;
+            }
+        }))
+        .await;
+        let each = f64::from(connections * 900) / started.elapsed().as_secs_f64();
+        println!("{connections} connections: {each:.0} messages/s");
+    }
+}
+
+#[tokio::test]
+async fn the_catcher_keeps_the_newest_and_counts_all() {
+    let catcher = Catcher::new(Options { keep: 2, message_limit_bytes: 100, journal: true });
+    let (client, server) = tokio::io::duplex(4096);
+    let session = catcher.session(server);
+    let talk = async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (mut read, mut write) = tokio::io::split(client);
+        let long = "x".repeat(9000);
+        write
+            .write_all(format!("helo x\r\nmail from:<>\r\nMAIL FROM:<a@b.example>\r\n{long}\r\nRSET\r\n").as_bytes())
+            .await
+            .unwrap();
+        for n in 0..4 {
+            let size = if n == 3 { 200 } else { 20 };
+            let body = "y".repeat(size);
+            let commands =
+                format!("MAIL FROM:<a@b.example> BODY=8BITMIME\r\nRCPT TO:<r{n}@x.example>\r\nDATA\r\n..{body}\r\n.\r\n");
+            write.write_all(commands.as_bytes()).await.unwrap();
+        }
+        write.write_all(b"MAIL FROM:<a@b.example> SIZE=101\r\nVRFY x\r\nDATA\r\nQUIT\r\n").await.unwrap();
+        let mut all = String::new();
+        read.read_to_string(&mut all).await.unwrap();
+        all
+    };
+    let ((), all) = tokio::join!(session, talk);
+    let codes: Vec<&str> = all.lines().map(|line| &line[..3]).collect();
+    let mut expected = vec!["220", "250", "250", "503", "500", "250"];
+    for n in 0..4 {
+        expected.extend(["250", "250", "354", if n == 3 { "552" } else { "250" }]);
+    }
+    expected.extend(["552", "500", "503", "221"]);
+    assert_eq!(codes, expected);
+    let kept: Vec<u64> = catcher.messages().iter().map(|caught| caught.number).collect();
+    assert_eq!(kept, [1, 2]);
+    assert!(catcher.messages()[1].bytes.starts_with(b".yyy"), "one dot of two");
+    assert_eq!(of(&catcher.counts().accepted), 3);
+}

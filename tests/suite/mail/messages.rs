@@ -1,0 +1,249 @@
+//! Rendered messages, read back by Python's email package with its strict policy.
+
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use serde_json::{Value, json};
+use versand::{
+    domain::{
+        delivery::{Content, Sender},
+        recipient::Recipient,
+    },
+    mail::template::{Problem, RenderError, Stamp, Template},
+};
+
+const LIMIT_BYTES: usize = 512 * 1024;
+
+/// Prints what the parser found as JSON; raises on every defect (strict policy).
+const READ_BACK: &str = r#"
+import sys, json, email
+from email import policy
+raw = sys.stdin.buffer.read()
+strict = policy.SMTP.clone(raise_on_defect=True)
+m = email.message_from_bytes(raw, policy=strict)
+def defects(p):
+    found = [str(d) for d in p.defects]
+    for v in p.values():
+        found += [str(d) for d in getattr(v, 'defects', [])]
+    return found
+parts = [p for p in m.walk() if not p.is_multipart()]
+print(json.dumps({
+    'headers': [[k, str(v)] for k, v in m.items()],
+    'from': [[a.display_name, a.addr_spec] for a in m['From'].addresses],
+    'date': m['Date'].datetime.isoformat(),
+    'type': m.get_content_type(),
+    'parts': [[p.get_content_type(), p['Content-Transfer-Encoding'], p.get_content().replace('\r\n', '\n')] for p in parts],
+    'defects': sum((defects(p) for p in m.walk()), []),
+}))
+"#;
+
+fn read_back(message: &[u8]) -> Value {
+    let mut python = Command::new("python3")
+        .args(["-c", READ_BACK])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 starts");
+    let mut stdin = python.stdin.take().expect("piped");
+    stdin.write_all(message).expect("python3 reads");
+    drop(stdin);
+    let output = python.wait_with_output().expect("python3 ends");
+    assert!(output.status.success(), "python3 refuses it:\n{}", String::from_utf8_lossy(message));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// What SMTP and RFC 5322 want of any message, whatever a lenient parser says.
+fn check_bytes(message: &[u8]) {
+    let text = std::str::from_utf8(message).expect("ASCII");
+    assert!(text.is_ascii() && text.ends_with("\r\n"));
+    let lines = text.strip_suffix("\r\n").expect("CRLF at the end").split("\r\n");
+    for line in lines {
+        assert!(!line.contains(['\r', '\n']), "bare line end in {line:?}");
+        assert!(line.len() <= 76, "{} bytes: {line}", line.len());
+    }
+}
+
+fn sender() -> Sender {
+    Sender {
+        name: Some("Bücher & Söhne".into()),
+        email: "news@shop.example".into(),
+        reply_to: Some("help@müller.example".into()),
+        envelope_from: Some("bounces@shop.example".into()),
+    }
+}
+
+fn content(subject: &str, html: Option<&str>, text: Option<&str>) -> Content {
+    Content { subject: subject.into(), html: html.map(Into::into), text: text.map(Into::into) }
+}
+
+fn compile(subject: &str, html: Option<&str>, text: Option<&str>) -> Template {
+    Template::compile(&sender(), &content(subject, html, text), LIMIT_BYTES).expect("compiles")
+}
+
+fn problems(subject: &str, html: Option<&str>, text: Option<&str>) -> Vec<Problem> {
+    Template::compile(&sender(), &content(subject, html, text), LIMIT_BYTES).expect_err("has problems")
+}
+
+fn recipient(fields: Value) -> Recipient {
+    Recipient { line: 1, email: "Jane.Doe@Example.ORG".into(), fields: serde_json::from_value(fields).expect("an object") }
+}
+
+fn stamp() -> Stamp {
+    Stamp {
+        date: "2026-11-23T14:50:01Z".parse().expect("an instant"),
+        message_id: "d1.c2.r3@shop.example".into(),
+        boundary: "d1c2r3".into(),
+    }
+}
+
+fn error(template: &Template, fields: Value) -> RenderError {
+    template.render(&recipient(fields), &stamp()).expect_err("fails")
+}
+
+const ORDER: &str = "<html><body><h1>Hi {{ name|title }},</h1>
+<table>{% for item in items %}<tr><td>{{ loop.index }}. {{ item.name }}</td><td>{{ item.price|round(2) }} €</td></tr>{% endfor %}</table>
+{% if note %}<p>{{ note }}</p>{% endif %}
+<p><a href=\"https://shop.example/o?id={{ id|urlencode }}&amp;l={{ lang|default('en') }}\">Your order</a></p></body></html>";
+
+#[test]
+fn a_delivery_with_loops_filters_and_defaults_is_read_back_as_written() {
+    let template = compile("Order {{ id }} für {{ name }}: {{ items|length }} items", Some(ORDER), None);
+    let fields: Vec<&str> = template.fields().iter().map(String::as_str).collect();
+    assert_eq!(fields, ["id", "items", "lang", "name", "note"]);
+    assert_eq!(template.envelope_from(), "bounces@shop.example");
+    let jane = recipient(json!({
+        "id": "A/7", "name": "jane", "note": "5 < 6 & \"x\"", "unused": "é",
+        "items": [{"name": "Ei 🥚", "price": 1.246}, {"name": "<b>Öl</b>", "price": 12}],
+    }));
+    let message = template.render(&jane, &stamp()).expect("renders");
+    assert_eq!(template.render(&jane, &stamp()).expect("renders"), message, "deterministic");
+    check_bytes(&message);
+    let read = read_back(&message);
+    assert_eq!(read["defects"], json!([]));
+    assert_eq!(read["type"], "multipart/alternative");
+    assert_eq!(read["from"], json!([["Bücher & Söhne", "news@shop.example"]]));
+    assert_eq!(read["date"], "2026-11-23T14:50:01+00:00");
+    let header = |name: &str| {
+        let headers = read["headers"].as_array().expect("headers");
+        let found: Vec<&Value> = headers.iter().filter(|h| h[0] == name).map(|h| &h[1]).collect();
+        assert_eq!(found.len(), 1, "{name} stands once");
+        found[0].as_str().expect("text").to_owned()
+    };
+    assert_eq!(header("Subject"), "Order A/7 für jane: 2 items");
+    assert_eq!(header("Message-ID"), "<d1.c2.r3@shop.example>");
+    assert_eq!(header("To"), "Jane.Doe@example.org");
+    assert_eq!(header("Reply-To"), "help@xn--mller-kva.example");
+    assert_eq!(header("MIME-Version"), "1.0");
+    assert_eq!(read["parts"][0][0], "text/plain", "the simplest comes first");
+    assert_eq!(
+        read["parts"][0][2],
+        "Hi Jane,\n\n1. Ei 🥚 1.25 €\n2. <b>Öl</b> 12 €\n\n5 < 6 & \"x\"\n\nYour order <https://shop.example/o?id=A/7&l=en>"
+    );
+    let html = read["parts"][1][2].as_str().expect("text");
+    assert!(html.contains("&lt;b&gt;Öl&lt;&#x2f;b&gt;"), "escaped: {html}");
+    assert!(html.contains("5 &lt; 6 &amp; &quot;x&quot;"), "escaped: {html}");
+}
+
+#[test]
+fn every_script_and_every_length_survives() {
+    let long = "long words and short ones ".repeat(50);
+    let one_word = "x".repeat(1500);
+    let bodies = [
+        "plain\n",
+        "",
+        "  lead\n\n\ntrail  \n",
+        ".\n..\nFrom here\n",
+        "tab\tand nul\u{7}\n",
+        "こんにちは世界、メール\n",
+        "Grüße = ß\u{a0}\n",
+        &long,
+        &one_word,
+    ];
+    for (number, body) in bodies.iter().enumerate() {
+        for subject in ["Hello", "例え 🎉", &long, &one_word] {
+            let template = compile("{{ s }}", None, Some("{{ b }}"));
+            let to = recipient(json!({"s": subject, "b": body}));
+            let message = template.render(&to, &stamp()).expect("renders");
+            check_bytes(&message);
+            let read = read_back(&message);
+            assert_eq!(read["defects"], json!([]), "body {number}");
+            assert_eq!(read["type"], "text/plain");
+            let got =
+                read["headers"].as_array().expect("headers").iter().find(|h| h[0] == "Subject").expect("Subject")[1].clone();
+            assert_eq!(got, subject.trim(), "body {number}");
+            let end = if body.is_empty() || body.ends_with('\n') { "" } else { "\n" };
+            assert_eq!(read["parts"][0][2], format!("{body}{end}"));
+        }
+    }
+}
+
+#[test]
+fn a_line_end_in_a_header_names_the_field_that_brought_it() {
+    let template = compile("Hi {{ name }} {{ city|default('') }}", None, Some("{{ name }}"));
+    for bad in ["a\r\nBcc: x@evil.example", "a\nb", "a\rb", "a\0b", "a\u{85}b", "a\u{7f}"] {
+        let found = error(&template, json!({"city": "Bonn", "name": bad}));
+        assert_eq!((found.part, found.field.as_deref()), ("subject", Some("name")), "{bad:?}");
+    }
+    // A body may hold them.
+    let template = compile("Hi", None, Some("{{ name }}"));
+    assert!(template.render(&recipient(json!({"name": "a\r\nb"})), &stamp()).is_ok());
+    let mut evil = recipient(json!({}));
+    evil.email = "a@b.example\r\nBcc: x@evil.example".into();
+    let found = template.render(&evil, &stamp()).expect_err("refused");
+    assert_eq!((found.part, found.field.as_deref()), ("email", Some("email")));
+}
+
+#[test]
+fn a_missing_field_is_named() {
+    let template =
+        compile("Hi {{ name }}", Some("{{ name }} {{ address.city }} {% for i in items %}{{ i.n }}{% endfor %}"), Some("x"));
+    for (fields, part, field) in [
+        (json!({}), "subject", "name"),
+        (json!({"name": null, "address": {"city": "x"}, "items": []}), "subject", "name"),
+        (json!({"name": "n", "items": []}), "html", "address"),
+        (json!({"name": "n", "address": {}, "items": []}), "html", "address.city"),
+        (json!({"name": "n", "address": {"city": "x"}}), "html", "items"),
+    ] {
+        let found = error(&template, fields);
+        assert_eq!((found.part, found.field.as_deref()), (part, Some(field)), "{found}");
+    }
+    let found = error(&template, json!({"name": "n", "address": {"city": "x"}, "items": [{"m": 1}]}));
+    assert_eq!(found.part, "html");
+}
+
+#[test]
+fn problems_name_part_and_line() {
+    let line = |found: &[Problem]| -> Vec<(&'static str, Option<u32>)> { found.iter().map(|p| (p.part, p.line)).collect() };
+    let found = problems("{{ a", Some("<p>\n{% for %}</p>"), Some("a\n\n{{ b|nosuch }}"));
+    assert_eq!(line(&found), [("subject", Some(1)), ("html", Some(2)), ("text", Some(3))], "{found:?}");
+    assert_eq!(line(&problems("s", None, None)), [("html", None)]);
+    assert_eq!(line(&problems(" ", Some("x"), None)), [("subject", None)]);
+    assert_eq!(line(&problems("a\nb", Some("x"), None)), [("subject", None)]);
+    let endless = "\n{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}";
+    assert_eq!(line(&problems("s", Some(endless), None)), [("html", Some(2))]);
+    assert_eq!(line(&problems("s", Some("{% include 'nosuch' %}"), None)), [("html", Some(1))]);
+    let sender = Sender {
+        name: Some("a\nb".into()),
+        email: "jürgen@x.example".into(),
+        reply_to: Some("x".into()),
+        envelope_from: Some(String::new()),
+    };
+    let found = Template::compile(&sender, &content("s", None, Some("t")), LIMIT_BYTES).expect_err("bad sender");
+    let parts: Vec<&str> = found.iter().map(|p| p.part).collect();
+    assert_eq!(parts, ["sender.name", "sender.email", "sender.reply_to", "sender.envelope_from"]);
+}
+
+#[test]
+fn a_template_that_never_ends_or_grows_too_big_is_an_error() {
+    let template = compile("s", None, Some("{% for i in range(n) %}{% for j in range(n) %}{{ j }}{% endfor %}{% endfor %}"));
+    let found = error(&template, json!({"n": 90_000}));
+    assert!(found.message.contains("too long"), "{found}");
+    let template = compile("s", None, Some("{{ 'x' * n }}"));
+    assert!(template.render(&recipient(json!({"n": 10})), &stamp()).is_ok());
+    assert!(error(&template, json!({"n": 90_000_000})).message.contains("too long"));
+    assert_eq!(error(&template, json!({"n": LIMIT_BYTES})).part, "message");
+    let recursive = compile("s", None, Some("{% macro m(n) %}{{ m(n) }}{% endmacro %}{% if n %}{{ m(1) }}{% endif %}"));
+    assert_eq!(error(&recursive, json!({"n": 1})).part, "text");
+}

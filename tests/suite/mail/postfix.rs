@@ -1,0 +1,57 @@
+//! The relay against a real Postfix.
+
+use versand::{
+    config::Tls,
+    domain::outcome::{FailureReason, FailureType, classify},
+    mail::relay::{Relay, Transaction},
+};
+
+use super::{FROM, relay};
+use crate::harness::postfix::Postfix;
+
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
+
+fn to(postfix: &Postfix, tls: Tls) -> Relay {
+    relay(|relay| {
+        relay.host = "localhost".into();
+        relay.tls = tls;
+        relay.port = if tls == Tls::Implicit { postfix.tls_port() } else { postfix.port() };
+        relay.ca_file = postfix.ca_file();
+        // It has other work, and may be slow to start its first process.
+        relay.connect_timeout_ms = 10_000;
+        relay.command_timeout_ms = 10_000;
+        relay.final_timeout_ms = 10_000;
+        relay.data_timeout_ms = 10_000;
+    })
+}
+
+#[tokio::test]
+async fn postfix_accepts_refuses_and_defers_over_every_kind_of_connection() {
+    let postfix = Postfix::start();
+    for (count, tls) in [Tls::None, Tls::Starttls, Tls::Implicit].into_iter().enumerate() {
+        let relay = to(&postfix, tls);
+        let mut connection = relay.connection().await.expect("a connection");
+        let message = format!("From: {FROM}\r\nSubject: over {tls:?}\r\n\r\n.leading dot\r\n..two\r\n");
+        let mut send = async |to| connection.send(FROM, to, message.as_bytes(), &|| true).await;
+        let refused = send("rejectme@inbox.test").await;
+        let Transaction::Refused(said) = &refused else { panic!("{refused:?}") };
+        assert_eq!((said.code, said.enhanced), (550, Some((5, 7, 1))));
+        assert_eq!(classify(said), (FailureReason::Refused, FailureType::Hard));
+        let deferred = send("tempfail@inbox.test").await;
+        let Transaction::Deferred { reply: Some(said), fault: None } = &deferred else { panic!("{deferred:?}") };
+        assert_eq!((said.code, said.enhanced), (450, Some((4, 2, 0))));
+        let accepted = send("alice@inbox.test").await;
+        let Transaction::Accepted(said) = &accepted else { panic!("{accepted:?}") };
+        assert!(said.text.starts_with("Ok: queued as "), "{said}");
+        let arrived = postfix.mailbox("alice", count + 1, LIMIT);
+        assert!(arrived.iter().any(|mail| {
+            let mail = String::from_utf8_lossy(mail);
+            mail.contains(&format!("Subject: over {tls:?}")) && mail.contains("\n\n.leading dot\n..two\n")
+        }));
+        assert_eq!(relay.stats().connections_opened.load(std::sync::atomic::Ordering::Relaxed), 1);
+        drop(connection);
+        relay.close().await;
+    }
+    let log = postfix.log();
+    assert!(!log.contains("improper command pipelining") && !log.contains("lost connection after"), "{log}");
+}
