@@ -10,5 +10,6 @@ mod queue;
 mod queue_embedded;
 mod queue_redis;
 mod queue_traps;
+mod readme;
 mod tidy;
 mod unit;
