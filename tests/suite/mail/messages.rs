@@ -5,6 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use crate::harness::missing;
 use serde_json::{Value, json};
 use versand::{
     domain::{
@@ -45,7 +46,7 @@ fn read_back(message: &[u8]) -> Value {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("python3 starts");
+        .unwrap_or_else(|e| panic!("{}", missing(&Command::new("python3"), &e)));
     let mut stdin = python.stdin.take().expect("piped");
     stdin.write_all(message).expect("python3 reads");
     drop(stdin);
@@ -246,4 +247,37 @@ fn a_template_that_never_ends_or_grows_too_big_is_an_error() {
     assert_eq!(error(&template, json!({"n": LIMIT_BYTES})).part, "message");
     let recursive = compile("s", None, Some("{% macro m(n) %}{{ m(n) }}{% endmacro %}{% if n %}{{ m(1) }}{% endif %}"));
     assert_eq!(error(&recursive, json!({"n": 1})).part, "text");
+}
+
+/// With `CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo test --test suite -- --ignored --nocapture rendering`.
+#[test]
+#[ignore = "a measurement"]
+fn how_long_rendering_takes() {
+    use lettre::message::{Mailbox, Message, MultiPart};
+    let paragraph = "<p>Dear {{ name }} of {{ city }}, your order {{ id }} of {{ day }} is <b>ready</b>: {{ link }}</p>\n";
+    let rest = "<p class=\"body\">A paragraph that says the same to everybody, with a <a href=\"https://shop.example/a\">link</a>.</p>\n";
+    let html = format!("<html><body>{paragraph}{}</body></html>", rest.repeat(27));
+    let template = compile("Your order {{ id }}", Some(&html), None);
+    let fields = json!({"name": "Jane", "city": "Köln", "id": 4711, "day": "Monday", "link": "https://shop.example/o?id=1"});
+    let to = recipient(fields);
+    let message = template.render(&to, &stamp()).expect("renders");
+    const ROUNDS: u32 = 10_000;
+    let started = std::time::Instant::now();
+    for _ in 0..ROUNDS {
+        std::hint::black_box(template.render(&to, &stamp()).expect("renders"));
+    }
+    let ours = started.elapsed() / ROUNDS;
+    let read = read_back(&message);
+    let part = |number: usize| read["parts"][number][2].as_str().expect("text").to_owned();
+    let (text, html) = (part(0), part(1));
+    let started = std::time::Instant::now();
+    for _ in 0..ROUNDS {
+        let from: Mailbox = "Bücher <news@shop.example>".parse().expect("a mailbox");
+        let to: Mailbox = "jane.doe@example.org".parse().expect("a mailbox");
+        let bodies = MultiPart::alternative_plain_html(text.clone(), html.clone());
+        let built = Message::builder().from(from).to(to).subject("Your order 4711").multipart(bodies);
+        std::hint::black_box(built.expect("builds").formatted());
+    }
+    let lettre = started.elapsed() / ROUNDS;
+    println!("{} bytes: template and message {ours:?}, lettre's builder alone {lettre:?}", message.len());
 }
