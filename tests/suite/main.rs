@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test says what it could not do by panicking
 
 mod harness;
+mod journey;
 mod mail;
 mod parts;
 mod protocol;
