@@ -4,10 +4,7 @@ use std::{collections::HashMap, sync::atomic::Ordering};
 
 use super::{Context, unix_now};
 use crate::{
-    domain::{
-        ledger::{Counts, Status},
-        state::State,
-    },
+    domain::{counts::Counts, ledger::Status, state::State},
     metrics,
     store::StoreError,
 };

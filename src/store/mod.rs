@@ -4,6 +4,7 @@ pub mod deliveries;
 pub mod embedded;
 pub mod keys;
 pub mod ledgers;
+pub mod offers;
 pub mod slices;
 pub mod state_dir;
 

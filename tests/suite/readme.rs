@@ -23,6 +23,7 @@ fn the_routes_of_the_readme_are_those_of_the_router() {
 
 #[test]
 fn the_metrics_of_the_readme_are_those_of_the_code() {
-    let rows = metrics::ALL.iter().map(|m| vec![format!("`{}`", m.name), format!("{:?}", m.kind).to_lowercase(), m.help.to_owned()]);
+    let rows =
+        metrics::ALL.iter().map(|m| vec![format!("`{}`", m.name), format!("{:?}", m.kind).to_lowercase(), m.help.to_owned()]);
     differs("Metrics", &rows.collect::<Vec<_>>());
 }

@@ -4,7 +4,7 @@
 
 use versand::{
     domain::{
-        ledger::{ClaimNumber, Counts, HEADER_BYTES, Ledger, Record, Status, flags},
+        ledger::{ClaimNumber, HEADER_BYTES, Ledger, Record, Status, flags},
         state::State,
     },
     store::ledgers::{Applied, Grounds, Lease, Settlement, Turn, TurnAnswer, Verdict},
