@@ -66,8 +66,11 @@ impl Context {
         };
         let validity = Arc::new(Validity::new(self.config.send.lease_ms, asked_ms));
         let resend_after_s = self.resend_after_s(&plan);
-        let lease = self.send_taken(at.clone(), delivery, plan, (lease, ledger, validity)).await?;
+        let sent = self.send_taken(at.clone(), delivery, plan, (lease, ledger, validity)).await;
+        // also when nothing could be sent: the next one need not wait the lease out
+        let lease = *sent.as_ref().unwrap_or(&lease);
         self.store.release(&at, &lease, unix_now(), resend_after_s).await?;
+        sent?;
         self.feed(id).await?;
         if self.store.counts(id).await?.open() == 0 {
             let job = Job::FinishDelivery { delivery: id.to_string() };
@@ -132,12 +135,13 @@ impl Run {
     async fn drive(self: Arc<Self>, number: usize, mut granted: UnboundedReceiver<Claimed>, asks: UnboundedSender<Ask>) {
         // claims are made only for a connection that is there
         let Some(first) = self.connect(&mut granted).await else { return };
-        let mut connection = Some(first);
+        let (mut connection, mut faulty) = (Some(first), false);
         let window = self.context.config.send.claim_window;
         let _ = asks.send(Ask { connection: number, report: None, want: window });
         while let Some(claimed) = granted.recv().await {
-            if connection.is_none() {
+            if connection.is_none() && !faulty {
                 connection = self.connect(&mut granted).await;
+                faulty = connection.is_none();
             }
             let report = match &mut connection {
                 Some(open) if !self.halt.is_cancelled() => self.attempt(open, &claimed).await,
@@ -146,6 +150,10 @@ impl Run {
             let want = usize::from(connection.is_some());
             connection = connection.filter(Connection::is_usable);
             let _ = asks.send(Ask { connection: number, report: Some(report), want });
+            if faulty && granted.is_empty() {
+                // what is granted from now on is given back by the scribe
+                return;
+            }
         }
     }
 

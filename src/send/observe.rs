@@ -63,8 +63,8 @@ impl Context {
         let mut states: HashMap<State, usize> = State::ALL.into_iter().filter(|s| s.is_moving()).map(|s| (s, 0)).collect();
         let mut sum = Counts::default();
         for id in self.store.moving().await? {
-            let Some(delivery) = self.store.delivery(&id).await? else { continue };
-            *states.entry(delivery.state).or_default() += 1;
+            let Some(state) = self.store.state(&id).await? else { continue };
+            *states.entry(state).or_default() += 1;
             let mut counts = self.store.counts(&id).await?;
             for status in Status::ALL {
                 *sum.of(status) += *counts.of(status);
