@@ -4,6 +4,7 @@
 
 use versand::{
     domain::{
+        counts::Counts,
         ledger::{ClaimNumber, HEADER_BYTES, Ledger, Record, Status, flags},
         state::State,
     },
