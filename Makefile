@@ -21,5 +21,5 @@ check:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
-	cargo deny --offline check licenses bans sources
+	cargo deny --locked check licenses bans sources
 	cargo test --no-fail-fast $(ARGS)

@@ -14,7 +14,7 @@ at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; 
 packages=
 want() { # want WHY PACKAGE...
     why=$1; shift
-    say "installing $* ($why)"
+    say "missing: $* ($why)"
     packages="$packages $*"
 }
 
@@ -36,7 +36,7 @@ fi
 case " $* " in *" postfix "*)
     echo "postfix postfix/main_mailer_type select No configuration" | debconf-set-selections ;;
 esac
-export DEBIAN_FRONTEND=noninteractive
+export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l
 apt-get -o DPkg::Lock::Timeout=120 install -qq -y --no-install-recommends "$@"
 for service in redis-server postfix; do
     case " $* " in *" $service "*)
@@ -53,6 +53,7 @@ install_packages() {
         have sudo || stop "neither root nor sudo: ask somebody who is to run this, then run again: apt-get install$packages"
         sudo -v || stop "sudo was refused: ask somebody who may to run this, then run again: $byhand"
     fi
+    say "installing with apt-get:$packages"
     as_root apt-get -o DPkg::Lock::Timeout=120 update -qq || say "apt-get update failed; trying with the lists there are"
     # apt's own chatter goes to a log, shown when it matters
     mkdir -p target
@@ -114,13 +115,14 @@ need_for_testing() {
 
 need_python_packages() {
     pins=tests/python/requirements.txt
-    cmp -s $pins target/python/installed.txt && return 0
+    # an upgrade of Python leaves the old folder without its packages
+    { $python -V; cat $pins; } 2>&1 | cmp -s - target/python/installed.txt && return 0
     say "installing Python packages into target/python ($(grep -o '^[^ ;]*' $pins | tr '\n' ' ')for the tests)"
     rm -rf target/python
     { $python -m venv target/python &&
         target/python/bin/pip --disable-pip-version-check install -q --no-deps -r $pins; } ||
         stop "the packages in $pins could not be installed: see above; is PyPI reachable?"
-    cp $pins target/python/installed.txt
+    { $python -V; cat $pins; } >target/python/installed.txt 2>&1
 }
 
 # Postfix starts only as root; the tests call sudo for that alone, and cannot ask for a password.

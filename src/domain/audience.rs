@@ -124,7 +124,7 @@ fn json_error(line: u64, error: &serde_json::Error) -> LineError {
 
 fn recipient(line: u64, mut fields: Map<String, Value>) -> Result<Recipient, LineError> {
     let email = match fields.remove("email") {
-        Some(Value::String(email)) => email,
+        Some(Value::String(email)) => email.trim().to_owned(),
         Some(Value::Null) => String::new(),
         Some(_) => return Err(LineError::of(line, "email", "must be a string")),
         None => return Err(LineError::of(line, "email", "is missing")),

@@ -134,7 +134,8 @@ mod tests {
 
     #[test]
     fn every_kind_of_tampering_is_found() {
-        let tampered: [(&str, fn(&mut Vec<Entry>)); 5] = [
+        type Tamper = fn(&mut Vec<Entry>);
+        let tampered: [(&str, Tamper); 5] = [
             ("altered", |c| c[2].principal = "bob".into()),
             ("removed", |c| drop(c.remove(2))),
             ("swapped", |c| c.swap(1, 2)),

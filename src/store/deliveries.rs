@@ -104,6 +104,11 @@ impl Store {
         ids.iter().map(|id| id.parse().map_err(damaged)).collect()
     }
 
+    /// Puts a delivery on the list of moving ones.
+    pub async fn in_motion(&self, id: &DeliveryId) -> Result<(), StoreError> {
+        Ok(self.conn.clone().sadd(keys::MOVING, id.as_str()).await?)
+    }
+
     /// Takes a delivery that has come to rest off the list of moving ones.
     pub async fn at_rest(&self, id: &DeliveryId) -> Result<(), StoreError> {
         Ok(self.conn.clone().srem(keys::MOVING, id.as_str()).await?)
@@ -136,11 +141,17 @@ impl Store {
         last.map(|e| json(&e)).transpose()
     }
 
-    /// Appends to the chain of heads if its length is still that before `entry`.
-    pub async fn append_audit_head(&self, entry: &Entry) -> Result<bool, StoreError> {
+    /// Appends to the chain of heads, unless its length or the head noted for this delivery is no longer what was seen.
+    pub async fn append_audit_head(&self, entry: &Entry, seq: u64) -> Result<bool, StoreError> {
         let mut script = self.scripts.append.prepare_invoke();
-        script.key(keys::AUDIT_HEADS).arg(entry.seq - 1).arg(text(entry)?);
+        script.key(keys::AUDIT_HEADS).key(keys::AUDIT_NOTED).arg(entry.seq - 1).arg(text(entry)?).arg(&entry.subject).arg(seq);
         Ok(script.invoke_async(&mut self.conn.clone()).await?)
+    }
+
+    /// How much of a delivery's audit chain the chain of heads vouches for.
+    pub async fn noted_head(&self, id: &DeliveryId) -> Result<u64, StoreError> {
+        let seq: Option<u64> = self.conn.clone().hget(keys::AUDIT_NOTED, id.as_str()).await?;
+        Ok(seq.unwrap_or_default())
     }
 
     /// The value of a key that was written once, such as an idempotent answer.

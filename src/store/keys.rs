@@ -7,7 +7,9 @@ pub const INDEX: &str = "versand:deliveries";
 /// Hint: deliveries that the daemon moves on by itself.
 pub const MOVING: &str = "versand:moving";
 /// The chain that holds the heads of the deliveries' audit chains.
-pub const AUDIT_HEADS: &str = "versand:audit";
+pub const AUDIT_HEADS: &str = "versand:{audit}:heads";
+/// Hash: the sequence number of the last head noted of each delivery.
+pub const AUDIT_NOTED: &str = "versand:{audit}:noted";
 
 /// Hash: `revision`, `state`, `document`.
 pub fn delivery(id: &DeliveryId) -> String {

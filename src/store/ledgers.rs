@@ -6,8 +6,9 @@ use redis::{AsyncCommands, Script};
 
 use super::{Store, StoreError, damaged, keys};
 use crate::domain::{
+    counts::Counts,
     id::DeliveryId,
-    ledger::{ClaimNumber, Counts, HEADER_BYTES, Header, Ledger, Status, header_of},
+    ledger::{ClaimNumber, HEADER_BYTES, Header, Ledger, Status, header_of},
 };
 
 /// The scripts; those that touch a ledger begin with the same prelude.
@@ -18,8 +19,8 @@ pub struct Scripts {
     beat: Script,
     turn: Script,
     release: Script,
-    offer: Script,
-    reopen: Script,
+    pub(super) offer: Script,
+    pub(super) reopen: Script,
     cancel: Script,
     settle: Script,
 }
@@ -249,48 +250,6 @@ impl Store {
         Ok((Verdict::from_code(verdict)?, u32::try_from(due).ok()))
     }
 
-    /// Chooses chunks that want attention, at most `window` being offered at a time: (chunk, round) of each.
-    pub async fn offer(&self, id: &DeliveryId, window: usize, now: u32) -> Result<Vec<(u32, u32)>, StoreError> {
-        let mut script = self.scripts.offer.prepare_invoke();
-        script.key(keys::delivery(id)).key(keys::open(id)).key(keys::offered(id)).key(keys::rounds(id)).arg(now).arg(window);
-        let flat: Vec<u32> = script.invoke_async(&mut self.conn.clone()).await?;
-        Ok(flat.as_chunks::<2>().0.iter().map(|[chunk, round]| (*chunk, *round)).collect())
-    }
-
-    /// The chunks a job was named for: chunk, when (Unix seconds), round.
-    pub async fn offered(&self, id: &DeliveryId) -> Result<Vec<(u32, u32, u32)>, StoreError> {
-        let mut conn = self.conn.clone();
-        let offered: Vec<(u32, f64)> = conn.zrange_withscores(keys::offered(id), 0, -1).await?;
-        if offered.is_empty() {
-            return Ok(Vec::new());
-        }
-        let chunks: Vec<u32> = offered.iter().map(|(chunk, _)| *chunk).collect();
-        let rounds: Vec<Option<u32>> = redis::cmd("HMGET").arg(keys::rounds(id)).arg(chunks).query_async(&mut conn).await?;
-        Ok(offered.into_iter().zip(rounds).map(|((chunk, at), round)| (chunk, at as u32, round.unwrap_or_default())).collect())
-    }
-
-    /// Puts a chunk whose job is gone back among those that want attention.
-    pub async fn reopen(&self, at: &ChunkRef, round: u32, now: u32) -> Result<bool, StoreError> {
-        let mut script = self.scripts.reopen.prepare_invoke();
-        script
-            .key(keys::open(&at.delivery))
-            .key(keys::offered(&at.delivery))
-            .key(keys::rounds(&at.delivery))
-            .arg(at.chunk)
-            .arg(round)
-            .arg(now);
-        Ok(script.invoke_async(&mut self.conn.clone()).await?)
-    }
-
-    /// Says that all chunks want attention now; those already offered are left alone.
-    pub async fn open_all(&self, id: &DeliveryId, chunks: u32) -> Result<(), StoreError> {
-        let mut pipe = redis::pipe();
-        for chunk in 0..chunks {
-            pipe.cmd("ZADD").arg(keys::open(id)).arg("NX").arg(0).arg(chunk).ignore();
-        }
-        Ok(pipe.query_async(&mut self.conn.clone()).await?)
-    }
-
     /// Cancels what was not begun in a chunk of a delivery that is stopping; how many are still being attempted.
     pub async fn cancel(&self, at: &ChunkRef, now: u32) -> Result<(Verdict, u64), StoreError> {
         let mut script = self.scripts.cancel.prepare_invoke();
@@ -303,7 +262,8 @@ impl Store {
         Ok((Verdict::from_code(verdict)?, attempting))
     }
 
-    /// Settles recipients in doubt (`None`: all of the chunk); the positions that were settled.
+    /// Settles recipients in doubt (`None`: all of the chunk); the positions that were settled. None are released again in a
+    /// delivery that is stopping or stopped.
     pub async fn settle(
         &self,
         at: &ChunkRef,
@@ -321,7 +281,11 @@ impl Store {
             return Ok(Vec::new());
         }
         let mut script = self.scripts.settle.prepare_invoke();
-        script.key(keys::ledger(&at.delivery, at.chunk)).key(keys::counts(&at.delivery)).key(keys::open(&at.delivery));
+        script
+            .key(keys::ledger(&at.delivery, at.chunk))
+            .key(keys::counts(&at.delivery))
+            .key(keys::open(&at.delivery))
+            .key(keys::delivery(&at.delivery));
         script.arg(at.chunk).arg(now).arg(word).arg(packed);
         let (_, _, settled): (i64, u64, Vec<u8>) = script.invoke_async(&mut self.conn.clone()).await?;
         Ok(settled.as_chunks::<2>().0.iter().map(|pair| u16::from_be_bytes(*pair)).collect())
@@ -363,15 +327,13 @@ impl Store {
         Ok(replies.into_iter().map(|(p, text)| (p, String::from_utf8_lossy(&text).into_owned())).collect())
     }
 
-    /// Writes the ledger of a chunk that nobody sends yet.
-    pub async fn write_ledger(&self, at: &ChunkRef, ledger: &Ledger) -> Result<(), StoreError> {
-        Ok(self.conn.clone().set(keys::ledger(&at.delivery, at.chunk), ledger.bytes()).await?)
+    /// Makes the ledger of a chunk, unless it is there.
+    pub async fn create_ledger(&self, at: &ChunkRef, ledger: &Ledger) -> Result<(), StoreError> {
+        Ok(self.conn.clone().set_nx(keys::ledger(&at.delivery, at.chunk), ledger.bytes()).await?)
     }
 
-    /// Begins the live counters anew: all pending.
+    /// Begins the live counters, unless they have begun: all pending.
     pub async fn begin_counts(&self, id: &DeliveryId, pending: u64) -> Result<(), StoreError> {
-        let mut pipe = redis::pipe();
-        pipe.atomic().del(keys::counts(id)).ignore().hset(keys::counts(id), "pending", pending).ignore();
-        Ok(pipe.query_async(&mut self.conn.clone()).await?)
+        Ok(self.conn.clone().hset_nx(keys::counts(id), "pending", pending).await?)
     }
 }

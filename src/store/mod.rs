@@ -1,9 +1,12 @@
 //! The only user of Redis commands besides the queue. Deliveries, slices of recipients, ledgers.
 
 pub mod deliveries;
+pub mod embedded;
 pub mod keys;
 pub mod ledgers;
+pub mod offers;
 pub mod slices;
+pub mod state_dir;
 
 use std::time::Duration;
 

@@ -66,15 +66,19 @@ impl Store {
             .collect()
     }
 
-    /// Removes all parts but those in `keep`: what broken uploads and earlier preparations left.
-    pub async fn remove_parts(&self, id: &DeliveryId, keep: &[Part]) -> Result<(), StoreError> {
+    /// Removes the parts of uploads before `upload` and of preparations before `generation`: what is no longer in use, and
+    /// what was never finished.
+    pub async fn remove_older(&self, id: &DeliveryId, upload: u32, generation: u32) -> Result<(), StoreError> {
         let mut conn = self.conn.clone();
         let written: HashMap<String, u32> = conn.hgetall(keys::parts(id)).await?;
-        let keep: Vec<String> = keep.iter().map(|part| part.name()).collect();
-        for (name, slices) in written.into_iter().filter(|(name, _)| !keep.contains(name)) {
-            let numbers: Vec<u32> = (0..slices).collect();
-            for some in numbers.chunks(100) {
-                let names: Vec<String> = some.iter().map(|n| keys::slice(id, &name, *n)).collect();
+        for (name, slices) in written {
+            let (kind, number) = name.split_once('.').ok_or_else(|| damaged(format!("part {name}")))?;
+            let number: u32 = number.parse().map_err(damaged)?;
+            if number >= if kind == "upload" { upload } else { generation } {
+                continue;
+            }
+            for from in (0..slices).step_by(100) {
+                let names: Vec<String> = (from..slices.min(from + 100)).map(|n| keys::slice(id, &name, n)).collect();
                 let () = conn.unlink(names).await?;
             }
             let () = conn.hdel(keys::parts(id), name).await?;

@@ -2,9 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test says what it could not do by panicking
 
 mod harness;
+mod journey;
 mod mail;
 mod parts;
+mod protocol;
 mod queue;
+mod queue_embedded;
 mod queue_redis;
+mod queue_traps;
+mod readme;
 mod tidy;
 mod unit;

@@ -1,66 +1,42 @@
-//! A private redis-server for the queue's tests: stopped, frozen and started again at will.
+//! A redis-server with queues on it, and daemons that work on them.
 
-use std::{
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use tempfile::TempDir;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use versand::{
     config::Config,
     queue::{JobError, Queue, QueueName, Received, WorkerHealth, Workers},
 };
 
+use crate::harness::{self, redis::RedisServer};
+
 pub struct Redis {
-    dir: TempDir,
-    child: Child,
+    pub server: RedisServer,
 }
 
 impl Redis {
-    pub async fn start() -> Self {
-        let dir = tempfile::tempdir().expect("temporary folder");
-        let child = spawn(dir.path().to_path_buf());
-        let redis = Self { dir, child };
-        redis.answers().await;
-        redis
-    }
-
-    pub fn url(&self) -> String {
-        format!("redis+unix://{}", self.dir.path().join("r.sock").display())
+    pub fn start() -> Self {
+        Self { server: RedisServer::start() }
     }
 
     /// Kills it and starts it again on what its append-only file holds.
     pub async fn restart(&mut self, pause: Duration) {
-        self.stop();
+        self.server.kill();
         tokio::time::sleep(pause).await;
-        self.child = spawn(self.dir.path().to_path_buf());
-        self.answers().await;
-    }
-
-    fn stop(&mut self) {
-        self.child.kill().expect("kill redis-server");
-        self.child.wait().expect("wait for redis-server");
-    }
-
-    async fn answers(&self) {
-        eventually(Duration::from_secs(10), "redis-server answers", async || self.try_connect().await.is_some()).await;
-    }
-
-    async fn try_connect(&self) -> Option<ConnectionManager> {
-        let config = ConnectionManagerConfig::new().set_response_timeout(Some(Duration::from_secs(10))).set_number_of_retries(1);
-        let client = redis::Client::open(self.url()).ok()?;
-        ConnectionManager::new_with_config(client, config).await.ok()
+        self.server.restart();
     }
 
     pub async fn connect(&self) -> ConnectionManager {
-        self.try_connect().await.expect("connect to redis-server")
+        // Gives up soon, so that the workers see the outage.
+        let config = ConnectionManagerConfig::new().set_response_timeout(Some(Duration::from_secs(10))).set_number_of_retries(1);
+        let client = redis::Client::open(self.server.url()).expect("url");
+        ConnectionManager::new_with_config(client, config).await.expect("connect to redis-server")
     }
 
     pub async fn queue(&self, settings: &str) -> Queue {
-        let settings = format!("[queue]\nheartbeat_ms = 200\n{settings}");
+        let quick = if settings.contains("heartbeat_ms") { "" } else { "heartbeat_ms = 200" };
+        let settings = format!("[queue]\n{quick}\n{settings}");
         let config = Config::from_toml(&settings).expect("settings");
         Queue::new(self.connect().await, config.queue)
     }
@@ -76,32 +52,9 @@ impl Redis {
     }
 }
 
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-fn spawn(dir: PathBuf) -> Child {
-    Command::new("redis-server")
-        .args(["--port", "0", "--save", "", "--appendonly", "yes"])
-        .args(["--appendfsync", "always", "--loglevel", "warning"])
-        .arg("--unixsocket")
-        .arg(dir.join("r.sock"))
-        .arg("--dir")
-        .arg(&dir)
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("redis-server is needed: apt-get install redis-server")
-}
-
-/// Waits until `condition` holds; fails saying `what` did not.
+/// Waits until `condition` holds.
 pub async fn eventually(limit: Duration, what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let end = Instant::now() + limit;
-    while !condition().await {
-        assert!(Instant::now() < end, "not within {limit:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    harness::eventually(what, limit, async || condition().await.then_some(())).await;
 }
 
 /// Workers of one queue, as one daemon has them.

@@ -17,7 +17,7 @@ fn analyze(arguments: &[&str], unit: &Path) -> (bool, String) {
 /// The value of a key of the unit; the last one, as systemd reads it.
 fn value<'a>(unit: &'a str, key: &str) -> Option<&'a str> {
     let pairs = unit.lines().filter_map(|line| line.split_once('='));
-    pairs.filter(|(name, _)| *name == key).map(|(_, value)| value).last()
+    pairs.filter(|(name, _)| *name == key).map(|(_, value)| value).next_back()
 }
 
 fn verify(unit: &str) -> (bool, String) {
@@ -52,4 +52,12 @@ fn stopping_leaves_time_to_drain() {
     let drain_ms = settings["server"]["drain_ms"].as_integer().unwrap();
     let stop_s: i64 = value(&unit, "TimeoutStopSec").unwrap().parse().unwrap();
     assert!(stop_s * 1000 >= drain_ms + 20_000, "{stop_s} s, {drain_ms} ms");
+}
+
+/// Found with a real systemd: a failing ExecStartPre is started again for ever, whatever its exit code.
+#[test]
+fn wrong_settings_end_the_daemon_for_good() {
+    let unit = text(repository(UNIT));
+    assert_eq!(value(&unit, "RestartPreventExitStatus"), Some("64"));
+    assert_eq!(value(&unit, "ExecStartPre"), None);
 }

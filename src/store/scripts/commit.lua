@@ -1,16 +1,16 @@
 -- Changes a delivery if nobody changed it meanwhile, and writes its audit entry in the same step.
 -- KEYS: delivery, audit, then keys to be written once   ARGV: revision, state, document, audit entry ('' for none),
 --       then value and seconds to live of each key to be written once
--- Answers { OK, revision } or { LOST, revision } or { FORBIDDEN, which of the keys was there, its value }.
+-- Answers { OK, revision, nil } or { LOST, revision, nil } or { FORBIDDEN, which of the keys was there, its value }.
 local revision = tonumber(redis.call('HGET', KEYS[1], 'revision') or '0')
 for i = 3, #KEYS do
   local old = redis.call('GET', KEYS[i])
   if old then return { FORBIDDEN, i - 3, old } end
 end
-if revision ~= tonumber(ARGV[1]) then return { LOST, revision } end
+if revision ~= tonumber(ARGV[1]) then return { LOST, revision, false } end
 redis.call('HSET', KEYS[1], 'revision', revision + 1, 'state', ARGV[2], 'document', ARGV[3])
 if ARGV[4] ~= '' then redis.call('RPUSH', KEYS[2], ARGV[4]) end
 for i = 3, #KEYS do
   redis.call('SET', KEYS[i], ARGV[2 * i - 1], 'EX', ARGV[2 * i])
 end
-return { OK, revision + 1 }
+return { OK, revision + 1, false }

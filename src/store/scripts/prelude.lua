@@ -55,14 +55,19 @@ local function publish(counts, sum)
   end
 end
 
+-- An earlier claim was accepted: whatever becomes of the newest one, it was sent.
+local function sent_before(r, now)
+  r.status, r.reason, r.when = SENT, 0, now
+end
+
 -- The claim of a worker that is gone: nobody knows whether it was accepted, unless an earlier claim was.
 local function lose(r, now)
   if has(r.flags, ACCEPTED) then
-    r.status, r.flags = SENT, bit.bor(r.flags, DUPLICATE)
+    sent_before(r, now)
+    r.flags = bit.bor(r.flags, DUPLICATE)
   else
-    r.status = IN_DOUBT
+    r.status, r.when = IN_DOUBT, now
   end
-  r.when = now
 end
 
 -- When a record may be claimed, nil if never; resend_after is nil under the policy hold.

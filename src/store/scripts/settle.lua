@@ -1,20 +1,25 @@
--- A person settles recipients in doubt as sent, failed or resend.
--- KEYS: ledger, counts, open   ARGV: chunk, now, verdict (sent, failed, resend), positions packed as u16*, '' for all
+-- A person settles recipients in doubt as sent, failed or resend. Nothing is released again in a stopped delivery.
+-- KEYS: ledger, counts, open, delivery   ARGV: chunk, now, verdict (sent, failed, resend), positions packed as u16*, '' for all
 -- Answers { verdict, how many were settled, their positions packed }.
 local ledger, now, verdict, wanted = KEYS[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local h = header(ledger)
 if not h then return { MISSING, 0, '' } end
-local raw, sum, settled = redis.call('GET', ledger), {}, {}
+if verdict == 'resend' then
+  local state = redis.call('HGET', KEYS[4], 'state')
+  if state == 'stopping' or state == 'stopped' then return { FORBIDDEN, 0, '' } end
+end
+local raw, sum, settled, seen = redis.call('GET', ledger), {}, {}, {}
 
 local function settle(position)
   local at = HEADER + RECORD * position + 1
-  if position >= h.count or raw:byte(at) ~= IN_DOUBT then return end
+  if seen[position] or position >= h.count or raw:byte(at) ~= IN_DOUBT then return end
+  seen[position] = true
   alter(ledger, position, unpack_record(raw, at), sum, function(r)
     r.flags = bit.bor(r.flags, SETTLED)
     if verdict == 'resend' then
       r.status, r.flags = PENDING, bit.bor(r.flags, RESENT)
     else
-      if verdict == 'sent' then r.status = SENT else r.status, r.reason = FAILED, NOT_DEFINED end
+      if verdict == 'sent' then r.status, r.reason = SENT, 0 else r.status, r.reason = FAILED, NOT_DEFINED end
     end
     r.when = now
   end)

@@ -38,11 +38,11 @@ local function current(r, new)
     return 'a', function()
       r.attempts = math.max(r.attempts - 1, 0)
       r.status, r.when = r.attempts == 0 and PENDING or DEFERRED, now
-      if has(r.flags, ACCEPTED) then r.status = SENT end
+      if has(r.flags, ACCEPTED) then sent_before(r, now) end
     end
   end
   if new.status == SENT then
-    if r.status == SENT and has(r.flags, ACCEPTED) and not has(r.flags, SETTLED) then return 'r' end
+    if r.status == SENT and has(r.flags, ACCEPTED) then return 'r' end
     if r.status == FAILED and not has(r.flags, SETTLED) then -- a bounce came first; only note the acceptance
       if has(r.flags, ACCEPTED) then return 'r' end
       return 'a', function() r.flags = bit.bor(r.flags, ACCEPTED) end
@@ -55,29 +55,30 @@ local function current(r, new)
     end
   end
   if not open then return r.status == new.status and 'r' or 'x' end
-  if r.status == IN_DOUBT and new.status == IN_DOUBT then return 'r' end
+  -- a late "not accepted" leaves it in doubt: its chunk may be settled and its delivery finished by now
+  if r.status == IN_DOUBT and new.status ~= FAILED then return 'x' end
   return 'a', function()
     if not has(r.flags, ACCEPTED) then return settle(r, new) end
     if new.status == IN_DOUBT then return lose(r, new.when) end
-    r.status, r.when = SENT, new.when
+    sent_before(r, new.when)
   end
 end
 
--- A record under an earlier claim: only an acceptance matters. The newer claim decides the rest.
-local function outdated(r, new)
+-- A record under an earlier claim: only an acceptance matters. While the newer claim is under way it is only noted.
+-- Otherwise it decides, and its number becomes the recipient's: told again it is known, and not a second acceptance.
+local function outdated(r, new, epoch_of_new, n_of_new)
   if new.status ~= SENT then return 'x' end
-  if has(r.flags, DUPLICATE) then return 'r' end
-  local twice = has(r.flags, ACCEPTED)
-  return twice and 'd' or 'a', function()
-    r.flags = bit.bor(r.flags, twice and DUPLICATE or ACCEPTED)
-    if r.status == IN_DOUBT then
-      r.status, r.flags = SENT, bit.bor(r.flags, DUPLICATE)
-    elseif r.status ~= ATTEMPTING then
-      r.status = SENT
+  if has(r.flags, DUPLICATE) or r.status == ATTEMPTING and has(r.flags, ACCEPTED) then return 'r' end
+  if has(r.flags, ACCEPTED) then return 'd', function() r.flags = bit.bor(r.flags, DUPLICATE) end end
+  local possibly_twice = r.status == IN_DOUBT
+  return 'a', function()
+    if r.status ~= ATTEMPTING then
+      r.epoch, r.n = epoch_of_new, n_of_new
+      settle(r, new)
     end
+    r.flags = bit.bor(r.flags, possibly_twice and ACCEPTED + DUPLICATE or ACCEPTED)
   end
 end
-
 
 for at = 1, #records, 14 do
   local position, its_epoch, n, status, reason, flags, when = struct.unpack('>I2I4BBBBI4', records, at)
@@ -88,7 +89,7 @@ for at = 1, #records, 14 do
   elseif position < h.count then
     local r = read(ledger, position)
     local newest = r.epoch == its_epoch and r.n == n
-    if newest then result, change = current(r, new) else result, change = outdated(r, new) end
+    if newest then result, change = current(r, new) else result, change = outdated(r, new, its_epoch, n) end
     if change then
       alter(ledger, position, r, sum, change)
       keep(position, ARGV[FIRST_REPLY + #outcome])
@@ -102,14 +103,15 @@ if verdict == OK and #claims > 0 and redis.call('HGET', KEYS[4], 'state') ~= 'in
 for at = 1, #claims, 3 do
   local position, n = struct.unpack('>I2B', claims, at)
   local answer = '0'
-  if claim_verdict == OK and position < h.count then
+  if position < h.count and (again or claim_verdict == OK) then
     local r = read(ledger, position)
     local due = claimable_at(r, resend_after)
-    if again then -- granted the first time, when its answer was lost?
+    if again then -- granted the first time, when its answer was lost? It stays so when the delivery was paused meanwhile.
       if r.status == ATTEMPTING and r.epoch == epoch and r.n == n then answer = '1' end
     elseif due and due <= now then
       alter(ledger, position, r, sum, function()
         if r.status == IN_DOUBT then r.flags = bit.bor(r.flags, RESENT) end
+        r.flags = bit.band(r.flags, 255 - SETTLED)
         r.status, r.epoch, r.n, r.when = ATTEMPTING, epoch, n, now
         r.attempts = math.min(r.attempts + 1, 255)
       end)

@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub mod app;
+pub mod client;
 pub mod postfix;
 pub mod python;
 pub mod redis;

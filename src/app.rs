@@ -1,0 +1,209 @@
+//! The only wiring: settings in, a running daemon out.
+
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::Config,
+    domain::role::{Principal, Role},
+    http::{self, Api},
+    identity::Keyring,
+    mail::{
+        catcher::{Catcher, Options},
+        relay::Relay,
+    },
+    queue::{Queue, WorkerHealth, Workers},
+    scheduler,
+    send::Context,
+    store::{Store, embedded::Embedded, state_dir::StateDir},
+    worker,
+};
+
+/// How long a client may take to send the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A daemon that is ready to run.
+pub struct Application {
+    context: Context,
+    listener: TcpListener,
+    api: Api,
+    workers: Workers,
+    embedded: Option<Embedded>,
+    catcher: Option<(Catcher, SocketAddr)>,
+    token: Option<String>,
+    background: TaskTracker,
+    end: CancellationToken,
+    // held as long as the daemon lives
+    state: StateDir,
+}
+
+impl Application {
+    /// Opens everything a daemon needs. Nothing is sent before [`Application::run`].
+    ///
+    /// # Errors
+    /// What cannot be opened, in one line.
+    pub async fn build(mut config: Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
+        let state = StateDir::lock(&config.server.state_dir)?;
+        let listener =
+            TcpListener::bind(config.server.listen).await.with_context(|| format!("server.listen {}", config.server.listen))?;
+        let (end, background, tracker) = (CancellationToken::new(), TaskTracker::new(), TaskTracker::new());
+        let catcher = catch(&mut config, &background, &end).await?;
+        let embedded = match config.redis.url.is_empty() {
+            true => Some(Embedded::start(&state, &config.redis.program).await?),
+            false => None,
+        };
+        let url = embedded.as_ref().map_or_else(|| config.redis.url.clone(), Embedded::url);
+        let store = Store::connect(&url, Duration::from_millis(config.redis.response_timeout_ms)).await.context("redis.url")?;
+        let queue = Queue::new(store.connection(), config.queue.clone());
+        let mut keyring = Keyring::new(&config.auth)?;
+        let token = own_token(&state, &mut keyring)?;
+        let health = WorkerHealth::default();
+        let context = Context {
+            relay: Relay::new(&config.relay)?,
+            store,
+            queue: queue.clone(),
+            config: Arc::new(config),
+            owner: state.owner(),
+            dead_owners: state.predecessors().into(),
+            secret: Arc::new(state.secret("message")?),
+            templates: Default::default(),
+            watch: Default::default(),
+            acceptances: Default::default(),
+            conservation: Default::default(),
+            keyring: Arc::new(keyring),
+            tracker: tracker.clone(),
+            shutdown: CancellationToken::new(),
+        };
+        let api = Api { context: context.clone(), health: health.clone(), metrics };
+        let workers = Workers { queue, shutdown: context.shutdown.clone(), tracker, health };
+        Ok(Self { context, listener, api, workers, embedded, catcher, token, background, end, state })
+    }
+
+    /// Where the admin API listens.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// The token of a daemon that was given no tokens and no keys: it was made at the first start, in `admin.token`.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// The built-in mail catcher and its address, if there is no relay.
+    pub fn catcher(&self) -> Option<&(Catcher, SocketAddr)> {
+        self.catcher.as_ref()
+    }
+
+    /// What the steps work with.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Serves until `shutdown`, then drains for at most `server.drain_ms`. False if that was not enough.
+    ///
+    /// # Errors
+    /// If the scheduler cannot be started.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<bool> {
+        let context = self.context;
+        worker::start(&context, &self.workers);
+        let mut scheduler = scheduler::start(&context).await?;
+        self.background.spawn(serve(self.listener, http::router(self.api), self.end.clone(), self.background.clone()));
+        tracing::info!(owner = format!("{:016x}", context.owner), state_dir = %self.state.path().display(), "ready");
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+
+        shutdown.await;
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        tracing::info!(drain_ms = context.config.server.drain_ms, "ending: what is being sent is finished");
+        context.shutdown.cancel();
+        context.tracker.close();
+        let drained =
+            tokio::time::timeout(Duration::from_millis(context.config.server.drain_ms), context.tracker.wait()).await.is_ok();
+        if !drained {
+            let left = context.tracker.len();
+            tracing::warn!(
+                left,
+                "the drain time is over: recipients of transactions still open are in doubt and will be shown as such"
+            );
+        }
+        let _ = scheduler.shutdown().await;
+        self.end.cancel();
+        self.background.close();
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.background.wait()).await;
+        context.relay.close().await;
+        if let Some(embedded) = self.embedded {
+            embedded.stop().await;
+        }
+        tracing::info!(drained, "ended");
+        Ok(drained)
+    }
+}
+
+/// Without a relay the built-in catcher takes the mail.
+async fn catch(
+    config: &mut Config,
+    background: &TaskTracker,
+    end: &CancellationToken,
+) -> anyhow::Result<Option<(Catcher, SocketAddr)>> {
+    if !config.relay.host.is_empty() {
+        return Ok(None);
+    }
+    let listener =
+        TcpListener::bind(config.catcher.listen).await.with_context(|| format!("catcher.listen {}", config.catcher.listen))?;
+    let address = listener.local_addr()?;
+    tracing::warn!(%address, "relay.host is not set: the built-in mail catcher takes all mail and delivers nothing");
+    config.relay.host = address.ip().to_string();
+    config.relay.port = address.port();
+    let catcher = Catcher::new(Options { keep: config.catcher.keep, ..Options::default() });
+    background.spawn(catcher.clone().serve(listener, end.clone()));
+    Ok(Some((catcher, address)))
+}
+
+/// A daemon that nobody could log in to makes itself a token with all roles, readable by its own user only.
+fn own_token(state: &StateDir, keyring: &mut Keyring) -> anyhow::Result<Option<String>> {
+    if !keyring.is_empty() {
+        return Ok(None);
+    }
+    let token = data_encoding::BASE32_DNSSEC.encode(&state.secret("admin")?);
+    state.write_private("admin.token", format!("{token}\n").as_bytes())?;
+    tracing::warn!(file = %state.path().join("admin.token").display(), "no tokens and no keys are configured: the token in this file has all roles");
+    let roles = vec![Role::PrepareDeliveries, Role::StartDeliveries, Role::Administration, Role::Monitoring];
+    keyring.add(&token, Principal { name: "admin".into(), roles });
+    Ok(Some(token))
+}
+
+/// Serves HTTP with a limit on the time for a request's head, until `end`.
+async fn serve(listener: TcpListener, router: axum::Router, end: CancellationToken, tasks: TaskTracker) {
+    while let Some(accepted) = end.run_until_cancelled(listener.accept()).await {
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(_) => {
+                // out of file descriptors: the listener itself is fine
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let (router, end) = (router.clone(), end.clone());
+        tasks.spawn(async move {
+            let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
+            builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+            let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+            let mut connection = std::pin::pin!(connection);
+            tokio::select! {
+                _ = &mut connection => {}
+                () = end.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    let _ = connection.await;
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,114 @@
+//! `versand token`: makes a bearer token with the setting that admits it, or signs a JWT.
+
+use std::{fs, io::Write, path::PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+use data_encoding::{BASE32_DNSSEC, HEXLOWER};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    domain::role::Role,
+    identity::{CONFIRM_SEND, Claims},
+};
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Who will present it
+    #[arg(long)]
+    name: String,
+    /// What they may do; may be given more than once
+    #[arg(long = "role", required = true, value_enum)]
+    roles: Vec<RoleWord>,
+    /// Sign a JWT with this private key (PEM), or with the secret in this file, instead
+    #[arg(long, requires = "issuer")]
+    key_file: Option<PathBuf>,
+    /// The issuer of the JWT, as in auth.jwt_keys
+    #[arg(long)]
+    issuer: Option<String>,
+    #[arg(long, default_value = "HS256")]
+    algorithm: String,
+    #[arg(long, default_value = "versand")]
+    audience: String,
+    /// How long the JWT lives, 1 to 24
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=24))]
+    hours: u64,
+    /// Make it good for one ConfirmSend job: the delivery
+    #[arg(long, requires = "digest", requires = "key_file")]
+    delivery: Option<String>,
+    /// The digest that the job releases
+    #[arg(long, requires = "delivery")]
+    digest: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum RoleWord {
+    PrepareDeliveries,
+    StartDeliveries,
+    Administration,
+    Monitoring,
+}
+
+impl From<RoleWord> for Role {
+    fn from(word: RoleWord) -> Self {
+        match word {
+            RoleWord::PrepareDeliveries => Self::PrepareDeliveries,
+            RoleWord::StartDeliveries => Self::StartDeliveries,
+            RoleWord::Administration => Self::Administration,
+            RoleWord::Monitoring => Self::Monitoring,
+        }
+    }
+}
+
+/// Writes the token to stdout; the setting that admits a bearer token goes to stderr, so that the token can be piped.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    let roles: Vec<Role> = options.roles.iter().map(|word| Role::from(*word)).collect();
+    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+    if let (Some(file), Some(issuer)) = (&options.key_file, &options.issuer) {
+        writeln!(out, "{}", sign(options, file, issuer, roles)?)?;
+        return Ok(());
+    }
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
+    let token = BASE32_DNSSEC.encode(&bytes);
+    let words: Vec<String> = roles.iter().map(|role| format!("{:?}", role.word())).collect();
+    writeln!(out, "{token}")?;
+    writeln!(err, "# the daemon knows only its hash; put this into its settings:\n[[auth.tokens]]")?;
+    writeln!(
+        err,
+        "name = {:?}\nsha256 = \"{}\"\nroles = [{}]",
+        options.name,
+        HEXLOWER.encode(&Sha256::digest(&token)),
+        words.join(", ")
+    )?;
+    Ok(())
+}
+
+fn sign(options: &Options, file: &PathBuf, issuer: &str, roles: Vec<Role>) -> anyhow::Result<String> {
+    let bytes = fs::read(file).with_context(|| format!("--key-file {}", file.display()))?;
+    let (algorithm, key) = match options.algorithm.as_str() {
+        "HS256" => (Algorithm::HS256, EncodingKey::from_secret(bytes.trim_ascii())),
+        "RS256" => (Algorithm::RS256, EncodingKey::from_rsa_pem(&bytes)?),
+        "ES256" => (Algorithm::ES256, EncodingKey::from_ec_pem(&bytes)?),
+        "EdDSA" => (Algorithm::EdDSA, EncodingKey::from_ed_pem(&bytes)?),
+        _ => bail!("--algorithm must be HS256, RS256, ES256 or EdDSA"),
+    };
+    let mut jti = [0; 16];
+    getrandom::fill(&mut jti).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
+    let now = get_current_timestamp();
+    let claims = Claims {
+        iss: issuer.to_owned(),
+        sub: options.name.clone(),
+        aud: options.audience.clone(),
+        exp: now + options.hours * 3600,
+        iat: now,
+        jti: Some(HEXLOWER.encode(&jti)),
+        roles,
+        action: options.delivery.is_some().then(|| CONFIRM_SEND.to_owned()),
+        delivery: options.delivery.clone(),
+        digest: options.digest.clone(),
+    };
+    Ok(encode(&Header::new(algorithm), &claims, &key)?)
+}

@@ -1,0 +1,185 @@
+//! Deliveries: create, list, read, change, delete, upload.
+
+use std::sync::Arc;
+
+use axum::{
+    Json as Reply,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Api,
+    problem::{Answer, Problem},
+    request::{Asked, Caller, Id, Json, idempotency_key, limit, media_type},
+};
+use crate::{
+    domain::{
+        audience::Format,
+        counts::Counts,
+        delivery::{Audience, Checks, Definition, Delivery, Plan, Release},
+        id::DeliveryId,
+        kpi::Kpis,
+        state::State as Stage,
+    },
+    send::{Context, Refusal},
+    store::slices::PreparationProgress,
+};
+
+/// A delivery as the API shows it.
+#[derive(Debug, Serialize)]
+struct View {
+    id: DeliveryId,
+    definition: Definition,
+    created_by: String,
+    created_at: Timestamp,
+    changed_at: Timestamp,
+    audience: Option<Audience>,
+    checks: Checks,
+    plan: Option<Plan>,
+    release: Option<Release>,
+    ended_at: Option<Timestamp>,
+    #[serde(flatten)]
+    progress: Progress,
+}
+
+/// How far a delivery is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Progress {
+    pub state: Stage,
+    /// While it is being prepared.
+    pub preparation: Option<PreparationProgress>,
+    /// Recipients by status, once it was released.
+    pub counts: Option<Counts>,
+    pub kpis: Option<Kpis>,
+}
+
+pub async fn progress_of(context: &Context, delivery: &Delivery) -> Result<Progress, Refusal> {
+    let preparation = match delivery.state {
+        Stage::Preparing => Some(context.store.preparation(&delivery.id).await?),
+        _ => None,
+    };
+    let released =
+        delivery.document.plan.as_ref().filter(|_| delivery.state.is_released() && delivery.state != Stage::StartPending);
+    let (counts, kpis) = match released {
+        Some(plan) => {
+            let counts = context.store.counts(&delivery.id).await?;
+            (Some(counts), Some(Kpis::of(&counts, plan.excluded)))
+        }
+        None => (None, None),
+    };
+    Ok(Progress { state: delivery.state, preparation, counts, kpis })
+}
+
+async fn view(context: &Context, delivery: Delivery) -> Result<View, Refusal> {
+    let progress = progress_of(context, &delivery).await?;
+    let d = delivery.document;
+    Ok(View {
+        id: delivery.id,
+        definition: d.definition,
+        created_by: d.created_by,
+        created_at: d.created_at,
+        changed_at: d.changed_at,
+        audience: d.audience,
+        checks: d.checks,
+        plan: d.plan,
+        release: d.release,
+        ended_at: d.ended_at,
+        progress,
+    })
+}
+
+pub async fn create(
+    State(api): State<Arc<Api>>,
+    Caller(by): Caller,
+    headers: HeaderMap,
+    body: Json<Definition>,
+) -> Result<Response, Answer> {
+    let key = idempotency_key(&headers, &by, "create", &body.bytes)?;
+    let id = api.context.create(&by, body.value, key.as_ref()).await?.answer();
+    let location = [(header::LOCATION, format!("/api/v1/deliveries/{id}"))];
+    Ok((StatusCode::CREATED, location, Reply(view(&api.context, api.context.delivery(&id).await?).await?)).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListAsked {
+    #[serde(default)]
+    offset: usize,
+    limit: Option<usize>,
+}
+
+/// A line of the list.
+#[derive(Debug, Serialize)]
+struct Line {
+    id: DeliveryId,
+    name: String,
+    state: Stage,
+    created_at: Timestamp,
+    to_deliver: Option<u64>,
+}
+
+pub async fn list(State(api): State<Arc<Api>>, Asked(asked): Asked<ListAsked>) -> Result<Response, Answer> {
+    let limit = limit(asked.limit)?;
+    let ids = api.context.store.delivery_ids(asked.offset, limit).await?;
+    let next = (ids.len() == limit).then_some(asked.offset + limit);
+    let mut items = Vec::new();
+    for id in ids {
+        let Some(delivery) = api.context.store.delivery(&id).await?.filter(|d| d.state != Stage::Deleted) else { continue };
+        let document = delivery.document;
+        items.push(Line {
+            id,
+            name: document.definition.name,
+            state: delivery.state,
+            created_at: document.created_at,
+            to_deliver: document.plan.map(|plan| plan.to_deliver),
+        });
+    }
+    Ok(Reply(serde_json::json!({ "items": items, "next": next })).into_response())
+}
+
+pub async fn read(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, Answer> {
+    Ok(Reply(view(&api.context, api.context.delivery(&id).await?).await?).into_response())
+}
+
+pub async fn progress(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, Answer> {
+    Ok(Reply(progress_of(&api.context, &api.context.delivery(&id).await?).await?).into_response())
+}
+
+pub async fn change(
+    State(api): State<Arc<Api>>,
+    Caller(by): Caller,
+    Id(id): Id,
+    body: Json<Definition>,
+) -> Result<Response, Answer> {
+    api.context.redefine(&by, &id, body.value).await?;
+    read(State(api), Id(id)).await
+}
+
+pub async fn delete(State(api): State<Arc<Api>>, Caller(by): Caller, Id(id): Id) -> Result<StatusCode, Answer> {
+    api.context.delete(&by, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub async fn upload(
+    State(api): State<Arc<Api>>,
+    Caller(by): Caller,
+    Id(id): Id,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Answer> {
+    let format = match media_type(&headers).as_deref() {
+        Some("application/x-ndjson" | "application/jsonl") => Format::Ndjson,
+        Some("text/csv") => Format::Csv,
+        _ => {
+            let detail = "the audience must be application/x-ndjson or text/csv";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).into());
+        }
+    };
+    let audience = api.context.upload(&by, &id, format, body.into_data_stream()).await?;
+    Ok(Reply(audience).into_response())
+}

@@ -1,0 +1,67 @@
+//! Progress as server-sent events.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    extract::State,
+    response::sse::{Event, KeepAlive, Sse},
+};
+use futures_util::{Stream, stream};
+
+use super::{
+    Api,
+    deliveries::{Progress, progress_of},
+    problem::Answer,
+    request::Id,
+};
+use crate::{domain::id::DeliveryId, send::Refusal};
+
+/// How often the figures are looked at.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+struct Follower {
+    api: Arc<Api>,
+    id: DeliveryId,
+    last: Option<Progress>,
+    ended: bool,
+}
+
+impl Follower {
+    /// The next change; `None` after the delivery has ended, or is gone.
+    async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
+        loop {
+            if self.ended || self.api.context.shutdown.is_cancelled() {
+                return None;
+            }
+            match self.look().await {
+                Ok(progress) if Some(&progress) != self.last.as_ref() => {
+                    self.ended = progress.state.has_ended();
+                    let event = Event::default().event("progress").json_data(&progress).ok()?;
+                    self.last = Some(progress);
+                    return Some((Ok(event), self));
+                }
+                Err(Refusal::NotFound) => return None,
+                // Redis does not answer: the next look may succeed
+                Ok(_) | Err(_) => {
+                    tokio::select! {
+                        () = tokio::time::sleep(INTERVAL) => {}
+                        () = self.api.context.shutdown.cancelled() => return None,
+                    }
+                }
+            }
+        }
+    }
+
+    async fn look(&self) -> Result<Progress, Refusal> {
+        progress_of(&self.api.context, &self.api.context.delivery(&self.id).await?).await
+    }
+}
+
+pub async fn stream(
+    State(api): State<Arc<Api>>,
+    Id(id): Id,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Answer> {
+    api.context.delivery(&id).await?;
+    let follower = Follower { api, id, last: None, ended: false };
+    Ok(Sse::new(stream::unfold(follower, Follower::next)).keep_alive(KeepAlive::default()))
+}

@@ -1,0 +1,173 @@
+//! Logs, exports, previews, audit.
+
+use std::sync::Arc;
+
+use axum::{
+    Json as Reply,
+    body::{Body, Bytes},
+    extract::{Path, State},
+    http::header,
+    response::{IntoResponse, Response},
+};
+use futures_util::{Stream, StreamExt, stream};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Api,
+    problem::Answer,
+    request::{Asked, Id, limit},
+};
+use crate::{
+    domain::{
+        audit::Entry,
+        delivery::{Delivery, Plan},
+        exclusion::Cause,
+        ledger::Status,
+    },
+    send::logs::Page,
+    store::{StoreError, slices::ndjson},
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageAsked {
+    #[serde(default)]
+    from: u64,
+    limit: Option<usize>,
+    status: Option<Status>,
+}
+
+pub async fn sending(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<PageAsked>) -> Result<Response, Answer> {
+    Ok(Reply(api.context.sending_page(&id, asked.from, limit(asked.limit)?, asked.status).await?).into_response())
+}
+
+pub async fn exclusions(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<PageAsked>) -> Result<Response, Answer> {
+    Ok(Reply(api.context.exclusion_page(&id, asked.from, limit(asked.limit)?).await?).into_response())
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Format {
+    Csv,
+    Ndjson,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExportAsked {
+    format: Format,
+}
+
+pub async fn export_sending(
+    State(api): State<Arc<Api>>,
+    Id(id): Id,
+    Asked(asked): Asked<ExportAsked>,
+) -> Result<Response, Answer> {
+    let delivery = api.context.delivery(&id).await?;
+    let chunks = delivery.document.plan.as_ref().map_or(0, |plan| plan.chunks);
+    let lines =
+        |source: Arc<Source>, chunk| async move { source.0.context.sending_lines(&source.1, source.plan()?, chunk).await };
+    Ok(export(Source(api, delivery), chunks, asked.format, lines))
+}
+
+pub async fn export_exclusions(
+    State(api): State<Arc<Api>>,
+    Id(id): Id,
+    Asked(asked): Asked<ExportAsked>,
+) -> Result<Response, Answer> {
+    let delivery = api.context.delivery(&id).await?;
+    let slices = delivery.document.plan.as_ref().map_or(0, |plan| plan.exclusion_slices);
+    let lines = |source: Arc<Source>, slice| async move { source.0.context.exclusions(&source.1, source.plan()?, slice).await };
+    Ok(export(Source(api, delivery), slices, asked.format, lines))
+}
+
+/// What an export reads from.
+struct Source(Arc<Api>, Delivery);
+
+impl Source {
+    fn plan(&self) -> Result<&Plan, StoreError> {
+        self.1.document.plan.as_ref().ok_or_else(|| StoreError::Damaged("a log without a plan".into()))
+    }
+}
+
+/// Streams a log piece by piece: its length does not matter.
+fn export<T, F, R>(source: Source, pieces: u32, format: Format, read: R) -> Response
+where
+    T: Serialize + Send + 'static,
+    F: Future<Output = Result<Vec<T>, StoreError>> + Send,
+    R: Fn(Arc<Source>, u32) -> F + Send + Sync + Copy + 'static,
+{
+    let kind = if format == Format::Csv { "text/csv; charset=utf-8; header=present" } else { "application/x-ndjson" };
+    let source = Arc::new(source);
+    let body = stream::iter(0..pieces).then(move |piece| {
+        let source = source.clone();
+        async move { text(&read(source, piece).await?, format, piece == 0) }
+    });
+    ([(header::CONTENT_TYPE, kind)], streamed(body)).into_response()
+}
+
+/// An error in the middle breaks the transfer off, so that a cut log does not pass for a whole one.
+fn streamed(body: impl Stream<Item = Result<Bytes, StoreError>> + Send + 'static) -> Body {
+    Body::from_stream(body.inspect(|piece| {
+        if let Err(error) = piece {
+            tracing::error!(%error, "an export broke off");
+        }
+    }))
+}
+
+fn text<T: Serialize>(items: &[T], format: Format, first: bool) -> Result<Bytes, StoreError> {
+    if format == Format::Ndjson {
+        return Ok(ndjson(items)?.into());
+    }
+    let mut writer = csv::WriterBuilder::new().has_headers(first).from_writer(Vec::new());
+    for item in items {
+        writer.serialize(item).map_err(|e| StoreError::Damaged(e.to_string()))?;
+    }
+    Ok(writer.into_inner().map_err(|e| StoreError::Damaged(e.to_string()))?.into())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PreviewAsked {
+    /// The instant to assume before the release, RFC 3339.
+    date: Option<Timestamp>,
+}
+
+pub async fn preview(
+    State(api): State<Arc<Api>>,
+    Id(id): Id,
+    Path((_, number)): Path<(String, String)>,
+    Asked(asked): Asked<PreviewAsked>,
+) -> Result<Response, Answer> {
+    let number = number.parse().map_err(|_| crate::send::Refusal::NoRecipient)?;
+    let preview = api.context.preview(&id, number, asked.date).await?;
+    let headers = [
+        ("content-type", "message/rfc822".to_owned()),
+        ("versand-date", preview.date.to_string()),
+        ("versand-date-assumed", preview.assumed.to_string()),
+    ];
+    Ok((headers, preview.message).into_response())
+}
+
+fn audit_page(entries: Vec<Entry>, from: u64, limit: usize) -> Response {
+    let next = (entries.len() == limit).then_some(from + limit as u64);
+    Reply(Page { items: entries, next }).into_response()
+}
+
+pub async fn audit(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<PageAsked>) -> Result<Response, Answer> {
+    let limit = limit(asked.limit)?;
+    let from = usize::try_from(asked.from).unwrap_or(usize::MAX);
+    Ok(audit_page(api.context.store.audit(&id, from, limit).await?, asked.from, limit))
+}
+
+pub async fn audit_heads(State(api): State<Arc<Api>>, Asked(asked): Asked<PageAsked>) -> Result<Response, Answer> {
+    let limit = limit(asked.limit)?;
+    let from = usize::try_from(asked.from).unwrap_or(usize::MAX);
+    Ok(audit_page(api.context.store.audit_heads(from, limit).await?, asked.from, limit))
+}
+
+pub async fn exclusion_causes() -> Response {
+    let causes = Cause::ALL.map(|cause| serde_json::json!({ "cause": cause, "description": cause.description() }));
+    Reply(causes).into_response()
+}

@@ -1,0 +1,85 @@
+//! The admin API. One table holds every route with the role it needs; the router is made of it.
+
+mod deliveries;
+mod events;
+mod logs;
+mod operations;
+mod problem;
+mod release;
+mod request;
+mod routes;
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, MatchedPath, Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+
+pub use problem::Problem;
+pub use routes::{ROUTES, Route};
+
+use crate::{domain::role::Role, identity::NotAuthentic, metrics, queue::WorkerHealth, send::Context};
+
+/// What the routes need.
+#[derive(Clone)]
+pub struct Api {
+    pub context: Context,
+    pub health: WorkerHealth,
+    pub metrics: PrometheusHandle,
+}
+
+/// The router of the admin listener.
+pub fn router(api: Api) -> Router {
+    let limit = api.context.config.server.body_limit_kib * 1024;
+    let mut router = Router::new();
+    for route in ROUTES {
+        let handler = routes::handler(route);
+        let handler = match route.role {
+            Some(role) => handler.route_layer(middleware::from_fn_with_state((api.clone(), role), authenticate)),
+            None => handler,
+        };
+        router = router.route(route.path, handler);
+    }
+    router
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such route") })
+        .method_not_allowed_fallback(|| async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this route has no such method") })
+        .layer(DefaultBodyLimit::max(limit))
+        .layer(middleware::from_fn(observe))
+        .with_state(Arc::new(api))
+}
+
+/// Lets through who has the role, as an extension of the request.
+async fn authenticate(State((api, role)): State<(Api, Role)>, mut request: Request, next: Next) -> Response {
+    let principal = match bearer(request.headers()).and_then(|token| api.context.keyring.bearer(token)) {
+        Ok(principal) => principal,
+        Err(error) => {
+            metrics::login_failure();
+            return Problem::from(error).into_response();
+        }
+    };
+    if !principal.may(role) {
+        return Problem::from(crate::send::Refusal::MissingRole(role)).into_response();
+    }
+    request.extensions_mut().insert(principal);
+    next.run(request).await
+}
+
+fn bearer(headers: &HeaderMap) -> Result<&str, NotAuthentic> {
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).ok_or(NotAuthentic::Missing)?;
+    let (scheme, token) = value.split_once(' ').ok_or(NotAuthentic::Missing)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(NotAuthentic::Missing) }
+}
+
+async fn observe(request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let method = request.method().as_str().to_owned();
+    let response = next.run(request).await;
+    metrics::http_request(&route, &method, response.status().as_u16(), began.elapsed());
+    response
+}

@@ -1,0 +1,83 @@
+//! Health, metrics, jobs.
+
+use std::sync::Arc;
+
+use axum::{
+    Json as Reply,
+    extract::{Path, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+
+use super::{
+    Api,
+    problem::{Answer, Problem},
+    request::{Asked, limit},
+};
+use crate::{queue::QueueName, store::keys};
+
+pub async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+pub async fn readyz(State(api): State<Arc<Api>>) -> Response {
+    let redis = api.context.store.ping().await.is_ok();
+    let workers = api.health.ready();
+    let ending = api.context.shutdown.is_cancelled();
+    let ready = redis && workers && !ending;
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Reply(serde_json::json!({ "ready": ready, "redis": redis, "workers": workers, "shutting_down": ending })))
+        .into_response()
+}
+
+pub async fn metrics(State(api): State<Arc<Api>>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.metrics.render()).into_response()
+}
+
+pub async fn outcome(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, Answer> {
+    match api.context.store.once(&keys::outcome(&id)).await? {
+        Some(outcome) => Ok(([(header::CONTENT_TYPE, "application/json")], outcome).into_response()),
+        None => Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "no outcome: the job is unknown, still waiting, or ended more than a day ago",
+        )
+        .into()),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeadAsked {
+    #[serde(default)]
+    from: u64,
+    limit: Option<usize>,
+}
+
+pub async fn dead(
+    State(api): State<Arc<Api>>,
+    Path(queue): Path<String>,
+    Asked(asked): Asked<DeadAsked>,
+) -> Result<Response, Answer> {
+    let queue: QueueName = queue.parse()?;
+    let page = api.context.queue.dead(queue, asked.from, limit(asked.limit)?).await?;
+    let job = |job: &crate::queue::DeadJob| {
+        // a confirmation's payload holds a token: never shown
+        let payload = (queue != QueueName::Confirm).then(|| String::from_utf8_lossy(&job.payload).into_owned());
+        serde_json::json!({ "id": job.id, "payload": payload, "result": job.result, "attempts": job.attempts, "done_at": job.done_at })
+    };
+    let items: Vec<_> = page.jobs.iter().map(job).collect();
+    Ok(Reply(serde_json::json!({ "items": items, "next": (page.next != 0).then_some(page.next) })).into_response())
+}
+
+pub async fn retry_dead(State(api): State<Arc<Api>>, Path((queue, id)): Path<(String, String)>) -> Result<StatusCode, Answer> {
+    found(api.context.queue.retry_dead(queue.parse()?, &id).await?, StatusCode::ACCEPTED)
+}
+
+pub async fn discard_dead(State(api): State<Arc<Api>>, Path((queue, id)): Path<(String, String)>) -> Result<StatusCode, Answer> {
+    found(api.context.queue.discard_dead(queue.parse()?, &id).await?, StatusCode::NO_CONTENT)
+}
+
+fn found(found: bool, status: StatusCode) -> Result<StatusCode, Answer> {
+    if found { Ok(status) } else { Err(Problem::new(StatusCode::NOT_FOUND, "there is no such dead job").into()) }
+}

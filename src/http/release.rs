@@ -1,0 +1,140 @@
+//! Prepare, confirm, pause, resume, stop, settle.
+
+use std::sync::Arc;
+
+use axum::{
+    Json as Reply,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+
+use super::{
+    Api,
+    problem::Answer,
+    request::{Caller, Id, Json, idempotency_key, no_parameters},
+};
+use crate::{
+    domain::{
+        id::DeliveryId,
+        role::Principal,
+        state::{Action, State as Stage},
+    },
+    send::change::Repeat,
+    store::ledgers::Settlement,
+};
+
+fn accepted(id: &DeliveryId, state: Stage) -> Response {
+    (StatusCode::ACCEPTED, Reply(serde_json::json!({ "id": id, "state": state }))).into_response()
+}
+
+pub async fn prepare(
+    State(api): State<Arc<Api>>,
+    Caller(by): Caller,
+    Id(id): Id,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Answer> {
+    let body = no_parameters(body).await?;
+    let key = idempotency_key(&headers, &by, &format!("prepare {id}"), &body)?;
+    api.context.request_preparation(&by, &id, key.as_ref()).await?;
+    Ok(accepted(&id, Stage::Preparing))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Confirmation {
+    digest: String,
+}
+
+pub async fn confirm(
+    State(api): State<Arc<Api>>,
+    Caller(by): Caller,
+    Id(id): Id,
+    headers: HeaderMap,
+    body: Json<Confirmation>,
+) -> Result<Response, Answer> {
+    let key = idempotency_key(&headers, &by, &format!("confirm {id}"), body.value.digest.as_bytes())?;
+    let repeats: Vec<Repeat> = key.iter().map(|key| Repeat::of(key, &id)).collect();
+    let confirmed = api.context.confirm(&by, &id, &body.value.digest, "http", &repeats).await?;
+    Ok((StatusCode::ACCEPTED, Reply(confirmed)).into_response())
+}
+
+async fn control(
+    api: &Api,
+    by: &Principal,
+    id: &DeliveryId,
+    action: Action,
+    request: (HeaderMap, Body),
+) -> Result<Response, Answer> {
+    let body = no_parameters(request.1).await?;
+    let key = idempotency_key(&request.0, by, &format!("{action:?} {id}"), &body)?;
+    Ok(accepted(id, api.context.control(by, id, action, key.as_ref()).await?))
+}
+
+pub async fn pause(
+    State(api): State<Arc<Api>>,
+    Caller(by): Caller,
+    Id(id): Id,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Answer> {
+    control(&api, &by, &id, Action::Pause, (headers, body)).await
+}
+
+pub async fn resume(
+    State(api): State<Arc<Api>>,
+    Caller(by): Caller,
+    Id(id): Id,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Answer> {
+    control(&api, &by, &id, Action::Resume, (headers, body)).await
+}
+
+pub async fn stop(
+    State(api): State<Arc<Api>>,
+    Caller(by): Caller,
+    Id(id): Id,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Answer> {
+    control(&api, &by, &id, Action::Stop, (headers, body)).await
+}
+
+/// All recipients in doubt, or those of these numbers.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "must be \"all\" or an array of recipient numbers")]
+enum Which {
+    All(All),
+    Some(Vec<u64>),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum All {
+    All,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SettlementAsked {
+    #[serde(rename = "as")]
+    settlement: Settlement,
+    recipients: Which,
+}
+
+pub async fn settle(
+    State(api): State<Arc<Api>>,
+    Caller(by): Caller,
+    Id(id): Id,
+    body: Json<SettlementAsked>,
+) -> Result<Response, Answer> {
+    let numbers = match body.value.recipients {
+        Which::All(All::All) => None,
+        Which::Some(numbers) => Some(numbers),
+    };
+    Ok(Reply(api.context.settle(&by, &id, body.value.settlement, &numbers).await?).into_response())
+}

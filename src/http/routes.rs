@@ -1,0 +1,69 @@
+//! The table of routes.
+
+use std::sync::Arc;
+
+use axum::routing::{self, MethodRouter};
+
+use super::{Api, deliveries, events, logs, operations, release};
+use crate::domain::role::Role;
+
+/// A route as the README lists it. Without a role it is open to whoever reaches the listener.
+#[derive(Debug, Clone, Copy)]
+pub struct Route {
+    pub method: &'static str,
+    pub path: &'static str,
+    pub role: Option<Role>,
+    pub help: &'static str,
+}
+
+macro_rules! routes {
+    ($($method:ident $path:literal $role:expr, $handler:expr, $help:literal;)*) => {
+        /// All routes.
+        pub const ROUTES: &[Route] = &[$(Route { method: stringify!($method), path: $path, role: $role, help: $help }),*];
+
+        /// What serves a route of the table.
+        pub(super) fn handler(route: &Route) -> MethodRouter<Arc<Api>> {
+            match (route.method, route.path) {
+                $((stringify!($method), $path) => routing::$method($handler),)*
+                _ => MethodRouter::new(),
+            }
+        }
+    };
+}
+
+const PREPARE: Option<Role> = Some(Role::PrepareDeliveries);
+const START: Option<Role> = Some(Role::StartDeliveries);
+const ADMINISTRATION: Option<Role> = Some(Role::Administration);
+const MONITORING: Option<Role> = Some(Role::Monitoring);
+
+routes! {
+    post "/api/v1/deliveries" PREPARE, deliveries::create, "create a delivery";
+    get "/api/v1/deliveries" MONITORING, deliveries::list, "list deliveries, newest first: `offset`, `limit`";
+    get "/api/v1/deliveries/{id}" MONITORING, deliveries::read, "a delivery: definition, state, checks, plan, counts, KPIs";
+    put "/api/v1/deliveries/{id}" PREPARE, deliveries::change, "replace the definition; puts it back to `editing`";
+    delete "/api/v1/deliveries/{id}" PREPARE, deliveries::delete, "delete a delivery with its audience and logs; its audit log stays";
+    put "/api/v1/deliveries/{id}/audience" PREPARE, deliveries::upload, "stream the audience, `application/x-ndjson` or `text/csv`";
+    post "/api/v1/deliveries/{id}/prepare" PREPARE, release::prepare, "prepare: checks, exclusions, chunks, digest";
+    post "/api/v1/deliveries/{id}/confirm" START, release::confirm, "confirm the send of what `digest` names";
+    post "/api/v1/deliveries/{id}/pause" START, release::pause, "pause";
+    post "/api/v1/deliveries/{id}/resume" START, release::resume, "resume";
+    post "/api/v1/deliveries/{id}/stop" PREPARE, release::stop, "stop a preparation, or (role `start_deliveries`) the sending for good";
+    post "/api/v1/deliveries/{id}/in-doubt" START, release::settle, "settle recipients in doubt as `sent`, `failed` or `resend`";
+    get "/api/v1/deliveries/{id}/progress" MONITORING, deliveries::progress, "state, preparation, counts, KPIs";
+    get "/api/v1/deliveries/{id}/events" MONITORING, events::stream, "the same as server-sent events, until the delivery ends";
+    get "/api/v1/deliveries/{id}/log" ADMINISTRATION, logs::sending, "a page of the sending log: `from`, `limit`, `status`";
+    get "/api/v1/deliveries/{id}/log/export" ADMINISTRATION, logs::export_sending, "the whole sending log, `format=csv` or `ndjson`";
+    get "/api/v1/deliveries/{id}/exclusions" ADMINISTRATION, logs::exclusions, "a page of the exclusion log: `from`, `limit`";
+    get "/api/v1/deliveries/{id}/exclusions/export" ADMINISTRATION, logs::export_exclusions, "the whole exclusion log, `format=csv` or `ndjson`";
+    get "/api/v1/deliveries/{id}/recipients/{number}/preview" PREPARE, logs::preview, "the very bytes of a recipient's message";
+    get "/api/v1/deliveries/{id}/audit" ADMINISTRATION, logs::audit, "a page of the audit chain: `from`, `limit`";
+    get "/api/v1/audit" ADMINISTRATION, logs::audit_heads, "a page of the chain of heads: `from`, `limit`";
+    get "/api/v1/exclusion-causes" MONITORING, logs::exclusion_causes, "the causes of exclusion";
+    get "/api/v1/jobs/{id}/outcome" START, operations::outcome, "what became of a `ConfirmSend` job";
+    get "/api/v1/queues/{queue}/dead" ADMINISTRATION, operations::dead, "jobs that were set aside: `from`, `limit`";
+    post "/api/v1/queues/{queue}/dead/{id}/retry" ADMINISTRATION, operations::retry_dead, "queue a dead job again";
+    delete "/api/v1/queues/{queue}/dead/{id}" ADMINISTRATION, operations::discard_dead, "discard a dead job";
+    get "/metrics" None, operations::metrics, "Prometheus metrics";
+    get "/healthz" None, operations::healthz, "200 while the process runs";
+    get "/readyz" None, operations::readyz, "200 if Redis answers and the workers live, else 503";
+}

@@ -1,0 +1,177 @@
+//! Every metric: its name, help and buckets, and one function per event. Nobody else names a metric.
+#![allow(clippy::disallowed_macros)] // this is where they belong
+
+use std::time::Duration;
+
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// A metric as the README lists it.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub help: &'static str,
+}
+
+macro_rules! metrics_table {
+    ($($constant:ident $kind:ident $name:literal $help:literal;)*) => {
+        $(const $constant: &str = $name;)*
+        /// All metrics.
+        pub const ALL: &[Metric] = &[$(Metric { name: $name, kind: Kind::$kind, help: $help }),*];
+    };
+}
+
+metrics_table! {
+    TRANSACTIONS Counter "versand_transactions_total" "SMTP transactions by outcome: accepted, deferred, refused, in_doubt, not_started";
+    TRANSACTION_SECONDS Histogram "versand_transaction_duration_seconds" "Time from the first command of an SMTP transaction to its end";
+    RECORDS Counter "versand_records_total" "Records written to ledgers by status; given_back were not started";
+    DUPLICATES Counter "versand_duplicates_total" "Recipients whose message the relay accepted twice";
+    RELAY_ACCEPTED Gauge "versand_relay_accepted" "Messages the relay accepted (250 to the end of data) since the start, counted in the relay layer";
+    RELAY_FAULTS Gauge "versand_relay_faults" "Connections and sessions that failed since the start";
+    RELAY_CONNECTIONS Gauge "versand_relay_connections" "Open connections to the relay";
+    RELAY_OPENED Gauge "versand_relay_connections_opened" "Connections opened since the start";
+    ACCEPTED_DIFFERENCE Gauge "versand_acceptance_difference" "Messages accepted in the relay layer less records of acceptance by this process; 0 at rest";
+    CONSERVATION Gauge "versand_conservation_difference" "Largest difference between figures of a delivery that must agree: audience, exclusion log, ledgers, live counters; 0 unless something was lost";
+    IN_DOUBT_BOUND Gauge "versand_in_doubt_bound" "Recipients that a crash of this process can leave in doubt at the most: connections times claim window";
+    STORE_RETRIES Counter "versand_store_retries_total" "Groups of records that were sent to Redis again";
+    FENCED Counter "versand_chunks_fenced_total" "Chunks this process lost to another while it was sending them";
+    TAKEN_OVER Counter "versand_chunks_taken_over_total" "Chunks this process took over from a dead worker";
+    REVIVED Counter "versand_jobs_revived_total" "Jobs that were gone and were named again";
+    DELIVERIES Gauge "versand_deliveries_moving" "Deliveries the daemon moves on by itself, by state";
+    RECIPIENTS Gauge "versand_recipients" "Recipients of the moving deliveries, by status";
+    QUEUE_JOBS Gauge "versand_queue_jobs" "Jobs by queue and state: waiting, retrying, running, dead, done";
+    QUEUE_BEAT Gauge "versand_queue_oldest_beat_seconds" "Age of the oldest heartbeat of a queue's workers";
+    QUEUE_RESTARTS Gauge "versand_queue_worker_restarts" "Restarts of this process' queue workers since the start";
+    REDIS_UP Gauge "versand_redis_up" "1 if Redis answered last time";
+    HTTP_REQUESTS Counter "versand_http_requests_total" "HTTP requests by route, method and status";
+    HTTP_SECONDS Histogram "versand_http_request_duration_seconds" "Time to the head of the response, by route";
+    LOGIN_FAILURES Counter "versand_login_failures_total" "Requests and jobs refused for a missing, unknown, forged or expired token";
+    BUILD Gauge "versand_build_info" "1, with the version";
+}
+
+/// Upper bounds in seconds.
+const BUCKETS: &[f64] =
+    &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+/// Installs the recorder of this process.
+///
+/// # Errors
+/// If one is installed already.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let mut builder = PrometheusBuilder::new();
+    for metric in ALL.iter().filter(|m| m.kind == Kind::Histogram) {
+        builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), BUCKETS)?;
+    }
+    let handle = builder.install_recorder()?;
+    describe();
+    Ok(handle)
+}
+
+fn describe() {
+    for Metric { name, kind, help } in ALL {
+        match kind {
+            Kind::Counter => describe_counter!(*name, *help),
+            Kind::Gauge => describe_gauge!(*name, *help),
+            Kind::Histogram => describe_histogram!(*name, *help),
+        }
+    }
+    gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    gauge!(CONSERVATION).set(0.0);
+    // counters that must be there before their first event, or a first increase cannot be seen
+    for name in [DUPLICATES, STORE_RETRIES, FENCED, TAKEN_OVER, REVIVED, LOGIN_FAILURES] {
+        counter!(name).absolute(0);
+    }
+    for outcome in ["accepted", "deferred", "refused", "in_doubt", "not_started"] {
+        counter!(TRANSACTIONS, "outcome" => outcome).absolute(0);
+    }
+}
+
+pub fn transaction(outcome: &'static str, took: Duration) {
+    counter!(TRANSACTIONS, "outcome" => outcome).increment(1);
+    histogram!(TRANSACTION_SECONDS).record(took.as_secs_f64());
+}
+
+/// A record that took effect.
+pub fn recorded(status: &'static str) {
+    counter!(RECORDS, "status" => status).increment(1);
+}
+
+pub fn duplicate() {
+    counter!(DUPLICATES).increment(1);
+}
+
+/// What the relay layer counted since the start, and the records of acceptance made of it.
+pub fn relay(accepted: u64, recorded: u64, opened: u64, faults: u64, open: usize) {
+    gauge!(RELAY_ACCEPTED).set(accepted as f64);
+    gauge!(ACCEPTED_DIFFERENCE).set(accepted as f64 - recorded as f64);
+    gauge!(RELAY_OPENED).set(opened as f64);
+    gauge!(RELAY_FAULTS).set(faults as f64);
+    gauge!(RELAY_CONNECTIONS).set(open as f64);
+}
+
+pub fn conservation(difference: u64) {
+    gauge!(CONSERVATION).set(difference as f64);
+}
+
+pub fn in_doubt_bound(recipients: usize) {
+    gauge!(IN_DOUBT_BOUND).set(recipients as f64);
+}
+
+pub fn store_retry() {
+    counter!(STORE_RETRIES).increment(1);
+}
+
+pub fn fenced() {
+    counter!(FENCED).increment(1);
+}
+
+pub fn taken_over() {
+    counter!(TAKEN_OVER).increment(1);
+}
+
+pub fn revived() {
+    counter!(REVIVED).increment(1);
+}
+
+pub fn deliveries(state: &'static str, n: usize) {
+    gauge!(DELIVERIES, "state" => state).set(n as f64);
+}
+
+pub fn recipients(status: &'static str, n: u64) {
+    gauge!(RECIPIENTS, "status" => status).set(n as f64);
+}
+
+pub fn queue_jobs(queue: &'static str, state: &'static str, n: u64) {
+    gauge!(QUEUE_JOBS, "queue" => queue, "state" => state).set(n as f64);
+}
+
+pub fn queue_beat(queue: &'static str, age_s: u64) {
+    gauge!(QUEUE_BEAT, "queue" => queue).set(age_s as f64);
+}
+
+pub fn queue_restarts(queue: &'static str, n: u64) {
+    gauge!(QUEUE_RESTARTS, "queue" => queue).set(n as f64);
+}
+
+pub fn redis_up(up: bool) {
+    gauge!(REDIS_UP).set(f64::from(u8::from(up)));
+}
+
+/// `route` is the pattern, never the path: its values are bounded.
+pub fn http_request(route: &str, method: &str, status: u16, took: Duration) {
+    counter!(HTTP_REQUESTS, "route" => route.to_owned(), "method" => method.to_owned(), "status" => status.to_string())
+        .increment(1);
+    histogram!(HTTP_SECONDS, "route" => route.to_owned()).record(took.as_secs_f64());
+}
+
+pub fn login_failure() {
+    counter!(LOGIN_FAILURES).increment(1);
+}

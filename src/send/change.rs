@@ -1,0 +1,215 @@
+//! Changing a delivery: read, decide, compare-and-set with its audit entry; again if somebody else was faster.
+
+use data_encoding::HEXLOWER;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::{Context, Refusal};
+use crate::{
+    domain::{
+        audit::{Act, Entry, Head},
+        delivery::{Delivery, Document},
+        id::DeliveryId,
+        role::{Principal, Role},
+        state::{Action, State},
+    },
+    store::{
+        StoreError,
+        deliveries::{Change, Committed, Once},
+        keys,
+    },
+};
+
+/// How long an idempotency key repeats its answer.
+const KEY_SECONDS: u64 = 24 * 3600;
+
+/// An `Idempotency-Key` with the request it came with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// The principal's own: others' keys do not collide with it.
+    pub principal: String,
+    pub key: String,
+    /// Of action and body.
+    pub request_sha256: String,
+}
+
+impl IdempotencyKey {
+    pub fn new(principal: &str, key: &str, action: &str, body: &[u8]) -> Self {
+        let digest = Sha256::new().chain_update(action).chain_update(b"\0").chain_update(body).finalize();
+        Self { principal: principal.to_owned(), key: key.to_owned(), request_sha256: HEXLOWER.encode(&digest) }
+    }
+
+    fn redis_key(&self, id: &DeliveryId) -> String {
+        let digest = Sha256::new().chain_update(&self.principal).chain_update(b"\0").chain_update(&self.key).finalize();
+        keys::idempotency(id, &HEXLOWER.encode(&digest[..16]))
+    }
+}
+
+/// What makes a repeated request give its first answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repeat {
+    /// Where the answer is kept.
+    pub key: String,
+    pub request_sha256: String,
+    pub seconds: u64,
+}
+
+impl Repeat {
+    pub fn of(key: &IdempotencyKey, id: &DeliveryId) -> Self {
+        Self { key: key.redis_key(id), request_sha256: key.request_sha256.clone(), seconds: KEY_SECONDS }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    request_sha256: String,
+    answer: Value,
+}
+
+/// A decision: the state and document to come, and what the caller is told.
+#[derive(Debug)]
+pub struct Decision<T> {
+    pub state: State,
+    pub document: Document,
+    pub answer: T,
+    /// What the audit log says; `None` for steps that the daemon takes by itself.
+    pub act: Option<(&'static str, Value)>,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changed<T> {
+    Now(T),
+    /// An earlier request with the same key had this answer.
+    Before(T),
+}
+
+impl<T> Changed<T> {
+    pub fn answer(self) -> T {
+        match self {
+            Self::Now(answer) | Self::Before(answer) => answer,
+        }
+    }
+}
+
+/// Refuses a principal without `role`.
+pub fn require(principal: &Principal, role: Role) -> Result<(), Refusal> {
+    if principal.may(role) { Ok(()) } else { Err(Refusal::MissingRole(role)) }
+}
+
+impl Context {
+    /// The delivery, if it is there and was not deleted.
+    pub async fn delivery(&self, id: &DeliveryId) -> Result<Delivery, Refusal> {
+        match self.store.delivery(id).await? {
+            Some(delivery) if delivery.state != State::Deleted => Ok(delivery),
+            _ => Err(Refusal::NotFound),
+        }
+    }
+
+    /// Changes a delivery by what `decide` makes of it.
+    pub async fn change<T, D>(&self, id: &DeliveryId, by: &str, repeats: &[Repeat], decide: D) -> Result<Changed<T>, Refusal>
+    where
+        T: Serialize + DeserializeOwned,
+        D: Fn(&Delivery, Timestamp) -> Result<Decision<T>, Refusal>,
+    {
+        loop {
+            for repeat in repeats {
+                if let Some(kept) = self.store.once(&repeat.key).await? {
+                    return first_answer(&kept, repeat);
+                }
+            }
+            let delivery = self.delivery(id).await?;
+            let now = Timestamp::now();
+            let decision = decide(&delivery, now)?;
+            match self.commit(&delivery.id, delivery.revision, by, repeats, decision).await? {
+                Some(changed) => return Ok(changed),
+                None => continue,
+            }
+        }
+    }
+
+    /// Writes a decision; `None` if somebody else was faster.
+    pub(super) async fn commit<T>(
+        &self,
+        id: &DeliveryId,
+        revision: u64,
+        by: &str,
+        repeats: &[Repeat],
+        decision: Decision<T>,
+    ) -> Result<Option<Changed<T>>, Refusal>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        let Decision { state, mut document, answer, act } = decision;
+        let entry = act.map(|(action, details)| {
+            let act = Act { subject: id.to_string(), principal: by.to_owned(), action, details };
+            Entry::after(&document.audit, Timestamp::now(), act)
+        });
+        if let Some(entry) = &entry {
+            document.audit = entry.head();
+        }
+        let value = serde_json::to_value(&answer).map_err(|e| StoreError::Damaged(e.to_string()))?;
+        let once: Vec<Once> = repeats
+            .iter()
+            .map(|r| {
+                let kept = Kept { request_sha256: r.request_sha256.clone(), answer: value.clone() };
+                Once { key: r.key.clone(), value: serde_json::to_string(&kept).unwrap_or_default(), seconds: r.seconds }
+            })
+            .collect();
+        let change = Change { id, revision, state, document: &document, entry: entry.as_ref(), once: &once };
+        match self.store.commit(&change).await? {
+            Committed::Done { .. } => {
+                if entry.is_some()
+                    && let Err(error) = self.note_head(id, &document.audit).await
+                {
+                    // the reconciler notes it later
+                    tracing::warn!(delivery.id = %id, %error, "the head of the audit chain is not noted yet");
+                }
+                Ok(Some(Changed::Now(answer)))
+            }
+            Committed::Stale => Ok(None),
+            Committed::Taken { key, value } => match repeats.get(key) {
+                Some(repeat) => first_answer(&value, repeat).map(Some),
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// Appends the head of a delivery's audit chain to the chain of heads, so that a chain that was cut short is noticed.
+    pub(super) async fn note_head(&self, id: &DeliveryId, head: &Head) -> Result<(), StoreError> {
+        while self.store.noted_head(id).await? < head.seq {
+            let details = serde_json::json!({ "seq": head.seq, "hash": head.hash });
+            let act = Act { subject: id.to_string(), principal: "versand".into(), action: "head", details };
+            let last = self.store.last_audit_head().await?.map(|entry| entry.head()).unwrap_or_default();
+            self.store.append_audit_head(&Entry::after(&last, Timestamp::now(), act), head.seq).await?;
+        }
+        Ok(())
+    }
+
+    /// A step of the daemon itself: a transition without an audit entry. False if it is not its turn any more.
+    pub async fn step(&self, id: &DeliveryId, action: Action, alter: impl Fn(&mut Document, Timestamp)) -> Result<bool, Refusal> {
+        let stepped = self
+            .change(id, "versand", &[], |delivery, now| {
+                let state = delivery.state.after(action)?;
+                let mut document = delivery.document.clone();
+                alter(&mut document, now);
+                Ok(Decision { state, document, answer: (), act: None })
+            })
+            .await;
+        match stepped {
+            Ok(_) => Ok(true),
+            Err(Refusal::Illegal(_) | Refusal::NotFound) => Ok(false),
+            Err(other) => Err(other),
+        }
+    }
+}
+
+fn first_answer<T: DeserializeOwned>(kept: &str, repeat: &Repeat) -> Result<Changed<T>, Refusal> {
+    let kept: Kept = serde_json::from_str(kept).map_err(|e| StoreError::Damaged(e.to_string()))?;
+    if kept.request_sha256 != repeat.request_sha256 {
+        return Err(Refusal::KeyReused);
+    }
+    Ok(Changed::Before(serde_json::from_value(kept.answer).map_err(|e| StoreError::Damaged(e.to_string()))?))
+}

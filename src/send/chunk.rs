@@ -1,0 +1,233 @@
+//! A chunk: take the lease, claim, render, send, record, give the lease back.
+
+use std::{collections::HashMap, sync::Arc};
+
+use jiff::Timestamp;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Context, Refusal,
+    lease::{Validity, boottime_ms},
+    scribe::{Ask, Claimed, Scribe, given_back, report},
+    unix_now,
+};
+use crate::{
+    config::KeepReplies,
+    domain::{
+        delivery::{Delivery, InDoubt, Plan},
+        id::DeliveryId,
+        ledger::{Ledger, Status, flags},
+        outcome::{FailureReason, FailureType, Reply, classify},
+        recipient::Recipient,
+        retry,
+    },
+    mail::{
+        relay::{Connection, Transaction},
+        template::Template,
+    },
+    metrics,
+    queue::{Job, JobError, QueueName},
+    store::{
+        ledgers::{ChunkRef, Grounds, Lease, Report, Taken},
+        slices::Part,
+    },
+};
+
+/// What all connections of a chunk share.
+struct Run {
+    context: Context,
+    at: ChunkRef,
+    delivery: Delivery,
+    plan: Plan,
+    template: Arc<Template>,
+    recipients: Vec<Recipient>,
+    validity: Arc<Validity>,
+    halt: CancellationToken,
+    from: String,
+    date: Timestamp,
+    valid_until: u32,
+}
+
+impl Context {
+    /// The job: sends what is due in a chunk, for at most a slice of time. A chunk that is held by another ends the job well.
+    pub async fn send_chunk(&self, id: &DeliveryId, chunk: u32) -> Result<(), JobError> {
+        let at = ChunkRef { delivery: id.clone(), chunk };
+        let delivery = match self.delivery(id).await {
+            Ok(delivery) => delivery,
+            Err(Refusal::NotFound) => return Ok(()),
+            Err(other) => return Err(other.into()),
+        };
+        let Some(plan) = delivery.document.plan.clone().filter(|_| delivery.state.is_released()) else { return Ok(()) };
+        let asked_ms = boottime_ms();
+        let (lease, ledger) = match self.store.take(&at, self.owner, Grounds::default(), unix_now()).await? {
+            Taken::Yes(lease, ledger) => (lease, ledger),
+            Taken::Held(..) | Taken::Missing => return Ok(()),
+        };
+        let validity = Arc::new(Validity::new(self.config.send.lease_ms, asked_ms));
+        let resend_after_s = self.resend_after_s(&plan);
+        let lease = self.send_taken(at.clone(), delivery, plan, (lease, ledger, validity)).await?;
+        self.store.release(&at, &lease, unix_now(), resend_after_s).await?;
+        self.feed(id).await?;
+        if self.store.counts(id).await?.open() == 0 {
+            let job = Job::FinishDelivery { delivery: id.to_string() };
+            self.queue.enqueue(QueueName::Steps, &format!("finish:{id}:{chunk}:{}", lease.epoch), &job.encode()).await?;
+        }
+        Ok(())
+    }
+
+    /// How long a recipient stays in doubt before it is sent again; `None` under the policy `hold`.
+    pub fn resend_after_s(&self, plan: &Plan) -> Option<u32> {
+        let lease_s = u32::try_from(self.config.send.lease_ms.div_ceil(1000)).unwrap_or(u32::MAX);
+        (plan.settings.in_doubt == InDoubt::Resend).then_some(lease_s + 1)
+    }
+
+    async fn send_taken(
+        &self,
+        at: ChunkRef,
+        delivery: Delivery,
+        plan: Plan,
+        held: (Lease, Ledger, Arc<Validity>),
+    ) -> Result<Lease, JobError> {
+        let (lease, ledger, validity) = held;
+        let resend_after_s = self.resend_after_s(&plan);
+        let todo = ledger.claimable(unix_now(), resend_after_s);
+        let Some(release) = delivery.document.release.clone().filter(|_| !todo.is_empty()) else { return Ok(lease) };
+        let definition = &delivery.document.definition;
+        let template = self.templates.get(&at.delivery, &plan.digest, definition, self.message_limit_bytes());
+        let template = template.map_err(|_| JobError::Abort("the template of a prepared delivery does not compile".into()))?;
+        let recipients = self.store.slice(&at.delivery, Part::Chunks(plan.generation), at.chunk).await?;
+        let from = template.envelope_from().to_owned();
+        let halt = self.shutdown.child_token();
+        let run = Arc::new(Run {
+            context: self.clone(),
+            at: at.clone(),
+            from,
+            date: release.released_at,
+            valid_until: u32::try_from(release.valid_until.as_second()).unwrap_or(u32::MAX),
+            delivery,
+            plan,
+            template,
+            recipients,
+            validity: validity.clone(),
+            halt: halt.clone(),
+        });
+        let connections = self.config.relay.connections.min(todo.len().div_ceil(self.config.send.claim_window));
+        let (ask, asks) = unbounded_channel();
+        let mut grants = HashMap::new();
+        for number in 0..connections {
+            let (grant, granted) = unbounded_channel();
+            grants.insert(number, grant);
+            self.tracker.spawn(run.clone().drive(number, granted, ask.clone()));
+        }
+        drop(ask);
+        let context = self.clone();
+        let scribe = Scribe { context, at, lease, ledger, validity, halt, resend_after_s, todo: todo.into(), grants, asks };
+        Ok(scribe.serve().await)
+    }
+}
+
+impl Run {
+    /// Drives one connection: asks for claims, sends, reports, until there are no more grants.
+    async fn drive(self: Arc<Self>, number: usize, mut granted: UnboundedReceiver<Claimed>, asks: UnboundedSender<Ask>) {
+        // claims are made only for a connection that is there
+        let Some(first) = self.connect(&mut granted).await else { return };
+        let mut connection = Some(first);
+        let window = self.context.config.send.claim_window;
+        let _ = asks.send(Ask { connection: number, report: None, want: window });
+        while let Some(claimed) = granted.recv().await {
+            if connection.is_none() {
+                connection = self.connect(&mut granted).await;
+            }
+            let report = match &mut connection {
+                Some(open) if !self.halt.is_cancelled() => self.attempt(open, &claimed).await,
+                _ => given_back(&claimed),
+            };
+            let want = usize::from(connection.is_some());
+            connection = connection.filter(Connection::is_usable);
+            let _ = asks.send(Ask { connection: number, report: Some(report), want });
+        }
+    }
+
+    /// A connection of the relay, or none if it is at fault or nothing is left to do.
+    async fn connect(&self, granted: &mut UnboundedReceiver<Claimed>) -> Option<Connection> {
+        // a closed channel says that there will be no grants
+        let over = async {
+            while !granted.is_closed() {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            connection = self.context.relay.connection() => connection
+                .inspect_err(|fault| tracing::warn!(delivery.id = %self.at.delivery, %fault, "no connection to the relay"))
+                .ok(),
+            () = self.halt.cancelled() => None,
+            () = over => None,
+        }
+    }
+
+    async fn attempt(&self, connection: &mut Connection, claimed: &Claimed) -> Report {
+        let now = unix_now();
+        if now >= self.valid_until {
+            let known = claimed.before.reason != 0;
+            let reason = if known { claimed.before.reason } else { FailureReason::Unreachable.code() };
+            return report(claimed, Some(Status::Failed), reason, flags::EXPIRED, now, "the validity period ended".into());
+        }
+        let definition = &self.delivery.document.definition;
+        let stamp = self.context.stamp(&self.at, claimed.position, definition, self.date);
+        let Some(recipient) = self.recipients.get(usize::from(claimed.position)) else { return given_back(claimed) };
+        let message = match self.template.render(recipient, &stamp) {
+            Ok(message) => message,
+            Err(error) => {
+                let reply = format!("not sent: {} {}", error.part, error.message);
+                return report(claimed, Some(Status::Failed), FailureReason::NotDefined.code(), 0, now, reply);
+            }
+        };
+        let may_go = || self.validity.holds(boottime_ms());
+        let started = std::time::Instant::now();
+        let transaction = connection.send(&self.from, &recipient.email, &message, &may_go).await;
+        metrics::transaction(outcome(&transaction), started.elapsed());
+        self.judge(claimed, transaction)
+    }
+
+    fn judge(&self, claimed: &Claimed, transaction: Transaction) -> Report {
+        let now = unix_now();
+        match transaction {
+            Transaction::Accepted(reply) => {
+                let keep = self.context.config.send.keep_replies == KeepReplies::All;
+                let text = if keep { reply.to_string() } else { String::new() };
+                report(claimed, Some(Status::Sent), 0, flags::ACCEPTED, now, text)
+            }
+            Transaction::Refused(reply) => self.failure(claimed, &reply, now),
+            Transaction::Deferred { reply, fault } => self.deferral(claimed, reply.as_ref(), fault, now),
+            Transaction::InDoubt(fault) => report(claimed, Some(Status::InDoubt), 0, 0, now, fault),
+            Transaction::NotStarted => given_back(claimed),
+        }
+    }
+
+    fn failure(&self, claimed: &Claimed, reply: &Reply, now: u32) -> Report {
+        let (reason, kind) = classify(reply);
+        let hard = if kind == FailureType::Hard { flags::HARD } else { 0 };
+        report(claimed, Some(Status::Failed), reason.code(), hard, now, reply.to_string())
+    }
+
+    fn deferral(&self, claimed: &Claimed, reply: Option<&Reply>, fault: Option<String>, now: u32) -> Report {
+        let reason = reply.map_or(FailureReason::Unreachable, |reply| classify(reply).0).code();
+        let text = reply.map(ToString::to_string).or(fault).unwrap_or_default();
+        let attempts = claimed.before.attempts.saturating_add(1);
+        match retry::due(now, &self.plan.settings.retry_minutes, attempts, self.valid_until) {
+            Some(due) => report(claimed, Some(Status::Deferred), reason, 0, due, text),
+            None => report(claimed, Some(Status::Failed), reason, flags::EXPIRED, now, text),
+        }
+    }
+}
+
+fn outcome(transaction: &Transaction) -> &'static str {
+    match transaction {
+        Transaction::Accepted(_) => "accepted",
+        Transaction::Deferred { .. } => "deferred",
+        Transaction::Refused(_) => "refused",
+        Transaction::InDoubt(_) => "in_doubt",
+        Transaction::NotStarted => "not_started",
+    }
+}

@@ -1,0 +1,73 @@
+//! Confirmation by a job: an upstream system put it on the queue, with a JWT that says who it is and what it releases.
+
+use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{Context, Refusal, change::Repeat, confirm::Confirmed};
+use crate::{
+    domain::id::DeliveryId,
+    identity::{Claims, NotAuthentic},
+    metrics,
+    queue::{ConfirmSend, JobError, Received},
+    store::keys,
+};
+
+/// How long a producer can read the outcome of its job.
+const OUTCOME_SECONDS: u64 = 24 * 3600;
+
+/// What became of a job, for its producer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    Confirmed(Confirmed),
+    Refused { reason: String },
+}
+
+impl Context {
+    /// The job: checks its token and confirms. What is refused goes to the dead set; either way the outcome can be read.
+    pub async fn confirm_send(&self, job: Received) -> Result<(), JobError> {
+        let verdict = self.try_confirm_send(&job).await;
+        let outcome = match &verdict {
+            Ok(confirmed) => Outcome::Confirmed(confirmed.clone()),
+            Err(JobError::Abort(reason)) => Outcome::Refused { reason: reason.clone() },
+            Err(JobError::Retry(_)) => return verdict.map(drop),
+        };
+        self.store.keep_outcome(&job.id, &outcome, OUTCOME_SECONDS).await?;
+        if let Err(JobError::Abort(reason)) = &verdict {
+            tracing::warn!(job.id, reason, "a confirmation was refused");
+        }
+        verdict.map(drop)
+    }
+
+    async fn try_confirm_send(&self, job: &Received) -> Result<Confirmed, JobError> {
+        let request = ConfirmSend::decode(&job.payload)?;
+        let id: DeliveryId = request.delivery.parse().map_err(|e| JobError::Abort(format!("{e}")))?;
+        let claims = self.keyring.job(&request.token, &request.delivery, &request.digest).map_err(|e: NotAuthentic| {
+            metrics::login_failure();
+            JobError::Abort(e.to_string())
+        })?;
+        let repeat = spend(&id, &claims);
+        match self.confirm(&claims.principal(), &id, &request.digest, "queue", &[repeat]).await {
+            Ok(confirmed) => Ok(confirmed),
+            Err(refusal @ (Refusal::Unavailable(_) | Refusal::Queue(_))) => Err(refusal.into()),
+            Err(refusal) => Err(JobError::Abort(refusal.to_string())),
+        }
+    }
+}
+
+/// The identity of a JWT is spent in the same script as the state change; the same JWT gets the first outcome.
+fn spend(id: &DeliveryId, claims: &Claims) -> Repeat {
+    let name = Sha256::new()
+        .chain_update(&claims.iss)
+        .chain_update(b"\0")
+        .chain_update(claims.jti.as_deref().unwrap_or_default())
+        .finalize();
+    let bound = serde_json::json!([claims.aud, claims.delivery, claims.digest, claims.action, claims.exp, claims.sub]);
+    Repeat {
+        key: keys::spent(id, &HEXLOWER.encode(&name[..16])),
+        request_sha256: HEXLOWER.encode(&Sha256::digest(bound.to_string())),
+        // longer than any token lives
+        seconds: 2 * OUTCOME_SECONDS,
+    }
+}

@@ -1,0 +1,94 @@
+//! Create, change and delete a delivery.
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::{
+    Context, Refusal,
+    change::{Changed, Decision, IdempotencyKey, Repeat, require},
+};
+use crate::domain::{
+    delivery::{Checks, Definition, Delivery, Document},
+    id::DeliveryId,
+    role::{Principal, Role},
+    state::{Action, State},
+};
+
+impl Context {
+    /// Creates a delivery. With a key its id derives from principal and key, so that a second request finds the first one's.
+    pub async fn create(
+        &self,
+        by: &Principal,
+        definition: Definition,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Changed<DeliveryId>, Refusal> {
+        require(by, Role::PrepareDeliveries)?;
+        definition.check()?;
+        let id = match key {
+            Some(key) => DeliveryId::derived(&by.name, &key.key),
+            None => DeliveryId::from_random(random()?),
+        };
+        let repeats: Vec<Repeat> = key.iter().map(|key| Repeat::of(key, &id)).collect();
+        let decision = Decision {
+            state: State::Editing,
+            document: Document::new(definition, &by.name, Timestamp::now()),
+            answer: id.clone(),
+            act: Some(("create", json!({}))),
+        };
+        // the id is taken, and its key was used for another request or has expired
+        self.commit(&id, 0, &by.name, &repeats, decision).await?.ok_or(Refusal::KeyReused)
+    }
+
+    /// Replaces the definition; a prepared delivery must be prepared again.
+    pub async fn redefine(&self, by: &Principal, id: &DeliveryId, definition: Definition) -> Result<(), Refusal> {
+        require(by, Role::PrepareDeliveries)?;
+        definition.check()?;
+        let changed = self
+            .change(id, &by.name, &[], |delivery, now| {
+                let mut decision = unprepared(delivery, now, "change", json!({ "changed": "definition" }))?;
+                decision.document.definition = definition.clone();
+                Ok(decision)
+            })
+            .await?;
+        changed.answer();
+        Ok(())
+    }
+
+    /// Deletes a delivery with its audience and logs. Its audit log stays, and its id stays spent.
+    pub async fn delete(&self, by: &Principal, id: &DeliveryId) -> Result<(), Refusal> {
+        require(by, Role::PrepareDeliveries)?;
+        let chunks = self.delivery(id).await?.document.plan.map_or(0, |plan| plan.chunks);
+        self.change(id, &by.name, &[], |delivery, now| {
+            let state = delivery.state.after(Action::Delete)?;
+            let mut document = delivery.document.clone();
+            document.changed_at = now;
+            document.audience = None;
+            Ok(Decision { state, document, answer: (), act: Some(("delete", json!({ "state": delivery.state.word() }))) })
+        })
+        .await?;
+        self.store.remove_older(id, u32::MAX, u32::MAX).await?;
+        self.store.remove_ledgers(id, chunks).await?;
+        Ok(self.store.unlist(id).await?)
+    }
+}
+
+/// A change that puts the delivery back to `editing`.
+pub(super) fn unprepared(
+    delivery: &Delivery,
+    now: Timestamp,
+    action: &'static str,
+    details: serde_json::Value,
+) -> Result<Decision<()>, Refusal> {
+    let state = delivery.state.after(Action::Change)?;
+    let mut document = delivery.document.clone();
+    document.changed_at = now;
+    document.plan = None;
+    document.checks = Checks::default();
+    Ok(Decision { state, document, answer: (), act: Some((action, details)) })
+}
+
+fn random() -> Result<[u8; 10], Refusal> {
+    let mut bytes = [0; 10];
+    getrandom::fill(&mut bytes).map_err(|e| Refusal::BrokenUpload(e.to_string()))?;
+    Ok(bytes)
+}

@@ -1,0 +1,119 @@
+//! The journey of a delivery, one file a step: edit, upload, prepare, confirm, release, chunk, finish, settle.
+//!
+//! A step writes state first and enqueues after; it never calls the next step. What a crash between the two leaves behind is
+//! found by [`reconcile`].
+
+pub mod change;
+pub mod chunk;
+pub mod confirm;
+pub mod confirm_job;
+pub mod conservation;
+pub mod edit;
+pub mod finish;
+pub mod lease;
+pub mod logs;
+pub mod observe;
+pub mod prepare;
+pub mod preview;
+pub mod reconcile;
+pub mod release;
+pub mod render;
+pub mod scribe;
+pub mod settle;
+pub mod upload;
+pub mod watch;
+
+use std::sync::{Arc, atomic::AtomicU64};
+
+use jiff::Timestamp;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::Config,
+    domain::{audience::LineError, delivery::Invalid, role::Role, state::Illegal},
+    identity::Keyring,
+    mail::relay::Relay,
+    queue::{JobError, Queue, QueueError},
+    store::{Store, StoreError},
+};
+
+/// Everything a step needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    pub store: Store,
+    pub queue: Queue,
+    pub relay: Relay,
+    pub config: Arc<Config>,
+    /// This process, in every lease it takes.
+    pub owner: u64,
+    /// The processes that had the state directory before this one: their leases need no waiting.
+    pub dead_owners: Arc<[u64]>,
+    /// Message-IDs, boundaries and later tokens derive from it.
+    pub secret: Arc<[u8; 32]>,
+    pub templates: render::Cache,
+    pub watch: watch::Watch,
+    /// Acceptances that are in a ledger, for comparison with what the relay layer counted.
+    pub acceptances: Arc<AtomicU64>,
+    pub tracker: TaskTracker,
+    pub conservation: conservation::Differences,
+    pub keyring: Arc<Keyring>,
+    /// Cancelled when the daemon is asked to end: no new work, finish what was begun.
+    pub shutdown: CancellationToken,
+}
+
+/// Why a step was refused, named by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("there is no such delivery")]
+    NotFound,
+    #[error("there is no such recipient")]
+    NoRecipient,
+    #[error("the role {} is missing", .0.word())]
+    MissingRole(Role),
+    #[error("{0}")]
+    Illegal(#[from] Illegal),
+    #[error("the digest is not that of the prepared delivery: prepare it and look at it again")]
+    StaleDigest,
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
+    #[error("{0}")]
+    Invalid(#[from] Invalid),
+    #[error("{0}")]
+    Line(#[from] LineError),
+    #[error("the upload broke off: {0}")]
+    BrokenUpload(String),
+    #[error("{0}")]
+    Conflict(&'static str),
+    #[error("{0}")]
+    Unavailable(#[from] StoreError),
+    #[error("{0}")]
+    Queue(#[from] QueueError),
+}
+
+/// In a job only what may pass is worth another try; a refusal is final and was recorded by the step.
+impl From<Refusal> for JobError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unavailable(StoreError::Unavailable(e)) => Self::Retry(e.to_string()),
+            Refusal::Queue(QueueError::Unavailable(e)) => Self::Retry(e.to_string()),
+            other => Self::Abort(other.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for JobError {
+    fn from(error: StoreError) -> Self {
+        Refusal::from(error).into()
+    }
+}
+
+impl From<QueueError> for JobError {
+    fn from(error: QueueError) -> Self {
+        Refusal::from(error).into()
+    }
+}
+
+/// Now, in whole seconds of Unix time, as the ledgers keep it.
+pub fn unix_now() -> u32 {
+    u32::try_from(Timestamp::now().as_second()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,107 @@
+//! What the daemon tells of itself: gauges, and the check that nothing was lost.
+
+use std::{collections::HashMap, sync::atomic::Ordering};
+
+use super::{Context, unix_now};
+use crate::{
+    domain::{counts::Counts, ledger::Status, state::State},
+    metrics,
+    store::StoreError,
+};
+
+impl Context {
+    /// The task: reconciles, and forgets what it has seen if Redis did not answer throughout.
+    pub async fn reconcile_all(&self) {
+        let result = self.reconcile().await;
+        metrics::redis_up(result.is_ok());
+        if let Err(error) = result {
+            self.watch.reset();
+            tracing::warn!(%error, "the reconciler waits for Redis");
+        }
+    }
+
+    /// The task: sets the gauges.
+    pub async fn observe(&self) {
+        let stats = self.relay.stats();
+        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let recorded = load(&self.acceptances);
+        metrics::relay(
+            load(&stats.accepted),
+            recorded,
+            load(&stats.connections_opened),
+            load(&stats.faults),
+            self.relay.open_connections(),
+        );
+        metrics::in_doubt_bound(self.config.relay.connections * self.config.send.claim_window);
+        if let Err(error) = self.observe_queues().await {
+            tracing::debug!(%error, "the queues cannot be observed");
+        }
+        if let Err(error) = self.observe_deliveries().await {
+            tracing::debug!(%error, "the deliveries cannot be observed");
+        }
+    }
+
+    async fn observe_queues(&self) -> Result<(), crate::queue::QueueError> {
+        for depth in self.queue.depths().await? {
+            let queue = depth.queue.as_str();
+            let states = [
+                ("waiting", depth.active),
+                ("retrying", depth.scheduled),
+                ("running", depth.in_flight),
+                ("dead", depth.dead),
+                ("done", depth.done),
+            ];
+            for (state, n) in states {
+                metrics::queue_jobs(queue, state, n);
+            }
+            metrics::queue_beat(queue, depth.oldest_beat_s.unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    async fn observe_deliveries(&self) -> Result<(), StoreError> {
+        let mut states: HashMap<State, usize> = State::ALL.into_iter().filter(|s| s.is_moving()).map(|s| (s, 0)).collect();
+        let mut sum = Counts::default();
+        for id in self.store.moving().await? {
+            let Some(delivery) = self.store.delivery(&id).await? else { continue };
+            *states.entry(delivery.state).or_default() += 1;
+            let mut counts = self.store.counts(&id).await?;
+            for status in Status::ALL {
+                *sum.of(status) += *counts.of(status);
+            }
+        }
+        for (state, n) in states {
+            metrics::deliveries(state.word(), n);
+        }
+        for status in Status::ALL {
+            metrics::recipients(status.word(), *sum.of(status));
+        }
+        self.observe_conservation().await
+    }
+
+    /// One delivery at a time, in turn; the gauge shows the largest difference that stands.
+    async fn observe_conservation(&self) -> Result<(), StoreError> {
+        let ids = self.store.delivery_ids(0, 1000).await?;
+        let Some(id) = self.conservation.next(&ids) else { return Ok(()) };
+        match self.store.delivery(&id).await? {
+            Some(delivery) if delivery.state.is_released() && delivery.state != State::StartPending => {
+                if let Some(difference) = self.difference(&delivery).await? {
+                    if difference > 0 {
+                        tracing::error!(delivery.id = %id, difference, "figures that must agree do not");
+                    }
+                    self.conservation.note(id, difference);
+                }
+            }
+            _ => self.conservation.note(id, 0),
+        }
+        metrics::conservation(self.conservation.largest());
+        Ok(())
+    }
+
+    /// The task: removes jobs that ended long ago.
+    pub async fn sweep_jobs(&self) {
+        if let Err(error) = self.queue.sweep(u64::from(unix_now())).await {
+            tracing::debug!(%error, "ended jobs cannot be swept");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The reconciler: finds what a crash left behind, on every replica, once a second. Whatever it does may be done twice.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::{Context, Refusal, change::Decision, unix_now};
+use crate::{
+    domain::{
+        counts::Counts,
+        delivery::Delivery,
+        id::DeliveryId,
+        ledger::Header,
+        state::{Action, State},
+    },
+    metrics,
+    queue::{Job, JobState, QueueName},
+    store::{
+        StoreError,
+        ledgers::{ChunkRef, Grounds, Taken},
+    },
+};
+
+/// A step whose job was not begun for so long is enqueued again.
+const STEP_PATIENCE: Duration = Duration::from_secs(3);
+
+impl Context {
+    /// Looks after every delivery that is moving.
+    pub async fn reconcile(&self) -> Result<(), StoreError> {
+        let began = Instant::now();
+        for id in self.store.moving().await? {
+            if let Err(refusal) = self.look_after(&id).await {
+                match refusal {
+                    Refusal::Unavailable(StoreError::Unavailable(e)) => return Err(e.into()),
+                    other => tracing::error!(delivery.id = %id, error = %other, "the reconciler cannot look after it"),
+                }
+            }
+        }
+        self.watch.tidy(began);
+        if began.elapsed() > self.config.send.lease() / 4 {
+            // Redis was slow for everybody: a holder may not have been able to show life
+            self.watch.reset();
+        }
+        Ok(())
+    }
+
+    async fn look_after(&self, id: &DeliveryId) -> Result<(), Refusal> {
+        let Some(delivery) = self.store.delivery(id).await? else {
+            return Ok(self.store.at_rest(id).await?);
+        };
+        self.note_head(id, &delivery.document.audit).await?;
+        match delivery.state {
+            State::Preparing => self.revive_preparation(&delivery).await,
+            State::StartPending => self.revive_start(&delivery).await,
+            State::InProgress => self.keep_sending(&delivery).await,
+            State::Pausing | State::Stopping => self.bring_to_rest(&delivery).await,
+            _ => {
+                self.store.at_rest(id).await?;
+                // it may have been set in motion in between
+                if self.store.state(id).await?.is_some_and(State::is_moving) {
+                    self.store.in_motion(id).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn revive_preparation(&self, delivery: &Delivery) -> Result<(), Refusal> {
+        let progress = self.store.preparation(&delivery.id).await?;
+        let still = self.watch.see(&format!("prepare {}", delivery.id), (delivery.revision, progress.beat), Instant::now());
+        if still >= self.config.send.lease() {
+            self.watch.see(&format!("prepare {}", delivery.id), (0, 0), Instant::now());
+            self.enqueue_preparation(&delivery.id, u64::from(unix_now())).await?;
+        }
+        Ok(())
+    }
+
+    async fn revive_start(&self, delivery: &Delivery) -> Result<(), Refusal> {
+        let name = format!("start {}", delivery.id);
+        if self.watch.see(&name, (delivery.revision, 0), Instant::now()) >= STEP_PATIENCE {
+            self.watch.see(&name, (0, 0), Instant::now());
+            self.enqueue_start(&delivery.id, u64::from(unix_now())).await?;
+        }
+        Ok(())
+    }
+
+    async fn keep_sending(&self, delivery: &Delivery) -> Result<(), Refusal> {
+        let id = &delivery.id;
+        let offered = self.mend_offered(delivery).await?;
+        let named = self.feed(id).await?;
+        let counts = self.store.counts(id).await?;
+        if offered + named > 0 {
+            return Ok(());
+        }
+        self.mend_unoffered(delivery, &counts).await?;
+        if counts.open() > 0 && self.store.waiting(id).await? == 0 {
+            // in neither set although something is left: the sets are hints, the ledgers are not
+            self.store.open_all(id, delivery.document.plan.as_ref().map_or(0, |plan| plan.chunks)).await?;
+        } else if counts.open() == 0 {
+            let job = Job::FinishDelivery { delivery: id.to_string() };
+            self.queue.enqueue(QueueName::Steps, &format!("finish:{id}:at:{}", unix_now()), &job.encode()).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the chunks that jobs were named for: lost jobs are named again, dead holders are fenced. How many there are.
+    async fn mend_offered(&self, delivery: &Delivery) -> Result<usize, Refusal> {
+        let offered = self.store.offered(&delivery.id).await?;
+        let chunks: Vec<u32> = offered.iter().map(|(chunk, ..)| *chunk).collect();
+        let headers = self.store.headers(&delivery.id, &chunks).await?;
+        for ((chunk, _, round), header) in offered.iter().zip(headers) {
+            let at = ChunkRef { delivery: delivery.id.clone(), chunk: *chunk };
+            if header.owner == 0 {
+                self.mend_job(&at, *round, header).await?;
+            } else {
+                self.mend_lease(delivery, &at, header).await?;
+            }
+        }
+        Ok(offered.len())
+    }
+
+    /// Nobody holds the chunk: its job waits on the queue, or is gone.
+    async fn mend_job(&self, at: &ChunkRef, round: u32, header: Header) -> Result<(), Refusal> {
+        let name = format!("job {}:{}", at.delivery, at.chunk);
+        let still = self.watch.see(&name, (u64::from(round), u64::from(header.epoch)), Instant::now());
+        if still < STEP_PATIENCE {
+            return Ok(());
+        }
+        let job = format!("{}:{}:{round}", at.delivery, at.chunk);
+        let alive = self
+            .queue
+            .status(QueueName::Chunks, &job)
+            .await?
+            .is_some_and(|job| !matches!(job.state, JobState::Done | JobState::Dead | JobState::Lost));
+        if !alive && self.store.reopen(at, round, unix_now()).await? {
+            metrics::revived();
+            tracing::warn!(delivery.id = %at.delivery, chunk = at.chunk, "its job was gone");
+        }
+        Ok(())
+    }
+
+    /// Somebody holds the chunk: fences the holder if it is dead, so that the next job finds the chunk free.
+    async fn mend_lease(&self, delivery: &Delivery, at: &ChunkRef, header: Header) -> Result<(), Refusal> {
+        let name = format!("lease {}:{}", at.delivery, at.chunk);
+        let still = self.watch.see(&name, (u64::from(header.epoch), u64::from(header.beat)), Instant::now());
+        let proven_dead = self.dead_owners.contains(&header.owner);
+        if !proven_dead && still < self.config.send.lease() {
+            return Ok(());
+        }
+        let grounds = Grounds { still: Some((header.epoch, header.beat)), dead: proven_dead.then_some(header.owner) };
+        if let Taken::Yes(lease, _) = self.store.take(at, self.owner, grounds, unix_now()).await? {
+            let resend_after_s = delivery.document.plan.as_ref().and_then(|plan| self.resend_after_s(plan));
+            self.store.release(at, &lease, unix_now(), resend_after_s).await?;
+            metrics::taken_over();
+            tracing::warn!(delivery.id = %at.delivery, chunk = at.chunk, proven_dead, "taken over from a dead worker");
+        }
+        Ok(())
+    }
+
+    /// Pausing and stopping end when nothing is being attempted any more.
+    async fn bring_to_rest(&self, delivery: &Delivery) -> Result<(), Refusal> {
+        self.mend_offered(delivery).await?;
+        if delivery.state == State::Stopping {
+            for chunk in 0..delivery.document.plan.as_ref().map_or(0, |plan| plan.chunks) {
+                self.store.cancel(&ChunkRef { delivery: delivery.id.clone(), chunk }, unix_now()).await?;
+            }
+        }
+        let stopped = delivery.state == State::Stopping;
+        let counts = self.store.counts(&delivery.id).await?;
+        // a claim that is given back after the pass of cancel is pending again
+        if counts.attempting > 0 || stopped && counts.open() > 0 {
+            return self.mend_unoffered(delivery, &counts).await;
+        }
+        let state = delivery.state.after(Action::Quiet)?;
+        let mut document = delivery.document.clone();
+        document.ended_at = stopped.then(Timestamp::now);
+        let decision = Decision { state, document, answer: (), act: None };
+        // not with a newer revision: it may have been resumed and paused again since the counters were read
+        self.commit(&delivery.id, delivery.revision, "versand", &[], decision).await?;
+        Ok(())
+    }
+
+    /// Something is being attempted although no job was named: a job that was thought lost came late, and its worker died.
+    async fn mend_unoffered(&self, delivery: &Delivery, counts: &Counts) -> Result<(), Refusal> {
+        let chunks: Vec<u32> = (0..delivery.document.plan.as_ref().map_or(0, |plan| plan.chunks)).collect();
+        if counts.attempting == 0 {
+            return Ok(());
+        }
+        for (chunk, header) in chunks.iter().zip(self.store.headers(&delivery.id, &chunks).await?) {
+            if header.owner != 0 {
+                self.mend_lease(delivery, &ChunkRef { delivery: delivery.id.clone(), chunk: *chunk }, header).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,77 @@
+//! Messages: a delivery's compiled template, and the stamp that makes every message unique and repeatable.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use data_encoding::{BASE32_DNSSEC, HEXLOWER};
+use hmac::{Hmac, Mac};
+use jiff::Timestamp;
+use sha2::Sha256;
+
+use super::Context;
+use crate::{
+    domain::{delivery::Definition, id::DeliveryId},
+    mail::template::{Problem, Stamp, Template},
+    store::ledgers::ChunkRef,
+};
+
+/// Deliveries whose templates are kept compiled at the most.
+const KEPT: usize = 64;
+
+/// Compiled templates by delivery and digest.
+#[derive(Clone, Default)]
+pub struct Cache(Arc<Mutex<Compiled>>);
+
+type Compiled = HashMap<(DeliveryId, String), Arc<Template>>;
+
+impl Cache {
+    /// The template of a prepared delivery, compiled once.
+    ///
+    /// # Errors
+    /// What is wrong with the content; a prepared delivery's content has no faults.
+    pub fn get(
+        &self,
+        id: &DeliveryId,
+        digest: &str,
+        definition: &Definition,
+        limit_bytes: usize,
+    ) -> Result<Arc<Template>, Vec<Problem>> {
+        let key = (id.clone(), digest.to_owned());
+        if let Some(template) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(template.clone());
+        }
+        let template = Arc::new(Template::compile(&definition.sender, &definition.content, limit_bytes)?);
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= KEPT {
+            kept.clear();
+        }
+        kept.insert(key, template.clone());
+        Ok(template)
+    }
+}
+
+impl Context {
+    /// The stamp of a recipient's message. It depends on nothing but delivery, position, key and instant, so a retry, a second
+    /// sending and the preview have the same bytes.
+    pub fn stamp(&self, at: &ChunkRef, position: u16, definition: &Definition, date: Timestamp) -> Stamp {
+        let of = |purpose: &str| {
+            // HMAC takes keys of any length
+            let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.secret[..]).map(|mac| mac.chain_update(purpose));
+            if let Ok(mac) = &mut mac {
+                mac.update(format!("\0{}\0{}\0{position}", at.delivery, at.chunk).as_bytes());
+            }
+            mac.map(|mac| mac.finalize().into_bytes().to_vec()).unwrap_or_default()
+        };
+        let domain = definition.sender.email.rsplit_once('@').map_or("invalid", |(_, domain)| domain);
+        let id = BASE32_DNSSEC.encode(of("message-id").get(..15).unwrap_or_default());
+        let boundary = HEXLOWER.encode(of("boundary").get(..12).unwrap_or_default());
+        Stamp { date, message_id: format!("{id}@{domain}"), boundary }
+    }
+
+    /// The largest message, in bytes.
+    pub fn message_limit_bytes(&self) -> usize {
+        self.config.preparation.message_limit_kib * 1024
+    }
+}

@@ -1,0 +1,192 @@
+//! The scribe of a chunk: the one task that writes its ledger while it is being sent. Reports and claims of all connections
+//! travel in groups: while one group is on its way the next one gathers.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio_util::sync::CancellationToken;
+
+use super::{Context, lease::Validity, lease::boottime_ms, unix_now};
+use crate::{
+    domain::ledger::{ClaimNumber, Ledger, Record, Status},
+    metrics,
+    store::ledgers::{Applied, ChunkRef, Claim, Lease, Report, Turn, TurnAnswer, Verdict},
+};
+
+/// Asks of a connection that travel in one group at the most.
+const LARGEST_GROUP: usize = 512;
+/// Pause before a group is sent again whose answer was lost.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a connection tells the scribe: what became of a claim, and how many more it has room for.
+pub struct Ask {
+    pub connection: usize,
+    pub report: Option<Report>,
+    pub want: usize,
+}
+
+/// A granted claim, with the record as it was before.
+#[derive(Debug, Clone, Copy)]
+pub struct Claimed {
+    pub position: u16,
+    pub claim: ClaimNumber,
+    pub before: Record,
+}
+
+pub struct Scribe {
+    pub context: Context,
+    pub at: ChunkRef,
+    pub lease: Lease,
+    pub ledger: Ledger,
+    pub validity: Arc<Validity>,
+    /// Cancelled when no more may be started: pause, stop, shutdown, a lost lease.
+    pub halt: CancellationToken,
+    pub resend_after_s: Option<u32>,
+    pub todo: VecDeque<u16>,
+    pub grants: HashMap<usize, UnboundedSender<Claimed>>,
+    pub asks: UnboundedReceiver<Ask>,
+}
+
+impl Scribe {
+    /// Serves the connections until the last one is gone; then every claim is recorded or given back.
+    pub async fn serve(mut self) -> Lease {
+        let mut beat = tokio::time::interval(Duration::from_millis(self.context.config.send.lease_ms / 4));
+        let slice = tokio::time::sleep(Duration::from_millis(self.context.config.send.slice_ms));
+        let shutdown = self.context.shutdown.clone();
+        let mut slice = std::pin::pin!(slice);
+        let mut slice_over = false;
+        let mut hungry: VecDeque<usize> = VecDeque::new();
+        loop {
+            if self.halt.is_cancelled() || slice_over || self.todo.is_empty() {
+                // no more grants: a connection ends when it has gone through those it has
+                self.grants.clear();
+                hungry.clear();
+            }
+            let mut reports = Vec::new();
+            tokio::select! {
+                biased;
+                _ = beat.tick() => self.show_life().await,
+                () = &mut slice, if !slice_over => slice_over = true,
+                () = shutdown.cancelled(), if !self.halt.is_cancelled() => self.halt.cancel(),
+                ask = self.asks.recv() => match ask {
+                    None => return self.lease,
+                    Some(ask) => self.gather(ask, &mut reports, &mut hungry),
+                },
+            }
+            while (!reports.is_empty() || !hungry.is_empty()) && !self.turn(&mut reports, &mut hungry).await {}
+        }
+    }
+
+    fn gather(&mut self, first: Ask, reports: &mut Vec<Report>, hungry: &mut VecDeque<usize>) {
+        let mut next = Some(first);
+        while let Some(ask) = next {
+            reports.extend(ask.report);
+            if self.grants.contains_key(&ask.connection) {
+                hungry.extend(std::iter::repeat_n(ask.connection, ask.want));
+            }
+            next = if reports.len() < LARGEST_GROUP { self.asks.try_recv().ok() } else { None };
+        }
+    }
+
+    /// One group. False if some of the hungry were not served although there is more to do.
+    async fn turn(&mut self, reports: &mut Vec<Report>, hungry: &mut VecDeque<usize>) -> bool {
+        if self.halt.is_cancelled() {
+            hungry.clear();
+        }
+        let n = hungry.len().min(self.todo.len());
+        let positions: Vec<u16> = self.todo.drain(..n).collect();
+        let claims = positions.iter().filter_map(|p| Some(Claim { position: *p, n: self.number_after(*p)? })).collect();
+        let turn = Turn { reports: std::mem::take(reports), claims };
+        if turn.reports.is_empty() && turn.claims.is_empty() {
+            hungry.clear();
+            return true;
+        }
+        let answer = self.write(&turn).await;
+        self.note(&turn, &answer);
+        for (claim, _) in turn.claims.iter().zip(&answer.granted).filter(|(_, granted)| **granted) {
+            let Some(before) = self.ledger.record(usize::from(claim.position)) else { continue };
+            let number = ClaimNumber { epoch: self.lease.epoch, n: claim.n };
+            let claimed = Claimed { position: claim.position, claim: number, before };
+            let served = hungry.pop_front().and_then(|c| self.grants.get(&c)).is_some_and(|grants| grants.send(claimed).is_ok());
+            if !served {
+                reports.push(given_back(&claimed));
+            }
+        }
+        reports.is_empty() && (hungry.is_empty() || self.todo.is_empty())
+    }
+
+    /// Every recipient is claimed at most once in an epoch, so the first claim of it has the number after the last one.
+    fn number_after(&self, position: u16) -> Option<u8> {
+        let last = self.ledger.record(usize::from(position))?.claim;
+        Some(if last.epoch == self.lease.epoch { last.n.wrapping_add(1) } else { 1 })
+    }
+
+    /// Sends a group until it is answered: what the relay accepted must not be forgotten.
+    async fn write(&mut self, turn: &Turn) -> TurnAnswer {
+        loop {
+            match self.context.store.turn(&self.at, &self.lease, turn, unix_now(), self.resend_after_s).await {
+                Ok(answer) => return answer,
+                Err(error) => {
+                    metrics::store_retry();
+                    tracing::warn!(delivery.id = %self.at.delivery, chunk = self.at.chunk, %error, "a group of records is sent again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, turn: &Turn, answer: &TurnAnswer) {
+        match answer.lease {
+            Verdict::Ok => self.lease.seq += 1,
+            Verdict::Lost => self.fenced("another worker holds it"),
+            verdict => self.fenced(if verdict == Verdict::RolledBack { "Redis went back in time" } else { "its ledger is gone" }),
+        }
+        if !turn.claims.is_empty() && answer.claims == Verdict::Forbidden {
+            self.halt.cancel();
+        }
+        for (report, applied) in turn.reports.iter().zip(&answer.reports) {
+            if matches!(applied, Applied::Applied | Applied::Twice) {
+                metrics::recorded(report.status.map_or("given_back", Status::word));
+            }
+            if report.status == Some(Status::Sent) {
+                self.context.acceptances.fetch_add(1, Ordering::Relaxed);
+            }
+            if *applied == Applied::Twice {
+                metrics::duplicate();
+                tracing::warn!(delivery.id = %self.at.delivery, chunk = self.at.chunk, position = report.position, "accepted twice");
+            }
+        }
+    }
+
+    async fn show_life(&mut self) {
+        let sent_ms = boottime_ms();
+        match self.context.store.beat(&self.at, &self.lease).await {
+            Ok(Verdict::Ok) => self.validity.renew(sent_ms),
+            Ok(_) => self.fenced("another worker holds it"),
+            Err(error) => tracing::warn!(delivery.id = %self.at.delivery, chunk = self.at.chunk, %error, "no beat"),
+        }
+    }
+
+    fn fenced(&self, why: &str) {
+        if !self.halt.is_cancelled() {
+            metrics::fenced();
+            tracing::warn!(delivery.id = %self.at.delivery, chunk = self.at.chunk, why, "the chunk was lost");
+        }
+        self.validity.end();
+        self.halt.cancel();
+    }
+}
+
+/// The report of a claim that was not started.
+pub fn given_back(claimed: &Claimed) -> Report {
+    report(claimed, None, 0, 0, unix_now(), String::new())
+}
+
+/// The report of a claim.
+pub fn report(claimed: &Claimed, status: Option<Status>, reason: u8, flags: u8, when: u32, reply: String) -> Report {
+    Report { position: claimed.position, claim: claimed.claim, status, reason, flags, when, reply }
+}

@@ -1,0 +1,147 @@
+//! The state directory: one daemon at a time, who had it before, and the secrets.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// Owners that are remembered: a daemon may die again before it has taken over what its predecessors left.
+const REMEMBERED: usize = 16;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error("server.state_dir: {path} is in use by another daemon")]
+    InUse { path: PathBuf },
+    #[error("server.state_dir: {path}: {source}")]
+    Unusable { path: PathBuf, source: io::Error },
+    #[error("server.state_dir: {path} does not hold 32 bytes; restore it, or remove it and lose what it signed")]
+    BadSecret { path: PathBuf },
+    #[error("no randomness: {0}")]
+    Random(getrandom::Error),
+}
+
+/// The state directory, held until dropped or the process ends, however it ends.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    owner: u64,
+    predecessors: Vec<u64>,
+    _lock: File,
+}
+
+impl StateDir {
+    /// Takes the directory, which is made (0700) if need be, and gives this process a new owner id, written durably.
+    ///
+    /// # Errors
+    /// [`StateError::InUse`] while another process holds it.
+    pub fn lock(path: &Path) -> Result<Self, StateError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| unusable(path, source))?;
+        let lock_path = path.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(|source| unusable(&lock_path, source))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(StateError::InUse { path: path.into() });
+            }
+            Err(e) => return Err(unusable(&lock_path, e.into())),
+        }
+        let owner_path = path.join("owner");
+        let predecessors = match fs::read_to_string(&owner_path) {
+            Ok(text) => owners(&text),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => Vec::new(),
+            Err(e) => return Err(unusable(&owner_path, e)),
+        };
+        let owner = fresh_owner()?;
+        let text: String =
+            std::iter::once(&owner).chain(&predecessors).take(REMEMBERED).map(|owner| format!("{owner:016x}\n")).collect();
+        write_durably(path, "owner", text.as_bytes())?;
+        Ok(Self { path: path.into(), owner, predecessors, _lock: lock })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The id of this process as a holder of leases: never 0, never used before.
+    pub fn owner(&self) -> u64 {
+        self.owner
+    }
+
+    /// The last holder before this one: dead, for the lock was free.
+    pub fn predecessor(&self) -> Option<u64> {
+        self.predecessors.first().copied()
+    }
+
+    /// The last holders, the newest first, all of them dead. More than one matters when daemons die one after the other.
+    pub fn predecessors(&self) -> &[u64] {
+        &self.predecessors
+    }
+
+    /// A secret of this installation, made (0600) at its first use. `name` is a word of the program, not of a user.
+    pub fn secret(&self, name: &str) -> Result<[u8; 32], StateError> {
+        let file = format!("{name}.secret");
+        let path = self.path.join(&file);
+        match File::open(&path) {
+            Ok(mut found) => {
+                let mut bytes = Vec::new();
+                found.read_to_end(&mut bytes).map_err(|source| unusable(&path, source))?;
+                bytes.try_into().map_err(|_| StateError::BadSecret { path })
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let mut secret = [0; 32];
+                getrandom::fill(&mut secret).map_err(StateError::Random)?;
+                write_durably(&self.path, &file, &secret)?;
+                Ok(secret)
+            }
+            Err(e) => Err(unusable(&path, e)),
+        }
+    }
+
+    /// Writes a file that only the daemon's user can read.
+    pub fn write_private(&self, file: &str, bytes: &[u8]) -> Result<(), StateError> {
+        write_durably(&self.path, file, bytes)
+    }
+}
+
+fn unusable(path: &Path, source: io::Error) -> StateError {
+    StateError::Unusable { path: path.into(), source }
+}
+
+fn owners(text: &str) -> Vec<u64> {
+    text.lines().filter_map(|line| u64::from_str_radix(line, 16).ok()).collect()
+}
+
+fn fresh_owner() -> Result<u64, StateError> {
+    loop {
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes).map_err(StateError::Random)?;
+        // 0 is nobody.
+        if bytes != [0; 8] {
+            return Ok(u64::from_be_bytes(bytes));
+        }
+    }
+}
+
+/// Either the old content or the new, whatever happens, and the new once this returns.
+fn write_durably(dir: &Path, file: &str, bytes: &[u8]) -> Result<(), StateError> {
+    let path = dir.join(file);
+    let draft = dir.join(format!("{file}.new"));
+    let write = || {
+        let mut new = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&draft)?;
+        new.write_all(bytes)?;
+        new.sync_all()?;
+        fs::rename(&draft, &path)?;
+        File::open(dir)?.sync_all()
+    };
+    write().map_err(|source| unusable(&path, source))
+}

@@ -1,0 +1,35 @@
+//! One line per job: which step it runs.
+
+use crate::{
+    domain::id::DeliveryId,
+    queue::{Job, JobError, QueueName, Received, Workers},
+    send::Context,
+};
+
+/// Confirmations and steps are short; a few at a time are plenty.
+const CONFIRMATIONS: usize = 4;
+const STEPS: usize = 4;
+
+/// Starts the workers of all queues.
+pub fn start(context: &Context, workers: &Workers) {
+    let (confirm, steps, chunks) = (context.clone(), context.clone(), context.clone());
+    workers.start(QueueName::Confirm, CONFIRMATIONS, move |job| {
+        let context = confirm.clone();
+        async move { context.confirm_send(job).await }
+    });
+    workers.start(QueueName::Steps, STEPS, move |job| run(steps.clone(), job));
+    workers.start(QueueName::Chunks, context.config.send.workers, move |job| run(chunks.clone(), job));
+}
+
+async fn run(context: Context, received: Received) -> Result<(), JobError> {
+    match Job::decode(&received.payload)? {
+        Job::Prepare { delivery } => context.prepare(&id(&delivery)?).await,
+        Job::StartDelivery { delivery } => context.start(&id(&delivery)?).await,
+        Job::FinishDelivery { delivery } => context.finish(&id(&delivery)?).await,
+        Job::SendChunk { delivery, chunk, .. } => context.send_chunk(&id(&delivery)?, chunk).await,
+    }
+}
+
+fn id(text: &str) -> Result<DeliveryId, JobError> {
+    text.parse().map_err(|e| JobError::Abort(format!("{e}")))
+}

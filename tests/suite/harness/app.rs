@@ -1,0 +1,72 @@
+//! The real application in this process, on a real Redis and with the real catcher as its relay.
+
+use std::sync::OnceLock;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tempfile::TempDir;
+use tokio::{sync::oneshot, task::JoinHandle};
+use versand::{app::Application, config::Config, mail::catcher::Catcher};
+
+use super::{client::Client, redis::RedisServer};
+
+/// The recorder is one for the whole process, and so for all tests.
+fn metrics() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE.get_or_init(|| versand::metrics::install().unwrap()).clone()
+}
+
+pub struct App {
+    pub client: Client,
+    /// What took the mail, unless the settings name another relay.
+    pub catcher: Option<Catcher>,
+    pub context: versand::send::Context,
+    stop: oneshot::Sender<()>,
+    running: JoinHandle<bool>,
+    _state: TempDir,
+}
+
+impl App {
+    /// Starts a daemon on `redis`; `settings` are TOML over the defaults of a test: fast leases, short drains.
+    pub async fn start(redis: &RedisServer, settings: &str) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let mut config = Config::from_toml(settings).unwrap();
+        config.server.listen = "127.0.0.1:0".parse().unwrap();
+        config.server.state_dir = state.path().to_owned();
+        config.catcher.listen = "127.0.0.1:0".parse().unwrap();
+        config.redis.url = redis.url();
+        if !settings.contains("lease_ms") {
+            config.send.lease_ms = 1000;
+        }
+        let application = Application::build(config, metrics()).await.unwrap();
+        let url = format!("http://{}", application.address().unwrap());
+        let client = Client::new(url, application.token().unwrap_or_default().to_owned());
+        let catcher = application.catcher().map(|(catcher, _)| catcher.clone());
+        let context = application.context().clone();
+        let (stop, stopped) = oneshot::channel();
+        let running = tokio::spawn(async move {
+            let run = application.run(async {
+                let _ = stopped.await;
+            });
+            run.await.unwrap()
+        });
+        Self { client, catcher, context, stop, running, _state: state }
+    }
+
+    /// Ends the daemon and checks what it leaves: every delivery that has ended has no claim that is not recorded, and no job
+    /// waits or runs.
+    pub async fn stop(self) {
+        for id in self.context.store.delivery_ids(0, 1000).await.unwrap() {
+            let delivery = self.context.store.delivery(&id).await.unwrap().unwrap();
+            if let (Some(plan), true) = (&delivery.document.plan, delivery.state.has_ended()) {
+                let recount = self.context.recount(&delivery, plan).await.unwrap();
+                assert_eq!(recount.counts.attempting, 0, "unrecorded claims of {id}");
+                assert_eq!(self.context.difference(&delivery).await.unwrap(), Some(0), "figures of {id} that must agree do not");
+            }
+        }
+        let _ = self.stop.send(());
+        assert!(self.running.await.unwrap(), "the daemon did not drain in time");
+        for depth in self.context.queue.depths().await.unwrap() {
+            assert_eq!((depth.active, depth.in_flight, depth.scheduled), (0, 0, 0), "jobs left on {:?}", depth.queue);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What meets what: a report and the record it finds.
+
+use versand::{
+    domain::ledger::{Record, Status, flags},
+    store::ledgers::{Applied, Report},
+};
+
+use super::spec::{Mutation, Terms};
+
+/// What the reporter is told, and whether the reply is kept.
+pub type Told = (Applied, bool);
+
+/// Flags that tell of earlier claims; the others belong to the report that decides.
+const LASTING: u8 = flags::RESENT | flags::DUPLICATE | flags::ACCEPTED;
+
+/// Compares the claim number, never the lease: a report of the newest claim decides, of an earlier one only an acceptance counts.
+pub fn merge(r: &mut Record, report: &Report, terms: &Terms) -> Told {
+    let before = *r;
+    let applied = match (r.claim == report.claim, report.status) {
+        (true, Some(Status::Sent)) => accepted(r, report),
+        (true, Some(status)) => not_accepted(r, report, status, terms),
+        (true, None) => given_back(r, terms.now),
+        (false, Some(Status::Sent)) => accepted_earlier(r, report),
+        (false, _) => Applied::NoEffect,
+    };
+    let changes = matches!(applied, Applied::Applied | Applied::Twice);
+    assert!(changes || *r == before, "what has no effect changes nothing");
+    (applied, changes)
+}
+
+fn accepted(r: &mut Record, report: &Report) -> Applied {
+    let twice = is_open(r) && r.has(flags::ACCEPTED);
+    match r.status {
+        Status::Sent if r.has(flags::ACCEPTED) => return Applied::Known,
+        Status::Failed if !r.has(flags::SETTLED) => {
+            // A bounce came first, and it stands.
+            let known = r.has(flags::ACCEPTED);
+            r.flags |= flags::ACCEPTED;
+            return if known { Applied::Known } else { Applied::Applied };
+        }
+        _ => decide(r, report, Status::Sent),
+    }
+    r.flags |= if twice { flags::ACCEPTED | flags::DUPLICATE } else { flags::ACCEPTED };
+    if twice { Applied::Twice } else { Applied::Applied }
+}
+
+fn not_accepted(r: &mut Record, report: &Report, status: Status, terms: &Terms) -> Applied {
+    match r.status {
+        // It stays in doubt unless it surely failed: its chunk may be settled and its delivery finished by now.
+        Status::InDoubt if status != Status::Failed && terms.mutation != Mutation::LateDeferrals => return Applied::NoEffect,
+        Status::Attempting | Status::InDoubt => {}
+        same if same == status => return Applied::Known,
+        _ => return Applied::NoEffect,
+    }
+    match status {
+        Status::InDoubt if r.has(flags::ACCEPTED) => lose(r, report.when),
+        _ if r.has(flags::ACCEPTED) => sent_before(r, report.when),
+        _ => decide(r, report, status),
+    }
+    Applied::Applied
+}
+
+/// The claim was not started: it is as if it had not been made.
+fn given_back(r: &mut Record, now: u32) -> Applied {
+    if r.status != Status::Attempting {
+        return Applied::NoEffect;
+    }
+    r.attempts = r.attempts.saturating_sub(1);
+    r.status = if r.attempts == 0 { Status::Pending } else { Status::Deferred };
+    r.when = now;
+    if r.has(flags::ACCEPTED) {
+        sent_before(r, now);
+    }
+    Applied::Applied
+}
+
+/// Late truth. While the newer claim is under way it is only noted; otherwise it decides, and its number becomes the
+/// recipient's: told again it is known, and an acceptance of the newer claim would be the second.
+fn accepted_earlier(r: &mut Record, report: &Report) -> Applied {
+    if r.has(flags::DUPLICATE) || r.status == Status::Attempting && r.has(flags::ACCEPTED) {
+        return Applied::Known;
+    }
+    if r.has(flags::ACCEPTED) {
+        r.flags |= flags::DUPLICATE;
+        return Applied::Twice;
+    }
+    let possibly_twice = r.status == Status::InDoubt;
+    if r.status != Status::Attempting {
+        r.claim = report.claim;
+        decide(r, report, Status::Sent);
+    }
+    r.flags |= if possibly_twice { flags::ACCEPTED | flags::DUPLICATE } else { flags::ACCEPTED };
+    Applied::Applied
+}
+
+/// The claim of a worker that is gone: nobody knows whether it was accepted, unless an earlier claim was.
+pub fn lose(r: &mut Record, now: u32) {
+    if r.has(flags::ACCEPTED) {
+        sent_before(r, now);
+        r.flags |= flags::DUPLICATE;
+    } else {
+        r.status = Status::InDoubt;
+        r.when = now;
+    }
+}
+
+fn decide(r: &mut Record, report: &Report, status: Status) {
+    r.status = status;
+    r.reason = report.reason;
+    r.when = report.when;
+    r.flags = r.flags & LASTING | report.flags;
+}
+
+/// An earlier claim was accepted, so the newest cannot make it anything else.
+fn sent_before(r: &mut Record, when: u32) {
+    r.status = Status::Sent;
+    r.reason = 0;
+    r.when = when;
+}
+
+fn is_open(r: &Record) -> bool {
+    matches!(r.status, Status::Attempting | Status::InDoubt)
+}

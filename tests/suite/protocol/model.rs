@@ -1,0 +1,177 @@
+//! The model: a small chunk explored completely, and what must hold in each of its states.
+
+use stateright::{Checker, Expectation, HasDiscoveries, Model, Property};
+use versand::domain::{
+    ledger::{Record, Status, flags},
+    state::State,
+};
+
+use super::{
+    next::{Small, Step},
+    spec::Mutation,
+    world::{Luck, RECIPIENTS, World},
+};
+
+impl Model for Small {
+    type State = World;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![World::new(self.luck)]
+    }
+
+    fn actions(&self, world: &World, steps: &mut Vec<Step>) {
+        steps.extend(self.steps(world));
+    }
+
+    fn next_state(&self, world: &World, step: Step) -> Option<World> {
+        let mut next = world.clone();
+        self.apply(&mut next, step);
+        Some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("nothing impossible is answered", |_, world: &World| world.wrong.is_none()),
+            Property::always(
+                "accepted twice only if a person or the policy released it again",
+                |model: &Small, world: &World| {
+                    each(world, |i, r| {
+                        let again = world.released_by_person[i] + u8::from(model.resend);
+                        world.accepted[i] <= 1 + again && (world.accepted[i] <= 1 || r.has(flags::RESENT))
+                    })
+                },
+            ),
+            Property::always("in doubt only what a dead, fenced or unanswered worker had claimed", |_, world: &World| {
+                each(world, |i, r| r.status != Status::InDoubt || world.doubtful[i])
+            }),
+            Property::always("a delivery at rest has nothing open", |_, world: &World| {
+                !matches!(world.state, State::Finished | State::Stopped) || world.chunk.counts().open() == 0
+            }),
+            Property::always("a free chunk with work is open or offered", |model: &Small, world: &World| {
+                let (chunk, moving) = (&world.chunk, world.state == State::InProgress);
+                let seen = chunk.open.is_some() || chunk.offered.is_some();
+                !moving || chunk.owner != 0 || seen || !model.has_work(world)
+            }),
+            Property::always("when all is quiet everybody is settled", |model: &Small, world: &World| {
+                let counts = world.chunk.counts();
+                let finished = world.state == State::Finished && !model.has_work(world);
+                let paused = world.state == State::Pausing && counts.attempting == 0;
+                paused || finished || (world.state == State::Stopped && counts.open() == 0) || !model.is_quiet(world)
+            }),
+            Property::always("what the server accepted is not called anything else", |model: &Small, world: &World| {
+                each(world, |i, r| world.accepted[i] == 0 || is_truth(world, i, r)) || !model.is_quiet(world)
+            }),
+            Property::always("what was accepted twice and told is a visible duplicate", |model: &Small, world: &World| {
+                let known = |i: usize| world.accepted[i] > 1 && !world.untold[i] && !world.is_awaited(i);
+                each(world, |i, r| !known(i) || r.has(flags::DUPLICATE)) || !model.is_quiet(world)
+            }),
+            Property::sometimes("somebody is accepted twice", |model: &Small, world: &World| {
+                !can_double(model) || world.accepted.iter().any(|n| *n > 1)
+            }),
+            Property::sometimes("all are sent", |_, world: &World| world.chunk.counts().sent == RECIPIENTS as u64),
+            Property::sometimes("a late acceptance settles what was in doubt", |model: &Small, world: &World| {
+                model.luck.freezes == 0 || each(world, |i, r| r.status == Status::Sent || !world.doubtful[i])
+            }),
+        ]
+    }
+}
+
+fn each(world: &World, holds: impl Fn(usize, &Record) -> bool) -> bool {
+    world.chunk.records.iter().enumerate().all(|(i, r)| holds(i, r))
+}
+
+fn can_double(model: &Small) -> bool {
+    let doubt = model.luck.crashes + model.luck.freezes + model.luck.lost_replies > 0;
+    doubt && (model.resend || model.luck.persons > 0)
+}
+
+/// Sent; or else the worker that knew is gone (in doubt, settled by a person, or what its second attempt gave), or may still tell.
+fn is_truth(world: &World, i: usize, r: &Record) -> bool {
+    let second_attempt = r.has(flags::RESENT) && r.status != Status::Cancelled;
+    let excused = r.status == Status::InDoubt || r.has(flags::SETTLED) || second_attempt;
+    r.status == Status::Sent || world.is_awaited(i) || world.untold[i] && excused
+}
+
+/// What must always hold and does not, what should be possible and is not, and how many states there are. Ends at the first
+/// failure; without one all states were seen.
+fn check(resend: bool, luck: Luck, mutation: Mutation) -> (Vec<String>, usize) {
+    let started = std::time::Instant::now();
+    let builder = Small { resend, luck, mutation }.checker().threads(2).finish_when(HasDiscoveries::AnyFailures);
+    let checker = builder.spawn_bfs().join();
+    let (states, model) = (checker.unique_state_count(), checker.model());
+    let broken = checker.discoveries().into_iter().filter(|(name, _)| model.property(name).expectation == Expectation::Always);
+    let mut failed: Vec<String> = broken.map(|(name, path)| format!("{name}: {:?}", path.into_actions())).collect();
+    if failed.is_empty() {
+        let possible = model.properties().into_iter().filter(|p| p.expectation == Expectation::Sometimes);
+        failed = possible.filter(|p| checker.discovery(p.name).is_none()).map(|p| format!("never: {}", p.name)).collect();
+    }
+    eprintln!("{states} states in {:?}, resend {resend}, {mutation:?}, {luck:?}: {failed:?}", started.elapsed());
+    (failed, states)
+}
+
+const NO_MISFORTUNE: Luck =
+    Luck { crashes: 0, freezes: 0, lost_answers: 0, lost_replies: 0, deferrals: 0, refusals: 0, pauses: 0, stops: 0, persons: 0 };
+
+const HOLD: &[Luck] = &[
+    Luck { crashes: 1, freezes: 1, persons: 1, ..NO_MISFORTUNE },
+    Luck { crashes: 1, lost_answers: 1, pauses: 1, refusals: 1, ..NO_MISFORTUNE },
+    Luck { freezes: 1, lost_answers: 1, deferrals: 1, ..NO_MISFORTUNE },
+    Luck { crashes: 1, freezes: 1, lost_answers: 1, stops: 1, ..NO_MISFORTUNE },
+    Luck { lost_replies: 2, stops: 1, persons: 2, ..NO_MISFORTUNE },
+];
+
+const RESEND: &[Luck] = &[
+    Luck { crashes: 1, freezes: 1, ..NO_MISFORTUNE },
+    Luck { crashes: 1, lost_answers: 1, pauses: 1, ..NO_MISFORTUNE },
+    Luck { lost_replies: 1, deferrals: 1, refusals: 1, stops: 1, ..NO_MISFORTUNE },
+];
+
+/// Minutes each: for whoever changes the protocol.
+const WIDE: &[(bool, Luck)] = &[
+    (false, Luck { crashes: 1, freezes: 1, lost_answers: 1, pauses: 1, deferrals: 1, ..NO_MISFORTUNE }),
+    (false, Luck { crashes: 2, freezes: 1, persons: 1, ..NO_MISFORTUNE }),
+    (true, Luck { crashes: 1, freezes: 1, persons: 1, ..NO_MISFORTUNE }),
+    (true, Luck { crashes: 1, freezes: 1, stops: 1, ..NO_MISFORTUNE }),
+    (true, Luck { freezes: 1, lost_answers: 1, deferrals: 1, ..NO_MISFORTUNE }),
+];
+
+fn holds(resend: bool, luck: Luck) {
+    let (failed, states) = check(resend, luck, Mutation::Faithful);
+    assert!(failed.is_empty(), "after {states} states {failed:#?}");
+}
+
+#[test]
+fn under_hold_nobody_is_sent_to_twice_and_nobody_is_lost() {
+    HOLD.iter().for_each(|luck| holds(false, *luck));
+}
+
+#[test]
+fn under_resend_nobody_is_missed_and_nobody_is_sent_to_a_third_time() {
+    RESEND.iter().for_each(|luck| holds(true, *luck));
+}
+
+#[test]
+#[ignore = "takes minutes; the small worlds hold the same properties"]
+fn in_wider_worlds_the_same_holds() {
+    WIDE.iter().for_each(|(resend, luck)| holds(*resend, *luck));
+}
+
+#[test]
+fn each_mistake_in_the_protocol_has_a_counterexample() {
+    let stopped = Luck { lost_replies: 1, deferrals: 1, stops: 1, ..NO_MISFORTUNE };
+    let worlds = [
+        (Mutation::ClaimsWithoutLease, false, HOLD[0]),
+        (Mutation::ClaimsUnwritten, false, HOLD[0]),
+        (Mutation::ReportsNeedLease, false, HOLD[3]),
+        (Mutation::ClaimsInAnyState, false, HOLD[1]),
+        (Mutation::GrantsForgotten, false, HOLD[1]),
+        (Mutation::LateDeferrals, false, HOLD[2]),
+        (Mutation::DoubtCancelled, true, stopped),
+    ];
+    assert_eq!(worlds.map(|(mistake, ..)| mistake), Mutation::MISTAKES);
+    for (mistake, resend, luck) in worlds {
+        let (failed, _) = check(resend, luck, mistake);
+        assert!(!failed.is_empty(), "{mistake:?} was not seen");
+    }
+}

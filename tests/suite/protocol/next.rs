@@ -1,0 +1,253 @@
+//! The steps of the model: everything that can happen next in a world.
+
+use versand::{
+    domain::{ledger::Status, state::State},
+    store::ledgers::Settlement,
+};
+
+use super::{
+    spec::Mutation,
+    world::{Group, Luck, Phase, RECIPIENTS, Reply, WORKERS, World},
+};
+
+#[derive(Debug, Clone, Copy)]
+pub struct Small {
+    pub resend: bool,
+    pub luck: Luck,
+    pub mutation: Mutation,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    Take(usize),
+    /// The lease is checked, for the last time before the end-of-data.
+    Check(usize, usize),
+    /// What was claimed is not started.
+    Refrain(usize, usize),
+    /// The connection breaks before the end-of-data.
+    Break(usize, usize),
+    Write(usize, usize, Reply),
+    Read(usize, usize),
+    LoseReply(usize, usize),
+    Send(usize, Group, bool),
+    Repeat(usize, bool),
+    Release(usize),
+    Crash(usize),
+    Freeze(usize),
+    Thaw(usize),
+    Pause,
+    Resume,
+    Stop,
+    Cancel,
+    Rest,
+    Settle(usize, Settlement),
+}
+
+impl Step {
+    /// Whether nobody and nothing from outside is needed for it.
+    fn is_own(self) -> bool {
+        match self {
+            Self::Send(_, _, answered) | Self::Repeat(_, answered) => answered,
+            Self::Write(_, _, reply) => reply == Reply::Accepted,
+            Self::Take(_) | Self::Check(..) | Self::Refrain(..) | Self::Read(..) | Self::Release(_) => true,
+            Self::Cancel | Self::Rest => true,
+            _ => false,
+        }
+    }
+}
+
+impl Small {
+    fn worker_steps(&self, world: &World, w: usize, steps: &mut Vec<Step>) {
+        let worker = &world.workers[w];
+        if worker.frozen {
+            steps.push(Step::Thaw(w));
+            return;
+        }
+        if world.luck.crashes > 0 && (worker.lease.is_some() || !worker.is_idle()) {
+            steps.push(Step::Crash(w));
+        }
+        if world.luck.freezes > 0 && worker.lease.is_some() && world.workers.iter().all(|other| !other.frozen) {
+            steps.push(Step::Freeze(w));
+        }
+        let terms = world.terms(self.resend, self.mutation);
+        if worker.lease.is_none() {
+            if world.grounds(w, &terms).is_some() {
+                steps.push(Step::Take(w));
+            }
+            return;
+        }
+        for i in 0..RECIPIENTS {
+            self.mail_steps(world, w, i, steps);
+        }
+        if worker.unanswered.is_some() {
+            steps.push(Step::Repeat(w, true));
+            if world.luck.lost_answers > 0 {
+                steps.push(Step::Repeat(w, false));
+            }
+            return;
+        }
+        self.groups(world, w, steps);
+    }
+
+    fn groups(&self, world: &World, w: usize, steps: &mut Vec<Step>) {
+        let worker = &world.workers[w];
+        let resend_after_s = self.resend.then_some(0);
+        let known = |i: &usize| matches!(worker.jobs[*i], Some((_, Phase::Known(_))));
+        let wanted = |i: &usize| {
+            let claimable = world.chunk.records[*i].claimable_at(resend_after_s).is_some();
+            !worker.halted && worker.jobs[*i].is_none() && claimable
+        };
+        let reports = (0..RECIPIENTS).filter(known).map(Some).chain([None]);
+        let claim = (0..RECIPIENTS).find(wanted);
+        for report in reports {
+            for claim in [None, claim.map(|i| (i, world.next_number(w, i)))] {
+                let group = Group { report, claim };
+                let is_new = !steps.contains(&Step::Send(w, group, true));
+                if is_new && (report.is_some() || claim.is_some()) {
+                    steps.push(Step::Send(w, group, true));
+                    if world.luck.lost_answers > 0 {
+                        steps.push(Step::Send(w, group, false));
+                    }
+                }
+            }
+        }
+        // A slice that ends early is the same as a crash without claims: a holder goes on for as long as there is work.
+        if worker.is_idle() && (worker.halted || worker.expired || claim.is_none()) {
+            steps.push(Step::Release(w));
+        }
+    }
+
+    fn mail_steps(&self, world: &World, w: usize, i: usize, steps: &mut Vec<Step>) {
+        let worker = &world.workers[w];
+        match worker.jobs[i] {
+            Some((_, Phase::Claimed)) if worker.expired || worker.halted => steps.push(Step::Refrain(w, i)),
+            Some((_, Phase::Claimed)) => steps.push(Step::Check(w, i)),
+            Some((_, Phase::Checked)) => {
+                steps.push(Step::Write(w, i, Reply::Accepted));
+                if world.luck.deferrals > 0 {
+                    steps.push(Step::Write(w, i, Reply::Deferred));
+                    steps.push(Step::Break(w, i));
+                }
+                if world.luck.refusals > 0 {
+                    steps.push(Step::Write(w, i, Reply::Refused));
+                }
+            }
+            Some((_, Phase::Written(_))) => {
+                steps.push(Step::Read(w, i));
+                if world.luck.lost_replies > 0 {
+                    steps.push(Step::LoseReply(w, i));
+                }
+            }
+            Some((_, Phase::Known(_))) | None => {}
+        }
+    }
+
+    pub fn steps(&self, world: &World) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for w in 0..WORKERS {
+            self.worker_steps(world, w, &mut steps);
+        }
+        let counts = world.chunk.counts();
+        match world.state {
+            State::InProgress if counts.attempting == 0 && !self.has_work(world) => steps.push(Step::Rest),
+            State::Stopping if counts.pending + counts.deferred > 0 => steps.push(Step::Cancel),
+            State::Stopping if counts.attempting == 0 => steps.push(Step::Rest),
+            State::Pausing => steps.push(Step::Resume),
+            _ => {}
+        }
+        if world.luck.pauses > 0 && world.state == State::InProgress {
+            steps.push(Step::Pause);
+        }
+        if world.luck.stops > 0 && matches!(world.state, State::InProgress | State::Pausing) {
+            steps.push(Step::Stop);
+        }
+        for i in (0..RECIPIENTS).filter(|i| world.luck.persons > 0 && world.chunk.records[*i].status == Status::InDoubt) {
+            steps.extend([Settlement::Sent, Settlement::Failed, Settlement::Resend].map(|s| Step::Settle(i, s)));
+        }
+        steps
+    }
+
+    /// Whether somebody may be claimed, now or later.
+    pub fn has_work(&self, world: &World) -> bool {
+        world.chunk.records.iter().any(|r| r.claimable_at(self.resend.then_some(0)).is_some())
+    }
+
+    /// Nothing more happens unless something from outside does.
+    pub fn is_quiet(&self, world: &World) -> bool {
+        !self.steps(world).into_iter().any(Step::is_own)
+    }
+
+    pub fn apply(&self, world: &mut World, step: Step) {
+        let terms = world.terms(self.resend, self.mutation);
+        match step {
+            Step::Take(w) => world.take(w, &terms),
+            Step::Check(w, i) => world.advance(w, i, Phase::Checked),
+            Step::Refrain(w, i) => world.advance(w, i, Phase::Known(Reply::NotStarted)),
+            Step::Break(w, i) => {
+                world.luck.deferrals -= 1;
+                world.advance(w, i, Phase::Known(Reply::Deferred));
+            }
+            Step::Write(w, i, reply) => {
+                world.luck.deferrals -= u8::from(reply == Reply::Deferred);
+                world.luck.refusals -= u8::from(reply == Reply::Refused);
+                world.write(w, i, reply);
+            }
+            Step::Read(w, i) | Step::LoseReply(w, i) => {
+                let Some((_, Phase::Written(said))) = world.workers[w].jobs[i] else { return };
+                if matches!(step, Step::Read(..)) {
+                    return world.advance(w, i, Phase::Known(said));
+                }
+                world.luck.lost_replies -= 1;
+                world.lose_reply(w, i, said);
+            }
+            Step::Send(w, group, is_answered) => {
+                world.luck.lost_answers -= u8::from(!is_answered);
+                world.turn(w, group, is_answered, &terms);
+            }
+            Step::Repeat(w, is_answered) => {
+                world.luck.lost_answers -= u8::from(!is_answered);
+                let Some(group) = world.workers[w].unanswered else { return };
+                world.turn(w, group, is_answered, &terms);
+            }
+            Step::Release(w) => {
+                let Some(lease) = world.workers[w].lease() else { return };
+                world.chunk.release(&lease, &terms);
+                world.workers[w].lease = None;
+            }
+            Step::Cancel => {
+                world.chunk.cancel(&terms);
+            }
+            outside => self.apply_from_outside(world, outside),
+        }
+    }
+
+    fn apply_from_outside(&self, world: &mut World, step: Step) {
+        let terms = world.terms(self.resend, self.mutation);
+        match step {
+            Step::Crash(w) => {
+                world.luck.crashes -= 1;
+                world.crash(w);
+            }
+            Step::Freeze(w) => {
+                world.luck.freezes -= 1;
+                world.workers[w].frozen = true;
+            }
+            Step::Thaw(w) => world.workers[w].frozen = false,
+            Step::Pause => {
+                world.luck.pauses -= 1;
+                world.state = State::Pausing;
+            }
+            Step::Resume => world.state = State::InProgress,
+            Step::Stop => {
+                world.luck.stops -= 1;
+                world.state = State::Stopping;
+            }
+            Step::Rest => world.state = if world.state == State::Stopping { State::Stopped } else { State::Finished },
+            Step::Settle(i, settlement) => {
+                world.luck.persons -= 1;
+                world.settle(i, settlement, &terms);
+            }
+            _ => {}
+        }
+    }
+}

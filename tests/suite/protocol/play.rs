@@ -1,0 +1,243 @@
+//! One sequence of steps, played on the scripts and on the specification at once.
+
+use std::{collections::BTreeMap, fmt::Debug};
+
+use redis::aio::ConnectionManager;
+use versand::{
+    domain::{
+        id::DeliveryId,
+        ledger::{ClaimNumber, HEADER_BYTES, RECORD_BYTES, Status, flags},
+        state::State,
+    },
+    store::{
+        Store, keys,
+        ledgers::{ChunkRef, Claim, Grounds, Lease, Report, Taken, Turn, Verdict},
+    },
+};
+
+use super::{
+    spec::{Chunk, Mutation, Terms},
+    steps::{RECIPIENTS, Said, Step, WORKERS, Wanted, Why},
+};
+
+/// Everything that the scripts keep of the chunk, read back.
+#[derive(Debug, PartialEq, Eq)]
+struct Kept {
+    ledger: Vec<u8>,
+    counts: BTreeMap<String, i64>,
+    open: Option<u32>,
+    offered: Option<u32>,
+    round: u32,
+    replies: BTreeMap<u16, String>,
+}
+
+#[derive(Default)]
+struct Worker {
+    lease: Option<Lease>,
+    /// The last group and the lease it went out under.
+    last: Option<(Lease, Turn)>,
+}
+
+pub struct Play<'a> {
+    store: &'a Store,
+    conn: ConnectionManager,
+    at: ChunkRef,
+    chunk: Chunk,
+    terms: Terms,
+    workers: [Worker; WORKERS],
+    /// Every claim that was ever granted.
+    claims: Vec<(u16, ClaimNumber)>,
+    tracking: Vec<[u8; 3]>,
+    replies: BTreeMap<u16, String>,
+}
+
+fn same<T: PartialEq + Debug>(what: &str, real: T, spec: T) -> Result<(), String> {
+    if real == spec { Ok(()) } else { Err(format!("{what}\n  scripts  {real:?}\n  protocol {spec:?}")) }
+}
+
+impl<'a> Play<'a> {
+    pub async fn begin(store: &'a Store, delivery: DeliveryId, mutation: Mutation) -> Self {
+        let (chunk, tracking) = (Chunk::new(RECIPIENTS), vec![[0; 3]; usize::from(RECIPIENTS)]);
+        let terms = Terms { state: State::InProgress, now: 1_000, resend_after_s: None, mutation };
+        let at = ChunkRef { delivery, chunk: 7 };
+        let mut conn = store.connection();
+        let mut pipe = redis::pipe();
+        pipe.set(keys::ledger(&at.delivery, at.chunk), chunk.bytes(&tracking)).ignore();
+        pipe.hset(keys::counts(&at.delivery), "pending", RECIPIENTS).ignore();
+        pipe.hset(keys::delivery(&at.delivery), "state", terms.state.word()).ignore();
+        pipe.zadd(keys::open(&at.delivery), at.chunk, 0).ignore();
+        let () = pipe.query_async(&mut conn).await.unwrap();
+        let replies = BTreeMap::new();
+        Self { store, conn, at, chunk, terms, workers: Default::default(), claims: Vec::new(), tracking, replies }
+    }
+
+    /// Takes one step on both sides. The error says what differs.
+    pub async fn step(&mut self, step: &Step) -> Result<(), String> {
+        match step {
+            Step::Take { worker, why } => self.take(*worker, *why).await?,
+            Step::Beat { worker } => self.beat(*worker).await?,
+            Step::Turn { worker, said, wanted, lost } => self.fresh_turn(*worker, (said, wanted), *lost).await?,
+            Step::Repeat { worker } => self.repeat(*worker).await?,
+            Step::Release { worker } => self.release(*worker).await?,
+            Step::Settle { settlement, positions } => {
+                let real = self.store.settle(&self.at, *settlement, positions.as_deref(), self.terms.now).await.unwrap();
+                same("settled", real, self.chunk.settle(*settlement, positions.as_deref(), &self.terms))?;
+            }
+            Step::Cancel { stop } => {
+                if *stop {
+                    self.set_state(State::Stopping).await;
+                }
+                let real = self.store.cancel(&self.at, self.terms.now).await.unwrap();
+                same("cancelled", real, self.chunk.cancel(&self.terms))?;
+            }
+            Step::Offer { window } => {
+                let real = self.store.offer(&self.at.delivery, *window, self.terms.now).await.unwrap();
+                let spec = self.chunk.offer(*window, &self.terms).map(|round| (self.at.chunk, round));
+                same("offered", real, spec.into_iter().collect())?;
+            }
+            Step::Reopen { rounds_ago } => {
+                let round = self.chunk.round.saturating_sub(*rounds_ago);
+                let real = self.store.reopen(&self.at, round, self.terms.now).await.unwrap();
+                same("reopened", real, self.chunk.reopen(round, &self.terms))?;
+            }
+            Step::State(state) => self.set_state(*state).await,
+            Step::Policy(resend_after_s) => self.terms.resend_after_s = *resend_after_s,
+            Step::Time(seconds) => self.terms.now += seconds,
+            Step::Track { position, bytes } => {
+                self.tracking[usize::from(*position)] = *bytes;
+                let offset = HEADER_BYTES + RECORD_BYTES * usize::from(*position) + 13;
+                let mut set = redis::cmd("SETRANGE");
+                set.arg(keys::ledger(&self.at.delivery, self.at.chunk)).arg(offset).arg(&bytes[..]);
+                let () = set.query_async(&mut self.conn).await.unwrap();
+            }
+        }
+        same("kept", self.kept().await, self.expected())
+    }
+
+    async fn set_state(&mut self, state: State) {
+        self.terms.state = state;
+        let mut set = redis::cmd("HSET");
+        set.arg(keys::delivery(&self.at.delivery)).arg("state").arg(state.word());
+        let () = set.query_async(&mut self.conn).await.unwrap();
+    }
+
+    async fn take(&mut self, worker: usize, why: Why) -> Result<(), String> {
+        let (epoch, beat, owner) = (self.chunk.epoch, self.chunk.beat, self.chunk.owner);
+        let grounds = match why {
+            Why::Free => Grounds::default(),
+            Why::Still => Grounds { still: Some((epoch, beat)), dead: None },
+            Why::Moved => Grounds { still: Some((epoch, beat + 1)), dead: None },
+            Why::Dead => Grounds { still: None, dead: Some(owner) },
+            Why::OtherDead => Grounds { still: None, dead: Some(owner + 77) },
+        };
+        // Eight bytes that tell a byte order apart.
+        let name = 0x0102_0304_0506_0700 + worker as u64;
+        let real = match self.store.take(&self.at, name, grounds, self.terms.now).await.unwrap() {
+            Taken::Yes(lease, ledger) => {
+                same("ledger given with the lease", ledger.bytes().to_vec(), self.kept().await.ledger)?;
+                Ok(lease)
+            }
+            Taken::Held(epoch, beat) => Err((epoch, beat)),
+            Taken::Missing => panic!("the ledger is there"),
+        };
+        if let Ok(lease) = real {
+            self.workers[worker].lease = Some(lease);
+        }
+        same("taken", real, self.chunk.take(name, grounds, &self.terms))
+    }
+
+    async fn beat(&mut self, worker: usize) -> Result<(), String> {
+        let Some(lease) = self.workers[worker].lease else { return Ok(()) };
+        same("beat", self.store.beat(&self.at, &lease).await.unwrap(), self.chunk.beat(&lease))
+    }
+
+    async fn release(&mut self, worker: usize) -> Result<(), String> {
+        let Some(lease) = self.workers[worker].lease else { return Ok(()) };
+        let real = self.store.release(&self.at, &lease, self.terms.now, self.terms.resend_after_s).await.unwrap();
+        same("released", real, self.chunk.release(&lease, &self.terms))
+    }
+
+    async fn fresh_turn(&mut self, worker: usize, (said, wanted): (&[Said], &[Wanted]), lost: bool) -> Result<(), String> {
+        let Some(lease) = self.workers[worker].lease else { return Ok(()) };
+        let reports = said.iter().filter_map(|said| self.report(said)).collect();
+        let claims = wanted.iter().map(|w| self.claim(&lease, w)).collect();
+        let turn = Turn { reports, claims };
+        self.workers[worker].last = Some((lease, turn.clone()));
+        let verdict = self.turn(&lease, &turn).await?;
+        if verdict == Verdict::Ok && !lost {
+            self.workers[worker].lease = Some(Lease { seq: lease.seq + 1, ..lease });
+        }
+        Ok(())
+    }
+
+    async fn repeat(&mut self, worker: usize) -> Result<(), String> {
+        let Some((lease, turn)) = self.workers[worker].last.clone() else { return Ok(()) };
+        let verdict = self.turn(&lease, &turn).await?;
+        let current = self.workers[worker].lease == Some(lease);
+        if verdict == Verdict::Ok && current {
+            self.workers[worker].lease = Some(Lease { seq: lease.seq + 1, ..lease });
+        }
+        Ok(())
+    }
+
+    async fn turn(&mut self, lease: &Lease, turn: &Turn) -> Result<Verdict, String> {
+        let real = self.store.turn(&self.at, lease, turn, self.terms.now, self.terms.resend_after_s).await.unwrap();
+        let (spec, kept) = self.chunk.turn(lease, turn, &self.terms);
+        for (claim, _) in turn.claims.iter().zip(&real.granted).filter(|(_, granted)| **granted) {
+            self.claims.push((claim.position, ClaimNumber { epoch: lease.epoch, n: claim.n }));
+        }
+        for (report, _) in turn.reports.iter().zip(kept).filter(|(report, kept)| *kept && !report.reply.is_empty()) {
+            let text = self.replies.entry(report.position).or_default();
+            let line = if text.is_empty() { report.reply.clone() } else { format!("\n{}", report.reply) };
+            text.push_str(&line);
+        }
+        let verdict = real.lease;
+        same("turn", real, spec)?;
+        Ok(verdict)
+    }
+
+    /// The newest claims come first, so that most reports are in time.
+    fn report(&self, said: &Said) -> Option<Report> {
+        let newest_first = self.claims.iter().rev().cycle().take(4).nth(said.claim);
+        let (position, claim) = match (said.forged, newest_first) {
+            (false, Some((position, claim))) => (*position, *claim),
+            (false, None) => return None,
+            (true, _) => (said.claim as u16 + 1, ClaimNumber { epoch: 1, n: 200 }),
+        };
+        let flag = match said.status {
+            Some(Status::Sent) => flags::ACCEPTED,
+            Some(Status::Failed) => flags::HARD,
+            _ => 0,
+        };
+        let flags = if said.flag { flag } else { 0 };
+        let when = self.terms.now + said.later_s;
+        Some(Report { position, claim, status: said.status, reason: said.reason, flags, when, reply: said.reply.to_owned() })
+    }
+
+    fn claim(&self, lease: &Lease, wanted: &Wanted) -> Claim {
+        let taken = self.claims.iter().filter(|(p, c)| *p == wanted.position && c.epoch == lease.epoch).count() as u8;
+        Claim { position: wanted.position, n: if wanted.fresh { taken + 1 } else { taken } }
+    }
+
+    fn expected(&self) -> Kept {
+        let counts = serde_json::to_value(self.chunk.counts()).unwrap();
+        let mut counts: BTreeMap<String, i64> = serde_json::from_value(counts).unwrap();
+        counts.retain(|_, n| *n != 0);
+        let (ledger, replies) = (self.chunk.bytes(&self.tracking), self.replies.clone());
+        Kept { ledger, counts, open: self.chunk.open, offered: self.chunk.offered, round: self.chunk.round, replies }
+    }
+
+    async fn kept(&self) -> Kept {
+        let id = &self.at.delivery;
+        let mut pipe = redis::pipe();
+        pipe.get(keys::ledger(id, self.at.chunk)).hgetall(keys::counts(id));
+        pipe.zscore(keys::open(id), self.at.chunk).zscore(keys::offered(id), self.at.chunk);
+        pipe.hget(keys::rounds(id), self.at.chunk).hgetall(keys::replies(id, self.at.chunk));
+        type Raw = (Vec<u8>, BTreeMap<String, i64>, Option<f64>, Option<f64>, Option<u32>, BTreeMap<u16, String>);
+        let raw: Raw = pipe.query_async(&mut self.conn.clone()).await.unwrap();
+        let (ledger, mut counts, open, offered, round, replies) = raw;
+        counts.retain(|_, n| *n != 0);
+        let (open, offered) = (open.map(|at| at as u32), offered.map(|at| at as u32));
+        Kept { ledger, counts, open, offered, round: round.unwrap_or_default(), replies }
+    }
+}

@@ -1,0 +1,63 @@
+//! The scripts do what the protocol says: random steps on a real redis-server and on the specification, compared after each.
+
+use std::{cell::Cell, time::Duration};
+
+use proptest::{
+    collection::vec,
+    test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner},
+};
+use versand::{domain::id::DeliveryId, store::Store};
+
+use super::{
+    play::Play,
+    spec::Mutation,
+    steps::{Step, step},
+};
+use crate::harness::redis::RedisServer;
+
+const CASES: u32 = 1_000;
+const LONGEST: usize = 60;
+
+/// Plays random sequences against the scripts until one differs.
+fn explore(mutation: Mutation, cases: u32) -> Result<(), TestError<Vec<Step>>> {
+    // What is compared is what the scripts do, not what a disk keeps.
+    let redis = RedisServer::start_with(&["--appendonly", "no"]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let store = runtime.block_on(Store::connect(&redis.url(), Duration::from_secs(10))).unwrap();
+    let played = Cell::new(0u64);
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
+    // A mistake must be found in every run; what nobody thought of may be found in any.
+    let mut runner = match mutation {
+        Mutation::Faithful => TestRunner::new(config),
+        _ => TestRunner::new_with_rng(Config { max_shrink_iters: 0, ..config }, TestRng::deterministic_rng(RngAlgorithm::ChaCha)),
+    };
+    let outcome = runner.run(&vec(step(), 1..=LONGEST), |steps| {
+        played.set(played.get() + 1);
+        let mut id = [0; 10];
+        id[2..].copy_from_slice(&played.get().to_be_bytes());
+        runtime.block_on(async {
+            let mut play = Play::begin(&store, DeliveryId::from_random(id), mutation).await;
+            for (at, step) in steps.iter().enumerate() {
+                let compared = play.step(step).await;
+                compared.map_err(|difference| TestCaseError::fail(format!("step {at}, {step:?}: {difference}")))?;
+            }
+            Ok(())
+        })
+    });
+    eprintln!("{mutation:?}: {} sequences", played.get());
+    outcome
+}
+
+#[test]
+fn the_scripts_do_what_the_protocol_says() {
+    if let Err(TestError::Fail(why, steps)) = explore(Mutation::Faithful, CASES) {
+        panic!("{why}\nafter\n{}", steps.iter().map(|s| format!("  {s:?}\n")).collect::<String>());
+    }
+}
+
+#[test]
+fn a_mistake_in_the_protocol_is_told_apart_from_the_scripts() {
+    for mistake in Mutation::MISTAKES {
+        assert!(matches!(explore(mistake, CASES), Err(TestError::Fail(..))), "{mistake:?} was not seen");
+    }
+}

@@ -1,0 +1,277 @@
+//! The protocol of a chunk, written down once more: what each script does to a ledger, to its counters and to the sets of its delivery.
+//!
+//! Not how the scripts do it: no bytes, no keys, no Redis. The property test holds the scripts to it, the model explores it.
+
+use versand::{
+    domain::{
+        ledger::{ClaimNumber, HEADER_BYTES, Ledger, Record, Status, flags},
+        state::State,
+    },
+    store::ledgers::{Applied, Grounds, Lease, Settlement, Turn, TurnAnswer, Verdict},
+};
+
+use super::merge::{Told, lose, merge};
+
+/// A mistake put in on purpose: the property test and the model must both find it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mutation {
+    /// None: the protocol as it is.
+    Faithful,
+    /// Claims are granted to whoever asks: nobody checks owner and epoch.
+    ClaimsWithoutLease,
+    /// A claim is granted before it is written: the first trace of an attempt is its report.
+    ClaimsUnwritten,
+    /// Reports need the lease, whatever their claim number is: late truth is thrown away.
+    ReportsNeedLease,
+    /// Claims are granted in any state of the delivery.
+    ClaimsInAnyState,
+    /// A group that comes again after a pause is not told what it was granted.
+    GrantsForgotten,
+    /// A late "not accepted" takes a recipient out of doubt, though nobody may look at its chunk again.
+    LateDeferrals,
+    /// A stop calls cancelled what waits for its second attempt.
+    DoubtCancelled,
+}
+
+impl Mutation {
+    pub const MISTAKES: [Self; 7] = [
+        Self::ClaimsWithoutLease,
+        Self::ClaimsUnwritten,
+        Self::ReportsNeedLease,
+        Self::ClaimsInAnyState,
+        Self::GrantsForgotten,
+        Self::LateDeferrals,
+        Self::DoubtCancelled,
+    ];
+}
+
+/// What a script is told besides who calls: the delivery as Redis knows it, the caller's clock and policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Terms {
+    pub state: State,
+    /// Unix seconds.
+    pub now: u32,
+    /// `None` under the policy `hold`.
+    pub resend_after_s: Option<u32>,
+    pub mutation: Mutation,
+}
+
+/// A chunk with what its delivery keeps about it. `owner` 0 is free.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Chunk {
+    pub epoch: u32,
+    pub beat: u32,
+    pub seq: u32,
+    pub owner: u64,
+    pub records: Vec<Record>,
+    /// Since when it wants attention.
+    pub open: Option<u32>,
+    /// Since when a job is named for it.
+    pub offered: Option<u32>,
+    pub round: u32,
+}
+
+impl Chunk {
+    /// All pending, free, wanting attention.
+    pub fn new(count: u16) -> Self {
+        let pending =
+            Record { status: Status::Pending, attempts: 0, reason: 0, flags: 0, claim: ClaimNumber::default(), when: 0 };
+        let records = vec![pending; usize::from(count)];
+        Self { epoch: 0, beat: 0, seq: 0, owner: 0, records, open: Some(0), offered: None, round: 0 }
+    }
+
+    /// A lease is granted on a free chunk, on one that stood still as observed, or that a dead owner holds. Whatever the
+    /// predecessor was attempting is lost. Otherwise the answer is what to watch: epoch and beat.
+    pub fn take(&mut self, owner: u64, grounds: Grounds, terms: &Terms) -> Result<Lease, (u32, u32)> {
+        let free = self.owner == 0 || grounds.dead == Some(self.owner) || grounds.still == Some((self.epoch, self.beat));
+        if !free {
+            return Err((self.epoch, self.beat));
+        }
+        self.owner = owner;
+        self.epoch += 1;
+        self.beat = 0;
+        self.seq += 1;
+        self.lose_attempts(terms);
+        Ok(Lease { owner, epoch: self.epoch, seq: self.seq })
+    }
+
+    /// The holder lives.
+    pub fn beat(&mut self, lease: &Lease) -> Verdict {
+        let verdict = self.holder(lease);
+        self.beat += u32::from(verdict == Verdict::Ok);
+        verdict
+    }
+
+    /// Reports, then claims. The holder's groups are numbered: one that comes again is only answered.
+    pub fn turn(&mut self, lease: &Lease, turn: &Turn, terms: &Terms) -> (TurnAnswer, Vec<bool>) {
+        let again = self.holder(lease) == Verdict::Ok && self.seq == lease.seq + 1;
+        let verdict = match self.holder(lease) {
+            Verdict::Ok if !again && self.seq != lease.seq => Verdict::RolledBack,
+            verdict => verdict,
+        };
+        let told = turn.reports.iter().map(|r| self.report(r, again, verdict, terms)).collect::<Vec<_>>();
+        let in_progress = terms.state == State::InProgress || terms.mutation == Mutation::ClaimsInAnyState;
+        let claims = match verdict {
+            _ if terms.mutation == Mutation::ClaimsWithoutLease => Verdict::Ok,
+            Verdict::Ok if !in_progress && !turn.claims.is_empty() => Verdict::Forbidden,
+            other => other,
+        };
+        let granted = turn.claims.iter().map(|claim| {
+            let number = ClaimNumber { epoch: lease.epoch, n: claim.n };
+            match self.records.get_mut(usize::from(claim.position)) {
+                // What was granted stays granted, though the delivery was paused while its answer was lost.
+                Some(r) if again => {
+                    let forgotten = terms.mutation == Mutation::GrantsForgotten && claims == Verdict::Forbidden;
+                    r.status == Status::Attempting && r.claim == number && !forgotten
+                }
+                Some(r) => claims == Verdict::Ok && claim_one(r, number, terms),
+                None => false,
+            }
+        });
+        let granted = granted.collect();
+        self.seq += u32::from(verdict == Verdict::Ok && !again);
+        let (reports, kept) = told.into_iter().unzip();
+        (TurnAnswer { lease: verdict, reports, claims, granted }, kept)
+    }
+
+    fn report(&mut self, report: &versand::store::ledgers::Report, again: bool, verdict: Verdict, terms: &Terms) -> Told {
+        let barred = terms.mutation == Mutation::ReportsNeedLease && verdict != Verdict::Ok;
+        match self.records.get_mut(usize::from(report.position)) {
+            _ if again => (Applied::Known, false),
+            Some(r) if !barred => merge(r, report, terms),
+            _ => (Applied::NoEffect, false),
+        }
+    }
+
+    /// The lease goes back. What is still attempted is lost; the rest says when the chunk wants attention again.
+    pub fn release(&mut self, lease: &Lease, terms: &Terms) -> (Verdict, Option<u32>) {
+        let verdict = self.holder(lease);
+        if verdict != Verdict::Ok {
+            return (verdict, None);
+        }
+        self.lose_attempts(terms);
+        self.owner = 0;
+        self.seq += 1;
+        self.offered = None;
+        self.open = self.records.iter().filter_map(|r| r.claimable_at(terms.resend_after_s)).min();
+        (Verdict::Ok, self.open)
+    }
+
+    /// What was not begun is cancelled in a delivery that is stopping; what may have been accepted stays in doubt. How many
+    /// are still being attempted: then it must be asked again.
+    pub fn cancel(&mut self, terms: &Terms) -> (Verdict, u64) {
+        if terms.state != State::Stopping {
+            return (Verdict::Forbidden, 0);
+        }
+        for r in self.records.iter_mut().filter(|r| matches!(r.status, Status::Pending | Status::Deferred)) {
+            let doubtful = r.has(flags::RESENT) && terms.mutation != Mutation::DoubtCancelled;
+            r.status = if doubtful { Status::InDoubt } else { Status::Cancelled };
+            r.when = terms.now;
+        }
+        (Verdict::Ok, self.records.iter().filter(|r| r.status == Status::Attempting).count() as u64)
+    }
+
+    /// A person settles recipients in doubt. Nothing is released again in a delivery that was stopped.
+    pub fn settle(&mut self, settlement: Settlement, positions: Option<&[u16]>, terms: &Terms) -> Vec<u16> {
+        let resend = settlement == Settlement::Resend;
+        if resend && matches!(terms.state, State::Stopping | State::Stopped) {
+            return Vec::new();
+        }
+        let all: Vec<u16> = (0..self.records.len() as u16).collect();
+        let mut settled = Vec::new();
+        for position in positions.unwrap_or(&all) {
+            let record = self.records.get_mut(usize::from(*position)).filter(|r| r.status == Status::InDoubt);
+            let Some(r) = record else { continue };
+            (r.status, r.reason) = match settlement {
+                Settlement::Sent => (Status::Sent, 0),
+                Settlement::Failed => (Status::Failed, NOT_DEFINED),
+                Settlement::Resend => (Status::Pending, r.reason),
+            };
+            r.flags |= if resend { flags::SETTLED | flags::RESENT } else { flags::SETTLED };
+            r.when = terms.now;
+            settled.push(*position);
+        }
+        if resend && !settled.is_empty() {
+            self.open = Some(0);
+        }
+        settled
+    }
+
+    /// A job is named for a chunk that wants attention, while fewer than `window` are.
+    pub fn offer(&mut self, window: usize, terms: &Terms) -> Option<u32> {
+        let due = self.open.is_some_and(|at| at <= terms.now);
+        if terms.state != State::InProgress || window <= usize::from(self.offered.is_some()) || !due {
+            return None;
+        }
+        self.open = None;
+        self.offered = Some(terms.now);
+        self.round += 1;
+        Some(self.round)
+    }
+
+    /// The job of `round` is gone: the chunk wants attention again, unless another round has begun.
+    pub fn reopen(&mut self, round: u32, terms: &Terms) -> bool {
+        let gone = self.round == round && self.round > 0 && self.offered.is_some();
+        if gone {
+            self.offered = None;
+            self.open = Some(terms.now);
+        }
+        gone
+    }
+
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for r in &self.records {
+            *counts.of(r.status) += 1;
+            counts.resent += u64::from(r.has(flags::RESENT));
+            counts.duplicates += u64::from(r.has(flags::DUPLICATE));
+            counts.hard += u64::from(r.status == Status::Failed && r.has(flags::HARD));
+        }
+        counts
+    }
+
+    /// The ledger, byte for byte; `tracking` is what the tracking bytes of each record hold.
+    pub fn bytes(&self, tracking: &[[u8; 3]]) -> Vec<u8> {
+        let mut bytes = Ledger::new(self.records.len() as u16).bytes()[..HEADER_BYTES].to_vec();
+        bytes[4..8].copy_from_slice(&self.epoch.to_be_bytes());
+        bytes[8..12].copy_from_slice(&self.beat.to_be_bytes());
+        bytes[12..16].copy_from_slice(&self.seq.to_be_bytes());
+        bytes[16..24].copy_from_slice(&self.owner.to_be_bytes());
+        for (r, tracked) in self.records.iter().zip(tracking) {
+            bytes.extend_from_slice(&[r.status as u8, r.attempts, r.reason, r.flags]);
+            bytes.extend_from_slice(&r.claim.epoch.to_be_bytes());
+            bytes.push(r.claim.n);
+            bytes.extend_from_slice(&r.when.to_be_bytes());
+            bytes.extend_from_slice(tracked);
+        }
+        bytes
+    }
+
+    fn holder(&self, lease: &Lease) -> Verdict {
+        if (self.owner, self.epoch) == (lease.owner, lease.epoch) { Verdict::Ok } else { Verdict::Lost }
+    }
+
+    fn lose_attempts(&mut self, terms: &Terms) {
+        self.records.iter_mut().filter(|r| r.status == Status::Attempting).for_each(|r| lose(r, terms.now));
+    }
+}
+
+/// The failure reason of what a person settled as failed.
+const NOT_DEFINED: u8 = 7;
+
+/// Grants what is claimable and due. The claim number is the recipient's from then on; what a person said is spent.
+fn claim_one(r: &mut Record, number: ClaimNumber, terms: &Terms) -> bool {
+    let due = r.claimable_at(terms.resend_after_s).is_some_and(|at| at <= terms.now);
+    if !due || terms.mutation == Mutation::ClaimsUnwritten {
+        return due;
+    }
+    if r.status == Status::InDoubt {
+        r.flags |= flags::RESENT;
+    }
+    r.flags &= !flags::SETTLED;
+    r.status = Status::Attempting;
+    r.claim = number;
+    r.when = terms.now;
+    r.attempts = r.attempts.saturating_add(1);
+    true
+}
