@@ -2,6 +2,7 @@
 
 pub mod deliveries;
 pub mod embedded;
+pub mod figures;
 pub mod keys;
 pub mod ledgers;
 pub mod offers;
