@@ -5,17 +5,19 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::harness::missing;
 use serde_json::{Value, json};
 use versand::{
     domain::{
         delivery::{Content, Sender},
         recipient::Recipient,
     },
-    mail::template::{Problem, RenderError, Stamp, Template},
+    mail::template::{Stamp, Template},
 };
 
-const LIMIT_BYTES: usize = 512 * 1024;
+use super::templates::error;
+use crate::harness::missing;
+
+pub const LIMIT_BYTES: usize = 512 * 1024;
 
 /// Prints what the parser found as JSON; raises on every defect (strict policy).
 const READ_BACK: &str = r#"
@@ -66,7 +68,7 @@ fn check_bytes(message: &[u8]) {
     }
 }
 
-fn sender() -> Sender {
+pub fn sender() -> Sender {
     Sender {
         name: Some("Bücher & Söhne".into()),
         email: "news@shop.example".into(),
@@ -75,32 +77,24 @@ fn sender() -> Sender {
     }
 }
 
-fn content(subject: &str, html: Option<&str>, text: Option<&str>) -> Content {
+pub fn content(subject: &str, html: Option<&str>, text: Option<&str>) -> Content {
     Content { subject: subject.into(), html: html.map(Into::into), text: text.map(Into::into) }
 }
 
-fn compile(subject: &str, html: Option<&str>, text: Option<&str>) -> Template {
+pub fn compile(subject: &str, html: Option<&str>, text: Option<&str>) -> Template {
     Template::compile(&sender(), &content(subject, html, text), LIMIT_BYTES).expect("compiles")
 }
 
-fn problems(subject: &str, html: Option<&str>, text: Option<&str>) -> Vec<Problem> {
-    Template::compile(&sender(), &content(subject, html, text), LIMIT_BYTES).expect_err("has problems")
-}
-
-fn recipient(fields: Value) -> Recipient {
+pub fn recipient(fields: Value) -> Recipient {
     Recipient { line: 1, email: "Jane.Doe@Example.ORG".into(), fields: serde_json::from_value(fields).expect("an object") }
 }
 
-fn stamp() -> Stamp {
+pub fn stamp() -> Stamp {
     Stamp {
         date: "2026-11-23T14:50:01Z".parse().expect("an instant"),
         message_id: "d1.c2.r3@shop.example".into(),
         boundary: "d1c2r3".into(),
     }
-}
-
-fn error(template: &Template, fields: Value) -> RenderError {
-    template.render(&recipient(fields), &stamp()).expect_err("fails")
 }
 
 const ORDER: &str = "<html><body><h1>Hi {{ name|title }},</h1>
@@ -194,59 +188,6 @@ fn a_line_end_in_a_header_names_the_field_that_brought_it() {
     evil.email = "a@b.example\r\nBcc: x@evil.example".into();
     let found = template.render(&evil, &stamp()).expect_err("refused");
     assert_eq!((found.part, found.field.as_deref()), ("email", Some("email")));
-}
-
-#[test]
-fn a_missing_field_is_named() {
-    let template =
-        compile("Hi {{ name }}", Some("{{ name }} {{ address.city }} {% for i in items %}{{ i.n }}{% endfor %}"), Some("x"));
-    for (fields, part, field) in [
-        (json!({}), "subject", "name"),
-        (json!({"name": null, "address": {"city": "x"}, "items": []}), "subject", "name"),
-        (json!({"name": "n", "items": []}), "html", "address"),
-        (json!({"name": "n", "address": {}, "items": []}), "html", "address.city"),
-        (json!({"name": "n", "address": {"city": "x"}}), "html", "items"),
-    ] {
-        let found = error(&template, fields);
-        assert_eq!((found.part, found.field.as_deref()), (part, Some(field)), "{found}");
-    }
-    let found = error(&template, json!({"name": "n", "address": {"city": "x"}, "items": [{"m": 1}]}));
-    assert_eq!(found.part, "html");
-}
-
-#[test]
-fn problems_name_part_and_line() {
-    let line = |found: &[Problem]| -> Vec<(&'static str, Option<u32>)> { found.iter().map(|p| (p.part, p.line)).collect() };
-    let found = problems("{{ a", Some("<p>\n{% for %}</p>"), Some("a\n\n{{ b|nosuch }}"));
-    assert_eq!(line(&found), [("subject", Some(1)), ("html", Some(2)), ("text", Some(3))], "{found:?}");
-    assert_eq!(line(&problems("s", None, None)), [("html", None)]);
-    assert_eq!(line(&problems(" ", Some("x"), None)), [("subject", None)]);
-    assert_eq!(line(&problems("a\nb", Some("x"), None)), [("subject", None)]);
-    let endless = "\n{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}";
-    assert_eq!(line(&problems("s", Some(endless), None)), [("html", Some(2))]);
-    assert_eq!(line(&problems("s", Some("{% include 'nosuch' %}"), None)), [("html", Some(1))]);
-    let sender = Sender {
-        name: Some("a\nb".into()),
-        email: "jürgen@x.example".into(),
-        reply_to: Some("x".into()),
-        envelope_from: Some(String::new()),
-    };
-    let found = Template::compile(&sender, &content("s", None, Some("t")), LIMIT_BYTES).expect_err("bad sender");
-    let parts: Vec<&str> = found.iter().map(|p| p.part).collect();
-    assert_eq!(parts, ["sender.name", "sender.email", "sender.reply_to", "sender.envelope_from"]);
-}
-
-#[test]
-fn a_template_that_never_ends_or_grows_too_big_is_an_error() {
-    let template = compile("s", None, Some("{% for i in range(n) %}{% for j in range(n) %}{{ j }}{% endfor %}{% endfor %}"));
-    let found = error(&template, json!({"n": 90_000}));
-    assert!(found.message.contains("too long"), "{found}");
-    let template = compile("s", None, Some("{{ 'x' * n }}"));
-    assert!(template.render(&recipient(json!({"n": 10})), &stamp()).is_ok());
-    assert!(error(&template, json!({"n": 90_000_000})).message.contains("too long"));
-    assert_eq!(error(&template, json!({"n": LIMIT_BYTES})).part, "message");
-    let recursive = compile("s", None, Some("{% macro m(n) %}{{ m(n) }}{% endmacro %}{% if n %}{{ m(1) }}{% endif %}"));
-    assert_eq!(error(&recursive, json!({"n": 1})).part, "text");
 }
 
 /// With `CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo test --test suite -- --ignored --nocapture rendering`.
