@@ -56,6 +56,9 @@ impl Context {
             }
             metrics::queue_beat(queue, depth.oldest_beat_s.unwrap_or_default());
         }
+        for worker in self.health.states() {
+            metrics::queue_restarts(worker.queue.as_str(), worker.restarts);
+        }
         Ok(())
     }
 

@@ -1,5 +1,6 @@
-//! The scribe of a chunk: the one task that writes its ledger while it is being sent. Reports and claims of all connections
-//! travel in groups: while one group is on its way the next one gathers.
+//! The scribe of a chunk: the one task that writes its ledger while it is being sent.
+//!
+//! Reports and claims of all connections travel in groups: while one group is on its way the next one gathers.
 
 use std::{
     collections::{HashMap, VecDeque},
