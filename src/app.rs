@@ -67,6 +67,8 @@ impl Application {
         let mut keyring = Keyring::new(&config.auth)?;
         let token = own_token(&state, &mut keyring)?;
         let health = WorkerHealth::default();
+        // of all daemons alike: whoever takes a chunk over makes the same messages
+        let secret = store.shared_secret("message", state.secret("message")?).await?;
         let context = Context {
             relay: Relay::new(&config.relay)?,
             store,
@@ -74,7 +76,7 @@ impl Application {
             config: Arc::new(config),
             owner: state.owner(),
             dead_owners: state.predecessors().into(),
-            secret: Arc::new(state.secret("message")?),
+            secret: Arc::new(secret),
             templates: Default::default(),
             watch: Default::default(),
             acceptances: Default::default(),

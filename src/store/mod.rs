@@ -52,6 +52,14 @@ impl Store {
         self.conn.clone()
     }
 
+    /// A secret that all daemons on one Redis share: that of the first one, which brings its own.
+    pub async fn shared_secret(&self, name: &str, own: [u8; 32]) -> Result<[u8; 32], StoreError> {
+        let mut set = redis::cmd("SET");
+        set.arg(keys::secret(name)).arg(&own[..]).arg("NX").arg("GET");
+        let before: Option<Vec<u8>> = set.query_async(&mut self.conn.clone()).await?;
+        before.map_or(Ok(own), |bytes| bytes.try_into().map_err(|_| damaged("a shared secret has not 32 bytes")))
+    }
+
     /// Whether Redis answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
         Ok(redis::cmd("PING").query_async(&mut self.conn.clone()).await?)

@@ -1,6 +1,7 @@
 //! The one integration binary: real servers, the real application, no mocks. `make test` installs what it needs.
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test says what it could not do by panicking
 
+mod crash;
 mod harness;
 mod journey;
 mod mail;
