@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json as Reply,
     body::{Body, Bytes},
-    extract::{Path, State},
+    extract::State,
     http::header,
     response::{IntoResponse, Response},
 };
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Api,
     problem::Answer,
-    request::{Asked, Id, limit},
+    request::{Asked, Id, Words, limit},
 };
 use crate::{
     domain::{
@@ -137,7 +137,7 @@ pub struct PreviewAsked {
 pub async fn preview(
     State(api): State<Arc<Api>>,
     Id(id): Id,
-    Path((_, number)): Path<(String, String)>,
+    Words((_, number)): Words<(String, String)>,
     Asked(asked): Asked<PreviewAsked>,
 ) -> Result<Response, Answer> {
     let number = number.parse().map_err(|_| crate::send::Refusal::NoRecipient)?;

@@ -82,6 +82,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
+/// The words of the path, in their order; what is not text or not a number names nothing.
+pub struct Words<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Words<T> {
+    type Rejection = Answer;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Answer> {
+        let words = Path::<T>::from_request_parts(parts, state).await;
+        let nothing = |_| Problem::new(StatusCode::NOT_FOUND, "there is no such thing: the path does not name one").into();
+        words.map(|Path(words)| Self(words)).map_err(nothing)
+    }
+}
+
 /// The query, with errors that say what is expected.
 pub struct Asked<T>(pub T);
 
