@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test says what it could not do by panicking
 
 mod api_access;
+mod api_input;
 mod api_people;
 mod harness;
 mod journey;
