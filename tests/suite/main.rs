@@ -4,6 +4,7 @@
 mod api_access;
 mod api_input;
 mod api_people;
+mod conservation;
 mod crash;
 mod harness;
 mod journey;
