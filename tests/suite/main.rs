@@ -1,6 +1,7 @@
 //! The one integration binary: real servers, the real application, no mocks. `make test` installs what it needs.
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test says what it could not do by panicking
 
+mod confirm_queue;
 mod crash;
 mod harness;
 mod journey;
@@ -11,5 +12,6 @@ mod queue;
 mod queue_embedded;
 mod queue_redis;
 mod queue_traps;
+mod shutdown;
 mod tidy;
 mod unit;

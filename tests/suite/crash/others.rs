@@ -60,10 +60,8 @@ async fn a_daemon_that_was_frozen_beyond_its_lease_sends_nothing_twice() {
     }
     finished(&second.client, &id).await;
     // what it had sent when it was frozen, it records when it wakes up
-    eventually("late records", RECOVERY, async || {
-        (first.metric("versand_acceptance_difference").await == 0.0).then_some(())
-    })
-    .await;
+    eventually("late records", RECOVERY, async || (first.metric("versand_acceptance_difference").await == 0.0).then_some(()))
+        .await;
     let account = Account::of(&second.client, &id, &relay).await;
     account.holds(RECIPIENTS, 2 * CONNECTIONS * WINDOW);
     conserved(&second).await;
