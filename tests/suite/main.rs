@@ -4,6 +4,7 @@
 mod api_access;
 mod api_input;
 mod api_people;
+mod confirm_queue;
 mod conservation;
 mod crash;
 mod harness;
@@ -16,5 +17,6 @@ mod queue_embedded;
 mod queue_redis;
 mod queue_traps;
 mod readme;
+mod shutdown;
 mod tidy;
 mod unit;
