@@ -93,14 +93,18 @@ impl Context {
         let delivery = self.delivery(id).await?;
         let of = delivery.document.audience.as_ref().map_or(0, |audience| audience.recipients);
         self.store.note_preparation(id, &PreparationProgress { generation, done: 0, of, beat: 0 }).await?;
-        let concluded = match Preparation::run(self, &delivery, generation).await? {
+        // an upload that is newer than the audience may still be going on
+        let audience = delivery.document.audience.as_ref().map_or(0, |audience| audience.upload);
+        let outcome = Preparation::run(self, &delivery, generation).await?;
+        self.store.remove_older(id, audience, generation).await?;
+        let concluded = match outcome {
             Some(outcome) => self.conclude(id, generation, outcome).await?,
             None => false,
         };
-        // an upload that is newer than the audience may still be going on
-        let audience = delivery.document.audience.as_ref().map_or(0, |audience| audience.upload);
-        let oldest = if concluded { generation } else { generation + 1 };
-        Ok(self.store.remove_older(id, audience, oldest).await?)
+        if !concluded {
+            self.store.remove_older(id, audience, generation + 1).await?;
+        }
+        Ok(())
     }
 
     /// False if it came too late.
