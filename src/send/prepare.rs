@@ -93,14 +93,18 @@ impl Context {
         let delivery = self.delivery(id).await?;
         let of = delivery.document.audience.as_ref().map_or(0, |audience| audience.recipients);
         self.store.note_preparation(id, &PreparationProgress { generation, done: 0, of, beat: 0 }).await?;
-        let concluded = match Preparation::run(self, &delivery, generation).await? {
+        // an upload that is newer than the audience may still be going on
+        let audience = delivery.document.audience.as_ref().map_or(0, |audience| audience.upload);
+        let outcome = Preparation::run(self, &delivery, generation).await?;
+        self.store.remove_older(id, audience, generation).await?;
+        let concluded = match outcome {
             Some(outcome) => self.conclude(id, generation, outcome).await?,
             None => false,
         };
-        // an upload that is newer than the audience may still be going on
-        let audience = delivery.document.audience.as_ref().map_or(0, |audience| audience.upload);
-        let oldest = if concluded { generation } else { generation + 1 };
-        Ok(self.store.remove_older(id, audience, oldest).await?)
+        if !concluded {
+            self.store.remove_older(id, audience, generation + 1).await?;
+        }
+        Ok(())
     }
 
     /// False if it came too late.
@@ -225,7 +229,7 @@ impl<'a> Preparation<'a> {
             Err(problems) => {
                 for p in problems {
                     let at = p.line.map(|line| format!("template line {line}: ")).unwrap_or_default();
-                    self.error(&field_of(p.part), None, format!("{at}{}", p.message));
+                    self.error(&field_of(definition, p.part), None, format!("{at}{}", p.message));
                 }
                 None
             }
@@ -309,11 +313,12 @@ impl<'a> Preparation<'a> {
         template: Arc<Template>,
     ) -> Result<(Vec<Recipient>, Vec<Fault>), StoreError> {
         let at = ChunkRef { delivery: self.delivery.id.clone(), chunk: 0 };
-        let stamp = self.context.stamp(&at, 0, &self.delivery.document.definition, Timestamp::UNIX_EPOCH);
+        let definition = self.delivery.document.definition.clone();
+        let stamp = self.context.stamp(&at, 0, &definition, Timestamp::UNIX_EPOCH);
         let work = move || {
             let fault = |r: &Recipient| {
                 let e = template.render(r, &stamp).err()?;
-                let field = e.field.map_or_else(|| field_of(e.part), |field| format!("audience.{field}"));
+                let field = e.field.map_or_else(|| field_of(&definition, e.part), |field| format!("audience.{field}"));
                 Some((r.line, field, format!("{}: {}", e.part, e.message)))
             };
             let faults = kept.iter().filter_map(fault).collect();
@@ -355,8 +360,13 @@ impl<'a> Preparation<'a> {
 /// Line, field and message of a recipient whose mail cannot be made.
 type Fault = (u64, String, String);
 
-fn field_of(part: &str) -> String {
-    if part.starts_with("sender") { part.to_owned() } else { format!("content.{part}") }
+/// A text that nobody gave was made from the HTML: that is where it has to be mended.
+fn field_of(definition: &Definition, part: &str) -> String {
+    match part {
+        "text" if definition.content.text.is_none() => "content.html".to_owned(),
+        part if part.starts_with("sender") => part.to_owned(),
+        part => format!("content.{part}"),
+    }
 }
 
 /// What the delivery says, and the configuration where it says nothing.

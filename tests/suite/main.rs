@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test says what it could not do by panicking
 
 mod api_access;
+mod api_confirm;
 mod api_input;
 mod api_people;
+mod api_preparation;
+mod api_upload;
 mod confirm_queue;
 mod conservation;
 mod crash;
