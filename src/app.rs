@@ -82,10 +82,11 @@ impl Application {
             acceptances: Default::default(),
             conservation: Default::default(),
             keyring: Arc::new(keyring),
+            health: health.clone(),
             tracker: tracker.clone(),
             shutdown: CancellationToken::new(),
         };
-        let api = Api { context: context.clone(), health: health.clone(), metrics };
+        let api = Api { context: context.clone(), metrics };
         let workers = Workers { queue, shutdown: context.shutdown.clone(), tracker, health };
         Ok(Self { context, listener, api, workers, embedded, catcher, token, background, end, state })
     }

@@ -15,15 +15,15 @@ use serde::{Deserialize, Serialize};
 use super::{
     Api,
     problem::{Answer, Problem},
-    request::{Asked, Caller, Id, Json, idempotency_key, limit, media_type},
+    request::{Asked, Caller, Id, Json, from, idempotency_key, limit, media_type},
 };
 use crate::{
     domain::{
         audience::Format,
-        delivery::{Audience, Checks, Definition, Delivery, Plan, Release},
+        counts::Counts,
+        delivery::{Audience, Checks, Definition, Delivery, Document, Plan, Release},
         id::DeliveryId,
         kpi::Kpis,
-        ledger::Counts,
         state::State as Stage,
     },
     send::{Context, Refusal},
@@ -60,7 +60,7 @@ pub struct Progress {
 
 pub async fn progress_of(context: &Context, delivery: &Delivery) -> Result<Progress, Refusal> {
     let preparation = match delivery.state {
-        Stage::Preparing => Some(context.store.preparation(&delivery.id).await?),
+        Stage::Preparing => Some(preparation_of(context, delivery).await?),
         _ => None,
     };
     let released =
@@ -73,6 +73,15 @@ pub async fn progress_of(context: &Context, delivery: &Delivery) -> Result<Progr
         None => (None, None),
     };
     Ok(Progress { state: delivery.state, preparation, counts, kpis })
+}
+
+/// What is kept may still be that of an earlier preparation.
+async fn preparation_of(context: &Context, delivery: &Delivery) -> Result<PreparationProgress, Refusal> {
+    let kept = context.store.preparation(&delivery.id).await?;
+    let Document { generation, audience, .. } = &delivery.document;
+    let of = audience.as_ref().map_or(0, |audience| audience.recipients);
+    let none = PreparationProgress { generation: *generation, done: 0, of, beat: 0 };
+    Ok(if kept.generation == *generation { kept } else { none })
 }
 
 async fn view(context: &Context, delivery: Delivery) -> Result<View, Refusal> {
@@ -100,16 +109,16 @@ pub async fn create(
     body: Json<Definition>,
 ) -> Result<Response, Answer> {
     let key = idempotency_key(&headers, &by, "create", &body.bytes)?;
-    let id = api.context.create(&by, body.value, key.as_ref()).await?.answer();
-    let location = [(header::LOCATION, format!("/api/v1/deliveries/{id}"))];
-    Ok((StatusCode::CREATED, location, Reply(view(&api.context, api.context.delivery(&id).await?).await?)).into_response())
+    let created = api.context.create(&by, body.value, key.as_ref()).await?.answer();
+    let location = [(header::LOCATION, format!("/api/v1/deliveries/{}", created.id))];
+    Ok((StatusCode::CREATED, location, Reply(view(&api.context, created).await?)).into_response())
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListAsked {
     #[serde(default)]
-    offset: usize,
+    offset: u64,
     limit: Option<usize>,
 }
 
@@ -124,9 +133,9 @@ struct Line {
 }
 
 pub async fn list(State(api): State<Arc<Api>>, Asked(asked): Asked<ListAsked>) -> Result<Response, Answer> {
-    let limit = limit(asked.limit)?;
-    let ids = api.context.store.delivery_ids(asked.offset, limit).await?;
-    let next = (ids.len() == limit).then_some(asked.offset + limit);
+    let (offset, limit) = (from(asked.offset), limit(asked.limit)?);
+    let ids = api.context.store.delivery_ids(offset, limit).await?;
+    let next = (ids.len() == limit).then_some(offset + limit);
     let mut items = Vec::new();
     for id in ids {
         let Some(delivery) = api.context.store.delivery(&id).await?.filter(|d| d.state != Stage::Deleted) else { continue };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json as Reply,
     body::{Body, Bytes},
-    extract::{Path, State},
+    extract::State,
     http::header,
     response::{IntoResponse, Response},
 };
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Api,
     problem::Answer,
-    request::{Asked, Id, limit},
+    request::{Asked, Id, Words, from, limit},
 };
 use crate::{
     domain::{
@@ -137,7 +137,7 @@ pub struct PreviewAsked {
 pub async fn preview(
     State(api): State<Arc<Api>>,
     Id(id): Id,
-    Path((_, number)): Path<(String, String)>,
+    Words((_, number)): Words<(String, String)>,
     Asked(asked): Asked<PreviewAsked>,
 ) -> Result<Response, Answer> {
     let number = number.parse().map_err(|_| crate::send::Refusal::NoRecipient)?;
@@ -150,21 +150,19 @@ pub async fn preview(
     Ok((headers, preview.message).into_response())
 }
 
-fn audit_page(entries: Vec<Entry>, from: u64, limit: usize) -> Response {
-    let next = (entries.len() == limit).then_some(from + limit as u64);
+fn audit_page(entries: Vec<Entry>, from: usize, limit: usize) -> Response {
+    let next = (entries.len() == limit).then_some((from + limit) as u64);
     Reply(Page { items: entries, next }).into_response()
 }
 
 pub async fn audit(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<PageAsked>) -> Result<Response, Answer> {
-    let limit = limit(asked.limit)?;
-    let from = usize::try_from(asked.from).unwrap_or(usize::MAX);
-    Ok(audit_page(api.context.store.audit(&id, from, limit).await?, asked.from, limit))
+    let (from, limit) = (from(asked.from), limit(asked.limit)?);
+    Ok(audit_page(api.context.store.audit(&id, from, limit).await?, from, limit))
 }
 
 pub async fn audit_heads(State(api): State<Arc<Api>>, Asked(asked): Asked<PageAsked>) -> Result<Response, Answer> {
-    let limit = limit(asked.limit)?;
-    let from = usize::try_from(asked.from).unwrap_or(usize::MAX);
-    Ok(audit_page(api.context.store.audit_heads(from, limit).await?, asked.from, limit))
+    let (from, limit) = (from(asked.from), limit(asked.limit)?);
+    Ok(audit_page(api.context.store.audit_heads(from, limit).await?, from, limit))
 }
 
 pub async fn exclusion_causes() -> Response {

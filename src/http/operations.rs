@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json as Reply,
-    extract::{Path, State},
+    extract::State,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::{
     Api,
     problem::{Answer, Problem},
-    request::{Asked, limit},
+    request::{Asked, Words, limit},
 };
 use crate::{queue::QueueName, store::keys};
 
@@ -23,7 +23,7 @@ pub async fn healthz() -> &'static str {
 
 pub async fn readyz(State(api): State<Arc<Api>>) -> Response {
     let redis = api.context.store.ping().await.is_ok();
-    let workers = api.health.ready();
+    let workers = api.context.health.ready();
     let ending = api.context.shutdown.is_cancelled();
     let ready = redis && workers && !ending;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -35,7 +35,7 @@ pub async fn metrics(State(api): State<Arc<Api>>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.metrics.render()).into_response()
 }
 
-pub async fn outcome(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, Answer> {
+pub async fn outcome(State(api): State<Arc<Api>>, Words(id): Words<String>) -> Result<Response, Answer> {
     match api.context.store.once(&keys::outcome(&id)).await? {
         Some(outcome) => Ok(([(header::CONTENT_TYPE, "application/json")], outcome).into_response()),
         None => Err(Problem::new(
@@ -56,7 +56,7 @@ pub struct DeadAsked {
 
 pub async fn dead(
     State(api): State<Arc<Api>>,
-    Path(queue): Path<String>,
+    Words(queue): Words<String>,
     Asked(asked): Asked<DeadAsked>,
 ) -> Result<Response, Answer> {
     let queue: QueueName = queue.parse()?;
@@ -70,11 +70,14 @@ pub async fn dead(
     Ok(Reply(serde_json::json!({ "items": items, "next": (page.next != 0).then_some(page.next) })).into_response())
 }
 
-pub async fn retry_dead(State(api): State<Arc<Api>>, Path((queue, id)): Path<(String, String)>) -> Result<StatusCode, Answer> {
+pub async fn retry_dead(State(api): State<Arc<Api>>, Words((queue, id)): Words<(String, String)>) -> Result<StatusCode, Answer> {
     found(api.context.queue.retry_dead(queue.parse()?, &id).await?, StatusCode::ACCEPTED)
 }
 
-pub async fn discard_dead(State(api): State<Arc<Api>>, Path((queue, id)): Path<(String, String)>) -> Result<StatusCode, Answer> {
+pub async fn discard_dead(
+    State(api): State<Arc<Api>>,
+    Words((queue, id)): Words<(String, String)>,
+) -> Result<StatusCode, Answer> {
     found(api.context.queue.discard_dead(queue.parse()?, &id).await?, StatusCode::NO_CONTENT)
 }
 

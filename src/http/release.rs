@@ -37,8 +37,8 @@ pub async fn prepare(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Answer> {
-    let body = no_parameters(body).await?;
-    let key = idempotency_key(&headers, &by, &format!("prepare {id}"), &body)?;
+    no_parameters(body).await?;
+    let key = idempotency_key(&headers, &by, &format!("prepare {id}"), b"")?;
     api.context.request_preparation(&by, &id, key.as_ref()).await?;
     Ok(accepted(&id, Stage::Preparing))
 }
@@ -69,8 +69,8 @@ async fn control(
     action: Action,
     request: (HeaderMap, Body),
 ) -> Result<Response, Answer> {
-    let body = no_parameters(request.1).await?;
-    let key = idempotency_key(&request.0, by, &format!("{action:?} {id}"), &body)?;
+    no_parameters(request.1).await?;
+    let key = idempotency_key(&request.0, by, &format!("{action:?} {id}"), b"")?;
     Ok(accepted(id, api.context.control(by, id, action, key.as_ref()).await?))
 }
 

@@ -15,6 +15,7 @@ use crate::{
 
 /// Largest `limit` of a page.
 pub const LARGEST_PAGE: usize = 1000;
+const FARTHEST: usize = 1 << 40;
 
 fn unprocessable(detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
@@ -82,6 +83,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
+/// The words of the path, in their order; what is not text or not a number names nothing.
+pub struct Words<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Words<T> {
+    type Rejection = Answer;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Answer> {
+        let words = Path::<T>::from_request_parts(parts, state).await;
+        let nothing = |_| Problem::new(StatusCode::NOT_FOUND, "there is no such thing: the path does not name one").into();
+        words.map(|Path(words)| Self(words)).map_err(nothing)
+    }
+}
+
 /// The query, with errors that say what is expected.
 pub struct Asked<T>(pub T);
 
@@ -118,15 +132,20 @@ pub fn idempotency_key(headers: &HeaderMap, by: &Principal, action: &str, body: 
     Ok(Some(IdempotencyKey::new(&by.name, key, action, body)))
 }
 
-/// A body that must be empty or an empty object, for actions without parameters.
-pub async fn no_parameters(body: Body) -> Result<Bytes, Answer> {
+/// A body that must be empty or an empty object, for actions without parameters. Either is the same request.
+pub async fn no_parameters(body: Body) -> Result<(), Answer> {
     let bytes =
         to_bytes(body, 1024).await.map_err(|_| Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "this request has no body"))?;
     if bytes.trim_ascii().is_empty() || bytes.trim_ascii() == b"{}" {
-        Ok(bytes)
+        Ok(())
     } else {
         Err(unprocessable("this request has no parameters").into())
     }
+}
+
+/// Where a page begins. Nothing is that long: what lies beyond is cut, so that later sums do not overflow.
+pub fn from(asked: u64) -> usize {
+    usize::try_from(asked).unwrap_or(usize::MAX).min(FARTHEST)
 }
 
 /// A `limit` of a page.

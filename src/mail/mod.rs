@@ -5,4 +5,5 @@ pub mod catcher;
 mod mime;
 mod plain;
 pub mod relay;
+mod scan;
 pub mod template;

@@ -115,10 +115,8 @@ impl Context {
         D: Fn(&Delivery, Timestamp) -> Result<Decision<T>, Refusal>,
     {
         loop {
-            for repeat in repeats {
-                if let Some(kept) = self.store.once(&repeat.key).await? {
-                    return first_answer(&kept, repeat);
-                }
+            if let Some(before) = self.first_answer(repeats).await? {
+                return Ok(before);
             }
             let delivery = self.delivery(id).await?;
             let now = Timestamp::now();
@@ -128,6 +126,16 @@ impl Context {
                 None => continue,
             }
         }
+    }
+
+    /// What an earlier request with one of these keys was answered.
+    pub(super) async fn first_answer<T: DeserializeOwned>(&self, repeats: &[Repeat]) -> Result<Option<Changed<T>>, Refusal> {
+        for repeat in repeats {
+            if let Some(kept) = self.store.once(&repeat.key).await? {
+                return first_answer(&kept, repeat).map(Some);
+            }
+        }
+        Ok(None)
     }
 
     /// Writes a decision; `None` if somebody else was faster.

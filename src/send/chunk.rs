@@ -73,8 +73,11 @@ impl Context {
         };
         let validity = Arc::new(Validity::new(self.config.send.lease_ms, asked_ms));
         let resend_after_s = self.resend_after_s(&plan);
-        let lease = self.send_taken(at.clone(), delivery, plan, (lease, ledger, validity)).await?;
+        let sent = self.send_taken(at.clone(), delivery, plan, (lease, ledger, validity)).await;
+        // also when nothing could be sent: the next one need not wait the lease out
+        let lease = *sent.as_ref().unwrap_or(&lease);
         self.store.release(&at, &lease, unix_now(), resend_after_s).await?;
+        sent?;
         self.feed(id).await?;
         if self.store.counts(id).await?.open() == 0 {
             let job = Job::FinishDelivery { delivery: id.to_string() };

@@ -15,13 +15,14 @@ use crate::domain::{
 };
 
 impl Context {
-    /// Creates a delivery. With a key its id derives from principal and key, so that a second request finds the first one's.
+    /// Creates a delivery. With a key its id derives from principal and key, so that a second request finds the first one's,
+    /// and gets it as it was then.
     pub async fn create(
         &self,
         by: &Principal,
         definition: Definition,
         key: Option<&IdempotencyKey>,
-    ) -> Result<Changed<DeliveryId>, Refusal> {
+    ) -> Result<Changed<Delivery>, Refusal> {
         require(by, Role::PrepareDeliveries)?;
         definition.check()?;
         let id = match key {
@@ -29,14 +30,21 @@ impl Context {
             None => DeliveryId::from_random(random()?),
         };
         let repeats: Vec<Repeat> = key.iter().map(|key| Repeat::of(key, &id)).collect();
-        let decision = Decision {
-            state: State::Editing,
-            document: Document::new(definition, &by.name, Timestamp::now()),
-            answer: id.clone(),
-            act: Some(("create", json!({}))),
+        let created_at = match self.first_answer(&repeats).await? {
+            Some(before) => before,
+            None => {
+                let now = Timestamp::now();
+                let document = Document::new(definition.clone(), &by.name, now);
+                let decision = Decision { state: State::Editing, document, answer: now, act: Some(("create", json!({}))) };
+                // the id is taken, and its key was used for another request or has expired
+                self.commit(&id, 0, &by.name, &repeats, decision).await?.ok_or(Refusal::KeyReused)?
+            }
         };
-        // the id is taken, and its key was used for another request or has expired
-        self.commit(&id, 0, &by.name, &repeats, decision).await?.ok_or(Refusal::KeyReused)
+        let created = |at| Delivery { id, revision: 1, state: State::Editing, document: Document::new(definition, &by.name, at) };
+        Ok(match created_at {
+            Changed::Now(at) => Changed::Now(created(at)),
+            Changed::Before(at) => Changed::Before(created(at)),
+        })
     }
 
     /// Replaces the definition; a prepared delivery must be prepared again.

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Context, Refusal,
-    change::{Decision, IdempotencyKey, Repeat, require},
+    change::{Changed, Decision, IdempotencyKey, Repeat, require},
 };
 use crate::{
     domain::{
@@ -48,13 +48,18 @@ impl Context {
                 let mut document = delivery.document.clone();
                 document.changed_at = now;
                 document.prepared_by = by.name.clone();
+                // an earlier job that has not yet seen that it was stopped must not take this request for its own
+                document.generation += 1;
                 document.plan = None;
                 document.checks = Checks::default();
                 Ok(Decision { state, document, answer: (), act: Some(("prepare", json!({}))) })
             })
             .await?;
-        changed.answer();
-        self.enqueue_preparation(id, 0).await
+        match changed {
+            Changed::Now(()) => self.enqueue_preparation(id, 0).await,
+            // another job would begin it anew
+            Changed::Before(()) => Ok(()),
+        }
     }
 
     /// Puts the job of a preparation on the queue; another round makes another job.
@@ -86,13 +91,20 @@ impl Context {
             Err(other) => return Err(other.into()),
         };
         let delivery = self.delivery(id).await?;
-        let Some(outcome) = Preparation::run(self, &delivery, generation).await? else { return Ok(()) };
-        self.store.remove_older(id, delivery.document.uploads, generation).await?;
-        self.conclude(id, generation, outcome).await?;
-        Ok(())
+        let of = delivery.document.audience.as_ref().map_or(0, |audience| audience.recipients);
+        self.store.note_preparation(id, &PreparationProgress { generation, done: 0, of, beat: 0 }).await?;
+        let concluded = match Preparation::run(self, &delivery, generation).await? {
+            Some(outcome) => self.conclude(id, generation, outcome).await?,
+            None => false,
+        };
+        // an upload that is newer than the audience may still be going on
+        let audience = delivery.document.audience.as_ref().map_or(0, |audience| audience.upload);
+        let oldest = if concluded { generation } else { generation + 1 };
+        Ok(self.store.remove_older(id, audience, oldest).await?)
     }
 
-    async fn conclude(&self, id: &DeliveryId, generation: u32, outcome: Outcome) -> Result<(), Refusal> {
+    /// False if it came too late.
+    async fn conclude(&self, id: &DeliveryId, generation: u32, outcome: Outcome) -> Result<bool, Refusal> {
         let done = self
             .change(id, &outcome.by, &[], |delivery, now| {
                 if delivery.document.generation != generation {
@@ -117,7 +129,8 @@ impl Context {
             })
             .await;
         match done {
-            Ok(_) | Err(Refusal::Conflict(_) | Refusal::Illegal(_) | Refusal::NotFound) => Ok(()),
+            Ok(_) => Ok(true),
+            Err(Refusal::Conflict(_) | Refusal::Illegal(_) | Refusal::NotFound) => Ok(false),
             Err(other) => Err(other),
         }
     }

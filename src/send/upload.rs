@@ -36,9 +36,22 @@ impl Context {
         require(by, Role::PrepareDeliveries)?;
         let upload = self.begin_upload(by, id).await?;
         let audience = self.store_upload(id, upload, format, body).await?;
+        match self.adopt_upload(by, id, &audience).await {
+            Ok(()) => self.store.remove_older(id, upload, 0).await?,
+            // it was deleted meanwhile: nobody comes by again to remove what was written
+            Err(Refusal::NotFound) => {
+                self.store.remove_older(id, u32::MAX, u32::MAX).await?;
+                return Err(Refusal::NotFound);
+            }
+            Err(other) => return Err(other),
+        }
+        Ok(audience)
+    }
+
+    async fn adopt_upload(&self, by: &Principal, id: &DeliveryId, audience: &Audience) -> Result<(), Refusal> {
         let changed = self
             .change(id, &by.name, &[], |delivery, now| {
-                if delivery.document.uploads != upload {
+                if delivery.document.uploads != audience.upload {
                     return Err(Refusal::Conflict("another upload began after this one"));
                 }
                 let details = json!({ "recipients": audience.recipients, "sha256": audience.sha256 });
@@ -48,8 +61,7 @@ impl Context {
             })
             .await?;
         changed.answer();
-        self.store.remove_older(id, upload, 0).await?;
-        Ok(audience)
+        Ok(())
     }
 
     /// Takes a number for the upload, so that what an unfinished one left is known; the delivery is not otherwise changed.

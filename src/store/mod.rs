@@ -2,8 +2,10 @@
 
 pub mod deliveries;
 pub mod embedded;
+pub mod figures;
 pub mod keys;
 pub mod ledgers;
+pub mod offers;
 pub mod slices;
 pub mod state_dir;
 

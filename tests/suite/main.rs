@@ -1,6 +1,9 @@
 //! The one integration binary: real servers, the real application, no mocks. `make test` installs what it needs.
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test says what it could not do by panicking
 
+mod api_access;
+mod api_input;
+mod api_people;
 mod confirm_queue;
 mod crash;
 mod harness;
@@ -12,6 +15,7 @@ mod queue;
 mod queue_embedded;
 mod queue_redis;
 mod queue_traps;
+mod readme;
 mod shutdown;
 mod tidy;
 mod unit;
