@@ -41,6 +41,13 @@ pub(super) struct Runs {
     running: Mutex<HashMap<(QueueName, String), Ending>>,
 }
 
+impl Runs {
+    /// Whether a job of this queue is running.
+    pub fn any(&self, name: QueueName) -> bool {
+        locked(&self.running).keys().any(|(queue, _)| *queue == name)
+    }
+}
+
 /// Who delivers: the worker whose in-flight set holds the job.
 #[derive(Clone)]
 pub(super) struct Delivery {

@@ -1,6 +1,6 @@
 //! The supervised apalis workers.
 
-use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{convert::Infallible, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use apalis::prelude::{
     Attempt, BackendExt, BoxDynError, Codec, Event, EventListenerExt, TaskId, WorkerBuilder, WorkerBuilderExt, WorkerContext,
@@ -19,6 +19,10 @@ use super::{
 
 /// First and longest pause before a worker that ended is started again.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How often a worker that drains is looked at, and how many looks it has for acknowledging its last jobs.
+const LOOK: Duration = Duration::from_millis(10);
+const ACKNOWLEDGED_WITHIN: u32 = 50;
 
 /// What the workers of a process share.
 #[derive(Clone)]
@@ -123,6 +127,7 @@ impl Supervisor {
         let mut run = AssertUnwindSafe(self.apalis(&context)).catch_unwind();
         let shutdown = &self.workers.shutdown;
         let mut stopping = false;
+        let mut drained = pin!(self.drained(&context));
         let mut beat = interval(self.config().heartbeat_interval);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -134,14 +139,37 @@ impl Supervisor {
                 },
                 () = shutdown.cancelled(), if !stopping => {
                     stopping = true;
-                    if context.stop().is_err() {
+                    // not stopped yet: an apalis worker that is takes no acknowledgements before its last job has ended,
+                    // and a fifth that waits to be taken (four for each job of a batch) would keep that job from ending
+                    if context.pause().is_err() {
                         return "not started".into();
                     }
                 }
+                why = &mut drained, if stopping => return why.into(),
                 // apalis beats no more once it drains, and others would take over the jobs that are still running.
                 _ = beat.tick(), if stopping => self.beat(worker).await,
             }
         }
+    }
+
+    /// Stops a worker that was paused once its jobs have ended and are acknowledged. It answers only when that was not enough:
+    /// a worker that was paused in the middle of a fetch takes no acknowledgements. The jobs are put back then, and a job
+    /// that has ended may run again.
+    async fn drained(&self, context: &WorkerContext) -> &'static str {
+        while self.queue.inner.runs.any(self.name) {
+            sleep(LOOK).await;
+        }
+        for _ in 0..ACKNOWLEDGED_WITHIN {
+            sleep(LOOK).await;
+            let held: redis::RedisResult<u64> =
+                redis::cmd("SCARD").arg(self.name.inflight_key(context.name())).query_async(&mut self.queue.conn()).await;
+            if matches!(held, Ok(0)) {
+                break;
+            }
+        }
+        let _ = context.stop();
+        sleep(LOOK * ACKNOWLEDGED_WITHIN).await;
+        "its last jobs could not be acknowledged"
     }
 
     /// The apalis worker, ready to run.

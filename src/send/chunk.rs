@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -54,6 +55,23 @@ struct Run {
     date: Timestamp,
     valid_until: u32,
     complained: AtomicBool,
+}
+
+/// A connection's side of the talk with the scribe.
+struct Lane {
+    number: usize,
+    granted: UnboundedReceiver<Claimed>,
+    asks: UnboundedSender<Ask>,
+}
+
+impl Lane {
+    fn tell(&self, report: Option<Report>, want: usize) {
+        let _ = self.asks.send(Ask { connection: self.number, report, want, used_up: None });
+    }
+
+    fn part_with(&self, connection: Connection) {
+        let _ = self.asks.send(Ask { connection: self.number, report: None, want: 0, used_up: Some(connection) });
+    }
 }
 
 impl Context {
@@ -129,7 +147,7 @@ impl Context {
         for number in 0..connections {
             let (grant, granted) = unbounded_channel();
             grants.insert(number, grant);
-            self.tracker.spawn(run.clone().drive(number, granted, ask.clone()));
+            self.tracker.spawn(run.clone().drive(Lane { number, granted, asks: ask.clone() }));
         }
         drop(ask);
         let context = self.clone();
@@ -141,22 +159,23 @@ impl Context {
 
 impl Run {
     /// Drives one connection, and the next one when it broke, until there are no more grants.
-    async fn drive(self: Arc<Self>, number: usize, mut granted: UnboundedReceiver<Claimed>, asks: UnboundedSender<Ask>) {
+    async fn drive(self: Arc<Self>, mut lane: Lane) {
         let window = self.context.config.send.claim_window;
         // claims are made only for a connection that is there
-        while let Some(mut connection) = self.connect(&granted).await {
-            let _ = asks.send(Ask { connection: number, report: None, want: window, used_up: None });
+        while let Some(mut connection) = self.connect(&lane.granted).await {
+            lane.tell(None, window);
             let mut open = window;
             while open > 0
-                && let Some(claimed) = granted.recv().await
+                && let Some(claimed) = lane.granted.recv().await
             {
                 let may_start = connection.is_usable() && !self.halt.is_cancelled();
-                let report = if may_start { self.attempt(&mut connection, &claimed).await } else { given_back(&claimed) };
+                let report =
+                    if may_start { self.attempt(&mut connection, &claimed, &mut lane).await } else { given_back(&claimed) };
                 let want = usize::from(connection.is_usable());
                 open -= 1 - want;
-                let _ = asks.send(Ask { connection: number, report: Some(report), want, used_up: None });
+                lane.tell(Some(report), want);
             }
-            let _ = asks.send(Ask { connection: number, report: None, want: 0, used_up: Some(connection) });
+            lane.part_with(connection);
         }
     }
 
@@ -183,7 +202,22 @@ impl Run {
         }
     }
 
-    async fn attempt(&self, connection: &mut Connection, claimed: &Claimed) -> Report {
+    /// One transaction. What waits behind it is given back at once when no more may be started: it may take minutes.
+    async fn attempt(&self, connection: &mut Connection, claimed: &Claimed, lane: &mut Lane) -> Report {
+        let mut sending = pin!(self.send(connection, claimed));
+        tokio::select! {
+            report = &mut sending => return report,
+            () = self.halt.cancelled() => {}
+        }
+        loop {
+            tokio::select! {
+                report = &mut sending => return report,
+                Some(waiting) = lane.granted.recv() => lane.tell(Some(given_back(&waiting)), 0),
+            }
+        }
+    }
+
+    async fn send(&self, connection: &mut Connection, claimed: &Claimed) -> Report {
         let now = unix_now();
         if now >= self.valid_until {
             let known = claimed.before.reason != 0;
@@ -200,7 +234,7 @@ impl Run {
                 return report(claimed, Some(Status::Failed), FailureReason::NotDefined.code(), 0, now, reply);
             }
         };
-        let may_go = || self.validity.holds(boottime_ms());
+        let may_go = || self.validity.holds(boottime_ms()) && !self.halt.is_cancelled();
         let started = std::time::Instant::now();
         let transaction = connection.send(&self.from, &recipient.email, &message, &may_go).await;
         metrics::transaction(outcome(&transaction), started.elapsed());

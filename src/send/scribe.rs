@@ -8,12 +8,18 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender},
+    time::MissedTickBehavior,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, lease::Validity, lease::boottime_ms, unix_now};
 use crate::{
-    domain::ledger::{ClaimNumber, Ledger, Record, Status},
+    domain::{
+        ledger::{ClaimNumber, Ledger, Record, Status},
+        state::State,
+    },
     mail::relay::Connection,
     metrics,
     store::ledgers::{Applied, ChunkRef, Claim, Lease, Report, Turn, TurnAnswer, Verdict},
@@ -23,6 +29,9 @@ use crate::{
 const LARGEST_GROUP: usize = 512;
 /// Pause before a group is sent again whose answer was lost.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How often it is looked whether the delivery goes on; pause and stop are to take effect within a second.
+const LOOK: Duration = Duration::from_millis(400);
 
 /// What a connection tells the scribe: what became of a claim, and how many more it has room for.
 pub struct Ask {
@@ -62,6 +71,8 @@ impl Scribe {
     /// Serves the connections until the last one is gone; then every claim is recorded or given back.
     pub async fn serve(mut self) -> Lease {
         let mut beat = tokio::time::interval(Duration::from_millis(self.context.config.send.lease_ms / 4));
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let slice = tokio::time::sleep(Duration::from_millis(self.context.config.send.slice_ms));
         let shutdown = self.context.shutdown.clone();
         let mut slice = std::pin::pin!(slice);
@@ -77,6 +88,7 @@ impl Scribe {
             tokio::select! {
                 biased;
                 _ = beat.tick() => self.show_life().await,
+                _ = look.tick(), if !self.halt.is_cancelled() => self.look().await,
                 () = &mut slice, if !slice_over => slice_over = true,
                 () = shutdown.cancelled(), if !self.halt.is_cancelled() => self.halt.cancel(),
                 ask = self.asks.recv() => match ask {
@@ -182,6 +194,15 @@ impl Scribe {
         if !self.halt.is_cancelled() && self.validity.holds(boottime_ms()) {
             self.again.insert(report.position, report.claim.n);
             self.todo.push_back(report.position);
+        }
+    }
+
+    /// Claims are refused by Redis once a delivery is paused or stopped; this is for those that were granted before.
+    async fn look(&self) {
+        if let Ok(state) = self.context.store.state(&self.at.delivery).await
+            && state != Some(State::InProgress)
+        {
+            self.halt.cancel();
         }
     }
 

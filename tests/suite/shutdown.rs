@@ -100,6 +100,31 @@ async fn a_relay_that_stalls_is_not_waited_for_beyond_the_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pause_takes_effect_within_a_second_though_the_relay_is_slow() {
+    let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
+    relay.catcher.change_rules(|rules| rules.every = Some(Act::new(Stage::End, Action::Stall(Duration::from_millis(600)))));
+    let daemon = Daemon::start(&settings(&relay, &format!("[redis]\nurl = \"{}\"\n", redis.url()))).await;
+    let id = daemon.client.send(&definition(), audience(RECIPIENTS)).await;
+    accepted(&relay, 2 * CONNECTIONS).await;
+    let asked = Instant::now();
+    let before = relay.accepted();
+    daemon.client.post(&format!("/deliveries/{id}/pause"), &json!({})).await;
+    daemon.client.wait_for(&id, &["paused"]).await;
+    // what stood at the end of data was finished, and the reconciler looks once a second
+    assert!(asked.elapsed() < Duration::from_millis(2500), "{:?}", asked.elapsed());
+    let after = relay.accepted();
+    assert!(after - before <= 2 * CONNECTIONS, "{} more", after - before);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(relay.accepted(), after);
+    let counts = daemon.client.get(&format!("/deliveries/{id}/progress")).await["counts"].clone();
+    assert_eq!((&counts["sent"], &counts["attempting"], &counts["in_doubt"]), (&json!(after), &json!(0), &json!(0)));
+    relay.catcher.change_rules(|rules| rules.every = None);
+    daemon.client.post(&format!("/deliveries/{id}/resume"), &json!({})).await;
+    daemon.client.wait_for(&id, &["finished"]).await;
+    assert_eq!(relay.accepted(), RECIPIENTS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_address_is_ever_logged() {
     let relay = TestRelay::start(DELAY).await;
     let said = |code: &str| format!("{code} <user1@example.com>: unknown; ask postmaster@example.com");
