@@ -3,7 +3,9 @@
 
 mod api_access;
 mod api_confirm;
+mod api_control;
 mod api_input;
+mod api_logs;
 mod api_people;
 mod api_preparation;
 mod api_upload;
