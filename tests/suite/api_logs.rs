@@ -47,7 +47,7 @@ async fn the_preview_is_what_is_sent_byte_for_byte() {
         let of = |name| response.headers()[name].to_str().unwrap().to_owned();
         (of("versand-date"), of("versand-date-assumed"), response.bytes().await.unwrap().to_vec())
     };
-    let (date, assumed, now) = get(3, "").await;
+    let (date, assumed, _) = get(3, "").await;
     let age = jiff::Timestamp::now().duration_since(date.parse().unwrap());
     assert!(assumed == "true" && age < jiff::SignedDuration::from_secs(10), "{date}");
     let (date, assumed, message) = get(3, "?date=2031-02-03T04:05:06%2B01:00").await;
@@ -72,7 +72,6 @@ async fn the_preview_is_what_is_sent_byte_for_byte() {
         }
     }
     assert_eq!((compared, caught.len()), (44, 44));
-    assert_ne!(get(3, "").await.2, now, "the date is another");
     let path = format!("/deliveries/{id}/recipients/47/preview");
     problem(client.request(Method::GET, &path).send().await.unwrap(), StatusCode::NOT_FOUND).await;
     app.stop().await;
