@@ -67,6 +67,8 @@ impl Application {
         let mut keyring = Keyring::new(&config.auth)?;
         let token = own_token(&state, &mut keyring)?;
         let health = WorkerHealth::default();
+        // of all daemons alike: whoever takes a chunk over makes the same messages
+        let secret = store.shared_secret("message", state.secret("message")?).await?;
         let context = Context {
             relay: Relay::new(&config.relay)?,
             store,
@@ -74,16 +76,17 @@ impl Application {
             config: Arc::new(config),
             owner: state.owner(),
             dead_owners: state.predecessors().into(),
-            secret: Arc::new(state.secret("message")?),
+            secret: Arc::new(secret),
             templates: Default::default(),
             watch: Default::default(),
             acceptances: Default::default(),
             conservation: Default::default(),
             keyring: Arc::new(keyring),
+            health: health.clone(),
             tracker: tracker.clone(),
             shutdown: CancellationToken::new(),
         };
-        let api = Api { context: context.clone(), health: health.clone(), metrics };
+        let api = Api { context: context.clone(), metrics };
         let workers = Workers { queue, shutdown: context.shutdown.clone(), tracker, health };
         Ok(Self { context, listener, api, workers, embedded, catcher, token, background, end, state })
     }

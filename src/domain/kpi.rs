@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::ledger::Counts;
+use crate::domain::counts::Counts;
 
 /// The KPIs of a delivery. Opens and clicks are `None` as long as they are not tracked: unknown is not zero.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

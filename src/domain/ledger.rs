@@ -230,83 +230,6 @@ fn u32_at(b: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
 }
 
-/// How many recipients are in each status, and what else the ledgers tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Counts {
-    pub pending: u64,
-    pub attempting: u64,
-    pub deferred: u64,
-    pub sent: u64,
-    pub failed: u64,
-    pub in_doubt: u64,
-    pub cancelled: u64,
-    pub excluded: u64,
-    /// Recipients that were released again although an earlier attempt was in doubt.
-    pub resent: u64,
-    /// Recipients that the relay accepted, or may have accepted, more than once.
-    pub duplicates: u64,
-    /// Hard failures among `failed`.
-    pub hard: u64,
-}
-
-impl Counts {
-    /// The counter of one status.
-    pub fn of(&mut self, status: Status) -> &mut u64 {
-        match status {
-            Status::Pending => &mut self.pending,
-            Status::Attempting => &mut self.attempting,
-            Status::Deferred => &mut self.deferred,
-            Status::Sent => &mut self.sent,
-            Status::Failed => &mut self.failed,
-            Status::InDoubt => &mut self.in_doubt,
-            Status::Cancelled => &mut self.cancelled,
-            Status::Excluded => &mut self.excluded,
-        }
-    }
-
-    /// Adds every record of a ledger.
-    pub fn add(&mut self, ledger: &Ledger) {
-        for r in ledger.records() {
-            *self.of(r.status) += 1;
-            self.resent += u64::from(r.has(flags::RESENT));
-            self.duplicates += u64::from(r.has(flags::DUPLICATE));
-            self.hard += u64::from(r.status == Status::Failed && r.has(flags::HARD));
-        }
-    }
-
-    /// Recipients that the sender still has to do with.
-    pub fn open(&self) -> u64 {
-        self.pending + self.attempting + self.deferred
-    }
-
-    /// All records.
-    pub fn total(&self) -> u64 {
-        self.open() + self.sent + self.failed + self.in_doubt + self.cancelled + self.excluded
-    }
-
-    /// The largest difference between two counts of the same ledgers.
-    pub fn largest_difference(&self, other: &Self) -> u64 {
-        self.figures().iter().zip(other.figures()).map(|(a, b)| a.abs_diff(b)).max().unwrap_or(0)
-    }
-
-    fn figures(&self) -> [u64; 11] {
-        [
-            self.pending,
-            self.attempting,
-            self.deferred,
-            self.sent,
-            self.failed,
-            self.in_doubt,
-            self.cancelled,
-            self.excluded,
-            self.resent,
-            self.duplicates,
-            self.hard,
-        ]
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -316,9 +239,7 @@ mod tests {
         let ledger = Ledger::new(500);
         assert_eq!(ledger.bytes().len(), 32 + 16 * 500);
         assert_eq!(ledger.header(), Header { count: 500, epoch: 0, beat: 0, seq: 0, owner: 0 });
-        let mut counts = Counts::default();
-        counts.add(&ledger);
-        assert_eq!((counts.pending, counts.total()), (500, 500));
+        assert!(ledger.records().all(|r| r.status == Status::Pending));
         assert_eq!(Ledger::parse(ledger.bytes().to_vec()), Ok(ledger));
     }
 

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod audience;
 pub mod audit;
+pub mod counts;
 pub mod delivery;
 pub mod exclusion;
 pub mod id;

@@ -20,10 +20,10 @@ use super::{
 use crate::{
     domain::{
         audience::Format,
+        counts::Counts,
         delivery::{Audience, Checks, Definition, Delivery, Document, Plan, Release},
         id::DeliveryId,
         kpi::Kpis,
-        ledger::Counts,
         state::State as Stage,
     },
     send::{Context, Refusal},

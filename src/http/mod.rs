@@ -23,13 +23,12 @@ use metrics_exporter_prometheus::PrometheusHandle;
 pub use problem::Problem;
 pub use routes::{ROUTES, Route};
 
-use crate::{domain::role::Role, identity::NotAuthentic, metrics, queue::WorkerHealth, send::Context};
+use crate::{domain::role::Role, identity::NotAuthentic, metrics, send::Context};
 
 /// What the routes need.
 #[derive(Clone)]
 pub struct Api {
     pub context: Context,
-    pub health: WorkerHealth,
     pub metrics: PrometheusHandle,
 }
 

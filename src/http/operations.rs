@@ -23,7 +23,7 @@ pub async fn healthz() -> &'static str {
 
 pub async fn readyz(State(api): State<Arc<Api>>) -> Response {
     let redis = api.context.store.ping().await.is_ok();
-    let workers = api.health.ready();
+    let workers = api.context.health.ready();
     let ending = api.context.shutdown.is_cancelled();
     let ready = redis && workers && !ending;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -134,36 +134,47 @@ fn quoted_printable(out: &mut String, text: &str) {
     out.reserve(text.len() + text.len() / 8);
     for line in lines(text) {
         let bytes = line.as_bytes();
-        let mut column = 0;
-        for (at, byte) in bytes.iter().enumerate() {
-            let last = at + 1 == bytes.len();
-            let literal = match byte {
-                b'=' => false,
-                b' ' | b'\t' => !last,
-                b'.' => column > 0,
-                b'F' => column > 0 || !bytes[at..].starts_with(b"From "),
-                b'!'..=b'~' => true,
-                _ => false,
-            };
-            let width = if literal { 1 } else { 3 };
-            // One column stays free for the "=" of a soft line break.
-            if column + width > LINE_BYTES - usize::from(!last) {
+        let (mut at, mut column) = (0, 0);
+        while at < bytes.len() {
+            let left = bytes.len() - at;
+            let run = literal_run(&bytes[at..], column == 0);
+            // One column stays free for the "=" of a soft line break, unless the line ends here.
+            let most = LINE_BYTES - column - usize::from(left > LINE_BYTES - column || run < left);
+            let taken = run.min(most);
+            if taken > 0 {
+                out.push_str(&line[at..at + taken]);
+                at += taken;
+                column += taken;
+            } else if run == 0 && LINE_BYTES - column - usize::from(left > 1) >= 3 {
+                escape(out, bytes[at]);
+                at += 1;
+                column += 3;
+            } else {
                 out.push_str("=\r\n");
                 column = 0;
-            }
-            if literal && !(column == 0 && *byte == b'.') {
-                out.push(char::from(*byte));
-                column += 1;
-            } else {
-                const HEX: &[u8; 16] = b"0123456789ABCDEF";
-                out.push('=');
-                out.push(char::from(HEX[usize::from(byte >> 4)]));
-                out.push(char::from(HEX[usize::from(byte & 15)]));
-                column += 3;
             }
         }
         out.push_str("\r\n");
     }
+}
+
+/// How many bytes can stand as they are; looks no further than a line reaches.
+fn literal_run(rest: &[u8], line_start: bool) -> usize {
+    if line_start && (rest.starts_with(b".") || rest.starts_with(b"From ")) {
+        return 0;
+    }
+    let near = &rest[..rest.len().min(LINE_BYTES)];
+    let run = near.iter().position(|b| !matches!(b, b'\t' | b' '..=b'<' | b'>'..=b'~')).unwrap_or(near.len());
+    // White space at the end of a line would be lost.
+    let lost = run > 0 && run == rest.len() && matches!(rest[run - 1], b' ' | b'\t');
+    run - usize::from(lost)
+}
+
+fn escape(out: &mut String, byte: u8) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    out.push('=');
+    out.push(char::from(HEX[usize::from(byte >> 4)]));
+    out.push(char::from(HEX[usize::from(byte & 15)]));
 }
 
 /// Lines whatever they end with: LF, CRLF or CR. A line end at the end opens no further line.
@@ -173,7 +184,7 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
         if rest.is_empty() {
             return None;
         }
-        let Some(end) = rest.find(['\n', '\r']) else {
+        let Some(end) = rest.bytes().position(|b| matches!(b, b'\n' | b'\r')) else {
             return Some(std::mem::take(&mut rest));
         };
         let line = &rest[..end];
@@ -235,5 +246,36 @@ mod tests {
             assert!(encoded.lines().all(|l| l.len() <= 76 && !l.starts_with('.')), "{encoded}");
         }
         assert_eq!(encode(&"x".repeat(76)).lines().count(), 1);
+    }
+
+    fn decoded(encoded: &str) -> String {
+        let soft = encoded.replace("=\r\n", "");
+        let mut bytes = Vec::new();
+        let mut rest = soft.as_bytes();
+        while let Some((first, after)) = rest.split_first() {
+            rest = after;
+            if *first == b'=' {
+                let hex = std::str::from_utf8(&rest[..2]).expect("ASCII");
+                bytes.push(u8::from_str_radix(hex, 16).expect("hexadecimal"));
+                rest = &rest[2..];
+            } else {
+                bytes.push(*first);
+            }
+        }
+        String::from_utf8(bytes).expect("UTF-8")
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_survives_quoted_printable(text in "([ -~]{0,90}|[ \t=.Fé\u{7}🎉\r\n]{0,9}|From )*") {
+            let mut encoded = String::new();
+            quoted_printable(&mut encoded, &text);
+            let canonical: String = lines(&text).flat_map(|line| [line, "\r\n"]).collect();
+            assert_eq!(decoded(&encoded), canonical);
+            for line in encoded.split("\r\n") {
+                assert!(line.len() <= LINE_BYTES && line.is_ascii() && !line.ends_with([' ', '\t']), "{line:?}");
+                assert!(!line.starts_with('.') && !line.starts_with("From "), "{line:?}");
+            }
+        }
     }
 }

@@ -2,7 +2,9 @@
 
 pub mod address;
 pub mod catcher;
+mod links;
 mod mime;
 mod plain;
 pub mod relay;
+mod scan;
 pub mod template;

@@ -1,10 +1,8 @@
 //! The text alternative, made once from the HTML template; its template tags survive.
 
-mod scan;
-
 use html2text::render::TrivialDecorator;
 
-use scan::{after_element, attribute, html_tag, link, template_tag};
+use super::scan::{after_element, attribute, html_tag, link, template_tag};
 
 /// Wide enough that no line is wrapped: quoted-printable breaks lines without a trace.
 const WIDTH: usize = 1_000_000;
@@ -12,13 +10,13 @@ const WIDTH: usize = 1_000_000;
 const OPEN: char = '\u{E000}';
 const CLOSE: char = '\u{E001}';
 
-/// Elements that only arrange: tables would be drawn with borders, lists would lose the tags between items.
-const BLOCKS: [&str; 16] = [
-    "table", "tbody", "thead", "tfoot", "tr", "caption", "ul", "ol", "li", "dl", "dt", "dd", "center", "section", "article",
-    "form",
+/// Elements that begin a new line: tables would be drawn with borders, lists would lose the tags between items.
+const BLOCKS: [&str; 20] = [
+    "div", "table", "tbody", "thead", "tfoot", "tr", "caption", "ul", "ol", "li", "dl", "dt", "dd", "center", "section",
+    "article", "form", "header", "footer", "address",
 ];
-const KEPT: [&str; 14] =
-    ["p", "div", "h1", "h2", "h3", "h4", "h5", "h6", "br", "pre", "blockquote", "header", "footer", "address"];
+/// Elements with a blank line around them.
+const PARAGRAPHS: [&str; 9] = ["p", "pre", "blockquote", "h1", "h2", "h3", "h4", "h5", "h6"];
 /// Their content is no text.
 const SILENT: [&str; 5] = ["style", "script", "title", "noscript", "svg"];
 
@@ -47,6 +45,8 @@ struct Tag {
 struct Protected {
     html: String,
     tags: Vec<Tag>,
+    /// The block that is open.
+    open: Option<&'static str>,
     /// Targets of the links that are open.
     links: Vec<Option<String>>,
 }
@@ -88,7 +88,6 @@ impl Protected {
         let end = tag.starts_with('/');
         let name: String =
             tag.trim_start_matches('/').chars().take_while(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-        let slash = if end { "/" } else { "" };
         match name.as_str() {
             "a" if end => {
                 if let Some(Some(url)) = self.links.pop() {
@@ -98,14 +97,31 @@ impl Protected {
             "a" => self.links.push(link(tag)),
             "img" => self.read(&attribute(tag, "alt").unwrap_or_default()),
             "td" | "th" if end => self.html.push(' '),
-            "hr" => self.html.push_str("<div>---</div>"),
-            "li" if !end => self.html.push_str("<div>* "),
+            "br" => self.html.push_str("<br>"),
+            "hr" => {
+                self.begin("div");
+                self.html.push_str("---");
+                self.begin("div");
+            }
+            "li" if !end => {
+                self.begin("div");
+                self.html.push_str("* ");
+            }
             name if !end && SILENT.contains(&name) => return after_element(name, after),
-            name if BLOCKS.contains(&name) => self.html.push_str(&format!("<{slash}div>")),
-            name if KEPT.contains(&name) => self.html.push_str(&format!("<{slash}{name}>")),
+            "pre" if !end => self.begin("pre"),
+            name if !end && PARAGRAPHS.contains(&name) => self.begin("p"),
+            name if BLOCKS.contains(&name) || PARAGRAPHS.contains(&name) => self.begin("div"),
             _ => {}
         }
         after
+    }
+
+    /// One block after the other, never one in another: depth costs the reader of the HTML time, or its stack.
+    fn begin(&mut self, block: &'static str) {
+        if let Some(open) = self.open.replace(block) {
+            self.html.push_str(&format!("</{open}>"));
+        }
+        self.html.push_str(&format!("<{block}>"));
     }
 
     fn put_back(&self, text: &str) -> String {
@@ -190,6 +206,14 @@ mod tests {
             "{{ \"}}<b>\" }} {% raw %}{{ x }}<b>{% endraw %} a < b\n",
         );
         check("<p>{{ open", "{{ open\n");
+    }
+
+    #[test]
+    fn deep_nesting_does_not_overflow_the_stack() {
+        for tag in ["<div>", "<table><tr><td>", "<blockquote>", "<pre>", "<a href='x'>", "<ul><li>", "<b><p>"] {
+            let html = format!("{}end", tag.repeat(20_000));
+            assert!(from_html(&html).is_ok_and(|text| text.contains("end")), "{tag}");
+        }
     }
 
     #[test]

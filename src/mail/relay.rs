@@ -19,7 +19,7 @@ use std::{
 
 use futures_util::future::join_all;
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -151,6 +151,10 @@ impl Relay {
         let pool = &self.0;
         self.reap();
         let _turn = pool.backoff.turn().await?;
+        // Given back by somebody while this one waited.
+        if let Some(link) = pool.take_idle() {
+            return Ok(link);
+        }
         match pool.target.open().await {
             Ok((wire, offers)) => {
                 pool.stats.connections_opened.fetch_add(1, Ordering::Relaxed);
@@ -197,7 +201,11 @@ impl Relay {
                 let Some(old) = Weak::upgrade(&weak).map(|pool| pool.take_old()) else {
                     return;
                 };
-                join_all(old.into_iter().map(Link::quit)).await;
+                let quits = old.into_iter().map(async |(link, permit)| {
+                    link.quit().await;
+                    drop(permit);
+                });
+                join_all(quits).await;
             }
         });
     }
@@ -219,8 +227,15 @@ impl Pool {
         None
     }
 
-    fn take_old(&self) -> Vec<Link> {
-        self.idle().extract_if(.., |(_, since)| since.elapsed() >= self.idle_limit).map(|(link, _)| link).collect()
+    /// Each with a permit: it counts until it is closed.
+    fn take_old(&self) -> Vec<(Link, OwnedSemaphorePermit)> {
+        let mut old = Vec::new();
+        while let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            let next = self.idle().extract_if(.., |(_, since)| since.elapsed() >= self.idle_limit).next();
+            let Some((link, _)) = next else { break };
+            old.push((link, permit));
+        }
+        old
     }
 
     fn fault(&self, fault: &Fault) {

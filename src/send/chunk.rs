@@ -1,6 +1,12 @@
 //! A chunk: take the lease, claim, render, send, record, give the lease back.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use jiff::Timestamp;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -23,7 +29,7 @@ use crate::{
         retry,
     },
     mail::{
-        relay::{Connection, Transaction},
+        relay::{Connection, Fault, Transaction},
         template::Template,
     },
     metrics,
@@ -47,6 +53,7 @@ struct Run {
     from: String,
     date: Timestamp,
     valid_until: u32,
+    complained: AtomicBool,
 }
 
 impl Context {
@@ -66,8 +73,11 @@ impl Context {
         };
         let validity = Arc::new(Validity::new(self.config.send.lease_ms, asked_ms));
         let resend_after_s = self.resend_after_s(&plan);
-        let lease = self.send_taken(at.clone(), delivery, plan, (lease, ledger, validity)).await?;
+        let sent = self.send_taken(at.clone(), delivery, plan, (lease, ledger, validity)).await;
+        // also when nothing could be sent: the next one need not wait the lease out
+        let lease = *sent.as_ref().unwrap_or(&lease);
         self.store.release(&at, &lease, unix_now(), resend_after_s).await?;
+        sent?;
         self.feed(id).await?;
         if self.store.counts(id).await?.open() == 0 {
             let job = Job::FinishDelivery { delivery: id.to_string() };
@@ -111,6 +121,7 @@ impl Context {
             recipients,
             validity: validity.clone(),
             halt: halt.clone(),
+            complained: AtomicBool::new(false),
         });
         let connections = self.config.relay.connections.min(todo.len().div_ceil(self.config.send.claim_window));
         let (ask, asks) = unbounded_channel();
@@ -122,35 +133,35 @@ impl Context {
         }
         drop(ask);
         let context = self.clone();
-        let scribe = Scribe { context, at, lease, ledger, validity, halt, resend_after_s, todo: todo.into(), grants, asks };
+        let (todo, again) = (todo.into(), HashMap::new());
+        let scribe = Scribe { context, at, lease, ledger, validity, halt, resend_after_s, todo, again, grants, asks };
         Ok(scribe.serve().await)
     }
 }
 
 impl Run {
-    /// Drives one connection: asks for claims, sends, reports, until there are no more grants.
+    /// Drives one connection, and the next one when it broke, until there are no more grants.
     async fn drive(self: Arc<Self>, number: usize, mut granted: UnboundedReceiver<Claimed>, asks: UnboundedSender<Ask>) {
-        // claims are made only for a connection that is there
-        let Some(first) = self.connect(&mut granted).await else { return };
-        let mut connection = Some(first);
         let window = self.context.config.send.claim_window;
-        let _ = asks.send(Ask { connection: number, report: None, want: window });
-        while let Some(claimed) = granted.recv().await {
-            if connection.is_none() {
-                connection = self.connect(&mut granted).await;
+        // claims are made only for a connection that is there
+        while let Some(mut connection) = self.connect(&granted).await {
+            let _ = asks.send(Ask { connection: number, report: None, want: window, used_up: None });
+            let mut open = window;
+            while open > 0
+                && let Some(claimed) = granted.recv().await
+            {
+                let may_start = connection.is_usable() && !self.halt.is_cancelled();
+                let report = if may_start { self.attempt(&mut connection, &claimed).await } else { given_back(&claimed) };
+                let want = usize::from(connection.is_usable());
+                open -= 1 - want;
+                let _ = asks.send(Ask { connection: number, report: Some(report), want, used_up: None });
             }
-            let report = match &mut connection {
-                Some(open) if !self.halt.is_cancelled() => self.attempt(open, &claimed).await,
-                _ => given_back(&claimed),
-            };
-            let want = usize::from(connection.is_some());
-            connection = connection.filter(Connection::is_usable);
-            let _ = asks.send(Ask { connection: number, report: Some(report), want });
+            let _ = asks.send(Ask { connection: number, report: None, want: 0, used_up: Some(connection) });
         }
     }
 
     /// A connection of the relay, or none if it is at fault or nothing is left to do.
-    async fn connect(&self, granted: &mut UnboundedReceiver<Claimed>) -> Option<Connection> {
+    async fn connect(&self, granted: &UnboundedReceiver<Claimed>) -> Option<Connection> {
         // a closed channel says that there will be no grants
         let over = async {
             while !granted.is_closed() {
@@ -158,11 +169,17 @@ impl Run {
             }
         };
         tokio::select! {
-            connection = self.context.relay.connection() => connection
-                .inspect_err(|fault| tracing::warn!(delivery.id = %self.at.delivery, %fault, "no connection to the relay"))
-                .ok(),
+            biased;
             () = self.halt.cancelled() => None,
             () = over => None,
+            connection = self.context.relay.connection() => connection.inspect_err(|fault| self.complain(fault)).ok(),
+        }
+    }
+
+    /// Once for all connections of the chunk: they share the relay and its fault.
+    fn complain(&self, fault: &Fault) {
+        if !self.complained.swap(true, Ordering::Relaxed) {
+            tracing::warn!(delivery.id = %self.at.delivery, chunk = self.at.chunk, %fault, "no connection to the relay");
         }
     }
 

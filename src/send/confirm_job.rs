@@ -18,7 +18,7 @@ const OUTCOME_SECONDS: u64 = 24 * 3600;
 
 /// What became of a job, for its producer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "outcome", rename_all = "snake_case")]
+#[serde(tag = "status", rename_all = "snake_case")]
 pub enum Outcome {
     Confirmed(Confirmed),
     Refused { reason: String },

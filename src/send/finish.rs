@@ -5,9 +5,9 @@ use serde_json::json;
 use super::{Context, Refusal, change::Decision};
 use crate::{
     domain::{
+        counts::Counts,
         delivery::{Delivery, Plan},
         id::DeliveryId,
-        ledger::Counts,
         state::Action,
     },
     queue::JobError,

@@ -33,7 +33,7 @@ use crate::{
     domain::{audience::LineError, delivery::Invalid, role::Role, state::Illegal},
     identity::Keyring,
     mail::relay::Relay,
-    queue::{JobError, Queue, QueueError},
+    queue::{JobError, Queue, QueueError, WorkerHealth},
     store::{Store, StoreError},
 };
 
@@ -57,6 +57,8 @@ pub struct Context {
     pub tracker: TaskTracker,
     pub conservation: conservation::Differences,
     pub keyring: Arc<Keyring>,
+    /// Whether the queue's workers live.
+    pub health: WorkerHealth,
     /// Cancelled when the daemon is asked to end: no new work, finish what was begun.
     pub shutdown: CancellationToken,
 }

@@ -4,10 +4,7 @@ use std::{collections::HashMap, sync::atomic::Ordering};
 
 use super::{Context, unix_now};
 use crate::{
-    domain::{
-        ledger::{Counts, Status},
-        state::State,
-    },
+    domain::{counts::Counts, ledger::Status, state::State},
     metrics,
     store::StoreError,
 };
@@ -59,6 +56,9 @@ impl Context {
             }
             metrics::queue_beat(queue, depth.oldest_beat_s.unwrap_or_default());
         }
+        for worker in self.health.states() {
+            metrics::queue_restarts(worker.queue.as_str(), worker.restarts);
+        }
         Ok(())
     }
 
@@ -66,8 +66,8 @@ impl Context {
         let mut states: HashMap<State, usize> = State::ALL.into_iter().filter(|s| s.is_moving()).map(|s| (s, 0)).collect();
         let mut sum = Counts::default();
         for id in self.store.moving().await? {
-            let Some(delivery) = self.store.delivery(&id).await? else { continue };
-            *states.entry(delivery.state).or_default() += 1;
+            let Some(state) = self.store.state(&id).await? else { continue };
+            *states.entry(state).or_default() += 1;
             let mut counts = self.store.counts(&id).await?;
             for status in Status::ALL {
                 *sum.of(status) += *counts.of(status);

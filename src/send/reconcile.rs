@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Context, Refusal, unix_now};
+use jiff::Timestamp;
+
+use super::{Context, Refusal, change::Decision, unix_now};
 use crate::{
     domain::{
+        counts::Counts,
         delivery::Delivery,
         id::DeliveryId,
         ledger::Header,
@@ -89,6 +92,7 @@ impl Context {
         if offered + named > 0 {
             return Ok(());
         }
+        self.mend_unoffered(delivery, &counts).await?;
         if counts.open() > 0 && self.store.waiting(id).await? == 0 {
             // in neither set although something is left: the sets are hints, the ledgers are not
             self.store.open_all(id, delivery.document.plan.as_ref().map_or(0, |plan| plan.chunks)).await?;
@@ -161,9 +165,31 @@ impl Context {
                 self.store.cancel(&ChunkRef { delivery: delivery.id.clone(), chunk }, unix_now()).await?;
             }
         }
-        if self.store.counts(&delivery.id).await?.attempting == 0 {
-            let stopped = delivery.state == State::Stopping;
-            self.step(&delivery.id, Action::Quiet, |document, now| document.ended_at = stopped.then_some(now)).await?;
+        let stopped = delivery.state == State::Stopping;
+        let counts = self.store.counts(&delivery.id).await?;
+        // a claim that is given back after the pass of cancel is pending again
+        if counts.attempting > 0 || stopped && counts.open() > 0 {
+            return self.mend_unoffered(delivery, &counts).await;
+        }
+        let state = delivery.state.after(Action::Quiet)?;
+        let mut document = delivery.document.clone();
+        document.ended_at = stopped.then(Timestamp::now);
+        let decision = Decision { state, document, answer: (), act: None };
+        // not with a newer revision: it may have been resumed and paused again since the counters were read
+        self.commit(&delivery.id, delivery.revision, "versand", &[], decision).await?;
+        Ok(())
+    }
+
+    /// Something is being attempted although no job was named: a job that was thought lost came late, and its worker died.
+    async fn mend_unoffered(&self, delivery: &Delivery, counts: &Counts) -> Result<(), Refusal> {
+        let chunks: Vec<u32> = (0..delivery.document.plan.as_ref().map_or(0, |plan| plan.chunks)).collect();
+        if counts.attempting == 0 {
+            return Ok(());
+        }
+        for (chunk, header) in chunks.iter().zip(self.store.headers(&delivery.id, &chunks).await?) {
+            if header.owner != 0 {
+                self.mend_lease(delivery, &ChunkRef { delivery: delivery.id.clone(), chunk: *chunk }, header).await?;
+            }
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
-//! The scribe of a chunk: the one task that writes its ledger while it is being sent. Reports and claims of all connections
-//! travel in groups: while one group is on its way the next one gathers.
+//! The scribe of a chunk: the one task that writes its ledger while it is being sent.
+//!
+//! Reports and claims of all connections travel in groups: while one group is on its way the next one gathers.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Context, lease::Validity, lease::boottime_ms, unix_now};
 use crate::{
     domain::ledger::{ClaimNumber, Ledger, Record, Status},
+    mail::relay::Connection,
     metrics,
     store::ledgers::{Applied, ChunkRef, Claim, Lease, Report, Turn, TurnAnswer, Verdict},
 };
@@ -27,6 +29,9 @@ pub struct Ask {
     pub connection: usize,
     pub report: Option<Report>,
     pub want: usize,
+    /// A connection that needs nothing more. It counts until all that was claimed for it is recorded, so that a crash leaves
+    /// no more in doubt than connections times window.
+    pub used_up: Option<Connection>,
 }
 
 /// A granted claim, with the record as it was before.
@@ -47,6 +52,8 @@ pub struct Scribe {
     pub halt: CancellationToken,
     pub resend_after_s: Option<u32>,
     pub todo: VecDeque<u16>,
+    /// The last claim in this epoch of recipients that were given back and are to be claimed again.
+    pub again: HashMap<u16, u8>,
     pub grants: HashMap<usize, UnboundedSender<Claimed>>,
     pub asks: UnboundedReceiver<Ask>,
 }
@@ -66,7 +73,7 @@ impl Scribe {
                 self.grants.clear();
                 hungry.clear();
             }
-            let mut reports = Vec::new();
+            let (mut reports, mut used_up) = (Vec::new(), Vec::new());
             tokio::select! {
                 biased;
                 _ = beat.tick() => self.show_life().await,
@@ -74,17 +81,19 @@ impl Scribe {
                 () = shutdown.cancelled(), if !self.halt.is_cancelled() => self.halt.cancel(),
                 ask = self.asks.recv() => match ask {
                     None => return self.lease,
-                    Some(ask) => self.gather(ask, &mut reports, &mut hungry),
+                    Some(ask) => self.gather(ask, &mut reports, &mut hungry, &mut used_up),
                 },
             }
             while (!reports.is_empty() || !hungry.is_empty()) && !self.turn(&mut reports, &mut hungry).await {}
+            drop(used_up);
         }
     }
 
-    fn gather(&mut self, first: Ask, reports: &mut Vec<Report>, hungry: &mut VecDeque<usize>) {
+    fn gather(&mut self, first: Ask, reports: &mut Vec<Report>, hungry: &mut VecDeque<usize>, used_up: &mut Vec<Connection>) {
         let mut next = Some(first);
         while let Some(ask) = next {
             reports.extend(ask.report);
+            used_up.extend(ask.used_up);
             if self.grants.contains_key(&ask.connection) {
                 hungry.extend(std::iter::repeat_n(ask.connection, ask.want));
             }
@@ -119,8 +128,11 @@ impl Scribe {
         reports.is_empty() && (hungry.is_empty() || self.todo.is_empty())
     }
 
-    /// Every recipient is claimed at most once in an epoch, so the first claim of it has the number after the last one.
+    /// The number after that of the recipient's last claim.
     fn number_after(&self, position: u16) -> Option<u8> {
+        if let Some(last) = self.again.get(&position) {
+            return last.checked_add(1);
+        }
         let last = self.ledger.record(usize::from(position))?.claim;
         Some(if last.epoch == self.lease.epoch { last.n.wrapping_add(1) } else { 1 })
     }
@@ -152,6 +164,9 @@ impl Scribe {
             if matches!(applied, Applied::Applied | Applied::Twice) {
                 metrics::recorded(report.status.map_or("given_back", Status::word));
             }
+            if report.status.is_none() {
+                self.put_back(report);
+            }
             if report.status == Some(Status::Sent) {
                 self.context.acceptances.fetch_add(1, Ordering::Relaxed);
             }
@@ -159,6 +174,14 @@ impl Scribe {
                 metrics::duplicate();
                 tracing::warn!(delivery.id = %self.at.delivery, chunk = self.at.chunk, position = report.position, "accepted twice");
             }
+        }
+    }
+
+    /// What a broken connection gave back is for the others. Not while the lease is in question: it would go round and round.
+    fn put_back(&mut self, report: &Report) {
+        if !self.halt.is_cancelled() && self.validity.holds(boottime_ms()) {
+            self.again.insert(report.position, report.claim.n);
+            self.todo.push_back(report.position);
         }
     }
 

@@ -80,3 +80,8 @@ pub fn spent(id: &DeliveryId, jwt_id: &str) -> String {
 pub fn outcome(job: &str) -> String {
     format!("versand:outcome:{job}")
 }
+
+/// String: a secret that all daemons share.
+pub fn secret(name: &str) -> String {
+    format!("versand:secret:{name}")
+}

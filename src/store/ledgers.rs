@@ -1,13 +1,11 @@
 //! Ledgers: leases, claims and records, each one script over a packed string.
 
-use std::collections::HashMap;
-
-use redis::{AsyncCommands, Script};
+use redis::Script;
 
 use super::{Store, StoreError, damaged, keys};
 use crate::domain::{
     id::DeliveryId,
-    ledger::{ClaimNumber, Counts, HEADER_BYTES, Header, Ledger, Status, header_of},
+    ledger::{ClaimNumber, Ledger, Status},
 };
 
 /// The scripts; those that touch a ledger begin with the same prelude.
@@ -18,8 +16,8 @@ pub struct Scripts {
     beat: Script,
     turn: Script,
     release: Script,
-    offer: Script,
-    reopen: Script,
+    pub(super) offer: Script,
+    pub(super) reopen: Script,
     cancel: Script,
     settle: Script,
 }
@@ -249,53 +247,6 @@ impl Store {
         Ok((Verdict::from_code(verdict)?, u32::try_from(due).ok()))
     }
 
-    /// Chooses chunks that want attention, at most `window` being offered at a time: (chunk, round) of each.
-    pub async fn offer(&self, id: &DeliveryId, window: usize, now: u32) -> Result<Vec<(u32, u32)>, StoreError> {
-        let mut script = self.scripts.offer.prepare_invoke();
-        script.key(keys::delivery(id)).key(keys::open(id)).key(keys::offered(id)).key(keys::rounds(id)).arg(now).arg(window);
-        let flat: Vec<u32> = script.invoke_async(&mut self.conn.clone()).await?;
-        Ok(flat.as_chunks::<2>().0.iter().map(|[chunk, round]| (*chunk, *round)).collect())
-    }
-
-    /// How many chunks want attention, now or later.
-    pub async fn waiting(&self, id: &DeliveryId) -> Result<usize, StoreError> {
-        Ok(self.conn.clone().zcard(keys::open(id)).await?)
-    }
-
-    /// The chunks a job was named for: chunk, when (Unix seconds), round.
-    pub async fn offered(&self, id: &DeliveryId) -> Result<Vec<(u32, u32, u32)>, StoreError> {
-        let mut conn = self.conn.clone();
-        let offered: Vec<(u32, f64)> = conn.zrange_withscores(keys::offered(id), 0, -1).await?;
-        if offered.is_empty() {
-            return Ok(Vec::new());
-        }
-        let chunks: Vec<u32> = offered.iter().map(|(chunk, _)| *chunk).collect();
-        let rounds: Vec<Option<u32>> = redis::cmd("HMGET").arg(keys::rounds(id)).arg(chunks).query_async(&mut conn).await?;
-        Ok(offered.into_iter().zip(rounds).map(|((chunk, at), round)| (chunk, at as u32, round.unwrap_or_default())).collect())
-    }
-
-    /// Puts a chunk whose job is gone back among those that want attention.
-    pub async fn reopen(&self, at: &ChunkRef, round: u32, now: u32) -> Result<bool, StoreError> {
-        let mut script = self.scripts.reopen.prepare_invoke();
-        script
-            .key(keys::open(&at.delivery))
-            .key(keys::offered(&at.delivery))
-            .key(keys::rounds(&at.delivery))
-            .arg(at.chunk)
-            .arg(round)
-            .arg(now);
-        Ok(script.invoke_async(&mut self.conn.clone()).await?)
-    }
-
-    /// Says that all chunks want attention now; those already offered are left alone.
-    pub async fn open_all(&self, id: &DeliveryId, chunks: u32) -> Result<(), StoreError> {
-        let mut pipe = redis::pipe();
-        for chunk in 0..chunks {
-            pipe.cmd("ZADD").arg(keys::open(id)).arg("NX").arg(0).arg(chunk).ignore();
-        }
-        Ok(pipe.query_async(&mut self.conn.clone()).await?)
-    }
-
     /// Cancels what was not begun in a chunk of a delivery that is stopping; how many are still being attempted.
     pub async fn cancel(&self, at: &ChunkRef, now: u32) -> Result<(Verdict, u64), StoreError> {
         let mut script = self.scripts.cancel.prepare_invoke();
@@ -335,51 +286,5 @@ impl Store {
         script.arg(at.chunk).arg(now).arg(word).arg(packed);
         let (_, _, settled): (i64, u64, Vec<u8>) = script.invoke_async(&mut self.conn.clone()).await?;
         Ok(settled.as_chunks::<2>().0.iter().map(|pair| u16::from_be_bytes(*pair)).collect())
-    }
-
-    /// The ledgers of some chunks; `None` where there is none.
-    pub async fn ledgers(&self, id: &DeliveryId, chunks: std::ops::Range<u32>) -> Result<Vec<Option<Ledger>>, StoreError> {
-        let names: Vec<String> = chunks.map(|chunk| keys::ledger(id, chunk)).collect();
-        if names.is_empty() {
-            return Ok(Vec::new());
-        }
-        let raw: Vec<Option<Vec<u8>>> = redis::cmd("MGET").arg(names).query_async(&mut self.conn.clone()).await?;
-        raw.into_iter().map(|bytes| bytes.map(|b| Ledger::parse(b).map_err(damaged)).transpose()).collect()
-    }
-
-    /// Only the headers of some chunks.
-    pub async fn headers(&self, id: &DeliveryId, chunks: &[u32]) -> Result<Vec<Header>, StoreError> {
-        let mut pipe = redis::pipe();
-        for chunk in chunks {
-            pipe.cmd("GETRANGE").arg(keys::ledger(id, *chunk)).arg(0).arg(HEADER_BYTES - 1);
-        }
-        if chunks.is_empty() {
-            return Ok(Vec::new());
-        }
-        let raw: Vec<Vec<u8>> = pipe.query_async(&mut self.conn.clone()).await?;
-        Ok(raw.iter().map(|bytes| header_of(bytes)).collect())
-    }
-
-    /// The live counters, kept by the same scripts that write the ledgers.
-    pub async fn counts(&self, id: &DeliveryId) -> Result<Counts, StoreError> {
-        let fields: HashMap<String, i64> = self.conn.clone().hgetall(keys::counts(id)).await?;
-        let object = fields.into_iter().map(|(word, n)| (word, n.max(0).into())).collect();
-        serde_json::from_value(serde_json::Value::Object(object)).map_err(damaged)
-    }
-
-    /// The replies kept for a chunk, by position.
-    pub async fn replies(&self, at: &ChunkRef) -> Result<HashMap<u16, String>, StoreError> {
-        let replies: HashMap<u16, Vec<u8>> = self.conn.clone().hgetall(keys::replies(&at.delivery, at.chunk)).await?;
-        Ok(replies.into_iter().map(|(p, text)| (p, String::from_utf8_lossy(&text).into_owned())).collect())
-    }
-
-    /// Makes the ledger of a chunk, unless it is there.
-    pub async fn create_ledger(&self, at: &ChunkRef, ledger: &Ledger) -> Result<(), StoreError> {
-        Ok(self.conn.clone().set_nx(keys::ledger(&at.delivery, at.chunk), ledger.bytes()).await?)
-    }
-
-    /// Begins the live counters, unless they have begun: all pending.
-    pub async fn begin_counts(&self, id: &DeliveryId, pending: u64) -> Result<(), StoreError> {
-        Ok(self.conn.clone().hset_nx(keys::counts(id), "pending", pending).await?)
     }
 }

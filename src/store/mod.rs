@@ -2,8 +2,10 @@
 
 pub mod deliveries;
 pub mod embedded;
+pub mod figures;
 pub mod keys;
 pub mod ledgers;
+pub mod offers;
 pub mod slices;
 pub mod state_dir;
 
@@ -48,6 +50,14 @@ impl Store {
     /// The connection, for the queue.
     pub fn connection(&self) -> ConnectionManager {
         self.conn.clone()
+    }
+
+    /// A secret that all daemons on one Redis share: that of the first one, which brings its own.
+    pub async fn shared_secret(&self, name: &str, own: [u8; 32]) -> Result<[u8; 32], StoreError> {
+        let mut set = redis::cmd("SET");
+        set.arg(keys::secret(name)).arg(&own[..]).arg("NX").arg("GET");
+        let before: Option<Vec<u8>> = set.query_async(&mut self.conn.clone()).await?;
+        before.map_or(Ok(own), |bytes| bytes.try_into().map_err(|_| damaged("a shared secret has not 32 bytes")))
     }
 
     /// Whether Redis answers.

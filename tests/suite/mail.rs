@@ -4,6 +4,7 @@ mod connections;
 mod messages;
 mod postfix;
 mod secure;
+mod templates;
 mod transactions;
 
 use std::{

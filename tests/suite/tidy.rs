@@ -16,10 +16,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store", &["domain", "config", "metrics"]),
     ("mail", &["domain", "config", "metrics"]),
     ("queue", &["domain", "config", "metrics"]),
-    ("send", &["domain", "config", "metrics", "store", "mail", "queue"]),
-    ("worker", &["config", "metrics", "queue", "send"]),
+    ("identity", &["domain", "config"]),
+    ("send", &["domain", "config", "metrics", "store", "mail", "queue", "identity"]),
+    ("worker", &["domain", "config", "metrics", "queue", "send"]),
     ("scheduler", &["config", "metrics", "queue", "send"]),
-    ("http", &["domain", "config", "metrics", "store", "send"]),
+    ("http", &["domain", "config", "metrics", "store", "queue", "identity", "send"]),
 ];
 /// The only wiring: may name everything, and no layer names them.
 const WIRING: &[&str] = &["app", "main", "lib", "cli", "demo"];

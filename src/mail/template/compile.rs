@@ -7,7 +7,7 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 use super::{Problem, Template, describe};
 use crate::{
     domain::delivery::{Content, Sender},
-    mail::{address, mime, plain},
+    mail::{address, mime, plain, scan},
 };
 
 /// Steps and 64-byte pieces that one part may take: far above any mail, some 20 ms and 12 MB at most.
@@ -24,7 +24,9 @@ pub(super) fn compile(sender: &Sender, content: &Content, limit_bytes: usize) ->
     let envelope_from = checked(part, from, &mut problems);
     let mut environment = environment();
     for (part, source) in parts(content, limit_bytes, &mut problems) {
-        if let Err(error) = environment.add_template_owned(part, source) {
+        if let Some((line, message)) = scan::too_deep(&source) {
+            problems.push(Problem { part, line: Some(line), message });
+        } else if let Err(error) = environment.add_template_owned(part, source) {
             problems.push(problem(part, &error));
         } else if let Some(found) = try_out(&environment, part) {
             problems.push(found);

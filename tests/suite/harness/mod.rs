@@ -12,9 +12,11 @@ use std::{
 
 pub mod app;
 pub mod client;
+pub mod daemon;
 pub mod postfix;
 pub mod python;
 pub mod redis;
+pub mod relay;
 
 const POLL: Duration = Duration::from_millis(5);
 

@@ -49,15 +49,15 @@ impl Model for Small {
                 !matches!(world.state, State::Finished | State::Stopped) || world.chunk.counts().open() == 0
             }),
             Property::always("a free chunk with work is open or offered", |model: &Small, world: &World| {
-                let work = |r: &Record| r.claimable_at(model.resend.then_some(0)).is_some();
                 let (chunk, moving) = (&world.chunk, world.state == State::InProgress);
                 let seen = chunk.open.is_some() || chunk.offered.is_some();
-                !moving || chunk.owner != 0 || seen || !chunk.records.iter().any(work)
+                !moving || chunk.owner != 0 || seen || !model.has_work(world)
             }),
             Property::always("when all is quiet everybody is settled", |model: &Small, world: &World| {
                 let counts = world.chunk.counts();
+                let finished = world.state == State::Finished && !model.has_work(world);
                 let paused = world.state == State::Pausing && counts.attempting == 0;
-                paused || (counts.open() == 0 && world.state != State::InProgress) || !model.is_quiet(world)
+                paused || finished || (world.state == State::Stopped && counts.open() == 0) || !model.is_quiet(world)
             }),
             Property::always("what the server accepted is not called anything else", |model: &Small, world: &World| {
                 each(world, |i, r| world.accepted[i] == 0 || is_truth(world, i, r)) || !model.is_quiet(world)
@@ -117,7 +117,7 @@ const HOLD: &[Luck] = &[
     Luck { crashes: 1, freezes: 1, persons: 1, ..NO_MISFORTUNE },
     Luck { crashes: 1, lost_answers: 1, pauses: 1, refusals: 1, ..NO_MISFORTUNE },
     Luck { freezes: 1, lost_answers: 1, deferrals: 1, ..NO_MISFORTUNE },
-    Luck { crashes: 1, freezes: 1, stops: 1, ..NO_MISFORTUNE },
+    Luck { crashes: 1, freezes: 1, lost_answers: 1, stops: 1, ..NO_MISFORTUNE },
     Luck { lost_replies: 2, stops: 1, persons: 2, ..NO_MISFORTUNE },
 ];
 
@@ -129,7 +129,7 @@ const RESEND: &[Luck] = &[
 
 /// Minutes each: for whoever changes the protocol.
 const WIDE: &[(bool, Luck)] = &[
-    (false, Luck { crashes: 1, freezes: 1, lost_answers: 1, stops: 1, ..NO_MISFORTUNE }),
+    (false, Luck { crashes: 1, freezes: 1, lost_answers: 1, pauses: 1, deferrals: 1, ..NO_MISFORTUNE }),
     (false, Luck { crashes: 2, freezes: 1, persons: 1, ..NO_MISFORTUNE }),
     (true, Luck { crashes: 1, freezes: 1, persons: 1, ..NO_MISFORTUNE }),
     (true, Luck { crashes: 1, freezes: 1, stops: 1, ..NO_MISFORTUNE }),

@@ -149,7 +149,7 @@ impl Small {
         }
         let counts = world.chunk.counts();
         match world.state {
-            State::InProgress if counts.open() == 0 => steps.push(Step::Rest),
+            State::InProgress if counts.attempting == 0 && !self.has_work(world) => steps.push(Step::Rest),
             State::Stopping if counts.pending + counts.deferred > 0 => steps.push(Step::Cancel),
             State::Stopping if counts.attempting == 0 => steps.push(Step::Rest),
             State::Pausing => steps.push(Step::Resume),
@@ -165,6 +165,11 @@ impl Small {
             steps.extend([Settlement::Sent, Settlement::Failed, Settlement::Resend].map(|s| Step::Settle(i, s)));
         }
         steps
+    }
+
+    /// Whether somebody may be claimed, now or later.
+    pub fn has_work(&self, world: &World) -> bool {
+        world.chunk.records.iter().any(|r| r.claimable_at(self.resend.then_some(0)).is_some())
     }
 
     /// Nothing more happens unless something from outside does.

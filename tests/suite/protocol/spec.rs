@@ -4,7 +4,8 @@
 
 use versand::{
     domain::{
-        ledger::{ClaimNumber, Counts, HEADER_BYTES, Ledger, Record, Status, flags},
+        counts::Counts,
+        ledger::{ClaimNumber, HEADER_BYTES, Ledger, Record, Status, flags},
         state::State,
     },
     store::ledgers::{Applied, Grounds, Lease, Settlement, Turn, TurnAnswer, Verdict},

@@ -9,19 +9,28 @@ pub fn template_tag(source: &str) -> Option<(&str, &str)> {
         _ => return None,
     };
     let mut length = 2 + tag_length(&source[2..], close, close == "#}")?;
-    let inner = source[2..length].trim_matches(['%', '}', '-', '+', ' ']);
-    if close == "%}" && inner == "raw" {
+    if is_raw(&source[..length]) {
         let end = source[length..].find("endraw")?;
         length += end + source[length + end..].find("%}")? + 2;
     }
     Some(source.split_at(length))
 }
 
+/// Whether a tag begins a raw block, whose content is no template.
+fn is_raw(tag: &str) -> bool {
+    let Some((first, _)) = tag.split_once("%}") else { return false };
+    let inner = first.strip_prefix("{%").unwrap_or_default();
+    inner.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+') == "raw"
+}
+
 /// Up to and with `close`, which may also stand inside a string.
 fn tag_length(source: &str, close: &str, comment: bool) -> Option<usize> {
     let mut quote = None;
+    let mut escaped = false;
     for (at, c) in source.char_indices() {
         match quote {
+            Some(_) if escaped => escaped = false,
+            Some(_) if c == '\\' => escaped = true,
             Some(open) if c == open => quote = None,
             Some(_) => {}
             None if source[at..].starts_with(close) => return Some(at + close.len()),
@@ -30,6 +39,31 @@ fn tag_length(source: &str, close: &str, comment: bool) -> Option<usize> {
         }
     }
     None
+}
+
+/// Longer tags and more branches than these overflow the stack of the template engine, whose parser follows a
+/// chain such as `a.b.c` or `elif` by recursion.
+const TAG_LIMIT_BYTES: usize = 4096;
+const BRANCH_LIMIT: usize = 200;
+
+/// What makes a template too deep to be parsed, and in which line (from 1).
+pub fn too_deep(source: &str) -> Option<(u32, String)> {
+    let mut at = 0;
+    let line = |at: usize| u32::try_from(source[..at].matches('\n').count() + 1).unwrap_or(u32::MAX);
+    while let Some(found) = source[at..].find('{') {
+        at += found;
+        let rest = &source[at..];
+        let tag = template_tag(rest).map(|(tag, _)| tag);
+        let begins = ["{{", "{%"].iter().any(|open| rest.starts_with(open));
+        // One without an end is parsed up to the end all the same.
+        let length = tag.map_or(if begins { rest.len() } else { 1 }, str::len);
+        if begins && length > TAG_LIMIT_BYTES && !tag.is_some_and(is_raw) {
+            return Some((line(at), format!("a template tag longer than {TAG_LIMIT_BYTES} bytes")));
+        }
+        at += length;
+    }
+    let (last, _) = source.match_indices("elif").nth(BRANCH_LIMIT)?;
+    Some((line(last), format!("more than {BRANCH_LIMIT} elif branches")))
 }
 
 /// The HTML tag at the start of `source` without its brackets, and what follows it. A `>` inside quotes

@@ -1,0 +1,55 @@
+//! Which chunks of a delivery want attention, and for which a job was named.
+
+use redis::AsyncCommands;
+
+use super::{Store, StoreError, keys, ledgers::ChunkRef};
+use crate::domain::id::DeliveryId;
+
+impl Store {
+    /// Chooses chunks that want attention, at most `window` being offered at a time: (chunk, round) of each.
+    pub async fn offer(&self, id: &DeliveryId, window: usize, now: u32) -> Result<Vec<(u32, u32)>, StoreError> {
+        let mut script = self.scripts.offer.prepare_invoke();
+        script.key(keys::delivery(id)).key(keys::open(id)).key(keys::offered(id)).key(keys::rounds(id)).arg(now).arg(window);
+        let flat: Vec<u32> = script.invoke_async(&mut self.conn.clone()).await?;
+        Ok(flat.as_chunks::<2>().0.iter().map(|[chunk, round]| (*chunk, *round)).collect())
+    }
+
+    /// How many chunks want attention, now or later.
+    pub async fn waiting(&self, id: &DeliveryId) -> Result<usize, StoreError> {
+        Ok(self.conn.clone().zcard(keys::open(id)).await?)
+    }
+
+    /// The chunks a job was named for: chunk, when (Unix seconds), round.
+    pub async fn offered(&self, id: &DeliveryId) -> Result<Vec<(u32, u32, u32)>, StoreError> {
+        let mut conn = self.conn.clone();
+        let offered: Vec<(u32, f64)> = conn.zrange_withscores(keys::offered(id), 0, -1).await?;
+        if offered.is_empty() {
+            return Ok(Vec::new());
+        }
+        let chunks: Vec<u32> = offered.iter().map(|(chunk, _)| *chunk).collect();
+        let rounds: Vec<Option<u32>> = redis::cmd("HMGET").arg(keys::rounds(id)).arg(chunks).query_async(&mut conn).await?;
+        Ok(offered.into_iter().zip(rounds).map(|((chunk, at), round)| (chunk, at as u32, round.unwrap_or_default())).collect())
+    }
+
+    /// Puts a chunk whose job is gone back among those that want attention.
+    pub async fn reopen(&self, at: &ChunkRef, round: u32, now: u32) -> Result<bool, StoreError> {
+        let mut script = self.scripts.reopen.prepare_invoke();
+        script
+            .key(keys::open(&at.delivery))
+            .key(keys::offered(&at.delivery))
+            .key(keys::rounds(&at.delivery))
+            .arg(at.chunk)
+            .arg(round)
+            .arg(now);
+        Ok(script.invoke_async(&mut self.conn.clone()).await?)
+    }
+
+    /// Says that all chunks want attention now; those already offered are left alone.
+    pub async fn open_all(&self, id: &DeliveryId, chunks: u32) -> Result<(), StoreError> {
+        let mut pipe = redis::pipe();
+        for chunk in 0..chunks {
+            pipe.cmd("ZADD").arg(keys::open(id)).arg("NX").arg(0).arg(chunk).ignore();
+        }
+        Ok(pipe.query_async(&mut self.conn.clone()).await?)
+    }
+}

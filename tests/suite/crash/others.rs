@@ -1,0 +1,68 @@
+//! Several daemons on one Redis: one dies or freezes, the other goes on.
+
+use std::time::Instant;
+
+use super::*;
+
+/// Two daemons that take turns at the chunks; the first one has the delivery.
+async fn two(policy: &str, more: &str) -> (RedisServer, TestRelay, [Daemon; 2], String) {
+    let (redis, relay) = (RedisServer::start(), TestRelay::start(DELAY).await);
+    let settings = format!("{}{more}", settings(&redis, &relay));
+    let first = Daemon::start(&settings).await;
+    let second = Daemon::start(&settings).await;
+    let id = first.client.send(&with_policy(policy), audience(RECIPIENTS)).await;
+    (redis, relay, [first, second], id)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_daemon_takes_over_within_seconds() {
+    let (_redis, relay, [mut first, second], id) = two("hold", "").await;
+    accepted(&relay, 600).await;
+    first.kill();
+    let killed = Instant::now();
+    finished(&second.client, &id).await;
+    assert!(killed.elapsed().as_secs() < 12, "{:?}", killed.elapsed());
+    assert!(second.metric("versand_chunks_taken_over_total").await > 0.0);
+    Account::of(&second.client, &id, &relay).await.holds(RECIPIENTS, CONNECTIONS * WINDOW);
+    conserved(&second).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_daemon_takes_over_within_thirty_seconds_by_default() {
+    let (_redis, relay, [mut first, second], id) = two("hold", "[send]\nlease_ms = 10000\n").await;
+    accepted(&relay, 1000).await;
+    first.kill();
+    finished(&second.client, &id).await;
+    Account::of(&second.client, &id, &relay).await.holds(RECIPIENTS, CONNECTIONS * WINDOW);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_daemon_sends_again_what_is_in_doubt_and_it_is_the_same_message() {
+    let (_redis, relay, [mut first, second], id) = two("resend", "").await;
+    accepted(&relay, 800).await;
+    first.kill();
+    finished(&second.client, &id).await;
+    let account = Account::of(&second.client, &id, &relay).await;
+    account.resends(RECIPIENTS);
+    conserved(&second).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_was_frozen_beyond_its_lease_sends_nothing_twice() {
+    let (_redis, relay, [first, second], id) = two("hold", "").await;
+    for at in [300, 900] {
+        accepted(&relay, at).await;
+        first.freeze();
+        let taken = async || (second.metric("versand_chunks_taken_over_total").await > 0.0).then_some(());
+        eventually("the other takes over", RECOVERY, taken).await;
+        sleep(Duration::from_millis(300)).await;
+        first.thaw();
+    }
+    finished(&second.client, &id).await;
+    // what it had sent when it was frozen, it records when it wakes up
+    eventually("late records", RECOVERY, async || (first.metric("versand_acceptance_difference").await == 0.0).then_some(()))
+        .await;
+    let account = Account::of(&second.client, &id, &relay).await;
+    account.holds(RECIPIENTS, 2 * CONNECTIONS * WINDOW);
+    conserved(&second).await;
+}

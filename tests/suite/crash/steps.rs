@@ -1,0 +1,67 @@
+//! Crashes between the steps: upload, preparation, confirmation.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_uploaded_is_there_after_a_crash() {
+    let (redis, relay) = (RedisServer::start(), TestRelay::start(DELAY).await);
+    let mut daemon = Daemon::start(&settings(&redis, &relay)).await;
+    let id = daemon.client.create(&definition()).await;
+    let (status, answer) = daemon.client.upload(&id, audience(300)).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    daemon.restart().await;
+    // an upload that is cut off by a crash changes nothing
+    let pieces = [Ok(audience(100)), Err(std::io::Error::other("crash"))];
+    let body = reqwest::Body::wrap_stream(futures_util::stream::iter(pieces));
+    let request = daemon.client.request(reqwest::Method::PUT, &format!("/deliveries/{id}/audience"));
+    assert!(request.header("content-type", "application/x-ndjson").body(body).send().await.is_err());
+    daemon.restart().await;
+    let prepared = daemon.client.prepare(&id).await;
+    assert_eq!(prepared["plan"]["to_deliver"], 300, "{prepared}");
+    daemon.client.confirm(&id, prepared["plan"]["digest"].as_str().unwrap()).await;
+    finished(&daemon.client, &id).await;
+    Account::of(&daemon.client, &id, &relay).await.holds(300, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preparation_that_was_cut_off_is_done_in_the_end() {
+    let (redis, relay) = (RedisServer::start(), TestRelay::start(DELAY).await);
+    let mut daemon = Daemon::start(&settings(&redis, &relay)).await;
+    let id = daemon.client.create(&definition()).await;
+    daemon.client.upload(&id, audience(20_000)).await;
+    let (status, answer) = daemon.client.post(&format!("/deliveries/{id}/prepare"), &json!({})).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+    for _ in 0..2 {
+        eventually("the preparation is on its way", RECOVERY, async || {
+            let view = daemon.client.get(&format!("/deliveries/{id}")).await;
+            assert_eq!(view["state"], "preparing", "too fast to be hit");
+            (view["preparation"]["done"].as_u64().unwrap() > 0).then_some(())
+        })
+        .await;
+        daemon.restart().await;
+    }
+    let prepared = daemon.client.wait_for(&id, &["prepared", "preparation_failed"]).await;
+    assert_eq!((&prepared["state"], &prepared["plan"]["to_deliver"]), (&json!("prepared"), &json!(20_000)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confirmation_that_was_answered_is_carried_out() {
+    let (redis, relay) = (RedisServer::start(), TestRelay::start(DELAY).await);
+    let mut daemon = Daemon::start(&settings(&redis, &relay)).await;
+    for wait_ms in [0, 3, 10, 40] {
+        let id = daemon.client.create(&definition()).await;
+        daemon.client.upload(&id, audience(200)).await;
+        let digest = daemon.client.prepare(&id).await["plan"]["digest"].as_str().unwrap().to_owned();
+        let (status, answer) = daemon.client.confirm(&id, &digest).await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+        sleep(Duration::from_millis(wait_ms)).await;
+        daemon.restart().await;
+        finished(&daemon.client, &id).await;
+        let log = daemon.client.log(&id).await;
+        let sent = log.iter().filter(|line| line["status"] == "sent").count();
+        assert!(log.len() == 200 && sent >= 200 - CONNECTIONS * WINDOW, "{sent}");
+    }
+    // the same addresses each time: nobody more than once in each delivery
+    assert!(relay.received().values().all(|ids| ids.len() <= 4 && (1..ids.len()).all(|i| !ids[i..].contains(&ids[i - 1]))));
+    conserved(&daemon).await;
+}

@@ -1,0 +1,194 @@
+//! The real binary as a process of its own: killed, frozen, ended and started again on the same state directory.
+
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use super::{client::Client, eventually, eventually_blocking};
+
+const START: Duration = Duration::from_secs(20);
+/// The bearer token of every daemon here; it has all roles.
+const TOKEN: &str = "the test's own token";
+
+pub struct Daemon {
+    folder: TempDir,
+    settings: String,
+    child: Option<Child>,
+    /// Of the running daemon; its address is another one after a restart.
+    pub client: Client,
+    /// Length of the log when the running daemon was started.
+    began: usize,
+}
+
+impl Daemon {
+    /// Starts the binary with these settings (TOML). Its state directory, address and token are the harness' own; leases are
+    /// short unless the settings say otherwise.
+    pub async fn start(settings: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("versand-").tempdir().unwrap();
+        let client = Client::new(String::new(), TOKEN.to_owned());
+        let mut daemon = Self { folder, settings: settings.to_owned(), child: None, client, began: 0 };
+        daemon.launch().await;
+        daemon
+    }
+
+    /// Starts it again after [`Self::kill`] or [`Self::terminate`].
+    pub async fn restart(&mut self) {
+        self.kill();
+        self.launch().await;
+    }
+
+    /// [`Self::restart`] with other settings.
+    pub async fn restart_with(&mut self, settings: &str) {
+        settings.clone_into(&mut self.settings);
+        self.restart().await;
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        self.ask_to_end();
+        self.ended(Duration::from_secs(40)).await
+    }
+
+    /// SIGTERM, without waiting.
+    pub fn ask_to_end(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    pub async fn ended(&mut self, limit: Duration) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        let status = eventually("the daemon's end", limit, async || child.try_wait().unwrap()).await;
+        assert!(self.embedded_pid().is_none(), "an embedded Redis was left");
+        status
+    }
+
+    /// SIGSTOP.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// What all daemons on this state directory logged.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).into_owned()
+    }
+
+    /// The value of a metric without labels.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = reqwest::get(format!("{}/metrics", self.client.url)).await.unwrap().text().await.unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name).and_then(|rest| rest.strip_prefix(' ')));
+        line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
+    }
+
+    /// The redis-server that listens in the state directory, if there is one.
+    pub fn embedded_pid(&self) -> Option<Pid> {
+        let answer = self.ask_embedded("INFO server")?;
+        let line = answer.lines().find_map(|line| line.strip_prefix("process_id:"))?;
+        Pid::from_raw(line.trim().parse().ok()?)
+    }
+
+    /// SIGKILL for the embedded Redis.
+    pub fn kill_embedded(&self) {
+        kill_process(self.embedded_pid().expect("an embedded Redis"), Signal::KILL).unwrap();
+    }
+
+    fn ask_embedded(&self, command: &str) -> Option<String> {
+        let mut stream = UnixStream::connect(self.folder.path().join("state/redis/redis.sock")).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+        stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).ok()?;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        Some(String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(self.child.as_ref().expect("the daemon is running")), signal).unwrap();
+    }
+
+    async fn launch(&mut self) {
+        self.began = self.log().len();
+        let config = self.folder.path().join("config.toml");
+        fs::write(&config, self.with_own_settings()).unwrap();
+        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_versand"));
+        command.arg("serve").arg("--config").arg(config);
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.child = Some(command.spawn().unwrap());
+        self.client.url = eventually_blocking("the daemon listens", START, || self.listening());
+        let ready = format!("{}/readyz", self.client.url);
+        eventually("the daemon is ready", START, async || {
+            reqwest::get(&ready).await.ok().filter(|answer| answer.status().is_success())
+        })
+        .await;
+    }
+
+    fn listening(&mut self) -> Option<String> {
+        let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+        assert!(ended.is_none(), "the daemon ended at once:\n{}", self.log());
+        let log = self.log();
+        let line = log[self.began..].lines().find(|line| line.contains("the admin API listens"))?;
+        let (_, address) = line.split_once("address=")?;
+        Some(format!("http://{}", address.split_whitespace().next()?))
+    }
+
+    fn with_own_settings(&self) -> String {
+        let mut settings: toml::Table = self.settings.parse().unwrap();
+        let mut section = |name: &str, key: &str, value: toml::Value, unless_set: bool| {
+            let section = settings.entry(name).or_insert_with(|| toml::Table::new().into());
+            let section = section.as_table_mut().unwrap();
+            if !unless_set || !section.contains_key(key) {
+                section.insert(key.to_owned(), value);
+            }
+        };
+        let state = self.folder.path().join("state");
+        section("server", "listen", "127.0.0.1:0".into(), false);
+        section("server", "state_dir", state.to_str().unwrap().into(), false);
+        section("catcher", "listen", "127.0.0.1:0".into(), false);
+        section("send", "lease_ms", 1000.into(), true);
+        let roles = ["prepare_deliveries", "start_deliveries", "administration", "monitoring"];
+        let mut token = toml::Table::new();
+        token.insert("name".into(), "test".into());
+        token.insert("sha256".into(), data_encoding::HEXLOWER.encode(&Sha256::digest(TOKEN)).into());
+        token.insert("roles".into(), roles.map(toml::Value::from).to_vec().into());
+        section("auth", "tokens", vec![toml::Value::from(token)].into(), false);
+        settings.to_string()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let last: Vec<&str> = log.lines().rev().take(60).collect();
+            eprintln!("the daemon logged:\n{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        }
+        self.kill();
+        if let Some(left) = self.embedded_pid() {
+            let _ = kill_process(left, Signal::KILL);
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The mail catcher as a relay of the test's own: it outlives the daemons that are killed, and writes down what it accepted.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::net::TcpListener;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+use versand::mail::catcher::{Catcher, Options};
+
+pub struct TestRelay {
+    pub catcher: Catcher,
+    port: u16,
+    _stop: DropGuard,
+}
+
+impl TestRelay {
+    /// `delay` is added to every reply, so that the middle of a sending can be hit.
+    pub async fn start(delay: Duration) -> Self {
+        let catcher = Catcher::new(Options { journal: true, ..Options::default() });
+        catcher.change_rules(|rules| rules.delay = delay);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stop = CancellationToken::new();
+        TaskTracker::new().spawn(catcher.clone().serve(listener, stop.clone()));
+        Self { catcher, port, _stop: stop.drop_guard() }
+    }
+
+    /// The settings of a daemon that sends here, over `connections` connections.
+    pub fn settings(&self, connections: usize) -> String {
+        format!("[relay]\nhost = \"127.0.0.1\"\nport = {}\nconnections = {connections}\n", self.port)
+    }
+
+    /// How many messages were accepted so far.
+    pub fn accepted(&self) -> usize {
+        self.catcher.counts().accepted.load(std::sync::atomic::Ordering::Relaxed) as usize
+    }
+
+    /// Who got how many messages, and under which Message-IDs.
+    pub fn received(&self) -> BTreeMap<String, Vec<String>> {
+        let mut received = BTreeMap::<String, Vec<String>>::new();
+        for entry in self.catcher.journal().into_iter().filter(|entry| entry.accepted) {
+            received.entry(entry.recipient).or_default().push(entry.message_id);
+        }
+        received
+    }
+}
