@@ -6,6 +6,7 @@ mod api_input;
 mod api_people;
 mod confirm_queue;
 mod crash;
+mod foreign;
 mod harness;
 mod journey;
 mod mail;
