@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod catcher;
+mod links;
 mod mime;
 mod plain;
 pub mod relay;

@@ -13,7 +13,7 @@ use crate::{
         delivery::{Content, Sender},
         recipient::Recipient,
     },
-    mail::{address, mime},
+    mail::{address, links, mime},
 };
 
 /// What is wrong with a delivery's sender or content; `line` counts from 1.
@@ -115,6 +115,13 @@ impl Template {
             });
         }
         Ok(out.into_bytes())
+    }
+
+    /// What is wrong with the links of one recipient's HTML part.
+    pub fn link_faults(&self, recipient: &Recipient) -> Vec<String> {
+        let context = fields::context(&self.used, recipient);
+        let html = self.part("html", recipient, &context).ok().flatten();
+        html.map(|html| links::faults(&html)).unwrap_or_default()
     }
 
     fn part(&self, part: &'static str, recipient: &Recipient, context: &Value) -> Result<Option<String>, RenderError> {

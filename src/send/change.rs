@@ -120,7 +120,11 @@ impl Context {
             }
             let delivery = self.delivery(id).await?;
             let now = Timestamp::now();
-            let decision = decide(&delivery, now)?;
+            let decision = match decide(&delivery, now) {
+                Ok(decision) => decision,
+                // the very same request may have been faster: its key and its effect are written in one step
+                Err(refusal) => return self.first_answer(repeats).await?.ok_or(refusal),
+            };
             match self.commit(&delivery.id, delivery.revision, by, repeats, decision).await? {
                 Some(changed) => return Ok(changed),
                 None => continue,

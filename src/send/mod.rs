@@ -13,6 +13,7 @@ pub mod finish;
 pub mod lease;
 pub mod logs;
 pub mod observe;
+mod preparation;
 pub mod prepare;
 pub mod preview;
 pub mod reconcile;

@@ -49,3 +49,19 @@ async fn a_delivery_goes_from_the_first_request_to_a_complete_sending_log() {
     assert_eq!(status, StatusCode::CONFLICT);
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_nobody_can_open_fails_the_preparation() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "").await;
+    let mut definition = definition();
+    definition["content"]["html"] =
+        json!("<p>Dear {{ name }}, <a href=\"/autumn\">see</a> or <a href=\"https://shop.example/{{ name }}\">unsubscribe</a>.");
+    let id = app.client.create(&definition).await;
+    app.client.upload(&id, audience(3)).await;
+    let prepared = app.client.prepare(&id).await;
+    assert_eq!(prepared["state"], "preparation_failed");
+    let errors = &prepared["checks"]["errors"];
+    assert_eq!(errors, &json!([{ "field": "content.html", "line": 1, "message": "the link \"/autumn\" is not absolute" }]));
+    app.stop().await;
+}

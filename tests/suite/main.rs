@@ -1,10 +1,14 @@
 //! The one integration binary: real servers, the real application, no mocks. `make test` installs what it needs.
-#![allow(clippy::unwrap_used, clippy::print_stderr)] // a test says what it could not do by panicking
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::disallowed_methods)] // a test says what it could not do by panicking
 
 mod api_access;
+mod api_confirm;
 mod api_input;
 mod api_people;
+mod api_preparation;
+mod api_upload;
 mod confirm_queue;
+mod conservation;
 mod crash;
 mod foreign;
 mod harness;

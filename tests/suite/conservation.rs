@@ -1,0 +1,60 @@
+//! The conservation difference can fail: whatever is corrupted, it shows.
+
+use versand::domain::id::DeliveryId;
+
+use crate::harness::{
+    app::App,
+    client::{audience, definition},
+    redis::RedisServer,
+};
+
+async fn difference(app: &App, id: &DeliveryId) -> Option<u64> {
+    let delivery = app.context.store.delivery(id).await.unwrap().unwrap();
+    app.context.difference(&delivery).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_corrupted_the_difference_shows_it() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "[preparation]\nchunk_size = 10").await;
+    let id = app.client.send(&definition(), audience(25) + "{\"email\":\"nobody\",\"name\":\"N\"}\n").await;
+    app.client.wait_for(&id, &["finished"]).await;
+    let key = |name: &str| format!("versand:{{{id}}}:{name}");
+    let delivery: DeliveryId = id.parse().unwrap();
+    assert_eq!(difference(&app, &delivery).await, Some(0));
+
+    // a live counter
+    redis.ask(&format!("HINCRBY {} sent 3", key("counts"))).unwrap();
+    assert_eq!(difference(&app, &delivery).await, Some(3));
+    redis.ask(&format!("HINCRBY {} sent -3", key("counts"))).unwrap();
+
+    // a record: recipient 0 is pending again
+    redis.ask(&format!("SETBIT {} 262 0", key("ledger:0"))).unwrap();
+    redis.ask(&format!("SETBIT {} 263 0", key("ledger:0"))).unwrap();
+    assert_eq!(difference(&app, &delivery).await, Some(1));
+    redis.ask(&format!("SETBIT {} 262 1", key("ledger:0"))).unwrap();
+    redis.ask(&format!("SETBIT {} 263 1", key("ledger:0"))).unwrap();
+
+    // a whole ledger
+    redis.ask(&format!("RENAME {} {}", key("ledger:2"), key("away"))).unwrap();
+    assert_eq!(difference(&app, &delivery).await, Some(5));
+    redis.ask(&format!("RENAME {} {}", key("away"), key("ledger:2"))).unwrap();
+    assert_eq!(difference(&app, &delivery).await, Some(0));
+
+    // what was uploaded: a line that is in no ledger and in no exclusion log
+    let mut corrupt = app.context.store.delivery(&delivery).await.unwrap().unwrap();
+    corrupt.document.audience.as_mut().unwrap().recipients += 1;
+    assert_eq!(app.context.difference(&corrupt).await.unwrap(), Some(1));
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_relay_took_is_what_was_recorded() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "").await;
+    let id = app.client.send(&definition(), audience(40)).await;
+    app.client.wait_for(&id, &["finished"]).await;
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!((load(&app.context.relay.stats().accepted), load(&app.context.acceptances)), (40, 40));
+    app.stop().await;
+}
