@@ -27,8 +27,13 @@ const DELAY: Duration = Duration::from_millis(2);
 const RECOVERY: Duration = Duration::from_secs(30);
 
 fn settings(redis: &RedisServer, relay: &TestRelay) -> String {
+    settings_with(redis, relay, "")
+}
+
+/// With more settings of the relay.
+fn settings_with(redis: &RedisServer, relay: &TestRelay, more: &str) -> String {
     let sizes = "[preparation]\nchunk_size = 125\n";
-    format!("{}{sizes}[redis]\nurl = \"{}\"\n", relay.settings(CONNECTIONS), redis.url())
+    format!("{}{more}{sizes}[redis]\nurl = \"{}\"\n", relay.settings(CONNECTIONS), redis.url())
 }
 
 fn with_policy(policy: &str) -> Value {
@@ -152,6 +157,21 @@ async fn a_killed_daemon_goes_on_and_nobody_misses_a_mail() {
         assert!(doubled <= CONNECTIONS * WINDOW);
         drop(daemon);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_replaced_all_the_time_leave_no_more_in_doubt() {
+    let (redis, relay) = (RedisServer::start(), TestRelay::start(DELAY).await);
+    let mut daemon = Daemon::start(&settings_with(&redis, &relay, "messages_per_connection = 3\n")).await;
+    let id = daemon.client.send(&definition(), audience(RECIPIENTS)).await;
+    for at in [300, 900] {
+        accepted(&relay, at).await;
+        daemon.restart().await;
+    }
+    finished(&daemon.client, &id).await;
+    let account = Account::of(&daemon.client, &id, &relay).await;
+    account.holds(RECIPIENTS, 2 * CONNECTIONS * WINDOW);
+    assert!(account.log.values().all(|line| line["attempts"] == 1), "given back is not attempted");
 }
 
 #[tokio::test(flavor = "multi_thread")]

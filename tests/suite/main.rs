@@ -14,6 +14,7 @@ mod api_upload;
 mod confirm_queue;
 mod conservation;
 mod crash;
+mod foreign;
 mod harness;
 mod journey;
 mod mail;

@@ -46,12 +46,6 @@ impl Daemon {
         self.launch().await;
     }
 
-    /// [`Self::restart`] with other settings.
-    pub async fn restart_with(&mut self, settings: &str) {
-        settings.clone_into(&mut self.settings);
-        self.restart().await;
-    }
-
     /// SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -93,11 +87,13 @@ impl Daemon {
         String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).into_owned()
     }
 
-    /// The value of a metric without labels.
+    /// The value of a metric without labels; waits for one that is set with the first look.
     pub async fn metric(&self, name: &str) -> f64 {
-        let text = reqwest::get(format!("{}/metrics", self.client.url)).await.unwrap().text().await.unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix(name).and_then(|rest| rest.strip_prefix(' ')));
-        line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
+        eventually(name, START, async || {
+            let text = reqwest::get(format!("{}/metrics", self.client.url)).await.ok()?.text().await.ok()?;
+            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+        })
+        .await
     }
 
     /// The redis-server that listens in the state directory, if there is one.
