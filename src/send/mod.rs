@@ -10,6 +10,7 @@ pub mod confirm_job;
 pub mod conservation;
 pub mod edit;
 pub mod finish;
+mod heal;
 pub mod lease;
 pub mod logs;
 pub mod observe;

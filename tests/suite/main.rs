@@ -16,6 +16,7 @@ mod conservation;
 mod crash;
 mod foreign;
 mod harness;
+mod healing;
 mod journey;
 mod mail;
 mod parts;
