@@ -53,6 +53,11 @@ enum Format {
     Ndjson,
 }
 
+/// The heads of the tables, also of empty ones: the members of the lines in their order.
+const SENDING: &str =
+    "recipient,line,email,status,attempts,failure_type,failure_reason,at,due,resent,settled,duplicate,expired,reply\n";
+const EXCLUSIONS: &str = "line,email,cause\n";
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExportAsked {
@@ -68,7 +73,7 @@ pub async fn export_sending(
     let chunks = delivery.document.plan.as_ref().map_or(0, |plan| plan.chunks);
     let lines =
         |source: Arc<Source>, chunk| async move { source.0.context.sending_lines(&source.1, source.plan()?, chunk).await };
-    Ok(export(Source(api, delivery), chunks, asked.format, lines))
+    Ok(export(Source(api, delivery), chunks, (asked.format, SENDING), lines))
 }
 
 pub async fn export_exclusions(
@@ -79,7 +84,7 @@ pub async fn export_exclusions(
     let delivery = api.context.delivery(&id).await?;
     let slices = delivery.document.plan.as_ref().map_or(0, |plan| plan.exclusion_slices);
     let lines = |source: Arc<Source>, slice| async move { source.0.context.exclusions(&source.1, source.plan()?, slice).await };
-    Ok(export(Source(api, delivery), slices, asked.format, lines))
+    Ok(export(Source(api, delivery), slices, (asked.format, EXCLUSIONS), lines))
 }
 
 /// What an export reads from.
@@ -92,7 +97,7 @@ impl Source {
 }
 
 /// Streams a log piece by piece: its length does not matter.
-fn export<T, F, R>(source: Source, pieces: u32, format: Format, read: R) -> Response
+fn export<T, F, R>(source: Source, pieces: u32, (format, head): (Format, &'static str), read: R) -> Response
 where
     T: Serialize + Send + 'static,
     F: Future<Output = Result<Vec<T>, StoreError>> + Send,
@@ -100,11 +105,12 @@ where
 {
     let kind = if format == Format::Csv { "text/csv; charset=utf-8; header=present" } else { "application/x-ndjson" };
     let source = Arc::new(source);
+    let head = (format == Format::Csv).then_some(Ok(Bytes::from_static(head.as_bytes())));
     let body = stream::iter(0..pieces).then(move |piece| {
         let source = source.clone();
-        async move { text(&read(source, piece).await?, format, piece == 0) }
+        async move { text(&read(source, piece).await?, format) }
     });
-    ([(header::CONTENT_TYPE, kind)], streamed(body)).into_response()
+    ([(header::CONTENT_TYPE, kind)], streamed(stream::iter(head).chain(body))).into_response()
 }
 
 /// An error in the middle breaks the transfer off, so that a cut log does not pass for a whole one.
@@ -116,11 +122,11 @@ fn streamed(body: impl Stream<Item = Result<Bytes, StoreError>> + Send + 'static
     }))
 }
 
-fn text<T: Serialize>(items: &[T], format: Format, first: bool) -> Result<Bytes, StoreError> {
+fn text<T: Serialize>(items: &[T], format: Format) -> Result<Bytes, StoreError> {
     if format == Format::Ndjson {
         return Ok(ndjson(items)?.into());
     }
-    let mut writer = csv::WriterBuilder::new().has_headers(first).from_writer(Vec::new());
+    let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
     for item in items {
         writer.serialize(item).map_err(|e| StoreError::Damaged(e.to_string()))?;
     }

@@ -22,7 +22,7 @@ use crate::{
         role::Principal,
         state::{Action, State as Stage},
     },
-    send::change::Repeat,
+    send::{change::Repeat, settle::Settling},
     store::ledgers::Settlement,
 };
 
@@ -130,11 +130,14 @@ pub async fn settle(
     State(api): State<Arc<Api>>,
     Caller(by): Caller,
     Id(id): Id,
+    headers: HeaderMap,
     body: Json<SettlementAsked>,
 ) -> Result<Response, Answer> {
+    let key = idempotency_key(&headers, &by, &format!("settle {id}"), &body.bytes)?;
     let numbers = match body.value.recipients {
         Which::All(All::All) => None,
         Which::Some(numbers) => Some(numbers),
     };
-    Ok(Reply(api.context.settle(&by, &id, body.value.settlement, &numbers).await?).into_response())
+    let what = Settling { settlement: body.value.settlement, numbers };
+    Ok(Reply(api.context.settle(&by, &id, &what, key.as_ref()).await?).into_response())
 }

@@ -12,8 +12,9 @@ use super::{
 };
 use crate::{
     domain::{
-        delivery::Plan,
+        delivery::{Delivery, Plan},
         id::DeliveryId,
+        ledger::{Ledger, Status},
         role::{Principal, Role},
         state::{Action, State},
     },
@@ -23,6 +24,13 @@ use crate::{
 /// Which recipients in doubt are settled, by their number in the sending log; `None` for all.
 pub type Numbers = Option<Vec<u64>>;
 
+/// What a person says of recipients in doubt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settling {
+    pub settlement: Settlement,
+    pub numbers: Numbers,
+}
+
 /// How many were settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settled {
@@ -30,52 +38,88 @@ pub struct Settled {
 }
 
 impl Context {
-    /// Settles recipients in doubt. Who asked for what is in the audit log before it takes effect.
+    /// Settles recipients in doubt. Who asked for what is in the audit log before it takes effect. With a key a repeat gets
+    /// the first answer: how many of them were in doubt then.
     pub async fn settle(
         &self,
         by: &Principal,
         id: &DeliveryId,
-        settlement: Settlement,
-        numbers: &Numbers,
+        what: &Settling,
+        key: Option<&IdempotencyKey>,
     ) -> Result<Settled, Refusal> {
         require(by, Role::StartDeliveries)?;
-        let plan = self.reopen_for(by, id, settlement, numbers).await?;
-        let mut settled = 0;
-        for (chunk, positions) in by_chunk(&plan, numbers)? {
-            let at = ChunkRef { delivery: id.clone(), chunk };
-            settled += self.store.settle(&at, settlement, positions.as_deref(), unix_now()).await?.len() as u64;
+        let Some(key) = key else {
+            let (plan, _) = self.note_settling(by, id, what, (&[], 0)).await?;
+            return Ok(Settled { settled: self.apply(id, &plan, what).await? });
+        };
+        let begun = Repeat::of(key, id);
+        let done = Repeat { key: format!("{}:done", begun.key), ..begun.clone() };
+        let found = self.find_in_doubt(id, what).await?;
+        let (plan, settled) = self.note_settling(by, id, what, (&[begun], found)).await?;
+        // what a crash left undone its repeat does
+        if self.first_answer::<()>(std::slice::from_ref(&done)).await?.is_none() {
+            self.apply(id, &plan, what).await?;
+            let over = |delivery: &Delivery, _| {
+                Ok(Decision { state: delivery.state, document: delivery.document.clone(), answer: (), act: None })
+            };
+            self.change(id, &by.name, &[done], over).await?.answer();
         }
-        if settlement == Settlement::Resend && settled > 0 {
+        Ok(Settled { settled })
+    }
+
+    /// Writes the ledgers; how many were settled.
+    async fn apply(&self, id: &DeliveryId, plan: &Plan, what: &Settling) -> Result<u64, Refusal> {
+        let mut settled = 0;
+        for (chunk, positions) in by_chunk(plan, &what.numbers)? {
+            let at = ChunkRef { delivery: id.clone(), chunk };
+            settled += self.store.settle(&at, what.settlement, positions.as_deref(), unix_now()).await?.len() as u64;
+        }
+        if what.settlement == Settlement::Resend && settled > 0 {
             // a finish that recounted in between has closed it again
             if self.delivery(id).await?.state == State::Finished {
                 self.step(id, Action::Reopen, |document, _| document.ended_at = None).await?;
             }
             self.feed(id).await?;
         }
-        Ok(Settled { settled })
+        Ok(settled)
     }
 
-    async fn reopen_for(
+    async fn find_in_doubt(&self, id: &DeliveryId, what: &Settling) -> Result<u64, Refusal> {
+        let Some(plan) = self.delivery(id).await?.document.plan else { return Ok(0) };
+        let mut found = 0;
+        for (chunk, positions) in by_chunk(&plan, &what.numbers)? {
+            let ledger = self.store.ledgers(id, chunk..chunk + 1).await?.into_iter().flatten().next();
+            let asked = |position: &u16| positions.as_ref().is_none_or(|positions| positions.contains(position));
+            let records = ledger.iter().flat_map(Ledger::records);
+            let in_doubt = (0u16..).zip(records).filter(|(at, record)| record.status == Status::InDoubt && asked(at));
+            found += in_doubt.count() as u64;
+        }
+        Ok(found)
+    }
+
+    /// Notes in the audit log what is asked for; a delivery in which somebody is released again is in progress again. Answers
+    /// the plan and how many were found in doubt, at the first of equal requests.
+    async fn note_settling(
         &self,
         by: &Principal,
         id: &DeliveryId,
-        settlement: Settlement,
-        numbers: &Numbers,
-    ) -> Result<Plan, Refusal> {
+        what: &Settling,
+        (repeats, found): (&[Repeat], u64),
+    ) -> Result<(Plan, u64), Refusal> {
         let changed = self
-            .change(id, &by.name, &[], |delivery, now| {
+            .change(id, &by.name, repeats, |delivery, now| {
                 let mut document = delivery.document.clone();
                 let plan = document.plan.clone().filter(|_| delivery.state.is_released());
                 let plan = plan.ok_or(Refusal::Conflict("it was not released: there is nothing in doubt"))?;
-                by_chunk(&plan, numbers)?;
+                by_chunk(&plan, &what.numbers)?;
                 let mut state = delivery.state;
-                if settlement == Settlement::Resend {
+                if what.settlement == Settlement::Resend {
                     state = state.after(Action::Reopen)?;
                     document.ended_at = None;
                 }
                 document.changed_at = now;
-                let details = json!({ "settlement": settlement, "recipients": numbers });
-                Ok(Decision { state, document, answer: plan, act: Some(("settle", details)) })
+                let details = json!({ "settlement": what.settlement, "recipients": what.numbers });
+                Ok(Decision { state, document, answer: (plan, found), act: Some(("settle", details)) })
             })
             .await?;
         Ok(changed.answer())

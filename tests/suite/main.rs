@@ -2,10 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::disallowed_methods)] // a test says what it could not do by panicking
 
 mod api_access;
+mod api_audit;
 mod api_confirm;
+mod api_control;
 mod api_input;
+mod api_logs;
 mod api_people;
 mod api_preparation;
+mod api_settings;
 mod api_upload;
 mod confirm_queue;
 mod conservation;
