@@ -122,6 +122,9 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
 /// Logs on stderr, for journald: without a clock where nobody looks at a terminal.
 pub(crate) fn start_logging(settings: &Log) {
     let filter = EnvFilter::try_new(&settings.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // it would log content
+    let filter =
+        ["html5ever=off", "selectors=off"].iter().filter_map(|off| off.parse().ok()).fold(filter, EnvFilter::add_directive);
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let terminal = std::io::stderr().is_terminal();

@@ -19,6 +19,7 @@ mod harness;
 mod healing;
 mod journey;
 mod mail;
+mod outage;
 mod parts;
 mod protocol;
 mod queue;
