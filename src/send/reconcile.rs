@@ -93,7 +93,8 @@ impl Context {
             return Ok(());
         }
         self.mend_unoffered(delivery, &counts).await?;
-        if counts.open() > 0 && self.store.waiting(id).await? == 0 {
+        let left = counts.open().saturating_sub(self.open_aside(id).await?);
+        if left > 0 && self.store.waiting(id).await? == 0 {
             // in neither set although something is left: the sets are hints, the ledgers are not
             self.store.open_all(id, delivery.document.plan.as_ref().map_or(0, |plan| plan.chunks)).await?;
         } else if counts.open() == 0 {
@@ -150,7 +151,7 @@ impl Context {
         let grounds = Grounds { still: Some((header.epoch, header.beat)), dead: proven_dead.then_some(header.owner) };
         if let Taken::Yes(lease, _) = self.store.take(at, self.owner, grounds, unix_now()).await? {
             let resend_after_s = delivery.document.plan.as_ref().and_then(|plan| self.resend_after_s(plan));
-            self.store.release(at, &lease, unix_now(), resend_after_s).await?;
+            self.release_after_crash(at, &lease, resend_after_s).await?;
             metrics::taken_over();
             tracing::warn!(delivery.id = %at.delivery, chunk = at.chunk, proven_dead, "taken over from a dead worker");
         }

@@ -11,6 +11,7 @@ mod api_people;
 mod api_preparation;
 mod api_settings;
 mod api_upload;
+mod aside;
 mod confirm_queue;
 mod conservation;
 mod crash;
