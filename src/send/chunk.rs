@@ -135,7 +135,7 @@ impl Context {
             return Ok((lease, rolled_back));
         }
         let definition = &delivery.document.definition;
-        let template = self.templates.get(&at.delivery, &plan.digest, definition, self.message_limit_bytes());
+        let template = self.templates.get(&at.delivery, &plan.digest, definition, plan.settings.message_limit_bytes());
         let template = template.map_err(|_| JobError::Abort("the template of a prepared delivery does not compile".into()))?;
         let recipients = self.store.slice(&at.delivery, Part::Chunks(plan.generation), at.chunk).await?;
         let from = template.envelope_from().to_owned();
