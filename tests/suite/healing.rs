@@ -1,6 +1,9 @@
 //! What a crash between two writes leaves behind, or a race, is found again.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 use redis::aio::MultiplexedConnection;
 use versand::{
@@ -10,7 +13,8 @@ use versand::{
         state::{Action, State},
     },
     queue::QueueName,
-    send::{Context, change::Decision},
+    send::{Context, change::Decision, unix_now},
+    store::ledgers::{ChunkRef, Grounds, Taken},
 };
 
 use crate::harness::{
@@ -83,6 +87,40 @@ async fn a_reconciler_that_saw_the_old_state_does_not_lose_a_delivery() {
         over.store(true, Ordering::Relaxed);
     };
     tokio::join!(take_off, change);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_worker_is_found_however_many_deliveries_there_are() {
+    const LEASE_MS: u64 = 600;
+    let redis = RedisServer::start();
+    let (application, _state) = idle(&redis, &format!("[send]\nlease_ms = {LEASE_MS}")).await;
+    let context = application.context();
+    let id = started(context, 10).await;
+    let at = ChunkRef { delivery: id.clone(), chunk: 0 };
+    // of a process that nobody can prove dead
+    assert!(matches!(context.store.take(&at, 77, Grounds::default(), unix_now()).await.unwrap(), Taken::Yes(..)));
+    // others that are only looked at, again and again
+    let document = serde_json::to_string(&context.delivery(&id).await.unwrap().document).unwrap();
+    let mut pipe = redis::pipe();
+    for n in 0..1500 {
+        let other = format!("{n:016}");
+        let key = format!("versand:{{{other}}}:delivery");
+        pipe.hset_multiple(key, &[("revision", "1"), ("state", "scheduled"), ("document", &document)]).ignore();
+        pipe.sadd("versand:moving", other).ignore();
+    }
+    let () = pipe.query_async(&mut connection(&redis).await).await.unwrap();
+    let pulse = tokio::spawn({
+        let context = context.clone();
+        async move { context.pulse().await }
+    });
+    let began = Instant::now();
+    context.reconcile().await.unwrap();
+    assert!(began.elapsed() > Duration::from_millis(LEASE_MS / 4), "the passes are not slow: {:?}", began.elapsed());
+    tokio::time::sleep(Duration::from_millis(LEASE_MS)).await;
+    context.reconcile().await.unwrap();
+    let ledgers = context.store.headers(&id, &[0]).await.unwrap();
+    assert_eq!(ledgers[0].owner, 0, "not taken over");
+    pulse.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
