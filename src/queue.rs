@@ -31,25 +31,30 @@ pub use retention::Swept;
 pub use run::{JobError, Received};
 pub use worker::Workers;
 
-/// One queue for each kind of urgency, so that a big delivery's chunks never delay a confirmation.
+const QUEUES: usize = 4;
+
+/// One queue for each kind of urgency, so that neither a big delivery's chunks nor its preparation delay a confirmation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum QueueName {
     /// Confirmations put there by upstream systems: the public one.
     Confirm,
-    /// Prepare, start and finish a delivery.
+    /// Start and finish a delivery.
     Steps,
+    /// Prepare a delivery: that may take minutes.
+    Preparations,
     /// Send a chunk.
     Chunks,
 }
 
 impl QueueName {
-    pub const ALL: [Self; 3] = [Self::Confirm, Self::Steps, Self::Chunks];
+    pub const ALL: [Self; QUEUES] = [Self::Confirm, Self::Steps, Self::Chunks, Self::Preparations];
 
     /// The word for logs, metrics and routes.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Confirm => "confirm",
             Self::Steps => "steps",
+            Self::Preparations => "preparations",
             Self::Chunks => "chunks",
         }
     }
@@ -60,6 +65,7 @@ impl QueueName {
         match self {
             Self::Confirm => "versand:{core:apalis:queues:list}:confirm",
             Self::Steps => "versand:{core:apalis:queues:list}:steps",
+            Self::Preparations => "versand:{core:apalis:queues:list}:preparations",
             Self::Chunks => "versand:{core:apalis:queues:list}:chunks",
         }
     }
@@ -81,6 +87,7 @@ impl QueueName {
             Self::Confirm => 0,
             Self::Steps => 1,
             Self::Chunks => 2,
+            Self::Preparations => 3,
         }
     }
 }
@@ -98,13 +105,13 @@ pub enum QueueError {
     /// The id is left out on purpose: a foreign one may hold anything.
     #[error("a job id is 1 to 200 of A-Z a-z 0-9 . _ : - and neither a number nor a ULID")]
     BadId,
-    #[error("a queue is one of confirm, steps, chunks")]
+    #[error("a queue is one of confirm, steps, chunks, preparations")]
     UnknownQueue,
     #[error("Redis: {0}")]
     Unavailable(#[from] redis::RedisError),
 }
 
-/// The three queues on one Redis. Cheap to clone.
+/// The queues on one Redis. Cheap to clone.
 #[derive(Clone)]
 pub struct Queue {
     inner: Arc<Inner>,
@@ -115,7 +122,7 @@ struct Inner {
     settings: config::Queue,
     scripts: scripts::Scripts,
     /// Rung when a queue may have work, one bell for each.
-    bells: [Notify; 3],
+    bells: [Notify; QUEUES],
     /// The queues that are looked at for work by this process.
     watched: Mutex<Vec<QueueName>>,
     runs: run::Runs,
@@ -130,7 +137,7 @@ impl Queue {
                 conn,
                 settings,
                 scripts: scripts::Scripts::new(),
-                bells: [Notify::new(), Notify::new(), Notify::new()],
+                bells: Default::default(),
                 watched: Mutex::default(),
                 runs: run::Runs::default(),
                 cursors: Mutex::default(),

@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{QueueName, locked};
+use super::{QUEUES, QueueName, locked};
 
 /// Shared by the workers that report and those who ask.
 #[derive(Debug, Clone, Default)]
 pub struct WorkerHealth {
-    workers: Arc<Mutex<[Option<Entry>; 3]>>,
+    workers: Arc<Mutex<[Option<Entry>; QUEUES]>>,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::JobError;
 
-/// A job of our own, on the queues `steps` and `chunks`.
+/// A job of our own, on the queues `steps`, `preparations` and `chunks`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "job", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Job {

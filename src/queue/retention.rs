@@ -1,6 +1,6 @@
 //! Done and dead jobs are kept for a while and then forgotten, a few at a time.
 
-use super::{Queue, QueueError, QueueName, locked};
+use super::{QUEUES, Queue, QueueError, QueueName, locked};
 
 /// Ids looked at in one script, and batches in one sweep of one set: a sweep never holds Redis up.
 const BATCH: usize = 200;
@@ -10,7 +10,7 @@ const NAME_AGE_S: u64 = 60;
 
 /// Where the next sweep of a set goes on.
 #[derive(Default)]
-pub(super) struct Cursors([[u64; 2]; 3]);
+pub(super) struct Cursors([[u64; 2]; QUEUES]);
 
 /// What a sweep removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -57,7 +57,7 @@ impl Context {
         let delivery = self.delivery(id).await?;
         if delivery.state == State::Preparing {
             let job = format!("prepare:{id}:{}:{round}", delivery.revision);
-            self.queue.enqueue(QueueName::Steps, &job, &Job::Prepare { delivery: id.to_string() }.encode()).await?;
+            self.queue.enqueue(QueueName::Preparations, &job, &Job::Prepare { delivery: id.to_string() }.encode()).await?;
         }
         Ok(())
     }

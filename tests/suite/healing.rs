@@ -20,6 +20,7 @@ use versand::{
 use crate::harness::{
     app::{App, idle},
     client::{audience, definition},
+    eventually,
     redis::RedisServer,
 };
 
@@ -131,9 +132,69 @@ async fn what_fell_off_the_list_of_moving_deliveries_is_found_at_the_start() {
     let (id, _) = prepared(context, 10).await;
     context.request_preparation(&anybody(), &id, None).await.unwrap();
     context.store.at_rest(&id).await.unwrap();
-    redis.ask("DEL versand:{core:apalis:queues:list}:steps:active").unwrap();
+    redis.ask(&format!("DEL {}:active", QueueName::Preparations.redis_name())).unwrap();
     let app = App::start(&redis, "").await;
     app.client.wait_for(id.as_str(), &["prepared"]).await;
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_was_cut_short_is_finished() {
+    let redis = RedisServer::start();
+    let (application, _state) = idle(&redis, "[preparation]\nchunk_size = 10").await;
+    let context = application.context();
+    let left = async |id: &DeliveryId| -> Vec<String> {
+        let mut conn = connection(&redis).await;
+        redis::cmd("KEYS").arg(format!("versand:{{{id}}}:*")).query_async(&mut conn).await.unwrap()
+    };
+    for by_a_person in [true, false] {
+        let id = started(context, 25).await;
+        // the tombstone is there, and then the process died
+        force(context, &id, State::Deleted).await;
+        assert!(left(&id).await.len() > 10);
+        match by_a_person {
+            true => context.delete(&anybody(), &id).await.unwrap(),
+            false => context.heal().await,
+        }
+        let mut left = left(&id).await;
+        left.sort_unstable();
+        assert_eq!(left, ["audit", "delivery"].map(|name| format!("versand:{{{id}}}:{name}")));
+        assert_eq!(context.store.delivery_ids(0, 10).await.unwrap(), []);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_preparations_do_not_keep_a_delivery_from_being_sent() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "[send]\nlease_ms = 10000").await;
+    let client = &app.client;
+    let small = client.create(&definition()).await;
+    client.upload(&small, audience(10)).await;
+    let digest = client.prepare(&small).await["plan"]["digest"].as_str().unwrap().to_owned();
+    let mut slow = definition();
+    let loops = "{% for a in range(30) %}{% for b in range(30) %}{{ name }}{% endfor %}{% endfor %}unsubscribe";
+    slow["content"]["html"] = loops.into();
+    let mut preparing = Vec::new();
+    for _ in 0..5 {
+        let id = client.create(&slow).await;
+        client.upload(&id, audience(6000)).await;
+        preparing.push(id);
+    }
+    for id in &preparing {
+        client.post(&format!("/deliveries/{id}/prepare"), &serde_json::json!({})).await;
+    }
+    client.confirm(&small, &digest).await;
+    client.wait_for(&small, &["finished"]).await;
+    for id in &preparing {
+        let state = client.get(&format!("/deliveries/{id}")).await["state"].clone();
+        assert_eq!(state, "preparing", "too fast to be in the way");
+        client.post(&format!("/deliveries/{id}/stop"), &serde_json::json!({})).await;
+    }
+    eventually("the jobs see that they were stopped", Duration::from_secs(20), async || {
+        let depths = app.context.queue.depths().await.unwrap();
+        depths.iter().all(|depth| (depth.active, depth.in_flight) == (0, 0)).then_some(())
+    })
+    .await;
     app.stop().await;
 }
 
