@@ -7,11 +7,14 @@ use super::{
     Context, Refusal,
     change::{Changed, Decision, IdempotencyKey, Repeat, require},
 };
-use crate::domain::{
-    delivery::{Checks, Definition, Delivery, Document},
-    id::DeliveryId,
-    role::{Principal, Role},
-    state::{Action, State},
+use crate::{
+    domain::{
+        delivery::{Checks, Definition, Delivery, Document},
+        id::DeliveryId,
+        role::{Principal, Role},
+        state::{Action, State},
+    },
+    store::StoreError,
 };
 
 impl Context {
@@ -65,7 +68,10 @@ impl Context {
     /// Deletes a delivery with its audience and logs. Its audit log stays, and its id stays spent.
     pub async fn delete(&self, by: &Principal, id: &DeliveryId) -> Result<(), Refusal> {
         require(by, Role::PrepareDeliveries)?;
-        let chunks = self.delivery(id).await?.document.plan.map_or(0, |plan| plan.chunks);
+        if self.store.state(id).await? == Some(State::Deleted) {
+            // what was cut short is finished
+            return Ok(self.clear_away(id).await?);
+        }
         self.change(id, &by.name, &[], |delivery, now| {
             let state = delivery.state.after(Action::Delete)?;
             let mut document = delivery.document.clone();
@@ -74,9 +80,15 @@ impl Context {
             Ok(Decision { state, document, answer: (), act: Some(("delete", json!({ "state": delivery.state.word() }))) })
         })
         .await?;
+        Ok(self.clear_away(id).await?)
+    }
+
+    /// Removes what a tombstone still has. It stays in the index until that is done, so that the slow pass finds it.
+    pub(super) async fn clear_away(&self, id: &DeliveryId) -> Result<(), StoreError> {
+        let chunks = self.store.delivery(id).await?.and_then(|d| d.document.plan).map_or(0, |plan| plan.chunks);
         self.store.remove_older(id, u32::MAX, u32::MAX).await?;
         self.store.remove_ledgers(id, chunks).await?;
-        Ok(self.store.unlist(id).await?)
+        self.store.unlist(id).await
     }
 }
 

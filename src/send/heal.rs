@@ -1,4 +1,4 @@
-//! The slow pass: the index knows every delivery, so that what fell off the list of moving ones is found again.
+//! The slow pass: the index knows every delivery, so what fell off the list of moving ones or was deleted in part is found.
 
 use super::Context;
 use crate::{domain::state::State, store::StoreError};
@@ -16,16 +16,23 @@ impl Context {
 
     /// The lists are hints, the states are not.
     async fn heal_lists(&self) -> Result<(), StoreError> {
+        let mut deleted = Vec::new();
         for offset in (0..).step_by(AT_A_TIME) {
             let ids = self.store.delivery_ids(offset, AT_A_TIME).await?;
             for (id, state) in ids.iter().zip(self.store.states(&ids).await?) {
-                if state.is_some_and(State::is_moving) {
-                    self.store.in_motion(id).await?;
+                match state {
+                    Some(State::Deleted) => deleted.push(id.clone()),
+                    Some(state) if state.is_moving() => self.store.in_motion(id).await?,
+                    _ => {}
                 }
             }
             if ids.len() < AT_A_TIME {
                 break;
             }
+        }
+        // afterwards, for it makes the index shorter: a removal that was cut short is finished
+        for id in deleted {
+            self.clear_away(&id).await?;
         }
         Ok(())
     }
