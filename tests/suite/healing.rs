@@ -134,7 +134,8 @@ async fn what_fell_off_the_list_of_moving_deliveries_is_found_at_the_start() {
     context.store.at_rest(&id).await.unwrap();
     redis.ask(&format!("DEL {}:active", QueueName::Preparations.redis_name())).unwrap();
     let app = App::start(&redis, "").await;
-    app.client.wait_for(id.as_str(), &["prepared"]).await;
+    // sooner than by the pass of every minute
+    tokio::time::timeout(Duration::from_secs(10), app.client.wait_for(id.as_str(), &["prepared"])).await.unwrap();
     app.stop().await;
 }
 
