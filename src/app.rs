@@ -21,10 +21,11 @@ use crate::{
         catcher::{Catcher, Options},
         relay::Relay,
     },
+    metrics,
     queue::{Queue, WorkerHealth, Workers},
     scheduler,
     send::Context,
-    store::{Store, embedded::Embedded, state_dir::StateDir},
+    store::{Store, durability::Durability, embedded::Embedded, state_dir::StateDir},
     worker,
 };
 
@@ -63,6 +64,7 @@ impl Application {
         };
         let url = embedded.as_ref().map_or_else(|| config.redis.url.clone(), Embedded::url);
         let store = Store::connect(&url, Duration::from_millis(config.redis.response_timeout_ms)).await.context("redis.url")?;
+        check_durability(&store, config.redis.allow_data_loss).await?;
         let queue = Queue::new(store.connection(), config.queue.clone());
         let mut keyring = Keyring::new(&config.auth)?;
         let token = own_token(&state, &mut keyring)?;
@@ -148,6 +150,25 @@ impl Application {
         tracing::info!(drained, "ended");
         Ok(drained)
     }
+}
+
+/// The guarantees stand on what Redis keeps: says what it promises, and refuses to start on less unless told otherwise.
+async fn check_durability(store: &Store, allow_data_loss: bool) -> anyhow::Result<()> {
+    let durability = store.durability().await.context("redis.url")?;
+    metrics::redis_durable(durability == Durability::Strict);
+    match durability {
+        Durability::Strict => tracing::info!("Redis keeps every write it acknowledges: all guarantees hold"),
+        Durability::Weak(why) | Durability::Unknown(why) if allow_data_loss => {
+            tracing::warn!(
+                why,
+                "Redis may lose writes it acknowledged: mails may then be lost or doubled (redis.allow_data_loss)"
+            );
+        }
+        Durability::Weak(why) | Durability::Unknown(why) => {
+            anyhow::bail!("redis.url: {why}; mails could be lost or doubled. Make it durable, or set redis.allow_data_loss");
+        }
+    }
+    Ok(())
 }
 
 /// Without a relay the built-in catcher takes the mail.

@@ -56,6 +56,7 @@ pub struct Redis {
     pub url: String,
     pub response_timeout_ms: u64,
     pub program: String,
+    pub allow_data_loss: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

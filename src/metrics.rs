@@ -50,6 +50,7 @@ metrics_table! {
     QUEUE_JOBS Gauge "versand_queue_jobs" "Jobs by queue and state: waiting, retrying, running, dead, done";
     QUEUE_BEAT Gauge "versand_queue_oldest_beat_seconds" "Age of the oldest heartbeat of a queue's workers";
     QUEUE_RESTARTS Gauge "versand_queue_worker_restarts" "Restarts of this process' queue workers since the start";
+    REDIS_DURABLE Gauge "versand_redis_durable" "1 if Redis keeps every write it acknowledged (appendonly, appendfsync always, no eviction), as read at the start";
     REDIS_UP Gauge "versand_redis_up" "1 if Redis answered last time";
     HTTP_REQUESTS Counter "versand_http_requests_total" "HTTP requests by route, method and status";
     HTTP_SECONDS Histogram "versand_http_request_duration_seconds" "Time to the head of the response, by route";
@@ -159,6 +160,10 @@ pub fn queue_beat(queue: &'static str, age_s: u64) {
 
 pub fn queue_restarts(queue: &'static str, n: u64) {
     gauge!(QUEUE_RESTARTS, "queue" => queue).set(n as f64);
+}
+
+pub fn redis_durable(durable: bool) {
+    gauge!(REDIS_DURABLE).set(f64::from(u8::from(durable)));
 }
 
 pub fn redis_up(up: bool) {

@@ -23,7 +23,7 @@ use crate::{
         state::{Action, State as Stage},
     },
     send::{change::Repeat, settle::Settling},
-    store::ledgers::Settlement,
+    store::endings::Settlement,
 };
 
 fn accepted(id: &DeliveryId, state: Stage) -> Response {

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Context, Refusal,
+    expire::expired,
     lease::{Validity, boottime_ms},
     scribe::{Ask, Claimed, Scribe, given_back, report},
     unix_now,
@@ -93,8 +94,13 @@ impl Context {
         let resend_after_s = self.resend_after_s(&plan);
         let sent = self.send_taken(at.clone(), delivery, plan, (lease, ledger, validity)).await;
         // also when nothing could be sent: the next one need not wait the lease out
-        let lease = *sent.as_ref().unwrap_or(&lease);
-        self.store.release(&at, &lease, unix_now(), resend_after_s).await?;
+        let (lease, rolled_back) = *sent.as_ref().unwrap_or(&(lease, false));
+        if rolled_back {
+            let in_doubt = self.store.doubt(&at, unix_now(), resend_after_s).await?;
+            tracing::error!(delivery.id = %id, chunk, in_doubt, "Redis went back in time: what it holds as not sent is in doubt");
+        } else {
+            self.store.release(&at, &lease, unix_now(), resend_after_s).await?;
+        }
         sent?;
         self.feed(id).await?;
         if self.store.counts(id).await?.open() == 0 {
@@ -116,11 +122,15 @@ impl Context {
         delivery: Delivery,
         plan: Plan,
         held: (Lease, Ledger, Arc<Validity>),
-    ) -> Result<Lease, JobError> {
-        let (lease, ledger, validity) = held;
+    ) -> Result<(Lease, bool), JobError> {
+        let (mut lease, ledger, validity) = held;
         let resend_after_s = self.resend_after_s(&plan);
         let todo = ledger.claimable(unix_now(), resend_after_s);
-        let Some(release) = delivery.document.release.clone().filter(|_| !todo.is_empty()) else { return Ok(lease) };
+        let Some(release) = delivery.document.release.clone().filter(|_| !todo.is_empty()) else { return Ok((lease, false)) };
+        if Timestamp::now() >= release.valid_until {
+            let rolled_back = self.expire(&at, &mut lease, &ledger, &todo).await?;
+            return Ok((lease, rolled_back));
+        }
         let definition = &delivery.document.definition;
         let template = self.templates.get(&at.delivery, &plan.digest, definition, self.message_limit_bytes());
         let template = template.map_err(|_| JobError::Abort("the template of a prepared delivery does not compile".into()))?;
@@ -152,7 +162,8 @@ impl Context {
         drop(ask);
         let context = self.clone();
         let (todo, again) = (todo.into(), HashMap::new());
-        let scribe = Scribe { context, at, lease, ledger, validity, halt, resend_after_s, todo, again, grants, asks };
+        let scribe =
+            Scribe { context, at, lease, ledger, validity, halt, resend_after_s, todo, again, grants, asks, rolled_back: false };
         Ok(scribe.serve().await)
     }
 }
@@ -220,9 +231,7 @@ impl Run {
     async fn send(&self, connection: &mut Connection, claimed: &Claimed) -> Report {
         let now = unix_now();
         if now >= self.valid_until {
-            let known = claimed.before.reason != 0;
-            let reason = if known { claimed.before.reason } else { FailureReason::Unreachable.code() };
-            return report(claimed, Some(Status::Failed), reason, flags::EXPIRED, now, "the validity period ended".into());
+            return expired(claimed);
         }
         let definition = &self.delivery.document.definition;
         let stamp = self.context.stamp(&self.at, claimed.position, definition, self.date);

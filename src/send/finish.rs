@@ -38,6 +38,10 @@ impl Context {
         let (Ok(state), Some(plan)) = (delivery.state.after(Action::Settled), &delivery.document.plan) else { return Ok(()) };
         let recount = self.recount(&delivery, plan).await?;
         if recount.to_claim > 0 || recount.counts.attempting > 0 || recount.missing > 0 {
+            if self.store.waiting(id).await? == 0 && self.store.offered(id).await?.is_empty() {
+                // in neither set although something is left, such as a doubt that is to be sent again: the sets are hints
+                self.store.open_all(id, plan.chunks).await?;
+            }
             return Ok(());
         }
         let mut document = delivery.document.clone();

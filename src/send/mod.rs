@@ -9,6 +9,7 @@ pub mod confirm;
 pub mod confirm_job;
 pub mod conservation;
 pub mod edit;
+mod expire;
 pub mod finish;
 pub mod lease;
 pub mod logs;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    pin::pin,
     sync::Arc,
 };
 
@@ -47,11 +48,13 @@ pub(super) struct Preparation<'a> {
     exclusion_slices: u32,
     causes: BTreeMap<Cause, u64>,
     approved: Sha256,
+    progress: PreparationProgress,
 }
 
 impl<'a> Preparation<'a> {
     /// `None` if it was stopped on the way.
     pub async fn run(context: &'a Context, delivery: &'a Delivery, generation: u32) -> Result<Option<Outcome>, StoreError> {
+        let of = delivery.document.audience.as_ref().map_or(0, |audience| audience.recipients);
         let mut this = Self {
             context,
             delivery,
@@ -65,6 +68,7 @@ impl<'a> Preparation<'a> {
             exclusion_slices: 0,
             causes: BTreeMap::new(),
             approved: Sha256::new(),
+            progress: PreparationProgress { generation, of, ..PreparationProgress::default() },
         };
         let by = delivery.document.prepared_by.clone();
         let template = this.check_definition();
@@ -132,15 +136,34 @@ impl<'a> Preparation<'a> {
                 return Ok(false);
             }
             let recipients: Vec<Recipient> = store.slice(id, Part::Upload(audience.upload), number).await?;
-            self.sort(recipients, template.clone()).await?;
+            self.sort_alive(recipients, template.clone()).await?;
             let done = self.to_deliver + self.causes.values().sum::<u64>() + self.waiting.len() as u64;
-            let beat = u64::from(number) + 1;
-            let progress = PreparationProgress { generation: self.generation, done, of: audience.recipients, beat };
-            store.note_preparation(id, &progress).await?;
+            self.progress = PreparationProgress { done, beat: self.progress.beat + 1, ..self.progress };
+            store.note_preparation(id, &self.progress).await?;
         }
         let rest = std::mem::take(&mut self.waiting);
         self.write_chunk(&rest).await?;
         Ok(true)
+    }
+
+    /// Sorts a slice and shows life meanwhile: messages may take long to render.
+    async fn sort_alive(&mut self, recipients: Vec<Recipient>, template: Arc<Template>) -> Result<(), StoreError> {
+        let (context, id, mut progress) = (self.context, &self.delivery.id, self.progress);
+        let mut beat = tokio::time::interval(context.config.send.lease() / 4);
+        let sorted = {
+            let mut sorting = pin!(self.sort(recipients, template));
+            loop {
+                tokio::select! {
+                    sorted = &mut sorting => break sorted,
+                    _ = beat.tick() => {
+                        progress.beat += 1;
+                        context.store.note_preparation(id, &progress).await?;
+                    }
+                }
+            }
+        };
+        self.progress = progress;
+        sorted
     }
 
     /// Sorts a slice of the upload into recipients and exclusions, and tries every message.

@@ -161,6 +161,10 @@ impl Context {
     async fn bring_to_rest(&self, delivery: &Delivery) -> Result<(), Refusal> {
         self.mend_offered(delivery).await?;
         if delivery.state == State::Stopping {
+            // it may have been stopped before it was started
+            if let Some(plan) = &delivery.document.plan {
+                self.lay_out(&delivery.id, plan).await?;
+            }
             for chunk in 0..delivery.document.plan.as_ref().map_or(0, |plan| plan.chunks) {
                 self.store.cancel(&ChunkRef { delivery: delivery.id.clone(), chunk }, unix_now()).await?;
             }

@@ -4,7 +4,7 @@ use super::{Context, Refusal, unix_now};
 use crate::{
     domain::{delivery::Plan, id::DeliveryId, ledger::Ledger, state::Action},
     queue::{Job, JobError, QueueName},
-    store::ledgers::ChunkRef,
+    store::{StoreError, ledgers::ChunkRef},
 };
 
 impl Context {
@@ -19,16 +19,24 @@ impl Context {
             return Ok(());
         }
         let plan = delivery.document.plan.as_ref().ok_or_else(|| JobError::Abort("a released delivery without a plan".into()))?;
-        for chunk in 0..plan.chunks {
-            let ledger = Ledger::new(recipients_in(plan, chunk));
-            self.store.create_ledger(&ChunkRef { delivery: id.clone(), chunk }, &ledger).await?;
-        }
-        self.store.begin_counts(id, plan.to_deliver).await?;
+        self.lay_out(id, plan).await?;
         self.store.open_all(id, plan.chunks).await?;
         if self.step(id, Action::Start, |_, _| {}).await? {
             self.feed(id).await?;
         }
         Ok(())
+    }
+
+    /// Makes the ledgers and begins the counters, unless that was done.
+    pub(super) async fn lay_out(&self, id: &DeliveryId, plan: &Plan) -> Result<(), StoreError> {
+        if self.store.counts_begun(id).await? {
+            return Ok(());
+        }
+        for chunk in 0..plan.chunks {
+            let ledger = Ledger::new(recipients_in(plan, chunk));
+            self.store.create_ledger(&ChunkRef { delivery: id.clone(), chunk }, &ledger).await?;
+        }
+        self.store.begin_counts(id, plan.to_deliver).await
     }
 
     /// Names jobs for chunks that want attention, within the delivery's window; how many.

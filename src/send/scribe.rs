@@ -65,11 +65,14 @@ pub struct Scribe {
     pub again: HashMap<u16, u8>,
     pub grants: HashMap<usize, UnboundedSender<Claimed>>,
     pub asks: UnboundedReceiver<Ask>,
+    /// Redis is older than what this scribe has written.
+    pub rolled_back: bool,
 }
 
 impl Scribe {
     /// Serves the connections until the last one is gone; then every claim is recorded or given back.
-    pub async fn serve(mut self) -> Lease {
+    /// The lease, and whether Redis went back in time.
+    pub async fn serve(mut self) -> (Lease, bool) {
         let mut beat = tokio::time::interval(Duration::from_millis(self.context.config.send.lease_ms / 4));
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -92,7 +95,7 @@ impl Scribe {
                 () = &mut slice, if !slice_over => slice_over = true,
                 () = shutdown.cancelled(), if !self.halt.is_cancelled() => self.halt.cancel(),
                 ask = self.asks.recv() => match ask {
-                    None => return self.lease,
+                    None => return (self.lease, self.rolled_back),
                     Some(ask) => self.gather(ask, &mut reports, &mut hungry, &mut used_up),
                 },
             }
@@ -167,7 +170,11 @@ impl Scribe {
         match answer.lease {
             Verdict::Ok => self.lease.seq += 1,
             Verdict::Lost => self.fenced("another worker holds it"),
-            verdict => self.fenced(if verdict == Verdict::RolledBack { "Redis went back in time" } else { "its ledger is gone" }),
+            Verdict::RolledBack => {
+                self.rolled_back = true;
+                self.fenced("Redis went back in time");
+            }
+            _ => self.fenced("its ledger is gone"),
         }
         if !turn.claims.is_empty() && answer.claims == Verdict::Forbidden {
             self.halt.cancel();

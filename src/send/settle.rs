@@ -18,7 +18,7 @@ use crate::{
         role::{Principal, Role},
         state::{Action, State},
     },
-    store::ledgers::{ChunkRef, Settlement},
+    store::{endings::Settlement, ledgers::ChunkRef},
 };
 
 /// Which recipients in doubt are settled, by their number in the sending log; `None` for all.

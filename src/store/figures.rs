@@ -53,6 +53,11 @@ impl Store {
         Ok(self.conn.clone().set_nx(keys::ledger(&at.delivery, at.chunk), ledger.bytes()).await?)
     }
 
+    /// Whether the live counters have begun: then all ledgers are there.
+    pub async fn counts_begun(&self, id: &DeliveryId) -> Result<bool, StoreError> {
+        Ok(self.conn.clone().hexists(keys::counts(id), "pending").await?)
+    }
+
     /// Begins the live counters, unless they have begun: all pending.
     pub async fn begin_counts(&self, id: &DeliveryId, pending: u64) -> Result<(), StoreError> {
         Ok(self.conn.clone().hset_nx(keys::counts(id), "pending", pending).await?)

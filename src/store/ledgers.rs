@@ -18,8 +18,9 @@ pub struct Scripts {
     release: Script,
     pub(super) offer: Script,
     pub(super) reopen: Script,
-    cancel: Script,
-    settle: Script,
+    pub(super) cancel: Script,
+    pub(super) doubt: Script,
+    pub(super) settle: Script,
 }
 
 impl Default for Scripts {
@@ -35,6 +36,7 @@ impl Default for Scripts {
             offer: script(include_str!("scripts/offer.lua")),
             reopen: script(include_str!("scripts/reopen.lua")),
             cancel: script(include_str!("scripts/cancel.lua")),
+            doubt: script(include_str!("scripts/doubt.lua")),
             settle: script(include_str!("scripts/settle.lua")),
         }
     }
@@ -62,7 +64,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    fn from_code(code: i64) -> Result<Self, StoreError> {
+    pub(super) fn from_code(code: i64) -> Result<Self, StoreError> {
         const ALL: [Verdict; 5] = [Verdict::Ok, Verdict::Lost, Verdict::Forbidden, Verdict::RolledBack, Verdict::Missing];
         usize::try_from(code).ok().and_then(|i| ALL.get(i).copied()).ok_or_else(|| damaged("unknown verdict of a script"))
     }
@@ -142,18 +144,9 @@ pub struct Turn {
     pub claims: Vec<Claim>,
 }
 
-/// How a person settles recipients in doubt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Settlement {
-    Sent,
-    Failed,
-    Resend,
-}
-
 const GIVEN_BACK: u8 = 255;
 
-fn seconds_or_never(resend_after_s: Option<u32>) -> i64 {
+pub(super) fn seconds_or_never(resend_after_s: Option<u32>) -> i64 {
     resend_after_s.map_or(-1, i64::from)
 }
 
@@ -245,46 +238,5 @@ impl Store {
         script.arg(&lease.owner.to_be_bytes()[..]).arg(lease.epoch).arg(at.chunk).arg(now).arg(seconds_or_never(resend_after_s));
         let (verdict, due): (i64, i64) = script.invoke_async(&mut self.conn.clone()).await?;
         Ok((Verdict::from_code(verdict)?, u32::try_from(due).ok()))
-    }
-
-    /// Cancels what was not begun in a chunk of a delivery that is stopping; how many are still being attempted.
-    pub async fn cancel(&self, at: &ChunkRef, now: u32) -> Result<(Verdict, u64), StoreError> {
-        let mut script = self.scripts.cancel.prepare_invoke();
-        script
-            .key(keys::ledger(&at.delivery, at.chunk))
-            .key(keys::counts(&at.delivery))
-            .key(keys::delivery(&at.delivery))
-            .arg(now);
-        let (verdict, attempting): (i64, u64) = script.invoke_async(&mut self.conn.clone()).await?;
-        Ok((Verdict::from_code(verdict)?, attempting))
-    }
-
-    /// Settles recipients in doubt (`None`: all of the chunk); the positions that were settled. None are released again in a
-    /// delivery that is stopping or stopped.
-    pub async fn settle(
-        &self,
-        at: &ChunkRef,
-        settlement: Settlement,
-        positions: Option<&[u16]>,
-        now: u32,
-    ) -> Result<Vec<u16>, StoreError> {
-        let word = match settlement {
-            Settlement::Sent => "sent",
-            Settlement::Failed => "failed",
-            Settlement::Resend => "resend",
-        };
-        let packed: Vec<u8> = positions.unwrap_or_default().iter().flat_map(|p| p.to_be_bytes()).collect();
-        if positions.is_some() && packed.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut script = self.scripts.settle.prepare_invoke();
-        script
-            .key(keys::ledger(&at.delivery, at.chunk))
-            .key(keys::counts(&at.delivery))
-            .key(keys::open(&at.delivery))
-            .key(keys::delivery(&at.delivery));
-        script.arg(at.chunk).arg(now).arg(word).arg(packed);
-        let (_, _, settled): (i64, u64, Vec<u8>) = script.invoke_async(&mut self.conn.clone()).await?;
-        Ok(settled.as_chunks::<2>().0.iter().map(|pair| u16::from_be_bytes(*pair)).collect())
     }
 }

@@ -1,7 +1,9 @@
 //! The only user of Redis commands besides the queue. Deliveries, slices of recipients, ledgers.
 
 pub mod deliveries;
+pub mod durability;
 pub mod embedded;
+pub mod endings;
 pub mod figures;
 pub mod keys;
 pub mod ledgers;

@@ -18,6 +18,7 @@ mod foreign;
 mod harness;
 mod journey;
 mod mail;
+mod outage;
 mod parts;
 mod protocol;
 mod queue;

@@ -10,7 +10,7 @@ use versand::{app::Application, config::Config, mail::catcher::Catcher};
 use super::{client::Client, redis::RedisServer};
 
 /// The recorder is one for the whole process, and so for all tests.
-fn metrics() -> PrometheusHandle {
+pub fn metrics() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE.get_or_init(|| versand::metrics::install().unwrap()).clone()
 }

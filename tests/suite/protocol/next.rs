@@ -2,7 +2,7 @@
 
 use versand::{
     domain::{ledger::Status, state::State},
-    store::ledgers::Settlement,
+    store::endings::Settlement,
 };
 
 use super::{

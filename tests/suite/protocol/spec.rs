@@ -8,7 +8,10 @@ use versand::{
         ledger::{ClaimNumber, HEADER_BYTES, Ledger, Record, Status, flags},
         state::State,
     },
-    store::ledgers::{Applied, Grounds, Lease, Settlement, Turn, TurnAnswer, Verdict},
+    store::{
+        endings::Settlement,
+        ledgers::{Applied, Grounds, Lease, Turn, TurnAnswer, Verdict},
+    },
 };
 
 use super::merge::{Told, lose, merge};

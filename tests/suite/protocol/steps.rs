@@ -3,7 +3,7 @@
 use proptest::{collection::vec, prelude::*};
 use versand::{
     domain::{ledger::Status, state::State},
-    store::ledgers::Settlement,
+    store::endings::Settlement,
 };
 
 pub const RECIPIENTS: u16 = 4;

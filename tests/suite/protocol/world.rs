@@ -5,7 +5,10 @@ use versand::{
         ledger::{ClaimNumber, Status},
         state::State,
     },
-    store::ledgers::{Claim, Grounds, Lease, Report, Settlement, Turn, Verdict},
+    store::{
+        endings::Settlement,
+        ledgers::{Claim, Grounds, Lease, Report, Turn, Verdict},
+    },
 };
 
 use super::spec::{Chunk, Mutation, Terms};

@@ -1,0 +1,68 @@
+//! What ends recipients without a report: a stop, a person, a roll-back of Redis.
+
+use super::{
+    Store, StoreError, keys,
+    ledgers::{ChunkRef, Verdict, seconds_or_never},
+};
+
+/// How a person settles recipients in doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Settlement {
+    Sent,
+    Failed,
+    Resend,
+}
+
+impl Store {
+    /// Cancels what was not begun in a chunk of a delivery that is stopping; how many are still being attempted.
+    pub async fn cancel(&self, at: &ChunkRef, now: u32) -> Result<(Verdict, u64), StoreError> {
+        let mut script = self.scripts.cancel.prepare_invoke();
+        script
+            .key(keys::ledger(&at.delivery, at.chunk))
+            .key(keys::counts(&at.delivery))
+            .key(keys::delivery(&at.delivery))
+            .arg(now);
+        let (verdict, attempting): (i64, u64) = script.invoke_async(&mut self.conn.clone()).await?;
+        Ok((Verdict::from_code(verdict)?, attempting))
+    }
+
+    /// Puts all that is not settled in a chunk in doubt and fences its holder: Redis went back in time. How many there are.
+    pub async fn doubt(&self, at: &ChunkRef, now: u32, resend_after_s: Option<u32>) -> Result<u64, StoreError> {
+        let mut script = self.scripts.doubt.prepare_invoke();
+        script.key(keys::ledger(&at.delivery, at.chunk)).key(keys::counts(&at.delivery));
+        script.key(keys::open(&at.delivery)).key(keys::offered(&at.delivery));
+        script.arg(at.chunk).arg(now).arg(seconds_or_never(resend_after_s));
+        let (_, doubted): (i64, u64) = script.invoke_async(&mut self.conn.clone()).await?;
+        Ok(doubted)
+    }
+
+    /// Settles recipients in doubt (`None`: all of the chunk); the positions that were settled. None are released again in a
+    /// delivery that is stopping or stopped.
+    pub async fn settle(
+        &self,
+        at: &ChunkRef,
+        settlement: Settlement,
+        positions: Option<&[u16]>,
+        now: u32,
+    ) -> Result<Vec<u16>, StoreError> {
+        let word = match settlement {
+            Settlement::Sent => "sent",
+            Settlement::Failed => "failed",
+            Settlement::Resend => "resend",
+        };
+        let packed: Vec<u8> = positions.unwrap_or_default().iter().flat_map(|p| p.to_be_bytes()).collect();
+        if positions.is_some() && packed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut script = self.scripts.settle.prepare_invoke();
+        script
+            .key(keys::ledger(&at.delivery, at.chunk))
+            .key(keys::counts(&at.delivery))
+            .key(keys::open(&at.delivery))
+            .key(keys::delivery(&at.delivery));
+        script.arg(at.chunk).arg(now).arg(word).arg(packed);
+        let (_, _, settled): (i64, u64, Vec<u8>) = script.invoke_async(&mut self.conn.clone()).await?;
+        Ok(settled.as_chunks::<2>().0.iter().map(|pair| u16::from_be_bytes(*pair)).collect())
+    }
+}

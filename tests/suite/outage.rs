@@ -1,0 +1,103 @@
+//! The relay is away, Redis is not what it should be, a stop comes before the start.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use versand::{
+    app::Application,
+    config::Config,
+    domain::{id::DeliveryId, state::State},
+    mail::catcher::{Act, Action, Stage},
+    send::change::Decision,
+};
+
+use crate::harness::{
+    app::{App, metrics},
+    client::{audience, definition},
+    free_port,
+    redis::RedisServer,
+};
+
+fn statuses(log: &[Value], status: &str) -> usize {
+    log.iter().filter(|line| line["status"] == status).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_validity_period_ends_also_while_the_relay_is_away() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, &format!("[relay]\nhost = \"127.0.0.1\"\nport = {}", free_port())).await;
+    let mut definition = definition();
+    definition["settings"] = json!({ "validity_hours": 1.5 / 3600.0 });
+    let began = Instant::now();
+    let id = app.client.send(&definition, audience(600)).await;
+    let view = app.client.wait_for(&id, &["finished"]).await;
+    assert!(began.elapsed() > Duration::from_millis(1400), "too early");
+    assert_eq!((&view["counts"]["failed"], &view["counts"]["sent"]), (&json!(600), &json!(0)));
+    let log = app.client.log(&id).await;
+    assert!(log.iter().all(|line| line["expired"] == true && line["failure_reason"] == "unreachable"), "{}", log[0]);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_that_is_stopped_before_it_starts_is_cancelled_to_the_last() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "[preparation]\nchunk_size = 10").await;
+    let id = app.client.create(&definition()).await;
+    app.client.upload(&id, audience(25)).await;
+    app.client.prepare(&id).await;
+    // released by a daemon that died before it could enqueue the start
+    let delivery: DeliveryId = id.parse().unwrap();
+    let released = |d: &versand::domain::delivery::Delivery, _| {
+        Ok(Decision { state: State::StartPending, document: d.document.clone(), answer: (), act: None })
+    };
+    app.context.change(&delivery, "ann", &[], released).await.unwrap();
+    let (status, answer) = app.client.post(&format!("/deliveries/{id}/stop"), &json!({})).await;
+    assert!(status.is_success(), "{answer}");
+    let view = app.client.wait_for(&id, &["stopped"]).await;
+    assert_eq!((&view["counts"]["cancelled"], &view["counts"]["pending"]), (&json!(25), &json!(0)));
+    assert_eq!(statuses(&app.client.log(&id).await, "cancelled"), 25);
+    app.stop().await; // and the figures agree
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_forgets_is_refused_unless_told_otherwise() {
+    for settings in [["--appendonly", "no"], ["--appendfsync", "everysec"]] {
+        let redis = RedisServer::start_with(&settings);
+        let state = tempfile::tempdir().unwrap();
+        let mut config = Config::from_toml("[server]\nlisten = \"127.0.0.1:0\"\n[catcher]\nlisten = \"127.0.0.1:0\"").unwrap();
+        config.server.state_dir = state.path().to_owned();
+        config.redis.url = redis.url();
+        let refusal = Application::build(config.clone(), metrics()).await.err().unwrap().to_string();
+        assert!(refusal.contains(settings[0].trim_start_matches('-')) && refusal.contains("redis.allow_data_loss"), "{refusal}");
+        config.redis.allow_data_loss = true;
+        assert!(Application::build(config, metrics()).await.is_ok());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_went_back_in_time_leaves_doubts_and_no_doubles() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "[relay]\nconnections = 2").await;
+    let catcher = app.catcher.as_ref().unwrap();
+    catcher.change_rules(|rules| rules.every = Some(Act::new(Stage::Mail, Action::Stall(Duration::from_millis(10)))));
+    let id = app.client.send(&definition(), audience(300)).await;
+    let ledger = format!("versand:{{{id}}}:ledger:0");
+    while catcher.messages().len() < 50 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // the sequence number of a while ago, and with it the ledger: ten recipients that were sent are pending again
+    redis.ask(&format!("SETRANGE {ledger} 12 \"\\x00\\x00\\x00\\x01\"")).unwrap();
+    for recipient in 0..10 {
+        redis.ask(&format!("SETRANGE {ledger} {} \"\\x00\"", 32 + 16 * recipient)).unwrap();
+    }
+    redis.ask(&format!("HINCRBY versand:{{{id}}}:counts sent -10")).unwrap();
+    redis.ask(&format!("HINCRBY versand:{{{id}}}:counts pending 10")).unwrap();
+    let view = app.client.wait_for(&id, &["finished"]).await;
+    assert!(view["counts"]["in_doubt"].as_u64().unwrap() >= 10, "{}", view["counts"]);
+    let mut received: Vec<String> = catcher.messages().iter().flat_map(|m| m.to.clone()).collect();
+    let all = received.len();
+    received.sort();
+    received.dedup();
+    assert_eq!(received.len(), all, "somebody got it twice");
+    app.stop().await;
+}
