@@ -26,6 +26,9 @@ use crate::{
     },
 };
 
+/// A preparation with so many errors looks no further: a costly template would fail for a million more.
+const ENOUGH_ERRORS: u64 = 1000;
+
 /// What a preparation comes to; without a plan if there are errors.
 pub(super) struct Outcome {
     pub by: String,
@@ -138,6 +141,10 @@ impl<'a> Preparation<'a> {
             let recipients: Vec<Recipient> = store.slice(id, Part::Upload(audience.upload), number).await?;
             self.sort_alive(recipients, template.clone()).await?;
             let done = self.to_deliver + self.causes.values().sum::<u64>() + self.waiting.len() as u64;
+            if self.checks.errors_total >= ENOUGH_ERRORS {
+                self.warn("audience", "the preparation ended early: later lines were not looked at");
+                return Ok(true);
+            }
             self.progress = PreparationProgress { done, beat: self.progress.beat + 1, ..self.progress };
             store.note_preparation(id, &self.progress).await?;
         }

@@ -136,18 +136,18 @@ async fn the_command_finds_what_was_tampered_with() {
         for entries in tampered {
             let mut write = redis::pipe();
             write.del(&key).ignore();
-            entries.iter().for_each(|entry| {
+            for entry in &entries {
                 write.rpush(&key, entry).ignore();
-            });
+            }
             let () = write.query_async(&mut redis).await.unwrap();
             let (code, said) = verified(&app, "administrator");
             assert!(code == 1 && said.contains(&named) && said.contains("NOT verified"), "{code}: {said}");
         }
         let mut restore = redis::pipe();
         restore.del(&key).ignore();
-        whole.iter().for_each(|entry| {
+        for entry in &whole {
             restore.rpush(&key, entry).ignore();
-        });
+        }
         let () = restore.query_async(&mut redis).await.unwrap();
         assert_eq!(verified(&app, "administrator").0, 0);
     }
