@@ -83,6 +83,7 @@ impl Application {
             watch: Default::default(),
             acceptances: Default::default(),
             conservation: Default::default(),
+            heads_damaged: Default::default(),
             keyring: Arc::new(keyring),
             health: health.clone(),
             tracker: tracker.clone(),
