@@ -71,7 +71,10 @@ impl Store {
     pub async fn commit(&self, change: &Change<'_>) -> Result<Committed, StoreError> {
         let mut conn = self.conn.clone();
         if change.revision == 0 {
-            let () = conn.zadd(keys::INDEX, change.id.as_str(), change.document.created_at.as_millisecond()).await?;
+            let mut list = redis::cmd("ZADD");
+            // one that is there already keeps its place
+            list.arg(keys::INDEX).arg("NX").arg(change.document.created_at.as_millisecond()).arg(change.id.as_str());
+            let () = list.query_async(&mut conn).await?;
         }
         if change.state.is_moving() {
             let () = conn.sadd(keys::MOVING, change.id.as_str()).await?;
