@@ -168,6 +168,16 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Leaves an outcome for a job that has none; false if it has.
+    pub async fn keep_outcome_of_dead(&self, job: &str, outcome: &impl Serialize, seconds: u64) -> Result<bool, StoreError> {
+        let mut set = redis::cmd("SET");
+        set.arg(keys::outcome(job)).arg(text(outcome)?).arg("NX").arg("EX").arg(seconds);
+        let kept: Option<String> = set.query_async(&mut self.conn.clone()).await?;
+        Ok(kept.is_some())
+    }
+}
+
 fn text(value: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(damaged)
 }
