@@ -283,7 +283,12 @@ impl Config {
                 return Err(refuse(format!("auth.tokens[{i}].sha256"), "must be 64 lower-case hexadecimal digits"));
             }
         }
-        Ok(())
+        let tokens = self.auth.tokens.iter().enumerate().map(|(i, token)| (format!("auth.tokens[{i}].name"), &token.name));
+        let keys = self.auth.jwt_keys.iter().enumerate().map(|(i, key)| (format!("auth.jwt_keys[{i}].issuer"), &key.issuer));
+        match tokens.chain(keys).find(|(_, name)| name.trim().eq_ignore_ascii_case("versand")) {
+            Some((setting, _)) => Err(refuse(setting, "is the daemon's own name in the audit log")),
+            None => Ok(()),
+        }
     }
 }
 

@@ -102,8 +102,11 @@ impl Context {
         Ok(())
     }
 
-    /// The task: removes jobs that ended long ago.
+    /// The task: tells what became of jobs that were set aside, and removes those that ended long ago.
     pub async fn sweep_jobs(&self) {
+        if let Err(error) = self.tell_of_dead().await {
+            tracing::debug!(%error, "producers of dead jobs cannot be told");
+        }
         if let Err(error) = self.queue.sweep(u64::from(unix_now())).await {
             tracing::debug!(%error, "ended jobs cannot be swept");
         }

@@ -71,7 +71,10 @@ impl Store {
     pub async fn commit(&self, change: &Change<'_>) -> Result<Committed, StoreError> {
         let mut conn = self.conn.clone();
         if change.revision == 0 {
-            let () = conn.zadd(keys::INDEX, change.id.as_str(), change.document.created_at.as_millisecond()).await?;
+            let mut list = redis::cmd("ZADD");
+            // one that is there already keeps its place
+            list.arg(keys::INDEX).arg("NX").arg(change.document.created_at.as_millisecond()).arg(change.id.as_str());
+            let () = list.query_async(&mut conn).await?;
         }
         if change.state.is_moving() {
             let () = conn.sadd(keys::MOVING, change.id.as_str()).await?;
@@ -162,6 +165,16 @@ impl Store {
     /// Leaves the outcome of a job where its producer can read it.
     pub async fn keep_outcome(&self, job: &str, outcome: &impl Serialize, seconds: u64) -> Result<(), StoreError> {
         Ok(self.conn.clone().set_ex(keys::outcome(job), text(outcome)?, seconds).await?)
+    }
+}
+
+impl Store {
+    /// Leaves an outcome for a job that has none; false if it has.
+    pub async fn keep_outcome_of_dead(&self, job: &str, outcome: &impl Serialize, seconds: u64) -> Result<bool, StoreError> {
+        let mut set = redis::cmd("SET");
+        set.arg(keys::outcome(job)).arg(text(outcome)?).arg("NX").arg("EX").arg(seconds);
+        let kept: Option<String> = set.query_async(&mut self.conn.clone()).await?;
+        Ok(kept.is_some())
     }
 }
 

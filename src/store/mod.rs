@@ -13,7 +13,10 @@ pub mod state_dir;
 
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{
+    ErrorKind, ServerErrorKind,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
 
 /// Why the store did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +27,20 @@ pub enum StoreError {
     /// What was read is not what this program writes.
     #[error("damaged: {0}")]
     Damaged(String),
+}
+
+impl StoreError {
+    /// Whether the same request may succeed later. It never does when a value is not of the kind that a script expects.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Damaged(_) => false,
+            Self::Unavailable(error) => match error.kind() {
+                ErrorKind::UnexpectedReturnType => false,
+                ErrorKind::Server(ServerErrorKind::ResponseError) => !error.to_string().contains("script"),
+                _ => error.code() != Some("WRONGTYPE"),
+            },
+        }
+    }
 }
 
 /// Connections are multiplexed: clones share one.
