@@ -45,6 +45,7 @@ metrics_table! {
     FENCED Counter "versand_chunks_fenced_total" "Chunks this process lost to another while it was sending them";
     TAKEN_OVER Counter "versand_chunks_taken_over_total" "Chunks this process took over from a dead worker";
     REVIVED Counter "versand_jobs_revived_total" "Jobs that were gone and were named again";
+    SET_ASIDE Counter "versand_chunks_set_aside_total" "Chunks set aside because their workers died again and again or they cannot be sent";
     DELIVERIES Gauge "versand_deliveries_moving" "Deliveries the daemon moves on by itself, by state";
     RECIPIENTS Gauge "versand_recipients" "Recipients of the moving deliveries, by status";
     QUEUE_JOBS Gauge "versand_queue_jobs" "Jobs by queue and state: waiting, retrying, running, dead, done";
@@ -87,7 +88,7 @@ fn describe() {
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!(CONSERVATION).set(0.0);
     // counters that must be there before their first event, or a first increase cannot be seen
-    for name in [DUPLICATES, STORE_RETRIES, FENCED, TAKEN_OVER, REVIVED, LOGIN_FAILURES] {
+    for name in [DUPLICATES, STORE_RETRIES, FENCED, TAKEN_OVER, REVIVED, SET_ASIDE, LOGIN_FAILURES] {
         counter!(name).absolute(0);
     }
     for outcome in ["accepted", "deferred", "refused", "in_doubt", "not_started"] {
@@ -136,6 +137,10 @@ pub fn fenced() {
 
 pub fn taken_over() {
     counter!(TAKEN_OVER).increment(1);
+}
+
+pub fn set_aside() {
+    counter!(SET_ASIDE).increment(1);
 }
 
 pub fn revived() {

@@ -117,6 +117,14 @@ pub struct Settings {
     pub in_doubt: InDoubt,
     pub validity_hours: f64,
     pub retry_minutes: Vec<f64>,
+    /// Largest rendered message.
+    pub message_limit_kib: u32,
+}
+
+impl Settings {
+    pub fn message_limit_bytes(&self) -> usize {
+        self.message_limit_kib as usize * 1024
+    }
 }
 
 /// A stored audience upload.
@@ -134,7 +142,7 @@ pub struct Audience {
 /// A finding of the preparation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// The field of the definition, or `audience`.
+    /// The field of the definition, `audience` or `preparation`.
     pub field: String,
     /// Line of the audience upload, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -254,7 +262,7 @@ mod tests {
     }
 
     fn settings() -> Settings {
-        Settings { in_doubt: InDoubt::Hold, validity_hours: 120.0, retry_minutes: vec![5.0] }
+        Settings { in_doubt: InDoubt::Hold, validity_hours: 120.0, retry_minutes: vec![5.0], message_limit_kib: 512 }
     }
 
     #[test]
@@ -273,6 +281,7 @@ mod tests {
             assert_ne!(digest(&other, &settings(), b"audience"), base);
         }
         assert_ne!(digest(&definition(), &Settings { in_doubt: InDoubt::Resend, ..settings() }, b"audience"), base);
+        assert_ne!(digest(&definition(), &Settings { message_limit_kib: 8, ..settings() }, b"audience"), base);
         assert_ne!(digest(&definition(), &settings(), b"other"), base);
         assert_eq!(digest(&definition(), &settings(), b"audience"), base);
     }

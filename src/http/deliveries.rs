@@ -1,6 +1,6 @@
 //! Deliveries: create, list, read, change, delete, upload.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
     Json as Reply,
@@ -56,6 +56,8 @@ pub struct Progress {
     /// Recipients by status, once it was released.
     pub counts: Option<Counts>,
     pub kpis: Option<Kpis>,
+    /// Chunks that no job is named for until a person retries them.
+    pub set_aside: BTreeSet<u32>,
 }
 
 pub async fn progress_of(context: &Context, delivery: &Delivery) -> Result<Progress, Refusal> {
@@ -72,7 +74,11 @@ pub async fn progress_of(context: &Context, delivery: &Delivery) -> Result<Progr
         }
         None => (None, None),
     };
-    Ok(Progress { state: delivery.state, preparation, counts, kpis })
+    let set_aside = match released.is_some() && !delivery.state.has_ended() {
+        true => context.store.aside(&delivery.id).await?,
+        false => BTreeSet::new(),
+    };
+    Ok(Progress { state: delivery.state, preparation, counts, kpis, set_aside })
 }
 
 /// What is kept may still be that of an earlier preparation.

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::{
     Api,
     problem::Answer,
-    request::{Caller, Id, Json, idempotency_key, no_parameters},
+    request::{Caller, Id, Json, Words, idempotency_key, no_parameters},
 };
 use crate::{
     domain::{
@@ -23,7 +23,7 @@ use crate::{
         state::{Action, State as Stage},
     },
     send::{change::Repeat, settle::Settling},
-    store::endings::Settlement,
+    store::{endings::Settlement, ledgers::ChunkRef},
 };
 
 fn accepted(id: &DeliveryId, state: Stage) -> Response {
@@ -102,6 +102,19 @@ pub async fn stop(
     body: Body,
 ) -> Result<Response, Answer> {
     control(&api, &by, &id, Action::Stop, (headers, body)).await
+}
+
+pub async fn retry_chunk(
+    State(api): State<Arc<Api>>,
+    Caller(by): Caller,
+    Id(id): Id,
+    Words((_, chunk)): Words<(String, u32)>,
+    request: (HeaderMap, Body),
+) -> Result<Response, Answer> {
+    no_parameters(request.1).await?;
+    let key = idempotency_key(&request.0, &by, &format!("retry {id} {chunk}"), b"")?;
+    let at = ChunkRef { delivery: id.clone(), chunk };
+    Ok(accepted(&id, api.context.retry_chunk(&by, &at, key.as_ref()).await?))
 }
 
 /// All recipients in doubt, or those of these numbers.

@@ -49,6 +49,7 @@ routes! {
     post "/api/v1/deliveries/{id}/resume" START, release::resume, "resume";
     post "/api/v1/deliveries/{id}/stop" PREPARE, release::stop, "stop a preparation, or (role `start_deliveries`) the sending for good";
     post "/api/v1/deliveries/{id}/in-doubt" START, release::settle, "settle recipients in doubt as `sent`, `failed` or `resend`";
+    post "/api/v1/deliveries/{id}/chunks/{chunk}/retry" START, release::retry_chunk, "try a chunk again that was set aside";
     get "/api/v1/deliveries/{id}/progress" MONITORING, deliveries::progress, "state, preparation, counts, KPIs";
     get "/api/v1/deliveries/{id}/events" MONITORING, events::stream, "the same as server-sent events, until the delivery ends";
     get "/api/v1/deliveries/{id}/log" ADMINISTRATION, logs::sending, "a page of the sending log: `from`, `limit`, `status`";

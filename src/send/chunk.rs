@@ -85,6 +85,9 @@ impl Context {
             Err(other) => return Err(other.into()),
         };
         let Some(plan) = delivery.document.plan.clone().filter(|_| delivery.state.is_released()) else { return Ok(()) };
+        if self.store.is_aside(&at).await? {
+            return Ok(());
+        }
         let asked_ms = boottime_ms();
         let (lease, ledger) = match self.store.take(&at, self.owner, Grounds::default(), unix_now()).await? {
             Taken::Yes(lease, ledger) => (lease, ledger),
@@ -99,7 +102,7 @@ impl Context {
             let in_doubt = self.store.doubt(&at, unix_now(), resend_after_s).await?;
             tracing::error!(delivery.id = %id, chunk, in_doubt, "Redis went back in time: what it holds as not sent is in doubt");
         } else {
-            self.store.release(&at, &lease, unix_now(), resend_after_s).await?;
+            self.release_after_job(&at, &lease, resend_after_s, &sent).await?;
         }
         sent?;
         self.feed(id).await?;
@@ -132,7 +135,7 @@ impl Context {
             return Ok((lease, rolled_back));
         }
         let definition = &delivery.document.definition;
-        let template = self.templates.get(&at.delivery, &plan.digest, definition, self.message_limit_bytes());
+        let template = self.templates.get(&at.delivery, &plan.digest, definition, plan.settings.message_limit_bytes());
         let template = template.map_err(|_| JobError::Abort("the template of a prepared delivery does not compile".into()))?;
         let recipients = self.store.slice(&at.delivery, Part::Chunks(plan.generation), at.chunk).await?;
         let from = template.envelope_from().to_owned();

@@ -3,6 +3,7 @@
 //! A step writes state first and enqueues after; it never calls the next step. What a crash between the two leaves behind is
 //! found by [`reconcile`].
 
+mod aside;
 pub mod change;
 pub mod chunk;
 pub mod confirm;
@@ -11,6 +12,7 @@ pub mod conservation;
 pub mod edit;
 mod expire;
 pub mod finish;
+mod heal;
 pub mod lease;
 pub mod logs;
 pub mod observe;

@@ -117,7 +117,7 @@ impl<'a> Preparation<'a> {
         if contents.iter().flatten().any(|text| !text.to_lowercase().contains("unsubscribe")) {
             self.warn("content", "no opt-out link was found: bulk mail needs one in every part");
         }
-        match Template::compile(&definition.sender, &definition.content, self.context.message_limit_bytes()) {
+        match Template::compile(&definition.sender, &definition.content, self.settings.message_limit_bytes()) {
             Ok(template) => Some(Arc::new(template)),
             Err(problems) => {
                 for p in problems {
@@ -298,5 +298,6 @@ fn settings(context: &Context, definition: &Definition) -> Settings {
         in_doubt: own.in_doubt.unwrap_or(default.in_doubt),
         validity_hours: own.validity_hours.unwrap_or(default.validity_hours),
         retry_minutes: own.retry_minutes.clone().unwrap_or_else(|| default.retry_minutes.clone()),
+        message_limit_kib: u32::try_from(context.config.preparation.message_limit_kib).unwrap_or(u32::MAX),
     }
 }

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::{
     Context, Refusal,
+    aside::given_up,
     change::{Changed, Decision, IdempotencyKey, Repeat, require},
     preparation::{Outcome, Preparation},
 };
@@ -42,7 +43,10 @@ impl Context {
             })
             .await?;
         match changed {
-            Changed::Now(()) => self.enqueue_preparation(id, 0).await,
+            Changed::Now(()) => {
+                self.store.forget_preparations(id).await?;
+                self.enqueue_preparation(id, 0).await
+            }
             // another job would begin it anew
             Changed::Before(()) => Ok(()),
         }
@@ -76,12 +80,25 @@ impl Context {
             Err(Refusal::Conflict(_) | Refusal::NotFound) => return Ok(()),
             Err(other) => return Err(other.into()),
         };
+        let ended = self.prepare_begun(id, generation).await;
+        if !matches!(ended, Err(JobError::Abort(_))) {
+            // a failure in reading what is stored counts as a crash does: it comes again
+            self.store.forget_preparations(id).await?;
+        }
+        ended
+    }
+
+    async fn prepare_begun(&self, id: &DeliveryId, generation: u32) -> Result<(), JobError> {
+        let crashes = self.store.count_preparation(id).await? - 1;
         let delivery = self.delivery(id).await?;
         let of = delivery.document.audience.as_ref().map_or(0, |audience| audience.recipients);
         self.store.note_preparation(id, &PreparationProgress { generation, done: 0, of, beat: 0 }).await?;
         // an upload that is newer than the audience may still be going on
         let audience = delivery.document.audience.as_ref().map_or(0, |audience| audience.upload);
-        let outcome = Preparation::run(self, &delivery, generation).await?;
+        let outcome = match crashes > self.config.queue.crashes {
+            true => Some(given_up(&delivery, crashes)),
+            false => Preparation::run(self, &delivery, generation).await?,
+        };
         self.store.remove_older(id, audience, generation).await?;
         let concluded = match outcome {
             Some(outcome) => self.conclude(id, generation, outcome).await?,

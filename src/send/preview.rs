@@ -24,7 +24,7 @@ impl Context {
         let plan = delivery.document.plan.as_ref().ok_or(Refusal::Conflict("it is not prepared"))?;
         let (chunk, position) = locate(plan, number).ok_or(Refusal::NoRecipient)?;
         let definition = &delivery.document.definition;
-        let limit = self.message_limit_bytes();
+        let limit = plan.settings.message_limit_bytes();
         let template = self.templates.get(id, &plan.digest, definition, limit);
         let template = template.map_err(|_| StoreError::Damaged("the template of a prepared delivery".into()))?;
         let at = ChunkRef { delivery: id.clone(), chunk };

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
+use tokio::time::MissedTickBehavior;
 
 use super::{Context, Refusal, change::Decision, unix_now};
 use crate::{
@@ -23,25 +25,34 @@ use crate::{
 
 /// A step whose job was not begun for so long is enqueued again.
 const STEP_PATIENCE: Duration = Duration::from_secs(3);
+/// Deliveries looked after at a time: the pass must not wait for the largest one.
+const AT_A_TIME: usize = 16;
 
 impl Context {
     /// Looks after every delivery that is moving.
     pub async fn reconcile(&self) -> Result<(), StoreError> {
-        let began = Instant::now();
-        for id in self.store.moving().await? {
-            if let Err(refusal) = self.look_after(&id).await {
-                match refusal {
-                    Refusal::Unavailable(StoreError::Unavailable(e)) => return Err(e.into()),
-                    other => tracing::error!(delivery.id = %id, error = %other, "the reconciler cannot look after it"),
-                }
+        let ids = stream::iter(self.store.moving().await?);
+        let mut looks = ids.map(|id| async move { (self.look_after(&id).await, id) }).buffer_unordered(AT_A_TIME);
+        while let Some((looked, id)) = looks.next().await {
+            match looked {
+                Ok(()) => {}
+                Err(Refusal::Unavailable(StoreError::Unavailable(e))) => return Err(e.into()),
+                Err(other) => tracing::error!(delivery.id = %id, error = %other, "the reconciler cannot look after it"),
             }
         }
-        self.watch.tidy(began);
-        if began.elapsed() > self.config.send.lease() / 4 {
-            // Redis was slow for everybody: a holder may not have been able to show life
-            self.watch.reset();
-        }
+        self.watch.tidy(Instant::now());
         Ok(())
+    }
+
+    /// Asks Redis all the time whether it answers, until the shutdown: see [`super::watch`].
+    pub async fn pulse(&self) {
+        let mut beat = tokio::time::interval(self.config.send.lease() / 8);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while self.shutdown.run_until_cancelled(beat.tick()).await.is_some() {
+            if self.store.ping().await.is_ok() {
+                self.watch.answered(Instant::now());
+            }
+        }
     }
 
     async fn look_after(&self, id: &DeliveryId) -> Result<(), Refusal> {
@@ -93,7 +104,8 @@ impl Context {
             return Ok(());
         }
         self.mend_unoffered(delivery, &counts).await?;
-        if counts.open() > 0 && self.store.waiting(id).await? == 0 {
+        let left = counts.open().saturating_sub(self.open_aside(id).await?);
+        if left > 0 && self.store.waiting(id).await? == 0 {
             // in neither set although something is left: the sets are hints, the ledgers are not
             self.store.open_all(id, delivery.document.plan.as_ref().map_or(0, |plan| plan.chunks)).await?;
         } else if counts.open() == 0 {
@@ -150,7 +162,7 @@ impl Context {
         let grounds = Grounds { still: Some((header.epoch, header.beat)), dead: proven_dead.then_some(header.owner) };
         if let Taken::Yes(lease, _) = self.store.take(at, self.owner, grounds, unix_now()).await? {
             let resend_after_s = delivery.document.plan.as_ref().and_then(|plan| self.resend_after_s(plan));
-            self.store.release(at, &lease, unix_now(), resend_after_s).await?;
+            self.release_after_crash(at, &lease, resend_after_s).await?;
             metrics::taken_over();
             tracing::warn!(delivery.id = %at.delivery, chunk = at.chunk, proven_dead, "taken over from a dead worker");
         }

@@ -69,9 +69,4 @@ impl Context {
         let boundary = HEXLOWER.encode(of("boundary").get(..12).unwrap_or_default());
         Stamp { date, message_id: format!("{id}@{domain}"), boundary }
     }
-
-    /// The largest message, in bytes.
-    pub fn message_limit_bytes(&self) -> usize {
-        self.config.preparation.message_limit_kib * 1024
-    }
 }

@@ -158,6 +158,9 @@ impl Context {
                 Ok(Decision { state, document, answer: state, act: Some((word, json!({ "state": delivery.state.word() }))) })
             })
             .await?;
+        if action == Action::Resume {
+            self.feed(id).await?;
+        }
         Ok(changed.answer())
     }
 }

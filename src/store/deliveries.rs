@@ -88,7 +88,14 @@ impl Store {
         }
         let (verdict, number, value): (i64, u64, Option<String>) = script.invoke_async(&mut conn).await?;
         match (verdict, value) {
-            (OK, _) => Ok(Committed::Done { revision: number }),
+            (OK, _) => {
+                if change.state.is_moving() {
+                    // a reconciler that still saw the old state may have taken it off the list; if this fails, too, the
+                    // slow pass finds it
+                    let _: redis::RedisResult<()> = conn.sadd(keys::MOVING, change.id.as_str()).await;
+                }
+                Ok(Committed::Done { revision: number })
+            }
             (LOST, _) => Ok(Committed::Stale),
             (_, value) => Ok(Committed::Taken { key: number as usize, value: value.unwrap_or_default() }),
         }
@@ -99,6 +106,19 @@ impl Store {
         let to = (offset + limit).saturating_sub(1) as isize;
         let ids: Vec<String> = self.conn.clone().zrevrange(keys::INDEX, offset as isize, to).await?;
         ids.iter().map(|id| id.parse().map_err(damaged)).collect()
+    }
+
+    /// States of some deliveries; `None` for those that are not there.
+    pub async fn states(&self, ids: &[DeliveryId]) -> Result<Vec<Option<State>>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipe = redis::pipe();
+        for id in ids {
+            pipe.hget(keys::delivery(id), "state");
+        }
+        let words: Vec<Option<String>> = pipe.query_async(&mut self.conn.clone()).await?;
+        words.into_iter().map(|word| word.map(|w| serde_json::from_value(w.into()).map_err(damaged)).transpose()).collect()
     }
 
     /// Ids of the deliveries that the daemon moves on.

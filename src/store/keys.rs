@@ -46,6 +46,16 @@ pub fn rounds(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:rounds")
 }
 
+/// Set: chunks that were set aside.
+pub fn aside(id: &DeliveryId) -> String {
+    format!("versand:{{{id}}}:aside")
+}
+
+/// Hash: how often a worker died with each chunk since its last good end.
+pub fn crashes(id: &DeliveryId) -> String {
+    format!("versand:{{{id}}}:crashes")
+}
+
 /// Hash: how many slices of each kind were written, so that all can be removed.
 pub fn parts(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:parts")

@@ -234,7 +234,8 @@ impl Store {
             .key(keys::ledger(&at.delivery, at.chunk))
             .key(keys::counts(&at.delivery))
             .key(keys::open(&at.delivery))
-            .key(keys::offered(&at.delivery));
+            .key(keys::offered(&at.delivery))
+            .key(keys::aside(&at.delivery));
         script.arg(&lease.owner.to_be_bytes()[..]).arg(lease.epoch).arg(at.chunk).arg(now).arg(seconds_or_never(resend_after_s));
         let (verdict, due): (i64, i64) = script.invoke_async(&mut self.conn.clone()).await?;
         Ok((Verdict::from_code(verdict)?, u32::try_from(due).ok()))

@@ -1,4 +1,6 @@
-//! Which chunks of a delivery want attention, and for which a job was named.
+//! Which chunks of a delivery want attention, for which a job was named, and which were set aside.
+
+use std::collections::BTreeSet;
 
 use redis::AsyncCommands;
 
@@ -9,7 +11,8 @@ impl Store {
     /// Chooses chunks that want attention, at most `window` being offered at a time: (chunk, round) of each.
     pub async fn offer(&self, id: &DeliveryId, window: usize, now: u32) -> Result<Vec<(u32, u32)>, StoreError> {
         let mut script = self.scripts.offer.prepare_invoke();
-        script.key(keys::delivery(id)).key(keys::open(id)).key(keys::offered(id)).key(keys::rounds(id)).arg(now).arg(window);
+        script.key(keys::delivery(id)).key(keys::open(id)).key(keys::offered(id)).key(keys::rounds(id)).key(keys::aside(id));
+        script.arg(now).arg(window);
         let flat: Vec<u32> = script.invoke_async(&mut self.conn.clone()).await?;
         Ok(flat.as_chunks::<2>().0.iter().map(|[chunk, round]| (*chunk, *round)).collect())
     }
@@ -44,12 +47,46 @@ impl Store {
         Ok(script.invoke_async(&mut self.conn.clone()).await?)
     }
 
-    /// Says that all chunks want attention now; those already offered are left alone.
+    /// Says that all chunks want attention now; those already offered or set aside are left alone.
     pub async fn open_all(&self, id: &DeliveryId, chunks: u32) -> Result<(), StoreError> {
+        let aside = self.aside(id).await?;
         let mut pipe = redis::pipe();
-        for chunk in 0..chunks {
+        for chunk in (0..chunks).filter(|chunk| !aside.contains(chunk)) {
             pipe.cmd("ZADD").arg(keys::open(id)).arg("NX").arg(0).arg(chunk).ignore();
         }
         Ok(pipe.query_async(&mut self.conn.clone()).await?)
+    }
+}
+
+impl Store {
+    /// The chunks that were set aside: no job is named for them until a person asks for it.
+    pub async fn aside(&self, id: &DeliveryId) -> Result<BTreeSet<u32>, StoreError> {
+        Ok(self.conn.clone().smembers(keys::aside(id)).await?)
+    }
+
+    pub async fn is_aside(&self, at: &ChunkRef) -> Result<bool, StoreError> {
+        Ok(self.conn.clone().sismember(keys::aside(&at.delivery), at.chunk).await?)
+    }
+
+    /// Sets a chunk aside. Its lease is to be released afterwards: if nothing is left to do it is aside no more.
+    pub async fn set_aside(&self, at: &ChunkRef) -> Result<(), StoreError> {
+        Ok(self.conn.clone().sadd(keys::aside(&at.delivery), at.chunk).await?)
+    }
+
+    /// Puts a chunk that was set aside back among those that want attention, as if nothing had happened.
+    pub async fn readmit(&self, at: &ChunkRef) -> Result<(), StoreError> {
+        let mut pipe = redis::pipe();
+        pipe.atomic().srem(keys::aside(&at.delivery), at.chunk).ignore();
+        pipe.hdel(keys::crashes(&at.delivery), at.chunk).ignore().zadd(keys::open(&at.delivery), at.chunk, 0).ignore();
+        Ok(pipe.query_async(&mut self.conn.clone()).await?)
+    }
+
+    /// Counts a worker that died with a chunk; how many there were since its last good end.
+    pub async fn count_crash(&self, at: &ChunkRef) -> Result<u32, StoreError> {
+        Ok(self.conn.clone().hincr(keys::crashes(&at.delivery), at.chunk, 1).await?)
+    }
+
+    pub async fn forget_crashes(&self, at: &ChunkRef) -> Result<(), StoreError> {
+        Ok(self.conn.clone().hdel(keys::crashes(&at.delivery), at.chunk).await?)
     }
 }

@@ -107,7 +107,8 @@ impl Store {
         for chunk in 0..chunks {
             let () = conn.unlink(&[keys::ledger(id, chunk), keys::replies(id, chunk)]).await?;
         }
-        Ok(conn.unlink(&[keys::counts(id), keys::open(id), keys::offered(id), keys::rounds(id), keys::preparation(id)]).await?)
+        let rest = [keys::counts, keys::open, keys::offered, keys::rounds, keys::aside, keys::crashes, keys::preparation];
+        Ok(conn.unlink(&rest.map(|key| key(id))).await?)
     }
 
     /// One recipient or exclusion line of a slice.
@@ -136,6 +137,15 @@ impl Store {
             ("beat", progress.beat),
         ];
         Ok(self.conn.clone().hset_multiple(keys::preparation(id), &fields).await?)
+    }
+
+    /// Counts a beginning of a preparation; how many there were since its last end or request.
+    pub async fn count_preparation(&self, id: &DeliveryId) -> Result<u32, StoreError> {
+        Ok(self.conn.clone().hincr(keys::preparation(id), "begun", 1).await?)
+    }
+
+    pub async fn forget_preparations(&self, id: &DeliveryId) -> Result<(), StoreError> {
+        Ok(self.conn.clone().hdel(keys::preparation(id), "begun").await?)
     }
 
     pub async fn preparation(&self, id: &DeliveryId) -> Result<PreparationProgress, StoreError> {

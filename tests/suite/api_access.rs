@@ -16,7 +16,7 @@ use crate::{
 
 /// A path that can be asked for, of things that are not there.
 fn path(route: &Route) -> String {
-    route.path.replace("{id}", "0000000000000000").replace("{number}", "0").replace("{queue}", "steps")
+    route.path.replace("{id}", "0000000000000000").replace("{number}", "0").replace("{chunk}", "0").replace("{queue}", "steps")
 }
 
 fn method(route: &Route) -> Method {

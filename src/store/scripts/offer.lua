@@ -1,5 +1,6 @@
 -- Chooses the chunks that want attention, within the delivery's window, and names a job for each.
--- KEYS: delivery, open, offered, rounds   ARGV: now, window
+-- Chunks that were set aside want none, whoever opened them.
+-- KEYS: delivery, open, offered, rounds, aside   ARGV: now, window
 -- Answers { chunk, round, chunk, round, ... }.
 if redis.call('HGET', KEYS[1], 'state') ~= 'in_progress' then return {} end
 local free = tonumber(ARGV[2]) - redis.call('ZCARD', KEYS[3])
@@ -7,8 +8,10 @@ if free <= 0 then return {} end
 local jobs = {}
 for _, chunk in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[1], 'LIMIT', 0, free)) do
   redis.call('ZREM', KEYS[2], chunk)
-  redis.call('ZADD', KEYS[3], ARGV[1], chunk)
-  jobs[#jobs + 1] = tonumber(chunk)
-  jobs[#jobs + 1] = redis.call('HINCRBY', KEYS[4], chunk, 1)
+  if redis.call('SISMEMBER', KEYS[5], chunk) == 0 then
+    redis.call('ZADD', KEYS[3], ARGV[1], chunk)
+    jobs[#jobs + 1] = tonumber(chunk)
+    jobs[#jobs + 1] = redis.call('HINCRBY', KEYS[4], chunk, 1)
+  end
 end
 return jobs

@@ -1,5 +1,6 @@
 -- Gives the lease back and says in the sets of the delivery when the chunk wants attention again.
--- KEYS: ledger, counts, open, offered   ARGV: owner, epoch, chunk, now, resend after seconds (-1: hold)
+-- A chunk that was set aside wants none, and is not aside any more once nothing is left to do.
+-- KEYS: ledger, counts, open, offered, aside   ARGV: owner, epoch, chunk, now, resend after seconds (-1: hold)
 -- Answers { verdict, when it wants attention in Unix seconds, -1 for never }.
 local ledger, now = KEYS[1], tonumber(ARGV[4])
 local resend_after = tonumber(ARGV[5])
@@ -22,5 +23,10 @@ end
 publish(KEYS[2], sum)
 redis.call('SETRANGE', ledger, 12, struct.pack('>I4c8', h.seq + 1, FREE))
 redis.call('ZREM', KEYS[4], ARGV[3])
-if due then redis.call('ZADD', KEYS[3], due, ARGV[3]) else redis.call('ZREM', KEYS[3], ARGV[3]) end
+if not due then redis.call('SREM', KEYS[5], ARGV[3]) end
+if due and redis.call('SISMEMBER', KEYS[5], ARGV[3]) == 0 then
+  redis.call('ZADD', KEYS[3], due, ARGV[3])
+else
+  redis.call('ZREM', KEYS[3], ARGV[3])
+end
 return { OK, due or -1 }

@@ -25,19 +25,25 @@ pub struct App {
     _state: TempDir,
 }
 
+/// A daemon on `redis` that does not run: its steps are the test's to take, one by one. `settings` are TOML over the defaults
+/// of a test: fast leases, short drains.
+pub async fn idle(redis: &RedisServer, settings: &str) -> (Application, TempDir) {
+    let state = tempfile::tempdir().unwrap();
+    let mut config = Config::from_toml(settings).unwrap();
+    config.server.listen = "127.0.0.1:0".parse().unwrap();
+    config.server.state_dir = state.path().to_owned();
+    config.catcher.listen = "127.0.0.1:0".parse().unwrap();
+    config.redis.url = redis.url();
+    if !settings.contains("lease_ms") {
+        config.send.lease_ms = 1000;
+    }
+    (Application::build(config, metrics()).await.unwrap(), state)
+}
+
 impl App {
-    /// Starts a daemon on `redis`; `settings` are TOML over the defaults of a test: fast leases, short drains.
+    /// Starts a daemon on `redis`; for `settings` see [`idle`].
     pub async fn start(redis: &RedisServer, settings: &str) -> Self {
-        let state = tempfile::tempdir().unwrap();
-        let mut config = Config::from_toml(settings).unwrap();
-        config.server.listen = "127.0.0.1:0".parse().unwrap();
-        config.server.state_dir = state.path().to_owned();
-        config.catcher.listen = "127.0.0.1:0".parse().unwrap();
-        config.redis.url = redis.url();
-        if !settings.contains("lease_ms") {
-            config.send.lease_ms = 1000;
-        }
-        let application = Application::build(config, metrics()).await.unwrap();
+        let (application, state) = idle(redis, settings).await;
         let url = format!("http://{}", application.address().unwrap());
         let client = Client::new(url, application.token().unwrap_or_default().to_owned());
         let catcher = application.catcher().map(|(catcher, _)| catcher.clone());

@@ -1,0 +1,117 @@
+//! What kills its workers again and again, or cannot be sent, is set aside for a person; the rest goes on.
+
+use serde_json::json;
+
+use super::{
+    Context, Refusal,
+    change::{Decision, IdempotencyKey, Repeat, require},
+    preparation::Outcome,
+    unix_now,
+};
+use crate::{
+    domain::{
+        delivery::{Checks, Delivery, Finding},
+        id::DeliveryId,
+        role::{Principal, Role},
+        state::State,
+    },
+    metrics,
+    queue::JobError,
+    store::{
+        StoreError,
+        ledgers::{ChunkRef, Lease, Verdict},
+    },
+};
+
+impl Context {
+    /// Gives a chunk back that was taken over from a dead worker: one crash more.
+    pub(super) async fn release_after_crash(
+        &self,
+        at: &ChunkRef,
+        lease: &Lease,
+        resend_after_s: Option<u32>,
+    ) -> Result<(), StoreError> {
+        let crashes = self.store.count_crash(at).await?;
+        if crashes > self.config.queue.crashes {
+            return self.release_aside(at, lease, resend_after_s, &format!("{crashes} workers died with it")).await;
+        }
+        self.store.release(at, lease, unix_now(), resend_after_s).await?;
+        Ok(())
+    }
+
+    /// Gives a chunk back at the end of its job: a good end wipes out its crashes, and what cannot be sent is set aside.
+    pub(super) async fn release_after_job<T>(
+        &self,
+        at: &ChunkRef,
+        lease: &Lease,
+        resend_after_s: Option<u32>,
+        end: &Result<T, JobError>,
+    ) -> Result<(), StoreError> {
+        if let Err(JobError::Abort(reason)) = end {
+            return self.release_aside(at, lease, resend_after_s, reason).await;
+        }
+        let (verdict, _) = self.store.release(at, lease, unix_now(), resend_after_s).await?;
+        if end.is_ok() && verdict == Verdict::Ok {
+            self.store.forget_crashes(at).await?;
+        }
+        Ok(())
+    }
+
+    async fn release_aside(
+        &self,
+        at: &ChunkRef,
+        lease: &Lease,
+        resend_after_s: Option<u32>,
+        reason: &str,
+    ) -> Result<(), StoreError> {
+        // before the lease is free, so that nobody begins it anew
+        self.store.set_aside(at).await?;
+        let (verdict, due) = self.store.release(at, lease, unix_now(), resend_after_s).await?;
+        if verdict != Verdict::Ok || due.is_some() {
+            metrics::set_aside();
+            tracing::error!(delivery.id = %at.delivery, chunk = at.chunk, reason, "chunk set aside until a person retries it");
+        }
+        Ok(())
+    }
+
+    /// Recipients that are still open in chunks that were set aside.
+    pub(super) async fn open_aside(&self, id: &DeliveryId) -> Result<u64, StoreError> {
+        let mut counts = crate::domain::counts::Counts::default();
+        for chunk in self.store.aside(id).await? {
+            self.store.ledgers(id, chunk..chunk + 1).await?.iter().flatten().for_each(|ledger| counts.add(ledger));
+        }
+        Ok(counts.open())
+    }
+
+    /// Tries a chunk again that was set aside.
+    pub async fn retry_chunk(&self, by: &Principal, at: &ChunkRef, key: Option<&IdempotencyKey>) -> Result<State, Refusal> {
+        require(by, Role::StartDeliveries)?;
+        let repeats: Vec<Repeat> = key.iter().map(|key| Repeat::of(key, &at.delivery)).collect();
+        let is_aside = self.store.is_aside(at).await?;
+        let changed = self
+            .change(&at.delivery, &by.name, &repeats, |delivery, now| {
+                if !is_aside || delivery.state.has_ended() {
+                    return Err(Refusal::Conflict("this chunk is not set aside"));
+                }
+                let (state, mut document) = (delivery.state, delivery.document.clone());
+                document.changed_at = now;
+                Ok(Decision { state, document, answer: state, act: Some(("retry_chunk", json!({ "chunk": at.chunk }))) })
+            })
+            .await?;
+        // what a crash left undone its repeat does
+        if is_aside {
+            self.store.readmit(at).await?;
+            self.feed(&at.delivery).await?;
+        }
+        Ok(changed.answer())
+    }
+}
+
+/// What comes of a preparation whose workers died `crashes` times.
+pub(super) fn given_up(delivery: &Delivery, crashes: u32) -> Outcome {
+    tracing::error!(delivery.id = %delivery.id, crashes, "its workers die while they prepare it: the preparation has failed");
+    let message = format!("it ended without a result {crashes} times: the daemon's log may say why");
+    let errors = vec![Finding { field: "preparation".into(), line: None, message }];
+    let checks = Checks { errors, errors_total: 1, ..Checks::default() };
+    Outcome { by: delivery.document.prepared_by.clone(), checks, plan: None }
+}

@@ -1,0 +1,32 @@
+//! The slow pass: the index knows every delivery, so that what fell off the list of moving ones is found again.
+
+use super::Context;
+use crate::{domain::state::State, store::StoreError};
+
+/// Deliveries looked at in one round trip.
+const AT_A_TIME: usize = 500;
+
+impl Context {
+    /// The task: at the start, and once a minute on every replica.
+    pub async fn heal(&self) {
+        if let Err(error) = self.heal_lists().await {
+            tracing::warn!(%error, "the lists of deliveries are looked at again in a minute");
+        }
+    }
+
+    /// The lists are hints, the states are not.
+    async fn heal_lists(&self) -> Result<(), StoreError> {
+        for offset in (0..).step_by(AT_A_TIME) {
+            let ids = self.store.delivery_ids(offset, AT_A_TIME).await?;
+            for (id, state) in ids.iter().zip(self.store.states(&ids).await?) {
+                if state.is_some_and(State::is_moving) {
+                    self.store.in_motion(id).await?;
+                }
+            }
+            if ids.len() < AT_A_TIME {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

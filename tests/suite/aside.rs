@@ -1,0 +1,167 @@
+//! What kills its workers again and again, or cannot be sent, is set aside and retried by a person; the rest goes on.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use reqwest::StatusCode;
+use serde_json::json;
+use versand::{
+    queue::QueueName,
+    send::{Context, unix_now},
+    store::ledgers::{ChunkRef, Grounds, Taken},
+};
+
+use crate::{
+    harness::{
+        app::{App, idle},
+        client::audience,
+        eventually,
+        redis::RedisServer,
+    },
+    healing::{anybody, connection, prepared, started},
+};
+
+/// A process that is proven dead.
+const DEAD: u64 = 77;
+/// As it is by default.
+const CRASHES: usize = 3;
+
+/// A worker takes the chunk, begins with its first recipient and dies; the reconciler notices.
+async fn crash(context: &Context, at: &ChunkRef) {
+    assert!(matches!(context.store.take(at, DEAD, Grounds::default(), unix_now()).await.unwrap(), Taken::Yes(..)));
+    context.reconcile().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_kills_its_workers_is_set_aside_and_the_rest_goes_on() {
+    let redis = RedisServer::start();
+    let (application, _state) = idle(&redis, "[preparation]\nchunk_size = 10").await;
+    let mut context = application.context().clone();
+    context.dead_owners = vec![DEAD].into();
+    let id = started(&context, 30).await;
+    let at = ChunkRef { delivery: id.clone(), chunk: 1 };
+    for _ in 0..CRASHES {
+        crash(&context, &at).await;
+        assert!(context.store.aside(&id).await.unwrap().is_empty());
+    }
+    crash(&context, &at).await;
+    assert_eq!(context.store.aside(&id).await.unwrap(), BTreeSet::from([1]));
+
+    let app = App::start(&redis, "").await;
+    let view = async || app.client.get(&format!("/deliveries/{id}")).await;
+    eventually("the rest is sent", Duration::from_secs(20), async || (view().await["counts"]["sent"] == 20).then_some(())).await;
+    // several passes of the reconciler, which must not open it
+    let rounds: Vec<(u32, u32)> = redis_hash(&redis, &format!("versand:{{{id}}}:rounds")).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let shown = view().await;
+    assert_eq!((&shown["state"], &shown["set_aside"]), (&json!("in_progress"), &json!([1])), "{shown}");
+    assert_eq!(shown["counts"]["pending"], 10);
+    assert_eq!(redis_hash(&redis, &format!("versand:{{{id}}}:rounds")).await, rounds, "jobs for nothing");
+
+    let retry = async |chunk: u32| app.client.post(&format!("/deliveries/{id}/chunks/{chunk}/retry"), &json!({})).await;
+    assert_eq!(retry(0).await.0, StatusCode::CONFLICT);
+    assert_eq!(retry(1).await, (StatusCode::ACCEPTED, json!({ "id": id, "state": "in_progress" })));
+    let done = app.client.wait_for(id.as_str(), &["finished"]).await;
+    assert_eq!((&done["counts"]["sent"], &done["set_aside"]), (&json!(30), &json!([])));
+    let audit = app.client.get(&format!("/deliveries/{id}/audit")).await;
+    let retried = audit["items"].as_array().unwrap().iter().filter(|entry| entry["action"] == "retry_chunk");
+    assert_eq!(retried.map(|entry| entry["details"]["chunk"].clone()).collect::<Vec<_>>(), [json!(1)]);
+    app.stop().await;
+}
+
+async fn redis_hash(redis: &RedisServer, key: &str) -> Vec<(u32, u32)> {
+    let mut fields: Vec<(u32, u32)> = ::redis::cmd("HGETALL").arg(key).query_async(&mut connection(redis).await).await.unwrap();
+    fields.sort_unstable();
+    fields
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_end_wipes_out_the_crashes_of_a_chunk() {
+    let redis = RedisServer::start();
+    let (application, _state) = idle(&redis, "[relay]\nhost = \"127.0.0.1\"\nport = 9\n[send]\nslice_ms = 100").await;
+    let mut context = application.context().clone();
+    context.dead_owners = vec![DEAD].into();
+    let id = started(&context, 30).await;
+    let at = ChunkRef { delivery: id.clone(), chunk: 0 };
+    for _ in 0..3 {
+        for _ in 0..CRASHES {
+            crash(&context, &at).await;
+        }
+        // nobody takes the mail, but the worker lives
+        context.send_chunk(&id, 0).await.unwrap();
+    }
+    assert!(context.store.aside(&id).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preparation_that_kills_its_workers_has_failed() {
+    let redis = RedisServer::start();
+    let (application, _state) = idle(&redis, "").await;
+    let context = application.context();
+    let (id, _) = prepared(context, 3000).await;
+    context.request_preparation(&anybody(), &id, None).await.unwrap();
+    for _ in 0..=CRASHES {
+        let before = context.delivery(&id).await.unwrap().document.generation;
+        let begun = eventually("it has begun", Duration::from_secs(20), async || {
+            let progress = context.store.preparation(&id).await.unwrap();
+            (progress.generation > before).then_some(())
+        });
+        // dropped in the middle, as by a crash
+        tokio::select! {
+            biased;
+            () = begun => {}
+            ended = context.prepare(&id) => panic!("too fast to be hit: {ended:?}"),
+        }
+    }
+    context.prepare(&id).await.unwrap();
+    let delivery = context.delivery(&id).await.unwrap();
+    assert_eq!(delivery.state.word(), "preparation_failed");
+    let checks = delivery.document.checks;
+    assert_eq!((checks.errors[0].field.as_str(), checks.errors_total), ("preparation", 1));
+    // a person may try again
+    context.request_preparation(&anybody(), &id, None).await.unwrap();
+    context.prepare(&id).await.unwrap();
+    assert_eq!(context.delivery(&id).await.unwrap().state.word(), "prepared");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_cannot_be_read_is_set_aside_at_once() {
+    let redis = RedisServer::start();
+    let (application, _state) = idle(&redis, "[preparation]\nchunk_size = 10").await;
+    let id = started(application.context(), 20).await;
+    let plan = application.context().delivery(&id).await.unwrap().document.plan.unwrap();
+    let key = format!("versand:{{{id}}}:chunks.{}:0", plan.generation);
+    redis.ask(&format!("RENAME {key} kept")).unwrap();
+    let app = App::start(&redis, "").await;
+    let sent = async || (app.client.get(&format!("/deliveries/{id}")).await["counts"]["sent"] == 10).then_some(());
+    eventually("the rest is sent", Duration::from_secs(20), sent).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(app.client.get(&format!("/deliveries/{id}/progress")).await["set_aside"], json!([0]));
+    let depths = app.context.queue.depths().await.unwrap();
+    assert_eq!(depths.iter().find(|depth| depth.queue == QueueName::Chunks).unwrap().dead, 1, "a dead job a second");
+    redis.ask(&format!("RENAME kept {key}")).unwrap();
+    let (status, answer) = app.client.post(&format!("/deliveries/{id}/chunks/0/retry"), &json!({})).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+    app.client.wait_for(id.as_str(), &["finished"]).await;
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lower_limit_does_not_concern_what_was_approved() {
+    let redis = RedisServer::start();
+    let (application, _state) = idle(&redis, "").await;
+    let context = application.context();
+    let mut definition = crate::harness::client::definition();
+    definition["content"]["html"] = format!("<p>{}unsubscribe", "word ".repeat(2000)).into();
+    let id = context.create(&anybody(), serde_json::from_value(definition).unwrap(), None).await.unwrap().answer().id;
+    let body = futures_util::stream::iter([Ok::<_, String>(audience(5).into())]);
+    context.upload(&anybody(), &id, versand::domain::audience::Format::Ndjson, body).await.unwrap();
+    context.request_preparation(&anybody(), &id, None).await.unwrap();
+    context.prepare(&id).await.unwrap();
+    let app = App::start(&redis, "[preparation]\nmessage_limit_kib = 8").await;
+    let digest = app.client.get(&format!("/deliveries/{id}")).await["plan"]["digest"].as_str().unwrap().to_owned();
+    assert!(app.client.bytes(&format!("/deliveries/{id}/recipients/0/preview")).await.len() > 9000);
+    assert_eq!(app.client.confirm(id.as_str(), &digest).await.0, StatusCode::ACCEPTED);
+    let done = app.client.wait_for(id.as_str(), &["finished"]).await;
+    assert_eq!(done["counts"]["sent"], 5);
+    app.stop().await;
+}

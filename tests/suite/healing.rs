@@ -1,0 +1,156 @@
+//! What a crash between two writes leaves behind, or a race, is found again.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use redis::aio::MultiplexedConnection;
+use versand::{
+    domain::{
+        id::DeliveryId,
+        role::{Principal, Role},
+        state::{Action, State},
+    },
+    queue::QueueName,
+    send::{Context, change::Decision, unix_now},
+    store::ledgers::{ChunkRef, Grounds, Taken},
+};
+
+use crate::harness::{
+    app::{App, idle},
+    client::{audience, definition},
+    redis::RedisServer,
+};
+
+/// Whoever may do everything.
+pub fn anybody() -> Principal {
+    let roles = vec![Role::PrepareDeliveries, Role::StartDeliveries, Role::Administration, Role::Monitoring];
+    Principal { name: "anybody".into(), roles }
+}
+
+pub async fn connection(redis: &RedisServer) -> MultiplexedConnection {
+    redis::Client::open(redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
+}
+
+/// A delivery that was prepared by steps alone, and its digest: nothing else runs.
+pub async fn prepared(context: &Context, recipients: usize) -> (DeliveryId, String) {
+    let definition = serde_json::from_value(definition()).unwrap();
+    let id = context.create(&anybody(), definition, None).await.unwrap().answer().id;
+    let body = futures_util::stream::iter([Ok::<_, String>(audience(recipients).into())]);
+    context.upload(&anybody(), &id, versand::domain::audience::Format::Ndjson, body).await.unwrap();
+    context.request_preparation(&anybody(), &id, None).await.unwrap();
+    context.prepare(&id).await.unwrap();
+    let plan = context.delivery(&id).await.unwrap().document.plan.unwrap();
+    (id, plan.digest)
+}
+
+/// The same, confirmed and started.
+pub async fn started(context: &Context, recipients: usize) -> DeliveryId {
+    let (id, digest) = prepared(context, recipients).await;
+    context.confirm(&anybody(), &id, &digest, "test", &[]).await.unwrap();
+    context.start(&id).await.unwrap();
+    id
+}
+
+/// Sets the state without any of what belongs to a change.
+async fn force(context: &Context, id: &DeliveryId, state: State) {
+    let force = |delivery: &versand::domain::delivery::Delivery, _| {
+        Ok(Decision { state, document: delivery.document.clone(), answer: (), act: None })
+    };
+    context.change(id, "test", &[], force).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reconciler_that_saw_the_old_state_does_not_lose_a_delivery() {
+    let redis = RedisServer::start();
+    let (application, _state) = idle(&redis, "").await;
+    let context = application.context();
+    let id = started(context, 10).await;
+    // what a reconciler does with a delivery it has read at rest, as often as possible
+    let over = AtomicBool::new(false);
+    let take_off = async {
+        let script = "if redis.call('HGET', KEYS[1], 'state') == 'paused' then redis.call('SREM', KEYS[2], ARGV[1]) end";
+        let mut conn = connection(&redis).await;
+        while !over.load(Ordering::Relaxed) {
+            let mut call = redis::cmd("EVAL");
+            call.arg(script).arg(2).arg(format!("versand:{{{id}}}:delivery")).arg("versand:moving").arg(id.as_str());
+            let () = call.query_async(&mut conn).await.unwrap();
+        }
+    };
+    let change = async {
+        for _ in 0..50 {
+            force(context, &id, State::Paused).await;
+            force(context, &id, State::InProgress).await;
+            assert!(context.store.moving().await.unwrap().contains(&id), "nobody looks after it");
+        }
+        over.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(take_off, change);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_worker_is_found_however_many_deliveries_there_are() {
+    const LEASE_MS: u64 = 600;
+    let redis = RedisServer::start();
+    let (application, _state) = idle(&redis, &format!("[send]\nlease_ms = {LEASE_MS}")).await;
+    let context = application.context();
+    let id = started(context, 10).await;
+    let at = ChunkRef { delivery: id.clone(), chunk: 0 };
+    // of a process that nobody can prove dead
+    assert!(matches!(context.store.take(&at, 77, Grounds::default(), unix_now()).await.unwrap(), Taken::Yes(..)));
+    // others that are only looked at, again and again
+    let document = serde_json::to_string(&context.delivery(&id).await.unwrap().document).unwrap();
+    let mut pipe = redis::pipe();
+    for n in 0..1500 {
+        let other = format!("{n:016}");
+        let key = format!("versand:{{{other}}}:delivery");
+        pipe.hset_multiple(key, &[("revision", "1"), ("state", "scheduled"), ("document", &document)]).ignore();
+        pipe.sadd("versand:moving", other).ignore();
+    }
+    let () = pipe.query_async(&mut connection(&redis).await).await.unwrap();
+    let pulse = tokio::spawn({
+        let context = context.clone();
+        async move { context.pulse().await }
+    });
+    let began = Instant::now();
+    context.reconcile().await.unwrap();
+    assert!(began.elapsed() > Duration::from_millis(LEASE_MS / 4), "the passes are not slow: {:?}", began.elapsed());
+    tokio::time::sleep(Duration::from_millis(LEASE_MS)).await;
+    context.reconcile().await.unwrap();
+    let ledgers = context.store.headers(&id, &[0]).await.unwrap();
+    assert_eq!(ledgers[0].owner, 0, "not taken over");
+    pulse.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fell_off_the_list_of_moving_deliveries_is_found_at_the_start() {
+    let redis = RedisServer::start();
+    let (application, _state) = idle(&redis, "").await;
+    let context = application.context();
+    let (id, _) = prepared(context, 10).await;
+    context.request_preparation(&anybody(), &id, None).await.unwrap();
+    context.store.at_rest(&id).await.unwrap();
+    redis.ask("DEL versand:{core:apalis:queues:list}:steps:active").unwrap();
+    let app = App::start(&redis, "").await;
+    app.client.wait_for(id.as_str(), &["prepared"]).await;
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resumed_delivery_goes_on_without_waiting_for_the_reconciler() {
+    let redis = RedisServer::start();
+    let (application, _state) = idle(&redis, "").await;
+    let context = application.context();
+    let (id, digest) = prepared(context, 10).await;
+    context.confirm(&anybody(), &id, &digest, "test", &[]).await.unwrap();
+    context.store.open_all(&id, 1).await.unwrap();
+    force(context, &id, State::Paused).await;
+    let waiting = async || {
+        let depths = context.queue.depths().await.unwrap();
+        depths.iter().find(|depth| depth.queue == QueueName::Chunks).unwrap().active
+    };
+    assert_eq!(waiting().await, 0);
+    context.control(&anybody(), &id, Action::Resume, None).await.unwrap();
+    assert_eq!(waiting().await, 1);
+}
