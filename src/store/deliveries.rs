@@ -3,7 +3,7 @@
 use redis::AsyncCommands;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Store, StoreError, damaged, keys};
+use super::{Store, StoreError, damaged, keys, unreadable};
 use crate::domain::{
     audit::Entry,
     delivery::{Delivery, Document},
@@ -203,5 +203,5 @@ fn text(value: &impl Serialize) -> Result<String, StoreError> {
 }
 
 fn json<T: DeserializeOwned>(text: &str) -> Result<T, StoreError> {
-    serde_json::from_str(text).map_err(damaged)
+    serde_json::from_str(text).map_err(unreadable)
 }

@@ -88,3 +88,20 @@ impl Store {
 fn damaged(what: impl std::fmt::Display) -> StoreError {
     StoreError::Damaged(what.to_string())
 }
+
+/// JSON that cannot be read. serde's own text may quote an address, and this one is logged.
+fn unreadable(error: serde_json::Error) -> StoreError {
+    damaged(format!("{:?} error at line {} column {}", error.classify(), error.line(), error.column()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_that_cannot_be_read_is_not_quoted() {
+        let error = serde_json::from_str::<u64>("\"ann@example.org\"").unwrap_err();
+        assert!(error.to_string().contains("ann@"));
+        assert_eq!(unreadable(error).to_string(), "damaged: Data error at line 1 column 17");
+    }
+}

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use redis::AsyncCommands;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Store, StoreError, damaged, keys, ledgers::ChunkRef};
+use super::{Store, StoreError, damaged, keys, ledgers::ChunkRef, unreadable};
 use crate::domain::id::DeliveryId;
 
 /// zstd's default: about 29 bytes for a recipient with five short fields.
@@ -66,7 +66,7 @@ impl Store {
         unpack(&packed)?
             .split(|b| *b == b'\n')
             .filter(|line| !line.is_empty())
-            .map(|line| serde_json::from_slice(line).map_err(damaged))
+            .map(|line| serde_json::from_slice(line).map_err(unreadable))
             .collect()
     }
 

@@ -52,7 +52,7 @@ async fn a_ledger_that_cannot_be_written_is_let_go_and_taken_over_when_it_is_men
     accepted(&relay, 200).await;
     let (ledger, away) = (format!("versand:{{{id}}}:ledger:15"), format!("versand:{{{id}}}:away"));
     // the chunk that is being sent, whichever it is: all of them
-    let chunks = format!("for i = 0, 15 do local key = string.gsub(KEYS[1], '15$', i)");
+    let chunks = "for i = 0, 15 do local key = string.gsub(KEYS[1], '15$', i)";
     let swap = "redis.call('RENAME', key, KEYS[2] .. i) redis.call('RPUSH', key, 'x') end";
     assert!(redis.ask(&format!("EVAL \"{chunks} {swap}\" 2 {ledger} {away}")).unwrap().starts_with('$'));
     eventually("the chunk is let go", RECOVERY, async || daemon.log().contains("its ledger is damaged").then_some(())).await;
