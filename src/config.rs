@@ -285,8 +285,11 @@ impl Config {
         }
         let tokens = self.auth.tokens.iter().enumerate().map(|(i, token)| (format!("auth.tokens[{i}].name"), &token.name));
         let keys = self.auth.jwt_keys.iter().enumerate().map(|(i, key)| (format!("auth.jwt_keys[{i}].issuer"), &key.issuer));
-        match tokens.chain(keys).find(|(_, name)| name.trim().eq_ignore_ascii_case("versand")) {
-            Some((setting, _)) => Err(refuse(setting, "is the daemon's own name in the audit log")),
+        let usable = |name: &str| !name.trim().is_empty() && !name.contains('/') && !name.trim().eq_ignore_ascii_case("versand");
+        match tokens.chain(keys).find(|(_, name)| !usable(name)) {
+            Some((setting, _)) => {
+                Err(refuse(setting, "must not be empty, hold a / or be the daemon's own name in the audit log, versand"))
+            }
             None => Ok(()),
         }
     }

@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::Context;
+use super::{Context, prepare::settings};
 use crate::{
     domain::{
         address,
@@ -288,16 +288,5 @@ fn field_of(definition: &Definition, part: &str) -> String {
         "text" if definition.content.text.is_none() => "content.html".to_owned(),
         part if part.starts_with("sender") => part.to_owned(),
         part => format!("content.{part}"),
-    }
-}
-
-/// What the delivery says, and the configuration where it says nothing.
-fn settings(context: &Context, definition: &Definition) -> Settings {
-    let (own, default) = (&definition.settings, &context.config.send);
-    Settings {
-        in_doubt: own.in_doubt.unwrap_or(default.in_doubt),
-        validity_hours: own.validity_hours.unwrap_or(default.validity_hours),
-        retry_minutes: own.retry_minutes.clone().unwrap_or_else(|| default.retry_minutes.clone()),
-        message_limit_kib: u32::try_from(context.config.preparation.message_limit_kib).unwrap_or(u32::MAX),
     }
 }
