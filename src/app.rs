@@ -29,6 +29,8 @@ use crate::{
     worker,
 };
 
+/// Between two scrapes histograms keep every sample; so often they are put into their buckets without one.
+const UPKEEP: Duration = Duration::from_secs(5);
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -83,6 +85,7 @@ impl Application {
             templates: Default::default(),
             acceptances: Default::default(),
             conservation: Default::default(),
+            heads_damaged: Default::default(),
             keyring: Arc::new(keyring),
             health: health.clone(),
             tracker: tracker.clone(),
@@ -121,6 +124,7 @@ impl Application {
         let context = self.context;
         worker::start(&context, &self.workers);
         let mut scheduler = scheduler::start(&context).await?;
+        self.background.spawn(upkeep(self.api.metrics.clone(), self.end.clone()));
         self.background.spawn(serve(self.listener, http::router(self.api), self.end.clone(), self.background.clone()));
         tracing::info!(owner = format!("{:016x}", context.owner), state_dir = %self.state.path().display(), "ready");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -202,6 +206,12 @@ fn own_token(state: &StateDir, keyring: &mut Keyring) -> anyhow::Result<Option<S
     let roles = vec![Role::PrepareDeliveries, Role::StartDeliveries, Role::Administration, Role::Monitoring];
     keyring.add(&token, Principal { name: "admin".into(), roles });
     Ok(Some(token))
+}
+
+async fn upkeep(metrics: PrometheusHandle, end: CancellationToken) {
+    while end.run_until_cancelled(tokio::time::sleep(UPKEEP)).await.is_some() {
+        metrics.run_upkeep();
+    }
 }
 
 /// Serves HTTP with a limit on the time for a request's head, until `end`.

@@ -151,11 +151,13 @@ impl Keyring {
             validation.set_audience(&[&self.audience]);
             validation.set_issuer(&[&issuer.name]);
             validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
+            validation.validate_nbf = true;
             validation.leeway = LEEWAY_S;
             match decode::<Claims>(token, &issuer.key, &validation) {
                 Ok(decoded) => return self.within_limits(decoded.claims, issuer),
                 Err(error) => match error.kind() {
                     ErrorKind::ExpiredSignature => worst = NotAuthentic::Expired,
+                    ErrorKind::ImmatureSignature => worst = NotAuthentic::Misused("the token is not valid yet"),
                     ErrorKind::InvalidAudience => worst = NotAuthentic::Misused("the claim \"aud\" is not this daemon's"),
                     ErrorKind::MissingRequiredClaim(_) | ErrorKind::Json(_) => {
                         worst = NotAuthentic::Misused("a claim is missing or malformed")
@@ -247,6 +249,22 @@ mod tests {
         let session = Claims { action: None, ..claims() };
         assert_eq!(keyring.bearer(&signed(&session, SECRET)).map(|p| p.name), Ok("crm/campaigns".into()));
         assert!(keyring.job(&signed(&claims(), SECRET), "d", "x").is_ok());
+    }
+
+    #[test]
+    fn a_jwt_is_not_good_before_its_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let keyring = keyring(&folder);
+        let with_nbf = |nbf: serde_json::Value| {
+            let mut claims = serde_json::to_value(claims()).unwrap();
+            claims["nbf"] = nbf;
+            let token = encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET)).unwrap();
+            keyring.job(&token, "d", "x")
+        };
+        let now = get_current_timestamp();
+        assert!(with_nbf((now - 5).into()).is_ok());
+        assert!(matches!(with_nbf((now + 2 * LEEWAY_S).into()), Err(NotAuthentic::Misused(_))));
+        assert!(with_nbf("soon".into()).is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Done and dead jobs are kept for a while and then forgotten, a few at a time.
 
-use super::{QUEUES, Queue, QueueError, QueueName, locked};
+use super::{QUEUES, Queue, QueueError, QueueName, locked, plain_id};
 
 /// Ids looked at in one script, and batches in one sweep of one set: a sweep never holds Redis up.
 const BATCH: usize = 200;
@@ -8,9 +8,9 @@ const BATCHES: usize = 50;
 /// A name younger than this may belong to a worker that is just registering.
 const NAME_AGE_S: u64 = 60;
 
-/// Where the next sweep of a set goes on.
+/// Where the next sweep of the done, of the dead, and the next look at the dead go on.
 #[derive(Default)]
-pub(super) struct Cursors([[u64; 2]; QUEUES]);
+pub(super) struct Cursors([[u64; 3]; QUEUES]);
 
 /// What a sweep removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,6 +58,35 @@ impl Queue {
             }
         }
         Ok(swept)
+    }
+
+    /// Ids and results (JSON) of jobs that were set aside at `since_s` (Unix seconds) or later; of very many some at each call,
+    /// in turn. Ids that no job of a well-behaved producer has are left out.
+    pub async fn dead_since(&self, name: QueueName, since_s: u64) -> Result<Vec<(String, String)>, QueueError> {
+        let mut conn = self.conn();
+        let mut found = Vec::new();
+        for _ in 0..BATCHES {
+            let cursor = locked(&self.inner.cursors).0[name.index()][2];
+            let (cursor, ids): (u64, Vec<Vec<u8>>) =
+                redis::cmd("SSCAN").arg(name.key("dead")).arg(cursor).arg("COUNT").arg(BATCH).query_async(&mut conn).await?;
+            locked(&self.inner.cursors).0[name.index()][2] = cursor;
+            let ids: Vec<String> =
+                ids.into_iter().filter_map(|id| String::from_utf8(id).ok()).filter(|id| plain_id(id)).collect();
+            let mut pipe = redis::pipe();
+            for id in &ids {
+                pipe.hmget(name.meta_key(id), &["done_at", "result"]);
+            }
+            let ends: Vec<(Option<u64>, Option<String>)> = match ids.is_empty() {
+                true => Vec::new(),
+                false => pipe.query_async(&mut conn).await?,
+            };
+            let of_late = ids.into_iter().zip(ends).filter(|(_, (done_at, _))| done_at.is_some_and(|at| at >= since_s));
+            found.extend(of_late.map(|(id, (_, result))| (id, result.unwrap_or_default())));
+            if cursor == 0 {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     async fn sweep_names(&self, name: QueueName, now_s: u64) -> Result<u64, QueueError> {

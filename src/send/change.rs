@@ -1,5 +1,7 @@
 //! Changing a delivery: read, decide, compare-and-set with its audit entry; again if somebody else was faster.
 
+use std::sync::atomic::Ordering;
+
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -24,6 +26,8 @@ use crate::{
 
 /// How long an idempotency key repeats its answer.
 const KEY_SECONDS: u64 = 24 * 3600;
+/// Vain tries to append to a chain of heads that does not grow, before it is called damaged.
+const TRIES: u32 = 3;
 
 /// An `Idempotency-Key` with the request it came with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,12 +193,32 @@ impl Context {
         }
     }
 
-    /// Appends the head of a delivery's audit chain to the chain of heads, so that a chain that was cut short is noticed.
+    /// Appends the head of a delivery's audit chain to the chain of heads, so that a chain that was cut short is noticed. A
+    /// chain of heads that was changed by hand takes no more of them; that is said once, and everything else goes on.
     pub(super) async fn note_head(&self, id: &DeliveryId, head: &Head) -> Result<(), StoreError> {
+        match self.append_head(id, head).await {
+            Err(StoreError::Damaged(what)) => {
+                if !self.heads_damaged.swap(true, Ordering::Relaxed) {
+                    tracing::error!(what, "the chain of audit heads takes no more heads: verify the audit log");
+                }
+                Ok(())
+            }
+            appended => appended,
+        }
+    }
+
+    async fn append_head(&self, id: &DeliveryId, head: &Head) -> Result<(), StoreError> {
+        let (mut length, mut tries) = (None, 0);
         while self.store.noted_head(id).await? < head.seq {
             let details = serde_json::json!({ "seq": head.seq, "hash": head.hash });
             let act = Act { subject: id.to_string(), principal: "versand".into(), action: "head", details };
             let last = self.store.last_audit_head().await?.map(|entry| entry.head()).unwrap_or_default();
+            // whoever was faster has made the chain longer
+            tries = if length == Some(last.seq) { tries + 1 } else { 0 };
+            length = Some(last.seq);
+            if tries == TRIES {
+                return Err(StoreError::Damaged("its last head has not the number of its place".into()));
+            }
             self.store.append_audit_head(&Entry::after(&last, Timestamp::now(), act), head.seq).await?;
         }
         Ok(())

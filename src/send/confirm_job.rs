@@ -4,17 +4,19 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Context, Refusal, change::Repeat, confirm::Confirmed};
+use super::{Context, Refusal, change::Repeat, confirm::Confirmed, unix_now};
 use crate::{
     domain::id::DeliveryId,
     identity::{Claims, NotAuthentic},
     metrics,
-    queue::{ConfirmSend, JobError, Received},
+    queue::{ConfirmSend, JobError, QueueName, Received},
     store::keys,
 };
 
 /// How long a producer can read the outcome of its job.
 const OUTCOME_SECONDS: u64 = 24 * 3600;
+/// A job that was set aside longer ago has had its outcome: it is not told again when that has expired.
+const TOLD_WITHIN_S: u64 = 6 * 3600;
 
 /// What became of a job, for its producer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +40,20 @@ impl Context {
             tracing::warn!(job.id, reason, "a confirmation was refused");
         }
         verdict.map(drop)
+    }
+
+    /// The task: a job that was set aside without having come to an end has left no outcome; its producer is told.
+    pub async fn tell_of_dead(&self) -> Result<(), Refusal> {
+        let since_s = u64::from(unix_now()).saturating_sub(TOLD_WITHIN_S);
+        for (job, result) in self.queue.dead_since(QueueName::Confirm, since_s).await? {
+            let result: serde_json::Value = serde_json::from_str(&result).unwrap_or_default();
+            let reason = result["Err"].as_str().unwrap_or("set aside").to_owned();
+            let outcome = Outcome::Refused { reason };
+            if self.store.keep_outcome_of_dead(&job, &outcome, OUTCOME_SECONDS).await? {
+                tracing::warn!(job.id = job, "a confirmation was set aside without an outcome: it is refused");
+            }
+        }
+        Ok(())
     }
 
     async fn try_confirm_send(&self, job: &Received) -> Result<Confirmed, JobError> {

@@ -35,11 +35,15 @@ impl Context {
         let repeats: Vec<Repeat> = key.iter().map(|key| Repeat::of(key, &id)).collect();
         let created_at = match self.first_answer(&repeats).await? {
             Some(before) => before,
+            // the id is taken, be it by one that is deleted and no longer listed: its key was used for another request or has
+            // expired, unless the very same request was faster
+            None if key.is_some() && self.store.state(&id).await?.is_some() => {
+                self.first_answer(&repeats).await?.ok_or(Refusal::KeyReused)?
+            }
             None => {
                 let now = Timestamp::now();
                 let document = Document::new(definition.clone(), &by.name, now);
                 let decision = Decision { state: State::Editing, document, answer: now, act: Some(("create", json!({}))) };
-                // the id is taken, and its key was used for another request or has expired
                 self.commit(&id, 0, &by.name, &repeats, decision).await?.ok_or(Refusal::KeyReused)?
             }
         };

@@ -11,7 +11,7 @@ use crate::{
         state::Action,
     },
     queue::JobError,
-    store::StoreError,
+    store::{StoreError, slices::Part},
 };
 
 /// Ledgers read at a time.
@@ -81,7 +81,8 @@ impl Context {
         if self.store.counts(&delivery.id).await? != before {
             return Ok(None);
         }
-        let lines = audience.recipients.abs_diff(plan.excluded + recount.counts.total());
+        let excluded = self.store.lines(&delivery.id, Part::Exclusions(plan.generation), plan.exclusion_slices).await?;
+        let lines = audience.recipients.abs_diff(excluded + recount.counts.total());
         Ok(Some(lines.max(before.largest_difference(&recount.counts))))
     }
 }

@@ -27,7 +27,10 @@ pub mod settle;
 pub mod upload;
 pub mod watch;
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64},
+};
 
 use jiff::Timestamp;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -60,6 +63,8 @@ pub struct Context {
     pub acceptances: Arc<AtomicU64>,
     pub tracker: TaskTracker,
     pub conservation: conservation::Differences,
+    /// Whether it was said that the chain of audit heads is damaged.
+    pub heads_damaged: Arc<AtomicBool>,
     pub keyring: Arc<Keyring>,
     /// Whether the queue's workers live.
     pub health: WorkerHealth,

@@ -1,6 +1,6 @@
 //! What the daemon tells of itself: gauges, and the check that nothing was lost.
 
-use std::{collections::HashMap, sync::atomic::Ordering};
+use std::{collections::HashMap, sync::atomic::Ordering, time::Instant};
 
 use super::{Context, unix_now};
 use crate::{
@@ -85,24 +85,28 @@ impl Context {
     /// One delivery at a time, in turn; the gauge shows the largest difference that stands.
     async fn observe_conservation(&self) -> Result<(), StoreError> {
         let ids = self.store.delivery_ids(0, 1000).await?;
-        let Some(id) = self.conservation.next(&ids) else { return Ok(()) };
-        match self.store.delivery(&id).await? {
+        let now = Instant::now();
+        let Some(id) = self.conservation.next(&ids, now) else { return Ok(()) };
+        let delivery = self.store.delivery(&id).await?;
+        let difference = match &delivery {
             Some(delivery) if delivery.state.is_released() && delivery.state != State::StartPending => {
-                if let Some(difference) = self.difference(&delivery).await? {
-                    if difference > 0 {
-                        tracing::error!(delivery.id = %id, difference, "figures that must agree do not");
-                    }
-                    self.conservation.note(id, difference);
-                }
+                self.difference(delivery).await?
             }
-            _ => self.conservation.note(id, 0),
+            _ => Some(0),
+        };
+        if difference.is_some_and(|difference| difference > 0) {
+            tracing::error!(delivery.id = %id, difference, "figures that must agree do not");
         }
+        self.conservation.note(id, difference, delivery.is_none_or(|delivery| delivery.state.has_ended()), now);
         metrics::conservation(self.conservation.largest());
         Ok(())
     }
 
-    /// The task: removes jobs that ended long ago.
+    /// The task: tells what became of jobs that were set aside, and removes those that ended long ago.
     pub async fn sweep_jobs(&self) {
+        if let Err(error) = self.tell_of_dead().await {
+            tracing::debug!(%error, "producers of dead jobs cannot be told");
+        }
         if let Err(error) = self.queue.sweep(u64::from(unix_now())).await {
             tracing::debug!(%error, "ended jobs cannot be swept");
         }

@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::Context;
+use super::{Context, prepare::settings};
 use crate::{
     domain::{
         address,
@@ -25,6 +25,9 @@ use crate::{
         slices::{Part, PreparationProgress, ndjson},
     },
 };
+
+/// A preparation with so many errors looks no further: a costly template would fail for a million more.
+const ENOUGH_ERRORS: u64 = 1000;
 
 /// What a preparation comes to; without a plan if there are errors.
 pub(super) struct Outcome {
@@ -138,6 +141,10 @@ impl<'a> Preparation<'a> {
             let recipients: Vec<Recipient> = store.slice(id, Part::Upload(audience.upload), number).await?;
             self.sort_alive(recipients, template.clone()).await?;
             let done = self.to_deliver + self.causes.values().sum::<u64>() + self.waiting.len() as u64;
+            if self.checks.errors_total >= ENOUGH_ERRORS {
+                self.warn("audience", "the preparation ended early: later lines were not looked at");
+                return Ok(true);
+            }
             self.progress = PreparationProgress { done, beat: self.progress.beat + 1, ..self.progress };
             store.note_preparation(id, &self.progress).await?;
         }
@@ -281,16 +288,5 @@ fn field_of(definition: &Definition, part: &str) -> String {
         "text" if definition.content.text.is_none() => "content.html".to_owned(),
         part if part.starts_with("sender") => part.to_owned(),
         part => format!("content.{part}"),
-    }
-}
-
-/// What the delivery says, and the configuration where it says nothing.
-fn settings(context: &Context, definition: &Definition) -> Settings {
-    let (own, default) = (&definition.settings, &context.config.send);
-    Settings {
-        in_doubt: own.in_doubt.unwrap_or(default.in_doubt),
-        validity_hours: own.validity_hours.unwrap_or(default.validity_hours),
-        retry_minutes: own.retry_minutes.clone().unwrap_or_else(|| default.retry_minutes.clone()),
-        message_limit_kib: u32::try_from(context.config.preparation.message_limit_kib).unwrap_or(u32::MAX),
     }
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     domain::{
-        delivery::{Checks, Plan},
+        delivery::{Checks, Definition, Plan, Settings},
         id::DeliveryId,
         role::{Principal, Role},
         state::{Action, State},
@@ -140,5 +140,16 @@ impl Context {
             Err(Refusal::Conflict(_) | Refusal::Illegal(_) | Refusal::NotFound) => Ok(false),
             Err(other) => Err(other),
         }
+    }
+}
+
+/// What the delivery says, and the configuration where it says nothing.
+pub(super) fn settings(context: &Context, definition: &Definition) -> Settings {
+    let (own, default) = (&definition.settings, &context.config.send);
+    Settings {
+        in_doubt: own.in_doubt.unwrap_or(default.in_doubt),
+        validity_hours: own.validity_hours.unwrap_or(default.validity_hours),
+        retry_minutes: own.retry_minutes.clone().unwrap_or_else(|| default.retry_minutes.clone()),
+        message_limit_kib: u32::try_from(context.config.preparation.message_limit_kib).unwrap_or(u32::MAX),
     }
 }

@@ -129,7 +129,11 @@ impl Scribe {
             hungry.clear();
             return true;
         }
-        let answer = self.write(&turn).await;
+        let Some(answer) = self.write(&turn).await else {
+            self.fenced("its ledger is damaged");
+            hungry.clear();
+            return true;
+        };
         self.note(&turn, &answer);
         for (claim, _) in turn.claims.iter().zip(&answer.granted).filter(|(_, granted)| **granted) {
             let Some(before) = self.ledger.record(usize::from(claim.position)) else { continue };
@@ -152,11 +156,16 @@ impl Scribe {
         Some(if last.epoch == self.lease.epoch { last.n.wrapping_add(1) } else { 1 })
     }
 
-    /// Sends a group until it is answered: what the relay accepted must not be forgotten.
-    async fn write(&mut self, turn: &Turn) -> TurnAnswer {
+    /// Sends a group until it is answered: what the relay accepted must not be forgotten. `None` if it never will be; what
+    /// was reported is in doubt once the chunk is released or taken over.
+    async fn write(&self, turn: &Turn) -> Option<TurnAnswer> {
         loop {
             match self.context.store.turn(&self.at, &self.lease, turn, unix_now(), self.resend_after_s).await {
-                Ok(answer) => return answer,
+                Ok(answer) => return Some(answer),
+                Err(error) if !error.may_pass() => {
+                    tracing::error!(delivery.id = %self.at.delivery, chunk = self.at.chunk, %error, "a group of records is lost");
+                    return None;
+                }
                 Err(error) => {
                     metrics::store_retry();
                     tracing::warn!(delivery.id = %self.at.delivery, chunk = self.at.chunk, %error, "a group of records is sent again");

@@ -1,6 +1,6 @@
 //! Settling: a person says what became of recipients in doubt. Pause, resume and stop are theirs, too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -37,6 +37,10 @@ pub struct Settled {
     pub settled: u64,
 }
 
+/// A recipient in doubt: its number, and epoch and number of the claim in question. Claimed again, it is another doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Doubt(u64, u32, u8);
+
 impl Context {
     /// Settles recipients in doubt. Who asked for what is in the audit log before it takes effect. With a key a repeat gets
     /// the first answer: how many of them were in doubt then.
@@ -49,22 +53,25 @@ impl Context {
     ) -> Result<Settled, Refusal> {
         require(by, Role::StartDeliveries)?;
         let Some(key) = key else {
-            let (plan, _) = self.note_settling(by, id, what, (&[], 0)).await?;
+            let (plan, _) = self.note_settling(by, id, what, (&[], BTreeSet::new())).await?;
             return Ok(Settled { settled: self.apply(id, &plan, what).await? });
         };
         let begun = Repeat::of(key, id);
         let done = Repeat { key: format!("{}:done", begun.key), ..begun.clone() };
         let found = self.find_in_doubt(id, what).await?;
-        let (plan, settled) = self.note_settling(by, id, what, (&[begun], found)).await?;
+        let (plan, found) = self.note_settling(by, id, what, (&[begun], found)).await?;
         // what a crash left undone its repeat does
         if self.first_answer::<()>(std::slice::from_ref(&done)).await?.is_none() {
-            self.apply(id, &plan, what).await?;
+            // but nobody who was released again meanwhile and came into doubt a second time
+            let now = self.find_in_doubt(id, what).await?;
+            let numbers = found.iter().filter(|doubt| now.contains(doubt)).map(|doubt| doubt.0).collect();
+            self.apply(id, &plan, &Settling { settlement: what.settlement, numbers: Some(numbers) }).await?;
             let over = |delivery: &Delivery, _| {
                 Ok(Decision { state: delivery.state, document: delivery.document.clone(), answer: (), act: None })
             };
             self.change(id, &by.name, &[done], over).await?.answer();
         }
-        Ok(Settled { settled })
+        Ok(Settled { settled: found.len() as u64 })
     }
 
     /// Writes the ledgers; how many were settled.
@@ -84,28 +91,29 @@ impl Context {
         Ok(settled)
     }
 
-    async fn find_in_doubt(&self, id: &DeliveryId, what: &Settling) -> Result<u64, Refusal> {
-        let Some(plan) = self.delivery(id).await?.document.plan else { return Ok(0) };
-        let mut found = 0;
+    async fn find_in_doubt(&self, id: &DeliveryId, what: &Settling) -> Result<BTreeSet<Doubt>, Refusal> {
+        let mut found = BTreeSet::new();
+        let Some(plan) = self.delivery(id).await?.document.plan else { return Ok(found) };
         for (chunk, positions) in by_chunk(&plan, &what.numbers)? {
             let ledger = self.store.ledgers(id, chunk..chunk + 1).await?.into_iter().flatten().next();
             let asked = |position: &u16| positions.as_ref().is_none_or(|positions| positions.contains(position));
             let records = ledger.iter().flat_map(Ledger::records);
             let in_doubt = (0u16..).zip(records).filter(|(at, record)| record.status == Status::InDoubt && asked(at));
-            found += in_doubt.count() as u64;
+            let first = u64::from(chunk) * u64::from(plan.chunk_size);
+            found.extend(in_doubt.map(|(at, record)| Doubt(first + u64::from(at), record.claim.epoch, record.claim.n)));
         }
         Ok(found)
     }
 
     /// Notes in the audit log what is asked for; a delivery in which somebody is released again is in progress again. Answers
-    /// the plan and how many were found in doubt, at the first of equal requests.
+    /// the plan and who was found in doubt, at the first of equal requests.
     async fn note_settling(
         &self,
         by: &Principal,
         id: &DeliveryId,
         what: &Settling,
-        (repeats, found): (&[Repeat], u64),
-    ) -> Result<(Plan, u64), Refusal> {
+        (repeats, found): (&[Repeat], BTreeSet<Doubt>),
+    ) -> Result<(Plan, BTreeSet<Doubt>), Refusal> {
         let changed = self
             .change(id, &by.name, repeats, |delivery, now| {
                 let mut document = delivery.document.clone();
@@ -119,7 +127,7 @@ impl Context {
                 }
                 document.changed_at = now;
                 let details = json!({ "settlement": what.settlement, "recipients": what.numbers });
-                Ok(Decision { state, document, answer: (plan, found), act: Some(("settle", details)) })
+                Ok(Decision { state, document, answer: (plan, found.clone()), act: Some(("settle", details)) })
             })
             .await?;
         Ok(changed.answer())

@@ -3,7 +3,7 @@
 use redis::AsyncCommands;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Store, StoreError, damaged, keys};
+use super::{Store, StoreError, damaged, keys, unreadable};
 use crate::domain::{
     audit::Entry,
     delivery::{Delivery, Document},
@@ -71,7 +71,10 @@ impl Store {
     pub async fn commit(&self, change: &Change<'_>) -> Result<Committed, StoreError> {
         let mut conn = self.conn.clone();
         if change.revision == 0 {
-            let () = conn.zadd(keys::INDEX, change.id.as_str(), change.document.created_at.as_millisecond()).await?;
+            let mut list = redis::cmd("ZADD");
+            // one that is there already keeps its place
+            list.arg(keys::INDEX).arg("NX").arg(change.document.created_at.as_millisecond()).arg(change.id.as_str());
+            let () = list.query_async(&mut conn).await?;
         }
         if change.state.is_moving() {
             let () = conn.sadd(keys::MOVING, change.id.as_str()).await?;
@@ -185,10 +188,20 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Leaves an outcome for a job that has none; false if it has.
+    pub async fn keep_outcome_of_dead(&self, job: &str, outcome: &impl Serialize, seconds: u64) -> Result<bool, StoreError> {
+        let mut set = redis::cmd("SET");
+        set.arg(keys::outcome(job)).arg(text(outcome)?).arg("NX").arg("EX").arg(seconds);
+        let kept: Option<String> = set.query_async(&mut self.conn.clone()).await?;
+        Ok(kept.is_some())
+    }
+}
+
 fn text(value: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(damaged)
 }
 
 fn json<T: DeserializeOwned>(text: &str) -> Result<T, StoreError> {
-    serde_json::from_str(text).map_err(damaged)
+    serde_json::from_str(text).map_err(unreadable)
 }

@@ -13,7 +13,10 @@ pub mod state_dir;
 
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{
+    ErrorKind, ServerErrorKind,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
 
 /// Why the store did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +27,20 @@ pub enum StoreError {
     /// What was read is not what this program writes.
     #[error("damaged: {0}")]
     Damaged(String),
+}
+
+impl StoreError {
+    /// Whether the same request may succeed later. It never does when a value is not of the kind that a script expects.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Damaged(_) => false,
+            Self::Unavailable(error) => match error.kind() {
+                ErrorKind::UnexpectedReturnType => false,
+                ErrorKind::Server(ServerErrorKind::ResponseError) => !error.to_string().contains("script"),
+                _ => error.code() != Some("WRONGTYPE"),
+            },
+        }
+    }
 }
 
 /// Connections are multiplexed: clones share one.
@@ -70,4 +87,21 @@ impl Store {
 
 fn damaged(what: impl std::fmt::Display) -> StoreError {
     StoreError::Damaged(what.to_string())
+}
+
+/// JSON that cannot be read. serde's own text may quote an address, and this one is logged.
+fn unreadable(error: serde_json::Error) -> StoreError {
+    damaged(format!("{:?} error at line {} column {}", error.classify(), error.line(), error.column()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_that_cannot_be_read_is_not_quoted() {
+        let error = serde_json::from_str::<u64>("\"ann@example.org\"").unwrap_err();
+        assert!(error.to_string().contains("ann@"));
+        assert_eq!(unreadable(error).to_string(), "damaged: Data error at line 1 column 17");
+    }
 }

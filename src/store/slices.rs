@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use redis::AsyncCommands;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Store, StoreError, damaged, keys, ledgers::ChunkRef};
+use super::{Store, StoreError, damaged, keys, ledgers::ChunkRef, unreadable};
 use crate::domain::id::DeliveryId;
 
 /// zstd's default: about 29 bytes for a recipient with five short fields.
@@ -44,6 +44,11 @@ pub fn ndjson<T: Serialize>(items: &[T]) -> Result<Vec<u8>, StoreError> {
     Ok(text)
 }
 
+fn unpack(packed: &[u8]) -> Result<Vec<u8>, StoreError> {
+    let size = zstd::zstd_safe::get_frame_content_size(packed).ok().flatten().unwrap_or(0) as usize;
+    zstd::bulk::decompress(packed, size.min(LARGEST)).map_err(damaged)
+}
+
 impl Store {
     /// Writes a slice; `text` is what [`ndjson`] made.
     pub async fn write_slice(&self, id: &DeliveryId, part: Part, number: u32, text: &[u8]) -> Result<(), StoreError> {
@@ -58,12 +63,22 @@ impl Store {
     pub async fn slice<T: DeserializeOwned>(&self, id: &DeliveryId, part: Part, number: u32) -> Result<Vec<T>, StoreError> {
         let packed: Option<Vec<u8>> = self.conn.clone().get(keys::slice(id, &part.name(), number)).await?;
         let packed = packed.ok_or_else(|| damaged(format!("slice {number} of {} is missing", part.name())))?;
-        let size = zstd::zstd_safe::get_frame_content_size(&packed).ok().flatten().unwrap_or(0) as usize;
-        let text = zstd::bulk::decompress(&packed, size.min(LARGEST)).map_err(damaged)?;
-        text.split(|b| *b == b'\n')
+        unpack(&packed)?
+            .split(|b| *b == b'\n')
             .filter(|line| !line.is_empty())
-            .map(|line| serde_json::from_slice(line).map_err(damaged))
+            .map(|line| serde_json::from_slice(line).map_err(unreadable))
             .collect()
+    }
+
+    /// How many lines the first `slices` slices of a part hold; one that is gone or damaged holds none.
+    pub async fn lines(&self, id: &DeliveryId, part: Part, slices: u32) -> Result<u64, StoreError> {
+        let (mut conn, name, mut lines) = (self.conn.clone(), part.name(), 0);
+        for number in 0..slices {
+            let packed: Option<Vec<u8>> = conn.get(keys::slice(id, &name, number)).await?;
+            let text = packed.and_then(|packed| unpack(&packed).ok()).unwrap_or_default();
+            lines += text.iter().filter(|b| **b == b'\n').count() as u64;
+        }
+        Ok(lines)
     }
 
     /// Removes the parts of uploads before `upload` and of preparations before `generation`: what is no longer in use, and

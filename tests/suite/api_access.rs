@@ -115,3 +115,15 @@ async fn whoever_may_prepare_may_stop_a_preparation_but_not_a_sending() {
     app.client.wait_for(&id, &["stopped"]).await;
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_method_that_a_client_made_up_is_no_label_of_a_metric() {
+    let redis = RedisServer::start();
+    let app = start(&redis, "").await;
+    let method = Method::from_bytes(b"MADEUP").unwrap();
+    let answer = app.client.with_token("").request(method, "/deliveries").send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
+    let metrics = reqwest::get(format!("{}/metrics", app.client.url)).await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("method=\"other\"") && !metrics.contains("MADEUP"), "{metrics}");
+    app.stop().await;
+}

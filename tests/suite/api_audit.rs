@@ -14,6 +14,7 @@ use crate::{
     harness::{
         app::App,
         client::{audience, definition},
+        daemon::Daemon,
         redis::RedisServer,
         run_to_end,
     },
@@ -136,20 +137,33 @@ async fn the_command_finds_what_was_tampered_with() {
         for entries in tampered {
             let mut write = redis::pipe();
             write.del(&key).ignore();
-            entries.iter().for_each(|entry| {
+            for entry in &entries {
                 write.rpush(&key, entry).ignore();
-            });
+            }
             let () = write.query_async(&mut redis).await.unwrap();
             let (code, said) = verified(&app, "administrator");
             assert!(code == 1 && said.contains(&named) && said.contains("NOT verified"), "{code}: {said}");
         }
         let mut restore = redis::pipe();
         restore.del(&key).ignore();
-        whole.iter().for_each(|entry| {
+        for entry in &whole {
             restore.rpush(&key, entry).ignore();
-        });
+        }
         let () = restore.query_async(&mut redis).await.unwrap();
         assert_eq!(verified(&app, "administrator").0, 0);
     }
     app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_of_heads_that_was_cut_by_hand_holds_nothing_up() {
+    let redis = RedisServer::start();
+    let daemon = Daemon::start(&format!("[redis]\nurl = \"{}\"\n", redis.url())).await;
+    daemon.client.create(&definition()).await;
+    daemon.client.create(&definition()).await;
+    redis.ask("LTRIM versand:{audit}:heads 1 -1").unwrap();
+    let id = tokio::time::timeout(Duration::from_secs(20), daemon.client.send(&definition(), audience(3))).await.unwrap();
+    daemon.client.wait_for(&id, &["finished"]).await;
+    let log = daemon.log();
+    assert_eq!(log.matches("takes no more heads").count(), 1, "{log}");
 }

@@ -79,6 +79,26 @@ async fn creating_with_a_key_creates_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_has_expired_neither_moves_nor_revives_a_delivery() {
+    let redis = RedisServer::start();
+    let app = start(&redis, "").await;
+    let client = &app.client;
+    let first = answer(keyed(client, "/deliveries", "k", &definition()).await).await.1["id"].as_str().unwrap().to_owned();
+    let second = client.create(&definition()).await;
+    let forget = "for _, key in ipairs(redis.call('KEYS', '*:idempotency:*')) do redis.call('DEL', key) end";
+    redis.ask(&format!("EVAL \"{forget}\" 0")).unwrap();
+    problem(keyed(client, "/deliveries", "k", &definition()).await, StatusCode::CONFLICT).await;
+    let listed =
+        async || app.context.store.delivery_ids(0, 10).await.unwrap().iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(listed().await, [second.clone(), first.clone()], "newest first");
+    let deleted = client.request(Method::DELETE, &format!("/deliveries/{first}")).send().await.unwrap();
+    assert_eq!(deleted.status(), StatusCode::NO_CONTENT);
+    problem(keyed(client, "/deliveries", "k", &definition()).await, StatusCode::CONFLICT).await;
+    assert_eq!(listed().await, [second], "a deleted one is not listed again");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_must_be_one() {
     let redis = RedisServer::start();
     let app = start(&redis, "").await;

@@ -219,3 +219,34 @@ async fn settling_with_a_key_settles_once() {
     assert_eq!(audit["items"].as_array().unwrap().iter().filter(|entry| entry["action"] == "settle").count(), 1);
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_settling_that_a_crash_cut_off_is_repeated_but_nobody_is_released_a_third_time() {
+    let redis = RedisServer::start();
+    let app = start(&redis, "[preparation]\nchunk_size = 4").await;
+    let id = in_doubt(&app).await;
+    let settle = async || {
+        let request = app.client.request(Method::POST, &format!("/deliveries/{id}/in-doubt")).header("idempotency-key", "s");
+        let body = json!({ "as": "resend", "recipients": "all" });
+        crate::harness::client::answer(request.json(&body).send().await.unwrap()).await
+    };
+    let counts = async || app.client.wait_for(&id, &["finished"]).await["counts"].clone();
+    // 4 and 5 come into doubt again after the second attempt
+    app.catcher.as_ref().unwrap().change_rules(|rules| {
+        for i in 4..=5 {
+            rules.script(&format!("user{i}@example.com"), [Some(Act::new(Stage::End, Action::Close))]);
+        }
+    });
+    assert_eq!(settle().await, (StatusCode::OK, json!({ "settled": 5 })));
+    assert_eq!((&counts().await["in_doubt"], received(&app).len()), (&json!(2), 8));
+    // as after a crash between the last ledger and the end: that it is done is not there
+    let forget = "local keys = redis.call('KEYS', '*:idempotency:*:done') redis.call('DEL', keys[1]) return #keys";
+    assert_eq!(redis.ask(&format!("EVAL \"{forget}\" 0")).unwrap(), ":1\r\n");
+    assert_eq!(settle().await, (StatusCode::OK, json!({ "settled": 5 })), "the first answer");
+    assert_eq!((&counts().await["in_doubt"], received(&app).len()), (&json!(2), 8), "nobody was sent to again");
+    let request = app.client.request(Method::POST, &format!("/deliveries/{id}/in-doubt"));
+    let other = request.json(&json!({ "as": "resend", "recipients": "all" })).send().await.unwrap();
+    assert_eq!(crate::harness::client::answer(other).await.1, json!({ "settled": 2 }), "without a key it is another request");
+    assert_eq!((&counts().await["in_doubt"], received(&app).len()), (&json!(0), 10));
+    app.stop().await;
+}

@@ -15,7 +15,7 @@ fn versand(arguments: &[&str]) -> Command {
 }
 
 /// Bad settings, and what the one line must name.
-const BAD: [(&str, &str); 26] = [
+const BAD: [(&str, &str); 28] = [
     ("[server]\nport = 1", "server.port"),
     ("[colour]\nred = 1", "colour"),
     ("colour = 1", "colour"),
@@ -41,6 +41,11 @@ const BAD: [(&str, &str); 26] = [
     ("[[auth.jwt_keys]]\nissuer = \"a\"\nalgorithm = \"ES256\"\nkey_file = \"/nowhere/k.pem\"\nroles = []", "key_file"),
     ("[[auth.jwt_keys]]\nissuer = \"a\"\nalgorithm = \"none\"\nkey_file = \"/dev/null\"\nroles = []", "algorithm"),
     ("[[auth.jwt_keys]]\nissuer = \"a\"\nalgorithm = \"HS256\"\nkey_file = \"/dev/null\"\nroles = [\"king\"]", "roles"),
+    ("[[auth.tokens]]\nname = \"versand\"\nsha256 = \"HASH\"\nroles = []", "auth.tokens[0].name"),
+    (
+        "[[auth.jwt_keys]]\nissuer = \"Versand\"\nalgorithm = \"HS256\"\nkey_file = \"/dev/null\"\nroles = []",
+        "auth.jwt_keys[0].issuer",
+    ),
     ("[log]\nlevel = \"versand=loud\"", "log.level"),
 ];
 
@@ -58,7 +63,7 @@ fn a_setting_that_cannot_be_used_is_named_in_one_line() {
     let file = folder.path().join("versand.toml");
     let path = file.to_str().unwrap();
     for (settings, named) in BAD {
-        fs::write(&file, settings).unwrap();
+        fs::write(&file, settings.replace("HASH", &"0".repeat(64))).unwrap();
         refused(&mut versand(&["check-config", "--config", path]), named);
     }
     fs::write(&file, "[send]\nworkers = 0").unwrap();

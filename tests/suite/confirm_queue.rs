@@ -280,3 +280,28 @@ async fn jobs_that_come_while_the_daemon_is_down_wait_for_it() {
     assert_eq!(world.outcome("confirm:early").await["status"], "confirmed");
     world.daemon.client.wait_for(&id, &["finished"]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_set_aside_unread_has_an_outcome_too() {
+    let mut world = World::start().await;
+    let (id, digest) = world.prepared().await;
+    let job = payload(&id, &digest, &signed(&claims(&id, &digest), SECRET));
+    world.daemon.kill();
+    let (queue, mut connection) = (QueueName::Confirm.redis_name(), world.connection().await);
+    world.enqueue("007", &job).await;
+    world.enqueue("confirm:no-meta", &job).await;
+    world.enqueue("confirm:crasher", &job).await;
+    let _: () = redis::pipe()
+        .del(format!("{queue}:meta:confirm:no-meta"))
+        .hset(format!("{queue}:meta:confirm:crasher"), "starts", 3)
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    world.daemon.restart().await;
+    for (job, reason) in [("007", "id"), ("confirm:no-meta", "meta"), ("confirm:crasher", "never ended")] {
+        let outcome = world.outcome(job).await;
+        assert_eq!(outcome["status"], "refused", "{job}: {outcome}");
+        assert!(outcome["reason"].as_str().unwrap().contains(reason), "{job}: {outcome}");
+    }
+    assert_eq!(world.state(&id).await, "prepared");
+}

@@ -41,6 +41,16 @@ async fn whatever_is_corrupted_the_difference_shows_it() {
     redis.ask(&format!("RENAME {} {}", key("away"), key("ledger:2"))).unwrap();
     assert_eq!(difference(&app, &delivery).await, Some(0));
 
+    // a slice of the exclusion log
+    let generation = app.context.store.delivery(&delivery).await.unwrap().unwrap().document.plan.unwrap().generation;
+    let slice = key(&format!("exclusions.{generation}:0"));
+    redis.ask(&format!("RENAME {slice} {}", key("away"))).unwrap();
+    assert_eq!(difference(&app, &delivery).await, Some(1));
+    redis.ask(&format!("SET {slice} garbage")).unwrap();
+    assert_eq!(difference(&app, &delivery).await, Some(1));
+    redis.ask(&format!("RENAME {} {slice}", key("away"))).unwrap();
+    assert_eq!(difference(&app, &delivery).await, Some(0));
+
     // what was uploaded: a line that is in no ledger and in no exclusion log
     let mut corrupt = app.context.store.delivery(&delivery).await.unwrap().unwrap();
     corrupt.document.audience.as_mut().unwrap().recipients += 1;

@@ -65,3 +65,17 @@ async fn a_link_that_nobody_can_open_fails_the_preparation() {
     assert_eq!(errors, &json!([{ "field": "content.html", "line": 1, "message": "the link \"/autumn\" is not absolute" }]));
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_enough_end_a_preparation_early() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "[preparation]\nerrors_shown = 5").await;
+    let mut definition = definition();
+    definition["content"]["subject"] = json!("{{ nobody_has_this }}");
+    let id = app.client.create(&definition).await;
+    app.client.upload(&id, audience(5000)).await;
+    let checks = app.client.prepare(&id).await["checks"].clone();
+    assert_eq!((checks["errors"].as_array().map(Vec::len), &checks["errors_total"]), (Some(5), &json!(1000)));
+    assert!(checks["warnings"][0]["message"].as_str().unwrap().contains("ended early"), "{checks}");
+    app.stop().await;
+}

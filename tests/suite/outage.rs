@@ -85,13 +85,15 @@ async fn a_redis_that_went_back_in_time_leaves_doubts_and_no_doubles() {
     while catcher.messages().len() < 50 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    // the sequence number of a while ago, and with it the ledger: ten recipients that were sent are pending again
-    redis.ask(&format!("SETRANGE {ledger} 12 \"\\x00\\x00\\x00\\x01\"")).unwrap();
-    for recipient in 0..10 {
-        redis.ask(&format!("SETRANGE {ledger} {} \"\\x00\"", 32 + 16 * recipient)).unwrap();
-    }
-    redis.ask(&format!("HINCRBY versand:{{{id}}}:counts sent -10")).unwrap();
-    redis.ask(&format!("HINCRBY versand:{{{id}}}:counts pending 10")).unwrap();
+    // the ledger of a while ago: an older sequence number, and ten recipients that were sent are pending again
+    let went_back = redis::Script::new(
+        "redis.call('SETRANGE', KEYS[1], 12, struct.pack('>I4', 1))
+         for i = 0, 9 do redis.call('SETRANGE', KEYS[1], 32 + 16 * i, struct.pack('B', 0)) end
+         redis.call('HINCRBY', KEYS[2], 'sent', -10)
+         redis.call('HINCRBY', KEYS[2], 'pending', 10)",
+    );
+    let counts = format!("versand:{{{id}}}:counts");
+    let () = went_back.key(ledger).key(counts).invoke_async(&mut app.context.store.connection()).await.unwrap();
     let view = app.client.wait_for(&id, &["finished"]).await;
     assert!(view["counts"]["in_doubt"].as_u64().unwrap() >= 10, "{}", view["counts"]);
     let mut received: Vec<String> = catcher.messages().iter().flat_map(|m| m.to.clone()).collect();

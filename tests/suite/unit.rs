@@ -54,6 +54,12 @@ fn stopping_leaves_time_to_drain() {
     assert!(stop_s * 1000 >= drain_ms + 20_000, "{stop_s} s, {drain_ms} ms");
 }
 
+/// The embedded Redis reads its whole log first; killed on the way, it would begin anew for ever.
+#[test]
+fn starting_has_no_limit() {
+    assert_eq!(value(&text(repository(UNIT)), "TimeoutStartSec"), Some("infinity"));
+}
+
 /// Found with a real systemd: a failing ExecStartPre is started again for ever, whatever its exit code.
 #[test]
 fn wrong_settings_end_the_daemon_for_good() {

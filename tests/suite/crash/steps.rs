@@ -45,6 +45,24 @@ async fn a_preparation_that_was_cut_off_is_done_in_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_cannot_be_written_is_let_go_and_taken_over_when_it_is_mended() {
+    let (redis, relay) = (RedisServer::start(), TestRelay::start(DELAY).await);
+    let daemon = Daemon::start(&settings(&redis, &relay)).await;
+    let id = daemon.client.send(&definition(), audience(RECIPIENTS)).await;
+    accepted(&relay, 200).await;
+    let (ledger, away) = (format!("versand:{{{id}}}:ledger:15"), format!("versand:{{{id}}}:away"));
+    // the chunk that is being sent, whichever it is: all of them
+    let chunks = "for i = 0, 15 do local key = string.gsub(KEYS[1], '15$', i)";
+    let swap = "redis.call('RENAME', key, KEYS[2] .. i) redis.call('RPUSH', key, 'x') end";
+    assert!(redis.ask(&format!("EVAL \"{chunks} {swap}\" 2 {ledger} {away}")).unwrap().starts_with('$'));
+    eventually("the chunk is let go", RECOVERY, async || daemon.log().contains("its ledger is damaged").then_some(())).await;
+    let back = "redis.call('RENAME', KEYS[2] .. i, key) end";
+    assert!(redis.ask(&format!("EVAL \"{chunks} {back}\" 2 {ledger} {away}")).unwrap().starts_with('$'));
+    finished(&daemon.client, &id).await;
+    Account::of(&daemon.client, &id, &relay).await.holds(RECIPIENTS, CONNECTIONS * WINDOW);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_confirmation_that_was_answered_is_carried_out() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(DELAY).await);
     let mut daemon = Daemon::start(&settings(&redis, &relay)).await;

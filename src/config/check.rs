@@ -1,0 +1,80 @@
+//! The checks that types alone cannot make: ranges, and settings that need each other.
+
+use super::{Config, ConfigError, Tls, refuse};
+
+impl Config {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let s = &self.send;
+        let r = &self.relay;
+        let q = &self.queue;
+        let p = &self.preparation;
+        let ranges: [(&str, u64, u64, u64); 31] = [
+            ("server.drain_ms", self.server.drain_ms, 0, 600_000),
+            ("server.body_limit_kib", self.server.body_limit_kib as u64, 1, 65_536),
+            ("redis.response_timeout_ms", self.redis.response_timeout_ms, 100, 60_000),
+            ("relay.port", u64::from(r.port), 1, 65_535),
+            ("relay.connections", r.connections as u64, 1, 1000),
+            ("relay.messages_per_connection", u64::from(r.messages_per_connection), 1, 1_000_000),
+            ("relay.idle_ms", r.idle_ms, 100, 300_000),
+            ("relay.connect_timeout_ms", r.connect_timeout_ms, 10, 600_000),
+            ("relay.command_timeout_ms", r.command_timeout_ms, 10, 3_600_000),
+            ("relay.data_timeout_ms", r.data_timeout_ms, 10, 3_600_000),
+            ("relay.body_timeout_ms", r.body_timeout_ms, 10, 3_600_000),
+            ("relay.final_timeout_ms", r.final_timeout_ms, 10, 3_600_000),
+            ("catcher.keep", self.catcher.keep as u64, 1, 10_000_000),
+            ("preparation.chunk_size", p.chunk_size as u64, 1, 10_000),
+            ("preparation.message_limit_kib", p.message_limit_kib as u64, 1, 65_536),
+            ("preparation.line_limit_kib", p.line_limit_kib as u64, 1, 1024),
+            ("preparation.errors_shown", p.errors_shown as u64, 1, 10_000),
+            ("send.chunks_in_flight", s.chunks_in_flight as u64, 1, 1000),
+            ("send.workers", s.workers as u64, 1, 1000),
+            ("send.claim_window", s.claim_window as u64, 1, 256),
+            ("send.lease_ms", s.lease_ms, 500, 300_000),
+            ("send.slice_ms", s.slice_ms, 100, 600_000),
+            ("send.retry_minutes", s.retry_minutes.len() as u64, 1, 100),
+            ("queue.heartbeat_ms", q.heartbeat_ms, 200, 30_000),
+            ("queue.missed_heartbeats", q.missed_heartbeats as u64, 2, 100),
+            ("queue.poll_ms", q.poll_ms, 10, 10_000),
+            ("queue.crashes", u64::from(q.crashes), 1, 100),
+            ("queue.keep_done_hours", q.keep_done_hours, 0, 8760),
+            ("queue.keep_dead_hours", q.keep_dead_hours, 1, 8760),
+            ("auth.token_lifetime_hours", self.auth.token_lifetime_hours, 1, 24),
+            ("auth.issuer_audience", self.auth.issuer_audience.len() as u64, 1, 200),
+        ];
+        for (setting, value, least, most) in ranges {
+            if !(least..=most).contains(&value) {
+                return Err(refuse(setting, format!("must be {least}..{most}, is {value}")));
+            }
+        }
+        if !(s.validity_hours > 0.0 && s.validity_hours <= 8760.0) {
+            return Err(refuse("send.validity_hours", "must be above 0 and at most 8760"));
+        }
+        if s.retry_minutes.iter().any(|m| !(*m > 0.0 && *m <= 10_080.0)) {
+            return Err(refuse("send.retry_minutes", "each must be above 0 and at most 10080"));
+        }
+        if p.allowed_senders.is_empty() {
+            return Err(refuse("preparation.allowed_senders", "must name at least one mask"));
+        }
+        if !r.username.is_empty() && r.password_file.as_os_str().is_empty() {
+            return Err(refuse("relay.password_file", "is needed with relay.username"));
+        }
+        if !r.username.is_empty() && r.tls == Tls::None {
+            return Err(refuse("relay.tls", "AUTH needs starttls or implicit: a password is not sent in the clear"));
+        }
+        for (i, token) in self.auth.tokens.iter().enumerate() {
+            let hex = token.sha256.len() == 64 && token.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            if !hex {
+                return Err(refuse(format!("auth.tokens[{i}].sha256"), "must be 64 lower-case hexadecimal digits"));
+            }
+        }
+        let tokens = self.auth.tokens.iter().enumerate().map(|(i, token)| (format!("auth.tokens[{i}].name"), &token.name));
+        let keys = self.auth.jwt_keys.iter().enumerate().map(|(i, key)| (format!("auth.jwt_keys[{i}].issuer"), &key.issuer));
+        let usable = |name: &str| !name.trim().is_empty() && !name.contains('/') && !name.trim().eq_ignore_ascii_case("versand");
+        match tokens.chain(keys).find(|(_, name)| !usable(name)) {
+            Some((setting, _)) => {
+                Err(refuse(setting, "must not be empty, hold a / or be the daemon's own name in the audit log, versand"))
+            }
+            None => Ok(()),
+        }
+    }
+}
