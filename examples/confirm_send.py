@@ -97,7 +97,7 @@ def main():
     url = options.redis.replace("redis+unix://", "unix://", 1)
     try:
         with open(options.key_file, "rb") as file:
-            key = file.read()
+            key = file.read().strip()  # as the daemon does
         job = {"delivery": options.delivery, "digest": options.digest, "token": sign(claims_of(options), key)}
         server = redis.Redis.from_url(url)
         if not enqueue(server, job_id, json.dumps(job)):

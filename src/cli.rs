@@ -20,6 +20,7 @@ use crate::{
     demo, identity,
     mail::relay::Relay,
     metrics,
+    store::Store,
 };
 
 /// EX_USAGE of sysexits.h: systemd is told not to start it again.
@@ -94,6 +95,7 @@ fn with_config(file: Option<PathBuf>, next: impl FnOnce(Config) -> anyhow::Resul
 /// The files that the settings name can be read and used.
 fn files(config: &Config) -> Result<(), String> {
     identity::Keyring::new(&config.auth).map_err(|e| e.to_string())?;
+    Store::check_url(&config.redis.url).map_err(|e| format!("redis.url: {e}"))?;
     EnvFilter::try_new(&config.log.level).map_err(|e| format!("log.level: {e}"))?;
     let _runtime = runtime().map_err(|e| e.to_string())?;
     let _guard = _runtime.enter();

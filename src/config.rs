@@ -187,6 +187,10 @@ impl Config {
     /// # Errors
     /// The first setting that is unknown, of the wrong type or out of its range.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let mistyped = |name: &str| name.starts_with("VERSAND_") && !name.starts_with("VERSAND__");
+        if let Some(name) = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).find(|name| mistyped(name)) {
+            return Err(refuse(name, "names no setting: two underscores, as in VERSAND__RELAY__HOST"));
+        }
         Self::layered(file, config::Environment::with_prefix("VERSAND").prefix_separator("__").separator("__").try_parsing(true))
     }
 
@@ -212,6 +216,8 @@ impl Config {
 
     fn build(builder: config::ConfigBuilder<config::builder::DefaultState>) -> Result<Self, ConfigError> {
         let merged = builder.build().map_err(|e| refuse("configuration", e))?;
+        // by way of JSON, whose errors say what is expected
+        let merged: serde_json::Value = merged.try_deserialize().map_err(|e| refuse("configuration", e))?;
         let mut config: Self = serde_path_to_error::deserialize(merged).map_err(|e| refuse(e.path().to_string(), e.inner()))?;
         if config.server.state_dir.as_os_str().is_empty() {
             config.server.state_dir =

@@ -45,6 +45,17 @@ pub async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, 
     Bytes::from_request(request, state).await.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()).into())
 }
 
+/// The field to blame: serde names the one that is missing in its text only.
+fn blamed(path: &str, text: &str) -> String {
+    let missing = text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+    match (path, missing) {
+        (".", None) => "body".to_owned(),
+        (".", Some(missing)) => missing.to_owned(),
+        (path, None) => path.to_owned(),
+        (path, Some(missing)) => format!("{path}.{missing}"),
+    }
+}
+
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Answer> {
     if std::str::from_utf8(bytes).is_err() {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "the body is not UTF-8").into());
@@ -54,7 +65,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Answer> {
         let path = error.path().to_string();
         let inner = error.into_inner();
         if inner.is_data() {
-            let field = if path == "." { "body".to_owned() } else { path };
+            let field = blamed(&path, &inner.to_string());
             unprocessable(format!("{field}: {inner}")).with_field(field)
         } else {
             Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {inner}"))

@@ -31,7 +31,7 @@ use crate::{
         retry,
     },
     mail::{
-        relay::{Connection, Fault, Transaction},
+        relay::{Connection, Transaction},
         template::Template,
     },
     metrics,
@@ -210,9 +210,9 @@ impl Run {
     }
 
     /// Once for all connections of the chunk: they share the relay and its fault.
-    fn complain(&self, fault: &Fault) {
+    fn complain(&self, fault: impl std::fmt::Display) {
         if !self.complained.swap(true, Ordering::Relaxed) {
-            tracing::warn!(delivery.id = %self.at.delivery, chunk = self.at.chunk, %fault, "no connection to the relay");
+            tracing::warn!(delivery.id = %self.at.delivery, chunk = self.at.chunk, %fault, "the relay is at fault");
         }
     }
 
@@ -255,6 +255,10 @@ impl Run {
 
     fn judge(&self, claimed: &Claimed, transaction: Transaction) -> Report {
         let now = unix_now();
+        if let Transaction::Deferred { fault: Some(_), .. } | Transaction::InDoubt(_) = &transaction {
+            // not the text: a server may repeat the address in it
+            self.complain("a transaction was broken off; the sending log has the details");
+        }
         match transaction {
             Transaction::Accepted(reply) => {
                 let keep = self.context.config.send.keep_replies == KeepReplies::All;

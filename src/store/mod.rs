@@ -51,6 +51,14 @@ pub struct Store {
 }
 
 impl Store {
+    /// Whether a URL names a Redis; "" is the embedded one.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn check_url(url: &str) -> Result<(), StoreError> {
+        if url.is_empty() { Ok(()) } else { Ok(redis::Client::open(url).map(drop)?) }
+    }
+
     /// Connects; later the connection mends itself.
     ///
     /// # Errors

@@ -75,6 +75,8 @@ fn a_setting_that_cannot_be_used_is_named_in_one_line() {
     refused(versand(&["check-config"]).env("VERSAND__SEND__WORKERS", "0"), "send.workers");
     refused(versand(&["check-config"]).env("VERSAND__SEND__WORKERS", "many"), "send.workers");
     refused(versand(&["check-config"]).env("VERSAND__SEND__COLOUR", "red"), "send.colour");
+    refused(versand(&["check-config"]).env("VERSAND_RELAY_HOST", "relay.example"), "VERSAND_RELAY_HOST");
+    refused(versand(&["check-config"]).env("VERSAND__REDIS__URL", "http://127.0.0.1"), "redis.url");
 }
 
 #[test]

@@ -165,6 +165,7 @@ async fn a_producer_in_python_queues_a_signed_job_and_reads_the_outcome() {
     let folder = tempfile::tempdir().expect("folder");
     let key_file = folder.path().join("key");
     std::fs::write(&key_file, b"a key of thirty-two bytes or more\n").expect("key");
+    // the white space around it does not count, here as in the daemon
     let answers = redis.connect().await;
     let daemon = Daemon::start(&queue, QueueName::Confirm, 1, move |received| {
         let mut answers = answers.clone();
@@ -173,7 +174,7 @@ async fn a_producer_in_python_queues_a_signed_job_and_reads_the_outcome() {
             let mut wanted = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS256);
             wanted.set_audience(&["versand"]);
             wanted.set_issuer(&["shop"]);
-            let key = jsonwebtoken::DecodingKey::from_secret(b"a key of thirty-two bytes or more\n");
+            let key = jsonwebtoken::DecodingKey::from_secret(b"a key of thirty-two bytes or more");
             let token = jsonwebtoken::decode::<serde_json::Value>(&job.token, &key, &wanted)
                 .map_err(|e| JobError::Abort(e.to_string()))?;
             let outcome = serde_json::json!({"status": "confirmed", "claims": token.claims, "delivery": job.delivery, "digest": job.digest});

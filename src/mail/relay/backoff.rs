@@ -62,10 +62,14 @@ impl Backoff {
     }
 
     pub fn fault(&self, fault: &Fault) {
-        let mut state = self.state();
-        state.faults = state.faults.saturating_add(1);
+        let (mut state, now) = (self.state(), Instant::now());
         state.seen += 1;
-        state.last = Some((fault.clone(), Instant::now()));
+        // twenty connections that break together are one outage, and the first of them began the pause
+        let same_outage = state.last.as_ref().is_some_and(|(_, at)| state.faults > 0 && now < *at + pause(state.faults));
+        if !same_outage {
+            state.faults = state.faults.saturating_add(1);
+            state.last = Some((fault.clone(), now));
+        }
     }
 
     /// A transaction that the server answered.
@@ -83,6 +87,19 @@ fn pause(faults: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn connections_that_break_together_are_one_outage() {
+        let backoff = Backoff::default();
+        for _ in 0..20 {
+            backoff.fault(&Fault::new("transaction", "connection reset"));
+        }
+        let began = Instant::now();
+        assert!(backoff.turn().await.is_ok());
+        assert!(began.elapsed() < FIRST * 2, "{:?}", began.elapsed());
+        backoff.fault(&Fault::new("connect", "refused"));
+        assert_eq!(backoff.state().faults, 2, "a failed attempt after the pause makes the next one longer");
+    }
 
     #[test]
     fn the_pause_grows_and_is_capped() {
