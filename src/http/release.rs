@@ -9,6 +9,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
+use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
 use super::{
@@ -19,7 +20,6 @@ use super::{
 use crate::{
     domain::{
         id::DeliveryId,
-        role::Principal,
         state::{Action, State as Stage},
     },
     send::{change::Repeat, settle::Settling},
@@ -62,47 +62,18 @@ pub async fn confirm(
     Ok((StatusCode::ACCEPTED, Reply(confirmed)).into_response())
 }
 
-async fn control(
-    api: &Api,
-    by: &Principal,
-    id: &DeliveryId,
-    action: Action,
-    request: (HeaderMap, Body),
-) -> Result<Response, Answer> {
-    no_parameters(request.1).await?;
-    let key = idempotency_key(&request.0, by, &format!("{action:?} {id}"), b"")?;
-    Ok(accepted(id, api.context.control(by, id, action, key.as_ref()).await?))
+/// What serves pause, resume and stop.
+pub fn control(action: Action) -> impl Fn(State<Arc<Api>>, Caller, Id, HeaderMap, Body) -> Controlled + Clone {
+    move |State(api), Caller(by), Id(id), headers, body| {
+        Box::pin(async move {
+            no_parameters(body).await?;
+            let key = idempotency_key(&headers, &by, &format!("{action:?} {id}"), b"")?;
+            Ok(accepted(&id, api.context.control(&by, &id, action, key.as_ref()).await?))
+        })
+    }
 }
 
-pub async fn pause(
-    State(api): State<Arc<Api>>,
-    Caller(by): Caller,
-    Id(id): Id,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Answer> {
-    control(&api, &by, &id, Action::Pause, (headers, body)).await
-}
-
-pub async fn resume(
-    State(api): State<Arc<Api>>,
-    Caller(by): Caller,
-    Id(id): Id,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Answer> {
-    control(&api, &by, &id, Action::Resume, (headers, body)).await
-}
-
-pub async fn stop(
-    State(api): State<Arc<Api>>,
-    Caller(by): Caller,
-    Id(id): Id,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Answer> {
-    control(&api, &by, &id, Action::Stop, (headers, body)).await
-}
+type Controlled = BoxFuture<'static, Result<Response, Answer>>;
 
 pub async fn retry_chunk(
     State(api): State<Arc<Api>>,

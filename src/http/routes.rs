@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::routing::{self, MethodRouter};
 
 use super::{Api, deliveries, events, logs, operations, release};
-use crate::domain::role::Role;
+use crate::domain::{role::Role, state::Action};
 
 /// A route as the README lists it. Without a role it is open to whoever reaches the listener.
 #[derive(Debug, Clone, Copy)]
@@ -45,9 +45,9 @@ routes! {
     put "/api/v1/deliveries/{id}/audience" PREPARE, deliveries::upload, "stream the audience, `application/x-ndjson` or `text/csv`";
     post "/api/v1/deliveries/{id}/prepare" PREPARE, release::prepare, "prepare: checks, exclusions, chunks, digest";
     post "/api/v1/deliveries/{id}/confirm" START, release::confirm, "confirm the send of what `digest` names";
-    post "/api/v1/deliveries/{id}/pause" START, release::pause, "pause";
-    post "/api/v1/deliveries/{id}/resume" START, release::resume, "resume";
-    post "/api/v1/deliveries/{id}/stop" PREPARE, release::stop, "stop a preparation, or (role `start_deliveries`) the sending for good";
+    post "/api/v1/deliveries/{id}/pause" START, release::control(Action::Pause), "pause";
+    post "/api/v1/deliveries/{id}/resume" START, release::control(Action::Resume), "resume";
+    post "/api/v1/deliveries/{id}/stop" PREPARE, release::control(Action::Stop), "stop a preparation, or (role `start_deliveries`) the sending for good";
     post "/api/v1/deliveries/{id}/in-doubt" START, release::settle, "settle recipients in doubt as `sent`, `failed` or `resend`";
     post "/api/v1/deliveries/{id}/chunks/{chunk}/retry" START, release::retry_chunk, "try a chunk again that was set aside";
     get "/api/v1/deliveries/{id}/progress" MONITORING, deliveries::progress, "state, preparation, counts, KPIs";

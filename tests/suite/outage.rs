@@ -103,3 +103,26 @@ async fn a_redis_that_went_back_in_time_leaves_doubts_and_no_doubles() {
     assert_eq!(received.len(), all, "somebody got it twice");
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_cannot_show_life_starts_nothing_more_though_it_has_claims() {
+    let redis = RedisServer::start();
+    // one connection, a hundred claims ahead, ten messages a second: work for far longer than the lease of a second
+    let app = App::start(&redis, "[relay]\nconnections = 1\n[send]\nclaim_window = 100").await;
+    let catcher = app.catcher.as_ref().unwrap();
+    catcher.change_rules(|rules| rules.every = Some(Act::new(Stage::Mail, Action::Stall(Duration::from_millis(100)))));
+    let id = app.client.send(&definition(), audience(60)).await;
+    while catcher.messages().len() < 5 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    redis.freeze();
+    tokio::time::sleep(Duration::from_millis(1600)).await;
+    let when_the_lease_was_over = catcher.messages().len();
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    assert_eq!(catcher.messages().len(), when_the_lease_was_over, "sent without a lease");
+    catcher.change_rules(|rules| rules.every = None);
+    redis.thaw();
+    let view = app.client.wait_for(&id, &["finished"]).await;
+    assert_eq!((&view["counts"]["sent"], catcher.messages().len()), (&json!(60), 60));
+    app.stop().await;
+}
