@@ -31,6 +31,8 @@ use crate::{
 
 /// Between two scrapes histograms keep every sample; so often they are put into their buckets without one.
 const UPKEEP: Duration = Duration::from_secs(5);
+/// How long the end waits until what was written cannot be undone, where Redis may go back in time.
+const DURABLE_LIMIT: Duration = Duration::from_secs(4);
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -85,6 +87,7 @@ impl Application {
             templates: Default::default(),
             acceptances: Default::default(),
             conservation: Default::default(),
+            released: Default::default(),
             heads_damaged: Default::default(),
             keyring: Arc::new(keyring),
             health: health.clone(),
@@ -144,6 +147,10 @@ impl Application {
             );
         }
         let _ = scheduler.shutdown().await;
+        // who could put back what Redis forgets is gone then
+        if tokio::time::timeout(DURABLE_LIMIT, context.store.durable()).await.is_err() {
+            tracing::warn!("the replicas of Redis do not have everything yet");
+        }
         self.end.cancel();
         self.background.close();
         let _ = tokio::time::timeout(Duration::from_secs(2), self.background.wait()).await;
@@ -159,17 +166,13 @@ impl Application {
 /// The guarantees stand on what Redis keeps: says what it promises, and refuses to start on less unless told otherwise.
 async fn check_durability(store: &Store, allow_data_loss: bool) -> anyhow::Result<()> {
     let durability = store.durability().await.context("redis.url")?;
-    metrics::redis_durable(durability == Durability::Strict);
-    match durability {
-        Durability::Strict => tracing::info!("Redis keeps every write it acknowledges: all guarantees hold"),
-        Durability::Weak(why) | Durability::Unknown(why) if allow_data_loss => {
-            tracing::warn!(
-                why,
-                "Redis may lose writes it acknowledged: mails may then be lost or doubled (redis.allow_data_loss)"
-            );
-        }
-        Durability::Weak(why) | Durability::Unknown(why) => {
-            anyhow::bail!("redis.url: {why}; mails could be lost or doubled. Make it durable, or set redis.allow_data_loss");
+    metrics::redis_durability(durability.word(), &Durability::WORDS);
+    match &durability {
+        Durability::Strict => tracing::info!("{durability}"),
+        Durability::GoesBack(_) => tracing::warn!("{durability}"),
+        Durability::Weak(_) | Durability::Unknown(_) if allow_data_loss => tracing::warn!("{durability} (redis.allow_data_loss)"),
+        Durability::Weak(_) | Durability::Unknown(_) => {
+            anyhow::bail!("redis.url: {durability}. Make it durable, or set redis.allow_data_loss");
         }
     }
     Ok(())

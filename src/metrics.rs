@@ -51,7 +51,10 @@ metrics_table! {
     QUEUE_JOBS Gauge "versand_queue_jobs" "Jobs by queue and state: waiting, retrying, running, dead, done";
     QUEUE_BEAT Gauge "versand_queue_oldest_beat_seconds" "Age of the oldest heartbeat of a queue's workers";
     QUEUE_RESTARTS Gauge "versand_queue_worker_restarts" "Restarts of this process' queue workers since the start";
-    REDIS_DURABLE Gauge "versand_redis_durable" "1 if Redis keeps every write it acknowledged (appendonly, appendfsync always, no eviction), as read at the start";
+    REDIS_DURABLE Gauge "versand_redis_durable" "1 if Redis keeps every write it acknowledged (appendonly, appendfsync always, no eviction), and there is no replica to fail over to";
+    REDIS_DURABILITY Gauge "versand_redis_durability" "1 for what Redis promises now: strict, goes_back (its last writes may be undone, which is noticed), weak, unknown";
+    REDIS_RUNS Counter "versand_redis_restarts_total" "How often another run of Redis answered: a restart, or a fail-over";
+    WENT_BACK Counter "versand_redis_went_back_total" "Chunks whose ledger was found older than it had been, by what became of it: put_back, in_doubt";
     REDIS_UP Gauge "versand_redis_up" "1 if Redis answered last time";
     HTTP_REQUESTS Counter "versand_http_requests_total" "HTTP requests by route, method and status";
     HTTP_SECONDS Histogram "versand_http_request_duration_seconds" "Time to the head of the response, by route";
@@ -167,8 +170,20 @@ pub fn queue_restarts(queue: &'static str, n: u64) {
     gauge!(QUEUE_RESTARTS, "queue" => queue).set(n as f64);
 }
 
-pub fn redis_durable(durable: bool) {
-    gauge!(REDIS_DURABLE).set(f64::from(u8::from(durable)));
+/// Of the words in `all`, `word` holds.
+pub fn redis_durability(word: &'static str, all: &[&'static str]) {
+    gauge!(REDIS_DURABLE).set(f64::from(u8::from(word == "strict")));
+    for other in all {
+        gauge!(REDIS_DURABILITY, "promise" => *other).set(f64::from(u8::from(*other == word)));
+    }
+}
+
+pub fn redis_restarted() {
+    counter!(REDIS_RUNS).increment(1);
+}
+
+pub fn went_back(became: &'static str) {
+    counter!(WENT_BACK, "became" => became).increment(1);
 }
 
 pub fn redis_up(up: bool) {

@@ -13,6 +13,7 @@ pub async fn start(context: &Context) -> Result<JobScheduler, JobSchedulerError>
     scheduler.add(every("* * * * * *", context, |c| async move { c.reconcile_all().await })?).await?;
     scheduler.add(every("*/2 * * * * *", context, |c| async move { c.observe().await })?).await?;
     scheduler.add(every("*/10 * * * * *", context, |c| async move { c.sweep_jobs().await })?).await?;
+    scheduler.add(every("5/10 * * * * *", context, |c| async move { c.observe_durability().await })?).await?;
     scheduler.add(every("0 * * * * *", context, |c| async move { c.heal().await })?).await?;
     let (first, pulse) = (context.clone(), context.clone());
     context.tracker.spawn(async move { pulse.pulse().await });

@@ -10,7 +10,7 @@
 //! | 8..12 | beat: raised by the holder while it lives |
 //! | 12..16 | sequence number: raised by every group of claims or records of the holder |
 //! | 16..24 | owner, 0 when free |
-//! | 24..32 | reserved |
+//! | 24..32 | the run of Redis that knows all its holder wrote, if Redis may go back in time; else 0 |
 //!
 //! | record bytes | |
 //! |---|---|

@@ -6,7 +6,7 @@ use super::{
     Context, Refusal,
     change::{Decision, IdempotencyKey, Repeat, require},
     preparation::Outcome,
-    unix_now,
+    recall::Hold,
 };
 use crate::{
     domain::{
@@ -19,54 +19,39 @@ use crate::{
     queue::JobError,
     store::{
         StoreError,
-        ledgers::{ChunkRef, Lease, Verdict},
+        ledgers::{ChunkRef, Verdict},
     },
 };
 
 impl Context {
     /// Gives a chunk back that was taken over from a dead worker: one crash more.
-    pub(super) async fn release_after_crash(
-        &self,
-        at: &ChunkRef,
-        lease: &Lease,
-        resend_after_s: Option<u32>,
-    ) -> Result<(), StoreError> {
-        let crashes = self.store.count_crash(at).await?;
+    pub(super) async fn release_after_crash(&self, hold: Hold) -> Result<(), StoreError> {
+        let crashes = self.store.count_crash(&hold.at).await?;
         if crashes > self.config.queue.crashes {
-            return self.release_aside(at, lease, resend_after_s, &format!("{crashes} workers died with it")).await;
+            return self.release_aside(hold, &format!("{crashes} workers died with it")).await;
         }
-        self.store.release(at, lease, unix_now(), resend_after_s).await?;
+        self.release(hold).await?;
         Ok(())
     }
 
     /// Gives a chunk back at the end of its job: a good end wipes out its crashes, and what cannot be sent is set aside.
-    pub(super) async fn release_after_job<T>(
-        &self,
-        at: &ChunkRef,
-        lease: &Lease,
-        resend_after_s: Option<u32>,
-        end: &Result<T, JobError>,
-    ) -> Result<(), StoreError> {
+    pub(super) async fn release_after_job(&self, hold: Hold, end: &Result<(), JobError>) -> Result<(), StoreError> {
         if let Err(JobError::Abort(reason)) = end {
-            return self.release_aside(at, lease, resend_after_s, reason).await;
+            return self.release_aside(hold, reason).await;
         }
-        let (verdict, _) = self.store.release(at, lease, unix_now(), resend_after_s).await?;
+        let at = hold.at.clone();
+        let (verdict, _) = self.release(hold).await?;
         if end.is_ok() && verdict == Verdict::Ok {
-            self.store.forget_crashes(at).await?;
+            self.store.forget_crashes(&at).await?;
         }
         Ok(())
     }
 
-    async fn release_aside(
-        &self,
-        at: &ChunkRef,
-        lease: &Lease,
-        resend_after_s: Option<u32>,
-        reason: &str,
-    ) -> Result<(), StoreError> {
+    async fn release_aside(&self, hold: Hold, reason: &str) -> Result<(), StoreError> {
+        let at = hold.at.clone();
         // before the lease is free, so that nobody begins it anew
-        self.store.set_aside(at).await?;
-        let (verdict, due) = self.store.release(at, lease, unix_now(), resend_after_s).await?;
+        self.store.set_aside(&at).await?;
+        let (verdict, due) = self.release(hold).await?;
         if verdict != Verdict::Ok || due.is_some() {
             metrics::set_aside();
             tracing::error!(delivery.id = %at.delivery, chunk = at.chunk, reason, "chunk set aside until a person retries it");

@@ -120,6 +120,7 @@ impl Context {
     {
         loop {
             if let Some(before) = self.first_answer(repeats).await? {
+                self.store.durable().await?;
                 return Ok(before);
             }
             let delivery = self.delivery(id).await?;
@@ -129,10 +130,13 @@ impl Context {
                 // the very same request may have been faster: its key and its effect are written in one step
                 Err(refusal) => return self.first_answer(repeats).await?.ok_or(refusal),
             };
-            match self.commit(&delivery.id, delivery.revision, by, repeats, decision).await? {
-                Some(changed) => return Ok(changed),
-                None => continue,
+            let asked = decision.act.is_some();
+            let Some(changed) = self.commit(&delivery.id, delivery.revision, by, repeats, decision).await? else { continue };
+            if asked {
+                // what was answered must not be undone by a crash of Redis
+                self.store.durable().await?;
             }
+            return Ok(changed);
         }
     }
 

@@ -17,13 +17,14 @@ use super::{
     Context, Refusal,
     expire::expired,
     lease::{Validity, boottime_ms},
+    recall::Hold,
     scribe::{Ask, Claimed, Scribe, given_back, report},
     unix_now,
 };
 use crate::{
     config::KeepReplies,
     domain::{
-        delivery::{Delivery, InDoubt, Plan},
+        delivery::{Delivery, InDoubt, Plan, Release},
         id::DeliveryId,
         ledger::{Ledger, Status, flags},
         outcome::{FailureReason, FailureType, Reply, classify},
@@ -37,7 +38,7 @@ use crate::{
     metrics,
     queue::{Job, JobError, QueueName},
     store::{
-        ledgers::{ChunkRef, Grounds, Lease, Report, Taken},
+        ledgers::{ChunkRef, Grounds, Report, Taken},
         slices::Part,
     },
 };
@@ -94,16 +95,10 @@ impl Context {
             Taken::Held(..) | Taken::Missing => return Ok(()),
         };
         let validity = Arc::new(Validity::new(self.config.send.lease_ms, asked_ms));
-        let resend_after_s = self.resend_after_s(&plan);
-        let sent = self.send_taken(at.clone(), delivery, plan, (lease, ledger, validity)).await;
+        let hold = Hold::new(at, lease, self.resend_after_s(&plan));
+        let (hold, sent) = self.send_held(hold, ledger, (delivery, plan), validity).await;
         // also when nothing could be sent: the next one need not wait the lease out
-        let (lease, rolled_back) = *sent.as_ref().unwrap_or(&(lease, false));
-        if rolled_back {
-            let in_doubt = self.store.doubt(&at, unix_now(), resend_after_s).await?;
-            tracing::error!(delivery.id = %id, chunk, in_doubt, "Redis went back in time: what it holds as not sent is in doubt");
-        } else {
-            self.release_after_job(&at, &lease, resend_after_s, &sent).await?;
-        }
+        self.release_after_job(hold, &sent).await?;
         sent?;
         self.feed(id).await?;
         if self.store.counts(id).await?.open() == 0 {
@@ -119,59 +114,70 @@ impl Context {
         (plan.settings.in_doubt == InDoubt::Resend).then_some(lease_s + 1)
     }
 
-    async fn send_taken(
+    async fn send_held(
         &self,
-        at: ChunkRef,
-        delivery: Delivery,
-        plan: Plan,
-        held: (Lease, Ledger, Arc<Validity>),
-    ) -> Result<(Lease, bool), JobError> {
-        let (mut lease, ledger, validity) = held;
-        let resend_after_s = self.resend_after_s(&plan);
-        let todo = ledger.claimable(unix_now(), resend_after_s);
-        let Some(release) = delivery.document.release.clone().filter(|_| !todo.is_empty()) else { return Ok((lease, false)) };
+        mut hold: Hold,
+        ledger: Ledger,
+        (delivery, plan): (Delivery, Plan),
+        validity: Arc<Validity>,
+    ) -> (Hold, Result<(), JobError>) {
+        let todo = ledger.claimable(unix_now(), hold.resend_after_s);
+        let Some(release) = delivery.document.release.clone().filter(|_| !todo.is_empty()) else { return (hold, Ok(())) };
         if Timestamp::now() >= release.valid_until {
-            let rolled_back = self.expire(&at, &mut lease, &ledger, &todo).await?;
-            return Ok((lease, rolled_back));
+            let expired = self.expire(&mut hold, &ledger, &todo).await;
+            return (hold, expired.map_err(JobError::from));
         }
+        match self.run(&hold.at, (delivery, plan), &release, validity).await {
+            Ok(run) => (Arc::new(run).serve(hold, ledger, todo).await, Ok(())),
+            Err(error) => (hold, Err(error)),
+        }
+    }
+
+    async fn run(
+        &self,
+        at: &ChunkRef,
+        (delivery, plan): (Delivery, Plan),
+        release: &Release,
+        validity: Arc<Validity>,
+    ) -> Result<Run, JobError> {
         let definition = &delivery.document.definition;
         let template = self.templates.get(&at.delivery, &plan.digest, definition, plan.settings.message_limit_bytes());
         let template = template.map_err(|_| JobError::Abort("the template of a prepared delivery does not compile".into()))?;
-        let recipients = self.store.slice(&at.delivery, Part::Chunks(plan.generation), at.chunk).await?;
-        let from = template.envelope_from().to_owned();
-        let halt = self.shutdown.child_token();
-        let run = Arc::new(Run {
+        Ok(Run {
             context: self.clone(),
             at: at.clone(),
-            from,
+            recipients: self.store.slice(&at.delivery, Part::Chunks(plan.generation), at.chunk).await?,
+            from: template.envelope_from().to_owned(),
             date: release.released_at,
             valid_until: u32::try_from(release.valid_until.as_second()).unwrap_or(u32::MAX),
             delivery,
             plan,
             template,
-            recipients,
-            validity: validity.clone(),
-            halt: halt.clone(),
+            validity,
+            halt: self.shutdown.child_token(),
             complained: AtomicBool::new(false),
-        });
-        let connections = self.config.relay.connections.min(todo.len().div_ceil(self.config.send.claim_window));
+        })
+    }
+}
+
+impl Run {
+    /// Drives the connections until nothing is left to do or may be done.
+    async fn serve(self: Arc<Self>, hold: Hold, ledger: Ledger, todo: Vec<u16>) -> Hold {
+        let config = &self.context.config;
+        let connections = config.relay.connections.min(todo.len().div_ceil(config.send.claim_window));
         let (ask, asks) = unbounded_channel();
         let mut grants = HashMap::new();
         for number in 0..connections {
             let (grant, granted) = unbounded_channel();
             grants.insert(number, grant);
-            self.tracker.spawn(run.clone().drive(Lane { number, granted, asks: ask.clone() }));
+            self.context.tracker.spawn(self.clone().drive(Lane { number, granted, asks: ask.clone() }));
         }
         drop(ask);
-        let context = self.clone();
+        let (context, validity, halt) = (self.context.clone(), self.validity.clone(), self.halt.clone());
         let (todo, again) = (todo.into(), HashMap::new());
-        let scribe =
-            Scribe { context, at, lease, ledger, validity, halt, resend_after_s, todo, again, grants, asks, rolled_back: false };
-        Ok(scribe.serve().await)
+        Scribe { context, hold, ledger, validity, halt, todo, again, grants, asks }.serve().await
     }
-}
 
-impl Run {
     /// Drives one connection, and the next one when it broke, until there are no more grants.
     async fn drive(self: Arc<Self>, mut lane: Lane) {
         let window = self.context.config.send.claim_window;
@@ -249,7 +255,7 @@ impl Run {
         let may_go = || self.validity.holds(boottime_ms()) && !self.halt.is_cancelled();
         let started = std::time::Instant::now();
         let transaction = connection.send(&self.from, &recipient.email, &message, &may_go).await;
-        metrics::transaction(outcome(&transaction), started.elapsed());
+        metrics::transaction(transaction.word(), started.elapsed());
         self.judge(claimed, transaction)
     }
 
@@ -286,15 +292,5 @@ impl Run {
             Some(due) => report(claimed, Some(Status::Deferred), reason, 0, due, text),
             None => report(claimed, Some(Status::Failed), reason, flags::EXPIRED, now, text),
         }
-    }
-}
-
-fn outcome(transaction: &Transaction) -> &'static str {
-    match transaction {
-        Transaction::Accepted(_) => "accepted",
-        Transaction::Deferred { .. } => "deferred",
-        Transaction::Refused(_) => "refused",
-        Transaction::InDoubt(_) => "in_doubt",
-        Transaction::NotStarted => "not_started",
     }
 }

@@ -1,6 +1,6 @@
 //! The end of the validity period: what is still open fails, whether the relay can be reached or not.
 
-use super::{Context, scribe, unix_now};
+use super::{Context, recall::Hold, scribe, unix_now};
 use crate::{
     domain::{
         ledger::{ClaimNumber, Ledger, Status, flags},
@@ -8,7 +8,7 @@ use crate::{
     },
     store::{
         StoreError,
-        ledgers::{ChunkRef, Claim, Lease, Turn, Verdict},
+        ledgers::{Claim, Turn, Verdict},
     },
 };
 
@@ -16,24 +16,18 @@ use crate::{
 const GROUP: usize = 500;
 
 impl Context {
-    /// Fails `todo` with the reason of its last reply. Whether Redis went back in time.
-    pub(super) async fn expire(
-        &self,
-        at: &ChunkRef,
-        lease: &mut Lease,
-        ledger: &Ledger,
-        todo: &[u16],
-    ) -> Result<bool, StoreError> {
+    /// Fails `todo` with the reason of its last reply. Ends early if the lease is lost or forgotten: nothing was sent.
+    pub(super) async fn expire(&self, hold: &mut Hold, ledger: &Ledger, todo: &[u16]) -> Result<(), StoreError> {
         for positions in todo.chunks(GROUP) {
             // the first claims of a fresh epoch
             let claims = positions.iter().map(|position| Claim { position: *position, n: 1 }).collect();
-            let turn = Turn { reports: Vec::new(), claims };
-            let answer = self.store.turn(at, lease, &turn, unix_now(), None).await?;
+            let turn = Turn { claims, ..Turn::default() };
+            let answer = self.store.turn(&hold.at, &hold.lease, &turn, unix_now(), None).await?;
             if answer.lease != Verdict::Ok {
-                return Ok(answer.lease == Verdict::RolledBack);
+                return Ok(());
             }
-            lease.seq += 1;
-            let number = ClaimNumber { epoch: lease.epoch, n: 1 };
+            hold.lease.seq += 1;
+            let number = ClaimNumber { epoch: hold.lease.epoch, n: 1 };
             let granted = turn.claims.iter().zip(&answer.granted).filter(|(_, granted)| **granted);
             let reports = granted
                 .filter_map(|(claim, _)| {
@@ -42,13 +36,14 @@ impl Context {
                     Some(expired(&claimed))
                 })
                 .collect();
-            let answer = self.store.turn(at, lease, &Turn { reports, claims: Vec::new() }, unix_now(), None).await?;
+            let turn = Turn { reports, ..Turn::default() };
+            let answer = self.store.turn(&hold.at, &hold.lease, &turn, unix_now(), None).await?;
             if answer.lease != Verdict::Ok {
-                return Ok(answer.lease == Verdict::RolledBack);
+                return Ok(());
             }
-            lease.seq += 1;
+            hold.lease.seq += 1;
         }
-        Ok(false)
+        Ok(())
     }
 }
 

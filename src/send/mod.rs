@@ -19,6 +19,7 @@ pub mod observe;
 mod preparation;
 pub mod prepare;
 pub mod preview;
+pub mod recall;
 pub mod reconcile;
 pub mod release;
 pub mod render;
@@ -63,6 +64,8 @@ pub struct Context {
     pub acceptances: Arc<AtomicU64>,
     pub tracker: TaskTracker,
     pub conservation: conservation::Differences,
+    /// Chunks given back lately.
+    pub released: recall::Released,
     /// Whether it was said that the chain of audit heads is damaged.
     pub heads_damaged: Arc<AtomicBool>,
     pub keyring: Arc<Keyring>,

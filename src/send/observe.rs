@@ -6,7 +6,7 @@ use super::{Context, unix_now};
 use crate::{
     domain::{counts::Counts, ledger::Status, state::State},
     metrics,
-    store::StoreError,
+    store::{StoreError, durability::Durability},
 };
 
 impl Context {
@@ -17,6 +17,20 @@ impl Context {
         if let Err(error) = result {
             self.watch.reset();
             tracing::warn!(%error, "the reconciler waits for Redis");
+        }
+    }
+
+    /// The task: asks what Redis promises, and says so when that has changed.
+    pub async fn observe_durability(&self) {
+        let before = self.store.promised();
+        match self.store.durability().await {
+            Ok(now) => {
+                metrics::redis_durability(now.word(), &Durability::WORDS);
+                if before.is_some_and(|before| before != now) {
+                    tracing::warn!("what Redis promises has changed: {now}");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "Redis does not say what it promises"),
         }
     }
 

@@ -6,7 +6,7 @@ use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use tokio::time::MissedTickBehavior;
 
-use super::{Context, Refusal, change::Decision, unix_now};
+use super::{Context, Refusal, change::Decision, recall::Hold, unix_now};
 use crate::{
     domain::{
         counts::Counts,
@@ -44,14 +44,27 @@ impl Context {
         Ok(())
     }
 
-    /// Asks Redis all the time whether it answers, until the shutdown: see [`super::watch`].
+    /// Asks Redis all the time whether it answers, until the shutdown: see [`super::watch`]. Another run of it may have
+    /// forgotten something.
     pub async fn pulse(&self) {
         let mut beat = tokio::time::interval(self.config.send.lease() / 8);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut known = String::new();
         while self.shutdown.run_until_cancelled(beat.tick()).await.is_some() {
-            if self.store.ping().await.is_ok() {
-                self.watch.answered(Instant::now());
+            let Ok(run) = self.store.run_id().await else { continue };
+            self.watch.answered(Instant::now());
+            if known == run {
+                continue;
             }
+            if !known.is_empty() {
+                metrics::redis_restarted();
+                if let Err(error) = self.recall_released().await {
+                    tracing::warn!(%error, "what Redis may have forgotten is looked at again");
+                    continue;
+                }
+                self.observe_durability().await;
+            }
+            known = run;
         }
     }
 
@@ -162,7 +175,7 @@ impl Context {
         let grounds = Grounds { still: Some((header.epoch, header.beat)), dead: proven_dead.then_some(header.owner) };
         if let Taken::Yes(lease, _) = self.store.take(at, self.owner, grounds, unix_now()).await? {
             let resend_after_s = delivery.document.plan.as_ref().and_then(|plan| self.resend_after_s(plan));
-            self.release_after_crash(at, &lease, resend_after_s).await?;
+            self.release_after_crash(Hold::new(at.clone(), lease, resend_after_s)).await?;
             metrics::taken_over();
             tracing::warn!(delivery.id = %at.delivery, chunk = at.chunk, proven_dead, "taken over from a dead worker");
         }

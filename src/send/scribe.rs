@@ -14,7 +14,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, lease::Validity, lease::boottime_ms, unix_now};
+use super::{
+    Context,
+    lease::{Validity, boottime_ms},
+    recall::{Hold, Recalled},
+    unix_now,
+};
 use crate::{
     domain::{
         ledger::{ClaimNumber, Ledger, Record, Status},
@@ -22,7 +27,7 @@ use crate::{
     },
     mail::relay::Connection,
     metrics,
-    store::ledgers::{Applied, ChunkRef, Claim, Lease, Report, Turn, TurnAnswer, Verdict},
+    store::ledgers::{Applied, Claim, Report, Turn, TurnAnswer, Verdict},
 };
 
 /// Asks of a connection that travel in one group at the most.
@@ -53,33 +58,35 @@ pub struct Claimed {
 
 pub struct Scribe {
     pub context: Context,
-    pub at: ChunkRef,
-    pub lease: Lease,
+    pub hold: Hold,
     pub ledger: Ledger,
     pub validity: Arc<Validity>,
     /// Cancelled when no more may be started: pause, stop, shutdown, a lost lease.
     pub halt: CancellationToken,
-    pub resend_after_s: Option<u32>,
     pub todo: VecDeque<u16>,
     /// The last claim in this epoch of recipients that were given back and are to be claimed again.
     pub again: HashMap<u16, u8>,
     pub grants: HashMap<usize, UnboundedSender<Claimed>>,
     pub asks: UnboundedReceiver<Ask>,
-    /// Redis is older than what this scribe has written.
-    pub rolled_back: bool,
 }
 
 impl Scribe {
     /// Serves the connections until the last one is gone; then every claim is recorded or given back.
-    /// The lease, and whether Redis went back in time.
-    pub async fn serve(mut self) -> (Lease, bool) {
+    pub async fn serve(mut self) -> Hold {
         let mut beat = tokio::time::interval(Duration::from_millis(self.context.config.send.lease_ms / 4));
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let slice = tokio::time::sleep(Duration::from_millis(self.context.config.send.slice_ms));
         let shutdown = self.context.shutdown.clone();
         let mut slice = std::pin::pin!(slice);
-        let mut slice_over = false;
+        // a lease that Redis may forget must not be used: its claims would be forgotten with it
+        let store = self.context.store.clone();
+        let mut durable = std::pin::pin!(async {
+            while store.durable().await.is_err() {
+                tokio::time::sleep(PAUSE).await
+            }
+        });
+        let (mut slice_over, mut is_durable) = (false, !store.may_go_back());
         let mut hungry: VecDeque<usize> = VecDeque::new();
         loop {
             if self.halt.is_cancelled() || slice_over || self.todo.is_empty() {
@@ -93,13 +100,14 @@ impl Scribe {
                 _ = beat.tick() => self.show_life().await,
                 _ = look.tick(), if !self.halt.is_cancelled() => self.look().await,
                 () = &mut slice, if !slice_over => slice_over = true,
+                () = &mut durable, if !is_durable => is_durable = true,
                 () = shutdown.cancelled(), if !self.halt.is_cancelled() => self.halt.cancel(),
                 ask = self.asks.recv() => match ask {
-                    None => return (self.lease, self.rolled_back),
+                    None => return self.hold,
                     Some(ask) => self.gather(ask, &mut reports, &mut hungry, &mut used_up),
                 },
             }
-            while (!reports.is_empty() || !hungry.is_empty()) && !self.turn(&mut reports, &mut hungry).await {}
+            while (!reports.is_empty() || is_durable && !hungry.is_empty()) && !self.turn(&mut reports, &mut hungry).await {}
             drop(used_up);
         }
     }
@@ -124,7 +132,7 @@ impl Scribe {
         let n = hungry.len().min(self.todo.len());
         let positions: Vec<u16> = self.todo.drain(..n).collect();
         let claims = positions.iter().filter_map(|p| Some(Claim { position: *p, n: self.number_after(*p)? })).collect();
-        let turn = Turn { reports: std::mem::take(reports), claims };
+        let turn = Turn { reports: std::mem::take(reports), claims, redo: false };
         if turn.reports.is_empty() && turn.claims.is_empty() {
             hungry.clear();
             return true;
@@ -135,14 +143,18 @@ impl Scribe {
             return true;
         };
         self.note(&turn, &answer);
+        let epoch = self.hold.lease.epoch;
         for (claim, _) in turn.claims.iter().zip(&answer.granted).filter(|(_, granted)| **granted) {
             let Some(before) = self.ledger.record(usize::from(claim.position)) else { continue };
-            let number = ClaimNumber { epoch: self.lease.epoch, n: claim.n };
+            let number = ClaimNumber { epoch, n: claim.n };
             let claimed = Claimed { position: claim.position, claim: number, before };
             let served = hungry.pop_front().and_then(|c| self.grants.get(&c)).is_some_and(|grants| grants.send(claimed).is_ok());
             if !served {
                 reports.push(given_back(&claimed));
             }
+        }
+        if answer.lease == Verdict::Ok {
+            self.hold.applied(turn, self.context.store.may_go_back());
         }
         reports.is_empty() && (hungry.is_empty() || self.todo.is_empty())
     }
@@ -153,22 +165,34 @@ impl Scribe {
             return last.checked_add(1);
         }
         let last = self.ledger.record(usize::from(position))?.claim;
-        Some(if last.epoch == self.lease.epoch { last.n.wrapping_add(1) } else { 1 })
+        Some(if last.epoch == self.hold.lease.epoch { last.n.wrapping_add(1) } else { 1 })
     }
 
     /// Sends a group until it is answered: what the relay accepted must not be forgotten. `None` if it never will be; what
     /// was reported is in doubt once the chunk is released or taken over.
     async fn write(&self, turn: &Turn) -> Option<TurnAnswer> {
         loop {
-            match self.context.store.turn(&self.at, &self.lease, turn, unix_now(), self.resend_after_s).await {
+            let hold = &self.hold;
+            let mut written = self.context.store.turn(&hold.at, &hold.lease, turn, unix_now(), hold.resend_after_s).await;
+            if let Ok(answer) = &written
+                && answer.lease == Verdict::RolledBack
+            {
+                match self.context.recall(hold).await {
+                    Ok(Recalled::Nothing) => {}
+                    // then it is applied, or it is late truth
+                    Ok(_) => continue,
+                    Err(error) => written = Err(error),
+                }
+            }
+            match written {
                 Ok(answer) => return Some(answer),
                 Err(error) if !error.may_pass() => {
-                    tracing::error!(delivery.id = %self.at.delivery, chunk = self.at.chunk, %error, "a group of records is lost");
+                    tracing::error!(delivery.id = %self.hold.at.delivery, chunk = self.hold.at.chunk, %error, "a group of records is lost");
                     return None;
                 }
                 Err(error) => {
                     metrics::store_retry();
-                    tracing::warn!(delivery.id = %self.at.delivery, chunk = self.at.chunk, %error, "a group of records is sent again");
+                    tracing::warn!(delivery.id = %self.hold.at.delivery, chunk = self.hold.at.chunk, %error, "a group of records is sent again");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -177,12 +201,9 @@ impl Scribe {
 
     fn note(&mut self, turn: &Turn, answer: &TurnAnswer) {
         match answer.lease {
-            Verdict::Ok => self.lease.seq += 1,
+            Verdict::Ok => {}
             Verdict::Lost => self.fenced("another worker holds it"),
-            Verdict::RolledBack => {
-                self.rolled_back = true;
-                self.fenced("Redis went back in time");
-            }
+            Verdict::RolledBack => self.fenced("Redis has forgotten the lease"),
             _ => self.fenced("its ledger is gone"),
         }
         if !turn.claims.is_empty() && answer.claims == Verdict::Forbidden {
@@ -200,7 +221,7 @@ impl Scribe {
             }
             if *applied == Applied::Twice {
                 metrics::duplicate();
-                tracing::warn!(delivery.id = %self.at.delivery, chunk = self.at.chunk, position = report.position, "accepted twice");
+                tracing::warn!(delivery.id = %self.hold.at.delivery, chunk = self.hold.at.chunk, position = report.position, "accepted twice");
             }
         }
     }
@@ -215,7 +236,7 @@ impl Scribe {
 
     /// Claims are refused by Redis once a delivery is paused or stopped; this is for those that were granted before.
     async fn look(&self) {
-        if let Ok(state) = self.context.store.state(&self.at.delivery).await
+        if let Ok(state) = self.context.store.state(&self.hold.at.delivery).await
             && state != Some(State::InProgress)
         {
             self.halt.cancel();
@@ -224,17 +245,23 @@ impl Scribe {
 
     async fn show_life(&mut self) {
         let sent_ms = boottime_ms();
-        match self.context.store.beat(&self.at, &self.lease).await {
+        let hold = &self.hold;
+        match self.context.store.beat(&hold.at, &hold.lease).await {
             Ok(Verdict::Ok) => self.validity.renew(sent_ms),
+            Ok(Verdict::RolledBack) => match self.context.recall(hold).await {
+                Ok(Recalled::PutBack) => {}
+                Ok(_) => self.fenced("Redis went back in time"),
+                Err(error) => tracing::warn!(delivery.id = %hold.at.delivery, chunk = hold.at.chunk, %error, "no beat"),
+            },
             Ok(_) => self.fenced("another worker holds it"),
-            Err(error) => tracing::warn!(delivery.id = %self.at.delivery, chunk = self.at.chunk, %error, "no beat"),
+            Err(error) => tracing::warn!(delivery.id = %self.hold.at.delivery, chunk = self.hold.at.chunk, %error, "no beat"),
         }
     }
 
     fn fenced(&self, why: &str) {
         if !self.halt.is_cancelled() {
             metrics::fenced();
-            tracing::warn!(delivery.id = %self.at.delivery, chunk = self.at.chunk, why, "the chunk was lost");
+            tracing::warn!(delivery.id = %self.hold.at.delivery, chunk = self.hold.at.chunk, why, "the chunk was lost");
         }
         self.validity.end();
         self.halt.cancel();

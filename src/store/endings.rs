@@ -2,7 +2,7 @@
 
 use super::{
     Store, StoreError, keys,
-    ledgers::{ChunkRef, Verdict, seconds_or_never},
+    ledgers::{ChunkRef, Lease, Verdict, seconds_or_never},
 };
 
 /// How a person settles recipients in doubt.
@@ -28,11 +28,11 @@ impl Store {
     }
 
     /// Puts all that is not settled in a chunk in doubt and fences its holder: Redis went back in time. How many there are.
-    pub async fn doubt(&self, at: &ChunkRef, now: u32, resend_after_s: Option<u32>) -> Result<u64, StoreError> {
+    pub async fn doubt(&self, at: &ChunkRef, lease: &Lease, now: u32, resend_after_s: Option<u32>) -> Result<u64, StoreError> {
         let mut script = self.scripts.doubt.prepare_invoke();
         script.key(keys::ledger(&at.delivery, at.chunk)).key(keys::counts(&at.delivery));
         script.key(keys::open(&at.delivery)).key(keys::offered(&at.delivery));
-        script.arg(at.chunk).arg(now).arg(seconds_or_never(resend_after_s));
+        script.arg(at.chunk).arg(now).arg(seconds_or_never(resend_after_s)).arg(lease.epoch);
         let (_, doubted): (i64, u64) = script.invoke_async(&mut self.conn.clone()).await?;
         Ok(doubted)
     }

@@ -6,6 +6,8 @@ use crate::domain::id::DeliveryId;
 pub const INDEX: &str = "versand:deliveries";
 /// Hint: deliveries that the daemon moves on by itself.
 pub const MOVING: &str = "versand:moving";
+/// Written before it is asked whether the replicas have everything.
+pub const DURABLE: &str = "versand:durable";
 /// The chain that holds the heads of the deliveries' audit chains.
 pub const AUDIT_HEADS: &str = "versand:{audit}:heads";
 /// Hash: the sequence number of the last head noted of each delivery.

@@ -57,7 +57,7 @@ pub enum Verdict {
     Lost,
     /// The delivery is not in progress.
     Forbidden,
-    /// The sequence number is not the caller's: Redis went back in time.
+    /// The ledger is older than what the caller has seen: Redis went back in time.
     RolledBack,
     /// There is no such ledger.
     Missing,
@@ -142,6 +142,8 @@ pub struct TurnAnswer {
 pub struct Turn {
     pub reports: Vec<Report>,
     pub claims: Vec<Claim>,
+    /// It was applied before, and Redis has forgotten it: what was granted is granted again.
+    pub redo: bool,
 }
 
 const GIVEN_BACK: u8 = 255;
@@ -157,7 +159,7 @@ impl Store {
         let dead = grounds.dead.map(|o| o.to_be_bytes().to_vec()).unwrap_or_default();
         let mut script = self.scripts.take.prepare_invoke();
         script.key(keys::ledger(&at.delivery, at.chunk)).key(keys::counts(&at.delivery));
-        script.arg(&owner.to_be_bytes()[..]).arg(epoch).arg(beat).arg(dead).arg(now);
+        script.arg(&owner.to_be_bytes()[..]).arg(epoch).arg(beat).arg(dead).arg(now).arg(i32::from(self.may_go_back()));
         let answer: (i64, Option<u32>, Option<u32>, Option<Vec<u8>>) = script.invoke_async(&mut self.conn.clone()).await?;
         match (Verdict::from_code(answer.0)?, answer.1, answer.2, answer.3) {
             (Verdict::Ok, Some(epoch), Some(seq), Some(bytes)) => {
@@ -172,7 +174,8 @@ impl Store {
     /// Shows that the holder lives.
     pub async fn beat(&self, at: &ChunkRef, lease: &Lease) -> Result<Verdict, StoreError> {
         let mut script = self.scripts.beat.prepare_invoke();
-        script.key(keys::ledger(&at.delivery, at.chunk)).arg(&lease.owner.to_be_bytes()[..]).arg(lease.epoch);
+        script.key(keys::ledger(&at.delivery, at.chunk)).arg(&lease.owner.to_be_bytes()[..]).arg(lease.epoch).arg(lease.seq);
+        script.arg(i32::from(self.may_go_back()));
         Verdict::from_code(script.invoke_async(&mut self.conn.clone()).await?)
     }
 
@@ -201,7 +204,7 @@ impl Store {
             claims.extend_from_slice(&c.position.to_be_bytes());
             claims.push(c.n);
         }
-        script.arg(reports).arg(claims);
+        script.arg(reports).arg(claims).arg(i32::from(turn.redo));
         for r in &turn.reports {
             script.arg(&r.reply);
         }
@@ -236,7 +239,8 @@ impl Store {
             .key(keys::open(&at.delivery))
             .key(keys::offered(&at.delivery))
             .key(keys::aside(&at.delivery));
-        script.arg(&lease.owner.to_be_bytes()[..]).arg(lease.epoch).arg(at.chunk).arg(now).arg(seconds_or_never(resend_after_s));
+        script.arg(&lease.owner.to_be_bytes()[..]).arg(lease.epoch).arg(lease.seq);
+        script.arg(at.chunk).arg(now).arg(seconds_or_never(resend_after_s));
         let (verdict, due): (i64, i64) = script.invoke_async(&mut self.conn.clone()).await?;
         Ok((Verdict::from_code(verdict)?, u32::try_from(due).ok()))
     }

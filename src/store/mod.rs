@@ -11,7 +11,10 @@ pub mod offers;
 pub mod slices;
 pub mod state_dir;
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, RwLock},
+    time::Duration,
+};
 
 use redis::{
     ErrorKind, ServerErrorKind,
@@ -47,7 +50,10 @@ impl StoreError {
 #[derive(Clone)]
 pub struct Store {
     conn: ConnectionManager,
-    scripts: std::sync::Arc<ledgers::Scripts>,
+    /// For what holds up a connection.
+    beside: ConnectionManager,
+    promised: Arc<RwLock<Option<durability::Durability>>>,
+    scripts: Arc<ledgers::Scripts>,
 }
 
 impl Store {
@@ -70,8 +76,9 @@ impl Store {
             .set_connection_timeout(Some(Duration::from_secs(5)))
             .set_min_delay(Duration::from_millis(20))
             .set_max_delay(Duration::from_secs(1));
-        let conn = ConnectionManager::new_with_config(client, config).await?;
-        Ok(Self { conn, scripts: std::sync::Arc::default() })
+        let conn = ConnectionManager::new_with_config(client.clone(), config.clone()).await?;
+        let beside = ConnectionManager::new_with_config(client, config).await?;
+        Ok(Self { conn, beside, promised: Arc::default(), scripts: Arc::default() })
     }
 
     /// The connection, for the queue.

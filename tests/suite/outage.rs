@@ -61,7 +61,7 @@ async fn a_delivery_that_is_stopped_before_it_starts_is_cancelled_to_the_last() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_forgets_is_refused_unless_told_otherwise() {
-    for settings in [["--appendonly", "no"], ["--appendfsync", "everysec"]] {
+    for settings in [["--appendonly", "no"], ["--appendfsync", "no"], ["--no-appendfsync-on-rewrite", "yes"]] {
         let redis = RedisServer::start_with(&settings);
         let state = tempfile::tempdir().unwrap();
         let mut config = Config::from_toml("[server]\nlisten = \"127.0.0.1:0\"\n[catcher]\nlisten = \"127.0.0.1:0\"").unwrap();

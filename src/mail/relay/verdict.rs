@@ -22,6 +22,19 @@ pub enum Transaction {
     NotStarted,
 }
 
+impl Transaction {
+    /// The word of the metric.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Accepted(_) => "accepted",
+            Self::Deferred { .. } => "deferred",
+            Self::Refused(_) => "refused",
+            Self::InDoubt(_) => "in_doubt",
+            Self::NotStarted => "not_started",
+        }
+    }
+}
+
 /// What ends a transaction before its message was written.
 pub enum Ended {
     Reply(Reply),

@@ -13,8 +13,8 @@ local function has(flags, flag) return bit.band(flags, flag) ~= 0 end
 local function header(ledger)
   local raw = redis.call('GETRANGE', ledger, 0, HEADER - 1)
   if #raw < HEADER then return nil end
-  local count, epoch, beat, seq, owner = struct.unpack('>xxI2I4I4I4c8', raw)
-  return { count = count, epoch = epoch, beat = beat, seq = seq, owner = owner }
+  local count, epoch, beat, seq, owner, run = struct.unpack('>xxI2I4I4I4c8c8', raw)
+  return { count = count, epoch = epoch, beat = beat, seq = seq, owner = owner, run = run }
 end
 
 local function unpack_record(raw, at)
@@ -70,6 +70,21 @@ local function lose(r, now)
   end
 end
 
+-- Which run of Redis this is, in eight bytes: another one may have forgotten what this one acknowledged.
+local function this_run()
+  return string.sub(string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'), 1, 8)
+end
+
+-- What stands against a lease and the sequence number its holder expects: OK, LOST, MISSING, or ROLLED_BACK if the
+-- ledger is older than what its holder has seen.
+local function against(h, owner, epoch, seq)
+  if not h then return MISSING end
+  if h.epoch < epoch then return ROLLED_BACK end
+  if h.owner ~= owner or h.epoch ~= epoch then return LOST end
+  if h.seq ~= seq then return ROLLED_BACK end
+  return OK
+end
+
 -- When a record may be claimed, nil if never; resend_after is nil under the policy hold.
 local function claimable_at(r, resend_after)
   if r.status == PENDING then return 0 end
@@ -81,10 +96,9 @@ end
 -- Checks and raises the sequence number of the holder's group: OK, or what stands against it, and whether
 -- this very group was applied before (its answer was lost on the way).
 local function enter(ledger, h, owner, epoch, seq)
-  if not h then return MISSING, false end
-  if h.owner ~= owner or h.epoch ~= epoch then return LOST, false end
-  if h.seq == seq + 1 then return OK, true end
-  if h.seq ~= seq then return ROLLED_BACK, false end
+  local verdict = against(h, owner, epoch, seq)
+  if verdict == ROLLED_BACK and h.epoch == epoch and h.seq == seq + 1 then return OK, true end
+  if verdict ~= OK then return verdict, false end
   redis.call('SETRANGE', ledger, 12, struct.pack('>I4', seq + 1))
   return OK, false
 end

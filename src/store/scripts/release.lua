@@ -1,13 +1,13 @@
 -- Gives the lease back and says in the sets of the delivery when the chunk wants attention again.
 -- A chunk that was set aside wants none, and is not aside any more once nothing is left to do.
--- KEYS: ledger, counts, open, offered, aside   ARGV: owner, epoch, chunk, now, resend after seconds (-1: hold)
+-- KEYS: ledger, counts, open, offered, aside   ARGV: owner, epoch, sequence number, chunk, now, resend after seconds (-1: hold)
 -- Answers { verdict, when it wants attention in Unix seconds, -1 for never }.
-local ledger, now = KEYS[1], tonumber(ARGV[4])
-local resend_after = tonumber(ARGV[5])
+local ledger, now = KEYS[1], tonumber(ARGV[5])
+local resend_after = tonumber(ARGV[6])
 if resend_after < 0 then resend_after = nil end
 local h = header(ledger)
-if not h then return { MISSING, -1 } end
-if h.owner ~= ARGV[1] or h.epoch ~= tonumber(ARGV[2]) then return { LOST, -1 } end
+local verdict = against(h, ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]))
+if verdict ~= OK then return { verdict, -1 } end
 
 local raw, sum, due = redis.call('GET', ledger), {}, nil
 for position = 0, h.count - 1 do
@@ -22,11 +22,11 @@ for position = 0, h.count - 1 do
 end
 publish(KEYS[2], sum)
 redis.call('SETRANGE', ledger, 12, struct.pack('>I4c8', h.seq + 1, FREE))
-redis.call('ZREM', KEYS[4], ARGV[3])
-if not due then redis.call('SREM', KEYS[5], ARGV[3]) end
-if due and redis.call('SISMEMBER', KEYS[5], ARGV[3]) == 0 then
-  redis.call('ZADD', KEYS[3], due, ARGV[3])
+redis.call('ZREM', KEYS[4], ARGV[4])
+if not due then redis.call('SREM', KEYS[5], ARGV[4]) end
+if due and redis.call('SISMEMBER', KEYS[5], ARGV[4]) == 0 then
+  redis.call('ZADD', KEYS[3], due, ARGV[4])
 else
-  redis.call('ZREM', KEYS[3], ARGV[3])
+  redis.call('ZREM', KEYS[3], ARGV[4])
 end
 return { OK, due or -1 }

@@ -1,5 +1,8 @@
 -- Takes the lease on a chunk: free, standing still as observed, or held by a proven dead owner.
--- KEYS: ledger, counts   ARGV: owner, observed epoch, observed beat (-1: none observed), dead owner ('' or 8 bytes), now
+-- What the holder was attempting is in doubt. If it may have written more than Redis remembers - it is gone, and Redis was
+-- started anew or replaced since it was last seen to write - all that is not settled is in doubt.
+-- KEYS: ledger, counts   ARGV: owner, observed epoch, observed beat (-1: none observed), dead owner ('' or 8 bytes), now,
+--       whether Redis may go back in time (0 or 1)
 -- Answers { OK, epoch, seq, ledger } or { LOST, epoch, beat, nil } or { MISSING, nil, nil, nil }: always four, a
 -- tuple is read from an array of its own length only.
 local ledger, counts = KEYS[1], KEYS[2]
@@ -9,11 +12,16 @@ if not h then return { MISSING, false, false, false } end
 local still = h.epoch == tonumber(ARGV[2]) and h.beat == tonumber(ARGV[3])
 if h.owner ~= FREE and h.owner ~= dead and not still then return { LOST, h.epoch, h.beat, false } end
 
-redis.call('SETRANGE', ledger, 4, struct.pack('>I4I4I4c8', h.epoch + 1, 0, h.seq + 1, owner))
+local may_go_back = ARGV[6] == '1'
+local run = (may_go_back or h.run ~= FREE) and this_run() or FREE
+local forgotten = h.owner ~= FREE and h.run ~= FREE and h.run ~= run
+redis.call('SETRANGE', ledger, 4,
+  struct.pack('>I4I4I4c8c8', h.epoch + 1, 0, h.seq + 1, owner, may_go_back and run or FREE))
 local raw, sum = redis.call('GET', ledger), {}
 for position = 0, h.count - 1 do
   local at = HEADER + RECORD * position + 1
-  if raw:byte(at) == ATTEMPTING then
+  local status = raw:byte(at)
+  if status == ATTEMPTING or forgotten and status <= DEFERRED then
     alter(ledger, position, unpack_record(raw, at), sum, function(r) lose(r, now) end)
   end
 end

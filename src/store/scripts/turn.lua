@@ -3,19 +3,24 @@
 -- KEYS: ledger, counts, replies, delivery
 -- ARGV: owner, epoch, seq, now, resend after seconds (-1: hold),
 --       records packed as (position u16, epoch u32, n u8, status u8, reason u8, flags u8, when u32)*,
---       claims packed as (position u16, n u8)*, then one reply text per record, '' for none.
+--       claims packed as (position u16, n u8)*, whether it is done again because Redis has forgotten it (0 or 1),
+--       then one reply text per record, '' for none.
 --       Status 255 gives a claim back that was not started.
 -- Answers { verdict on the lease, one byte per record: 'a' applied, 'r' known before, 'd' accepted twice, 'x' of no effect,
---           verdict on the claims, one byte per claim: '1' granted, '0' not }.
+--           verdict on the claims, one byte per claim: '1' granted, '0' not }. ROLLED_BACK changes nothing.
 local ledger, counts, replies = KEYS[1], KEYS[2], KEYS[3]
 local owner, epoch, seq, now = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local resend_after = tonumber(ARGV[5])
 if resend_after < 0 then resend_after = nil end
-local records, claims, FIRST_REPLY = ARGV[6], ARGV[7], 8
+local records, claims, redo, FIRST_REPLY = ARGV[6], ARGV[7], ARGV[8] == '1', 9
 local GIVEN_BACK = 255
 local h = header(ledger)
 if not h then return { MISSING, '', MISSING, '' } end
 local verdict, again = enter(ledger, h, owner, epoch, seq)
+if verdict == ROLLED_BACK then
+  local nothing, none = string.rep('x', #records / 14), string.rep('0', #claims / 3)
+  return { verdict, nothing, verdict, none }
+end
 local sum, outcome = {}, {}
 
 local function keep(position, text)
@@ -89,9 +94,20 @@ for at = 1, #records, 14 do
   elseif position < h.count then
     local r = read(ledger, position)
     local newest = r.epoch == its_epoch and r.n == n
-    if newest then result, change = current(r, new) else result, change = outdated(r, new, its_epoch, n) end
+    -- a claim that Redis has forgotten: it is the newest one, but does not end the attempt of an earlier one by failing
+    local forgotten = its_epoch > r.epoch or its_epoch == r.epoch and n > r.n
+    if forgotten and r.status == ATTEMPTING and new.status ~= SENT then
+      result = 'x'
+    elseif newest or forgotten then
+      result, change = current(r, new)
+    else
+      result, change = outdated(r, new, its_epoch, n)
+    end
     if change then
-      alter(ledger, position, r, sum, change)
+      alter(ledger, position, r, sum, function()
+        if forgotten then r.epoch, r.n = its_epoch, n end
+        change()
+      end)
       keep(position, ARGV[FIRST_REPLY + #outcome])
     end
   end
@@ -99,7 +115,7 @@ for at = 1, #records, 14 do
 end
 
 local claim_verdict, granted = verdict, {}
-if verdict == OK and #claims > 0 and redis.call('HGET', KEYS[4], 'state') ~= 'in_progress' then claim_verdict = FORBIDDEN end
+if verdict == OK and not redo and #claims > 0 and redis.call('HGET', KEYS[4], 'state') ~= 'in_progress' then claim_verdict = FORBIDDEN end
 for at = 1, #claims, 3 do
   local position, n = struct.unpack('>I2B', claims, at)
   local answer = '0'
@@ -108,7 +124,7 @@ for at = 1, #claims, 3 do
     local due = claimable_at(r, resend_after)
     if again then -- granted the first time, when its answer was lost? It stays so when the delivery was paused meanwhile.
       if r.status == ATTEMPTING and r.epoch == epoch and r.n == n then answer = '1' end
-    elseif due and due <= now then
+    elseif due and due <= now or redo and (r.status <= DEFERRED or r.status == IN_DOUBT) then
       alter(ledger, position, r, sum, function()
         if r.status == IN_DOUBT then r.flags = bit.bor(r.flags, RESENT) end
         r.flags = bit.band(r.flags, 255 - SETTLED)

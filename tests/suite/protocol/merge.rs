@@ -16,7 +16,12 @@ const LASTING: u8 = flags::RESENT | flags::DUPLICATE | flags::ACCEPTED;
 /// Compares the claim number, never the lease: a report of the newest claim decides, of an earlier one only an acceptance counts.
 pub fn merge(r: &mut Record, report: &Report, terms: &Terms) -> Told {
     let before = *r;
-    let applied = match (r.claim == report.claim, report.status) {
+    // A claim that Redis has forgotten is the newest one, but does not end the attempt of an earlier one by failing.
+    let forgotten = report.claim > r.claim;
+    if forgotten && r.status == Status::Attempting && report.status != Some(Status::Sent) {
+        return (Applied::NoEffect, false);
+    }
+    let applied = match (forgotten || r.claim == report.claim, report.status) {
         (true, Some(Status::Sent)) => accepted(r, report),
         (true, Some(status)) => not_accepted(r, report, status, terms),
         (true, None) => given_back(r, terms.now),
@@ -24,6 +29,9 @@ pub fn merge(r: &mut Record, report: &Report, terms: &Terms) -> Told {
         (false, _) => Applied::NoEffect,
     };
     let changes = matches!(applied, Applied::Applied | Applied::Twice);
+    if forgotten && changes {
+        r.claim = report.claim;
+    }
     assert!(changes || *r == before, "what has no effect changes nothing");
     (applied, changes)
 }

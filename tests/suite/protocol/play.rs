@@ -161,7 +161,7 @@ impl<'a> Play<'a> {
         let Some(lease) = self.workers[worker].lease else { return Ok(()) };
         let reports = said.iter().filter_map(|said| self.report(said)).collect();
         let claims = wanted.iter().map(|w| self.claim(&lease, w)).collect();
-        let turn = Turn { reports, claims };
+        let turn = Turn { reports, claims, redo: false };
         self.workers[worker].last = Some((lease, turn.clone()));
         let verdict = self.turn(&lease, &turn).await?;
         if verdict == Verdict::Ok && !lost {

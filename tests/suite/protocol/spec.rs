@@ -101,23 +101,25 @@ impl Chunk {
 
     /// The holder lives.
     pub fn beat(&mut self, lease: &Lease) -> Verdict {
-        let verdict = self.holder(lease);
+        let verdict = self.against(lease);
         self.beat += u32::from(verdict == Verdict::Ok);
         verdict
     }
 
     /// Reports, then claims. The holder's groups are numbered: one that comes again is only answered.
     pub fn turn(&mut self, lease: &Lease, turn: &Turn, terms: &Terms) -> (TurnAnswer, Vec<bool>) {
-        let again = self.holder(lease) == Verdict::Ok && self.seq == lease.seq + 1;
-        let verdict = match self.holder(lease) {
-            Verdict::Ok if !again && self.seq != lease.seq => Verdict::RolledBack,
-            verdict => verdict,
-        };
+        let again = (self.owner, self.epoch, self.seq) == (lease.owner, lease.epoch, lease.seq + 1);
+        let verdict = if again { Verdict::Ok } else { self.against(lease) };
+        if verdict == Verdict::RolledBack {
+            let reports = vec![Applied::NoEffect; turn.reports.len()];
+            let kept = vec![false; turn.reports.len()];
+            return (TurnAnswer { lease: verdict, reports, claims: verdict, granted: vec![false; turn.claims.len()] }, kept);
+        }
         let told = turn.reports.iter().map(|r| self.report(r, again, verdict, terms)).collect::<Vec<_>>();
         let in_progress = terms.state == State::InProgress || terms.mutation == Mutation::ClaimsInAnyState;
         let claims = match verdict {
             _ if terms.mutation == Mutation::ClaimsWithoutLease => Verdict::Ok,
-            Verdict::Ok if !in_progress && !turn.claims.is_empty() => Verdict::Forbidden,
+            Verdict::Ok if !in_progress && !turn.redo && !turn.claims.is_empty() => Verdict::Forbidden,
             other => other,
         };
         let granted = turn.claims.iter().map(|claim| {
@@ -128,7 +130,7 @@ impl Chunk {
                     let forgotten = terms.mutation == Mutation::GrantsForgotten && claims == Verdict::Forbidden;
                     r.status == Status::Attempting && r.claim == number && !forgotten
                 }
-                Some(r) => claims == Verdict::Ok && claim_one(r, number, terms),
+                Some(r) => claims == Verdict::Ok && claim_one(r, number, turn.redo, terms),
                 None => false,
             }
         });
@@ -149,7 +151,7 @@ impl Chunk {
 
     /// The lease goes back. What is still attempted is lost; the rest says when the chunk wants attention again.
     pub fn release(&mut self, lease: &Lease, terms: &Terms) -> (Verdict, Option<u32>) {
-        let verdict = self.holder(lease);
+        let verdict = self.against(lease);
         if verdict != Verdict::Ok {
             return (verdict, None);
         }
@@ -251,8 +253,17 @@ impl Chunk {
         bytes
     }
 
-    fn holder(&self, lease: &Lease) -> Verdict {
-        if (self.owner, self.epoch) == (lease.owner, lease.epoch) { Verdict::Ok } else { Verdict::Lost }
+    /// What stands against a lease: another one, or a ledger that is older than what its holder has seen.
+    fn against(&self, lease: &Lease) -> Verdict {
+        if self.epoch < lease.epoch {
+            Verdict::RolledBack
+        } else if (self.owner, self.epoch) != (lease.owner, lease.epoch) {
+            Verdict::Lost
+        } else if self.seq != lease.seq {
+            Verdict::RolledBack
+        } else {
+            Verdict::Ok
+        }
     }
 
     fn lose_attempts(&mut self, terms: &Terms) {
@@ -264,8 +275,10 @@ impl Chunk {
 const NOT_DEFINED: u8 = 7;
 
 /// Grants what is claimable and due. The claim number is the recipient's from then on; what a person said is spent.
-fn claim_one(r: &mut Record, number: ClaimNumber, terms: &Terms) -> bool {
-    let due = r.claimable_at(terms.resend_after_s).is_some_and(|at| at <= terms.now);
+/// What is done again was due when it was done first.
+fn claim_one(r: &mut Record, number: ClaimNumber, redo: bool, terms: &Terms) -> bool {
+    let was_due = redo && matches!(r.status, Status::Pending | Status::Attempting | Status::Deferred | Status::InDoubt);
+    let due = was_due || r.claimable_at(terms.resend_after_s).is_some_and(|at| at <= terms.now);
     if !due || terms.mutation == Mutation::ClaimsUnwritten {
         return due;
     }

@@ -213,7 +213,7 @@ impl World {
         let reports = group.report.and_then(|i| self.report(w, i)).into_iter().collect();
         let claims = group.claim.map(|(i, n)| Claim { position: i as u16, n }).into_iter().collect();
         let before = self.chunk.clone();
-        let (answer, _) = self.chunk.turn(&lease, &Turn { reports, claims }, terms);
+        let (answer, _) = self.chunk.turn(&lease, &Turn { reports, claims, redo: false }, terms);
         if answer.lease == Verdict::RolledBack {
             self.wrong = Some("told that Redis was rolled back");
         }

@@ -1,0 +1,153 @@
+//! What a holder remembers of its last groups, for a Redis that goes back in time: it is put back before anything new is claimed.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::{Context, unix_now};
+use crate::{
+    metrics,
+    store::{
+        StoreError,
+        ledgers::{ChunkRef, Lease, Turn, Verdict},
+    },
+};
+
+/// More than Redis may forget, and the time until that is noticed.
+const REMEMBERED: Duration = Duration::from_secs(10);
+
+/// A chunk as its holder knows it.
+#[derive(Debug)]
+pub struct Hold {
+    pub at: ChunkRef,
+    pub lease: Lease,
+    pub resend_after_s: Option<u32>,
+    /// The last groups that were applied, in order.
+    groups: VecDeque<Group>,
+    /// Whether anything was written under this lease.
+    written: bool,
+}
+
+#[derive(Debug)]
+struct Group {
+    /// The sequence number it was applied at.
+    seq: u32,
+    turn: Turn,
+    applied: Instant,
+}
+
+/// What became of a chunk whose ledger was older than its holder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recalled {
+    /// The ledger is as it was, and the lease holds.
+    PutBack,
+    /// Too much is forgotten: all that is not settled is in doubt, and the lease is over.
+    InDoubt,
+    /// Nothing was written under this lease, which is over.
+    Nothing,
+}
+
+/// Chunks that were given back lately: Redis may forget that, too.
+#[derive(Debug, Clone, Default)]
+pub struct Released(Arc<Mutex<VecDeque<(Instant, Arc<Hold>)>>>);
+
+impl Hold {
+    pub fn new(at: ChunkRef, lease: Lease, resend_after_s: Option<u32>) -> Self {
+        Self { at, lease, resend_after_s, groups: VecDeque::new(), written: false }
+    }
+
+    /// A group was applied. It is remembered for a while if Redis may forget it.
+    pub fn applied(&mut self, turn: Turn, may_be_forgotten: bool) {
+        let now = Instant::now();
+        if may_be_forgotten {
+            self.groups.push_back(Group { seq: self.lease.seq, turn: Turn { redo: true, ..turn }, applied: now });
+        }
+        self.lease.seq += 1;
+        self.written = true;
+        while self.groups.front().is_some_and(|group| now.duration_since(group.applied) > REMEMBERED) {
+            self.groups.pop_front();
+        }
+    }
+}
+
+impl Released {
+    fn note(&self, hold: Hold) {
+        let mut released = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        released.push_back((now, Arc::new(hold)));
+        while released.front().is_some_and(|(then, _)| now.duration_since(*then) > REMEMBERED) {
+            released.pop_front();
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Hold>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(_, hold)| hold.clone()).collect()
+    }
+}
+
+impl Context {
+    /// Puts back what Redis has forgotten of a chunk.
+    pub(super) async fn recall(&self, hold: &Hold) -> Result<Recalled, StoreError> {
+        let (at, lease) = (&hold.at, &hold.lease);
+        if !hold.written {
+            return Ok(Recalled::Nothing);
+        }
+        let header = self.store.headers(&at.delivery, &[at.chunk]).await?;
+        let known = header.first().filter(|h| (h.owner, h.epoch) == (lease.owner, lease.epoch)).map(|h| h.seq);
+        let first = hold.groups.iter().position(|group| Some(group.seq) == known);
+        for group in hold.groups.iter().skip(first.unwrap_or(usize::MAX)) {
+            let then = Lease { seq: group.seq, ..*lease };
+            // whatever comes of it is seen with the next group
+            self.store.turn(at, &then, &group.turn, unix_now(), hold.resend_after_s).await?;
+        }
+        let id = &at.delivery;
+        if first.is_some() || known == Some(lease.seq) {
+            metrics::went_back("put_back");
+            tracing::warn!(delivery.id = %id, chunk = at.chunk, "Redis went back in time: what it had forgotten is put back");
+            return Ok(Recalled::PutBack);
+        }
+        let in_doubt = self.store.doubt(at, lease, unix_now(), hold.resend_after_s).await?;
+        metrics::went_back("in_doubt");
+        tracing::error!(delivery.id = %id, chunk = at.chunk, in_doubt, "Redis went back in time: what it holds as not sent is in doubt");
+        Ok(Recalled::InDoubt)
+    }
+
+    /// Gives a chunk back, and remembers it for a while if Redis may forget that.
+    pub(super) async fn release(&self, hold: Hold) -> Result<(Verdict, Option<u32>), StoreError> {
+        let (verdict, due) = self.release_recalled(&hold).await?;
+        if self.store.may_go_back() {
+            self.released.note(hold);
+        }
+        Ok((verdict, due))
+    }
+
+    async fn release_recalled(&self, hold: &Hold) -> Result<(Verdict, Option<u32>), StoreError> {
+        loop {
+            let (verdict, due) = self.store.release(&hold.at, &hold.lease, unix_now(), hold.resend_after_s).await?;
+            if verdict != Verdict::RolledBack || self.recall(hold).await? != Recalled::PutBack {
+                return Ok((verdict, due));
+            }
+        }
+    }
+
+    /// Another run of Redis answers: what it has forgotten of the chunks that were given back lately is put back, before
+    /// anybody can have waited out the leases it remembers.
+    pub(super) async fn recall_released(&self) -> Result<(), StoreError> {
+        for hold in self.released.all() {
+            let (at, lease) = (&hold.at, &hold.lease);
+            let Some(header) = self.store.headers(&at.delivery, &[at.chunk]).await?.first().copied() else { continue };
+            if header.epoch < lease.epoch || (header.owner, header.epoch) == (lease.owner, lease.epoch) {
+                self.release_recalled(&hold).await?;
+            } else if header.epoch > lease.epoch {
+                // somebody was faster: what became of the claims still counts
+                for group in &hold.groups {
+                    let reports = Turn { claims: Vec::new(), ..group.turn.clone() };
+                    self.store.turn(at, lease, &reports, unix_now(), hold.resend_after_s).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
