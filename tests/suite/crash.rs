@@ -17,6 +17,7 @@ use crate::harness::{
 
 mod embedded;
 mod others;
+mod rollback;
 mod steps;
 
 const RECIPIENTS: usize = 2000;

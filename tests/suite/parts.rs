@@ -15,7 +15,7 @@ fn redis_keeps_what_it_acknowledged_when_it_is_killed() {
     redis.restart();
     assert_eq!(redis.ask("GET kept").unwrap(), "$3\r\nyes\r\n");
     redis.stop();
-    let files = std::fs::read_dir(redis.append_only_folder()).unwrap();
+    let files = std::fs::read_dir(redis.append_only_file().parent().unwrap()).unwrap();
     assert!(files.count() >= 2);
 }
 

@@ -87,13 +87,15 @@ impl Daemon {
         String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).into_owned()
     }
 
+    /// The value of a metric with its labels, as `/metrics` writes it; none if it is not there now.
+    pub async fn series(&self, series: &str) -> Option<f64> {
+        let text = reqwest::get(format!("{}/metrics", self.client.url)).await.ok()?.text().await.ok()?;
+        text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+    }
+
     /// The value of a metric without labels; waits for one that is set with the first look.
     pub async fn metric(&self, name: &str) -> f64 {
-        eventually(name, START, async || {
-            let text = reqwest::get(format!("{}/metrics", self.client.url)).await.ok()?.text().await.ok()?;
-            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
-        })
-        .await
+        eventually(name, START, async || self.series(name).await).await
     }
 
     /// The redis-server that listens in the state directory, if there is one.

@@ -1,6 +1,7 @@
 //! A real redis-server on a socket in a temporary folder: up in about ten milliseconds, gone with its test.
 
 use std::{
+    fs::File,
     io::{Read, Write},
     os::unix::net::UnixStream,
     path::PathBuf,
@@ -43,9 +44,29 @@ impl RedisServer {
         format!("redis+unix://{}", self.socket().display())
     }
 
-    /// The append-only files; a test of a rollback cuts the last one's end while the server is down.
-    pub fn append_only_folder(&self) -> PathBuf {
-        self.folder.path().join("appendonlydir")
+    /// How long the append-only file is now.
+    pub fn log_length(&self) -> u64 {
+        std::fs::metadata(self.append_only_file()).unwrap().len()
+    }
+
+    /// SIGKILL, and what was written after the append-only file had this length is lost: started again, it has gone back in
+    /// time, as a crash of its machine under `appendfsync everysec` would have it.
+    pub fn roll_back(&mut self, length: u64) {
+        self.kill();
+        File::options().write(true).open(self.append_only_file()).unwrap().set_len(length).unwrap();
+        self.launch();
+    }
+
+    /// Takes the place of `master`, which is killed: who knew its socket finds this one there.
+    pub fn take_over(&self, master: &mut Self) {
+        master.kill();
+        assert_eq!(self.ask("REPLICAOF NO ONE").unwrap(), "+OK\r\n");
+        std::fs::rename(self.socket(), master.socket()).unwrap();
+    }
+
+    /// The append-only file that grows.
+    pub fn append_only_file(&self) -> PathBuf {
+        self.folder.path().join("appendonlydir/appendonly.aof.1.incr.aof")
     }
 
     /// SIGKILL: what was synced stays in the folder.
