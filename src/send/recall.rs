@@ -59,10 +59,13 @@ impl Hold {
     }
 
     /// A group was applied. It is remembered for a while if Redis may forget it.
-    pub fn applied(&mut self, turn: Turn, may_be_forgotten: bool) {
+    pub fn applied(&mut self, turn: Turn, granted: &[bool], may_be_forgotten: bool) {
         let now = Instant::now();
         if may_be_forgotten {
-            self.groups.push_back(Group { seq: self.lease.seq, turn: Turn { redo: true, ..turn }, applied: now });
+            // only these: a claim that was refused would be granted this time
+            let claims = turn.claims.iter().zip(granted).filter(|(_, granted)| **granted).map(|(claim, _)| *claim).collect();
+            let turn = Turn { reports: turn.reports, claims, redo: true };
+            self.groups.push_back(Group { seq: self.lease.seq, turn, applied: now });
         }
         self.lease.seq += 1;
         self.written = true;

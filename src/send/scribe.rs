@@ -154,7 +154,7 @@ impl Scribe {
             }
         }
         if answer.lease == Verdict::Ok {
-            self.hold.applied(turn, self.context.store.may_go_back());
+            self.hold.applied(turn, &answer.granted, self.context.store.may_go_back());
         }
         reports.is_empty() && (hungry.is_empty() || self.todo.is_empty())
     }
