@@ -15,6 +15,7 @@ mod aside;
 mod confirm_queue;
 mod conservation;
 mod crash;
+mod fire;
 mod foreign;
 mod harness;
 mod healing;

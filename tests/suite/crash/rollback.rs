@@ -110,7 +110,7 @@ async fn what_redis_forgot_is_sent_again_under_resend_and_said_so() {
 async fn a_replica_that_was_frozen_takes_over_and_nobody_gets_a_mail_twice() {
     let port = free_port().to_string();
     let mut redis = RedisServer::start_with(&["--port", &port, "--bind", "127.0.0.1"]);
-    let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &port]);
+    let mut replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &port]);
     let synced = async || replica.ask("INFO replication").ok()?.contains("master_link_status:up").then_some(());
     eventually("the replica has everything", RECOVERY, synced).await;
     let (relay, daemons, id) = two_daemons(&redis, "hold").await;

@@ -20,6 +20,8 @@ pub struct RedisServer {
     folder: TempDir,
     options: Vec<String>,
     child: Option<Child>,
+    /// The socket of the master it has replaced.
+    place: Option<PathBuf>,
 }
 
 impl RedisServer {
@@ -31,12 +33,16 @@ impl RedisServer {
     /// Options after the strict ones, the last one wins: `["--appendfsync", "everysec"]`.
     pub fn start_with(options: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("versand-redis-").tempdir().unwrap();
-        let mut server = Self { folder, options: options.iter().map(|option| (*option).to_owned()).collect(), child: None };
+        let mut server =
+            Self { folder, options: options.iter().map(|option| (*option).to_owned()).collect(), child: None, place: None };
         server.launch();
         server
     }
 
     pub fn socket(&self) -> PathBuf {
+        if let Some(place) = &self.place {
+            return place.clone();
+        }
         self.folder.path().join("redis.sock")
     }
 
@@ -57,11 +63,13 @@ impl RedisServer {
         self.launch();
     }
 
-    /// Takes the place of `master`, which is killed: who knew its socket finds this one there.
-    pub fn take_over(&self, master: &mut Self) {
+    /// Takes the place of `master`, which is killed: who knew its socket finds this one there, now and after a restart.
+    pub fn take_over(&mut self, master: &mut Self) {
         master.kill();
         assert_eq!(self.ask("REPLICAOF NO ONE").unwrap(), "+OK\r\n");
         std::fs::rename(self.socket(), master.socket()).unwrap();
+        self.options.clear();
+        self.place = Some(master.socket());
     }
 
     /// The append-only file that grows.
