@@ -85,6 +85,7 @@ impl Application {
             templates: Default::default(),
             acceptances: Default::default(),
             conservation: Default::default(),
+            redis_writable: Arc::new(true.into()),
             heads_damaged: Default::default(),
             keyring: Arc::new(keyring),
             health: health.clone(),

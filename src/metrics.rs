@@ -53,6 +53,7 @@ metrics_table! {
     QUEUE_RESTARTS Gauge "versand_queue_worker_restarts" "Restarts of this process' queue workers since the start";
     REDIS_DURABLE Gauge "versand_redis_durable" "1 if Redis keeps every write it acknowledged (appendonly, appendfsync always, no eviction), as read at the start";
     REDIS_UP Gauge "versand_redis_up" "1 if Redis answered last time";
+    REDIS_WRITABLE Gauge "versand_redis_writable" "1 if Redis took writes last time; 0 as long as it is away, out of memory or disk, or read only";
     HTTP_REQUESTS Counter "versand_http_requests_total" "HTTP requests by route, method and status";
     HTTP_SECONDS Histogram "versand_http_request_duration_seconds" "Time to the head of the response, by route";
     LOGIN_FAILURES Counter "versand_login_failures_total" "Requests and jobs refused for a missing, unknown, forged or expired token";
@@ -171,8 +172,9 @@ pub fn redis_durable(durable: bool) {
     gauge!(REDIS_DURABLE).set(f64::from(u8::from(durable)));
 }
 
-pub fn redis_up(up: bool) {
+pub fn redis(up: bool, writable: bool) {
     gauge!(REDIS_UP).set(f64::from(u8::from(up)));
+    gauge!(REDIS_WRITABLE).set(f64::from(u8::from(writable)));
 }
 
 /// `route` is the pattern, never the path, and `method` one of a few: their values are bounded.

@@ -66,5 +66,5 @@ routes! {
     delete "/api/v1/queues/{queue}/dead/{id}" ADMINISTRATION, operations::discard_dead, "discard a dead job";
     get "/metrics" None, operations::metrics, "Prometheus metrics";
     get "/healthz" None, operations::healthz, "200 while the process runs";
-    get "/readyz" None, operations::readyz, "200 if Redis answers and the workers live, else 503";
+    get "/readyz" None, operations::readyz, "200 if Redis takes writes and the workers live, else 503";
 }

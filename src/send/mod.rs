@@ -63,6 +63,8 @@ pub struct Context {
     pub acceptances: Arc<AtomicU64>,
     pub tracker: TaskTracker,
     pub conservation: conservation::Differences,
+    /// Whether Redis took writes when it was asked last.
+    pub redis_writable: Arc<AtomicBool>,
     /// Whether it was said that the chain of audit heads is damaged.
     pub heads_damaged: Arc<AtomicBool>,
     pub keyring: Arc<Keyring>,

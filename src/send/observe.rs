@@ -12,11 +12,25 @@ use crate::{
 impl Context {
     /// The task: reconciles, and forgets what it has seen if Redis did not answer throughout.
     pub async fn reconcile_all(&self) {
-        let result = self.reconcile().await;
-        metrics::redis_up(result.is_ok());
-        if let Err(error) = result {
+        if let Err(error) = self.reconcile().await {
             self.watch.reset();
-            tracing::warn!(%error, "the reconciler waits for Redis");
+            // that Redis is away was said
+            if self.redis_writable.load(Ordering::Relaxed) {
+                tracing::warn!(%error, "the reconciler waits for Redis");
+            }
+        }
+    }
+
+    /// Says once when Redis takes no writes, and once when it does again.
+    pub(super) fn note_redis(&self, answer: Result<(), StoreError>) {
+        let writable = answer.is_ok();
+        metrics::redis(writable || answer.as_ref().is_err_and(StoreError::is_refusal), writable);
+        if self.redis_writable.swap(writable, Ordering::Relaxed) == writable {
+            return;
+        }
+        match answer {
+            Ok(()) => tracing::warn!("Redis takes writes again: what waited goes on"),
+            Err(error) => tracing::error!(%error, "Redis takes no writes: nothing is sent until it does"),
         }
     }
 

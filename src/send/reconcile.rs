@@ -16,10 +16,11 @@ use crate::{
         state::{Action, State},
     },
     metrics,
-    queue::{Job, JobState, QueueName},
+    queue::{Job, JobState, QueueError, QueueName},
     store::{
         StoreError,
         ledgers::{ChunkRef, Grounds, Taken},
+        may_pass,
     },
 };
 
@@ -36,7 +37,9 @@ impl Context {
         while let Some((looked, id)) = looks.next().await {
             match looked {
                 Ok(()) => {}
-                Err(Refusal::Unavailable(StoreError::Unavailable(e))) => return Err(e.into()),
+                Err(Refusal::Unavailable(error)) if error.may_pass() => return Err(error),
+                Err(Refusal::Queue(QueueError::Unavailable(error))) if may_pass(&error) => return Err(error.into()),
+                // what is wrong with one delivery holds up no other
                 Err(other) => tracing::error!(delivery.id = %id, error = %other, "the reconciler cannot look after it"),
             }
         }
@@ -44,14 +47,17 @@ impl Context {
         Ok(())
     }
 
-    /// Asks Redis all the time whether it answers, until the shutdown: see [`super::watch`].
+    /// Asks Redis all the time whether it takes writes, until the shutdown: see [`super::watch`]. That it answers is not
+    /// enough, for without memory it answers and refuses every holder's beat.
     pub async fn pulse(&self) {
         let mut beat = tokio::time::interval(self.config.send.lease() / 8);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.shutdown.run_until_cancelled(beat.tick()).await.is_some() {
-            if self.store.ping().await.is_ok() {
+            let answer = self.store.takes_writes().await;
+            if answer.is_ok() {
                 self.watch.answered(Instant::now());
             }
+            self.note_redis(answer);
         }
     }
 
