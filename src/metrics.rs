@@ -46,6 +46,7 @@ metrics_table! {
     TAKEN_OVER Counter "versand_chunks_taken_over_total" "Chunks this process took over from a dead worker";
     REVIVED Counter "versand_jobs_revived_total" "Jobs that were gone and were named again";
     SET_ASIDE Counter "versand_chunks_set_aside_total" "Chunks set aside because their workers died again and again or they cannot be sent";
+    ASIDE Gauge "versand_chunks_aside" "Chunks of moving deliveries that are set aside now";
     DELIVERIES Gauge "versand_deliveries_moving" "Deliveries the daemon moves on by itself, by state";
     RECIPIENTS Gauge "versand_recipients" "Recipients of the moving deliveries, by status";
     QUEUE_JOBS Gauge "versand_queue_jobs" "Jobs by queue and state: waiting, retrying, running, dead, done";
@@ -142,6 +143,10 @@ pub fn taken_over() {
 
 pub fn set_aside() {
     counter!(SET_ASIDE).increment(1);
+}
+
+pub fn aside(chunks: usize) {
+    gauge!(ASIDE).set(chunks as f64);
 }
 
 pub fn revived() {

@@ -52,7 +52,7 @@ routes! {
     post "/api/v1/deliveries/{id}/chunks/{chunk}/retry" START, release::retry_chunk, "try a chunk again that was set aside";
     get "/api/v1/deliveries/{id}/progress" MONITORING, deliveries::progress, "state, preparation, counts, KPIs";
     get "/api/v1/deliveries/{id}/events" MONITORING, events::stream, "the same as server-sent events, until the delivery ends";
-    get "/api/v1/deliveries/{id}/log" ADMINISTRATION, logs::sending, "a page of the sending log: `from`, `limit`, `status`";
+    get "/api/v1/deliveries/{id}/log" ADMINISTRATION, logs::sending, "a page of the sending log: `from`, `limit`, `status`, `chunk`";
     get "/api/v1/deliveries/{id}/log/export" ADMINISTRATION, logs::export_sending, "the whole sending log, `format=csv` or `ndjson`";
     get "/api/v1/deliveries/{id}/exclusions" ADMINISTRATION, logs::exclusions, "a page of the exclusion log: `from`, `limit`";
     get "/api/v1/deliveries/{id}/exclusions/export" ADMINISTRATION, logs::export_exclusions, "the whole exclusion log, `format=csv` or `ndjson`";

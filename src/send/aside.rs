@@ -1,5 +1,6 @@
 //! What kills its workers again and again, or cannot be sent, is set aside for a person; the rest goes on.
 
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::{
@@ -12,6 +13,7 @@ use crate::{
     domain::{
         delivery::{Checks, Delivery, Finding},
         id::DeliveryId,
+        ledger::Ledger,
         role::{Principal, Role},
         state::State,
     },
@@ -19,7 +21,7 @@ use crate::{
     queue::JobError,
     store::{
         StoreError,
-        ledgers::{ChunkRef, Lease, Verdict},
+        ledgers::{ChunkRef, Grounds, Lease, Taken, Verdict},
     },
 };
 
@@ -70,6 +72,47 @@ impl Context {
         if verdict != Verdict::Ok || due.is_some() {
             metrics::set_aside();
             tracing::error!(delivery.id = %at.delivery, chunk = at.chunk, reason, "chunk set aside until a person retries it");
+        }
+        Ok(())
+    }
+
+    /// The end of the validity period ends a chunk that was set aside, too: no message is made for it that could kill anybody.
+    pub(super) async fn expire_aside(&self, delivery: &Delivery) -> Result<(), Refusal> {
+        let (Some(plan), Some(release)) = (&delivery.document.plan, &delivery.document.release) else { return Ok(()) };
+        if Timestamp::now() < release.valid_until {
+            return Ok(());
+        }
+        let resend_after_s = self.resend_after_s(plan);
+        for chunk in self.store.aside(&delivery.id).await? {
+            let at = ChunkRef { delivery: delivery.id.clone(), chunk };
+            let Some(ledger) = self.store.ledgers(&at.delivery, chunk..chunk + 1).await?.into_iter().flatten().next() else {
+                continue;
+            };
+            let later = ledger.records().any(|record| record.claimable_at(resend_after_s).is_some());
+            if later && ledger.claimable(unix_now(), resend_after_s).is_empty() {
+                continue;
+            }
+            match self.store.take(&at, self.owner, Grounds::default(), unix_now()).await? {
+                Taken::Yes(lease, ledger) => self.expire_taken(&at, lease, &ledger, resend_after_s).await?,
+                Taken::Held(..) => self.mend_lease(delivery, &at, ledger.header()).await?,
+                Taken::Missing => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn expire_taken(
+        &self,
+        at: &ChunkRef,
+        mut lease: Lease,
+        ledger: &Ledger,
+        resend_after_s: Option<u32>,
+    ) -> Result<(), StoreError> {
+        let todo = ledger.claimable(unix_now(), resend_after_s);
+        if self.expire(at, &mut lease, ledger, &todo).await? {
+            self.store.doubt(at, unix_now(), resend_after_s).await?;
+        } else {
+            self.store.release(at, &lease, unix_now(), resend_after_s).await?;
         }
         Ok(())
     }

@@ -78,10 +78,11 @@ impl Context {
 
     async fn observe_deliveries(&self) -> Result<(), StoreError> {
         let mut states: HashMap<State, usize> = State::ALL.into_iter().filter(|s| s.is_moving()).map(|s| (s, 0)).collect();
-        let mut sum = Counts::default();
+        let (mut sum, mut aside) = (Counts::default(), 0);
         for id in self.store.moving().await? {
             let Some(state) = self.store.state(&id).await? else { continue };
             *states.entry(state).or_default() += 1;
+            aside += self.store.aside(&id).await?.len();
             let mut counts = self.store.counts(&id).await?;
             for status in Status::ALL {
                 *sum.of(status) += *counts.of(status);
@@ -90,6 +91,7 @@ impl Context {
         for (state, n) in states {
             metrics::deliveries(state.word(), n);
         }
+        metrics::aside(aside);
         for status in Status::ALL {
             metrics::recipients(status.word(), *sum.of(status));
         }

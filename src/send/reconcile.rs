@@ -104,6 +104,7 @@ impl Context {
     async fn keep_sending(&self, delivery: &Delivery) -> Result<(), Refusal> {
         let id = &delivery.id;
         let offered = self.mend_offered(delivery).await?;
+        self.expire_aside(delivery).await?;
         let named = self.feed(id).await?;
         let counts = self.store.counts(id).await?;
         if offered + named > 0 {
@@ -158,7 +159,7 @@ impl Context {
     }
 
     /// Somebody holds the chunk: fences the holder if it is dead, so that the next job finds the chunk free.
-    async fn mend_lease(&self, delivery: &Delivery, at: &ChunkRef, header: Header) -> Result<(), Refusal> {
+    pub(super) async fn mend_lease(&self, delivery: &Delivery, at: &ChunkRef, header: Header) -> Result<(), Refusal> {
         let name = format!("lease {}:{}", at.delivery, at.chunk);
         let still = self.watch.see(&name, (u64::from(header.epoch), u64::from(header.beat)), Instant::now());
         let proven_dead = self.dead_owners.contains(&header.owner);

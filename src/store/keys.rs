@@ -11,8 +11,8 @@ pub const AUDIT_HEADS: &str = "versand:{audit}:heads";
 /// Hash: the sequence number of the last head noted of each delivery.
 pub const AUDIT_NOTED: &str = "versand:{audit}:noted";
 
-/// Nothing: what asks whether Redis takes writes is told to write only if this is there.
-pub const NEVER_THERE: &str = "versand:never";
+/// Nothing: written to see whether Redis takes writes.
+pub const PULSE: &str = "versand:pulse";
 
 /// Hash: `revision`, `state`, `document`.
 pub fn delivery(id: &DeliveryId) -> String {
