@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::atomic::Ordering, time::Instant};
 
 use super::{Context, unix_now};
 use crate::{
-    domain::{counts::Counts, ledger::Status, state::State},
+    domain::{counts::Counts, id::DeliveryId, ledger::Status, state::State},
     metrics,
     store::StoreError,
 };
@@ -80,10 +80,15 @@ impl Context {
         let mut states: HashMap<State, usize> = State::ALL.into_iter().filter(|s| s.is_moving()).map(|s| (s, 0)).collect();
         let (mut sum, mut aside) = (Counts::default(), 0);
         for id in self.store.moving().await? {
-            let Some(state) = self.store.state(&id).await? else { continue };
+            let (state, chunks, mut counts) = match self.observe_delivery(&id).await {
+                Ok(Some(seen)) => seen,
+                Ok(None) => continue,
+                Err(error) if error.may_pass() => return Err(error),
+                // the reconciler says so
+                Err(_) => continue,
+            };
             *states.entry(state).or_default() += 1;
-            aside += self.store.aside(&id).await?.len();
-            let mut counts = self.store.counts(&id).await?;
+            aside += chunks;
             for status in Status::ALL {
                 *sum.of(status) += *counts.of(status);
             }
@@ -98,24 +103,39 @@ impl Context {
         self.observe_conservation().await
     }
 
+    /// State, chunks that were set aside, counts.
+    async fn observe_delivery(&self, id: &DeliveryId) -> Result<Option<(State, usize, Counts)>, StoreError> {
+        let Some(state) = self.store.state(id).await? else { return Ok(None) };
+        Ok(Some((state, self.store.aside(id).await?.len(), self.store.counts(id).await?)))
+    }
+
     /// One delivery at a time, in turn; the gauge shows the largest difference that stands.
     async fn observe_conservation(&self) -> Result<(), StoreError> {
         let ids = self.store.delivery_ids(0, 1000).await?;
         let now = Instant::now();
         let Some(id) = self.conservation.next(&ids, now) else { return Ok(()) };
-        let delivery = self.store.delivery(&id).await?;
-        let difference = match &delivery {
-            Some(delivery) if delivery.state.is_released() && delivery.state != State::StartPending => {
-                self.difference(delivery).await?
+        let (difference, ended) = match self.difference_of(&id).await {
+            Err(error) if !error.may_pass() => {
+                // the others have their turns, too
+                tracing::error!(delivery.id = %id, %error, "its figures cannot be compared");
+                (None, false)
             }
-            _ => Some(0),
+            compared => compared?,
         };
         if difference.is_some_and(|difference| difference > 0) {
             tracing::error!(delivery.id = %id, difference, "figures that must agree do not");
         }
-        self.conservation.note(id, difference, delivery.is_none_or(|delivery| delivery.state.has_ended()), now);
+        self.conservation.note(id, difference, ended, now);
         metrics::conservation(self.conservation.largest());
         Ok(())
+    }
+
+    /// The difference, and whether the delivery has ended.
+    async fn difference_of(&self, id: &DeliveryId) -> Result<(Option<u64>, bool), StoreError> {
+        let Some(delivery) = self.store.delivery(id).await? else { return Ok((Some(0), true)) };
+        let sending = delivery.state.is_released() && delivery.state != State::StartPending;
+        let difference = if sending { self.difference(&delivery).await? } else { Some(0) };
+        Ok((difference, delivery.state.has_ended()))
     }
 
     /// The task: tells what became of jobs that were set aside, and removes those that ended long ago.
