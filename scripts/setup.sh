@@ -38,7 +38,7 @@ case " $* " in *" postfix "*)
 esac
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l
 apt-get -o DPkg::Lock::Timeout=120 install -qq -y --no-install-recommends "$@"
-for service in redis-server postfix; do
+for service in redis-server postfix prometheus; do
     case " $* " in *" $service "*)
         if command -v systemctl >/dev/null; then systemctl disable --quiet $service
         else update-rc.d $service disable; fi >/dev/null 2>&1 || true ;;
@@ -110,6 +110,7 @@ need_for_testing() {
     have postfix || want "the mail server that tests send to; no system service is started" postfix
     { [ -x $python ] && $python -c 'import ensurepip'; } 2>/dev/null ||
         want "clients in another language, for the tests" python3 python3-venv
+    have promtool || want "promtool, which checks the alerts; no system service is started" prometheus
     have systemd-analyze || want "systemd-analyze, which checks the unit" systemd
 }
 

@@ -88,6 +88,7 @@ impl Application {
             acceptances: Default::default(),
             conservation: Default::default(),
             released: Default::default(),
+            redis_writable: Arc::new(true.into()),
             heads_damaged: Default::default(),
             keyring: Arc::new(keyring),
             health: health.clone(),

@@ -1,6 +1,8 @@
-//! The command line: `serve`, `demo`, `check-config`, `token`, `audit verify`.
+//! The command line: `serve`, `demo`, `check-config`, `token`, `audit verify`, `jobs`.
 
 mod audit;
+mod client;
+mod jobs;
 mod token;
 
 use std::{
@@ -54,6 +56,9 @@ enum Command {
     /// The audit log
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Jobs that were set aside
+    #[command(subcommand)]
+    Jobs(jobs::Command),
 }
 
 /// Runs a command.
@@ -70,6 +75,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Demo(options) => runtime()?.block_on(demo::run(options)),
         Command::Token(options) => token::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Audit(command) => runtime()?.block_on(audit::run(command)),
+        Command::Jobs(command) => runtime()?.block_on(jobs::run(command)),
     }
 }
 

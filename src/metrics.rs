@@ -46,6 +46,7 @@ metrics_table! {
     TAKEN_OVER Counter "versand_chunks_taken_over_total" "Chunks this process took over from a dead worker";
     REVIVED Counter "versand_jobs_revived_total" "Jobs that were gone and were named again";
     SET_ASIDE Counter "versand_chunks_set_aside_total" "Chunks set aside because their workers died again and again or they cannot be sent";
+    ASIDE Gauge "versand_chunks_aside" "Chunks of moving deliveries that are set aside now";
     DELIVERIES Gauge "versand_deliveries_moving" "Deliveries the daemon moves on by itself, by state";
     RECIPIENTS Gauge "versand_recipients" "Recipients of the moving deliveries, by status";
     QUEUE_JOBS Gauge "versand_queue_jobs" "Jobs by queue and state: waiting, retrying, running, dead, done";
@@ -56,6 +57,7 @@ metrics_table! {
     REDIS_RUNS Counter "versand_redis_restarts_total" "How often another run of Redis answered: a restart, or a fail-over";
     WENT_BACK Counter "versand_redis_went_back_total" "Chunks whose ledger was found older than it had been, by what became of it: put_back, in_doubt";
     REDIS_UP Gauge "versand_redis_up" "1 if Redis answered last time";
+    REDIS_WRITABLE Gauge "versand_redis_writable" "1 if Redis took writes last time; 0 as long as it is away, out of memory or disk, or read only";
     HTTP_REQUESTS Counter "versand_http_requests_total" "HTTP requests by route, method and status";
     HTTP_SECONDS Histogram "versand_http_request_duration_seconds" "Time to the head of the response, by route";
     LOGIN_FAILURES Counter "versand_login_failures_total" "Requests and jobs refused for a missing, unknown, forged or expired token";
@@ -146,6 +148,10 @@ pub fn set_aside() {
     counter!(SET_ASIDE).increment(1);
 }
 
+pub fn aside(chunks: usize) {
+    gauge!(ASIDE).set(chunks as f64);
+}
+
 pub fn revived() {
     counter!(REVIVED).increment(1);
 }
@@ -186,8 +192,9 @@ pub fn went_back(became: &'static str) {
     counter!(WENT_BACK, "became" => became).increment(1);
 }
 
-pub fn redis_up(up: bool) {
+pub fn redis(up: bool, writable: bool) {
     gauge!(REDIS_UP).set(f64::from(u8::from(up)));
+    gauge!(REDIS_WRITABLE).set(f64::from(u8::from(writable)));
 }
 
 /// `route` is the pattern, never the path, and `method` one of a few: their values are bounded.

@@ -1,61 +1,23 @@
 //! `versand audit verify`: fetches the audit chains and checks every hash, here and not in the daemon.
 
-use std::{collections::BTreeMap, fs, io::Write, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, io::Write, process::ExitCode};
 
-use anyhow::Context as _;
-use clap::{Args, Subcommand};
-use serde::de::DeserializeOwned;
+use clap::Subcommand;
 
-use crate::{
-    domain::audit::{Entry, verify},
-    send::logs::Page,
-};
+use super::client::{Client, Connection};
+use crate::domain::audit::{Entry, verify};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Verify the chain of heads and the chain of every delivery it names; exit code 1 if one is broken
-    Verify(Options),
-}
-
-#[derive(Debug, Args)]
-pub struct Options {
-    /// The admin API
-    #[arg(long, default_value = "http://127.0.0.1:8025")]
-    url: String,
-    /// A file with a token that has the role administration
-    #[arg(long)]
-    token_file: PathBuf,
-}
-
-struct Client {
-    http: reqwest::Client,
-    url: String,
-    token: String,
-}
-
-impl Client {
-    async fn all<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<Vec<T>> {
-        let (mut all, mut from) = (Vec::new(), 0);
-        loop {
-            let url = format!("{}{path}?from={from}&limit=1000", self.url);
-            let response = self.http.get(&url).bearer_auth(&self.token).send().await.with_context(|| url.clone())?;
-            let page: Page<T> = response.error_for_status()?.json().await?;
-            all.extend(page.items);
-            match page.next {
-                Some(next) => from = next,
-                None => return Ok(all),
-            }
-        }
-    }
+    Verify(Connection),
 }
 
 /// Verifies everything and says what was found.
 pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
-    let Command::Verify(options) = command;
-    let token =
-        fs::read_to_string(&options.token_file).with_context(|| format!("--token-file {}", options.token_file.display()))?;
-    let client = Client { http: reqwest::Client::new(), url: options.url, token: token.trim().to_owned() };
-    let heads: Vec<Entry> = client.all("/api/v1/audit").await?;
+    let Command::Verify(connection) = command;
+    let client = Client::new(connection)?;
+    let heads: Vec<Entry> = client.all(&["api", "v1", "audit"]).await?;
     let mut out = std::io::stdout();
     let mut broken = 0;
     if let Err(fault) = verify(&heads) {
@@ -68,7 +30,7 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
     }
     let mut entries = 0;
     for (delivery, heads) in &known {
-        let chain: Vec<Entry> = client.all(&format!("/api/v1/deliveries/{delivery}/audit")).await?;
+        let chain: Vec<Entry> = client.all(&["api", "v1", "deliveries", delivery, "audit"]).await?;
         entries += chain.len();
         if let Some(fault) = fault(&chain, heads) {
             broken += 1;

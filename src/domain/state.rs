@@ -222,6 +222,16 @@ mod tests {
     }
 
     #[test]
+    fn nothing_leads_into_states_that_nothing_moves_on() {
+        for state in State::ALL {
+            for action in ACTIONS {
+                let next = state.after(action);
+                assert!(!matches!(next, Ok(State::Scheduled | State::Held | State::Failed)), "{state:?} {action:?}");
+            }
+        }
+    }
+
+    #[test]
     fn words_are_those_of_the_api() {
         for state in State::ALL {
             assert_eq!(serde_json::to_value(state).ok(), Some(serde_json::Value::from(state.word())));

@@ -36,10 +36,11 @@ pub struct PageAsked {
     from: u64,
     limit: Option<usize>,
     status: Option<Status>,
+    chunk: Option<u32>,
 }
 
 pub async fn sending(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<PageAsked>) -> Result<Response, Answer> {
-    Ok(Reply(api.context.sending_page(&id, asked.from, limit(asked.limit)?, asked.status).await?).into_response())
+    Ok(Reply(api.context.sending_page(&id, asked.from, limit(asked.limit)?, asked.status, asked.chunk).await?).into_response())
 }
 
 pub async fn exclusions(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<PageAsked>) -> Result<Response, Answer> {

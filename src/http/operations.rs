@@ -1,6 +1,6 @@
 //! Health, metrics, jobs.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use axum::{
     Json as Reply,
@@ -23,12 +23,15 @@ pub async fn healthz() -> &'static str {
 
 pub async fn readyz(State(api): State<Arc<Api>>) -> Response {
     let redis = api.context.store.ping().await.is_ok();
+    let writable = api.context.redis_writable.load(Ordering::Relaxed);
     let workers = api.context.health.ready();
     let ending = api.context.shutdown.is_cancelled();
-    let ready = redis && workers && !ending;
+    let ready = redis && writable && workers && !ending;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Reply(serde_json::json!({ "ready": ready, "redis": redis, "workers": workers, "shutting_down": ending })))
-        .into_response()
+    let why = serde_json::json!({
+        "ready": ready, "redis": redis, "redis_writable": writable, "workers": workers, "shutting_down": ending,
+    });
+    (status, Reply(why)).into_response()
 }
 
 pub async fn metrics(State(api): State<Arc<Api>>) -> Response {

@@ -52,7 +52,7 @@ routes! {
     post "/api/v1/deliveries/{id}/chunks/{chunk}/retry" START, release::retry_chunk, "try a chunk again that was set aside";
     get "/api/v1/deliveries/{id}/progress" MONITORING, deliveries::progress, "state, preparation, counts, KPIs";
     get "/api/v1/deliveries/{id}/events" MONITORING, events::stream, "the same as server-sent events, until the delivery ends";
-    get "/api/v1/deliveries/{id}/log" ADMINISTRATION, logs::sending, "a page of the sending log: `from`, `limit`, `status`";
+    get "/api/v1/deliveries/{id}/log" ADMINISTRATION, logs::sending, "a page of the sending log: `from`, `limit`, `status`, `chunk`";
     get "/api/v1/deliveries/{id}/log/export" ADMINISTRATION, logs::export_sending, "the whole sending log, `format=csv` or `ndjson`";
     get "/api/v1/deliveries/{id}/exclusions" ADMINISTRATION, logs::exclusions, "a page of the exclusion log: `from`, `limit`";
     get "/api/v1/deliveries/{id}/exclusions/export" ADMINISTRATION, logs::export_exclusions, "the whole exclusion log, `format=csv` or `ndjson`";
@@ -66,5 +66,5 @@ routes! {
     delete "/api/v1/queues/{queue}/dead/{id}" ADMINISTRATION, operations::discard_dead, "discard a dead job";
     get "/metrics" None, operations::metrics, "Prometheus metrics";
     get "/healthz" None, operations::healthz, "200 while the process runs";
-    get "/readyz" None, operations::readyz, "200 if Redis answers and the workers live, else 503";
+    get "/readyz" None, operations::readyz, "200 if Redis takes writes and the workers live, else 503";
 }

@@ -82,9 +82,7 @@ impl Queue {
         let meta: redis::RedisResult<Vec<(String, String)>> = conn.hgetall(name.meta_key(id)).await;
         let meta = match meta {
             Ok(meta) => meta,
-            Err(e) if e.is_io_error() || e.is_connection_dropped() || e.is_timeout() => {
-                return Err(e.into());
-            }
+            Err(e) if passes(&e) => return Err(e.into()),
             Err(_) => return Ok(Some("the meta fields are no text")),
         };
         let field = |wanted: &str| meta.iter().find(|(field, _)| field == wanted).map(|(_, value)| value.as_str());
@@ -112,6 +110,14 @@ impl Queue {
         tracing::warn!(queue = name.as_str(), job.id = shown.unwrap_or("(not plain)"), reason = fault, "job set aside as dead");
         Ok(())
     }
+}
+
+/// Redis was away or refused for a reason of its own: that is no fault of the job.
+fn passes(error: &redis::RedisError) -> bool {
+    error.is_io_error()
+        || error.is_connection_dropped()
+        || error.is_timeout()
+        || error.code().is_some_and(|code| code != "WRONGTYPE")
 }
 
 /// Wall-clock seconds, which is what apalis writes.

@@ -1,5 +1,6 @@
 //! What kills its workers again and again, or cannot be sent, is set aside for a person; the rest goes on.
 
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::{
@@ -7,6 +8,7 @@ use super::{
     change::{Decision, IdempotencyKey, Repeat, require},
     preparation::Outcome,
     recall::Hold,
+    unix_now,
 };
 use crate::{
     domain::{
@@ -19,7 +21,7 @@ use crate::{
     queue::JobError,
     store::{
         StoreError,
-        ledgers::{ChunkRef, Verdict},
+        ledgers::{ChunkRef, Grounds, Taken, Verdict},
     },
 };
 
@@ -55,6 +57,36 @@ impl Context {
         if verdict != Verdict::Ok || due.is_some() {
             metrics::set_aside();
             tracing::error!(delivery.id = %at.delivery, chunk = at.chunk, reason, "chunk set aside until a person retries it");
+        }
+        Ok(())
+    }
+
+    /// The end of the validity period ends a chunk that was set aside, too: no message is made for it that could kill anybody.
+    pub(super) async fn expire_aside(&self, delivery: &Delivery) -> Result<(), Refusal> {
+        let (Some(plan), Some(release)) = (&delivery.document.plan, &delivery.document.release) else { return Ok(()) };
+        if Timestamp::now() < release.valid_until {
+            return Ok(());
+        }
+        let resend_after_s = self.resend_after_s(plan);
+        for chunk in self.store.aside(&delivery.id).await? {
+            let at = ChunkRef { delivery: delivery.id.clone(), chunk };
+            let Some(ledger) = self.store.ledgers(&at.delivery, chunk..chunk + 1).await?.into_iter().flatten().next() else {
+                continue;
+            };
+            let later = ledger.records().any(|record| record.claimable_at(resend_after_s).is_some());
+            if later && ledger.claimable(unix_now(), resend_after_s).is_empty() {
+                continue;
+            }
+            match self.store.take(&at, self.owner, Grounds::default(), unix_now()).await? {
+                Taken::Yes(lease, ledger) => {
+                    let mut hold = Hold::new(at, lease, resend_after_s);
+                    let todo = ledger.claimable(unix_now(), resend_after_s);
+                    self.expire(&mut hold, &ledger, &todo).await?;
+                    self.release(hold).await?;
+                }
+                Taken::Held(..) => self.mend_lease(delivery, &at, ledger.header()).await?,
+                Taken::Missing => {}
+            }
         }
         Ok(())
     }

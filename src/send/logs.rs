@@ -94,19 +94,21 @@ impl Context {
         Ok((0u16..).zip(recipients).map(line).collect())
     }
 
-    /// A page of the sending log from recipient `from`, only those of `status` if it is given.
+    /// A page of the sending log from recipient `from`, only those of `status` and of `chunk` if these are given.
     pub async fn sending_page(
         &self,
         id: &DeliveryId,
         from: u64,
         limit: usize,
         status: Option<Status>,
+        chunk: Option<u32>,
     ) -> Result<Page<SendingLine>, Refusal> {
         let delivery = self.delivery(id).await?;
         let Some(plan) = &delivery.document.plan else { return Ok(Page { items: Vec::new(), next: None }) };
         let mut items = Vec::new();
         let first_chunk = u32::try_from(from / u64::from(plan.chunk_size)).unwrap_or(u32::MAX);
-        for chunk in first_chunk..plan.chunks {
+        let wanted = |number: &u32| chunk.is_none_or(|chunk| *number == chunk);
+        for chunk in (first_chunk..plan.chunks).filter(wanted) {
             for line in self.sending_lines(&delivery, plan, chunk).await? {
                 if line.recipient < from || status.is_some_and(|status| line.status != status) {
                     continue;

@@ -66,6 +66,8 @@ pub struct Context {
     pub conservation: conservation::Differences,
     /// Chunks given back lately.
     pub released: recall::Released,
+    /// Whether Redis took writes when it was asked last.
+    pub redis_writable: Arc<AtomicBool>,
     /// Whether it was said that the chain of audit heads is damaged.
     pub heads_damaged: Arc<AtomicBool>,
     pub keyring: Arc<Keyring>,

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::atomic::Ordering, time::Instant};
 
 use super::{Context, unix_now};
 use crate::{
-    domain::{counts::Counts, ledger::Status, state::State},
+    domain::{counts::Counts, id::DeliveryId, ledger::Status, state::State},
     metrics,
     store::{StoreError, durability::Durability},
 };
@@ -12,11 +12,25 @@ use crate::{
 impl Context {
     /// The task: reconciles, and forgets what it has seen if Redis did not answer throughout.
     pub async fn reconcile_all(&self) {
-        let result = self.reconcile().await;
-        metrics::redis_up(result.is_ok());
-        if let Err(error) = result {
+        if let Err(error) = self.reconcile().await {
             self.watch.reset();
-            tracing::warn!(%error, "the reconciler waits for Redis");
+            // that Redis is away was said
+            if self.redis_writable.load(Ordering::Relaxed) {
+                tracing::warn!(%error, "the reconciler waits for Redis");
+            }
+        }
+    }
+
+    /// Says once when Redis takes no writes, and once when it does again.
+    pub(super) fn note_redis(&self, answer: Result<(), StoreError>) {
+        let writable = answer.is_ok();
+        metrics::redis(writable || answer.as_ref().is_err_and(StoreError::is_refusal), writable);
+        if self.redis_writable.swap(writable, Ordering::Relaxed) == writable {
+            return;
+        }
+        match answer {
+            Ok(()) => tracing::warn!("Redis takes writes again: what waited goes on"),
+            Err(error) => tracing::error!(%error, "Redis takes no writes: nothing is sent until it does"),
         }
     }
 
@@ -78,11 +92,17 @@ impl Context {
 
     async fn observe_deliveries(&self) -> Result<(), StoreError> {
         let mut states: HashMap<State, usize> = State::ALL.into_iter().filter(|s| s.is_moving()).map(|s| (s, 0)).collect();
-        let mut sum = Counts::default();
+        let (mut sum, mut aside) = (Counts::default(), 0);
         for id in self.store.moving().await? {
-            let Some(state) = self.store.state(&id).await? else { continue };
+            let (state, chunks, mut counts) = match self.observe_delivery(&id).await {
+                Ok(Some(seen)) => seen,
+                Ok(None) => continue,
+                Err(error) if error.may_pass() => return Err(error),
+                // the reconciler says so
+                Err(_) => continue,
+            };
             *states.entry(state).or_default() += 1;
-            let mut counts = self.store.counts(&id).await?;
+            aside += chunks;
             for status in Status::ALL {
                 *sum.of(status) += *counts.of(status);
             }
@@ -90,10 +110,17 @@ impl Context {
         for (state, n) in states {
             metrics::deliveries(state.word(), n);
         }
+        metrics::aside(aside);
         for status in Status::ALL {
             metrics::recipients(status.word(), *sum.of(status));
         }
         self.observe_conservation().await
+    }
+
+    /// State, chunks that were set aside, counts.
+    async fn observe_delivery(&self, id: &DeliveryId) -> Result<Option<(State, usize, Counts)>, StoreError> {
+        let Some(state) = self.store.state(id).await? else { return Ok(None) };
+        Ok(Some((state, self.store.aside(id).await?.len(), self.store.counts(id).await?)))
     }
 
     /// One delivery at a time, in turn; the gauge shows the largest difference that stands.
@@ -101,19 +128,28 @@ impl Context {
         let ids = self.store.delivery_ids(0, 1000).await?;
         let now = Instant::now();
         let Some(id) = self.conservation.next(&ids, now) else { return Ok(()) };
-        let delivery = self.store.delivery(&id).await?;
-        let difference = match &delivery {
-            Some(delivery) if delivery.state.is_released() && delivery.state != State::StartPending => {
-                self.difference(delivery).await?
+        let (difference, ended) = match self.difference_of(&id).await {
+            Err(error) if !error.may_pass() => {
+                // the others have their turns, too
+                tracing::error!(delivery.id = %id, %error, "its figures cannot be compared");
+                (None, false)
             }
-            _ => Some(0),
+            compared => compared?,
         };
         if difference.is_some_and(|difference| difference > 0) {
             tracing::error!(delivery.id = %id, difference, "figures that must agree do not");
         }
-        self.conservation.note(id, difference, delivery.is_none_or(|delivery| delivery.state.has_ended()), now);
+        self.conservation.note(id, difference, ended, now);
         metrics::conservation(self.conservation.largest());
         Ok(())
+    }
+
+    /// The difference, and whether the delivery has ended.
+    async fn difference_of(&self, id: &DeliveryId) -> Result<(Option<u64>, bool), StoreError> {
+        let Some(delivery) = self.store.delivery(id).await? else { return Ok((Some(0), true)) };
+        let sending = delivery.state.is_released() && delivery.state != State::StartPending;
+        let difference = if sending { self.difference(&delivery).await? } else { Some(0) };
+        Ok((difference, delivery.state.has_ended()))
     }
 
     /// The task: tells what became of jobs that were set aside, and removes those that ended long ago.

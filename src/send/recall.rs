@@ -18,6 +18,9 @@ use crate::{
 /// More than Redis may forget, and the time until that is noticed.
 const REMEMBERED: Duration = Duration::from_secs(10);
 
+/// Pause before a chunk is given back again that Redis did not take.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// A chunk as its holder knows it.
 #[derive(Debug)]
 pub struct Hold {
@@ -128,7 +131,13 @@ impl Context {
 
     async fn release_recalled(&self, hold: &Hold) -> Result<(Verdict, Option<u32>), StoreError> {
         loop {
-            let (verdict, due) = self.store.release(&hold.at, &hold.lease, unix_now(), hold.resend_after_s).await?;
+            let released = self.store.release(&hold.at, &hold.lease, unix_now(), hold.resend_after_s).await;
+            if released.as_ref().is_err_and(StoreError::may_pass) && !self.shutdown.is_cancelled() {
+                // a chunk that stays with a living owner would count as one whose worker died
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            let (verdict, due) = released?;
             if verdict != Verdict::RolledBack || self.recall(hold).await? != Recalled::PutBack {
                 return Ok((verdict, due));
             }

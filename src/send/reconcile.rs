@@ -16,10 +16,11 @@ use crate::{
         state::{Action, State},
     },
     metrics,
-    queue::{Job, JobState, QueueName},
+    queue::{Job, JobState, QueueError, QueueName},
     store::{
         StoreError,
         ledgers::{ChunkRef, Grounds, Taken},
+        may_pass,
     },
 };
 
@@ -36,7 +37,9 @@ impl Context {
         while let Some((looked, id)) = looks.next().await {
             match looked {
                 Ok(()) => {}
-                Err(Refusal::Unavailable(StoreError::Unavailable(e))) => return Err(e.into()),
+                Err(Refusal::Unavailable(error)) if error.may_pass() => return Err(error),
+                Err(Refusal::Queue(QueueError::Unavailable(error))) if may_pass(&error) => return Err(error.into()),
+                // what is wrong with one delivery holds up no other
                 Err(other) => tracing::error!(delivery.id = %id, error = %other, "the reconciler cannot look after it"),
             }
         }
@@ -44,15 +47,22 @@ impl Context {
         Ok(())
     }
 
-    /// Asks Redis all the time whether it answers, until the shutdown: see [`super::watch`]. Another run of it may have
-    /// forgotten something.
+    /// Asks Redis all the time whether it takes writes, until the shutdown: see [`super::watch`]. That it answers is not
+    /// enough, for without memory it answers and refuses every holder's beat. Another run of
+    /// it may have forgotten something.
     pub async fn pulse(&self) {
         let mut beat = tokio::time::interval(self.config.send.lease() / 8);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut known = String::new();
         while self.shutdown.run_until_cancelled(beat.tick()).await.is_some() {
-            let Ok(run) = self.store.run_id().await else { continue };
+            let answer = self.store.takes_writes().await;
+            let takes_writes = answer.is_ok();
+            self.note_redis(answer);
+            if !takes_writes {
+                continue;
+            }
             self.watch.answered(Instant::now());
+            let Ok(run) = self.store.run_id().await else { continue };
             if known == run {
                 continue;
             }
@@ -111,6 +121,7 @@ impl Context {
     async fn keep_sending(&self, delivery: &Delivery) -> Result<(), Refusal> {
         let id = &delivery.id;
         let offered = self.mend_offered(delivery).await?;
+        self.expire_aside(delivery).await?;
         let named = self.feed(id).await?;
         let counts = self.store.counts(id).await?;
         if offered + named > 0 {
@@ -165,7 +176,7 @@ impl Context {
     }
 
     /// Somebody holds the chunk: fences the holder if it is dead, so that the next job finds the chunk free.
-    async fn mend_lease(&self, delivery: &Delivery, at: &ChunkRef, header: Header) -> Result<(), Refusal> {
+    pub(super) async fn mend_lease(&self, delivery: &Delivery, at: &ChunkRef, header: Header) -> Result<(), Refusal> {
         let name = format!("lease {}:{}", at.delivery, at.chunk);
         let still = self.watch.see(&name, (u64::from(header.epoch), u64::from(header.beat)), Instant::now());
         let proven_dead = self.dead_owners.contains(&header.owner);

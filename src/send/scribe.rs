@@ -192,7 +192,7 @@ impl Scribe {
                 }
                 Err(error) => {
                     metrics::store_retry();
-                    tracing::warn!(delivery.id = %self.hold.at.delivery, chunk = self.hold.at.chunk, %error, "a group of records is sent again");
+                    tracing::debug!(delivery.id = %self.hold.at.delivery, chunk = self.hold.at.chunk, %error, "a group of records is sent again");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -251,10 +251,10 @@ impl Scribe {
             Ok(Verdict::RolledBack) => match self.context.recall(hold).await {
                 Ok(Recalled::PutBack) => {}
                 Ok(_) => self.fenced("Redis went back in time"),
-                Err(error) => tracing::warn!(delivery.id = %hold.at.delivery, chunk = hold.at.chunk, %error, "no beat"),
+                Err(error) => tracing::debug!(delivery.id = %hold.at.delivery, chunk = hold.at.chunk, %error, "no beat"),
             },
             Ok(_) => self.fenced("another worker holds it"),
-            Err(error) => tracing::warn!(delivery.id = %self.hold.at.delivery, chunk = self.hold.at.chunk, %error, "no beat"),
+            Err(error) => tracing::debug!(delivery.id = %self.hold.at.delivery, chunk = self.hold.at.chunk, %error, "no beat"),
         }
     }
 

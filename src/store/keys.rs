@@ -13,6 +13,9 @@ pub const AUDIT_HEADS: &str = "versand:{audit}:heads";
 /// Hash: the sequence number of the last head noted of each delivery.
 pub const AUDIT_NOTED: &str = "versand:{audit}:noted";
 
+/// Nothing: written to see whether Redis takes writes.
+pub const PULSE: &str = "versand:pulse";
+
 /// Hash: `revision`, `state`, `document`.
 pub fn delivery(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:delivery")

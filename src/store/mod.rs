@@ -37,12 +37,23 @@ impl StoreError {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Damaged(_) => false,
-            Self::Unavailable(error) => match error.kind() {
-                ErrorKind::UnexpectedReturnType => false,
-                ErrorKind::Server(ServerErrorKind::ResponseError) => !error.to_string().contains("script"),
-                _ => error.code() != Some("WRONGTYPE"),
-            },
+            Self::Unavailable(error) => may_pass(error),
         }
+    }
+
+    /// Whether Redis answered, if only to refuse.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Unavailable(error) if error.code().is_some())
+    }
+}
+
+/// [`StoreError::may_pass`] of what Redis said. A full memory or disk, a fail-over and a long script pass; so does what a
+/// script hands on of them, with its own name behind it.
+pub fn may_pass(error: &redis::RedisError) -> bool {
+    match error.kind() {
+        ErrorKind::UnexpectedReturnType => false,
+        ErrorKind::Server(ServerErrorKind::ResponseError) => !error.to_string().contains("script"),
+        _ => error.code() != Some("WRONGTYPE"),
     }
 }
 
@@ -94,6 +105,11 @@ impl Store {
         before.map_or(Ok(own), |bytes| bytes.try_into().map_err(|_| damaged("a shared secret has not 32 bytes")))
     }
 
+    /// Whether Redis takes writes, by one: it may answer and have no memory, no room on its disk, or be a replica.
+    pub async fn takes_writes(&self) -> Result<(), StoreError> {
+        Ok(redis::cmd("SET").arg(keys::PULSE).arg("").query_async(&mut self.conn.clone()).await?)
+    }
+
     /// Whether Redis answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
         Ok(redis::cmd("PING").query_async(&mut self.conn.clone()).await?)
@@ -112,6 +128,41 @@ fn unreadable(error: serde_json::Error) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_redis_refuses_for_now_may_pass_also_from_within_a_script() {
+        let reply = |line: &str| {
+            let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
+            StoreError::from(value.extract_error().unwrap_err())
+        };
+        let passing = [
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            "MISCONF Errors writing to the AOF file: No space left on device",
+            "READONLY You can't write against a read only replica.",
+            "LOADING Redis is loading the dataset in memory",
+            "NOREPLICAS Not enough good replicas to write.",
+            "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            "CLUSTERDOWN The cluster is down",
+            "TRYAGAIN Multiple keys request during rehashing of slot",
+            "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+            "UNKILLABLE Sorry the script already executed write commands against the dataset.",
+            "NOSCRIPT No matching script. Please use EVAL.",
+            "EXECABORT Transaction discarded because of previous errors.",
+            "ERR max number of clients reached",
+        ];
+        for line in passing {
+            assert!(reply(line).may_pass() && reply(line).is_refusal(), "{line}");
+            let from_a_script = format!("{line} script: 5c36, on @user_script:61.");
+            assert!(line.starts_with("ERR") || reply(&from_a_script).may_pass(), "{from_a_script}");
+        }
+        let lasting = [
+            "WRONGTYPE Operation against a key holding the wrong kind of value script: 5c36, on @user_script:13.",
+            "ERR user_script:13: attempt to index a nil value script: 5c36, on @user_script:13.",
+        ];
+        for line in lasting {
+            assert!(!reply(line).may_pass(), "{line}");
+        }
+    }
 
     #[test]
     fn json_that_cannot_be_read_is_not_quoted() {

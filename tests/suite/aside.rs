@@ -55,6 +55,16 @@ async fn a_chunk_that_kills_its_workers_is_set_aside_and_the_rest_goes_on() {
     let shown = view().await;
     assert_eq!((&shown["state"], &shown["set_aside"]), (&json!("in_progress"), &json!([1])), "{shown}");
     assert_eq!(shown["counts"]["pending"], 10);
+    let of_chunk = app.client.get(&format!("/deliveries/{id}/log?chunk=1")).await;
+    let recipients: Vec<&str> =
+        of_chunk["items"].as_array().unwrap().iter().map(|line| line["email"].as_str().unwrap()).collect();
+    assert_eq!(recipients, (10..20).map(|n| format!("user{n}@example.com")).collect::<Vec<_>>());
+    eventually("it is counted", Duration::from_secs(10), async || {
+        let metrics = reqwest::get(format!("{}/metrics", app.client.url)).await.ok()?.text().await.ok()?;
+        // of all daemons in this process: one recorder
+        metrics.contains("versand_chunks_aside 1\n").then_some(())
+    })
+    .await;
     assert_eq!(redis_hash(&redis, &format!("versand:{{{id}}}:rounds")).await, rounds, "jobs for nothing");
 
     let retry = async |chunk: u32| app.client.post(&format!("/deliveries/{id}/chunks/{chunk}/retry"), &json!({})).await;
@@ -166,4 +176,38 @@ async fn a_lower_limit_does_not_concern_what_was_approved() {
     let app = App::start(&redis, "[preparation]\nmessage_limit_kib = 8").await;
     assert!(app.client.bytes(&format!("/deliveries/{id}/recipients/0/preview")).await.len() > 9000);
     app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_was_set_aside_expires_with_its_delivery() {
+    let redis = RedisServer::start();
+    let (application, _state) = idle(&redis, "[preparation]\nchunk_size = 10").await;
+    let mut context = application.context().clone();
+    context.dead_owners = vec![DEAD].into();
+    let id = started(&context, 20).await;
+    for chunk in 0..2 {
+        let at = ChunkRef { delivery: id.clone(), chunk };
+        for _ in 0..=CRASHES {
+            crash(&context, &at).await;
+        }
+    }
+    assert_eq!(context.store.aside(&id).await.unwrap(), BTreeSet::from([0, 1]));
+    // somebody has begun with one of them when he dies, too
+    let at = ChunkRef { delivery: id.clone(), chunk: 1 };
+    assert!(matches!(context.store.take(&at, DEAD, Grounds::default(), unix_now()).await.unwrap(), Taken::Yes(..)));
+    context.reconcile().await.unwrap();
+    assert_eq!(context.store.counts(&id).await.unwrap().pending, 20, "before its time");
+    let over = |delivery: &versand::domain::delivery::Delivery, _| {
+        let mut document = delivery.document.clone();
+        document.release.as_mut().unwrap().valid_until = jiff::Timestamp::now();
+        Ok(versand::send::change::Decision { state: delivery.state, document, answer: (), act: None })
+    };
+    context.change(&id, "test", &[], over).await.unwrap();
+    for _ in 0..3 {
+        context.reconcile().await.unwrap();
+    }
+    assert_eq!(context.store.counts(&id).await.unwrap().failed, 20);
+    assert!(context.store.aside(&id).await.unwrap().is_empty());
+    context.finish(&id).await.unwrap();
+    assert_eq!(context.delivery(&id).await.unwrap().state.word(), "finished");
 }

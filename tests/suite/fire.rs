@@ -335,6 +335,16 @@ fn report(seed: u64, resend: bool, fire: &Fire, evidence: &Evidence) -> String {
     let log: String = evidence.log.iter().map(|line| format!("{line}\n")).collect();
     fs::write(folder.join("journal"), journal).unwrap();
     fs::write(folder.join("log.ndjson"), log).unwrap();
+    let mut redis = String::new();
+    for key in fire.redis.ask("KEYS *").unwrap_or_default().lines().filter(|line| line.starts_with("versand:{")) {
+        for look in ["ZRANGE KEY 0 -1 WITHSCORES", "HGETALL KEY", "LRANGE KEY 0 -1", "SMEMBERS KEY", "GETRANGE KEY 0 31"] {
+            let answer = fire.redis.ask(&look.replace("KEY", key)).unwrap_or_default();
+            if !answer.starts_with('-') {
+                redis.push_str(&format!("{key}: {}\n", answer.escape_debug()));
+            }
+        }
+    }
+    fs::write(folder.join("redis"), redis).unwrap();
     for (i, daemon) in fire.daemons.iter().enumerate() {
         fs::write(folder.join(format!("daemon{i}.log")), daemon.log()).unwrap();
     }

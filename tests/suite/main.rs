@@ -1,6 +1,7 @@
 //! The one integration binary: real servers, the real application, no mocks. `make test` installs what it needs.
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::disallowed_methods)] // a test says what it could not do by panicking
 
+mod alerts;
 mod api_access;
 mod api_audit;
 mod api_confirm;
@@ -19,6 +20,7 @@ mod fire;
 mod foreign;
 mod harness;
 mod healing;
+mod jobs;
 mod journey;
 mod mail;
 mod outage;
@@ -29,6 +31,8 @@ mod queue_embedded;
 mod queue_redis;
 mod queue_traps;
 mod readme;
+mod recovery;
+mod room;
 mod shutdown;
 mod tidy;
 mod unit;

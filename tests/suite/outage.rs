@@ -75,6 +75,19 @@ async fn a_redis_that_forgets_is_refused_unless_told_otherwise() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_takes_no_writes_is_refused_at_the_start() {
+    let (redis, state) = (RedisServer::start(), tempfile::tempdir().unwrap());
+    let mut config = Config::from_toml("[server]\nlisten = \"127.0.0.1:0\"\n[catcher]\nlisten = \"127.0.0.1:0\"").unwrap();
+    config.server.state_dir = state.path().to_owned();
+    config.redis.url = redis.url();
+    redis.ask("CONFIG SET maxmemory 1").unwrap();
+    let refusal = Application::build(config.clone(), metrics()).await.err().unwrap().to_string();
+    assert!(refusal.contains("OOM"), "{refusal}");
+    redis.ask("CONFIG SET maxmemory 0").unwrap();
+    assert!(Application::build(config, metrics()).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_went_back_in_time_leaves_doubts_and_no_doubles() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "[relay]\nconnections = 2").await;

@@ -163,3 +163,44 @@ async fn no_address_is_ever_logged() {
     }
     assert!(log.contains("ended drained=true"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_under_load_sends_on_without_a_gap_of_ten_seconds() {
+    const LOAD: usize = 3000;
+    let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(8)).await);
+    // the leases of the defaults
+    let more = format!("[redis]\nurl = \"{}\"\n[send]\nlease_ms = 10000\n", redis.url());
+    let settings = settings(&relay, &more);
+    let mut daemons = [Daemon::start(&settings).await, Daemon::start(&settings).await];
+    let id = daemons[0].client.send(&definition(), audience(LOAD)).await;
+    accepted(&relay, 200).await;
+    // when the relay accepted something, as an observer of the relay sees it
+    let (began, over) = (Instant::now(), std::sync::atomic::AtomicBool::new(false));
+    let observe = async {
+        let (mut seen, mut last, mut largest) = (relay.accepted(), Instant::now(), Duration::ZERO);
+        while seen < LOAD && !over.load(std::sync::atomic::Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            largest = largest.max(last.elapsed());
+            if relay.accepted() > seen {
+                (seen, last) = (relay.accepted(), Instant::now());
+            }
+        }
+        largest
+    };
+    let restart = async {
+        for _ in 0..2 {
+            for daemon in &mut daemons {
+                assert_eq!(daemon.terminate().await.code(), Some(0));
+                daemon.restart().await;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }
+        assert!(relay.accepted() < LOAD, "not under load to the end: {:?}", began.elapsed());
+        daemons[0].client.wait_for(&id, &["finished"]).await;
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    };
+    let (largest, ()) = tokio::join!(observe, restart);
+    assert!(largest < Duration::from_secs(10), "nothing was accepted for {largest:?}");
+    assert_eq!(relay.received().values().map(Vec::len).collect::<Vec<_>>(), vec![1; LOAD]);
+    assert_eq!(with_status(&daemons[0], &id, "sent").await, LOAD);
+}

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tempfile::TempDir;
 
 use super::{eventually_blocking, missing, text};
@@ -77,6 +77,26 @@ impl RedisServer {
         self.folder.path().join("appendonlydir/appendonly.aof.1.incr.aof")
     }
 
+    /// From now on the disk is full: no file grows beyond `bytes`. Not a real one, but Redis meets the same error (EFBIG and a
+    /// short write instead of ENOSPC), and it needs no root.
+    pub fn fill_disk(&self, bytes: u64) {
+        limit_files(self.pid(), Some(bytes));
+    }
+
+    /// There is room again.
+    pub fn make_room(&self) {
+        limit_files(self.pid(), None);
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(self.child.as_ref().expect("redis-server is running"))
+    }
+
+    /// Whether it is still there; it ends by itself when it cannot keep its promises.
+    pub fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
     /// SIGKILL: what was synced stays in the folder.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -125,8 +145,10 @@ impl RedisServer {
         // A socket that a killed server left would take connections of nobody.
         let _ = std::fs::remove_file(self.socket());
         let log = path.join("log");
-        let mut command = Command::new("redis-server");
+        // by way of a shell, so that a file that must not grow is an error to it and not a signal
+        let mut command = Command::new("sh");
         command
+            .args(["-c", "trap '' XFSZ; exec redis-server \"$@\"", "redis-server"])
             .args(["--port", "0", "--save", "", "--appendonly", "yes"])
             .args(["--appendfsync", "always", "--dir"])
             .arg(path)
@@ -141,15 +163,23 @@ impl RedisServer {
         self.child = Some(child);
         eventually_blocking("redis-server answers", START, || {
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(
+                ended.is_none_or(|ended| ended.code() != Some(127)),
+                "redis-server is not installed: `make test` installs it"
+            );
             assert!(ended.is_none(), "redis-server ended at once:\n{}", text(&log));
             self.ask("PING").ok().filter(|reply| reply == "+PONG\r\n")
         });
     }
 
     fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().expect("redis-server is running");
-        kill_process(Pid::from_child(child), signal).unwrap();
+        kill_process(self.pid(), signal).unwrap();
     }
+}
+
+/// The size beyond which no file of a process grows.
+pub fn limit_files(pid: Pid, bytes: Option<u64>) {
+    prlimit(Some(pid), Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
 }
 
 impl Drop for RedisServer {

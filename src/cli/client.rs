@@ -1,0 +1,57 @@
+//! The admin API as the commands use it.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use reqwest::{Method, Response, Url};
+use serde::de::DeserializeOwned;
+
+use crate::send::logs::Page;
+
+#[derive(Debug, Args)]
+pub struct Connection {
+    /// The admin API
+    #[arg(long, default_value = "http://127.0.0.1:8025")]
+    url: Url,
+    /// A file with a token that has the role administration
+    #[arg(long)]
+    token_file: PathBuf,
+}
+
+pub struct Client {
+    http: reqwest::Client,
+    url: Url,
+    token: String,
+}
+
+impl Client {
+    pub fn new(connection: Connection) -> anyhow::Result<Self> {
+        let file = &connection.token_file;
+        let token = fs::read_to_string(file).with_context(|| format!("--token-file {}", file.display()))?;
+        Ok(Self { http: reqwest::Client::new(), url: connection.url, token: token.trim().to_owned() })
+    }
+
+    /// A request to the path of these segments, whatever they hold.
+    pub async fn send(&self, method: Method, path: &[&str], query: &str) -> anyhow::Result<Response> {
+        let mut url = self.url.clone();
+        url.path_segments_mut().map_err(|()| anyhow::anyhow!("--url {} has no paths", self.url))?.pop_if_empty().extend(path);
+        url.set_query(Some(query).filter(|query| !query.is_empty()));
+        let request = self.http.request(method, url.clone()).bearer_auth(&self.token);
+        request.send().await.with_context(|| url.to_string())
+    }
+
+    /// Everything that the pages of a route hold.
+    pub async fn all<T: DeserializeOwned>(&self, path: &[&str]) -> anyhow::Result<Vec<T>> {
+        let (mut all, mut from) = (Vec::new(), 0);
+        loop {
+            let response = self.send(Method::GET, path, &format!("from={from}&limit=1000")).await?;
+            let page: Page<T> = response.error_for_status()?.json().await?;
+            all.extend(page.items);
+            match page.next {
+                Some(next) => from = next,
+                None => return Ok(all),
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! `versand jobs`: what was set aside on the queues, to be looked at, tried again or discarded.
+
+use std::{collections::BTreeSet, io::Write, process::ExitCode};
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use reqwest::{Method, StatusCode};
+use serde::Deserialize;
+
+use super::client::{Client, Connection};
+use crate::queue::QueueName;
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the dead jobs: queue, id, attempts, end, and why
+    List(Listing),
+    /// Put a dead job, or all of them, back on its queue as if it were new
+    Retry(Choice),
+    /// Forget a dead job, or all of them
+    Discard(Choice),
+}
+
+#[derive(Debug, Args)]
+pub struct Listing {
+    #[command(flatten)]
+    connection: Connection,
+    /// One of confirm, steps, chunks, preparations; without it, all of them
+    #[arg(long)]
+    queue: Option<QueueName>,
+}
+
+#[derive(Debug, Args)]
+pub struct Choice {
+    #[command(flatten)]
+    listing: Listing,
+    /// The job
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    id: Option<String>,
+    /// All that are dead now
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Deserialize)]
+struct Dead {
+    id: String,
+    /// JSON: `{"Err": "..."}`.
+    result: String,
+    attempts: u32,
+    done_at: i64,
+}
+
+/// Lists, retries or discards. Exit code 1 if there was no such job, or if one was left as it was.
+pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::List(listing) => list(listing).await,
+        Command::Retry(choice) => {
+            change(choice, Change { method: Method::POST, step: Some("retry"), done: "queued again" }).await
+        }
+        Command::Discard(choice) => change(choice, Change { method: Method::DELETE, step: None, done: "discarded" }).await,
+    }
+}
+
+fn queues(chosen: Option<QueueName>) -> Vec<QueueName> {
+    chosen.map_or_else(|| QueueName::ALL.to_vec(), |queue| vec![queue])
+}
+
+/// The dead jobs of a queue, each of them once.
+async fn dead(client: &Client, queue: QueueName) -> anyhow::Result<Vec<Dead>> {
+    let mut seen = BTreeSet::new();
+    let all: Vec<Dead> = client.all(&["api", "v1", "queues", queue.as_str(), "dead"]).await?;
+    Ok(all.into_iter().filter(|job| seen.insert(job.id.clone())).collect())
+}
+
+async fn list(listing: Listing) -> anyhow::Result<ExitCode> {
+    let client = Client::new(listing.connection)?;
+    let (mut out, mut found) = (std::io::stdout(), 0);
+    for queue in queues(listing.queue) {
+        for job in dead(&client, queue).await? {
+            found += 1;
+            let ended = Timestamp::from_second(job.done_at).unwrap_or_default();
+            // what a foreign producer wrote is not to move the cursor
+            let (id, why) = (job.id.escape_debug(), why(&job.result));
+            writeln!(out, "{}\t{id}\t{} attempts\t{ended}\t{}", queue.as_str(), job.attempts, why.escape_debug())?;
+        }
+    }
+    writeln!(out, "{found} dead jobs")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn why(result: &str) -> String {
+    let json: Option<serde_json::Value> = serde_json::from_str(result).ok();
+    json.and_then(|json| Some(json["Err"].as_str()?.to_owned())).unwrap_or_else(|| result.to_owned())
+}
+
+/// What is done to a dead job, by which request, and the word for it.
+struct Change {
+    method: Method,
+    step: Option<&'static str>,
+    done: &'static str,
+}
+
+async fn change(choice: Choice, change: Change) -> anyhow::Result<ExitCode> {
+    let client = Client::new(choice.listing.connection)?;
+    let (mut out, mut changed, mut left) = (std::io::stdout(), 0, 0);
+    for queue in queues(choice.listing.queue) {
+        let ids = match &choice.id {
+            Some(id) => vec![id.clone()],
+            None => dead(&client, queue).await?.into_iter().map(|job| job.id).collect(),
+        };
+        for id in ids {
+            let path = ["api", "v1", "queues", queue.as_str(), "dead", &id].into_iter().chain(change.step);
+            let answer = client.send(change.method.clone(), &path.collect::<Vec<_>>(), "").await?;
+            match answer.status() {
+                status if status.is_success() => changed += 1,
+                // it may be on another queue
+                StatusCode::NOT_FOUND if !choice.all => {}
+                // of an id that no job can have, or somebody was faster
+                StatusCode::NOT_FOUND => {
+                    left += 1;
+                    writeln!(out, "{}\t{}\tleft as it is: {}", queue.as_str(), id.escape_debug(), answer.text().await?)?;
+                }
+                _ => drop(answer.error_for_status()?),
+            }
+        }
+    }
+    let good = left == 0 && (choice.all || changed > 0);
+    let none = if changed == 0 && !choice.all { ": there is no such dead job" } else { "" };
+    writeln!(out, "{changed} {}{none}", change.done)?;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
