@@ -76,7 +76,8 @@ impl Scribe {
         let mut beat = tokio::time::interval(Duration::from_millis(self.context.config.send.lease_ms / 4));
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let slice = tokio::time::sleep(Duration::from_millis(self.context.config.send.slice_ms));
+        let slice_length = Duration::from_millis(self.context.config.send.slice_ms);
+        let slice = tokio::time::sleep(slice_length);
         let shutdown = self.context.shutdown.clone();
         let mut slice = std::pin::pin!(slice);
         // a lease that Redis may forget must not be used: its claims would be forgotten with it
@@ -99,8 +100,11 @@ impl Scribe {
                 biased;
                 _ = beat.tick() => self.show_life().await,
                 _ = look.tick(), if !self.halt.is_cancelled() => self.look().await,
-                () = &mut slice, if !slice_over => slice_over = true,
-                () = &mut durable, if !is_durable => is_durable = true,
+                () = &mut slice, if is_durable && !slice_over => slice_over = true,
+                () = &mut durable, if !is_durable => {
+                    is_durable = true;
+                    slice.as_mut().reset(tokio::time::Instant::now() + slice_length);
+                }
                 () = shutdown.cancelled(), if !self.halt.is_cancelled() => self.halt.cancel(),
                 ask = self.asks.recv() => match ask {
                     None => return self.hold,
