@@ -32,6 +32,7 @@ const AT_A_TIME: usize = 16;
 impl Context {
     /// Looks after every delivery that is moving.
     pub async fn reconcile(&self) -> Result<(), StoreError> {
+        self.watch.run(&self.store.run_id().await?);
         let ids = stream::iter(self.store.moving().await?);
         let mut looks = ids.map(|id| async move { (self.look_after(&id).await, id) }).buffer_unordered(AT_A_TIME);
         while let Some((looked, id)) = looks.next().await {

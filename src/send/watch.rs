@@ -21,6 +21,8 @@ pub struct Watch {
 struct Inner {
     /// When Redis answered last; never at first.
     answered: Option<Instant>,
+    /// The run of Redis that was seen.
+    run: String,
     seen: HashMap<String, Seen>,
 }
 
@@ -56,6 +58,15 @@ impl Watch {
         let mut inner = self.inner();
         inner.forget_after(self.gap, now);
         inner.answered = Some(now);
+    }
+
+    /// This run of Redis answers. Another one may have gone back in time, where the same marks mean something else.
+    pub fn run(&self, run: &str) {
+        let mut inner = self.inner();
+        if inner.run != run {
+            inner.seen.clear();
+            run.clone_into(&mut inner.run);
+        }
     }
 
     /// Notes what `name` looks like now; for how long it has looked like that.
@@ -99,6 +110,19 @@ mod tests {
         assert_eq!(watch.see("a", (1, 2), at(10)), Duration::ZERO);
         watch.tidy(at(700));
         assert_eq!(watch.see("a", (1, 2), at(701)), Duration::ZERO);
+    }
+
+    #[test]
+    fn another_run_of_redis_makes_everybody_young_again() {
+        let (watch, start) = (Watch::new(Duration::from_secs(4000)), Instant::now());
+        let at = |s| start + Duration::from_secs(s);
+        watch.answered(start);
+        watch.run("a");
+        watch.see("chunk", (1, 1), at(0));
+        watch.run("a");
+        assert_eq!(watch.see("chunk", (1, 1), at(5)), Duration::from_secs(5));
+        watch.run("b");
+        assert_eq!(watch.see("chunk", (1, 1), at(6)), Duration::ZERO);
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! The fault run: real daemons, a real Redis and a sink of its own under a seeded schedule of faults, and a checker that knows
-//! only the sink's journal, the exported log and the API. `make fire` runs many seeds, `make test` a few.
+//! The fault run: real daemons, a real Redis and a sink under a seeded schedule of faults.
+//!
+//! The checker knows only the journal of the sink, the exported log and the API. `make fire` runs many seeds, `make test` a few.
 
 use std::{
     fs,
