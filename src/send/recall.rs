@@ -54,7 +54,10 @@ pub enum Recalled {
 
 /// Chunks that were given back lately: Redis may forget that, too.
 #[derive(Debug, Clone, Default)]
-pub struct Released(Arc<Mutex<VecDeque<(Instant, Arc<Hold>)>>>);
+pub struct Released(Arc<Mutex<VecDeque<Given>>>);
+
+/// When it was given back, and what was held.
+type Given = (Instant, Arc<Hold>);
 
 impl Hold {
     pub fn new(at: ChunkRef, lease: Lease, resend_after_s: Option<u32>) -> Self {

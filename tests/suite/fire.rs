@@ -311,7 +311,7 @@ fn report(seed: u64, resend: bool, fire: &Fire, evidence: &Evidence) -> String {
         failed |= !holds;
         table.push_str(&format!("  {} {property}  {figures}\n", if holds { "ok    " } else { "FAILED" }));
     }
-    println!("{table}");
+    eprintln!("{table}");
     if !failed {
         return String::new();
     }
