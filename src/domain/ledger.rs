@@ -88,6 +88,8 @@ pub mod flags {
     pub const EXPIRED: u8 = 16;
     /// The relay accepted it, under this or an earlier claim.
     pub const ACCEPTED: u8 = 32;
+    /// It failed by a bounce, which a late acceptance does not undo.
+    pub const BOUNCED: u8 = 64;
 }
 
 /// The epoch of the lease under which a recipient was claimed, and the how-manieth claim of that epoch.

@@ -63,11 +63,11 @@ impl Context {
 
     /// The end of the validity period ends a chunk that was set aside, too: no message is made for it that could kill anybody.
     pub(super) async fn expire_aside(&self, delivery: &Delivery) -> Result<(), Refusal> {
-        let (Some(plan), Some(release)) = (&delivery.document.plan, &delivery.document.release) else { return Ok(()) };
+        let Some(release) = &delivery.document.release else { return Ok(()) };
         if Timestamp::now() < release.valid_until {
             return Ok(());
         }
-        let resend_after_s = self.resend_after_s(plan);
+        let resend_after_s = self.resend_after_s(delivery);
         for chunk in self.store.aside(&delivery.id).await? {
             let at = ChunkRef { delivery: delivery.id.clone(), chunk };
             let Some(ledger) = self.store.ledgers(&at.delivery, chunk..chunk + 1).await?.into_iter().flatten().next() else {

@@ -90,12 +90,14 @@ impl Context {
             return Ok(());
         }
         let asked_ms = boottime_ms();
-        let (lease, ledger) = match self.store.take(&at, self.owner, Grounds::default(), unix_now()).await? {
+        let resend_after_s = self.resend_after_s(&delivery);
+        let grounds = Grounds { resends: resend_after_s.is_some(), ..Grounds::default() };
+        let (lease, ledger) = match self.store.take(&at, self.owner, grounds, unix_now()).await? {
             Taken::Yes(lease, ledger) => (lease, ledger),
             Taken::Held(..) | Taken::Missing => return Ok(()),
         };
         let validity = Arc::new(Validity::new(self.config.send.lease_ms, asked_ms));
-        let hold = Hold::new(at, lease, self.resend_after_s(&plan));
+        let hold = Hold::new(at, lease, resend_after_s);
         let (hold, sent) = self.send_held(hold, ledger, (delivery, plan), validity).await;
         // also when nothing could be sent: the next one need not wait the lease out
         self.release_after_job(hold, &sent).await?;
@@ -108,10 +110,14 @@ impl Context {
         Ok(())
     }
 
-    /// How long a recipient stays in doubt before it is sent again; `None` under the policy `hold`.
-    pub fn resend_after_s(&self, plan: &Plan) -> Option<u32> {
+    /// How long a recipient stays in doubt before it is sent again; `None` under the policy `hold`, and when the validity
+    /// period is over.
+    pub fn resend_after_s(&self, delivery: &Delivery) -> Option<u32> {
         let lease_s = u32::try_from(self.config.send.lease_ms.div_ceil(1000)).unwrap_or(u32::MAX);
-        (plan.settings.in_doubt == InDoubt::Resend).then_some(lease_s + 1)
+        let document = &delivery.document;
+        let resends = document.plan.as_ref().is_some_and(|plan| plan.settings.in_doubt == InDoubt::Resend);
+        let valid = document.release.as_ref().is_none_or(|release| Timestamp::now() < release.valid_until);
+        (resends && valid).then_some(lease_s + 1)
     }
 
     async fn send_held(

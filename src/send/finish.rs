@@ -56,7 +56,7 @@ impl Context {
 
     /// Counts every record of every ledger.
     pub async fn recount(&self, delivery: &Delivery, plan: &Plan) -> Result<Recount, StoreError> {
-        let resend_after_s = self.resend_after_s(plan);
+        let resend_after_s = self.resend_after_s(delivery);
         let mut recount = Recount { counts: Counts::default(), to_claim: 0, missing: 0 };
         for from in (0..plan.chunks).step_by(AT_A_TIME as usize) {
             for ledger in self.store.ledgers(&delivery.id, from..plan.chunks.min(from + AT_A_TIME)).await? {

@@ -141,10 +141,23 @@ impl Context {
                 continue;
             }
             let (verdict, due) = released?;
-            if verdict != Verdict::RolledBack || self.recall(hold).await? != Recalled::PutBack {
-                return Ok((verdict, due));
+            match verdict {
+                Verdict::RolledBack if self.recall(hold).await? == Recalled::PutBack => continue,
+                // somebody was faster
+                Verdict::Lost => self.tell_again(hold).await?,
+                _ => {}
             }
+            return Ok((verdict, due));
         }
+    }
+
+    /// What became of the claims counts whoever has the chunk now.
+    async fn tell_again(&self, hold: &Hold) -> Result<(), StoreError> {
+        for group in &hold.groups {
+            let reports = Turn { claims: Vec::new(), ..group.turn.clone() };
+            self.store.turn(&hold.at, &hold.lease, &reports, unix_now(), hold.resend_after_s).await?;
+        }
+        Ok(())
     }
 
     /// Another run of Redis answers: what it has forgotten of the chunks that were given back lately is put back, before
@@ -153,14 +166,8 @@ impl Context {
         for hold in self.released.all() {
             let (at, lease) = (&hold.at, &hold.lease);
             let Some(header) = self.store.headers(&at.delivery, &[at.chunk]).await?.first().copied() else { continue };
-            if header.epoch < lease.epoch || (header.owner, header.epoch) == (lease.owner, lease.epoch) {
+            if (header.owner, header.epoch) != (0, lease.epoch) {
                 self.release_recalled(&hold).await?;
-            } else if header.epoch > lease.epoch {
-                // somebody was faster: what became of the claims still counts
-                for group in &hold.groups {
-                    let reports = Turn { claims: Vec::new(), ..group.turn.clone() };
-                    self.store.turn(at, lease, &reports, unix_now(), hold.resend_after_s).await?;
-                }
             }
         }
         Ok(())

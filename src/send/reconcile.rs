@@ -184,9 +184,10 @@ impl Context {
         if !proven_dead && still < self.config.send.lease() {
             return Ok(());
         }
-        let grounds = Grounds { still: Some((header.epoch, header.beat)), dead: proven_dead.then_some(header.owner) };
+        let resend_after_s = self.resend_after_s(delivery);
+        let (still, dead) = (Some((header.epoch, header.beat)), proven_dead.then_some(header.owner));
+        let grounds = Grounds { still, dead, resends: resend_after_s.is_some() };
         if let Taken::Yes(lease, _) = self.store.take(at, self.owner, grounds, unix_now()).await? {
-            let resend_after_s = delivery.document.plan.as_ref().and_then(|plan| self.resend_after_s(plan));
             self.release_after_crash(Hold::new(at.clone(), lease, resend_after_s)).await?;
             metrics::taken_over();
             tracing::warn!(delivery.id = %at.delivery, chunk = at.chunk, proven_dead, "taken over from a dead worker");

@@ -157,7 +157,8 @@ impl Scribe {
                 reports.push(given_back(&claimed));
             }
         }
-        if answer.lease == Verdict::Ok {
+        // also late truth
+        if matches!(answer.lease, Verdict::Ok | Verdict::Lost) {
             self.hold.applied(turn, &answer.granted, self.context.store.may_go_back());
         }
         reports.is_empty() && (hungry.is_empty() || self.todo.is_empty())

@@ -1,9 +1,10 @@
-//! What ends recipients without a report: a stop, a person, a roll-back of Redis.
+//! What ends recipients without a report: a stop, a person, what came back for them, a roll-back of Redis.
 
 use super::{
     Store, StoreError, keys,
     ledgers::{ChunkRef, Lease, Verdict, seconds_or_never},
 };
+use crate::domain::ledger::flags;
 
 /// How a person settles recipients in doubt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -14,7 +15,29 @@ pub enum Settlement {
     Resend,
 }
 
+/// What proves that the relay took a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// A bounce that came back by mail: the recipient has failed, whatever is told of it later.
+    Bounce { reason: u8, hard: bool },
+    /// An open or a click by a human: who was in doubt was sent to. It says nothing of others, for a preview has the same bytes.
+    Hit,
+}
+
 impl Store {
+    /// Notes what came back for a recipient; whether that changed it.
+    pub async fn evidence(&self, at: &ChunkRef, position: u16, evidence: Evidence, now: u32) -> Result<bool, StoreError> {
+        let (word, reason, hard) = match evidence {
+            Evidence::Bounce { reason, hard } => ("bounce", reason, hard),
+            Evidence::Hit => ("hit", 0, false),
+        };
+        let mut script = self.scripts.evidence.prepare_invoke();
+        script.key(keys::ledger(&at.delivery, at.chunk)).key(keys::counts(&at.delivery));
+        script.arg(position).arg(word).arg(now).arg(reason).arg(if hard { flags::HARD } else { 0 });
+        let (_, changed): (i64, bool) = script.invoke_async(&mut self.conn.clone()).await?;
+        Ok(changed)
+    }
+
     /// Cancels what was not begun in a chunk of a delivery that is stopping; how many are still being attempted.
     pub async fn cancel(&self, at: &ChunkRef, now: u32) -> Result<(Verdict, u64), StoreError> {
         let mut script = self.scripts.cancel.prepare_invoke();

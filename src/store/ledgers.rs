@@ -1,5 +1,7 @@
 //! Ledgers: leases, claims and records, each one script over a packed string.
 
+use std::sync::atomic::Ordering;
+
 use redis::Script;
 
 use super::{Store, StoreError, damaged, keys};
@@ -21,6 +23,7 @@ pub struct Scripts {
     pub(super) cancel: Script,
     pub(super) doubt: Script,
     pub(super) settle: Script,
+    pub(super) evidence: Script,
 }
 
 impl Default for Scripts {
@@ -38,6 +41,7 @@ impl Default for Scripts {
             cancel: script(include_str!("scripts/cancel.lua")),
             doubt: script(include_str!("scripts/doubt.lua")),
             settle: script(include_str!("scripts/settle.lua")),
+            evidence: script(include_str!("scripts/evidence.lua")),
         }
     }
 }
@@ -77,6 +81,8 @@ pub struct Grounds {
     pub still: Option<(u32, u32)>,
     /// An owner that is proven dead.
     pub dead: Option<u64>,
+    /// Those in doubt are sent again: then a roll-back may have undone that, too.
+    pub resends: bool,
 }
 
 /// A lease as its holder knows it.
@@ -148,6 +154,11 @@ pub struct Turn {
 
 const GIVEN_BACK: u8 = 255;
 
+/// The sequence numbers of a lease begin apart from those of the others of this process, by more groups than a lease has: when
+/// Redis has forgotten a lease, the same owner may get the same epoch a second time.
+const GROUPS: u32 = 1 << 20;
+const LEASES: u32 = 1 << 11;
+
 pub(super) fn seconds_or_never(resend_after_s: Option<u32>) -> i64 {
     resend_after_s.map_or(-1, i64::from)
 }
@@ -155,11 +166,13 @@ pub(super) fn seconds_or_never(resend_after_s: Option<u32>) -> i64 {
 impl Store {
     /// Takes the lease on a chunk; what its predecessor was attempting is in doubt from then on.
     pub async fn take(&self, at: &ChunkRef, owner: u64, grounds: Grounds, now: u32) -> Result<Taken, StoreError> {
+        let first = self.leases.fetch_add(1, Ordering::Relaxed) % LEASES * GROUPS;
         let (epoch, beat) = grounds.still.map_or((-1, -1), |(e, b)| (i64::from(e), i64::from(b)));
         let dead = grounds.dead.map(|o| o.to_be_bytes().to_vec()).unwrap_or_default();
         let mut script = self.scripts.take.prepare_invoke();
         script.key(keys::ledger(&at.delivery, at.chunk)).key(keys::counts(&at.delivery));
-        script.arg(&owner.to_be_bytes()[..]).arg(epoch).arg(beat).arg(dead).arg(now).arg(i32::from(self.may_go_back()));
+        script.arg(&owner.to_be_bytes()[..]).arg(epoch).arg(beat).arg(dead).arg(now);
+        script.arg(i32::from(self.may_go_back())).arg(i32::from(grounds.resends)).arg(first);
         let answer: (i64, Option<u32>, Option<u32>, Option<Vec<u8>>) = script.invoke_async(&mut self.conn.clone()).await?;
         match (Verdict::from_code(answer.0)?, answer.1, answer.2, answer.3) {
             (Verdict::Ok, Some(epoch), Some(seq), Some(bytes)) => {

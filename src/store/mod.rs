@@ -12,7 +12,7 @@ pub mod slices;
 pub mod state_dir;
 
 use std::{
-    sync::{Arc, RwLock},
+    sync::{Arc, RwLock, atomic::AtomicU32},
     time::Duration,
 };
 
@@ -64,6 +64,8 @@ pub struct Store {
     /// For what holds up a connection.
     beside: ConnectionManager,
     promised: Arc<RwLock<Option<durability::Durability>>>,
+    /// How many leases were asked for.
+    leases: Arc<AtomicU32>,
     scripts: Arc<ledgers::Scripts>,
 }
 
@@ -89,7 +91,7 @@ impl Store {
             .set_max_delay(Duration::from_secs(1));
         let conn = ConnectionManager::new_with_config(client.clone(), config.clone()).await?;
         let beside = ConnectionManager::new_with_config(client, config).await?;
-        Ok(Self { conn, beside, promised: Arc::default(), scripts: Arc::default() })
+        Ok(Self { conn, beside, promised: Arc::default(), leases: Arc::default(), scripts: Arc::default() })
     }
 
     /// The connection, for the queue.

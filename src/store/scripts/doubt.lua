@@ -7,14 +7,10 @@ local h = header(ledger)
 if not h then return { MISSING, 0 } end
 local raw, sum, doubted, again = redis.call('GET', ledger), {}, 0, false
 for position = 0, h.count - 1 do
-  local at = HEADER + RECORD * position + 1
-  if raw:byte(at) <= DEFERRED then
-    alter(ledger, position, unpack_record(raw, at), sum, function(r)
-      lose(r, now)
-      again = again or not has(r.flags, RESENT)
-    end)
-    doubted = doubted + 1
-  end
+  local r = unpack_record(raw, HEADER + RECORD * position + 1)
+  if r.status <= DEFERRED then doubted = doubted + 1 end
+  doubt(ledger, position, r, sum, now, resend_after >= 0)
+  again = again or r.status == IN_DOUBT and not has(r.flags, RESENT)
 end
 publish(KEYS[2], sum)
 redis.call('SETRANGE', ledger, 4, struct.pack('>I4I4I4c8', math.max(h.epoch, tonumber(ARGV[4])) + 1, 0, h.seq + 1, FREE))

@@ -1,7 +1,7 @@
 -- What every script of a ledger begins with. The layout is documented in domain/ledger.rs.
 local HEADER, RECORD = 32, 16
-local PENDING, ATTEMPTING, DEFERRED, SENT, FAILED, IN_DOUBT, CANCELLED = 0, 1, 2, 3, 4, 5, 6
-local RESENT, SETTLED, DUPLICATE, HARD, EXPIRED, ACCEPTED = 1, 2, 4, 8, 16, 32
+local PENDING, ATTEMPTING, DEFERRED, SENT, FAILED, IN_DOUBT, CANCELLED, EXCLUDED = 0, 1, 2, 3, 4, 5, 6, 7
+local RESENT, SETTLED, DUPLICATE, HARD, EXPIRED, ACCEPTED, BOUNCED = 1, 2, 4, 8, 16, 32, 64
 local WORDS = { [0] = 'pending', 'attempting', 'deferred', 'sent', 'failed', 'in_doubt', 'cancelled', 'excluded' }
 local NOT_DEFINED = 7 -- failure reason
 local FREE = string.rep('\0', 8)
@@ -67,6 +67,16 @@ local function lose(r, now)
     r.flags = bit.bor(r.flags, DUPLICATE)
   else
     r.status, r.when = IN_DOUBT, now
+  end
+end
+
+-- A roll-back may have undone whatever was written last: what is not settled may have been sent. What is in doubt and would
+-- be sent again may have been sent again: not a third time.
+local function doubt(ledger, position, r, sum, now, resends)
+  if r.status <= DEFERRED then
+    alter(ledger, position, r, sum, function() lose(r, now) end)
+  elseif r.status == IN_DOUBT and resends and not has(r.flags, RESENT) then
+    alter(ledger, position, r, sum, function() r.flags = bit.bor(r.flags, RESENT) end)
   end
 end
 

@@ -2,11 +2,12 @@
 -- What the holder was attempting is in doubt. If it may have written more than Redis remembers - it is gone, and Redis was
 -- started anew or replaced since it was last seen to write - all that is not settled is in doubt.
 -- KEYS: ledger, counts   ARGV: owner, observed epoch, observed beat (-1: none observed), dead owner ('' or 8 bytes), now,
---       whether Redis may go back in time (0 or 1)
+--       whether Redis may go back in time (0 or 1), whether those in doubt are sent again (0 or 1),
+--       the new sequence number
 -- Answers { OK, epoch, seq, ledger } or { LOST, epoch, beat, nil } or { MISSING, nil, nil, nil }: always four, a
 -- tuple is read from an array of its own length only.
 local ledger, counts = KEYS[1], KEYS[2]
-local owner, dead, now = ARGV[1], ARGV[4], tonumber(ARGV[5])
+local owner, dead, now, seq = ARGV[1], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[8])
 local h = header(ledger)
 if not h then return { MISSING, false, false, false } end
 local still = h.epoch == tonumber(ARGV[2]) and h.beat == tonumber(ARGV[3])
@@ -16,14 +17,15 @@ local may_go_back = ARGV[6] == '1'
 local run = (may_go_back or h.run ~= FREE) and this_run() or FREE
 local forgotten = h.owner ~= FREE and h.run ~= FREE and h.run ~= run
 redis.call('SETRANGE', ledger, 4,
-  struct.pack('>I4I4I4c8c8', h.epoch + 1, 0, h.seq + 1, owner, may_go_back and run or FREE))
+  struct.pack('>I4I4I4c8c8', h.epoch + 1, 0, seq, owner, may_go_back and run or FREE))
 local raw, sum = redis.call('GET', ledger), {}
 for position = 0, h.count - 1 do
   local at = HEADER + RECORD * position + 1
-  local status = raw:byte(at)
-  if status == ATTEMPTING or forgotten and status <= DEFERRED then
+  if forgotten then
+    doubt(ledger, position, unpack_record(raw, at), sum, now, ARGV[7] == '1')
+  elseif raw:byte(at) == ATTEMPTING then
     alter(ledger, position, unpack_record(raw, at), sum, function(r) lose(r, now) end)
   end
 end
 publish(counts, sum)
-return { OK, h.epoch + 1, h.seq + 1, redis.call('GET', ledger) }
+return { OK, h.epoch + 1, seq, redis.call('GET', ledger) }

@@ -79,7 +79,7 @@ local function outdated(r, new, epoch_of_new, n_of_new)
   return 'a', function()
     if r.status ~= ATTEMPTING then
       r.epoch, r.n = epoch_of_new, n_of_new
-      settle(r, new)
+      if not has(r.flags, BOUNCED) then settle(r, new) end
     end
     r.flags = bit.bor(r.flags, possibly_twice and ACCEPTED + DUPLICATE or ACCEPTED)
   end
@@ -98,6 +98,10 @@ for at = 1, #records, 14 do
     local forgotten = its_epoch > r.epoch or its_epoch == r.epoch and n > r.n
     if forgotten and r.status == ATTEMPTING and new.status ~= SENT then
       result = 'x'
+    elseif forgotten and has(r.flags, ACCEPTED) and (new.status == SENT or new.status == IN_DOUBT) then
+      -- an earlier one was accepted, too, or possibly so, and was put back first
+      result = has(r.flags, DUPLICATE) and 'r' or new.status == SENT and 'd' or 'a'
+      if result ~= 'r' then change = function() r.flags = bit.bor(r.flags, DUPLICATE, RESENT) end end
     elseif newest or forgotten then
       result, change = current(r, new)
     else
@@ -132,6 +136,9 @@ for at = 1, #claims, 3 do
         r.attempts = math.min(r.attempts + 1, 255)
       end)
       answer = '1'
+    elseif redo and has(r.flags, ACCEPTED) and not has(r.flags, RESENT) and (epoch > r.epoch or epoch == r.epoch and n > r.n) then
+      -- it was sent again, and what became of it before was put back first
+      alter(ledger, position, r, sum, function() r.flags = bit.bor(r.flags, RESENT) end)
     end
   end
   granted[#granted + 1] = answer

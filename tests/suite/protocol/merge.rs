@@ -11,7 +11,7 @@ use super::spec::{Mutation, Terms};
 pub type Told = (Applied, bool);
 
 /// Flags that tell of earlier claims; the others belong to the report that decides.
-const LASTING: u8 = flags::RESENT | flags::DUPLICATE | flags::ACCEPTED;
+pub const LASTING: u8 = flags::RESENT | flags::DUPLICATE | flags::ACCEPTED;
 
 /// Compares the claim number, never the lease: a report of the newest claim decides, of an earlier one only an acceptance counts.
 pub fn merge(r: &mut Record, report: &Report, terms: &Terms) -> Told {
@@ -22,10 +22,11 @@ pub fn merge(r: &mut Record, report: &Report, terms: &Terms) -> Told {
         return (Applied::NoEffect, false);
     }
     let applied = match (forgotten || r.claim == report.claim, report.status) {
+        (true, Some(status @ (Status::Sent | Status::InDoubt))) if forgotten && r.has(flags::ACCEPTED) => accepted_too(r, status),
         (true, Some(Status::Sent)) => accepted(r, report),
         (true, Some(status)) => not_accepted(r, report, status, terms),
         (true, None) => given_back(r, terms.now),
-        (false, Some(Status::Sent)) => accepted_earlier(r, report),
+        (false, Some(Status::Sent)) => accepted_earlier(r, report, terms),
         (false, _) => Applied::NoEffect,
     };
     let changes = matches!(applied, Applied::Applied | Applied::Twice);
@@ -50,6 +51,16 @@ fn accepted(r: &mut Record, report: &Report) -> Applied {
     }
     r.flags |= if twice { flags::ACCEPTED | flags::DUPLICATE } else { flags::ACCEPTED };
     if twice { Applied::Twice } else { Applied::Applied }
+}
+
+/// Redis has forgotten this claim, and an earlier one that was accepted came first when both were put back: it was accepted, too,
+/// or possibly so.
+fn accepted_too(r: &mut Record, status: Status) -> Applied {
+    if r.has(flags::DUPLICATE) {
+        return Applied::Known;
+    }
+    r.flags |= flags::DUPLICATE | flags::RESENT;
+    if status == Status::Sent { Applied::Twice } else { Applied::Applied }
 }
 
 fn not_accepted(r: &mut Record, report: &Report, status: Status, terms: &Terms) -> Applied {
@@ -82,9 +93,9 @@ fn given_back(r: &mut Record, now: u32) -> Applied {
     Applied::Applied
 }
 
-/// Late truth. While the newer claim is under way it is only noted; otherwise it decides, and its number becomes the
-/// recipient's: told again it is known, and an acceptance of the newer claim would be the second.
-fn accepted_earlier(r: &mut Record, report: &Report) -> Applied {
+/// Late truth. While the newer claim is under way it is only noted; otherwise it decides, unless a bounce has, and its number
+/// becomes the recipient's: told again it is known, and an acceptance of the newer claim would be the second.
+fn accepted_earlier(r: &mut Record, report: &Report, terms: &Terms) -> Applied {
     if r.has(flags::DUPLICATE) || r.status == Status::Attempting && r.has(flags::ACCEPTED) {
         return Applied::Known;
     }
@@ -95,7 +106,9 @@ fn accepted_earlier(r: &mut Record, report: &Report) -> Applied {
     let possibly_twice = r.status == Status::InDoubt;
     if r.status != Status::Attempting {
         r.claim = report.claim;
-        decide(r, report, Status::Sent);
+        if !r.has(flags::BOUNCED) || terms.mutation == Mutation::BounceUndone {
+            decide(r, report, Status::Sent);
+        }
     }
     r.flags |= if possibly_twice { flags::ACCEPTED | flags::DUPLICATE } else { flags::ACCEPTED };
     Applied::Applied

@@ -38,7 +38,9 @@ impl Model for Small {
                 |model: &Small, world: &World| {
                     each(world, |i, r| {
                         let again = world.released_by_person[i] + u8::from(model.resend);
-                        world.accepted[i] <= 1 + again && (world.accepted[i] <= 1 || r.has(flags::RESENT))
+                        // Redis has forgotten it, and nobody is left who knows, or has put it back yet
+                        let forgotten = || world.run > 1 && (world.untold[i] || !model.is_quiet(world));
+                        world.accepted[i] <= 1 || world.accepted[i] <= 1 + again && (r.has(flags::RESENT) || forgotten())
                     })
                 },
             ),
@@ -61,6 +63,9 @@ impl Model for Small {
             }),
             Property::always("what the server accepted is not called anything else", |model: &Small, world: &World| {
                 each(world, |i, r| world.accepted[i] == 0 || is_truth(world, i, r)) || !model.is_quiet(world)
+            }),
+            Property::always("a bounce stands", |_, world: &World| {
+                each(world, |i, r| !world.bounced[i] || r.status == Status::Failed && r.has(flags::BOUNCED))
             }),
             Property::always("what was accepted twice and told is a visible duplicate", |model: &Small, world: &World| {
                 let known = |i: usize| world.accepted[i] > 1 && !world.untold[i] && !world.is_awaited(i);
@@ -90,7 +95,7 @@ fn can_double(model: &Small) -> bool {
 fn is_truth(world: &World, i: usize, r: &Record) -> bool {
     let second_attempt = r.has(flags::RESENT) && r.status != Status::Cancelled;
     let excused = r.status == Status::InDoubt || r.has(flags::SETTLED) || second_attempt;
-    r.status == Status::Sent || world.is_awaited(i) || world.untold[i] && excused
+    r.status == Status::Sent || world.bounced[i] || world.is_awaited(i) || world.untold[i] && excused
 }
 
 /// What must always hold and does not, what should be possible and is not, and how many states there are. Ends at the first
@@ -110,8 +115,21 @@ fn check(resend: bool, luck: Luck, mutation: Mutation) -> (Vec<String>, usize) {
     (failed, states)
 }
 
-const NO_MISFORTUNE: Luck =
-    Luck { crashes: 0, freezes: 0, lost_answers: 0, lost_replies: 0, deferrals: 0, refusals: 0, pauses: 0, stops: 0, persons: 0 };
+const NO_MISFORTUNE: Luck = Luck {
+    crashes: 0,
+    freezes: 0,
+    lost_answers: 0,
+    lost_replies: 0,
+    deferrals: 0,
+    refusals: 0,
+    pauses: 0,
+    stops: 0,
+    persons: 0,
+    rollbacks: 0,
+    bounces: 0,
+    hits: 0,
+    alone: false,
+};
 
 const HOLD: &[Luck] = &[
     Luck { crashes: 1, freezes: 1, persons: 1, ..NO_MISFORTUNE },
@@ -119,12 +137,23 @@ const HOLD: &[Luck] = &[
     Luck { freezes: 1, lost_answers: 1, deferrals: 1, ..NO_MISFORTUNE },
     Luck { crashes: 1, freezes: 1, lost_answers: 1, stops: 1, ..NO_MISFORTUNE },
     Luck { lost_replies: 2, stops: 1, persons: 2, ..NO_MISFORTUNE },
+    Luck { crashes: 1, bounces: 1, hits: 1, ..NO_MISFORTUNE },
+    Luck { freezes: 1, bounces: 1, hits: 1, ..NO_MISFORTUNE },
+    Luck { rollbacks: 1, crashes: 1, lost_answers: 1, refusals: 1, ..NO_MISFORTUNE },
+    Luck { rollbacks: 1, freezes: 1, alone: true, ..NO_MISFORTUNE },
+    Luck { rollbacks: 1, crashes: 1, freezes: 1, alone: true, ..NO_MISFORTUNE },
+    Luck { rollbacks: 1, freezes: 1, lost_answers: 1, stops: 1, alone: true, ..NO_MISFORTUNE },
+    Luck { rollbacks: 1, deferrals: 1, pauses: 1, hits: 1, ..NO_MISFORTUNE },
 ];
 
 const RESEND: &[Luck] = &[
     Luck { crashes: 1, freezes: 1, ..NO_MISFORTUNE },
     Luck { crashes: 1, lost_answers: 1, pauses: 1, ..NO_MISFORTUNE },
     Luck { lost_replies: 1, deferrals: 1, refusals: 1, stops: 1, ..NO_MISFORTUNE },
+    Luck { lost_replies: 1, bounces: 1, hits: 1, ..NO_MISFORTUNE },
+    Luck { rollbacks: 1, crashes: 1, lost_replies: 1, ..NO_MISFORTUNE },
+    Luck { rollbacks: 1, freezes: 1, alone: true, ..NO_MISFORTUNE },
+    Luck { rollbacks: 1, crashes: 1, freezes: 1, lost_replies: 1, alone: true, ..NO_MISFORTUNE },
 ];
 
 /// Minutes each: for whoever changes the protocol.
@@ -134,6 +163,10 @@ const WIDE: &[(bool, Luck)] = &[
     (true, Luck { crashes: 1, freezes: 1, persons: 1, ..NO_MISFORTUNE }),
     (true, Luck { crashes: 1, freezes: 1, stops: 1, ..NO_MISFORTUNE }),
     (true, Luck { freezes: 1, lost_answers: 1, deferrals: 1, ..NO_MISFORTUNE }),
+    (false, Luck { rollbacks: 1, freezes: 1, stops: 1, ..NO_MISFORTUNE }),
+    (false, Luck { rollbacks: 1, crashes: 1, freezes: 1, ..NO_MISFORTUNE }),
+    (true, Luck { rollbacks: 1, crashes: 1, freezes: 1, ..NO_MISFORTUNE }),
+    (true, Luck { crashes: 1, freezes: 1, bounces: 1, hits: 1, ..NO_MISFORTUNE }),
 ];
 
 fn holds(resend: bool, luck: Luck) {
@@ -168,6 +201,9 @@ fn each_mistake_in_the_protocol_has_a_counterexample() {
         (Mutation::GrantsForgotten, false, HOLD[1]),
         (Mutation::LateDeferrals, false, HOLD[2]),
         (Mutation::DoubtCancelled, true, stopped),
+        (Mutation::ForgottenTrusted, false, Luck { rollbacks: 1, crashes: 1, ..NO_MISFORTUNE }),
+        (Mutation::ForgottenResent, true, Luck { rollbacks: 1, crashes: 1, lost_replies: 1, ..NO_MISFORTUNE }),
+        (Mutation::BounceUndone, true, Luck { freezes: 1, bounces: 1, ..NO_MISFORTUNE }),
     ];
     assert_eq!(worlds.map(|(mistake, ..)| mistake), Mutation::MISTAKES);
     for (mistake, resend, luck) in worlds {

@@ -2,7 +2,10 @@
 
 use versand::{
     domain::{ledger::Status, state::State},
-    store::endings::Settlement,
+    store::{
+        endings::{Evidence, Settlement},
+        ledgers::Verdict,
+    },
 };
 
 use super::{
@@ -41,6 +44,18 @@ pub enum Step {
     Cancel,
     Rest,
     Settle(usize, Settlement),
+    Bounce(usize),
+    Hit(usize),
+    /// As Redis is now it may be again.
+    Remember,
+    SettleDown,
+    RollBack,
+    /// Its beat is acknowledged: whoever had taken the chunk meanwhile is forgotten.
+    Beat(usize),
+    /// The worker sees that Redis went back in time.
+    Notice(usize),
+    /// It gives back again what Redis has forgotten was given back.
+    GiveBackAgain(usize),
 }
 
 impl Step {
@@ -50,7 +65,7 @@ impl Step {
             Self::Send(_, _, answered) | Self::Repeat(_, answered) => answered,
             Self::Write(_, _, reply) => reply == Reply::Accepted,
             Self::Take(_) | Self::Check(..) | Self::Refrain(..) | Self::Read(..) | Self::Release(_) => true,
-            Self::Cancel | Self::Rest => true,
+            Self::Cancel | Self::Rest | Self::SettleDown | Self::Beat(_) | Self::Notice(_) | Self::GiveBackAgain(_) => true,
             _ => false,
         }
     }
@@ -69,6 +84,9 @@ impl Small {
         if world.luck.freezes > 0 && worker.lease.is_some() && world.workers.iter().all(|other| !other.frozen) {
             steps.push(Step::Freeze(w));
         }
+        if world.run > 1 && worker.given.is_some() {
+            steps.push(Step::GiveBackAgain(w));
+        }
         let terms = world.terms(self.resend, self.mutation);
         if worker.lease.is_none() {
             if world.grounds(w, &terms).is_some() {
@@ -86,6 +104,13 @@ impl Small {
             }
             return;
         }
+        let lease = worker.lease().expect("it has one");
+        if world.run > 1 && !worker.expired && world.chunk.against(&lease) == Verdict::RolledBack {
+            steps.push(Step::Notice(w));
+        }
+        if worker.expired && !worker.halted && world.chunk.against(&lease) == Verdict::Ok {
+            steps.push(Step::Beat(w));
+        }
         self.groups(world, w, steps);
     }
 
@@ -94,11 +119,18 @@ impl Small {
         let resend_after_s = self.resend.then_some(0);
         let known = |i: &usize| matches!(worker.jobs[*i], Some((_, Phase::Known(_))));
         let wanted = |i: &usize| {
-            let claimable = world.chunk.records[*i].claimable_at(resend_after_s).is_some();
-            !worker.halted && worker.jobs[*i].is_none() && claimable
+            let record = &world.chunk.records[*i];
+            // a doubt is sent again under another lease, which it waits for
+            let waits = record.status == Status::InDoubt && worker.lease.is_some_and(|(epoch, _)| record.claim.epoch == epoch);
+            let claimable = !waits && record.claimable_at(resend_after_s).is_some();
+            // what was given back while the lease was in question is for others
+            let again = !worker.expired || worker.numbers[*i] == 0;
+            !worker.halted && again && worker.jobs[*i].is_none() && claimable
         };
         let reports = (0..RECIPIENTS).filter(known).map(Some).chain([None]);
-        let claim = (0..RECIPIENTS).find(wanted);
+        let work = (0..RECIPIENTS).find(wanted);
+        // a lease that may be forgotten is not used
+        let claim = work.filter(|_| world.is_durable(w));
         for report in reports {
             for claim in [None, claim.map(|i| (i, world.next_number(w, i)))] {
                 let group = Group { report, claim };
@@ -112,7 +144,7 @@ impl Small {
             }
         }
         // A slice that ends early is the same as a crash without claims: a holder goes on for as long as there is work.
-        if worker.is_idle() && (worker.halted || worker.expired || claim.is_none()) {
+        if worker.is_idle() && (worker.halted || worker.expired || work.is_none()) {
             steps.push(Step::Release(w));
         }
     }
@@ -161,10 +193,27 @@ impl Small {
         if world.luck.stops > 0 && matches!(world.state, State::InProgress | State::Pausing) {
             steps.push(Step::Stop);
         }
+        self.outside(world, &mut steps);
         for i in (0..RECIPIENTS).filter(|i| world.luck.persons > 0 && world.chunk.records[*i].status == Status::InDoubt) {
             steps.extend([Settlement::Sent, Settlement::Failed, Settlement::Resend].map(|s| Step::Settle(i, s)));
         }
         steps
+    }
+
+    fn outside(&self, world: &World, steps: &mut Vec<Step>) {
+        if world.past.is_some() {
+            steps.extend([Step::SettleDown, Step::RollBack]);
+        } else if world.luck.rollbacks > 0 && world.chunk.epoch > 0 {
+            steps.push(Step::Remember);
+        }
+        for i in (0..RECIPIENTS).filter(|i| world.accepted[*i] > 0) {
+            if world.luck.bounces > 0 {
+                steps.push(Step::Bounce(i));
+            }
+            if world.luck.hits > 0 {
+                steps.push(Step::Hit(i));
+            }
+        }
     }
 
     /// Whether somebody may be claimed, now or later.
@@ -210,9 +259,14 @@ impl Small {
                 world.turn(w, group, is_answered, &terms);
             }
             Step::Release(w) => {
-                let Some(lease) = world.workers[w].lease() else { return };
-                world.chunk.release(&lease, &terms);
-                world.workers[w].lease = None;
+                world.give_back(w, &terms);
+            }
+            Step::Beat(w) => world.beat(w, &terms),
+            Step::GiveBackAgain(w) => world.give_back_again(w, &terms),
+            Step::Notice(w) => {
+                if !world.notice(w, &terms) {
+                    (world.workers[w].expired, world.workers[w].halted) = (true, true);
+                }
             }
             Step::Cancel => {
                 world.chunk.cancel(&terms);
@@ -247,6 +301,20 @@ impl Small {
                 world.luck.persons -= 1;
                 world.settle(i, settlement, &terms);
             }
+            Step::Bounce(i) => {
+                world.luck.bounces -= 1;
+                world.evidence(i, Evidence::Bounce { reason: 1, hard: true }, &terms);
+            }
+            Step::Hit(i) => {
+                world.luck.hits -= 1;
+                world.evidence(i, Evidence::Hit, &terms);
+            }
+            Step::Remember => {
+                world.luck.rollbacks -= 1;
+                world.remember();
+            }
+            Step::SettleDown => world.settle_down(),
+            Step::RollBack => world.roll_back(),
             _ => {}
         }
     }

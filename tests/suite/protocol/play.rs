@@ -49,7 +49,22 @@ pub struct Play<'a> {
     claims: Vec<(u16, ClaimNumber)>,
     tracking: Vec<[u8; 3]>,
     replies: BTreeMap<u16, String>,
+    /// What the run of Redis is called in a header.
+    run: [u8; 8],
+    past: Past,
 }
+
+/// What Redis goes back to.
+#[derive(Clone)]
+struct Past {
+    chunk: Chunk,
+    state: State,
+    tracking: Vec<[u8; 3]>,
+    replies: BTreeMap<u16, String>,
+}
+
+/// What earlier runs are called.
+const EARLIER: [u8; 8] = *b"earlier!";
 
 fn same<T: PartialEq + Debug>(what: &str, real: T, spec: T) -> Result<(), String> {
     if real == spec { Ok(()) } else { Err(format!("{what}\n  scripts  {real:?}\n  protocol {spec:?}")) }
@@ -58,17 +73,48 @@ fn same<T: PartialEq + Debug>(what: &str, real: T, spec: T) -> Result<(), String
 impl<'a> Play<'a> {
     pub async fn begin(store: &'a Store, delivery: DeliveryId, mutation: Mutation) -> Self {
         let (chunk, tracking) = (Chunk::new(RECIPIENTS), vec![[0; 3]; usize::from(RECIPIENTS)]);
-        let terms = Terms { state: State::InProgress, now: 1_000, resend_after_s: None, mutation };
-        let at = ChunkRef { delivery, chunk: 7 };
-        let mut conn = store.connection();
+        let terms = Terms { state: State::InProgress, now: 1_000, resend_after_s: None, run: 1, goes_back: false, mutation };
+        let (at, conn, replies) = (ChunkRef { delivery, chunk: 7 }, store.connection(), BTreeMap::new());
+        let run = store.run_id().await.unwrap().as_bytes()[..8].try_into().unwrap();
+        let past = Past { chunk: chunk.clone(), state: terms.state, tracking: tracking.clone(), replies: BTreeMap::new() };
+        let (workers, claims) = (Default::default(), Vec::new());
+        let mut play = Self { store, conn, at, chunk, terms, workers, claims, tracking, replies, run, past };
+        play.promise(false).await;
+        play.lay_out().await;
+        play
+    }
+
+    /// Redis holds what the protocol says.
+    async fn lay_out(&mut self) {
+        let (Kept { ledger, counts, open, offered, round, replies }, id) = (self.expected(), &self.at.delivery);
         let mut pipe = redis::pipe();
-        pipe.set(keys::ledger(&at.delivery, at.chunk), chunk.bytes(&tracking)).ignore();
-        pipe.hset(keys::counts(&at.delivery), "pending", RECIPIENTS).ignore();
-        pipe.hset(keys::delivery(&at.delivery), "state", terms.state.word()).ignore();
-        pipe.zadd(keys::open(&at.delivery), at.chunk, 0).ignore();
-        let () = pipe.query_async(&mut conn).await.unwrap();
-        let replies = BTreeMap::new();
-        Self { store, conn, at, chunk, terms, workers: Default::default(), claims: Vec::new(), tracking, replies }
+        pipe.set(keys::ledger(id, self.at.chunk), ledger).ignore();
+        pipe.hset(keys::delivery(id), "state", self.terms.state.word()).ignore();
+        pipe.hset(keys::rounds(id), self.at.chunk, round).ignore();
+        for (key, since) in [(keys::open(id), open), (keys::offered(id), offered)] {
+            pipe.del(&key).ignore();
+            if let Some(since) = since {
+                pipe.zadd(&key, self.at.chunk, since).ignore();
+            }
+        }
+        pipe.del(keys::counts(id)).del(keys::replies(id, self.at.chunk)).ignore();
+        for (word, n) in &counts {
+            pipe.hset(keys::counts(id), word, n).ignore();
+        }
+        for (position, text) in &replies {
+            pipe.hset(keys::replies(id, self.at.chunk), position, text).ignore();
+        }
+        let () = pipe.query_async(&mut self.conn).await.unwrap();
+    }
+
+    /// What Redis promises: that its last writes may be undone, or nothing that is heeded.
+    async fn promise(&mut self, goes_back: bool) {
+        let mut set = redis::cmd("CONFIG");
+        set.arg(&["SET", "appendfsync", if goes_back { "everysec" } else { "no" }]);
+        let () = set.query_async(&mut self.conn).await.unwrap();
+        self.store.durability().await.unwrap();
+        assert_eq!(self.store.may_go_back(), goes_back);
+        self.terms.goes_back = goes_back;
     }
 
     /// Takes one step on both sides. The error says what differs.
@@ -77,7 +123,9 @@ impl<'a> Play<'a> {
             Step::Take { worker, why } => self.take(*worker, *why).await?,
             Step::Beat { worker } => self.beat(*worker).await?,
             Step::Turn { worker, said, wanted, lost } => self.fresh_turn(*worker, (said, wanted), *lost).await?,
-            Step::Repeat { worker } => self.repeat(*worker).await?,
+            Step::Repeat { worker } => self.repeat(*worker, false).await?,
+            Step::Redo { worker } => self.repeat(*worker, true).await?,
+            Step::Doubt { worker } => self.doubt(*worker).await?,
             Step::Release { worker } => self.release(*worker).await?,
             Step::Settle { settlement, positions } => {
                 let real = self.store.settle(&self.at, *settlement, positions.as_deref(), self.terms.now).await.unwrap();
@@ -100,6 +148,21 @@ impl<'a> Play<'a> {
                 let real = self.store.reopen(&self.at, round, self.terms.now).await.unwrap();
                 same("reopened", real, self.chunk.reopen(round, &self.terms))?;
             }
+            Step::Evidence { position, evidence } => {
+                let real = self.store.evidence(&self.at, *position, *evidence, self.terms.now).await.unwrap();
+                same("evidence", real, self.chunk.evidence(*position, *evidence, &self.terms))?;
+            }
+            Step::Remember => {
+                let (chunk, state) = (self.chunk.clone(), self.terms.state);
+                self.past = Past { chunk, state, tracking: self.tracking.clone(), replies: self.replies.clone() };
+            }
+            Step::RollBack => {
+                let Past { chunk, state, tracking, replies } = self.past.clone();
+                (self.chunk, self.terms.state, self.tracking, self.replies) = (chunk, state, tracking, replies);
+                self.terms.run += 1;
+                self.lay_out().await;
+            }
+            Step::Promise { goes_back } => self.promise(*goes_back).await,
             Step::State(state) => self.set_state(*state).await,
             Step::Policy(resend_after_s) => self.terms.resend_after_s = *resend_after_s,
             Step::Time(seconds) => self.terms.now += seconds,
@@ -123,13 +186,14 @@ impl<'a> Play<'a> {
 
     async fn take(&mut self, worker: usize, why: Why) -> Result<(), String> {
         let (epoch, beat, owner) = (self.chunk.epoch, self.chunk.beat, self.chunk.owner);
-        let grounds = match why {
-            Why::Free => Grounds::default(),
-            Why::Still => Grounds { still: Some((epoch, beat)), dead: None },
-            Why::Moved => Grounds { still: Some((epoch, beat + 1)), dead: None },
-            Why::Dead => Grounds { still: None, dead: Some(owner) },
-            Why::OtherDead => Grounds { still: None, dead: Some(owner + 77) },
+        let (still, dead) = match why {
+            Why::Free => (None, None),
+            Why::Still => (Some((epoch, beat)), None),
+            Why::Moved => (Some((epoch, beat + 1)), None),
+            Why::Dead => (None, Some(owner)),
+            Why::OtherDead => (None, Some(owner + 77)),
         };
+        let grounds = Grounds { still, dead, resends: self.terms.resend_after_s.is_some() };
         // Eight bytes that tell a byte order apart.
         let name = 0x0102_0304_0506_0700 + worker as u64;
         let real = match self.store.take(&self.at, name, grounds, self.terms.now).await.unwrap() {
@@ -143,12 +207,13 @@ impl<'a> Play<'a> {
         if let Ok(lease) = real {
             self.workers[worker].lease = Some(lease);
         }
-        same("taken", real, self.chunk.take(name, grounds, &self.terms))
+        let first = real.map_or(0, |lease| lease.seq);
+        same("taken", real, self.chunk.take(name, grounds, first, &self.terms))
     }
 
     async fn beat(&mut self, worker: usize) -> Result<(), String> {
         let Some(lease) = self.workers[worker].lease else { return Ok(()) };
-        same("beat", self.store.beat(&self.at, &lease).await.unwrap(), self.chunk.beat(&lease))
+        same("beat", self.store.beat(&self.at, &lease).await.unwrap(), self.chunk.beat(&lease, &self.terms))
     }
 
     async fn release(&mut self, worker: usize) -> Result<(), String> {
@@ -170,8 +235,15 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
-    async fn repeat(&mut self, worker: usize) -> Result<(), String> {
+    async fn doubt(&mut self, worker: usize) -> Result<(), String> {
+        let Some(lease) = self.workers[worker].lease else { return Ok(()) };
+        let real = self.store.doubt(&self.at, &lease, self.terms.now, self.terms.resend_after_s).await.unwrap();
+        same("put in doubt", real, self.chunk.doubt(&lease, &self.terms))
+    }
+
+    async fn repeat(&mut self, worker: usize, redo: bool) -> Result<(), String> {
         let Some((lease, turn)) = self.workers[worker].last.clone() else { return Ok(()) };
+        let turn = Turn { redo, ..turn };
         let verdict = self.turn(&lease, &turn).await?;
         let current = self.workers[worker].lease == Some(lease);
         if verdict == Verdict::Ok && current {
@@ -223,7 +295,12 @@ impl<'a> Play<'a> {
         let counts = serde_json::to_value(self.chunk.counts()).unwrap();
         let mut counts: BTreeMap<String, i64> = serde_json::from_value(counts).unwrap();
         counts.retain(|_, n| *n != 0);
-        let (ledger, replies) = (self.chunk.bytes(&self.tracking), self.replies.clone());
+        let run = match self.chunk.run {
+            0 => [0; 8],
+            run if run == self.terms.run => self.run,
+            _ => EARLIER,
+        };
+        let (ledger, replies) = (self.chunk.bytes(&self.tracking, run), self.replies.clone());
         Kept { ledger, counts, open: self.chunk.open, offered: self.chunk.offered, round: self.chunk.round, replies }
     }
 

@@ -9,12 +9,12 @@ use versand::{
         state::State,
     },
     store::{
-        endings::Settlement,
+        endings::{Evidence, Settlement},
         ledgers::{Applied, Grounds, Lease, Turn, TurnAnswer, Verdict},
     },
 };
 
-use super::merge::{Told, lose, merge};
+use super::merge::{LASTING, Told, lose, merge};
 
 /// A mistake put in on purpose: the property test and the model must both find it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,10 +35,16 @@ pub enum Mutation {
     LateDeferrals,
     /// A stop calls cancelled what waits for its second attempt.
     DoubtCancelled,
+    /// What another run of Redis may have forgotten of a dead worker is taken for true.
+    ForgottenTrusted,
+    /// What a roll-back may have undone counts as not done: those in doubt are sent again, perhaps a third time.
+    ForgottenResent,
+    /// A late acceptance undoes a bounce.
+    BounceUndone,
 }
 
 impl Mutation {
-    pub const MISTAKES: [Self; 7] = [
+    pub const MISTAKES: [Self; 10] = [
         Self::ClaimsWithoutLease,
         Self::ClaimsUnwritten,
         Self::ReportsNeedLease,
@@ -46,6 +52,9 @@ impl Mutation {
         Self::GrantsForgotten,
         Self::LateDeferrals,
         Self::DoubtCancelled,
+        Self::ForgottenTrusted,
+        Self::ForgottenResent,
+        Self::BounceUndone,
     ];
 }
 
@@ -57,6 +66,10 @@ pub struct Terms {
     pub now: u32,
     /// `None` under the policy `hold`.
     pub resend_after_s: Option<u32>,
+    /// Which run of Redis this is, from 1.
+    pub run: u32,
+    /// Whether Redis may go back in time.
+    pub goes_back: bool,
     pub mutation: Mutation,
 }
 
@@ -67,6 +80,8 @@ pub struct Chunk {
     pub beat: u32,
     pub seq: u32,
     pub owner: u64,
+    /// The run of Redis that knows all its holder wrote, if Redis may go back in time; else 0.
+    pub run: u32,
     pub records: Vec<Record>,
     /// Since when it wants attention.
     pub open: Option<u32>,
@@ -81,28 +96,39 @@ impl Chunk {
         let pending =
             Record { status: Status::Pending, attempts: 0, reason: 0, flags: 0, claim: ClaimNumber::default(), when: 0 };
         let records = vec![pending; usize::from(count)];
-        Self { epoch: 0, beat: 0, seq: 0, owner: 0, records, open: Some(0), offered: None, round: 0 }
+        Self { epoch: 0, beat: 0, seq: 0, owner: 0, run: 0, records, open: Some(0), offered: None, round: 0 }
     }
 
     /// A lease is granted on a free chunk, on one that stood still as observed, or that a dead owner holds. Whatever the
-    /// predecessor was attempting is lost. Otherwise the answer is what to watch: epoch and beat.
-    pub fn take(&mut self, owner: u64, grounds: Grounds, terms: &Terms) -> Result<Lease, (u32, u32)> {
+    /// predecessor was attempting is lost; all that it may have sent is, if Redis may have forgotten it. Otherwise the answer is
+    /// what to watch: epoch and beat.
+    ///
+    /// `first` is the sequence number it begins with, which no other lease of this owner has or comes to.
+    pub fn take(&mut self, owner: u64, grounds: Grounds, first: u32, terms: &Terms) -> Result<Lease, (u32, u32)> {
         let free = self.owner == 0 || grounds.dead == Some(self.owner) || grounds.still == Some((self.epoch, self.beat));
         if !free {
             return Err((self.epoch, self.beat));
         }
+        let forgotten = self.owner != 0 && self.run != 0 && self.run != terms.run;
         self.owner = owner;
+        self.run = if terms.goes_back { terms.run } else { 0 };
         self.epoch += 1;
         self.beat = 0;
-        self.seq += 1;
+        self.seq = first;
+        if forgotten && terms.mutation != Mutation::ForgottenTrusted {
+            self.doubt_open(terms);
+        }
         self.lose_attempts(terms);
         Ok(Lease { owner, epoch: self.epoch, seq: self.seq })
     }
 
     /// The holder lives.
-    pub fn beat(&mut self, lease: &Lease) -> Verdict {
+    pub fn beat(&mut self, lease: &Lease, terms: &Terms) -> Verdict {
         let verdict = self.against(lease);
-        self.beat += u32::from(verdict == Verdict::Ok);
+        if verdict == Verdict::Ok {
+            self.beat += 1;
+            self.run = if terms.goes_back { terms.run } else { self.run };
+        }
         verdict
     }
 
@@ -177,6 +203,38 @@ impl Chunk {
         (Verdict::Ok, self.records.iter().filter(|r| r.status == Status::Attempting).count() as u64)
     }
 
+    /// Redis went back further than the holder remembers: all that is not settled is in doubt, and nobody holds the chunk.
+    pub fn doubt(&mut self, lease: &Lease, terms: &Terms) -> u64 {
+        let doubted = self.records.iter().filter(|r| is_unsettled(r)).count() as u64;
+        self.doubt_open(terms);
+        self.epoch = self.epoch.max(lease.epoch) + 1;
+        self.beat = 0;
+        self.seq += 1;
+        self.owner = 0;
+        self.offered = None;
+        let again = |r: &Record| r.status == Status::InDoubt && !r.has(flags::RESENT);
+        self.open = terms.resend_after_s.filter(|_| self.records.iter().any(again)).map(|wait| terms.now + wait);
+        doubted
+    }
+
+    /// Something came back for a recipient: whether that changed it.
+    pub fn evidence(&mut self, position: u16, evidence: Evidence, terms: &Terms) -> bool {
+        let Some(r) = self.records.get_mut(usize::from(position)) else { return false };
+        match evidence {
+            Evidence::Bounce { reason, hard } if !matches!(r.status, Status::Failed | Status::Excluded) => {
+                (r.status, r.reason) = (Status::Failed, reason);
+                r.flags = r.flags & LASTING | flags::BOUNCED | if hard { flags::HARD } else { 0 };
+            }
+            Evidence::Hit if r.status == Status::InDoubt => {
+                (r.status, r.reason) = (Status::Sent, 0);
+                r.flags |= flags::ACCEPTED;
+            }
+            _ => return false,
+        }
+        r.when = terms.now;
+        true
+    }
+
     /// A person settles recipients in doubt. Nothing is released again in a delivery that was stopped.
     pub fn settle(&mut self, settlement: Settlement, positions: Option<&[u16]>, terms: &Terms) -> Vec<u16> {
         let resend = settlement == Settlement::Resend;
@@ -236,13 +294,14 @@ impl Chunk {
         counts
     }
 
-    /// The ledger, byte for byte; `tracking` is what the tracking bytes of each record hold.
-    pub fn bytes(&self, tracking: &[[u8; 3]]) -> Vec<u8> {
+    /// The ledger, byte for byte; `tracking` is what the tracking bytes of each record hold, `run` what the run is called.
+    pub fn bytes(&self, tracking: &[[u8; 3]], run: [u8; 8]) -> Vec<u8> {
         let mut bytes = Ledger::new(self.records.len() as u16).bytes()[..HEADER_BYTES].to_vec();
         bytes[4..8].copy_from_slice(&self.epoch.to_be_bytes());
         bytes[8..12].copy_from_slice(&self.beat.to_be_bytes());
         bytes[12..16].copy_from_slice(&self.seq.to_be_bytes());
         bytes[16..24].copy_from_slice(&self.owner.to_be_bytes());
+        bytes[24..32].copy_from_slice(&run);
         for (r, tracked) in self.records.iter().zip(tracking) {
             bytes.extend_from_slice(&[r.status as u8, r.attempts, r.reason, r.flags]);
             bytes.extend_from_slice(&r.claim.epoch.to_be_bytes());
@@ -254,7 +313,7 @@ impl Chunk {
     }
 
     /// What stands against a lease: another one, or a ledger that is older than what its holder has seen.
-    fn against(&self, lease: &Lease) -> Verdict {
+    pub fn against(&self, lease: &Lease) -> Verdict {
         if self.epoch < lease.epoch {
             Verdict::RolledBack
         } else if (self.owner, self.epoch) != (lease.owner, lease.epoch) {
@@ -266,6 +325,18 @@ impl Chunk {
         }
     }
 
+    /// What is not settled may have been sent. What is in doubt and would be sent again may have been: not a third time.
+    fn doubt_open(&mut self, terms: &Terms) {
+        let resends = terms.resend_after_s.is_some() && terms.mutation != Mutation::ForgottenResent;
+        for r in &mut self.records {
+            match r.status {
+                Status::InDoubt if resends => r.flags |= flags::RESENT,
+                _ if is_unsettled(r) => lose(r, terms.now),
+                _ => {}
+            }
+        }
+    }
+
     fn lose_attempts(&mut self, terms: &Terms) {
         self.records.iter_mut().filter(|r| r.status == Status::Attempting).for_each(|r| lose(r, terms.now));
     }
@@ -274,10 +345,18 @@ impl Chunk {
 /// The failure reason of what a person settled as failed.
 const NOT_DEFINED: u8 = 7;
 
+fn is_unsettled(r: &Record) -> bool {
+    matches!(r.status, Status::Pending | Status::Attempting | Status::Deferred)
+}
+
 /// Grants what is claimable and due. The claim number is the recipient's from then on; what a person said is spent.
 /// What is done again was due when it was done first.
 fn claim_one(r: &mut Record, number: ClaimNumber, redo: bool, terms: &Terms) -> bool {
     let was_due = redo && matches!(r.status, Status::Pending | Status::Attempting | Status::Deferred | Status::InDoubt);
+    if redo && !was_due && r.has(flags::ACCEPTED) && number > r.claim {
+        // it was sent again, and what became of it before was put back first
+        r.flags |= flags::RESENT;
+    }
     let due = was_due || r.claimable_at(terms.resend_after_s).is_some_and(|at| at <= terms.now);
     if !due || terms.mutation == Mutation::ClaimsUnwritten {
         return due;

@@ -3,7 +3,7 @@
 use proptest::{collection::vec, prelude::*};
 use versand::{
     domain::{ledger::Status, state::State},
-    store::endings::Settlement,
+    store::endings::{Evidence, Settlement},
 };
 
 pub const RECIPIENTS: u16 = 4;
@@ -61,6 +61,24 @@ pub enum Step {
     Repeat {
         worker: usize,
     },
+    /// The last group again, as one that Redis has forgotten.
+    Redo {
+        worker: usize,
+    },
+    Doubt {
+        worker: usize,
+    },
+    Evidence {
+        position: u16,
+        evidence: Evidence,
+    },
+    /// Redis is as it was when this was done last, and another run of it.
+    RollBack,
+    /// As it is now it may be again.
+    Remember,
+    Promise {
+        goes_back: bool,
+    },
     Release {
         worker: usize,
     },
@@ -116,6 +134,8 @@ pub fn step() -> impl Strategy<Value = Step> {
     let worker = || 0..WORKERS;
     let why = prop_oneof![4 => Just(Why::Free), 3 => Just(Why::Still), 1 => Just(Why::Moved), 2 => Just(Why::Dead), 1 => Just(Why::OtherDead)];
     let settlement = prop_oneof![Just(Settlement::Sent), Just(Settlement::Failed), Just(Settlement::Resend)];
+    let evidence =
+        prop_oneof![(0..4u8, any::<bool>()).prop_map(|(reason, hard)| Evidence::Bounce { reason, hard }), Just(Evidence::Hit)];
     let positions = prop::option::of(vec(0..RECIPIENTS + 1, 0..4));
     let state = prop_oneof![
         6 => Just(State::InProgress),
@@ -130,6 +150,12 @@ pub fn step() -> impl Strategy<Value = Step> {
         14 => (worker(), vec(said(), 0..3), vec(wanted(), 0..4), prop::bool::weighted(0.2))
             .prop_map(|(worker, said, wanted, lost)| Step::Turn { worker, said, wanted, lost }),
         3 => worker().prop_map(|worker| Step::Repeat { worker }),
+        2 => worker().prop_map(|worker| Step::Redo { worker }),
+        1 => worker().prop_map(|worker| Step::Doubt { worker }),
+        2 => (0..RECIPIENTS + 1, evidence).prop_map(|(position, evidence)| Step::Evidence { position, evidence }),
+        1 => Just(Step::RollBack),
+        2 => Just(Step::Remember),
+        1 => prop::bool::weighted(0.7).prop_map(|goes_back| Step::Promise { goes_back }),
         2 => worker().prop_map(|worker| Step::Release { worker }),
         2 => (settlement, positions).prop_map(|(settlement, positions)| Step::Settle { settlement, positions }),
         2 => prop::bool::weighted(0.8).prop_map(|stop| Step::Cancel { stop }),

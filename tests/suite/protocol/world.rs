@@ -2,11 +2,11 @@
 
 use versand::{
     domain::{
-        ledger::{ClaimNumber, Status},
+        ledger::{ClaimNumber, Status, flags},
         state::State,
     },
     store::{
-        endings::Settlement,
+        endings::{Evidence, Settlement},
         ledgers::{Claim, Grounds, Lease, Report, Turn, Verdict},
     },
 };
@@ -40,6 +40,14 @@ pub enum Phase {
     Known(Reply),
 }
 
+/// A group that was applied and that Redis may forget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Done {
+    pub seq: u32,
+    pub report: Option<(usize, ClaimNumber, Reply)>,
+    pub claim: Option<(usize, u8)>,
+}
+
 /// A group on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Group {
@@ -59,6 +67,12 @@ pub struct Worker {
     pub jobs: [Option<(ClaimNumber, Phase)>; RECIPIENTS],
     /// Sent, perhaps applied, never answered.
     pub unanswered: Option<Group>,
+    /// Each recipient's last claim under this lease.
+    pub numbers: [u8; RECIPIENTS],
+    /// What Redis may forget of this lease.
+    pub groups: Vec<Done>,
+    /// A chunk that was given back, which Redis may forget, too.
+    pub given: Option<((u32, u32), Vec<Done>)>,
 }
 
 /// How often each misfortune may still happen.
@@ -73,6 +87,11 @@ pub struct Luck {
     pub pauses: u8,
     pub stops: u8,
     pub persons: u8,
+    pub rollbacks: u8,
+    pub bounces: u8,
+    pub hits: u8,
+    /// The second recipient was sent to before: what is left is small enough to be explored with roll-backs.
+    pub alone: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -81,6 +100,13 @@ pub struct World {
     pub state: State,
     pub workers: [Worker; WORKERS],
     pub luck: Luck,
+    /// How many leases there were.
+    takes: u32,
+    /// Which run of Redis this is.
+    pub run: u32,
+    pub goes_back: bool,
+    /// What it may go back to.
+    pub past: Option<(Chunk, State)>,
     /// How often the server accepted the message.
     pub accepted: [u8; RECIPIENTS],
     /// How often a person said resend.
@@ -89,13 +115,50 @@ pub struct World {
     pub doubtful: [bool; RECIPIENTS],
     /// Accepted, and nobody is left who knows.
     pub untold: [bool; RECIPIENTS],
+    /// A bounce came for it.
+    pub bounced: [bool; RECIPIENTS],
     /// Something that must never be answered was answered.
     pub wrong: Option<&'static str>,
 }
 
+impl Done {
+    /// As it is done again.
+    fn turn(&self, with_claims: bool) -> Turn {
+        let report = |(i, claim, reply): (usize, ClaimNumber, Reply)| {
+            let status = match reply {
+                Reply::Accepted => Some(Status::Sent),
+                Reply::Deferred => Some(Status::Deferred),
+                Reply::Refused => Some(Status::Failed),
+                Reply::Missing => Some(Status::InDoubt),
+                Reply::NotStarted => None,
+            };
+            Report { position: i as u16, claim, status, reason: 0, flags: 0, when: 0, reply: String::new() }
+        };
+        let claims = self.claim.filter(|_| with_claims).map(|(i, n)| Claim { position: i as u16, n });
+        Turn { reports: self.report.map(report).into_iter().collect(), claims: claims.into_iter().collect(), redo: true }
+    }
+}
+
 impl Worker {
+    /// The outcome of its claim, once it is known.
+    fn outcome(&self, i: usize) -> Option<(usize, ClaimNumber, Reply)> {
+        let Some((claim, Phase::Known(reply))) = self.jobs[i] else { return None };
+        Some((i, claim, reply))
+    }
+
     pub fn new(owner: u64) -> Self {
-        Self { owner, frozen: false, lease: None, expired: false, halted: false, jobs: [None; RECIPIENTS], unanswered: None }
+        Self {
+            owner,
+            frozen: false,
+            lease: None,
+            expired: false,
+            halted: false,
+            jobs: [None; RECIPIENTS],
+            unanswered: None,
+            numbers: [0; RECIPIENTS],
+            groups: Vec::new(),
+            given: None,
+        }
     }
 
     pub fn lease(&self) -> Option<Lease> {
@@ -106,6 +169,18 @@ impl Worker {
         self.jobs.iter().all(Option::is_none) && self.unanswered.is_none()
     }
 
+    /// Whether it is to tell of an acceptance.
+    fn knows(&self, i: usize) -> bool {
+        let phase = self.jobs[i].map(|(_, phase)| phase);
+        matches!(phase, Some(Phase::Written(Reply::Accepted) | Phase::Known(Reply::Accepted))) || self.remembers(i)
+    }
+
+    /// Whether it remembers an acceptance that Redis may have forgotten.
+    fn remembers(&self, i: usize) -> bool {
+        let given = self.given.iter().flat_map(|(_, groups)| groups);
+        self.groups.iter().chain(given).any(|done| matches!(done.report, Some((told, _, Reply::Accepted)) if told == i))
+    }
+
     /// Whether it has, or may have, a claim on a recipient that the ledger knows no outcome of.
     fn concerns(&self, i: usize) -> bool {
         self.jobs[i].is_some() || self.unanswered.is_some_and(|group| group.claim.is_some_and(|(claimed, _)| claimed == i))
@@ -114,37 +189,66 @@ impl Worker {
 
 impl World {
     pub fn new(luck: Luck) -> Self {
+        let mut chunk = Chunk::new(RECIPIENTS as u16);
+        if luck.alone {
+            (chunk.records[1].status, chunk.records[1].flags) = (Status::Sent, flags::ACCEPTED);
+        }
         Self {
-            chunk: Chunk::new(RECIPIENTS as u16),
+            chunk,
             state: State::InProgress,
             workers: [Worker::new(1), Worker::new(2)],
             luck,
-            accepted: [0; RECIPIENTS],
+            takes: 0,
+            run: 1,
+            goes_back: luck.rollbacks > 0,
+            past: None,
+            accepted: [0, u8::from(luck.alone)],
             released_by_person: [0; RECIPIENTS],
             doubtful: [false; RECIPIENTS],
             untold: [false; RECIPIENTS],
+            bounced: [false; RECIPIENTS],
             wrong: None,
         }
     }
 
     /// Time stands still: what is deferred is due at once, and so is what is in doubt under `resend`.
     pub fn terms(&self, resend: bool, mutation: Mutation) -> Terms {
-        Terms { state: self.state, now: 0, resend_after_s: resend.then_some(0), mutation }
+        Terms {
+            state: self.state,
+            now: 0,
+            resend_after_s: resend.then_some(0),
+            run: self.run,
+            goes_back: self.goes_back,
+            mutation,
+        }
     }
 
     /// On which grounds the worker may take the chunk now: a job is named for it, its holder is dead, or it stood still.
     pub fn grounds(&self, w: usize, terms: &Terms) -> Option<Grounds> {
+        let resends = terms.resend_after_s.is_some();
         if self.chunk.owner == 0 {
             let named = self.chunk.clone().offer(1, terms).is_some() || self.chunk.offered.is_some();
-            return (named && self.state == State::InProgress).then(Grounds::default);
+            return (named && self.state == State::InProgress).then_some(Grounds { resends, ..Grounds::default() });
         }
         match self.workers.iter().position(|other| other.owner == self.chunk.owner) {
-            None => Some(Grounds { still: None, dead: Some(self.chunk.owner) }),
-            Some(holder) if holder != w && self.workers[holder].frozen => {
-                Some(Grounds { still: Some((self.chunk.epoch, self.chunk.beat)), dead: None })
+            None => Some(Grounds { still: None, dead: Some(self.chunk.owner), resends }),
+            // frozen, or it has given this lease back and Redis has forgotten that
+            Some(holder) if holder != w && self.workers[holder].frozen || !self.holds(holder) => {
+                Some(Grounds { still: Some((self.chunk.epoch, self.chunk.beat)), dead: None, resends })
             }
             Some(_) => None,
         }
+    }
+
+    /// Whether the worker thinks that it has the lease which the ledger says it has.
+    fn holds(&self, w: usize) -> bool {
+        self.workers[w].lease.is_some_and(|(epoch, _)| epoch == self.chunk.epoch)
+    }
+
+    /// Whether the worker's lease can no longer be forgotten.
+    pub fn is_durable(&self, w: usize) -> bool {
+        let epoch = self.workers[w].lease.map_or(0, |(epoch, _)| epoch);
+        self.past.as_ref().is_none_or(|(chunk, _)| epoch <= chunk.epoch)
     }
 
     pub fn take(&mut self, w: usize, terms: &Terms) {
@@ -158,9 +262,108 @@ impl World {
             self.workers[holder].expired = true;
             self.doubt_claims_of(holder);
         }
-        if let Ok(lease) = self.chunk.take(self.workers[w].owner, grounds, terms) {
-            self.workers[w].lease = Some((lease.epoch, lease.seq));
-            (self.workers[w].expired, self.workers[w].halted) = (false, false);
+        if self.chunk.owner != 0 && self.chunk.run != 0 && self.chunk.run != self.run {
+            self.doubtful = [true; RECIPIENTS];
+        }
+        self.takes += 1;
+        let first = 100 * self.takes;
+        if let Ok(lease) = self.chunk.take(self.workers[w].owner, grounds, first, terms) {
+            let worker = &mut self.workers[w];
+            worker.lease = Some((lease.epoch, lease.seq));
+            (worker.expired, worker.halted) = (false, false);
+            (worker.numbers, worker.groups) = ([0; RECIPIENTS], Vec::new());
+        }
+    }
+
+    /// As Redis is now it may be again: for a while this is not durable.
+    pub fn remember(&mut self) {
+        self.past = Some((self.chunk.clone(), self.state));
+    }
+
+    /// What was written is durable.
+    pub fn settle_down(&mut self) {
+        self.past = None;
+        for worker in &mut self.workers {
+            (worker.groups, worker.given) = (Vec::new(), None);
+        }
+    }
+
+    /// Another run of Redis knows no more than the past.
+    pub fn roll_back(&mut self) {
+        let Some((chunk, state)) = self.past.take() else { return };
+        (self.chunk, self.state) = (chunk, state);
+        self.run += 1;
+        self.note_untold();
+    }
+
+    /// What was accepted, is forgotten, and nobody remembers.
+    fn note_untold(&mut self) {
+        for i in 0..RECIPIENTS {
+            let record = &self.chunk.records[i];
+            let known = matches!(record.status, Status::Sent) || record.has(flags::ACCEPTED);
+            self.untold[i] |=
+                self.run > 1 && self.accepted[i] > 0 && !known && !self.workers.iter().any(|worker| worker.knows(i));
+        }
+    }
+
+    /// A ledger that is older than its holder: the groups are done again. False if the lease was never used.
+    pub fn recall(&mut self, lease: &Lease, groups: &[Done], terms: &Terms) -> bool {
+        let same = (self.chunk.owner, self.chunk.epoch) == (lease.owner, lease.epoch);
+        let first = groups.iter().position(|done| same && done.seq == self.chunk.seq);
+        match first {
+            Some(first) => {
+                for done in &groups[first..] {
+                    self.chunk.turn(&Lease { seq: done.seq, ..*lease }, &done.turn(true), terms);
+                }
+            }
+            None if same && self.chunk.seq == lease.seq => {}
+            None if groups.is_empty() => return false,
+            None => {
+                self.doubtful = [true; RECIPIENTS];
+                self.chunk.doubt(lease, terms);
+            }
+        }
+        true
+    }
+
+    pub fn beat(&mut self, w: usize, terms: &Terms) {
+        let Some(lease) = self.workers[w].lease() else { return };
+        self.workers[w].expired &= self.chunk.beat(&lease, terms) != Verdict::Ok;
+    }
+
+    /// The holder sees that Redis went back in time.
+    pub fn notice(&mut self, w: usize, terms: &Terms) -> bool {
+        let Some(lease) = self.workers[w].lease() else { return false };
+        let groups = std::mem::take(&mut self.workers[w].groups);
+        self.recall(&lease, &groups, terms)
+    }
+
+    pub fn give_back(&mut self, w: usize, terms: &Terms) {
+        let Some(lease) = self.workers[w].lease() else { return };
+        let groups = std::mem::take(&mut self.workers[w].groups);
+        self.workers[w].lease = None;
+        self.release(&lease, &groups, terms);
+        if self.past.is_some() && self.workers[w].given.is_none() {
+            self.workers[w].given = Some(((lease.epoch, lease.seq), groups));
+        }
+    }
+
+    /// Redis may have forgotten that a chunk was given back.
+    pub fn give_back_again(&mut self, w: usize, terms: &Terms) {
+        let Some(((epoch, seq), groups)) = self.workers[w].given.take() else { return };
+        self.release(&Lease { owner: self.workers[w].owner, epoch, seq }, &groups, terms);
+    }
+
+    fn release(&mut self, lease: &Lease, groups: &[Done], terms: &Terms) {
+        let mut verdict = self.chunk.release(lease, terms).0;
+        if verdict == Verdict::RolledBack && self.recall(lease, groups, terms) {
+            verdict = self.chunk.release(lease, terms).0;
+        }
+        if verdict == Verdict::Lost {
+            // somebody was faster: what became of the claims still counts
+            for done in groups {
+                self.chunk.turn(lease, &done.turn(false), terms);
+            }
         }
     }
 
@@ -168,13 +371,12 @@ impl World {
     pub fn crash(&mut self, w: usize) {
         self.doubt_claims_of(w);
         for i in 0..RECIPIENTS {
-            let phase = self.workers[w].jobs[i].map(|(_, phase)| phase);
-            let accepted = matches!(phase, Some(Phase::Written(Reply::Accepted) | Phase::Known(Reply::Accepted)));
             // A report whose answer was lost has reached the ledger.
             let told = self.workers[w].unanswered.is_some_and(|group| group.report == Some(i));
-            self.untold[i] |= accepted && !told;
+            self.untold[i] |= self.workers[w].knows(i) && (self.run > 1 || !told);
         }
         self.workers[w] = Worker::new(self.workers[w].owner + WORKERS as u64);
+        self.note_untold();
     }
 
     fn doubt_claims_of(&mut self, w: usize) {
@@ -202,54 +404,58 @@ impl World {
 
     /// The number of the worker's next claim of a recipient.
     pub fn next_number(&self, w: usize, i: usize) -> u8 {
-        let last = self.chunk.records[i].claim;
-        let epoch = self.workers[w].lease.map_or(0, |(epoch, _)| epoch);
-        if last.epoch == epoch { last.n + 1 } else { 1 }
+        self.workers[w].numbers[i] + 1
     }
 
     /// The script runs; its answer comes or is lost.
     pub fn turn(&mut self, w: usize, group: Group, is_answered: bool, terms: &Terms) {
         let Some(lease) = self.workers[w].lease() else { return };
-        let reports = group.report.and_then(|i| self.report(w, i)).into_iter().collect();
-        let claims = group.claim.map(|(i, n)| Claim { position: i as u16, n }).into_iter().collect();
+        let done = Done { seq: lease.seq, report: group.report.and_then(|i| self.workers[w].outcome(i)), claim: group.claim };
+        let turn = Turn { redo: false, ..done.turn(true) };
         let before = self.chunk.clone();
-        let (answer, _) = self.chunk.turn(&lease, &Turn { reports, claims, redo: false }, terms);
+        let (answer, _) = self.chunk.turn(&lease, &turn, terms);
         if answer.lease == Verdict::RolledBack {
-            self.wrong = Some("told that Redis was rolled back");
+            self.wrong = self.wrong.or((self.run == 1).then_some("told that Redis was rolled back"));
+            if self.notice(w, terms) {
+                self.workers[w].unanswered = Some(group);
+                return;
+            }
         }
         let newly = |i: usize| before.records[i].claim != self.chunk.records[i].claim;
         if self.state != State::InProgress && group.claim.is_some_and(|(i, _)| answer.granted == [true] && newly(i)) {
             self.wrong = Some("claimed although the delivery is not in progress");
         }
-        let worker = &mut self.workers[w];
         if !is_answered {
-            worker.unanswered = Some(group);
+            self.workers[w].unanswered = Some(group);
             return;
         }
+        let claim = group.claim.filter(|_| answer.granted == [true]);
+        let report = group.report.and_then(|i| self.workers[w].outcome(i));
+        let worker = &mut self.workers[w];
         worker.unanswered = None;
-        match answer.lease {
-            Verdict::Ok => worker.lease = Some((lease.epoch, lease.seq + 1)),
-            _ => (worker.expired, worker.halted) = (true, true),
+        if answer.lease != Verdict::Ok {
+            (worker.expired, worker.halted) = (true, true);
+        }
+        // also late truth
+        if matches!(answer.lease, Verdict::Ok | Verdict::Lost) {
+            if self.past.is_some() {
+                worker.groups.push(Done { seq: lease.seq, report, claim });
+            }
+            worker.lease = Some((lease.epoch, lease.seq + 1));
         }
         worker.halted |= answer.claims == Verdict::Forbidden;
         if let Some(i) = group.report {
             worker.jobs[i] = None;
         }
-        if let Some((i, n)) = group.claim.filter(|_| answer.granted == [true]) {
+        if let Some((i, n)) = claim {
+            worker.numbers[i] = n;
             worker.jobs[i] = Some((ClaimNumber { epoch: lease.epoch, n }, Phase::Claimed));
         }
     }
 
-    fn report(&self, w: usize, i: usize) -> Option<Report> {
-        let Some((claim, Phase::Known(reply))) = self.workers[w].jobs[i] else { return None };
-        let status = match reply {
-            Reply::Accepted => Some(Status::Sent),
-            Reply::Deferred => Some(Status::Deferred),
-            Reply::Refused => Some(Status::Failed),
-            Reply::Missing => Some(Status::InDoubt),
-            Reply::NotStarted => None,
-        };
-        Some(Report { position: i as u16, claim, status, reason: 0, flags: 0, when: 0, reply: String::new() })
+    /// Something comes back for a recipient whose message the server has taken.
+    pub fn evidence(&mut self, i: usize, evidence: Evidence, terms: &Terms) {
+        self.bounced[i] |= self.chunk.evidence(i as u16, evidence, terms) && evidence != Evidence::Hit;
     }
 
     /// A person settles a recipient in doubt; a finished delivery is opened again for it.
@@ -265,6 +471,6 @@ impl World {
 
     /// A recipient whose outcome somebody may still tell.
     pub fn is_awaited(&self, i: usize) -> bool {
-        self.workers.iter().any(|worker| worker.jobs[i].is_some())
+        self.workers.iter().any(|worker| worker.jobs[i].is_some() || self.run > 1 && worker.remembers(i))
     }
 }
