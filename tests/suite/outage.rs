@@ -41,11 +41,12 @@ async fn the_validity_period_ends_also_while_the_relay_is_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_doubt_as_the_validity_ends_is_not_sent_again_and_holds_nothing_up() {
     let redis = RedisServer::start();
-    let app = App::start(&redis, "[send]\nlease_ms = 1000").await;
+    // a doubt is sent again a lease and a second later: after the end
+    let app = App::start(&redis, "[send]\nlease_ms = 3000").await;
     let silent = Act::new(Stage::End, Action::Close);
     app.catcher.as_ref().unwrap().change_rules(|rules| rules.every = Some(silent));
     let mut definition = definition();
-    definition["settings"] = json!({ "validity_hours": 1.5 / 3600.0, "in_doubt": "resend" });
+    definition["settings"] = json!({ "validity_hours": 3.0 / 3600.0, "in_doubt": "resend" });
     let id = app.client.send(&definition, audience(5)).await;
     let view = app.client.wait_for(&id, &["finished"]).await;
     assert_eq!((&view["counts"]["in_doubt"], &view["counts"]["resent"]), (&json!(5), &json!(0)), "{view}");
