@@ -3,11 +3,6 @@
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
-    service::TowerToHyperService,
-};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -33,8 +28,6 @@ use crate::{
 const UPKEEP: Duration = Duration::from_secs(5);
 /// How long the end waits until what was written cannot be undone, where Redis may go back in time.
 const DURABLE_LIMIT: Duration = Duration::from_secs(4);
-/// How long a client may take to send the head of a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A daemon that is ready to run.
 pub struct Application {
@@ -66,8 +59,10 @@ impl Application {
             true => Some(Embedded::start(&state, &config.redis.program).await?),
             false => None,
         };
-        let url = embedded.as_ref().map_or_else(|| config.redis.url.clone(), Embedded::url);
-        let store = Store::connect(&url, Duration::from_millis(config.redis.response_timeout_ms)).await.context("redis.url")?;
+        if let Some(embedded) = &embedded {
+            config.redis.url = embedded.url();
+        }
+        let store = Store::connect(&config.redis).await?;
         check_durability(&store, config.redis.allow_data_loss).await?;
         let queue = Queue::new(store.connection(), config.queue.clone());
         let mut keyring = Keyring::new(&config.auth)?;
@@ -95,7 +90,7 @@ impl Application {
             tracker: tracker.clone(),
             shutdown: CancellationToken::new(),
         };
-        let api = Api { context: context.clone(), metrics };
+        let api = Api { context: context.clone(), metrics, failures: Default::default() };
         let workers = Workers { queue, shutdown: context.shutdown.clone(), tracker, health };
         Ok(Self { context, listener, api, workers, embedded, catcher, token, background, end, state })
     }
@@ -129,7 +124,8 @@ impl Application {
         worker::start(&context, &self.workers);
         let mut scheduler = scheduler::start(&context).await?;
         self.background.spawn(upkeep(self.api.metrics.clone(), self.end.clone()));
-        self.background.spawn(serve(self.listener, http::router(self.api), self.end.clone(), self.background.clone()));
+        let (server, router) = (context.config.server.clone(), http::router(self.api));
+        self.background.spawn(http::serve(self.listener, router, server, self.end.clone(), self.background.clone()));
         tracing::info!(owner = format!("{:016x}", context.owner), state_dir = %self.state.path().display(), "ready");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
@@ -215,33 +211,5 @@ fn own_token(state: &StateDir, keyring: &mut Keyring) -> anyhow::Result<Option<S
 async fn upkeep(metrics: PrometheusHandle, end: CancellationToken) {
     while end.run_until_cancelled(tokio::time::sleep(UPKEEP)).await.is_some() {
         metrics.run_upkeep();
-    }
-}
-
-/// Serves HTTP with a limit on the time for a request's head, until `end`.
-async fn serve(listener: TcpListener, router: axum::Router, end: CancellationToken, tasks: TaskTracker) {
-    while let Some(accepted) = end.run_until_cancelled(listener.accept()).await {
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(_) => {
-                // out of file descriptors: the listener itself is fine
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let (router, end) = (router.clone(), end.clone());
-        tasks.spawn(async move {
-            let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
-            builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-            let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-            let mut connection = std::pin::pin!(connection);
-            tokio::select! {
-                _ = &mut connection => {}
-                () = end.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    let _ = connection.await;
-                }
-            }
-        });
     }
 }

@@ -29,6 +29,18 @@ fn refuse(setting: impl Into<String>, reason: impl fmt::Display) -> ConfigError 
     ConfigError { setting: setting.into(), reason }
 }
 
+/// The secret in a file: its first line.
+///
+/// # Errors
+/// Why there is none.
+pub fn secret(file: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    match text.lines().next() {
+        Some(secret) if !secret.is_empty() => Ok(secret.to_owned()),
+        _ => Err("its first line is empty".into()),
+    }
+}
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -50,12 +62,17 @@ pub struct Server {
     pub state_dir: PathBuf,
     pub drain_ms: u64,
     pub body_limit_kib: usize,
+    pub connections: usize,
+    pub head_timeout_ms: u64,
+    pub stall_timeout_ms: u64,
+    pub request_timeout_ms: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Redis {
     pub url: String,
+    pub password_file: PathBuf,
     pub response_timeout_ms: u64,
     pub program: String,
     pub allow_data_loss: bool,
@@ -143,6 +160,7 @@ pub struct Queue {
 pub struct Auth {
     pub issuer_audience: String,
     pub token_lifetime_hours: u64,
+    pub failure_pause_ms: u64,
     pub tokens: Vec<Token>,
     pub jwt_keys: Vec<JwtKey>,
 }

@@ -8,9 +8,13 @@ impl Config {
         let r = &self.relay;
         let q = &self.queue;
         let p = &self.preparation;
-        let ranges: [(&str, u64, u64, u64); 31] = [
+        let ranges: [(&str, u64, u64, u64); 36] = [
             ("server.drain_ms", self.server.drain_ms, 0, 600_000),
             ("server.body_limit_kib", self.server.body_limit_kib as u64, 1, 65_536),
+            ("server.connections", self.server.connections as u64, 1, 100_000),
+            ("server.head_timeout_ms", self.server.head_timeout_ms, 100, 60_000),
+            ("server.stall_timeout_ms", self.server.stall_timeout_ms, 100, 600_000),
+            ("server.request_timeout_ms", self.server.request_timeout_ms, 1000, 600_000),
             ("redis.response_timeout_ms", self.redis.response_timeout_ms, 100, 60_000),
             ("relay.port", u64::from(r.port), 1, 65_535),
             ("relay.connections", r.connections as u64, 1, 1000),
@@ -39,6 +43,7 @@ impl Config {
             ("queue.keep_done_hours", q.keep_done_hours, 0, 8760),
             ("queue.keep_dead_hours", q.keep_dead_hours, 1, 8760),
             ("auth.token_lifetime_hours", self.auth.token_lifetime_hours, 1, 24),
+            ("auth.failure_pause_ms", self.auth.failure_pause_ms, 0, 5000),
             ("auth.issuer_audience", self.auth.issuer_audience.len() as u64, 1, 200),
         ];
         for (setting, value, least, most) in ranges {

@@ -2,6 +2,8 @@
 
 mod deliveries;
 mod events;
+mod failures;
+mod listen;
 mod logs;
 mod operations;
 mod problem;
@@ -9,7 +11,10 @@ mod release;
 mod request;
 mod routes;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
@@ -20,8 +25,12 @@ use axum::{
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 
+pub use listen::serve;
 pub use problem::Problem;
 pub use routes::{ROUTES, Route};
+
+use listen::Peer;
+use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use crate::{domain::role::Role, identity::NotAuthentic, metrics, send::Context};
 
@@ -30,11 +39,15 @@ use crate::{domain::role::Role, identity::NotAuthentic, metrics, send::Context};
 pub struct Api {
     pub context: Context,
     pub metrics: PrometheusHandle,
+    pub failures: failures::Failures,
 }
 
 /// The router of the admin listener.
 pub fn router(api: Api) -> Router {
-    let limit = api.context.config.server.body_limit_kib * 1024;
+    let server = &api.context.config.server;
+    let limit = server.body_limit_kib * 1024;
+    let request_timeout = Duration::from_millis(server.request_timeout_ms);
+    let stalled = RequestBodyTimeoutLayer::new(Duration::from_millis(server.stall_timeout_ms));
     let mut router = Router::new();
     for route in ROUTES {
         let handler = routes::handler(route);
@@ -42,12 +55,18 @@ pub fn router(api: Api) -> Router {
             Some(role) => handler.route_layer(middleware::from_fn_with_state((api.clone(), role), authenticate)),
             None => handler,
         };
+        // an upload takes as long as it takes; that it does not stall is seen to below
+        let handler = match route.path.ends_with("/audience") {
+            true => handler,
+            false => handler.route_layer(middleware::from_fn_with_state(request_timeout, in_time)),
+        };
         router = router.route(route.path, handler);
     }
     router
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such route") })
         .method_not_allowed_fallback(|| async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this route has no such method") })
         .layer(DefaultBodyLimit::max(limit))
+        .layer(stalled)
         .layer(middleware::from_fn(observe))
         .with_state(Arc::new(api))
 }
@@ -58,6 +77,10 @@ async fn authenticate(State((api, role)): State<(Api, Role)>, mut request: Reque
         Ok(principal) => principal,
         Err(error) => {
             metrics::login_failure();
+            let first = Duration::from_millis(api.context.config.auth.failure_pause_ms);
+            if let Some(Peer(ip)) = request.extensions().get() {
+                tokio::time::sleep(api.failures.pause(*ip, first, Instant::now())).await;
+            }
             return Problem::from(error).into_response();
         }
     };
@@ -66,6 +89,12 @@ async fn authenticate(State((api, role)): State<(Api, Role)>, mut request: Reque
     }
     request.extensions_mut().insert(principal);
     next.run(request).await
+}
+
+/// Answers at last, whatever it waits for. What was begun may have been done: the same request again is harmless.
+async fn in_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+    let late = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "it took longer than server.request_timeout_ms: ask again");
+    tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(|_| late().into_response())
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, NotAuthentic> {

@@ -17,9 +17,11 @@ use std::{
 };
 
 use redis::{
-    ErrorKind, ServerErrorKind,
+    ErrorKind, IntoConnectionInfo, ServerErrorKind,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
+
+use crate::config::{self, ConfigError};
 
 /// Why the store did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +59,33 @@ pub fn may_pass(error: &redis::RedisError) -> bool {
     }
 }
 
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("{0}")]
+    Settings(#[from] ConfigError),
+    #[error("redis.url: {0}")]
+    Unavailable(#[from] redis::RedisError),
+}
+
+/// The text of an error never repeats the URL: it may hold what it should not.
+fn client(settings: &config::Redis) -> Result<redis::Client, ConfigError> {
+    let refuse = |setting: &str, reason: String| ConfigError { setting: format!("redis.{setting}"), reason };
+    let named = settings.url.as_str().into_connection_info().map_err(|e| refuse("url", e.to_string()))?;
+    let redis = named.redis_settings().clone();
+    if redis.password().is_some() {
+        return Err(refuse("url", "must not hold a password: put it into a file and name that as redis.password_file".into()));
+    }
+    let named = match settings.password_file.as_os_str().is_empty() {
+        true => named,
+        false => {
+            let password = config::secret(&settings.password_file).map_err(|e| refuse("password_file", e))?;
+            named.set_redis_settings(redis.set_password(password))
+        }
+    };
+    redis::Client::open(named).map_err(|e| refuse("url", e.to_string()))
+}
+
 /// Connections are multiplexed: clones share one.
 #[derive(Clone)]
 pub struct Store {
@@ -70,22 +99,22 @@ pub struct Store {
 }
 
 impl Store {
-    /// Whether a URL names a Redis; "" is the embedded one.
+    /// Whether the settings name a Redis, and a password that can be read; the URL "" is the embedded one.
     ///
     /// # Errors
-    /// Why it does not.
-    pub fn check_url(url: &str) -> Result<(), StoreError> {
-        if url.is_empty() { Ok(()) } else { Ok(redis::Client::open(url).map(drop)?) }
+    /// Which setting cannot be used, and why.
+    pub fn check(settings: &config::Redis) -> Result<(), ConfigError> {
+        if settings.url.is_empty() { Ok(()) } else { client(settings).map(drop) }
     }
 
     /// Connects; later the connection mends itself.
     ///
     /// # Errors
-    /// If the URL is none or nobody answers.
-    pub async fn connect(url: &str, response_timeout: Duration) -> Result<Self, StoreError> {
-        let client = redis::Client::open(url)?;
+    /// If the settings name no Redis, or nobody answers.
+    pub async fn connect(settings: &config::Redis) -> Result<Self, ConnectError> {
+        let client = client(settings)?;
         let config = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(response_timeout))
+            .set_response_timeout(Some(Duration::from_millis(settings.response_timeout_ms)))
             .set_connection_timeout(Some(Duration::from_secs(5)))
             .set_min_delay(Duration::from_millis(20))
             .set_max_delay(Duration::from_secs(1));

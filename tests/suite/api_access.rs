@@ -15,15 +15,15 @@ use crate::{
 };
 
 /// A path that can be asked for, of things that are not there.
-fn path(route: &Route) -> String {
+pub fn path(route: &Route) -> String {
     route.path.replace("{id}", "0000000000000000").replace("{number}", "0").replace("{chunk}", "0").replace("{queue}", "steps")
 }
 
-fn method(route: &Route) -> Method {
+pub fn method(route: &Route) -> Method {
     Method::from_bytes(route.method.to_uppercase().as_bytes()).unwrap()
 }
 
-fn principal(roles: &[&str]) -> Principal {
+pub fn principal(roles: &[&str]) -> Principal {
     let all = [Role::PrepareDeliveries, Role::StartDeliveries, Role::Administration, Role::Monitoring];
     Principal { name: String::new(), roles: all.into_iter().filter(|role| roles.contains(&role.word())).collect() }
 }
@@ -31,7 +31,7 @@ fn principal(roles: &[&str]) -> Principal {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_route_wants_its_token_and_its_role() {
     let redis = RedisServer::start();
-    let app = start(&redis, "").await;
+    let app = start(&redis, "[auth]\nfailure_pause_ms = 0").await;
     let http = reqwest::Client::new();
     for route in ROUTES {
         let url = format!("{}{}", app.client.url, path(route));

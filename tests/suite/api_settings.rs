@@ -15,7 +15,7 @@ fn versand(arguments: &[&str]) -> Command {
 }
 
 /// Bad settings, and what the one line must name.
-const BAD: [(&str, &str); 28] = [
+const BAD: [(&str, &str); 32] = [
     ("[server]\nport = 1", "server.port"),
     ("[colour]\nred = 1", "colour"),
     ("colour = 1", "colour"),
@@ -30,6 +30,10 @@ const BAD: [(&str, &str); 28] = [
     ("[send]\nvalidity_hours = nan", "send.validity_hours"),
     ("[server]\nlisten = \"nowhere\"", "server.listen"),
     ("[server]\ndrain_ms = 1e9", "server.drain_ms"),
+    ("[server]\nconnections = 0", "server.connections"),
+    ("[redis]\nurl = \"redis://:secret@127.0.0.1\"", "redis.url"),
+    ("[redis]\nurl = \"redis://127.0.0.1\"\npassword_file = \"/nowhere/p\"", "redis.password_file"),
+    ("[auth]\nfailure_pause_ms = 5001", "auth.failure_pause_ms"),
     ("[relay]\ntls = \"maybe\"", "relay.tls"),
     ("[relay]\nport = 70000", "relay.port"),
     ("[relay]\nhost = \"x\"\nusername = \"me\"\ntls = \"starttls\"", "relay.password_file"),

@@ -203,12 +203,8 @@ fn credentials(settings: &config::Relay) -> Result<Option<Credentials>, RelayErr
     if settings.username.is_empty() {
         return Ok(None);
     }
-    let path = &settings.password_file;
-    let text = std::fs::read_to_string(path).map_err(|e| refuse("password_file", &format!("{}: {e}", path.display())))?;
-    match text.lines().next() {
-        Some(password) if !password.is_empty() => Ok(Some(Credentials::new(settings.username.clone(), password.to_owned()))),
-        _ => Err(refuse("password_file", "its first line is empty")),
-    }
+    let password = config::secret(&settings.password_file).map_err(|e| refuse("password_file", &e))?;
+    Ok(Some(Credentials::new(settings.username.clone(), password)))
 }
 
 fn hello_name(setting: &str) -> Result<Option<String>, RelayError> {

@@ -17,7 +17,7 @@ use super::{client::Client, eventually, eventually_blocking};
 
 const START: Duration = Duration::from_secs(20);
 /// The bearer token of every daemon here; it has all roles.
-const TOKEN: &str = "the test's own token";
+pub const TOKEN: &str = "the test's own token";
 
 pub struct Daemon {
     folder: TempDir,

@@ -50,6 +50,13 @@ impl RedisServer {
         format!("redis+unix://{}", self.socket().display())
     }
 
+    /// The settings of a store on it.
+    pub fn settings(&self) -> versand::config::Redis {
+        let mut settings = versand::config::Config::from_toml("").unwrap().redis;
+        settings.url = self.url();
+        settings
+    }
+
     /// How long the append-only file is now.
     pub fn log_length(&self) -> u64 {
         std::fs::metadata(self.append_only_file()).unwrap().len()
@@ -168,7 +175,7 @@ impl RedisServer {
                 "redis-server is not installed: `make test` installs it"
             );
             assert!(ended.is_none(), "redis-server ended at once:\n{}", text(&log));
-            self.ask("PING").ok().filter(|reply| reply == "+PONG\r\n")
+            self.ask("PING").ok().filter(|reply| reply == "+PONG\r\n" || reply.starts_with("-NOAUTH"))
         });
     }
 

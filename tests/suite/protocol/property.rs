@@ -1,6 +1,6 @@
 //! The scripts do what the protocol says: random steps on a real redis-server and on the specification, compared after each.
 
-use std::{cell::Cell, time::Duration};
+use std::cell::Cell;
 
 use proptest::{
     collection::vec,
@@ -29,7 +29,7 @@ fn explore(mutation: Mutation, cases: u32) -> Result<(), TestError<Vec<Step>>> {
     // What is compared is what the scripts do, not what a disk keeps.
     let redis = RedisServer::start_with(&["--appendfsync", "no"]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let store = runtime.block_on(Store::connect(&redis.url(), Duration::from_secs(10))).unwrap();
+    let store = runtime.block_on(Store::connect(&redis.settings())).unwrap();
     let played = Cell::new(0u64);
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
     // A mistake must be found in every run; what nobody thought of may be found in any.
@@ -65,7 +65,7 @@ fn the_scripts_do_what_the_protocol_says() {
 #[tokio::test]
 async fn a_lease_that_redis_forgot_is_not_mistaken_for_the_next_one() {
     let redis = RedisServer::start_with(&["--appendfsync", "everysec"]);
-    let store = Store::connect(&redis.url(), Duration::from_secs(10)).await.unwrap();
+    let store = Store::connect(&redis.settings()).await.unwrap();
     store.durability().await.unwrap();
     let at = ChunkRef { delivery: DeliveryId::from_random([1; 10]), chunk: 0 };
     let lay_out = async || {
