@@ -1,5 +1,5 @@
 #!/bin/sh
-# setup.sh run|test|check: installs what running, testing or checking Versand needs and this machine lacks, and
+# setup.sh run|test|check|fuzz: installs what running, testing, checking or fuzzing Versand needs and this machine lacks, and
 # nothing else. Debian and Ubuntu, as root or with sudo; elsewhere it says what to install by hand.
 set -eu
 cd "$(dirname "$0")/.."
@@ -147,12 +147,32 @@ need_for_checking() {
     }
 }
 
+# libFuzzer is compiled with its target, and wants sanitizers that only a nightly compiler has.
+fuzz_version=0.13.2
+need_for_fuzzing() {
+    have rustup || stop "fuzzing needs a nightly compiler, which comes with rustup: https://rustup.rs"
+    rustup run nightly rustc --version >/dev/null 2>&1 || {
+        say "installing Rust's nightly toolchain (libFuzzer needs its sanitizers)"
+        rustup toolchain install nightly --profile minimal --no-self-update || stop "rustup failed: see above"
+    }
+    cargo fuzz --version >/dev/null 2>&1 || {
+        say "building cargo-fuzz $fuzz_version, which takes a minute once"
+        cargo install --quiet --locked --version $fuzz_version cargo-fuzz || stop "cargo-fuzz could not be built: see above"
+    }
+}
+
 purpose=${1:-}
-case $purpose in run | test | check) ;; *) stop "usage: scripts/setup.sh run|test|check" ;; esac
+case $purpose in run | test | check | fuzz) ;; *) stop "usage: scripts/setup.sh run|test|check|fuzz" ;; esac
 need_for_running
-[ "$purpose" = run ] || need_for_testing
+case $purpose in
+    test | check) need_for_testing ;;
+    fuzz) have c++ || want "a C++ compiler, for libFuzzer" g++ ;;
+esac
 install_packages
 check_redis
 need_rust
-[ "$purpose" = run ] || { need_python_packages; need_root_for_postfix; }
-[ "$purpose" != check ] || need_for_checking
+case $purpose in test | check) need_python_packages; need_root_for_postfix ;; esac
+case $purpose in
+    check) need_for_checking ;;
+    fuzz) need_for_fuzzing ;;
+esac

@@ -1,0 +1,42 @@
+//! The template compiler and the renderer: whatever the content, an error or a message that SMTP carries as it is.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use versand::{
+    domain::{
+        delivery::{Content, Sender},
+        recipient::Recipient,
+    },
+    mail::template::{Stamp, Template},
+};
+
+const LIMIT: usize = 64 * 1024;
+
+/// Subject, HTML, text and the value of every merge field, with NUL between them.
+fn parts(input: &str) -> Option<(Content, &str)> {
+    let mut parts = input.split('\0');
+    let (subject, html, text) = (parts.next()?, parts.next()?, parts.next()?);
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let content = serde_json::json!({ "subject": subject, "html": some(html), "text": some(text) });
+    Some((serde_json::from_value(content).ok()?, parts.next().unwrap_or("x")))
+}
+
+fuzz_target!(|input: &str| {
+    let Some((content, value)) = parts(input) else { return };
+    let sender: Sender = serde_json::from_str(r#"{"name":"The Shop","email":"news@shop.example"}"#).unwrap();
+    let Ok(template) = Template::compile(&sender, &content, LIMIT) else { return };
+    let fields = template.fields().iter().map(|field| (field.clone(), value.into())).collect();
+    let recipient = Recipient { line: 1, email: "ann@example.org".into(), fields };
+    let stamp = Stamp { date: jiff::Timestamp::UNIX_EPOCH, message_id: "1@shop.example".into(), boundary: "b".into() };
+    let Ok(message) = template.render(&recipient, &stamp) else { return };
+    assert_eq!(Ok(&message), template.render(&recipient, &stamp).as_ref(), "the same bytes each time");
+    assert!(message.is_ascii() && message.len() <= LIMIT && message.ends_with(b"\r\n"));
+    let text = String::from_utf8(message).unwrap();
+    assert!(!text.replace("\r\n", "").contains(['\r', '\n', '\0']), "a bare line end");
+    assert!(text.split("\r\n").all(|line| line.len() <= 998), "RFC 5322, 2.1.1");
+    let head = text.split("\r\n\r\n").next().unwrap_or_default();
+    for name in ["From: ", "To: ", "Subject: ", "Date: ", "Message-ID: "] {
+        let times = head.split("\r\n").filter(|line| line.starts_with(name)).count();
+        assert!(times <= 1, "{name} came {times} times");
+    }
+});
