@@ -33,7 +33,11 @@ use self::{
 };
 use crate::{config, domain::outcome::Reply};
 
-pub use self::{connection::Connection, verdict::Transaction};
+pub use self::{
+    connection::Connection,
+    transaction::{Letter, Upcoming},
+    verdict::Transaction,
+};
 
 /// How long QUIT waits for its answer; nothing depends on it.
 const QUIT_LIMIT: Duration = Duration::from_millis(250);

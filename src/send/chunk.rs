@@ -32,7 +32,7 @@ use crate::{
         retry,
     },
     mail::{
-        relay::{Connection, Transaction},
+        relay::{Connection, Letter, Transaction, Upcoming},
         template::Template,
     },
     metrics,
@@ -57,6 +57,13 @@ struct Run {
     date: Timestamp,
     valid_until: u32,
     complained: AtomicBool,
+}
+
+/// A claim whose message is made.
+struct Ready {
+    claimed: Claimed,
+    to: String,
+    message: Vec<u8>,
 }
 
 /// A connection's side of the talk with the scribe.
@@ -190,18 +197,39 @@ impl Run {
         // claims are made only for a connection that is there
         while let Some(mut connection) = self.connect(&lane.granted).await {
             lane.tell(None, window);
-            let mut open = window;
-            while open > 0
-                && let Some(claimed) = lane.granted.recv().await
-            {
-                let may_start = connection.is_usable() && !self.halt.is_cancelled();
-                let report =
-                    if may_start { self.attempt(&mut connection, &claimed, &mut lane).await } else { given_back(&claimed) };
+            let (mut open, mut next) = (window, None);
+            while open > 0 {
+                // the one whose envelope is on its way comes first
+                let ready = match next.take() {
+                    Some(ready) => Ok(ready),
+                    None => match lane.granted.recv().await {
+                        Some(claimed) => self.make(claimed),
+                        None => break,
+                    },
+                };
+                let report = match ready {
+                    Ok(ready) if connection.is_usable() && !self.halt.is_cancelled() => {
+                        next = self.make_next(&mut lane);
+                        self.attempt(&mut connection, &ready, &mut next, &mut lane).await
+                    }
+                    Ok(ready) => given_back(&ready.claimed),
+                    Err(report) => report,
+                };
                 let want = usize::from(connection.is_usable());
                 open -= 1 - want;
                 lane.tell(Some(report), want);
             }
             lane.part_with(connection);
+        }
+    }
+
+    /// What comes next, if it is granted already.
+    fn make_next(&self, lane: &mut Lane) -> Option<Ready> {
+        loop {
+            match self.make(lane.granted.try_recv().ok()?) {
+                Ok(ready) => return Some(ready),
+                Err(report) => lane.tell(Some(report), 1),
+            }
         }
     }
 
@@ -229,11 +257,15 @@ impl Run {
     }
 
     /// One transaction. What waits behind it is given back at once when no more may be started: it may take minutes.
-    async fn attempt(&self, connection: &mut Connection, claimed: &Claimed, lane: &mut Lane) -> Report {
-        let mut sending = pin!(self.send(connection, claimed));
+    async fn attempt(&self, connection: &mut Connection, ready: &Ready, next: &mut Option<Ready>, lane: &mut Lane) -> Report {
+        let upcoming = next.as_ref().map(|next| (next.to.clone(), next.message.len()));
+        let mut sending = pin!(self.send(connection, ready, upcoming));
         tokio::select! {
             report = &mut sending => return report,
             () = self.halt.cancelled() => {}
+        }
+        if let Some(next) = next.take() {
+            lane.tell(Some(given_back(&next.claimed)), 0);
         }
         loop {
             tokio::select! {
@@ -243,26 +275,32 @@ impl Run {
         }
     }
 
-    async fn send(&self, connection: &mut Connection, claimed: &Claimed) -> Report {
+    /// Makes the message of a claim; or else what became of it.
+    fn make(&self, claimed: Claimed) -> Result<Ready, Report> {
         let now = unix_now();
         if now >= self.valid_until {
-            return expired(claimed);
+            return Err(expired(&claimed));
         }
         let definition = &self.delivery.document.definition;
         let stamp = self.context.stamp(&self.at, claimed.position, definition, self.date);
-        let Some(recipient) = self.recipients.get(usize::from(claimed.position)) else { return given_back(claimed) };
-        let message = match self.template.render(recipient, &stamp) {
-            Ok(message) => message,
+        let Some(recipient) = self.recipients.get(usize::from(claimed.position)) else { return Err(given_back(&claimed)) };
+        match self.template.render(recipient, &stamp) {
+            Ok(message) => Ok(Ready { claimed, to: recipient.email.clone(), message }),
             Err(error) => {
                 let reply = format!("not sent: {} {}", error.part, error.message);
-                return report(claimed, Some(Status::Failed), FailureReason::NotDefined.code(), 0, now, reply);
+                Err(report(&claimed, Some(Status::Failed), FailureReason::NotDefined.code(), 0, now, reply))
             }
-        };
+        }
+    }
+
+    async fn send(&self, connection: &mut Connection, ready: &Ready, next: Option<(String, usize)>) -> Report {
         let may_go = || self.validity.holds(boottime_ms()) && !self.halt.is_cancelled();
         let started = std::time::Instant::now();
-        let transaction = connection.send(&self.from, &recipient.email, &message, &may_go).await;
+        let letter = Letter { from: &self.from, to: &ready.to, message: &ready.message };
+        let next = next.as_ref().map(|(to, size)| Upcoming { to, size: *size });
+        let transaction = connection.send(letter, next, &may_go).await;
         metrics::transaction(transaction.word(), started.elapsed());
-        self.judge(claimed, transaction)
+        self.judge(&ready.claimed, transaction)
     }
 
     fn judge(&self, claimed: &Claimed, transaction: Transaction) -> Report {

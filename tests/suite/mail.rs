@@ -2,6 +2,7 @@
 
 mod connections;
 mod messages;
+mod pipelined;
 mod postfix;
 mod secure;
 mod templates;
@@ -22,7 +23,7 @@ use versand::{
     domain::outcome::Reply,
     mail::{
         catcher::{Catcher, Options, Rules},
-        relay::{Fault, Relay, Transaction},
+        relay::{Fault, Letter, Relay, Transaction, Upcoming},
     },
 };
 
@@ -33,6 +34,7 @@ const MESSAGE: &[u8] = b"Message-ID: <m1@shop.example>\r\nSubject: Hi\r\n\r\n.do
 struct World {
     catcher: Catcher,
     relay: Relay,
+    port: u16,
     _stop: DropGuard,
 }
 
@@ -48,13 +50,13 @@ impl World {
             relay.port = port;
             settings(relay);
         });
-        Self { catcher, relay, _stop: stop.drop_guard() }
+        Self { catcher, relay, port, _stop: stop.drop_guard() }
     }
 
     /// One transaction on a connection of its own choosing.
     async fn send(&self, to: &str) -> Transaction {
         let mut connection = self.relay.connection().await.expect("a connection");
-        connection.send(FROM, to, MESSAGE, &|| true).await
+        connection.send(Letter { from: FROM, to, message: MESSAGE }, None, &|| true).await
     }
 
     /// What the relay layer counts as accepted, and what the catcher does, per its journal.

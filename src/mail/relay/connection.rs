@@ -10,7 +10,11 @@ use std::{
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Fault, Pool, QUIT_LIMIT, transaction::Session, verdict::Transaction};
+use super::{
+    Fault, Pool, QUIT_LIMIT,
+    transaction::{Letter, Session, Upcoming},
+    verdict::Transaction,
+};
 
 /// An open connection, in use or idle.
 pub(super) struct Link {
@@ -55,20 +59,28 @@ impl Connection {
         self.link.as_ref().is_some_and(|link| link.session.usable && link.messages < self.pool.messages_per_connection)
     }
 
-    /// One transaction. `from` may be empty (the null sender); `message` has CRLF line ends. `may_go` is
-    /// asked before the envelope and before the write that contains the end of data; if it says no there,
-    /// the connection is closed and nothing is delivered.
+    /// One transaction. `may_go` is asked before the envelope and before the write that contains the end of data; if it says no
+    /// there, the connection is closed and nothing is delivered.
+    ///
+    /// `next` is the letter that will be sent after this one: its envelope may go along. If another one is sent, or none, the
+    /// connection is closed instead, and nothing is delivered to `next`.
     ///
     /// Not cancel-safe: what was going on when the future was dropped is unknown.
-    pub async fn send(&mut self, from: &str, to: &str, message: &[u8], may_go: &(dyn Fn() -> bool + Sync)) -> Transaction {
+    pub async fn send(
+        &mut self,
+        letter: Letter<'_>,
+        next: Option<Upcoming<'_>>,
+        may_go: &(dyn Fn() -> bool + Sync),
+    ) -> Transaction {
         if !self.is_usable() {
             return Transaction::NotStarted;
         }
         let Some(link) = self.link.as_mut() else {
             return Transaction::NotStarted;
         };
-        let ended = link.session.transact(self.pool.limits, from, to, message, may_go).await;
         link.messages += 1;
+        let next = next.filter(|_| link.messages < self.pool.messages_per_connection);
+        let ended = link.session.transact(self.pool.limits, letter, next, may_go).await;
         if !link.session.usable {
             // Closes now, not when the caller lets go.
             self.link = None;
@@ -101,7 +113,7 @@ impl Drop for Connection {
         let (Some(link), permit) = (self.link.take(), self.permit.take()) else {
             return;
         };
-        if !link.session.usable {
+        if !link.session.usable || link.session.is_ahead() {
             return;
         }
         if usable && !self.pool.closed.is_cancelled() {

@@ -1,4 +1,7 @@
 //! One SMTP transaction: envelope, message, reply; and on which side of the dividing line it ended.
+//!
+//! Where the server offers PIPELINING the next envelope goes out in the same write as the end of a message (RFC 2920, 3.1: the
+//! message's content may be the first in a group), so that a message costs one round trip.
 
 use std::time::Duration;
 
@@ -20,12 +23,30 @@ pub struct Limits {
     pub last: Duration,
 }
 
+/// A message for one recipient. An empty `from` is the null sender; the message has CRLF line ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Letter<'a> {
+    pub from: &'a str,
+    pub to: &'a str,
+    pub message: &'a [u8],
+}
+
+/// The letter after this one, from the same sender.
+#[derive(Debug, Clone, Copy)]
+pub struct Upcoming<'a> {
+    pub to: &'a str,
+    /// Bytes of its message.
+    pub size: usize,
+}
+
 /// A connection's side of a transaction.
 pub struct Session {
     pub wire: Wire,
     offers: Offers,
     /// A refused envelope is still open on the server; RSET goes out with the next one.
     needs_reset: bool,
+    /// The envelope that went out with the end of the last message, and is not answered yet.
+    ahead: Option<Envelope>,
     /// False during a transaction, and once the connection may not be used any more.
     pub usable: bool,
     /// The connection broke after the reply that decides.
@@ -38,28 +59,39 @@ const TAIL_BYTES: usize = 512;
 
 impl Session {
     pub fn new(wire: Wire, offers: Offers) -> Self {
-        Self { wire, offers, needs_reset: false, usable: true, closing: false }
+        Self { wire, offers, needs_reset: false, ahead: None, usable: true, closing: false }
     }
 
-    /// Drives one transaction. `usable` is false while it runs, so a dropped future leaves it so.
+    /// Whether an envelope is on its way: the connection is good for its message only.
+    pub fn is_ahead(&self) -> bool {
+        self.ahead.is_some()
+    }
+
+    /// Drives one transaction, and begins that of `next` where the server offers PIPELINING. `usable` is false while it runs, so a
+    /// dropped future leaves it so.
     pub async fn transact(
         &mut self,
         limits: Limits,
-        from: &str,
-        to: &str,
-        message: &[u8],
+        letter: Letter<'_>,
+        next: Option<Upcoming<'_>>,
         may_go: &(dyn Fn() -> bool + Sync),
     ) -> Transaction {
         if !self.usable || !may_go() {
             return Transaction::NotStarted;
         }
-        let envelope = match Envelope::new(from, to) {
+        let envelope = match Envelope::new(letter.from, letter.to, letter.message.len()) {
             Ok(envelope) => envelope,
             Err(reply) => return Transaction::Refused(reply),
         };
         self.usable = false;
-        let ended = match self.envelope(limits, &envelope, message.len()).await {
-            Ok(()) => return self.message(limits, message, may_go).await,
+        let answered = match self.ahead.take() {
+            Some(ahead) if ahead == envelope => self.answers(limits).await,
+            // what is open on the server is somebody else's
+            Some(_) => return Transaction::NotStarted,
+            None => self.envelope(limits, &envelope).await,
+        };
+        let ended = match answered {
+            Ok(()) => return self.message(limits, letter, next, may_go).await,
             Err(ended) => ended,
         };
         match ended {
@@ -72,15 +104,17 @@ impl Session {
     }
 
     /// MAIL, RCPT, DATA; on return the server waits for the message.
-    async fn envelope(&mut self, limits: Limits, envelope: &Envelope, size: usize) -> Result<(), Ended> {
-        let mail = if self.offers.size {
-            format!("MAIL FROM:<{}> SIZE={size}\r\n", envelope.from)
-        } else {
-            format!("MAIL FROM:<{}>\r\n", envelope.from)
-        };
-        let rcpt = format!("RCPT TO:<{}>\r\n", envelope.to);
+    async fn envelope(&mut self, limits: Limits, envelope: &Envelope) -> Result<(), Ended> {
+        let (mail, rcpt) = (envelope.mail(self.offers.size), envelope.rcpt());
         if self.offers.pipelining {
-            return self.pipelined(limits, &mail, &rcpt).await;
+            // all in one write (RFC 2920, 3.1)
+            let reset = if self.needs_reset { "RSET\r\n" } else { "" };
+            self.write(limits.command, format!("{reset}{mail}{rcpt}DATA\r\n").as_bytes()).await?;
+            if self.needs_reset {
+                self.answer(limits.command).await?;
+                self.needs_reset = false;
+            }
+            return self.answers(limits).await;
         }
         if self.needs_reset {
             self.ask(limits.command, "RSET\r\n").await?;
@@ -104,15 +138,8 @@ impl Session {
         }
     }
 
-    /// All three in one write (RFC 2920, 3.1); every one of them is answered, whatever the others got.
-    async fn pipelined(&mut self, limits: Limits, mail: &str, rcpt: &str) -> Result<(), Ended> {
-        let reset = if self.needs_reset { "RSET\r\n" } else { "" };
-        let commands = format!("{reset}{mail}{rcpt}DATA\r\n");
-        self.write(limits.command, commands.as_bytes()).await?;
-        if self.needs_reset {
-            self.answer(limits.command).await?;
-            self.needs_reset = false;
-        }
+    /// To MAIL, RCPT and DATA that were written together: every one of them is answered, whatever the others got.
+    async fn answers(&mut self, limits: Limits) -> Result<(), Ended> {
         let mail = self.answer(limits.command).await?;
         let rcpt = self.answer(limits.command).await?;
         let (mail_taken, rcpt_taken) = (is_done(&mail), is_done(&rcpt));
@@ -139,9 +166,21 @@ impl Session {
         Err(if mail_taken { refused("RCPT", rcpt) } else { refused_sender(mail) })
     }
 
-    async fn message(&mut self, limits: Limits, message: &[u8], may_go: &(dyn Fn() -> bool + Sync)) -> Transaction {
-        let stuffed = stuff(message);
+    async fn message(
+        &mut self,
+        limits: Limits,
+        letter: Letter<'_>,
+        next: Option<Upcoming<'_>>,
+        may_go: &(dyn Fn() -> bool + Sync),
+    ) -> Transaction {
+        let mut stuffed = stuff(letter.message);
         let tail = if stuffed.len() > ONE_WRITE_BYTES { stuffed.len() - TAIL_BYTES } else { 0 };
+        // an envelope that cannot be written is refused when it is its turn
+        let next = next.filter(|_| self.offers.pipelining);
+        let next = next.and_then(|next| Envelope::new(letter.from, next.to, next.size).ok());
+        if let Some(next) = &next {
+            stuffed.extend_from_slice(format!("{}{}DATA\r\n", next.mail(self.offers.size), next.rcpt()).as_bytes());
+        }
         if tail > 0
             && let Err(e) = self.wire.write(&stuffed[..tail], limits.body).await
         {
@@ -159,6 +198,7 @@ impl Session {
             Ok(reply) if (300..400).contains(&reply.code) => in_doubt(&WireError::Garbage),
             Ok(reply) => {
                 self.usable = reply.code != 421;
+                self.ahead = next;
                 by_code(reply)
             }
             Err(e) => in_doubt(&e),

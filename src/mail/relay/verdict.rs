@@ -43,20 +43,35 @@ pub enum Ended {
 }
 
 /// Both addresses in the form that goes into the commands.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Envelope {
-    pub from: String,
-    pub to: String,
+    from: String,
+    to: String,
+    size: usize,
 }
 
 impl Envelope {
     /// An empty `from` is the null sender; what no command can carry is refused as a server would.
-    pub fn new(from: &str, to: &str) -> Result<Self, Reply> {
+    pub fn new(from: &str, to: &str, size: usize) -> Result<Self, Reply> {
         let from = match from {
             "" => String::new(),
             from => address::to_ascii(from).map_err(|_| unsendable("sender refused: "))?,
         };
         let to = address::to_ascii(to).map_err(|_| unsendable(""))?;
-        Ok(Self { from, to })
+        Ok(Self { from, to, size })
+    }
+
+    /// The command MAIL, with the size (RFC 1870) for a server that asks for it.
+    pub fn mail(&self, with_size: bool) -> String {
+        if with_size {
+            format!("MAIL FROM:<{}> SIZE={}\r\n", self.from, self.size)
+        } else {
+            format!("MAIL FROM:<{}>\r\n", self.from)
+        }
+    }
+
+    pub fn rcpt(&self) -> String {
+        format!("RCPT TO:<{}>\r\n", self.to)
     }
 }
 

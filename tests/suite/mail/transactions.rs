@@ -9,7 +9,7 @@ use versand::{
     domain::outcome::{FailureReason, FailureType, classify},
     mail::{
         catcher::{Act, Action, Stage},
-        relay::Transaction,
+        relay::{Letter, Transaction, Upcoming},
     },
 };
 
@@ -87,21 +87,34 @@ fn cases() -> Vec<Case> {
 #[tokio::test]
 async fn every_fault_falls_on_its_side_of_the_dividing_line() {
     for pipelining in [true, false] {
-        // Each in a world of its own, all at once: most of them are time-outs.
-        let all = cases().into_iter().map(|case| check(case, pipelining));
-        futures_util::future::join_all(all).await;
+        for (after, before) in [(false, false), (true, false), (false, true), (true, true)] {
+            // Each in a world of its own, all at once: most of them are time-outs.
+            let all = cases().into_iter().map(|case| check(case, pipelining, after, before));
+            futures_util::future::join_all(all).await;
+        }
     }
 }
 
-async fn check(case: Case, pipelining: bool) {
+/// `after` another transaction, with which its envelope went out, and `before` another one, whose envelope it takes along.
+async fn check(case: Case, pipelining: bool, after: bool, before: bool) {
     let world = World::new(|rules| rules.pipelining = pipelining, |_| ()).await;
     let stage = case.act.stage;
-    let name = format!("{:?}, pipelining {pipelining}", case.act);
+    let name = format!("{:?}, pipelining {pipelining}, after {after}, before {before}", case.act);
     // Pipelined behind a MAIL that is refused, RCPT and DATA are out of place.
     let odd = if pipelining && stage == Stage::Mail && case.act.action != Action::Garbage { 2 } else { 0 };
-    world.catcher.change_rules(|rules| rules.next.push_back(case.act));
+    let letter = |to| Letter { from: FROM, to, message: MESSAGE };
+    let upcoming = |to| Upcoming { to, size: MESSAGE.len() };
     let mut connection = world.relay.connection().await.expect("a connection");
-    let ended = connection.send(FROM, "jane@example.org", MESSAGE, &|| true).await;
+    if after {
+        let usual = Act::new(Stage::Data, Action::Stall(Duration::ZERO));
+        world.catcher.change_rules(|rules| rules.next.extend([usual, case.act]));
+        let ended = connection.send(letter("first@example.org"), Some(upcoming("jane@example.org")), &|| true).await;
+        assert!(matches!(ended, Transaction::Accepted(_)), "{name}: {ended:?}");
+    } else {
+        world.catcher.change_rules(|rules| rules.next.push_back(case.act));
+    }
+    let next = before.then(|| upcoming("next@example.org"));
+    let ended = connection.send(letter("jane@example.org"), next, &|| true).await;
     let usable = connection.is_usable();
     let text = |text: &str| reply(text);
     let fault_names =
@@ -130,17 +143,25 @@ async fn check(case: Case, pipelining: bool) {
         _ => panic!("{name}: {ended:?}"),
     };
     assert_eq!(usable, keeps, "{name}: may the connection be used again?");
-    drop(connection);
-    let caught = world.catcher.messages().len();
+    let caught = world.catcher.messages().len() - usize::from(after);
     assert_eq!(caught, usize::from(case.caught), "{name}: did the catcher take it?");
-    if matches!(ended, Transaction::Accepted(_)) {
-        assert_eq!(world.accepted(), (1, 1), "{name}");
-    } else {
-        assert_eq!(world.accepted().0, 0, "{name}");
-    }
+    let (by_relay, by_catcher) = world.accepted();
+    let accepted = matches!(ended, Transaction::Accepted(_));
+    assert_eq!(by_relay, u64::from(accepted) + u64::from(after), "{name}");
+    assert!(!accepted || by_catcher as u64 == by_relay, "{name}");
     // Whatever happened, the next one goes through, on the same connection where that is right.
+    if before && keeps && stage != Stage::Body {
+        assert!(matches!(connection.send(letter("next@example.org"), None, &|| true).await, Transaction::Accepted(_)), "{name}");
+    } else if before {
+        let ended = connection.send(letter("next@example.org"), None, &|| true).await;
+        assert!(keeps || ended == Transaction::NotStarted, "{name}: {ended:?}");
+    }
+    drop(connection);
     if keeps && stage != Stage::Body {
-        assert!(matches!(world.send("next@example.org").await, Transaction::Accepted(_)), "{name}");
+        assert!(matches!(world.send("last@example.org").await, Transaction::Accepted(_)), "{name}");
+        let received =
+            world.catcher.messages().into_iter().flat_map(|caught| caught.to.clone()).filter(|to| to == "next@example.org");
+        assert_eq!(received.count(), usize::from(before), "{name}");
         assert_eq!(world.relay.stats().connections_opened.load(Ordering::Relaxed), 1, "{name}");
     }
     assert!(world.catcher.counts().odd.load(Ordering::Relaxed) <= odd, "{name}: commands out of place");
@@ -153,13 +174,13 @@ async fn the_message_arrives_byte_for_byte() {
         let mut connection = world.relay.connection().await.expect("a connection");
         let long = format!("{}\r\n..\r\n.\r\n.x\r\n", "line of text\r\n.".repeat(20_000));
         for message in [MESSAGE, b".\r\n", b"\r\n", b"a\r\n.\r\n", long.as_bytes()] {
-            let ended = connection.send(FROM, "Jane@Müller.example", message, &|| true).await;
+            let ended = connection.send(Letter { from: FROM, to: "Jane@Müller.example", message }, None, &|| true).await;
             assert!(matches!(ended, Transaction::Accepted(_)), "{ended:?}");
             let caught = world.catcher.messages().pop().expect("one more");
             assert!(caught.bytes == message, "{} bytes, pipelining {pipelining}", message.len());
             assert_eq!((caught.from.as_str(), caught.to.as_slice()), (FROM, &["Jane@xn--mller-kva.example".to_owned()][..]));
         }
-        let ended = connection.send("", "jane@example.org", MESSAGE, &|| true).await;
+        let ended = connection.send(Letter { from: "", to: "jane@example.org", message: MESSAGE }, None, &|| true).await;
         assert!(matches!(ended, Transaction::Accepted(_)), "the null sender: {ended:?}");
         assert_eq!(world.catcher.counts().connections.load(Ordering::Relaxed), 1);
         assert_eq!(world.catcher.counts().odd.load(Ordering::Relaxed), 0);
@@ -205,7 +226,7 @@ async fn who_may_not_go_sends_nothing() {
             let asked = AtomicUsize::new(0);
             let may_go = || asked.fetch_add(1, Ordering::Relaxed) < allowed;
             let mut connection = world.relay.connection().await.expect("a connection");
-            let ended = connection.send(FROM, "jane@x.example", MESSAGE, &may_go).await;
+            let ended = connection.send(Letter { from: FROM, to: "jane@x.example", message: MESSAGE }, None, &may_go).await;
             assert_eq!(ended, Transaction::NotStarted, "allowed {allowed} times");
             assert_eq!(asked.load(Ordering::Relaxed), allowed + 1);
             // Before the envelope nothing happened to the connection; before the end of data it was closed.
@@ -223,7 +244,7 @@ async fn most_of_a_long_message_is_before_the_dividing_line() {
     let mut connection = world.relay.connection().await.expect("a connection");
     // More than the buffers between the two hold.
     let long = "line of text\r\n".repeat(2_000_000);
-    let ended = connection.send(FROM, "jane@x.example", long.as_bytes(), &|| true).await;
+    let ended = connection.send(Letter { from: FROM, to: "jane@x.example", message: long.as_bytes() }, None, &|| true).await;
     match ended {
         Transaction::Deferred { reply: None, fault: Some(fault) } => assert!(fault.starts_with("message: "), "{fault}"),
         other => panic!("{other:?}"),
