@@ -101,7 +101,7 @@ fn encoded_words(out: &mut String, mut column: usize, mut value: &str) -> usize 
 /// A part of type `text/subtype`: headers, a blank line, the body, CRLF at its end.
 pub fn text_part(out: &mut String, subtype: &str, text: &str) {
     // Mostly foreign letters: base64 is shorter.
-    let foreign = text.bytes().filter(|b| !b.is_ascii()).count();
+    let foreign = if text.is_ascii() { 0 } else { text.bytes().filter(|b| !b.is_ascii()).count() };
     let base64 = foreign * 3 > text.len();
     let encoding = if base64 { "base64" } else { "quoted-printable" };
     out.push_str("Content-Type: text/");
@@ -164,10 +164,23 @@ fn literal_run(rest: &[u8], line_start: bool) -> usize {
         return 0;
     }
     let near = &rest[..rest.len().min(LINE_BYTES)];
-    let run = near.iter().position(|b| !matches!(b, b'\t' | b' '..=b'<' | b'>'..=b'~')).unwrap_or(near.len());
+    let blocks = near.as_chunks::<8>().0.iter().take_while(|block| are_literal(**block)).count() * 8;
+    let is_literal = |b: &u8| matches!(b, b'\t' | b' '..=b'<' | b'>'..=b'~');
+    let run = near[blocks..].iter().position(|b| !is_literal(b)).map_or(near.len(), |at| blocks + at);
     // White space at the end of a line would be lost.
     let lost = run > 0 && run == rest.len() && matches!(rest[run - 1], b' ' | b'\t');
     run - usize::from(lost)
+}
+
+/// Whether eight bytes are all of ` ` to `~` and none is `=`, in one go: the high bit of each byte tells of it.
+fn are_literal(block: [u8; 8]) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    let bytes = u64::from_ne_bytes(block);
+    let below_space = bytes.wrapping_sub(ONES * 0x20) & !bytes;
+    let above_tilde = bytes.wrapping_add(ONES) | bytes;
+    let differs = bytes ^ (ONES * u64::from(b'='));
+    let equals = differs.wrapping_sub(ONES) & !differs;
+    (below_space | above_tilde | equals) & (ONES << 7) == 0
 }
 
 fn escape(out: &mut String, byte: u8) {
@@ -184,7 +197,7 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
         if rest.is_empty() {
             return None;
         }
-        let Some(end) = rest.bytes().position(|b| matches!(b, b'\n' | b'\r')) else {
+        let Some(end) = memchr::memchr2(b'\n', b'\r', rest.as_bytes()) else {
             return Some(std::mem::take(&mut rest));
         };
         let line = &rest[..end];
@@ -246,6 +259,18 @@ mod tests {
             assert!(encoded.lines().all(|l| l.len() <= 76 && !l.starts_with('.')), "{encoded}");
         }
         assert_eq!(encode(&"x".repeat(76)).lines().count(), 1);
+    }
+
+    #[test]
+    fn eight_bytes_at_once_are_judged_as_one_by_one() {
+        for byte in 0..=u8::MAX {
+            for at in 0..8 {
+                let mut block = *b"literals";
+                block[at] = byte;
+                let one_by_one = block.iter().all(|b| matches!(b, b' '..=b'<' | b'>'..=b'~'));
+                assert_eq!(are_literal(block), one_by_one, "{byte} at {at}");
+            }
+        }
     }
 
     fn decoded(encoded: &str) -> String {

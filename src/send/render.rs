@@ -56,17 +56,13 @@ impl Context {
     /// The stamp of a recipient's message. It depends on nothing but delivery, position, key and instant, so a retry, a second
     /// sending and the preview have the same bytes.
     pub fn stamp(&self, at: &ChunkRef, position: u16, definition: &Definition, date: Timestamp) -> Stamp {
-        let of = |purpose: &str| {
-            // HMAC takes keys of any length
-            let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.secret[..]).map(|mac| mac.chain_update(purpose));
-            if let Ok(mac) = &mut mac {
-                mac.update(format!("\0{}\0{}\0{position}", at.delivery, at.chunk).as_bytes());
-            }
-            mac.map(|mac| mac.finalize().into_bytes().to_vec()).unwrap_or_default()
-        };
+        // HMAC takes keys of any length
+        let mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.secret[..]);
+        let message = format!("message\0{}\0{}\0{position}", at.delivery, at.chunk);
+        let bytes: [u8; 32] = mac.map(|mac| mac.chain_update(message).finalize().into_bytes().into()).unwrap_or_default();
+        let (id, boundary) = bytes.split_at(15);
         let domain = definition.sender.email.rsplit_once('@').map_or("invalid", |(_, domain)| domain);
-        let id = BASE32_DNSSEC.encode(of("message-id").get(..15).unwrap_or_default());
-        let boundary = HEXLOWER.encode(of("boundary").get(..12).unwrap_or_default());
-        Stamp { date, message_id: format!("{id}@{domain}"), boundary }
+        let message_id = format!("{}@{domain}", BASE32_DNSSEC.encode(id));
+        Stamp { date, message_id, boundary: HEXLOWER.encode(&boundary[..12]) }
     }
 }

@@ -33,8 +33,8 @@ const IN_FLIGHT: usize = 8;
 /// From the last fault to the end.
 const RECOVERY: Duration = Duration::from_secs(20);
 
-/// Seeds that failed once.
-const REGRESSIONS: &[u64] = &[];
+/// Seeds that failed once. 54: a replica that was not in sync took over (the run's own mistake: now it waits).
+const REGRESSIONS: &[u64] = &[54];
 
 /// SplitMix64 (Steele, Lea, Flood 2014): the schedule of a seed is the same everywhere.
 struct Dice(u64);
@@ -104,8 +104,7 @@ impl Fire {
         };
         let replica = (fate == Fate::FailedOver).then(|| RedisServer::start_with(&["--replicaof", "127.0.0.1", &port]));
         if let Some(replica) = &replica {
-            let synced = async || replica.ask("INFO replication").ok()?.contains("master_link_status:up").then_some(());
-            eventually("the replica has everything", RECOVERY, synced).await;
+            in_sync(replica).await;
         }
         let sink = Sink::start().await;
         let settings = format!(
@@ -218,6 +217,8 @@ impl Fire {
             }
             Fate::FailedOver => {
                 let mut replica = self.replica.take().unwrap();
+                // one that has lost its master before is beyond what is promised
+                in_sync(&replica).await;
                 replica.freeze();
                 sleep(lost).await;
                 self.redis.freeze();
@@ -237,6 +238,11 @@ impl Fire {
         let chunks = if self.fate == Fate::Durable || self.redis_restarts == 0 { 0 } else { self.fenced * IN_FLIGHT * CHUNK };
         windows + chunks + self.cut
     }
+}
+
+async fn in_sync(replica: &RedisServer) {
+    let synced = async || replica.ask("INFO replication").ok()?.contains("master_link_status:up").then_some(());
+    eventually("the replica has everything", RECOVERY, synced).await;
 }
 
 /// Confirms again and again, wherever somebody listens, and scrapes what must be 0; notes what was not.

@@ -3,18 +3,14 @@
 /// Dots at line starts doubled, the final dot added (RFC 5321, 4.5.2); no CRLF more than needed.
 pub fn stuff(message: &[u8]) -> Vec<u8> {
     let mut stuffed = Vec::with_capacity(message.len() + message.len() / 64 + 8);
+    if message.first() == Some(&b'.') {
+        stuffed.push(b'.');
+    }
     let mut copied = 0;
-    let mut line_start = 0;
-    while line_start < message.len() {
-        if message[line_start] == b'.' {
-            stuffed.extend_from_slice(&message[copied..line_start]);
-            stuffed.push(b'.');
-            copied = line_start;
-        }
-        line_start = match message[line_start..].iter().position(|b| *b == b'\n') {
-            Some(end) => line_start + end + 1,
-            None => message.len(),
-        };
+    for line_end in memchr::memmem::find_iter(message, b"\n.") {
+        stuffed.extend_from_slice(&message[copied..=line_end]);
+        stuffed.push(b'.');
+        copied = line_end + 1;
     }
     stuffed.extend_from_slice(&message[copied..]);
     if !message.ends_with(b"\r\n") {

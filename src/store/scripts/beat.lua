@@ -4,6 +4,6 @@
 local h = header(KEYS[1])
 local verdict = against(h, ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]))
 if verdict ~= OK then return verdict end
-redis.call('SETRANGE', KEYS[1], 8, struct.pack('>I4', h.beat + 1))
+redis.call('SETRANGE', KEYS[1], 8, pack('>I4', h.beat + 1))
 if ARGV[4] == '1' then redis.call('SETRANGE', KEYS[1], 24, this_run()) end
 return OK

@@ -6,17 +6,17 @@ local ledger, now = KEYS[1], tonumber(ARGV[1])
 if redis.call('HGET', KEYS[3], 'state') ~= 'stopping' then return { FORBIDDEN, 0 } end
 local h = header(ledger)
 if not h then return { MISSING, 0 } end
-local raw, sum, attempting = redis.call('GET', ledger), {}, 0
+local sum, attempting = {}, 0
+load(ledger, 0, h.count - 1)
 for position = 0, h.count - 1 do
-  local at = HEADER + RECORD * position + 1
-  local status = raw:byte(at)
+  local status = status_of(position)
   if status == ATTEMPTING then
     attempting = attempting + 1
   elseif status == PENDING or status == DEFERRED then
-    alter(ledger, position, unpack_record(raw, at), sum, function(r)
+    alter(position, read(position), sum, function(r)
       r.status, r.when = has(r.flags, RESENT) and IN_DOUBT or CANCELLED, now
     end)
   end
 end
-publish(KEYS[2], sum)
+publish(ledger, KEYS[2], sum)
 return { OK, attempting }

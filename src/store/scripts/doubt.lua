@@ -5,15 +5,16 @@
 local ledger, now, resend_after = KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local h = header(ledger)
 if not h then return { MISSING, 0 } end
-local raw, sum, doubted, again = redis.call('GET', ledger), {}, 0, false
+local sum, doubted, again = {}, 0, false
+load(ledger, 0, h.count - 1)
 for position = 0, h.count - 1 do
-  local r = unpack_record(raw, HEADER + RECORD * position + 1)
+  local r = read(position)
   if r.status <= DEFERRED then doubted = doubted + 1 end
-  doubt(ledger, position, r, sum, now, resend_after >= 0)
+  doubt(position, r, sum, now, resend_after >= 0)
   again = again or r.status == IN_DOUBT and not has(r.flags, RESENT)
 end
-publish(KEYS[2], sum)
-redis.call('SETRANGE', ledger, 4, struct.pack('>I4I4I4c8', math.max(h.epoch, tonumber(ARGV[4])) + 1, 0, h.seq + 1, FREE))
+publish(ledger, KEYS[2], sum)
+redis.call('SETRANGE', ledger, 4, pack('>I4I4I4c8', math.max(h.epoch, tonumber(ARGV[4])) + 1, 0, h.seq + 1, FREE))
 redis.call('ZREM', KEYS[4], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
 if resend_after >= 0 and again then redis.call('ZADD', KEYS[3], now + resend_after, ARGV[1]) end

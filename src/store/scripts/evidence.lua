@@ -5,19 +5,20 @@
 local ledger, position, is_bounce, now = KEYS[1], tonumber(ARGV[1]), ARGV[2] == 'bounce', tonumber(ARGV[3])
 local h = header(ledger)
 if not h or position >= h.count then return { MISSING, 0 } end
-local r, sum = read(ledger, position), {}
+load(ledger, position, position)
+local r, sum = read(position), {}
 if is_bounce and r.status ~= FAILED and r.status ~= EXCLUDED then
-  alter(ledger, position, r, sum, function()
+  alter(position, r, sum, function()
     r.status, r.reason, r.when = FAILED, tonumber(ARGV[4]), now
-    r.flags = bit.bor(bit.band(r.flags, RESENT + DUPLICATE + ACCEPTED), BOUNCED, tonumber(ARGV[5]))
+    r.flags = bor(band(r.flags, RESENT + DUPLICATE + ACCEPTED), BOUNCED, tonumber(ARGV[5]))
   end)
 elseif not is_bounce and r.status == IN_DOUBT then
-  alter(ledger, position, r, sum, function()
+  alter(position, r, sum, function()
     r.status, r.reason, r.when = SENT, 0, now
-    r.flags = bit.bor(r.flags, ACCEPTED)
+    r.flags = bor(r.flags, ACCEPTED)
   end)
 else
   return { OK, 0 }
 end
-publish(KEYS[2], sum)
+publish(ledger, KEYS[2], sum)
 return { OK, 1 }

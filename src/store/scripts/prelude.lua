@@ -8,48 +8,83 @@ local FREE = string.rep('\0', 8)
 -- verdicts on the caller's lease and sequence number
 local OK, LOST, FORBIDDEN, ROLLED_BACK, MISSING = 0, 1, 2, 3, 4
 
-local function has(flags, flag) return bit.band(flags, flag) ~= 0 end
+local pack, unpack, band, bor = struct.pack, struct.unpack, bit.band, bit.bor
+
+local function has(flags, flag) return band(flags, flag) ~= 0 end
 
 local function header(ledger)
   local raw = redis.call('GETRANGE', ledger, 0, HEADER - 1)
   if #raw < HEADER then return nil end
-  local count, epoch, beat, seq, owner, run = struct.unpack('>xxI2I4I4I4c8c8', raw)
+  local count, epoch, beat, seq, owner, run = unpack('>xxI2I4I4I4c8c8', raw)
   return { count = count, epoch = epoch, beat = beat, seq = seq, owner = owner, run = run }
 end
 
 local function unpack_record(raw, at)
-  local status, attempts, reason, flags, epoch, n, when = struct.unpack('>BBBBI4BI4', raw, at)
+  local status, attempts, reason, flags, epoch, n, when = unpack('>BBBBI4BI4', raw, at)
   return { status = status, attempts = attempts, reason = reason, flags = flags, epoch = epoch, n = n, when = when }
 end
 
-local function read(ledger, position)
-  local at = HEADER + RECORD * position
-  return unpack_record(redis.call('GETRANGE', ledger, at, at + 12), 1)
+-- The records that a script works on are read at once and written back at its end, in runs: a command costs more than
+-- the bytes of some records. Within a script nobody else writes.
+local page, page_from, dirty = '', 0, {}
+
+local function load(ledger, first, last)
+  page_from = first
+  page = redis.call('GETRANGE', ledger, HEADER + RECORD * first, HEADER + RECORD * (last + 1) - 1)
 end
 
--- The sender's bytes only: 13..15 belong to tracking.
-local function write(ledger, position, r)
-  redis.call('SETRANGE', ledger, HEADER + RECORD * position,
-    struct.pack('>BBBBI4BI4', r.status, r.attempts, r.reason, r.flags, r.epoch, r.n, r.when))
+local function status_of(position) return page:byte(RECORD * (position - page_from) + 1) end
+
+local function read(position)
+  if dirty[position] then return unpack_record(dirty[position], 1) end
+  return unpack_record(page, RECORD * (position - page_from) + 1)
+end
+
+-- The sender's bytes are 0..12; 13..15 belong to tracking and stay as they are.
+local function as_written(position)
+  local at = RECORD * (position - page_from) + 1
+  if not dirty[position] then return page:sub(at, at + RECORD - 1) end
+  return dirty[position] .. page:sub(at + 13, at + RECORD - 1)
+end
+
+-- Unchanged records between two that changed are written, too, if they are this few.
+local BRIDGED = 4
+
+local function flush(ledger)
+  local positions = {}
+  for position in pairs(dirty) do positions[#positions + 1] = position end
+  table.sort(positions)
+  local i = 1
+  while i <= #positions do
+    local from, run = positions[i], { as_written(positions[i]) }
+    while positions[i + 1] and positions[i + 1] - positions[i] <= BRIDGED + 1 do
+      for position = positions[i] + 1, positions[i + 1] do run[#run + 1] = as_written(position) end
+      i = i + 1
+    end
+    redis.call('SETRANGE', ledger, HEADER + RECORD * from, table.concat(run))
+    i = i + 1
+  end
 end
 
 local function tally(sum, r, by)
-  local function add(word) sum[word] = (sum[word] or 0) + by end
-  add(WORDS[r.status])
-  if has(r.flags, RESENT) then add('resent') end
-  if has(r.flags, DUPLICATE) then add('duplicates') end
-  if r.status == FAILED and has(r.flags, HARD) then add('hard') end
+  local word, flags = WORDS[r.status], r.flags
+  sum[word] = (sum[word] or 0) + by
+  if band(flags, RESENT + DUPLICATE + HARD) == 0 then return end
+  if has(flags, RESENT) then sum.resent = (sum.resent or 0) + by end
+  if has(flags, DUPLICATE) then sum.duplicates = (sum.duplicates or 0) + by end
+  if r.status == FAILED and has(flags, HARD) then sum.hard = (sum.hard or 0) + by end
 end
 
--- Counts a record out, lets `change` alter it, writes it and counts it in.
-local function alter(ledger, position, r, sum, change)
+-- Counts a record out, lets `change` alter it, and counts it in; `publish` writes it.
+local function alter(position, r, sum, change)
   tally(sum, r, -1)
   change(r)
   tally(sum, r, 1)
-  write(ledger, position, r)
+  dirty[position] = pack('>BBBBI4BI4', r.status, r.attempts, r.reason, r.flags, r.epoch, r.n, r.when)
 end
 
-local function publish(counts, sum)
+local function publish(ledger, counts, sum)
+  flush(ledger)
   for word, by in pairs(sum) do
     if by ~= 0 then redis.call('HINCRBY', counts, word, by) end
   end
@@ -64,7 +99,7 @@ end
 local function lose(r, now)
   if has(r.flags, ACCEPTED) then
     sent_before(r, now)
-    r.flags = bit.bor(r.flags, DUPLICATE)
+    r.flags = bor(r.flags, DUPLICATE)
   else
     r.status, r.when = IN_DOUBT, now
   end
@@ -72,11 +107,11 @@ end
 
 -- A roll-back may have undone whatever was written last: what is not settled may have been sent. What is in doubt and would
 -- be sent again may have been sent again: not a third time.
-local function doubt(ledger, position, r, sum, now, resends)
+local function doubt(position, r, sum, now, resends)
   if r.status <= DEFERRED then
-    alter(ledger, position, r, sum, function() lose(r, now) end)
+    alter(position, r, sum, function() lose(r, now) end)
   elseif r.status == IN_DOUBT and resends and not has(r.flags, RESENT) then
-    alter(ledger, position, r, sum, function() r.flags = bit.bor(r.flags, RESENT) end)
+    alter(position, r, sum, function() r.flags = bor(r.flags, RESENT) end)
   end
 end
 
@@ -109,6 +144,6 @@ local function enter(ledger, h, owner, epoch, seq)
   local verdict = against(h, owner, epoch, seq)
   if verdict == ROLLED_BACK and h.epoch == epoch and h.seq == seq + 1 then return OK, true end
   if verdict ~= OK then return verdict, false end
-  redis.call('SETRANGE', ledger, 12, struct.pack('>I4', seq + 1))
+  redis.call('SETRANGE', ledger, 12, pack('>I4', seq + 1))
   return OK, false
 end

@@ -9,19 +9,19 @@ local h = header(ledger)
 local verdict = against(h, ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]))
 if verdict ~= OK then return { verdict, -1 } end
 
-local raw, sum, due = redis.call('GET', ledger), {}, nil
+local sum, due = {}, nil
+load(ledger, 0, h.count - 1)
 for position = 0, h.count - 1 do
-  local at = HEADER + RECORD * position + 1
-  local status = raw:byte(at)
+  local status = status_of(position)
   if status <= DEFERRED or status == IN_DOUBT then
-    local r = unpack_record(raw, at)
-    if status == ATTEMPTING then alter(ledger, position, r, sum, function() lose(r, now) end) end
+    local r = read(position)
+    if status == ATTEMPTING then alter(position, r, sum, function() lose(r, now) end) end
     local wants = claimable_at(r, resend_after)
     if wants and (not due or wants < due) then due = wants end
   end
 end
-publish(KEYS[2], sum)
-redis.call('SETRANGE', ledger, 12, struct.pack('>I4c8', h.seq + 1, FREE))
+publish(ledger, KEYS[2], sum)
+redis.call('SETRANGE', ledger, 12, pack('>I4c8', h.seq + 1, FREE))
 redis.call('ZREM', KEYS[4], ARGV[4])
 if not due then redis.call('SREM', KEYS[5], ARGV[4]) end
 if due and redis.call('SISMEMBER', KEYS[5], ARGV[4]) == 0 then

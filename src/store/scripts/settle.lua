@@ -8,29 +8,29 @@ if verdict == 'resend' then
   local state = redis.call('HGET', KEYS[4], 'state')
   if state == 'stopping' or state == 'stopped' then return { FORBIDDEN, 0, '' } end
 end
-local raw, sum, settled, seen = redis.call('GET', ledger), {}, {}, {}
+local sum, settled, seen = {}, {}, {}
+load(ledger, 0, h.count - 1)
 
 local function settle(position)
-  local at = HEADER + RECORD * position + 1
-  if seen[position] or position >= h.count or raw:byte(at) ~= IN_DOUBT then return end
+  if seen[position] or position >= h.count or status_of(position) ~= IN_DOUBT then return end
   seen[position] = true
-  alter(ledger, position, unpack_record(raw, at), sum, function(r)
-    r.flags = bit.bor(r.flags, SETTLED)
+  alter(position, read(position), sum, function(r)
+    r.flags = bor(r.flags, SETTLED)
     if verdict == 'resend' then
-      r.status, r.flags = PENDING, bit.bor(r.flags, RESENT)
+      r.status, r.flags = PENDING, bor(r.flags, RESENT)
     else
       if verdict == 'sent' then r.status, r.reason = SENT, 0 else r.status, r.reason = FAILED, NOT_DEFINED end
     end
     r.when = now
   end)
-  settled[#settled + 1] = struct.pack('>I2', position)
+  settled[#settled + 1] = pack('>I2', position)
 end
 
 if wanted == '' then
   for position = 0, h.count - 1 do settle(position) end
 else
-  for at = 1, #wanted, 2 do settle((struct.unpack('>I2', wanted, at))) end
+  for at = 1, #wanted, 2 do settle((unpack('>I2', wanted, at))) end
 end
-publish(KEYS[2], sum)
+publish(ledger, KEYS[2], sum)
 if verdict == 'resend' and #settled > 0 then redis.call('ZADD', KEYS[3], 0, ARGV[1]) end
 return { OK, #settled, table.concat(settled) }

@@ -17,15 +17,15 @@ local may_go_back = ARGV[6] == '1'
 local run = (may_go_back or h.run ~= FREE) and this_run() or FREE
 local forgotten = h.owner ~= FREE and h.run ~= FREE and h.run ~= run
 redis.call('SETRANGE', ledger, 4,
-  struct.pack('>I4I4I4c8c8', h.epoch + 1, 0, seq, owner, may_go_back and run or FREE))
-local raw, sum = redis.call('GET', ledger), {}
+  pack('>I4I4I4c8c8', h.epoch + 1, 0, seq, owner, may_go_back and run or FREE))
+local sum = {}
+load(ledger, 0, h.count - 1)
 for position = 0, h.count - 1 do
-  local at = HEADER + RECORD * position + 1
   if forgotten then
-    doubt(ledger, position, unpack_record(raw, at), sum, now, ARGV[7] == '1')
-  elseif raw:byte(at) == ATTEMPTING then
-    alter(ledger, position, unpack_record(raw, at), sum, function(r) lose(r, now) end)
+    doubt(position, read(position), sum, now, ARGV[7] == '1')
+  elseif status_of(position) == ATTEMPTING then
+    alter(position, read(position), sum, function(r) lose(r, now) end)
   end
 end
-publish(counts, sum)
+publish(ledger, counts, sum)
 return { OK, h.epoch + 1, seq, redis.call('GET', ledger) }

@@ -23,6 +23,14 @@ if verdict == ROLLED_BACK then
 end
 local sum, outcome = {}, {}
 
+local first, last = h.count, -1
+local function touch(position)
+  if position < h.count then first, last = math.min(first, position), math.max(last, position) end
+end
+for at = 1, #records, 14 do touch((unpack('>I2', records, at))) end
+for at = 1, #claims, 3 do touch((unpack('>I2', claims, at))) end
+if first <= last then load(ledger, first, last) end
+
 local function keep(position, text)
   if text == '' then return end
   local old = redis.call('HGET', replies, position)
@@ -32,7 +40,7 @@ end
 
 local function settle(r, new)
   r.status, r.reason, r.when = new.status, new.reason, new.when
-  r.flags = bit.bor(bit.band(r.flags, RESENT + DUPLICATE + ACCEPTED), new.flags)
+  r.flags = bor(band(r.flags, RESENT + DUPLICATE + ACCEPTED), new.flags)
 end
 
 -- A record under the recipient's newest claim.
@@ -49,14 +57,15 @@ local function current(r, new)
   if new.status == SENT then
     if r.status == SENT and has(r.flags, ACCEPTED) then return 'r' end
     if r.status == FAILED and not has(r.flags, SETTLED) then -- a bounce came first; only note the acceptance
-      if has(r.flags, ACCEPTED) then return 'r' end
-      return 'a', function() r.flags = bit.bor(r.flags, ACCEPTED) end
+      if not has(r.flags, ACCEPTED) then return 'a', function() r.flags = bor(r.flags, ACCEPTED) end end
+      if has(r.flags, DUPLICATE) or not has(r.flags, RESENT) then return 'r' end
+      return 'd', function() r.flags = bor(r.flags, DUPLICATE) end -- an earlier one was accepted, too, or possibly so
     end
     local twice = open and has(r.flags, ACCEPTED)
     return twice and 'd' or 'a', function()
       settle(r, new)
-      r.flags = bit.bor(r.flags, ACCEPTED)
-      if twice then r.flags = bit.bor(r.flags, DUPLICATE) end
+      r.flags = bor(r.flags, ACCEPTED)
+      if twice then r.flags = bor(r.flags, DUPLICATE) end
     end
   end
   if not open then return r.status == new.status and 'r' or 'x' end
@@ -74,25 +83,25 @@ end
 local function outdated(r, new, epoch_of_new, n_of_new)
   if new.status ~= SENT then return 'x' end
   if has(r.flags, DUPLICATE) or r.status == ATTEMPTING and has(r.flags, ACCEPTED) then return 'r' end
-  if has(r.flags, ACCEPTED) then return 'd', function() r.flags = bit.bor(r.flags, DUPLICATE) end end
+  if has(r.flags, ACCEPTED) then return 'd', function() r.flags = bor(r.flags, DUPLICATE) end end
   local possibly_twice = r.status == IN_DOUBT
   return 'a', function()
     if r.status ~= ATTEMPTING then
       r.epoch, r.n = epoch_of_new, n_of_new
       if not has(r.flags, BOUNCED) then settle(r, new) end
     end
-    r.flags = bit.bor(r.flags, possibly_twice and ACCEPTED + DUPLICATE or ACCEPTED)
+    r.flags = bor(r.flags, possibly_twice and ACCEPTED + DUPLICATE or ACCEPTED)
   end
 end
 
 for at = 1, #records, 14 do
-  local position, its_epoch, n, status, reason, flags, when = struct.unpack('>I2I4BBBBI4', records, at)
+  local position, its_epoch, n, status, reason, flags, when = unpack('>I2I4BBBBI4', records, at)
   local new = { status = status, reason = reason, flags = flags, when = when }
   local result, change = 'x', nil
   if again then
     result = 'r'
   elseif position < h.count then
-    local r = read(ledger, position)
+    local r = read(position)
     local newest = r.epoch == its_epoch and r.n == n
     -- a claim that Redis has forgotten: it is the newest one, but does not end the attempt of an earlier one by failing
     local forgotten = its_epoch > r.epoch or its_epoch == r.epoch and n > r.n
@@ -101,14 +110,14 @@ for at = 1, #records, 14 do
     elseif forgotten and has(r.flags, ACCEPTED) and (new.status == SENT or new.status == IN_DOUBT) then
       -- an earlier one was accepted, too, or possibly so, and was put back first
       result = has(r.flags, DUPLICATE) and 'r' or new.status == SENT and 'd' or 'a'
-      if result ~= 'r' then change = function() r.flags = bit.bor(r.flags, DUPLICATE, RESENT) end end
+      if result ~= 'r' then change = function() r.flags = bor(r.flags, DUPLICATE, RESENT) end end
     elseif newest or forgotten then
       result, change = current(r, new)
     else
       result, change = outdated(r, new, its_epoch, n)
     end
     if change then
-      alter(ledger, position, r, sum, function()
+      alter(position, r, sum, function()
         if forgotten then r.epoch, r.n = its_epoch, n end
         change()
       end)
@@ -121,27 +130,27 @@ end
 local claim_verdict, granted = verdict, {}
 if verdict == OK and not redo and #claims > 0 and redis.call('HGET', KEYS[4], 'state') ~= 'in_progress' then claim_verdict = FORBIDDEN end
 for at = 1, #claims, 3 do
-  local position, n = struct.unpack('>I2B', claims, at)
+  local position, n = unpack('>I2B', claims, at)
   local answer = '0'
   if position < h.count and (again or claim_verdict == OK) then
-    local r = read(ledger, position)
+    local r = read(position)
     local due = claimable_at(r, resend_after)
     if again then -- granted the first time, when its answer was lost? It stays so when the delivery was paused meanwhile.
       if r.status == ATTEMPTING and r.epoch == epoch and r.n == n then answer = '1' end
     elseif due and due <= now or redo and (r.status <= DEFERRED or r.status == IN_DOUBT) then
-      alter(ledger, position, r, sum, function()
-        if r.status == IN_DOUBT then r.flags = bit.bor(r.flags, RESENT) end
-        r.flags = bit.band(r.flags, 255 - SETTLED)
+      alter(position, r, sum, function()
+        if r.status == IN_DOUBT then r.flags = bor(r.flags, RESENT) end
+        r.flags = band(r.flags, 255 - SETTLED)
         r.status, r.epoch, r.n, r.when = ATTEMPTING, epoch, n, now
         r.attempts = math.min(r.attempts + 1, 255)
       end)
       answer = '1'
     elseif redo and has(r.flags, ACCEPTED) and not has(r.flags, RESENT) and (epoch > r.epoch or epoch == r.epoch and n > r.n) then
       -- it was sent again, and what became of it before was put back first
-      alter(ledger, position, r, sum, function() r.flags = bit.bor(r.flags, RESENT) end)
+      alter(position, r, sum, function() r.flags = bor(r.flags, RESENT) end)
     end
   end
   granted[#granted + 1] = answer
 end
-publish(counts, sum)
+publish(ledger, counts, sum)
 return { verdict, table.concat(outcome), claim_verdict, table.concat(granted) }

@@ -43,9 +43,16 @@ fn accepted(r: &mut Record, report: &Report) -> Applied {
         Status::Sent if r.has(flags::ACCEPTED) => return Applied::Known,
         Status::Failed if !r.has(flags::SETTLED) => {
             // A bounce came first, and it stands.
-            let known = r.has(flags::ACCEPTED);
-            r.flags |= flags::ACCEPTED;
-            return if known { Applied::Known } else { Applied::Applied };
+            if !r.has(flags::ACCEPTED) {
+                r.flags |= flags::ACCEPTED;
+                return Applied::Applied;
+            }
+            if r.has(flags::DUPLICATE) || !r.has(flags::RESENT) {
+                return Applied::Known;
+            }
+            // An earlier one was accepted, too, or possibly so.
+            r.flags |= flags::DUPLICATE;
+            return Applied::Twice;
         }
         _ => decide(r, report, Status::Sent),
     }
