@@ -35,8 +35,7 @@ use crate::{config, domain::outcome::Reply};
 
 pub use self::{
     connection::Connection,
-    transaction::{Letter, Upcoming},
-    verdict::Transaction,
+    verdict::{Envelope, Transaction},
 };
 
 /// How long QUIT waits for its answer; nothing depends on it.

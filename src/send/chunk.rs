@@ -32,7 +32,7 @@ use crate::{
         retry,
     },
     mail::{
-        relay::{Connection, Letter, Transaction, Upcoming},
+        relay::{Connection, Envelope, Transaction},
         template::Template,
     },
     metrics,
@@ -62,7 +62,7 @@ struct Run {
 /// A claim whose message is made.
 struct Ready {
     claimed: Claimed,
-    to: String,
+    envelope: Arc<Envelope>,
     message: Vec<u8>,
 }
 
@@ -258,7 +258,7 @@ impl Run {
 
     /// One transaction. What waits behind it is given back at once when no more may be started: it may take minutes.
     async fn attempt(&self, connection: &mut Connection, ready: &Ready, next: &mut Option<Ready>, lane: &mut Lane) -> Report {
-        let upcoming = next.as_ref().map(|next| (next.to.clone(), next.message.len()));
+        let upcoming = next.as_ref().map(|next| next.envelope.clone());
         let mut sending = pin!(self.send(connection, ready, upcoming));
         tokio::select! {
             report = &mut sending => return report,
@@ -284,21 +284,20 @@ impl Run {
         let definition = &self.delivery.document.definition;
         let stamp = self.context.stamp(&self.at, claimed.position, definition, self.date);
         let Some(recipient) = self.recipients.get(usize::from(claimed.position)) else { return Err(given_back(&claimed)) };
-        match self.template.render(recipient, &stamp) {
-            Ok(message) => Ok(Ready { claimed, to: recipient.email.clone(), message }),
-            Err(error) => {
-                let reply = format!("not sent: {} {}", error.part, error.message);
-                Err(report(&claimed, Some(Status::Failed), FailureReason::NotDefined.code(), 0, now, reply))
-            }
+        let message = self.template.render(recipient, &stamp).map_err(|error| {
+            let reply = format!("not sent: {} {}", error.part, error.message);
+            report(&claimed, Some(Status::Failed), FailureReason::NotDefined.code(), 0, now, reply)
+        })?;
+        match Envelope::new(&self.from, &recipient.email, message.len()) {
+            Ok(envelope) => Ok(Ready { claimed, envelope: Arc::new(envelope), message }),
+            Err(reply) => Err(self.failure(&claimed, &reply, now)),
         }
     }
 
-    async fn send(&self, connection: &mut Connection, ready: &Ready, next: Option<(String, usize)>) -> Report {
+    async fn send(&self, connection: &mut Connection, ready: &Ready, next: Option<Arc<Envelope>>) -> Report {
         let may_go = || self.validity.holds(boottime_ms()) && !self.halt.is_cancelled();
         let started = std::time::Instant::now();
-        let letter = Letter { from: &self.from, to: &ready.to, message: &ready.message };
-        let next = next.as_ref().map(|(to, size)| Upcoming { to, size: *size });
-        let transaction = connection.send(letter, next, &may_go).await;
+        let transaction = connection.send(&ready.envelope, &ready.message, next, &may_go).await;
         metrics::transaction(transaction.word(), started.elapsed());
         self.judge(&ready.claimed, transaction)
     }

@@ -108,7 +108,10 @@ impl Scribe {
                 () = shutdown.cancelled(), if !self.halt.is_cancelled() => self.halt.cancel(),
                 ask = self.asks.recv() => match ask {
                     None => return self.hold,
-                    Some(ask) => self.gather(ask, &mut reports, &mut hungry, &mut used_up),
+                    Some(ask) => {
+                        tokio::task::yield_now().await;
+                        self.gather(ask, &mut reports, &mut hungry, &mut used_up);
+                    }
                 },
             }
             while (!reports.is_empty() || is_durable && !hungry.is_empty()) && !self.turn(&mut reports, &mut hungry).await {}

@@ -277,7 +277,9 @@ async fn run(seed: u64, options: &Options) -> String {
     let pestering = tokio::spawn(pester(fire.clients.clone(), path, digest, differences.clone()));
 
     let fate_at = fire.dice.roll(3) + 1;
-    for number in 0..6 {
+    // as long as there is something to send
+    let faults = options.recipients.div_ceil(2000) as u64 * 6;
+    for number in 0..faults {
         sleep(fire.dice.ms(100, 700)).await;
         if fire.sink.accepted() >= options.recipients * 19 / 20 {
             break;
@@ -285,7 +287,9 @@ async fn run(seed: u64, options: &Options) -> String {
         if number == fate_at { fire.meet_fate().await } else { fire.fault().await }
     }
     let client = fire.daemons[0].client.clone();
-    let finished = timeout(RECOVERY, client.wait_for(&id, &["finished"])).await.is_ok();
+    // the sink takes its time
+    let sending = Duration::from_millis(10) * u32::try_from(options.recipients).unwrap();
+    let finished = timeout(RECOVERY + sending, client.wait_for(&id, &["finished"])).await.is_ok();
     pestering.abort();
     // late records of who was fenced, and one more look at the figures
     sleep(Duration::from_millis(2500)).await;

@@ -10,6 +10,7 @@ mod transactions;
 
 use std::{
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -23,7 +24,7 @@ use versand::{
     domain::outcome::Reply,
     mail::{
         catcher::{Catcher, Options, Rules},
-        relay::{Fault, Letter, Relay, Transaction, Upcoming},
+        relay::{Connection, Envelope, Fault, Relay, Transaction},
     },
 };
 
@@ -56,7 +57,7 @@ impl World {
     /// One transaction on a connection of its own choosing.
     async fn send(&self, to: &str) -> Transaction {
         let mut connection = self.relay.connection().await.expect("a connection");
-        connection.send(Letter { from: FROM, to, message: MESSAGE }, None, &|| true).await
+        deliver(&mut connection, (FROM, to), MESSAGE, None, &|| true).await
     }
 
     /// What the relay layer counts as accepted, and what the catcher does, per its journal.
@@ -64,6 +65,22 @@ impl World {
         let accepted = self.relay.stats().accepted.load(std::sync::atomic::Ordering::Relaxed);
         (accepted, self.catcher.journal().iter().filter(|entry| entry.accepted).count())
     }
+}
+
+/// One transaction; the envelope of `next` goes along.
+async fn deliver(
+    connection: &mut Connection,
+    (from, to): (&str, &str),
+    message: &[u8],
+    next: Option<&str>,
+    may_go: &(dyn Fn() -> bool + Sync),
+) -> Transaction {
+    let envelope = match Envelope::new(from, to, message.len()) {
+        Ok(envelope) => envelope,
+        Err(reply) => return Transaction::Refused(reply),
+    };
+    let next = next.map(|to| Arc::new(Envelope::new(from, to, message.len()).unwrap()));
+    connection.send(&envelope, message, next, may_go).await
 }
 
 /// A relay on 127.0.0.1 with short time-outs.

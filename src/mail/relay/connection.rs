@@ -12,8 +12,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Fault, Pool, QUIT_LIMIT,
-    transaction::{Letter, Session, Upcoming},
-    verdict::Transaction,
+    transaction::Session,
+    verdict::{Envelope, Transaction},
 };
 
 /// An open connection, in use or idle.
@@ -59,17 +59,18 @@ impl Connection {
         self.link.as_ref().is_some_and(|link| link.session.usable && link.messages < self.pool.messages_per_connection)
     }
 
-    /// One transaction. `may_go` is asked before the envelope and before the write that contains the end of data; if it says no
+    /// One transaction; the message has CRLF line ends. `may_go` is asked before the envelope and before the write that contains the end of data; if it says no
     /// there, the connection is closed and nothing is delivered.
     ///
-    /// `next` is the letter that will be sent after this one: its envelope may go along. If another one is sent, or none, the
-    /// connection is closed instead, and nothing is delivered to `next`.
+    /// `next` is the envelope of the message that will be sent after this one: it may go along. If another one is sent, or none,
+    /// the connection is closed instead, and nothing is delivered to `next`.
     ///
     /// Not cancel-safe: what was going on when the future was dropped is unknown.
     pub async fn send(
         &mut self,
-        letter: Letter<'_>,
-        next: Option<Upcoming<'_>>,
+        envelope: &Envelope,
+        message: &[u8],
+        next: Option<Arc<Envelope>>,
         may_go: &(dyn Fn() -> bool + Sync),
     ) -> Transaction {
         if !self.is_usable() {
@@ -80,7 +81,7 @@ impl Connection {
         };
         link.messages += 1;
         let next = next.filter(|_| link.messages < self.pool.messages_per_connection);
-        let ended = link.session.transact(self.pool.limits, letter, next, may_go).await;
+        let ended = link.session.transact(self.pool.limits, envelope, message, next, may_go).await;
         if !link.session.usable {
             // Closes now, not when the caller lets go.
             self.link = None;

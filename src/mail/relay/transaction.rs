@@ -3,7 +3,7 @@
 //! Where the server offers PIPELINING the next envelope goes out in the same write as the end of a message (RFC 2920, 3.1: the
 //! message's content may be the first in a group), so that a message costs one round trip.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Fault,
@@ -23,22 +23,6 @@ pub struct Limits {
     pub last: Duration,
 }
 
-/// A message for one recipient. An empty `from` is the null sender; the message has CRLF line ends.
-#[derive(Debug, Clone, Copy)]
-pub struct Letter<'a> {
-    pub from: &'a str,
-    pub to: &'a str,
-    pub message: &'a [u8],
-}
-
-/// The letter after this one, from the same sender.
-#[derive(Debug, Clone, Copy)]
-pub struct Upcoming<'a> {
-    pub to: &'a str,
-    /// Bytes of its message.
-    pub size: usize,
-}
-
 /// A connection's side of a transaction.
 pub struct Session {
     pub wire: Wire,
@@ -46,7 +30,7 @@ pub struct Session {
     /// A refused envelope is still open on the server; RSET goes out with the next one.
     needs_reset: bool,
     /// The envelope that went out with the end of the last message, and is not answered yet.
-    ahead: Option<Envelope>,
+    ahead: Option<Arc<Envelope>>,
     /// False during a transaction, and once the connection may not be used any more.
     pub usable: bool,
     /// The connection broke after the reply that decides.
@@ -72,26 +56,23 @@ impl Session {
     pub async fn transact(
         &mut self,
         limits: Limits,
-        letter: Letter<'_>,
-        next: Option<Upcoming<'_>>,
+        envelope: &Envelope,
+        message: &[u8],
+        next: Option<Arc<Envelope>>,
         may_go: &(dyn Fn() -> bool + Sync),
     ) -> Transaction {
         if !self.usable || !may_go() {
             return Transaction::NotStarted;
         }
-        let envelope = match Envelope::new(letter.from, letter.to, letter.message.len()) {
-            Ok(envelope) => envelope,
-            Err(reply) => return Transaction::Refused(reply),
-        };
         self.usable = false;
         let answered = match self.ahead.take() {
-            Some(ahead) if ahead == envelope => self.answers(limits).await,
+            Some(ahead) if *ahead == *envelope => self.answers(limits).await,
             // what is open on the server is somebody else's
             Some(_) => return Transaction::NotStarted,
-            None => self.envelope(limits, &envelope).await,
+            None => self.envelope(limits, envelope).await,
         };
         let ended = match answered {
-            Ok(()) => return self.message(limits, letter, next, may_go).await,
+            Ok(()) => return self.message(limits, message, next, may_go).await,
             Err(ended) => ended,
         };
         match ended {
@@ -169,15 +150,13 @@ impl Session {
     async fn message(
         &mut self,
         limits: Limits,
-        letter: Letter<'_>,
-        next: Option<Upcoming<'_>>,
+        message: &[u8],
+        next: Option<Arc<Envelope>>,
         may_go: &(dyn Fn() -> bool + Sync),
     ) -> Transaction {
-        let mut stuffed = stuff(letter.message);
+        let mut stuffed = stuff(message);
         let tail = if stuffed.len() > ONE_WRITE_BYTES { stuffed.len() - TAIL_BYTES } else { 0 };
-        // an envelope that cannot be written is refused when it is its turn
         let next = next.filter(|_| self.offers.pipelining);
-        let next = next.and_then(|next| Envelope::new(letter.from, next.to, next.size).ok());
         if let Some(next) = &next {
             stuffed.extend_from_slice(format!("{}{}DATA\r\n", next.mail(self.offers.size), next.rcpt()).as_bytes());
         }

@@ -42,7 +42,7 @@ pub enum Ended {
     Fault(Option<Reply>, Fault),
 }
 
-/// Both addresses in the form that goes into the commands.
+/// Both addresses in the form that goes into the commands, and the size of the message in bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Envelope {
     from: String,
@@ -51,7 +51,10 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// An empty `from` is the null sender; what no command can carry is refused as a server would.
+    /// An empty `from` is the null sender.
+    ///
+    /// # Errors
+    /// What no command can carry is refused as a server would.
     pub fn new(from: &str, to: &str, size: usize) -> Result<Self, Reply> {
         let from = match from {
             "" => String::new(),

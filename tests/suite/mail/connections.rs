@@ -9,10 +9,10 @@ use futures_util::future::join_all;
 use tokio::{net::TcpListener, time::timeout};
 use versand::mail::{
     catcher::{Act, Action, Catcher, Options, Stage},
-    relay::{Letter, Transaction},
+    relay::Transaction,
 };
 
-use super::{FROM, MESSAGE, World, fault, relay, until};
+use super::{FROM, MESSAGE, World, deliver, fault, relay, until};
 
 fn of(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
@@ -55,10 +55,10 @@ async fn a_connection_ends_after_its_messages_with_quit() {
     assert_eq!(of(&world.catcher.counts().connections), 3);
     let mut connection = world.relay.connection().await.expect("a connection");
     for _ in 0..2 {
-        connection.send(Letter { from: FROM, to: "x@x.example", message: MESSAGE }, None, &|| true).await;
+        deliver(&mut connection, (FROM, "x@x.example"), MESSAGE, None, &|| true).await;
     }
     assert!(!connection.is_usable());
-    let more = connection.send(Letter { from: FROM, to: "x@x.example", message: MESSAGE }, None, &|| true).await;
+    let more = deliver(&mut connection, (FROM, "x@x.example"), MESSAGE, None, &|| true).await;
     assert_eq!(more, Transaction::NotStarted);
 }
 
@@ -92,11 +92,7 @@ async fn a_connection_dropped_in_the_middle_is_not_reused() {
         rules.next.push_back(Act::new(Stage::End, Action::Stall(Duration::from_millis(200))));
     });
     let mut connection = world.relay.connection().await.expect("a connection");
-    let cut = timeout(
-        Duration::from_millis(50),
-        connection.send(Letter { from: FROM, to: "a@x.example", message: MESSAGE }, None, &|| true),
-    )
-    .await;
+    let cut = timeout(Duration::from_millis(50), deliver(&mut connection, (FROM, "a@x.example"), MESSAGE, None, &|| true)).await;
     assert!(cut.is_err(), "it was still going on");
     assert!(!connection.is_usable());
     drop(connection);
@@ -164,7 +160,7 @@ async fn how_fast_is_it() {
         join_all((0..connections).map(|_| async {
             let mut connection = world.relay.connection().await.expect("a connection");
             for _ in 0..900 {
-                connection.send(Letter { from: FROM, to: "jane@x.example", message: &message }, None, &|| true).await;
+                deliver(&mut connection, (FROM, "jane@x.example"), &message, None, &|| true).await;
             }
         }))
         .await;

@@ -56,8 +56,8 @@ async fn round_trips(pipelining: bool) -> f64 {
     let before = turns.load(Ordering::Relaxed);
     let to: Vec<String> = (0..MESSAGES).map(|i| format!("user{i}@example.org")).collect();
     for (i, address) in to.iter().enumerate() {
-        let next = to.get(i + 1).map(|to| Upcoming { to, size: MESSAGE.len() });
-        let ended = connection.send(Letter { from: FROM, to: address, message: MESSAGE }, next, &|| true).await;
+        let next = to.get(i + 1).map(String::as_str);
+        let ended = deliver(&mut connection, (FROM, address), MESSAGE, next, &|| true).await;
         assert!(matches!(ended, Transaction::Accepted(_)), "{ended:?}");
     }
     let received: Vec<String> = world.catcher.messages().into_iter().flat_map(|caught| caught.to.clone()).collect();
@@ -81,13 +81,15 @@ async fn where_it_does_not_there_is_one_command_at_a_time() {
 #[tokio::test]
 async fn an_envelope_that_went_ahead_is_for_its_own_message_only() {
     let world = World::new(|_| (), |_| ()).await;
-    let letter = |to| Letter { from: FROM, to, message: MESSAGE };
     for other in ["bob@example.org", ""] {
         let mut connection = world.relay.connection().await.expect("a connection");
-        let next = Some(Upcoming { to: "ann@example.org", size: MESSAGE.len() });
-        assert!(matches!(connection.send(letter("jane@example.org"), next, &|| true).await, Transaction::Accepted(_)));
+        let next = Some("ann@example.org");
+        assert!(matches!(
+            deliver(&mut connection, (FROM, "jane@example.org"), MESSAGE, next, &|| true).await,
+            Transaction::Accepted(_)
+        ));
         if !other.is_empty() {
-            assert_eq!(connection.send(letter(other), None, &|| true).await, Transaction::NotStarted);
+            assert_eq!(deliver(&mut connection, (FROM, other), MESSAGE, None, &|| true).await, Transaction::NotStarted);
             assert!(!connection.is_usable());
         }
         // given back without the message: it is not used again

@@ -3,10 +3,10 @@
 use versand::{
     config::Tls,
     domain::outcome::{FailureReason, FailureType, classify},
-    mail::relay::{Letter, Relay, Transaction},
+    mail::relay::{Relay, Transaction},
 };
 
-use super::{FROM, relay};
+use super::{FROM, deliver, relay};
 use crate::harness::postfix::Postfix;
 
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
@@ -32,7 +32,7 @@ async fn postfix_accepts_refuses_and_defers_over_every_kind_of_connection() {
         let relay = to(&postfix, tls);
         let mut connection = relay.connection().await.expect("a connection");
         let message = format!("From: {FROM}\r\nSubject: over {tls:?}\r\n\r\n.leading dot\r\n..two\r\n");
-        let mut send = async |to| connection.send(Letter { from: FROM, to, message: message.as_bytes() }, None, &|| true).await;
+        let mut send = async |to| deliver(&mut connection, (FROM, to), message.as_bytes(), None, &|| true).await;
         let refused = send("rejectme@inbox.test").await;
         let Transaction::Refused(said) = &refused else { panic!("{refused:?}") };
         assert_eq!((said.code, said.enhanced), (550, Some((5, 7, 1))));

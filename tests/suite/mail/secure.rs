@@ -20,11 +20,11 @@ use versand::{
     config::{self, Config, Tls},
     mail::{
         catcher::{Catcher, Options},
-        relay::{Fault, Letter, Relay, Transaction},
+        relay::{Fault, Relay, Transaction},
     },
 };
 
-use super::{FROM, MESSAGE, fault, file, relay};
+use super::{FROM, MESSAGE, deliver, fault, file, relay};
 
 const HELLO: &str = "250-tls.example\r\n250-auth login PLAIN\r\n250 PIPELINING";
 /// `user` and `secret`.
@@ -218,7 +218,7 @@ async fn messages_go_over_tls_and_the_connection_is_reused() {
     let long = [MESSAGE, "line\r\n".repeat(50_000).as_bytes()].concat();
     for message in [MESSAGE, &long, MESSAGE] {
         let mut connection = relay.connection().await.expect("a connection");
-        let ended = connection.send(Letter { from: FROM, to: "jane@x.example", message }, None, &|| true).await;
+        let ended = deliver(&mut connection, (FROM, "jane@x.example"), message, None, &|| true).await;
         assert!(matches!(ended, Transaction::Accepted(_)), "{ended:?}");
         assert!(catcher.messages().pop().expect("one").bytes == message);
     }

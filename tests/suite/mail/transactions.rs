@@ -9,11 +9,11 @@ use versand::{
     domain::outcome::{FailureReason, FailureType, classify},
     mail::{
         catcher::{Act, Action, Stage},
-        relay::{Letter, Transaction, Upcoming},
+        relay::Transaction,
     },
 };
 
-use super::{FROM, MESSAGE, World, reply};
+use super::{FROM, MESSAGE, World, deliver, reply};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -102,19 +102,17 @@ async fn check(case: Case, pipelining: bool, after: bool, before: bool) {
     let name = format!("{:?}, pipelining {pipelining}, after {after}, before {before}", case.act);
     // Pipelined behind a MAIL that is refused, RCPT and DATA are out of place.
     let odd = if pipelining && stage == Stage::Mail && case.act.action != Action::Garbage { 2 } else { 0 };
-    let letter = |to| Letter { from: FROM, to, message: MESSAGE };
-    let upcoming = |to| Upcoming { to, size: MESSAGE.len() };
     let mut connection = world.relay.connection().await.expect("a connection");
     if after {
         let usual = Act::new(Stage::Data, Action::Stall(Duration::ZERO));
         world.catcher.change_rules(|rules| rules.next.extend([usual, case.act]));
-        let ended = connection.send(letter("first@example.org"), Some(upcoming("jane@example.org")), &|| true).await;
+        let ended = deliver(&mut connection, (FROM, "first@example.org"), MESSAGE, Some("jane@example.org"), &|| true).await;
         assert!(matches!(ended, Transaction::Accepted(_)), "{name}: {ended:?}");
     } else {
         world.catcher.change_rules(|rules| rules.next.push_back(case.act));
     }
-    let next = before.then(|| upcoming("next@example.org"));
-    let ended = connection.send(letter("jane@example.org"), next, &|| true).await;
+    let next = before.then_some("next@example.org");
+    let ended = deliver(&mut connection, (FROM, "jane@example.org"), MESSAGE, next, &|| true).await;
     let usable = connection.is_usable();
     let text = |text: &str| reply(text);
     let fault_names =
@@ -151,9 +149,15 @@ async fn check(case: Case, pipelining: bool, after: bool, before: bool) {
     assert!(!accepted || by_catcher as u64 == by_relay, "{name}");
     // Whatever happened, the next one goes through, on the same connection where that is right.
     if before && keeps && stage != Stage::Body {
-        assert!(matches!(connection.send(letter("next@example.org"), None, &|| true).await, Transaction::Accepted(_)), "{name}");
+        assert!(
+            matches!(
+                deliver(&mut connection, (FROM, "next@example.org"), MESSAGE, None, &|| true).await,
+                Transaction::Accepted(_)
+            ),
+            "{name}"
+        );
     } else if before {
-        let ended = connection.send(letter("next@example.org"), None, &|| true).await;
+        let ended = deliver(&mut connection, (FROM, "next@example.org"), MESSAGE, None, &|| true).await;
         assert!(keeps || ended == Transaction::NotStarted, "{name}: {ended:?}");
     }
     drop(connection);
@@ -174,13 +178,13 @@ async fn the_message_arrives_byte_for_byte() {
         let mut connection = world.relay.connection().await.expect("a connection");
         let long = format!("{}\r\n..\r\n.\r\n.x\r\n", "line of text\r\n.".repeat(20_000));
         for message in [MESSAGE, b".\r\n", b"\r\n", b"a\r\n.\r\n", long.as_bytes()] {
-            let ended = connection.send(Letter { from: FROM, to: "Jane@Müller.example", message }, None, &|| true).await;
+            let ended = deliver(&mut connection, (FROM, "Jane@Müller.example"), message, None, &|| true).await;
             assert!(matches!(ended, Transaction::Accepted(_)), "{ended:?}");
             let caught = world.catcher.messages().pop().expect("one more");
             assert!(caught.bytes == message, "{} bytes, pipelining {pipelining}", message.len());
             assert_eq!((caught.from.as_str(), caught.to.as_slice()), (FROM, &["Jane@xn--mller-kva.example".to_owned()][..]));
         }
-        let ended = connection.send(Letter { from: "", to: "jane@example.org", message: MESSAGE }, None, &|| true).await;
+        let ended = deliver(&mut connection, ("", "jane@example.org"), MESSAGE, None, &|| true).await;
         assert!(matches!(ended, Transaction::Accepted(_)), "the null sender: {ended:?}");
         assert_eq!(world.catcher.counts().connections.load(Ordering::Relaxed), 1);
         assert_eq!(world.catcher.counts().odd.load(Ordering::Relaxed), 0);
@@ -226,7 +230,7 @@ async fn who_may_not_go_sends_nothing() {
             let asked = AtomicUsize::new(0);
             let may_go = || asked.fetch_add(1, Ordering::Relaxed) < allowed;
             let mut connection = world.relay.connection().await.expect("a connection");
-            let ended = connection.send(Letter { from: FROM, to: "jane@x.example", message: MESSAGE }, None, &may_go).await;
+            let ended = deliver(&mut connection, (FROM, "jane@x.example"), MESSAGE, None, &may_go).await;
             assert_eq!(ended, Transaction::NotStarted, "allowed {allowed} times");
             assert_eq!(asked.load(Ordering::Relaxed), allowed + 1);
             // Before the envelope nothing happened to the connection; before the end of data it was closed.
@@ -244,7 +248,7 @@ async fn most_of_a_long_message_is_before_the_dividing_line() {
     let mut connection = world.relay.connection().await.expect("a connection");
     // More than the buffers between the two hold.
     let long = "line of text\r\n".repeat(2_000_000);
-    let ended = connection.send(Letter { from: FROM, to: "jane@x.example", message: long.as_bytes() }, None, &|| true).await;
+    let ended = deliver(&mut connection, (FROM, "jane@x.example"), long.as_bytes(), None, &|| true).await;
     match ended {
         Transaction::Deferred { reply: None, fault: Some(fault) } => assert!(fault.starts_with("message: "), "{fault}"),
         other => panic!("{other:?}"),
