@@ -217,7 +217,9 @@ impl Store {
             claims.extend_from_slice(&c.position.to_be_bytes());
             claims.push(c.n);
         }
+        let positions = || turn.reports.iter().map(|r| r.position).chain(turn.claims.iter().map(|c| c.position));
         script.arg(reports).arg(claims).arg(i32::from(turn.redo));
+        script.arg(positions().min().unwrap_or_default()).arg(positions().max().unwrap_or_default());
         for r in &turn.reports {
             script.arg(&r.reply);
         }

@@ -289,7 +289,13 @@ async fn run(seed: u64, options: &Options) -> String {
     let client = fire.daemons[0].client.clone();
     // the sink takes its time
     let sending = Duration::from_millis(10) * u32::try_from(options.recipients).unwrap();
-    let finished = timeout(RECOVERY + sending, client.wait_for(&id, &["finished"])).await.is_ok();
+    let progress = format!("/deliveries/{id}/progress");
+    let ended = async {
+        while client.get(&progress).await["state"] != "finished" {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let finished = timeout(RECOVERY + sending, ended).await.is_ok();
     pestering.abort();
     // late records of who was fenced, and one more look at the figures
     sleep(Duration::from_millis(2500)).await;

@@ -4,7 +4,7 @@
 -- ARGV: owner, epoch, seq, now, resend after seconds (-1: hold),
 --       records packed as (position u16, epoch u32, n u8, status u8, reason u8, flags u8, when u32)*,
 --       claims packed as (position u16, n u8)*, whether it is done again because Redis has forgotten it (0 or 1),
---       then one reply text per record, '' for none.
+--       the first and the last of all these positions, then one reply text per record, '' for none.
 --       Status 255 gives a claim back that was not started.
 -- Answers { verdict on the lease, one byte per record: 'a' applied, 'r' known before, 'd' accepted twice, 'x' of no effect,
 --           verdict on the claims, one byte per claim: '1' granted, '0' not }. ROLLED_BACK changes nothing.
@@ -12,7 +12,7 @@ local ledger, counts, replies = KEYS[1], KEYS[2], KEYS[3]
 local owner, epoch, seq, now = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local resend_after = tonumber(ARGV[5])
 if resend_after < 0 then resend_after = nil end
-local records, claims, redo, FIRST_REPLY = ARGV[6], ARGV[7], ARGV[8] == '1', 9
+local records, claims, redo, FIRST_REPLY = ARGV[6], ARGV[7], ARGV[8] == '1', 11
 local GIVEN_BACK = 255
 local h = header(ledger)
 if not h then return { MISSING, '', MISSING, '' } end
@@ -23,13 +23,7 @@ if verdict == ROLLED_BACK then
 end
 local sum, outcome = {}, {}
 
-local first, last = h.count, -1
-local function touch(position)
-  if position < h.count then first, last = math.min(first, position), math.max(last, position) end
-end
-for at = 1, #records, 14 do touch((unpack('>I2', records, at))) end
-for at = 1, #claims, 3 do touch((unpack('>I2', claims, at))) end
-if first <= last then load(ledger, first, last) end
+load(ledger, tonumber(ARGV[9]), tonumber(ARGV[10]))
 
 local function keep(position, text)
   if text == '' then return end
