@@ -60,6 +60,9 @@ impl Config {
         if p.allowed_senders.is_empty() {
             return Err(refuse("preparation.allowed_senders", "must name at least one mask"));
         }
+        if self.redis.url.is_empty() && !self.redis.password_file.as_os_str().is_empty() {
+            return Err(refuse("redis.password_file", "is for the Redis that redis.url names: the embedded one has no password"));
+        }
         if !r.username.is_empty() && r.password_file.as_os_str().is_empty() {
             return Err(refuse("relay.password_file", "is needed with relay.username"));
         }

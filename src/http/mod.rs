@@ -51,14 +51,14 @@ pub fn router(api: Api) -> Router {
     let mut router = Router::new();
     for route in ROUTES {
         let handler = routes::handler(route);
-        let handler = match route.role {
-            Some(role) => handler.route_layer(middleware::from_fn_with_state((api.clone(), role), authenticate)),
-            None => handler,
-        };
         // an upload takes as long as it takes; that it does not stall is seen to below
         let handler = match route.path.ends_with("/audience") {
             true => handler,
             false => handler.route_layer(middleware::from_fn_with_state(request_timeout, in_time)),
+        };
+        let handler = match route.role {
+            Some(role) => handler.route_layer(middleware::from_fn_with_state((api.clone(), role), authenticate)),
+            None => handler,
         };
         router = router.route(route.path, handler);
     }
@@ -91,7 +91,7 @@ async fn authenticate(State((api, role)): State<(Api, Role)>, mut request: Reque
     next.run(request).await
 }
 
-/// Answers at last, whatever it waits for. What was begun may have been done: the same request again is harmless.
+/// Answers at last, whatever it waits for. What was begun may have been done: with an Idempotency-Key it is not done twice.
 async fn in_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
     let late = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "it took longer than server.request_timeout_ms: ask again");
     tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(|_| late().into_response())

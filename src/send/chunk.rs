@@ -187,8 +187,8 @@ impl Run {
         }
         drop(ask);
         let (context, validity, halt) = (self.context.clone(), self.validity.clone(), self.halt.clone());
-        let (todo, again) = (todo.into(), HashMap::new());
-        Scribe { context, hold, ledger, validity, halt, todo, again, grants, asks }.serve().await
+        let (todo, again, valid_until) = (todo.into(), HashMap::new(), self.valid_until);
+        Scribe { context, hold, ledger, validity, valid_until, halt, todo, again, grants, asks }.serve().await
     }
 
     /// Drives one connection, and the next one when it broke, until there are no more grants.
@@ -197,11 +197,12 @@ impl Run {
         // claims are made only for a connection that is there
         while let Some(mut connection) = self.connect(&lane.granted).await {
             lane.tell(None, window);
-            let (mut open, mut next) = (window, None);
+            let (mut open, mut next) = (window, None::<Ready>);
             while open > 0 {
                 // the one whose envelope is on its way comes first
                 let ready = match next.take() {
-                    Some(ready) => Ok(ready),
+                    // it may have waited for minutes
+                    Some(ready) => self.check_time(&ready.claimed).map(|()| ready),
                     None => match lane.granted.recv().await {
                         Some(claimed) => self.make(claimed),
                         None => break,
@@ -275,22 +276,29 @@ impl Run {
         }
     }
 
+    /// Within the validity period; or else what becomes of the claim. A doubt stays one: its first attempt may have been accepted.
+    fn check_time(&self, claimed: &Claimed) -> Result<(), Report> {
+        let now = unix_now();
+        match claimed.before.status {
+            _ if now < self.valid_until => Ok(()),
+            Status::InDoubt => Err(report(claimed, Some(Status::InDoubt), 0, 0, now, String::new())),
+            _ => Err(expired(claimed)),
+        }
+    }
+
     /// Makes the message of a claim; or else what became of it.
     fn make(&self, claimed: Claimed) -> Result<Ready, Report> {
-        let now = unix_now();
-        if now >= self.valid_until {
-            return Err(expired(&claimed));
-        }
+        self.check_time(&claimed)?;
         let definition = &self.delivery.document.definition;
         let stamp = self.context.stamp(&self.at, claimed.position, definition, self.date);
         let Some(recipient) = self.recipients.get(usize::from(claimed.position)) else { return Err(given_back(&claimed)) };
         let message = self.template.render(recipient, &stamp).map_err(|error| {
             let reply = format!("not sent: {} {}", error.part, error.message);
-            report(&claimed, Some(Status::Failed), FailureReason::NotDefined.code(), 0, now, reply)
+            report(&claimed, Some(Status::Failed), FailureReason::NotDefined.code(), 0, unix_now(), reply)
         })?;
         match Envelope::new(&self.from, &recipient.email, message.len()) {
             Ok(envelope) => Ok(Ready { claimed, envelope: Arc::new(envelope), message }),
-            Err(reply) => Err(self.failure(&claimed, &reply, now)),
+            Err(reply) => Err(self.failure(&claimed, &reply, unix_now())),
         }
     }
 

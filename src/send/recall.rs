@@ -64,7 +64,8 @@ impl Hold {
         Self { at, lease, resend_after_s, groups: VecDeque::new(), written: false }
     }
 
-    /// A group was applied. It is remembered for a while if Redis may forget it.
+    /// A group was applied, or the lease was lost and its reports were late truth. It is remembered for a while if Redis may
+    /// forget it.
     pub fn applied(&mut self, turn: Turn, granted: &[bool], may_be_forgotten: bool) {
         let now = Instant::now();
         if may_be_forgotten {
@@ -125,11 +126,12 @@ impl Context {
 
     /// Gives a chunk back, and remembers it for a while if Redis may forget that.
     pub(super) async fn release(&self, hold: Hold) -> Result<(Verdict, Option<u32>), StoreError> {
-        let (verdict, due) = self.release_recalled(&hold).await?;
+        let released = self.release_recalled(&hold).await;
+        // also when that failed: what Redis may have forgotten is told when it is back
         if self.store.may_go_back() {
             self.released.note(hold);
         }
-        Ok((verdict, due))
+        released
     }
 
     async fn release_recalled(&self, hold: &Hold) -> Result<(Verdict, Option<u32>), StoreError> {

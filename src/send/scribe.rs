@@ -61,6 +61,8 @@ pub struct Scribe {
     pub hold: Hold,
     pub ledger: Ledger,
     pub validity: Arc<Validity>,
+    /// The end of the validity period, Unix seconds.
+    pub valid_until: u32,
     /// Cancelled when no more may be started: pause, stop, shutdown, a lost lease.
     pub halt: CancellationToken,
     pub todo: VecDeque<u16>,
@@ -160,8 +162,7 @@ impl Scribe {
                 reports.push(given_back(&claimed));
             }
         }
-        // also late truth
-        if matches!(answer.lease, Verdict::Ok | Verdict::Lost) {
+        if answer.lease == Verdict::Ok || answer.lease == Verdict::Lost && !turn.reports.is_empty() {
             self.hold.applied(turn, &answer.granted, self.context.store.may_go_back());
         }
         reports.is_empty() && (hungry.is_empty() || self.todo.is_empty())
@@ -180,8 +181,10 @@ impl Scribe {
     /// was reported is in doubt once the chunk is released or taken over.
     async fn write(&self, turn: &Turn) -> Option<TurnAnswer> {
         loop {
-            let hold = &self.hold;
-            let mut written = self.context.store.turn(&hold.at, &hold.lease, turn, unix_now(), hold.resend_after_s).await;
+            let (hold, now) = (&self.hold, unix_now());
+            // after the validity period nobody is sent to again
+            let resend_after_s = hold.resend_after_s.filter(|_| now < self.valid_until);
+            let mut written = self.context.store.turn(&hold.at, &hold.lease, turn, now, resend_after_s).await;
             if let Ok(answer) = &written
                 && answer.lease == Verdict::RolledBack
             {

@@ -15,7 +15,7 @@ fn versand(arguments: &[&str]) -> Command {
 }
 
 /// Bad settings, and what the one line must name.
-const BAD: [(&str, &str); 32] = [
+const BAD: [(&str, &str); 33] = [
     ("[server]\nport = 1", "server.port"),
     ("[colour]\nred = 1", "colour"),
     ("colour = 1", "colour"),
@@ -33,6 +33,7 @@ const BAD: [(&str, &str); 32] = [
     ("[server]\nconnections = 0", "server.connections"),
     ("[redis]\nurl = \"redis://:secret@127.0.0.1\"", "redis.url"),
     ("[redis]\nurl = \"redis://127.0.0.1\"\npassword_file = \"/nowhere/p\"", "redis.password_file"),
+    ("[redis]\npassword_file = \"/dev/null\"", "redis.password_file"),
     ("[auth]\nfailure_pause_ms = 5001", "auth.failure_pause_ms"),
     ("[relay]\ntls = \"maybe\"", "relay.tls"),
     ("[relay]\nport = 70000", "relay.port"),

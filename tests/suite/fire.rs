@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use crate::harness::{
@@ -291,7 +291,9 @@ async fn run(seed: u64, options: &Options) -> String {
     let sending = Duration::from_millis(10) * u32::try_from(options.recipients).unwrap();
     let progress = format!("/deliveries/{id}/progress");
     let ended = async {
-        while client.get(&progress).await["state"] != "finished" {
+        // Redis may be away for a while yet
+        let state = async || client.request(reqwest::Method::GET, &progress).send().await.ok()?.json::<Value>().await.ok();
+        while state().await.is_none_or(|progress| progress["state"] != "finished") {
             sleep(Duration::from_millis(50)).await;
         }
     };

@@ -54,6 +54,27 @@ async fn what_is_in_doubt_as_the_validity_ends_is_not_sent_again_and_holds_nothi
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_doubt_that_is_due_as_the_validity_ends_stays_a_doubt() {
+    let redis = RedisServer::start();
+    // due two seconds later, over one connection that takes its time
+    let app = App::start(&redis, "[send]\nlease_ms = 1000\n[relay]\nconnections = 1").await;
+    let silent = Act::new(Stage::End, Action::Close);
+    app.catcher.as_ref().unwrap().change_rules(|rules| {
+        rules.every = Some(silent);
+        rules.delay = Duration::from_millis(30);
+    });
+    let mut definition = definition();
+    definition["settings"] = json!({ "validity_hours": 3.5 / 3600.0, "in_doubt": "resend" });
+    let id = app.client.send(&definition, audience(40)).await;
+    app.client.wait_for(&id, &["finished"]).await;
+    let log = app.client.log(&id).await;
+    assert!(statuses(&log, "in_doubt") > 0);
+    let undone = log.iter().find(|line| line["status"] == "failed" && line["resent"] == true);
+    assert_eq!(undone, None, "its first attempt may have been accepted");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_that_is_stopped_before_it_starts_is_cancelled_to_the_last() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "[preparation]\nchunk_size = 10").await;

@@ -48,7 +48,7 @@ local function as_written(position)
 end
 
 -- Unchanged records between two that changed are written, too, if they are this few.
-local BRIDGED = 4
+local BRIDGED = 1
 
 local function flush(ledger)
   local positions = {}

@@ -76,7 +76,8 @@ impl Model for Small {
             }),
             Property::sometimes("all are sent", |_, world: &World| world.chunk.counts().sent == RECIPIENTS as u64),
             Property::sometimes("a late acceptance settles what was in doubt", |model: &Small, world: &World| {
-                model.luck.freezes == 0 || each(world, |i, r| r.status == Status::Sent || !world.doubtful[i])
+                let settled = |i: usize, r: &Record| world.doubtful[i] && r.status == Status::Sent && r.has(flags::ACCEPTED);
+                model.luck.freezes == 0 || !each(world, |i, r| !settled(i, r))
             }),
         ]
     }

@@ -436,8 +436,7 @@ impl World {
         if answer.lease != Verdict::Ok {
             (worker.expired, worker.halted) = (true, true);
         }
-        // also late truth
-        if matches!(answer.lease, Verdict::Ok | Verdict::Lost) {
+        if answer.lease == Verdict::Ok || answer.lease == Verdict::Lost && report.is_some() {
             if self.past.is_some() {
                 worker.groups.push(Done { seq: lease.seq, report, claim });
             }
