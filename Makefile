@@ -1,14 +1,15 @@
 # make demo: see it work    make test: prove it    make check: what a change must pass
 # make fire: nothing lost, nothing doubled under random faults (SEEDS=1-100 RECIPIENTS=2000 LEASE_MS=1000)
 # make fuzz: random input for what reads strangers' bytes, each target for FUZZ_SECONDS=600
+# make bench: ours beside the wire and beside peers (ARGS="--peers --variants --curve --plots"; npm for BullMQ)
 # Arguments of the demo: make demo ARGS="--help"
 
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 
-.PHONY: help demo test fire fuzz check
+.PHONY: help demo test fire fuzz bench check
 
 help:
-	@sed -n '1,4s/^# //p' Makefile
+	@sed -n '1,5s/^# //p' Makefile
 
 demo:
 	@scripts/setup.sh run
@@ -29,6 +30,11 @@ fuzz:
 		mkdir -p corpus/$$target && \
 		cargo +nightly fuzz run -s none $$target corpus/$$target seeds/$$target -- -max_total_time=$(or $(FUZZ_SECONDS),600) -timeout=10 || exit 1; \
 	done
+
+bench:
+	@scripts/setup.sh test
+	cargo build --release --bin versand --examples
+	/usr/bin/python3 benches/run.py $(ARGS)
 
 check:
 	@scripts/setup.sh check

@@ -107,9 +107,10 @@ impl Fire {
             in_sync(replica).await;
         }
         let sink = Sink::start().await;
+        // no chunk is to blame for these crashes, however many they are
         let settings = format!(
             "[relay]\nhost = \"127.0.0.1\"\nport = {}\nconnections = {CONNECTIONS}\n[preparation]\nchunk_size = {CHUNK}\n\
-             [send]\nlease_ms = {}\nslice_ms = 2000\n[redis]\nurl = \"{}\"\nresponse_timeout_ms = 2000\n",
+             [send]\nlease_ms = {}\nslice_ms = 2000\n[queue]\ncrashes = 100\n[redis]\nurl = \"{}\"\nresponse_timeout_ms = 2000\n",
             sink.port,
             options.lease_ms,
             redis.url()
