@@ -1,0 +1,161 @@
+"""What the benchmark runs on: a Redis, an SMTP sink, a daemon, each a process of its own with a folder that goes with it."""
+
+import json
+import os
+import pathlib
+import resource
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+LIMIT_S = 1800
+TICKS = os.sysconf("SC_CLK_TCK")
+SESSIONS = 20
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def until(what, probe, limit_s=60, pause_s=0.02):
+    end = time.monotonic() + limit_s
+    while time.monotonic() < end:
+        found = probe()
+        if found:
+            return found
+        time.sleep(pause_s)
+    raise SystemExit(f"{what}: not within {limit_s} s")
+
+
+def listens(port):
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
+def cpu_s(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def status_kib(pid, name):
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1])
+    raise SystemExit(f"{name} is not in /proc/{pid}/status")
+
+
+class Part:
+    """A process that ends with its `with`."""
+
+    def __init__(self, command, **more):
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **more)
+        self.pid = self.process.pid
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def cpu_s(self):
+        return cpu_s(self.pid)
+
+
+class Sink(Part):
+    """smtp-sink of Postfix: takes everything and keeps nothing."""
+
+    def __init__(self):
+        self.port = free_port()
+        drop = ["-u", "nobody"] if os.geteuid() == 0 else []
+        super().__init__(["smtp-sink", *drop, f"127.0.0.1:{self.port}", "1000"], stderr=subprocess.DEVNULL)
+        until("smtp-sink", lambda: listens(self.port))
+
+
+class Redis(Part):
+    def __init__(self, fsync="always"):
+        self.folder = tempfile.mkdtemp(prefix="versand-bench-")
+        self.port = free_port()
+        options = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", self.folder, "--save", ""]
+        options += ["--appendonly", "yes", "--appendfsync", fsync]
+        super().__init__(["redis-server", *options], stdout=subprocess.DEVNULL)
+        self.url = f"redis://127.0.0.1:{self.port}"
+        until("redis-server", lambda: listens(self.port))
+
+    def __exit__(self, *more):
+        super().__exit__(*more)
+        shutil.rmtree(self.folder)
+
+    def used_bytes(self):
+        with socket.create_connection(("127.0.0.1", self.port)) as s:
+            s.sendall(b"INFO memory\r\nQUIT\r\n")
+            text = b"".join(iter(lambda: s.recv(65536), b"")).decode()
+        return int(next(line for line in text.splitlines() if line.startswith("used_memory:")).split(":")[1])
+
+
+class Daemon(Part):
+    def __init__(self, redis, port, more=""):
+        self.folder = tempfile.mkdtemp(prefix="versand-bench-")
+        listen = free_port()
+        settings = pathlib.Path(self.folder, "bench.toml")
+        if "[relay]" not in more:
+            more += f'\n[relay]\nhost = "127.0.0.1"\nport = {port}\n'
+        settings.write_text(
+            f"""[server]
+listen = "127.0.0.1:{listen}"
+state_dir = "{self.folder}/state"
+[redis]
+url = "{redis.url}"
+[log]
+level = "error"
+{more}
+"""
+        )
+        self.url = f"http://127.0.0.1:{listen}"
+        super().__init__([str(ROOT / "target/release/versand"), "serve", "--config", str(settings)])
+        until("the daemon", lambda: listens(listen) and self.ready())
+        self.token = pathlib.Path(self.folder, "state/admin.token").read_text().strip()
+
+    def __exit__(self, *more):
+        super().__exit__(*more)
+        shutil.rmtree(self.folder)
+
+    def ready(self):
+        try:
+            return urllib.request.urlopen(self.url + "/readyz", timeout=5).status == 200
+        except OSError:
+            return False
+
+    def ask(self, method, path, body=None, kind="application/json"):
+        body = json.dumps(body).encode() if body is not None and kind == "application/json" else body
+        request = urllib.request.Request(self.url + "/api/v1" + path, body, method=method)
+        request.add_header("Authorization", f"Bearer {self.token}")
+        request.add_header("Content-Type", kind)
+        with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
+            return answer.read()
+
+    def view(self, path):
+        return json.loads(self.ask("GET", path))
+
+    def peak_mb(self):
+        return status_kib(self.pid, "VmHWM") / 1024
+
+
+def run(command, **more):
+    """A command to its end: wall and CPU seconds."""
+    began = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=LIMIT_S, **more)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.monotonic() - began, spent

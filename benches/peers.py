@@ -1,0 +1,50 @@
+"""The peers: much the same mail, one result recorded for each recipient. Their parts come from npm and PyPI, into target/bench."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+from parts import LIMIT_S, ROOT
+
+HERE = pathlib.Path(__file__).resolve().parent / "peers"
+PLACE = ROOT / "target/bench"
+MESSAGES = {"bullmq": 4000, "celery": 1500, "naive apalis": 4000}
+
+
+def figures(name, command, **more):
+    before = os.times()
+    out = subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S, **more).stdout
+    after = os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    seconds = json.loads(out.splitlines()[-1])["seconds"]
+    return {"per_s": MESSAGES[name] / seconds, "cpu_s_per_1000": cpu / MESSAGES[name] * 1000}
+
+
+def bullmq(redis, port, size):
+    place = PLACE / "bullmq"
+    if not (place / "node_modules").exists():
+        shutil.copytree(HERE, place, dirs_exist_ok=True)
+        subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund"], cwd=place, check=True)
+    shutil.copy(HERE / "bullmq.mjs", place)
+    return figures("bullmq", ["node", "bullmq.mjs", str(redis.port), str(port), str(MESSAGES["bullmq"]), str(size)], cwd=place)
+
+
+def celery(redis, port, size):
+    python = PLACE / "celery/bin/python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", PLACE / "celery"], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", "celery[redis]"], check=True)
+    settings = {"BENCH_REDIS": redis.url + "/0", "BENCH_SMTP_PORT": str(port), "BENCH_SIZE": str(size)}
+    command = [str(python), "celery_run.py", str(MESSAGES["celery"])]
+    return figures("celery", command, cwd=HERE, env=os.environ | settings)
+
+
+def naive_apalis(redis, port, size):
+    program = ROOT / "target/release/examples/naive_apalis"
+    return figures("naive apalis", [program, redis.url, str(port), str(MESSAGES["naive apalis"]), str(size)])
+
+
+ALL = {"bullmq": bullmq, "celery": celery, "naive apalis": naive_apalis}

@@ -1,0 +1,125 @@
+"""The rows of the benchmark: each one sends, and answers with figures."""
+
+import json
+import subprocess
+import time
+
+from parts import LIMIT_S, ROOT, SESSIONS, Daemon, Redis, Sink, run, until
+
+# two parts of a letter that a shop might send; about 4.6 kB on the wire
+PARAGRAPH = (
+    "the leaves fall, and so do the prices of {{ product }}: everything that kept us warm in the last winter must go before the "
+    "next one comes, from the thick socks of {{ city }} to the scarves that nobody dared to wear. "
+)
+HTML = (
+    '<html><body><h1>Dear {{ name }}</h1>{% for i in range(7) %}<p style="font-family:sans-serif">' + PARAGRAPH + "</p>{% endfor %}"
+    '<p><a href="https://shop.example/offer?who={{ customer }}">Have a look</a></p>'
+    '<p>{{ note }} <a href="https://shop.example/unsubscribe?who={{ customer }}">Unsubscribe</a></p></body></html>'
+)
+TEXT = (
+    "Dear {{ name }},\n\n{% for i in range(7) %}" + PARAGRAPH + "\n\n{% endfor %}https://shop.example/offer?who={{ customer }}\n\n"
+    "{{ note }} https://shop.example/unsubscribe?who={{ customer }}\n"
+)
+PARAGRAPHS = 7
+USUAL_BYTES = 4600
+
+
+def definition(size):
+    times = max(1, round(PARAGRAPHS * size / USUAL_BYTES))
+    html, text = (part.replace("range(7)", f"range({times})") for part in (HTML, TEXT))
+    return {
+        "name": "Benchmark",
+        "sender": {"name": "The Shop", "email": "news@shop.example"},
+        "content": {"subject": "{{ name }}, autumn is here", "html": html, "text": text},
+    }
+
+
+def audience(n):
+    line = '{"email":"user%d@example.com","name":"Customer %d","product":"scarves","city":"Bergen","customer":"%08x","note":"Bye!"}\n'
+    return "".join(line % (i, i, i * 2654435761 % 2**32) for i in range(n)).encode()
+
+
+def wire(port, n, size, sessions=SESSIONS):
+    """smtp-source to the sink: what a sender costs that has nothing to do."""
+    command = ["smtp-source", "-s", str(sessions), "-m", str(n), "-l", str(size), "-d"]
+    seconds, cpu = run([*command, "-f", "news@shop.example", "-t", "user@example.com", f"127.0.0.1:{port}"])
+    return {"per_s": n / seconds, "cpu_s_per_1000": cpu / n * 1000}
+
+
+def bare(port, n, size, sessions=SESSIONS):
+    """A sender that pipelines as the daemon does, and renders and records nothing."""
+    seconds, cpu = run([str(ROOT / "target/release/examples/bare_sender"), f"127.0.0.1:{port}", str(n), str(size), str(sessions)])
+    return {"per_s": n / seconds, "cpu_s_per_1000": cpu / n * 1000}
+
+
+def prepared(daemon, n, size=USUAL_BYTES):
+    """A prepared delivery: its id and digest, and what that took."""
+    body, figures = audience(n), {}
+    delivery = json.loads(daemon.ask("POST", "/deliveries", definition(size)))["id"]
+    began = time.monotonic()
+    daemon.ask("PUT", f"/deliveries/{delivery}/audience", body, "application/x-ndjson")
+    figures["upload_per_s"] = n / (time.monotonic() - began)
+    began, cpu = time.monotonic(), daemon.cpu_s()
+    daemon.ask("POST", f"/deliveries/{delivery}/prepare", {})
+    state = until("prepared", lambda: settled(daemon, delivery, ("prepared", "preparation_failed")), LIMIT_S)
+    figures["prepare_per_s"] = n / (time.monotonic() - began)
+    figures["prepare_per_cpu_s"] = n / max(daemon.cpu_s() - cpu, 1e-3)
+    view = daemon.view(f"/deliveries/{delivery}")
+    if state != "prepared":
+        raise SystemExit(f"not prepared: {view['checks']}")
+    return delivery, view["plan"]["digest"], figures
+
+
+def settled(daemon, delivery, states):
+    state = daemon.view(f"/deliveries/{delivery}/progress")["state"]
+    return state if state in states else None
+
+
+def send(daemons, redis, delivery, digest, n):
+    """From the confirmation to the end: the last record is written."""
+    cpu = [part.cpu_s() for part in daemons], redis.cpu_s()
+    began = time.monotonic()
+    daemons[0].ask("POST", f"/deliveries/{delivery}/confirm", {"digest": digest})
+    until("finished", lambda: settled(daemons[0], delivery, ("finished",)), LIMIT_S, 0.05)
+    seconds = time.monotonic() - began
+    counts = daemons[0].view(f"/deliveries/{delivery}")["counts"]
+    if counts["sent"] != n:
+        raise SystemExit(f"not all are sent: {counts}")
+    spent = sum(part.cpu_s() - before for part, before in zip(daemons, cpu[0])), redis.cpu_s() - cpu[1]
+    return {
+        "per_s": n / seconds,
+        "cpu_s_per_1000": sum(spent) / n * 1000,
+        "daemon_cpu_s_per_1000": spent[0] / n * 1000,
+        "redis_cpu_s_per_1000": spent[1] / n * 1000,
+    }
+
+
+def us(port, n, daemons=1, fsync="always", more="", size=USUAL_BYTES):
+    """The daemon, end to end."""
+    with Redis(fsync) as redis:
+        running = [Daemon(redis, port, more) for _ in range(daemons)]
+        try:
+            empty = redis.used_bytes()
+            delivery, digest, figures = prepared(running[0], n, size)
+            figures["bytes_on_the_wire"] = len(running[0].ask("GET", f"/deliveries/{delivery}/recipients/0/preview"))
+            figures |= send(running, redis, delivery, digest, n)
+            figures["redis_bytes_each"] = (redis.used_bytes() - empty) / n
+            began = time.monotonic()
+            lines = running[0].ask("GET", f"/deliveries/{delivery}/log/export?format=ndjson").count(b"\n")
+            figures["export_per_s"] = n / (time.monotonic() - began)
+            if lines != n:
+                raise SystemExit(f"{lines} lines of log for {n}")
+            figures["daemon_peak_mb"] = max(daemon.peak_mb() for daemon in running)
+            return figures
+        finally:
+            for daemon in running:
+                daemon.__exit__()
+
+
+def idle(port, seconds=20):
+    """A daemon that has nothing to do."""
+    with Redis() as redis, Daemon(redis, port) as daemon:
+        time.sleep(5)
+        cpu = daemon.cpu_s(), redis.cpu_s()
+        time.sleep(seconds)
+        return {"daemon_share_of_a_core": (daemon.cpu_s() - cpu[0]) / seconds, "redis_share_of_a_core": (redis.cpu_s() - cpu[1]) / seconds}
