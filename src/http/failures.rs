@@ -1,5 +1,6 @@
-//! Failed log-ins: each one is answered later than the one before it. They make no good token wait, wherever it comes from; but
-//! until they are answered they count among `server.connections`.
+//! Failed log-ins: each one is answered later than the one before it.
+//!
+//! They make no good token wait, wherever it comes from; but until they are answered they count among `server.connections`.
 
 use std::{
     collections::HashMap,

@@ -5,6 +5,7 @@ pub mod catcher;
 mod links;
 mod mime;
 mod plain;
+mod quoted;
 pub mod relay;
 mod scan;
 pub mod template;

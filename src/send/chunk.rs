@@ -2,86 +2,32 @@
 
 use std::{
     collections::HashMap,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use jiff::Timestamp;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::mpsc::unbounded_channel;
 
 use super::{
     Context, Refusal,
-    expire::expired,
+    lane::{Lane, Run},
     lease::{Validity, boottime_ms},
     recall::Hold,
-    scribe::{Ask, Claimed, Scribe, given_back, report},
+    scribe::Scribe,
     unix_now,
 };
 use crate::{
-    config::KeepReplies,
     domain::{
         delivery::{Delivery, InDoubt, Plan, Release},
         id::DeliveryId,
-        ledger::{Ledger, Status, flags},
-        outcome::{FailureReason, FailureType, Reply, classify},
-        recipient::Recipient,
-        retry,
+        ledger::Ledger,
     },
-    mail::{
-        relay::{Connection, Envelope, Transaction},
-        template::Template,
-    },
-    metrics,
     queue::{Job, JobError, QueueName},
     store::{
-        ledgers::{ChunkRef, Grounds, Report, Taken},
+        ledgers::{ChunkRef, Grounds, Taken},
         slices::Part,
     },
 };
-
-/// What all connections of a chunk share.
-struct Run {
-    context: Context,
-    at: ChunkRef,
-    delivery: Delivery,
-    plan: Plan,
-    template: Arc<Template>,
-    recipients: Vec<Recipient>,
-    validity: Arc<Validity>,
-    halt: CancellationToken,
-    from: String,
-    date: Timestamp,
-    valid_until: u32,
-    complained: AtomicBool,
-}
-
-/// A claim whose message is made.
-struct Ready {
-    claimed: Claimed,
-    envelope: Arc<Envelope>,
-    message: Vec<u8>,
-}
-
-/// A connection's side of the talk with the scribe.
-struct Lane {
-    number: usize,
-    granted: UnboundedReceiver<Claimed>,
-    asks: UnboundedSender<Ask>,
-}
-
-impl Lane {
-    fn tell(&self, report: Option<Report>, want: usize) {
-        let _ = self.asks.send(Ask { connection: self.number, report, want, used_up: None });
-    }
-
-    fn part_with(&self, connection: Connection) {
-        let _ = self.asks.send(Ask { connection: self.number, report: None, want: 0, used_up: Some(connection) });
-    }
-}
 
 impl Context {
     /// The job: sends what is due in a chunk, for at most a slice of time. A chunk that is held by another ends the job well.
@@ -189,159 +135,5 @@ impl Run {
         let (context, validity, halt) = (self.context.clone(), self.validity.clone(), self.halt.clone());
         let (todo, again, valid_until) = (todo.into(), HashMap::new(), self.valid_until);
         Scribe { context, hold, ledger, validity, valid_until, halt, todo, again, grants, asks }.serve().await
-    }
-
-    /// Drives one connection, and the next one when it broke, until there are no more grants.
-    async fn drive(self: Arc<Self>, mut lane: Lane) {
-        let window = self.context.config.send.claim_window;
-        // claims are made only for a connection that is there
-        while let Some(mut connection) = self.connect(&lane.granted).await {
-            lane.tell(None, window);
-            let (mut open, mut next) = (window, None::<Ready>);
-            while open > 0 {
-                // the one whose envelope is on its way comes first
-                let ready = match next.take() {
-                    // it may have waited for minutes
-                    Some(ready) => self.check_time(&ready.claimed).map(|()| ready),
-                    None => match lane.granted.recv().await {
-                        Some(claimed) => self.make(claimed),
-                        None => break,
-                    },
-                };
-                let report = match ready {
-                    Ok(ready) if connection.is_usable() && !self.halt.is_cancelled() => {
-                        next = self.make_next(&mut lane);
-                        self.attempt(&mut connection, &ready, &mut next, &mut lane).await
-                    }
-                    Ok(ready) => given_back(&ready.claimed),
-                    Err(report) => report,
-                };
-                let want = usize::from(connection.is_usable());
-                open -= 1 - want;
-                lane.tell(Some(report), want);
-            }
-            lane.part_with(connection);
-        }
-    }
-
-    /// What comes next, if it is granted already.
-    fn make_next(&self, lane: &mut Lane) -> Option<Ready> {
-        loop {
-            match self.make(lane.granted.try_recv().ok()?) {
-                Ok(ready) => return Some(ready),
-                Err(report) => lane.tell(Some(report), 1),
-            }
-        }
-    }
-
-    /// A connection of the relay, or none if it is at fault or nothing is left to do.
-    async fn connect(&self, granted: &UnboundedReceiver<Claimed>) -> Option<Connection> {
-        // a closed channel says that there will be no grants
-        let over = async {
-            while !granted.is_closed() {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-        };
-        tokio::select! {
-            biased;
-            () = self.halt.cancelled() => None,
-            () = over => None,
-            connection = self.context.relay.connection() => connection.inspect_err(|fault| self.complain(fault)).ok(),
-        }
-    }
-
-    /// Once for all connections of the chunk: they share the relay and its fault.
-    fn complain(&self, fault: impl std::fmt::Display) {
-        if !self.complained.swap(true, Ordering::Relaxed) {
-            tracing::warn!(delivery.id = %self.at.delivery, chunk = self.at.chunk, %fault, "the relay is at fault");
-        }
-    }
-
-    /// One transaction. What waits behind it is given back at once when no more may be started: it may take minutes.
-    async fn attempt(&self, connection: &mut Connection, ready: &Ready, next: &mut Option<Ready>, lane: &mut Lane) -> Report {
-        let upcoming = next.as_ref().map(|next| next.envelope.clone());
-        let mut sending = pin!(self.send(connection, ready, upcoming));
-        tokio::select! {
-            report = &mut sending => return report,
-            () = self.halt.cancelled() => {}
-        }
-        if let Some(next) = next.take() {
-            lane.tell(Some(given_back(&next.claimed)), 0);
-        }
-        loop {
-            tokio::select! {
-                report = &mut sending => return report,
-                Some(waiting) = lane.granted.recv() => lane.tell(Some(given_back(&waiting)), 0),
-            }
-        }
-    }
-
-    /// Within the validity period; or else what becomes of the claim. A doubt stays one: its first attempt may have been accepted.
-    fn check_time(&self, claimed: &Claimed) -> Result<(), Report> {
-        let now = unix_now();
-        match claimed.before.status {
-            _ if now < self.valid_until => Ok(()),
-            Status::InDoubt => Err(report(claimed, Some(Status::InDoubt), 0, 0, now, String::new())),
-            _ => Err(expired(claimed)),
-        }
-    }
-
-    /// Makes the message of a claim; or else what became of it.
-    fn make(&self, claimed: Claimed) -> Result<Ready, Report> {
-        self.check_time(&claimed)?;
-        let definition = &self.delivery.document.definition;
-        let stamp = self.context.stamp(&self.at, claimed.position, definition, self.date);
-        let Some(recipient) = self.recipients.get(usize::from(claimed.position)) else { return Err(given_back(&claimed)) };
-        let message = self.template.render(recipient, &stamp).map_err(|error| {
-            let reply = format!("not sent: {} {}", error.part, error.message);
-            report(&claimed, Some(Status::Failed), FailureReason::NotDefined.code(), 0, unix_now(), reply)
-        })?;
-        match Envelope::new(&self.from, &recipient.email, message.len()) {
-            Ok(envelope) => Ok(Ready { claimed, envelope: Arc::new(envelope), message }),
-            Err(reply) => Err(self.failure(&claimed, &reply, unix_now())),
-        }
-    }
-
-    async fn send(&self, connection: &mut Connection, ready: &Ready, next: Option<Arc<Envelope>>) -> Report {
-        let may_go = || self.validity.holds(boottime_ms()) && !self.halt.is_cancelled();
-        let started = std::time::Instant::now();
-        let transaction = connection.send(&ready.envelope, &ready.message, next, &may_go).await;
-        metrics::transaction(transaction.word(), started.elapsed());
-        self.judge(&ready.claimed, transaction)
-    }
-
-    fn judge(&self, claimed: &Claimed, transaction: Transaction) -> Report {
-        let now = unix_now();
-        if let Transaction::Deferred { fault: Some(_), .. } | Transaction::InDoubt(_) = &transaction {
-            // not the text: a server may repeat the address in it
-            self.complain("a transaction was broken off; the sending log has the details");
-        }
-        match transaction {
-            Transaction::Accepted(reply) => {
-                let keep = self.context.config.send.keep_replies == KeepReplies::All;
-                let text = if keep { reply.to_string() } else { String::new() };
-                report(claimed, Some(Status::Sent), 0, flags::ACCEPTED, now, text)
-            }
-            Transaction::Refused(reply) => self.failure(claimed, &reply, now),
-            Transaction::Deferred { reply, fault } => self.deferral(claimed, reply.as_ref(), fault, now),
-            Transaction::InDoubt(fault) => report(claimed, Some(Status::InDoubt), 0, 0, now, fault),
-            Transaction::NotStarted => given_back(claimed),
-        }
-    }
-
-    fn failure(&self, claimed: &Claimed, reply: &Reply, now: u32) -> Report {
-        let (reason, kind) = classify(reply);
-        let hard = if kind == FailureType::Hard { flags::HARD } else { 0 };
-        report(claimed, Some(Status::Failed), reason.code(), hard, now, reply.to_string())
-    }
-
-    fn deferral(&self, claimed: &Claimed, reply: Option<&Reply>, fault: Option<String>, now: u32) -> Report {
-        let reason = reply.map_or(FailureReason::Unreachable, |reply| classify(reply).0).code();
-        let text = reply.map(ToString::to_string).or(fault).unwrap_or_default();
-        let attempts = claimed.before.attempts.saturating_add(1);
-        match retry::due(now, &self.plan.settings.retry_minutes, attempts, self.valid_until) {
-            Some(due) => report(claimed, Some(Status::Deferred), reason, 0, due, text),
-            None => report(claimed, Some(Status::Failed), reason, flags::EXPIRED, now, text),
-        }
     }
 }

@@ -13,6 +13,7 @@ pub mod edit;
 mod expire;
 pub mod finish;
 mod heal;
+mod lane;
 pub mod lease;
 pub mod logs;
 pub mod observe;
