@@ -5,9 +5,6 @@ use std::{io::Write, process::ExitCode};
 use clap::Parser;
 use versand::cli::{self, Arguments};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     match cli::run(Arguments::parse()) {
         Ok(code) => code,
