@@ -1,7 +1,7 @@
 # make demo: see it work    make test: prove it    make check: what a change must pass
 # make fire: nothing lost, nothing doubled under random faults (SEEDS=1-100 RECIPIENTS=2000 LEASE_MS=1000)
 # make fuzz: random input for what reads strangers' bytes, each target for FUZZ_SECONDS=600
-# make bench: ours beside the wire and beside peers (ARGS="--peers --variants --curve --plots"; npm for BullMQ)
+# make bench: ours beside the wire and beside peers (ARGS="--peers --variants --curve"; npm for BullMQ)
 # Arguments of the demo: make demo ARGS="--help"
 
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)

@@ -12,7 +12,6 @@ import statistics
 import subprocess
 
 import peers
-import plots
 import rows
 from parts import ROOT, Redis, Sink
 
@@ -43,7 +42,6 @@ def main():
     arguments.add_argument("--peers", action="store_true", help="BullMQ, Celery and naive apalis, too")
     arguments.add_argument("--curve", action="store_true", help="10 k, 100 k and 1 M recipients")
     arguments.add_argument("--variants", action="store_true", help="everysec, and two daemons")
-    arguments.add_argument("--plots", action="store_true", help="connections, message size, round-trip time: drawn in docs/performance")
     arguments = arguments.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     results, n = {}, arguments.messages
@@ -65,9 +63,6 @@ def main():
         if arguments.curve:
             for recipients in (10_000, 100_000, 1_000_000):
                 gather(results, f"us, {recipients:,} recipients", rows.us(sink.port, recipients))
-        if arguments.plots:
-            results_of_plots = plots.draw(sink.port, size)
-            (OUT / "plots.json").write_text(json.dumps(results_of_plots, indent=1))
     for row, figures in results.items():
         table(row, figures)
     repeated = [row for row in results if row != "us" and len(results[row].get("per_s", ())) == arguments.repetitions]
