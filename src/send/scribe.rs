@@ -111,6 +111,7 @@ impl Scribe {
                 ask = self.asks.recv() => match ask {
                     None => return self.hold,
                     Some(ask) => {
+                        // whoever is ready to ask does so first: larger groups, fewer of them
                         tokio::task::yield_now().await;
                         self.gather(ask, &mut reports, &mut hungry, &mut used_up);
                     }
