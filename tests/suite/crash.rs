@@ -21,6 +21,8 @@ mod rollback;
 mod steps;
 
 const RECIPIENTS: usize = 2000;
+/// `preparation.chunk_size` here.
+const CHUNK: usize = 125;
 const CONNECTIONS: usize = 8;
 /// `send.claim_window` as it is by default.
 const WINDOW: usize = 4;
@@ -34,7 +36,7 @@ fn settings(redis: &RedisServer, relay: &TestRelay) -> String {
 
 /// With more settings of the relay.
 fn settings_with(redis: &RedisServer, relay: &TestRelay, more: &str) -> String {
-    let sizes = "[preparation]\nchunk_size = 125\n";
+    let sizes = format!("[preparation]\nchunk_size = {CHUNK}\n");
     format!("{}{more}{sizes}[redis]\nurl = \"{}\"\n", relay.settings(CONNECTIONS), redis.url())
 }
 

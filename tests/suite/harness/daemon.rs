@@ -87,6 +87,13 @@ impl Daemon {
         String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).into_owned()
     }
 
+    /// Whose leases are those of the running daemon.
+    pub fn owner(&self) -> u64 {
+        let log = self.log();
+        let (_, owner) = log[self.began..].split_once("owner=\"").expect("the daemon is ready");
+        u64::from_str_radix(&owner[..16], 16).unwrap()
+    }
+
     /// The value of a metric with its labels, as `/metrics` writes it; none if it is not there now.
     pub async fn series(&self, series: &str) -> Option<f64> {
         let text = reqwest::get(format!("{}/metrics", self.client.url)).await.ok()?.text().await.ok()?;
