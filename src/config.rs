@@ -11,7 +11,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::domain::{delivery::InDoubt, role::Role};
+use crate::domain::{role::Role, settings::InDoubt};
 
 /// `config/default.toml`, compiled in: every setting and its default.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -142,6 +142,8 @@ pub struct Send {
     pub retry_minutes: Vec<f64>,
     pub validity_hours: f64,
     pub keep_replies: KeepReplies,
+    pub grace_minutes: f64,
+    pub approvals: u8,
 }
 
 #[derive(Debug, Clone, Deserialize)]

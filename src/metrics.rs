@@ -47,7 +47,10 @@ metrics_table! {
     REVIVED Counter "versand_jobs_revived_total" "Jobs that were gone and were named again";
     SET_ASIDE Counter "versand_chunks_set_aside_total" "Chunks set aside because their workers died again and again or they cannot be sent";
     ASIDE Gauge "versand_chunks_aside" "Chunks of moving deliveries that are set aside now";
-    DELIVERIES Gauge "versand_deliveries_moving" "Deliveries the daemon moves on by itself, by state";
+    DELIVERIES Gauge "versand_deliveries_moving" "Deliveries the daemon moves on by itself or that wait for their time, by state";
+    WAVES Counter "versand_waves_total" "Waves that this process released, or found overdue and held: released, held";
+    WAVES_HELD Gauge "versand_waves_held" "Waves that are overdue beyond their grace window and wait for a person";
+    SCHEDULE_LATE Gauge "versand_schedule_late_seconds" "How long the earliest wave that waits has been due; 0 if none is";
     RECIPIENTS Gauge "versand_recipients" "Recipients of the moving deliveries, by status";
     QUEUE_JOBS Gauge "versand_queue_jobs" "Jobs by queue and state: waiting, retrying, running, dead, done";
     QUEUE_BEAT Gauge "versand_queue_oldest_beat_seconds" "Age of the oldest heartbeat of a queue's workers";
@@ -95,6 +98,9 @@ fn describe() {
     // counters that must be there before their first event, or a first increase cannot be seen
     for name in [DUPLICATES, STORE_RETRIES, FENCED, TAKEN_OVER, REVIVED, SET_ASIDE, LOGIN_FAILURES] {
         counter!(name).absolute(0);
+    }
+    for became in ["released", "held"] {
+        counter!(WAVES, "became" => became).absolute(0);
     }
     for outcome in ["accepted", "deferred", "refused", "in_doubt", "not_started"] {
         counter!(TRANSACTIONS, "outcome" => outcome).absolute(0);
@@ -158,6 +164,15 @@ pub fn revived() {
 
 pub fn deliveries(state: &'static str, n: usize) {
     gauge!(DELIVERIES, "state" => state).set(n as f64);
+}
+
+pub fn waves(became: &'static str, n: u64) {
+    counter!(WAVES, "became" => became).increment(n);
+}
+
+pub fn schedule(held: usize, late_s: u32) {
+    gauge!(WAVES_HELD).set(held as f64);
+    gauge!(SCHEDULE_LATE).set(f64::from(late_s));
 }
 
 pub fn recipients(status: &'static str, n: u64) {

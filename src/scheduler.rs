@@ -11,6 +11,7 @@ use crate::send::Context;
 pub async fn start(context: &Context) -> Result<JobScheduler, JobSchedulerError> {
     let scheduler = JobScheduler::new().await?;
     scheduler.add(every("* * * * * *", context, |c| async move { c.reconcile_all().await })?).await?;
+    scheduler.add(every("* * * * * *", context, |c| async move { c.release_due().await })?).await?;
     scheduler.add(every("*/2 * * * * *", context, |c| async move { c.observe().await })?).await?;
     scheduler.add(every("*/10 * * * * *", context, |c| async move { c.sweep_jobs().await })?).await?;
     scheduler.add(every("5/10 * * * * *", context, |c| async move { c.observe_durability().await })?).await?;

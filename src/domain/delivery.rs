@@ -6,17 +6,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::domain::{audit::Head, exclusion::Cause, id::DeliveryId, state::State};
-
-/// What happens to a recipient that was in an SMTP transaction when its worker died.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum InDoubt {
-    /// Nobody gets the mail twice: held until a person settles it.
-    Hold,
-    /// Nobody misses it: sent again once, with the same bytes and Message-ID.
-    Resend,
-}
+use crate::domain::{
+    audit::Head,
+    exclusion::Cause,
+    id::DeliveryId,
+    schedule::Schedule,
+    settings::{Overrides, Settings},
+    state::State,
+};
 
 /// The author of the mail: `From` and, unless `envelope_from` says otherwise, the envelope sender.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,29 +38,6 @@ pub struct Content {
     pub html: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-}
-
-/// When the delivery is sent once it is confirmed.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Schedule {
-    /// At once: one wave.
-    #[default]
-    Now,
-}
-
-/// Settings of one delivery; what is left out comes from the configuration when it is prepared.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Overrides {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub in_doubt: Option<InDoubt>,
-    /// Above 0, at most 8760.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub validity_hours: Option<f64>,
-    /// 1 to 100 waits, each above 0 and at most 10080.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub retry_minutes: Option<Vec<f64>>,
 }
 
 /// What an upstream system says of a delivery.
@@ -99,31 +73,8 @@ impl Definition {
         if self.name.trim().is_empty() || self.name.chars().count() > LONGEST_NAME || self.name.contains(char::is_control) {
             return invalid("name", "must have 1 to 200 printable characters");
         }
-        if self.settings.validity_hours.is_some_and(|h| !(h > 0.0 && h <= 8760.0)) {
-            return invalid("settings.validity_hours", "must be above 0 and at most 8760");
-        }
-        if let Some(waits) = &self.settings.retry_minutes
-            && (waits.is_empty() || waits.len() > 100 || waits.iter().any(|m| !(*m > 0.0 && *m <= 10_080.0)))
-        {
-            return invalid("settings.retry_minutes", "must hold 1 to 100 numbers above 0 and at most 10080");
-        }
-        Ok(())
-    }
-}
-
-/// The settings a delivery is sent with, fixed at preparation and part of the digest.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Settings {
-    pub in_doubt: InDoubt,
-    pub validity_hours: f64,
-    pub retry_minutes: Vec<f64>,
-    /// Largest rendered message.
-    pub message_limit_kib: u32,
-}
-
-impl Settings {
-    pub fn message_limit_bytes(&self) -> usize {
-        self.message_limit_kib as usize * 1024
+        self.schedule.due_times()?;
+        self.settings.check(self.schedule == Schedule::Now)
     }
 }
 
@@ -166,7 +117,13 @@ pub struct Checks {
 pub struct Plan {
     pub generation: u32,
     pub chunks: u32,
+    /// Of the largest chunks. Number n of the sending log is position n % `chunk_size` of chunk n / `chunk_size`: of several
+    /// waves the last chunks are smaller, and their numbers have gaps.
     pub chunk_size: u32,
+    pub waves: u32,
+    /// When the first and the last wave are due; none if it is sent at once.
+    pub first_due: Option<Timestamp>,
+    pub last_due: Option<Timestamp>,
     pub to_deliver: u64,
     pub excluded: u64,
     pub exclusion_slices: u32,
@@ -178,15 +135,21 @@ pub struct Plan {
     pub prepared_at: Timestamp,
 }
 
-/// Who released the delivery, and when its wave was due.
+/// Who released the delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Release {
     pub by: String,
     pub confirmed_at: Timestamp,
-    /// The `Date` of every message.
-    pub released_at: Timestamp,
-    /// Retries end here.
-    pub valid_until: Timestamp,
+    /// Whether its ledgers are there.
+    pub started: bool,
+}
+
+/// Who approved what was prepared, where two persons are needed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    pub by: String,
+    pub approved_at: Timestamp,
+    pub digest: String,
 }
 
 /// All that is stored of a delivery besides its recipients.
@@ -204,6 +167,8 @@ pub struct Document {
     pub prepared_by: String,
     pub checks: Checks,
     pub plan: Option<Plan>,
+    #[serde(default)]
+    pub approval: Option<Approval>,
     pub release: Option<Release>,
     pub ended_at: Option<Timestamp>,
     pub audit: Head,
@@ -222,10 +187,24 @@ impl Document {
             prepared_by: String::new(),
             checks: Checks::default(),
             plan: None,
+            approval: None,
             release: None,
             ended_at: None,
             audit: Head::default(),
         }
+    }
+
+    /// Whether there are ledgers: it was released, and its first chunk may be sent.
+    pub fn has_started(&self) -> bool {
+        self.release.as_ref().is_some_and(|release| release.started)
+    }
+
+    /// What was approved and released is not what it will be.
+    pub fn unprepare(&mut self) {
+        self.plan = None;
+        self.approval = None;
+        self.release = None;
+        self.checks = Checks::default();
     }
 }
 
@@ -253,6 +232,7 @@ pub fn digest(definition: &Definition, settings: &Settings, audience_sha256: &[u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::settings::InDoubt;
 
     fn definition() -> Definition {
         serde_json::from_value(serde_json::json!({
@@ -262,13 +242,22 @@ mod tests {
     }
 
     fn settings() -> Settings {
-        Settings { in_doubt: InDoubt::Hold, validity_hours: 120.0, retry_minutes: vec![5.0], message_limit_kib: 512 }
+        Settings {
+            in_doubt: InDoubt::Hold,
+            validity_hours: 120.0,
+            retry_minutes: vec![5.0],
+            message_limit_kib: 512,
+            grace_minutes: 60.0,
+            request_confirmation: true,
+            approvals: 1,
+        }
     }
 
     #[test]
     fn the_digest_covers_everything_that_is_approved() {
         let base = digest(&definition(), &settings(), b"audience");
-        let changes: [fn(&mut Definition); 5] = [
+        let changes: [fn(&mut Definition); 6] = [
+            |d| d.schedule = Schedule::At { at: "2026-12-01T09:00:00".into(), zone: "UTC".into() },
             |d| d.content.subject.push('!'),
             |d| d.content.text = None,
             |d| d.sender.email.push('x'),
@@ -284,17 +273,5 @@ mod tests {
         assert_ne!(digest(&definition(), &Settings { message_limit_kib: 8, ..settings() }, b"audience"), base);
         assert_ne!(digest(&definition(), &settings(), b"other"), base);
         assert_eq!(digest(&definition(), &settings(), b"audience"), base);
-    }
-
-    #[test]
-    fn bad_settings_name_their_field() {
-        let mut d = definition();
-        d.settings.validity_hours = Some(f64::NAN);
-        assert_eq!(d.check().map_err(|e| e.field), Err("settings.validity_hours".to_owned()));
-        d.settings = Overrides { retry_minutes: Some(vec![]), ..Overrides::default() };
-        assert_eq!(d.check().map_err(|e| e.field), Err("settings.retry_minutes".to_owned()));
-        d.settings = Overrides::default();
-        d.name = "\n".into();
-        assert_eq!(d.check().map_err(|e| e.field), Err("name".to_owned()));
     }
 }

@@ -13,4 +13,7 @@ pub mod outcome;
 pub mod recipient;
 pub mod retry;
 pub mod role;
+pub mod schedule;
+pub mod settings;
 pub mod state;
+pub mod waves;

@@ -32,13 +32,27 @@ pub enum Action {
     PreparationEnds {
         good: bool,
     },
-    Confirm,
+    /// `due`: a wave is due now.
+    Confirm {
+        due: bool,
+    },
+    /// The confirmation of a scheduled delivery is withdrawn.
+    Unschedule,
+    /// A wave is due.
+    Due,
+    /// All waves that are due are overdue beyond their grace window.
+    Hold,
+    /// Waves that are held are released by a person.
+    Release,
     /// The first chunk may be sent.
     Start,
     Pause,
     /// Nothing is being attempted any more.
     Quiet,
-    Resume,
+    /// `started`: its ledgers are there.
+    Resume {
+        started: bool,
+    },
     Stop,
     /// Nothing is pending, attempting or deferred.
     Settled,
@@ -100,7 +114,7 @@ impl State {
 
     /// Whether the daemon moves it on by itself, so that the reconciler looks after it.
     pub fn is_moving(self) -> bool {
-        matches!(self, Self::Preparing | Self::Scheduled | Self::StartPending | Self::InProgress | Self::Pausing | Self::Stopping)
+        matches!(self, Self::Preparing | Self::StartPending | Self::InProgress | Self::Pausing | Self::Stopping)
     }
 
     /// Whether nothing will happen any more unless somebody asks for it.
@@ -130,17 +144,26 @@ impl State {
     pub fn after(self, action: Action) -> Result<Self, Illegal> {
         use Action as A;
         let next = match (self, action) {
-            (Self::Editing | Self::PreparationFailed | Self::Prepared, A::Change) => Self::Editing,
+            (Self::Editing | Self::PreparationFailed | Self::Prepared | Self::Scheduled | Self::Held, A::Change) => Self::Editing,
             (Self::Editing | Self::PreparationFailed | Self::Prepared, A::Prepare) => Self::Preparing,
             (Self::Preparing, A::PreparationEnds { good: true }) => Self::Prepared,
             (Self::Preparing, A::PreparationEnds { good: false }) => Self::PreparationFailed,
             (Self::Preparing, A::Stop) => Self::Editing,
-            (Self::Prepared, A::Confirm) => Self::StartPending,
+            (Self::Prepared, A::Confirm { due: true }) | (Self::Scheduled | Self::Held, A::Due) => Self::StartPending,
+            (Self::Prepared, A::Confirm { due: false }) => Self::Scheduled,
+            (Self::Scheduled, A::Unschedule) => Self::Prepared,
+            (Self::Scheduled, A::Hold) => Self::Held,
+            (Self::Held, A::Release) => Self::StartPending,
+            // of a delivery that is being sent one wave may be held while others go on
+            (Self::InProgress | Self::Paused, A::Release) => self,
             (Self::StartPending, A::Start) => Self::InProgress,
             (Self::InProgress, A::Pause) => Self::Pausing,
-            (Self::Pausing, A::Quiet) => Self::Paused,
-            (Self::Pausing | Self::Paused, A::Resume) => Self::InProgress,
-            (Self::StartPending | Self::InProgress | Self::Pausing | Self::Paused, A::Stop) => Self::Stopping,
+            (Self::Scheduled | Self::StartPending, A::Pause) | (Self::Pausing, A::Quiet) => Self::Paused,
+            (Self::Pausing | Self::Paused, A::Resume { started: true }) => Self::InProgress,
+            (Self::Paused, A::Resume { started: false }) => Self::Scheduled,
+            (Self::Scheduled | Self::Held | Self::StartPending | Self::InProgress | Self::Pausing | Self::Paused, A::Stop) => {
+                Self::Stopping
+            }
             (Self::Stopping, A::Quiet) => Self::Stopped,
             (Self::InProgress, A::Settled) => Self::Finished,
             (Self::Finished | Self::InProgress, A::Reopen) => Self::InProgress,
@@ -160,11 +183,15 @@ impl Action {
             Self::Change => "changed",
             Self::Prepare => "prepared",
             Self::PreparationEnds { .. } => "marked as prepared",
-            Self::Confirm => "confirmed",
+            Self::Confirm { .. } => "confirmed",
+            Self::Unschedule => "taken off its schedule",
+            Self::Due => "released by its schedule",
+            Self::Hold => "held",
+            Self::Release => "released",
             Self::Start => "started",
             Self::Pause => "paused",
             Self::Quiet => "brought to rest",
-            Self::Resume => "resumed",
+            Self::Resume { .. } => "resumed",
             Self::Stop => "stopped",
             Self::Settled => "finished",
             Self::Reopen => "reopened",
@@ -177,16 +204,22 @@ impl Action {
 mod tests {
     use super::*;
 
-    const ACTIONS: [Action; 13] = [
+    const ACTIONS: [Action; 19] = [
         Action::Change,
         Action::Prepare,
         Action::PreparationEnds { good: true },
         Action::PreparationEnds { good: false },
-        Action::Confirm,
+        Action::Confirm { due: true },
+        Action::Confirm { due: false },
+        Action::Unschedule,
+        Action::Due,
+        Action::Hold,
+        Action::Release,
         Action::Start,
         Action::Pause,
         Action::Quiet,
-        Action::Resume,
+        Action::Resume { started: true },
+        Action::Resume { started: false },
         Action::Stop,
         Action::Settled,
         Action::Reopen,
@@ -196,8 +229,23 @@ mod tests {
     #[test]
     fn only_a_prepared_delivery_can_be_confirmed() {
         for state in State::ALL {
-            assert_eq!(state.after(Action::Confirm).is_ok(), state == State::Prepared, "{state:?}");
+            for due in [true, false] {
+                assert_eq!(state.after(Action::Confirm { due }).is_ok(), state == State::Prepared, "{state:?}");
+            }
         }
+    }
+
+    #[test]
+    fn what_is_scheduled_can_be_sent_changed_or_stopped_but_not_confirmed_again() {
+        let next = |action| State::Scheduled.after(action).ok();
+        assert_eq!(next(Action::Due), Some(State::StartPending));
+        assert_eq!(next(Action::Change), Some(State::Editing));
+        assert_eq!(next(Action::Unschedule), Some(State::Prepared));
+        assert_eq!(next(Action::Hold), Some(State::Held));
+        assert_eq!(next(Action::Stop), Some(State::Stopping));
+        assert_eq!(next(Action::Pause), Some(State::Paused));
+        assert_eq!(State::Held.after(Action::Release), Ok(State::StartPending));
+        assert!(State::Held.after(Action::Unschedule).is_err(), "a wave was held: it must be prepared again");
     }
 
     #[test]
@@ -214,19 +262,18 @@ mod tests {
 
     #[test]
     fn every_moving_state_can_be_left_and_refusals_say_why() {
-        for state in State::ALL.into_iter().filter(|s| s.is_moving() && *s != State::Scheduled) {
+        for state in State::ALL.into_iter().filter(|s| s.is_moving()) {
             assert!(ACTIONS.iter().any(|a| state.after(*a).is_ok_and(|next| next != state)), "{state:?}");
         }
-        let refusal = State::Editing.after(Action::Confirm).map_err(|e| e.to_string());
+        let refusal = State::Editing.after(Action::Confirm { due: true }).map_err(|e| e.to_string());
         assert_eq!(refusal, Err("a delivery that is editing cannot be confirmed".to_owned()));
     }
 
     #[test]
-    fn nothing_leads_into_states_that_nothing_moves_on() {
+    fn nothing_leads_into_a_state_that_nothing_moves_on() {
         for state in State::ALL {
             for action in ACTIONS {
-                let next = state.after(action);
-                assert!(!matches!(next, Ok(State::Scheduled | State::Held | State::Failed)), "{state:?} {action:?}");
+                assert!(!matches!(state.after(action), Ok(State::Failed)), "{state:?} {action:?}");
             }
         }
     }

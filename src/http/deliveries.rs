@@ -21,12 +21,13 @@ use crate::{
     domain::{
         audience::Format,
         counts::Counts,
-        delivery::{Audience, Checks, Definition, Delivery, Document, Plan, Release},
+        delivery::{Approval, Audience, Checks, Definition, Delivery, Document, Plan, Release},
         id::DeliveryId,
         kpi::Kpis,
         state::State as Stage,
+        waves::WaveState,
     },
-    send::{Context, Refusal},
+    send::{Context, Refusal, waves::instant},
     store::slices::PreparationProgress,
 };
 
@@ -41,6 +42,7 @@ struct View {
     audience: Option<Audience>,
     checks: Checks,
     plan: Option<Plan>,
+    approval: Option<Approval>,
     release: Option<Release>,
     ended_at: Option<Timestamp>,
     #[serde(flatten)]
@@ -58,6 +60,33 @@ pub struct Progress {
     pub kpis: Option<Kpis>,
     /// Chunks that no job is named for until a person retries them.
     pub set_aside: BTreeSet<u32>,
+    /// Of a delivery that was prepared.
+    pub waves: Option<WaveCounts>,
+}
+
+/// Waves by state, and when the next one is due.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct WaveCounts {
+    pub waiting: u64,
+    pub released: u64,
+    pub held: u64,
+    pub next_due: Option<Timestamp>,
+}
+
+async fn waves_of(context: &Context, delivery: &Delivery) -> Result<Option<WaveCounts>, Refusal> {
+    let Some(plan) = delivery.document.plan.as_ref().filter(|_| delivery.state != Stage::Deleted) else { return Ok(None) };
+    let mut counts = WaveCounts::default();
+    for wave in context.store.waves(&delivery.id, plan).await? {
+        match wave.state {
+            WaveState::Waiting => {
+                counts.waiting += 1;
+                counts.next_due = counts.next_due.or((wave.due > 0).then(|| instant(wave.due)));
+            }
+            WaveState::Held => counts.held += 1,
+            WaveState::Released | WaveState::Open => counts.released += 1,
+        }
+    }
+    Ok(Some(counts))
 }
 
 pub async fn progress_of(context: &Context, delivery: &Delivery) -> Result<Progress, Refusal> {
@@ -65,8 +94,7 @@ pub async fn progress_of(context: &Context, delivery: &Delivery) -> Result<Progr
         Stage::Preparing => Some(preparation_of(context, delivery).await?),
         _ => None,
     };
-    let released =
-        delivery.document.plan.as_ref().filter(|_| delivery.state.is_released() && delivery.state != Stage::StartPending);
+    let released = delivery.document.plan.as_ref().filter(|_| delivery.document.has_started());
     let (counts, kpis) = match released {
         Some(plan) => {
             let counts = context.store.counts(&delivery.id).await?;
@@ -78,7 +106,8 @@ pub async fn progress_of(context: &Context, delivery: &Delivery) -> Result<Progr
         true => context.store.aside(&delivery.id).await?,
         false => BTreeSet::new(),
     };
-    Ok(Progress { state: delivery.state, preparation, counts, kpis, set_aside })
+    let waves = waves_of(context, delivery).await?;
+    Ok(Progress { state: delivery.state, preparation, counts, kpis, set_aside, waves })
 }
 
 /// What is kept may still be that of an earlier preparation.
@@ -102,6 +131,7 @@ async fn view(context: &Context, delivery: Delivery) -> Result<View, Refusal> {
         audience: d.audience,
         checks: d.checks,
         plan: d.plan,
+        approval: d.approval,
         release: d.release,
         ended_at: d.ended_at,
         progress,
@@ -173,6 +203,28 @@ pub async fn change(
 ) -> Result<Response, Answer> {
     api.context.redefine(&by, &id, body.value).await?;
     read(State(api), Id(id)).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopyAsked {
+    name: String,
+    #[serde(default)]
+    audience: bool,
+}
+
+pub async fn copy(
+    State(api): State<Arc<Api>>,
+    Caller(by): Caller,
+    Id(id): Id,
+    headers: HeaderMap,
+    body: Json<CopyAsked>,
+) -> Result<Response, Answer> {
+    let key = idempotency_key(&headers, &by, &format!("copy {id}"), &body.bytes)?;
+    let CopyAsked { name, audience } = body.value;
+    let copy = api.context.copy(&by, &id, name, audience, key.as_ref()).await?;
+    let location = [(header::LOCATION, format!("/api/v1/deliveries/{}", copy.id))];
+    Ok((StatusCode::CREATED, location, Reply(view(&api.context, copy).await?)).into_response())
 }
 
 pub async fn delete(State(api): State<Arc<Api>>, Caller(by): Caller, Id(id): Id) -> Result<StatusCode, Answer> {

@@ -24,8 +24,9 @@ use crate::{
         delivery::{Delivery, Plan},
         exclusion::Cause,
         ledger::Status,
+        waves::{Wave, WaveState},
     },
-    send::logs::Page,
+    send::{logs::Page, waves::instant},
     store::{StoreError, slices::ndjson},
 };
 
@@ -41,6 +42,45 @@ pub struct PageAsked {
 
 pub async fn sending(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<PageAsked>) -> Result<Response, Answer> {
     Ok(Reply(api.context.sending_page(&id, asked.from, limit(asked.limit)?, asked.status, asked.chunk).await?).into_response())
+}
+
+/// A wave as the API shows it.
+#[derive(Serialize)]
+struct WaveLine {
+    /// Number of the wave, from 0.
+    wave: u64,
+    /// None: at once.
+    due: Option<Timestamp>,
+    recipients: u32,
+    state: WaveState,
+    /// The `Date` of its messages.
+    released_at: Option<Timestamp>,
+}
+
+pub async fn waves(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<WavesAsked>) -> Result<Response, Answer> {
+    let (delivery, limit) = (api.context.delivery(&id).await?, limit(asked.limit)?);
+    let waves = match &delivery.document.plan {
+        Some(plan) => api.context.store.waves(&id, plan).await?,
+        None => Vec::new(),
+    };
+    let line = |(number, wave): (u64, &Wave)| WaveLine {
+        wave: number,
+        due: (wave.due > 0).then(|| instant(wave.due)),
+        recipients: wave.recipients,
+        state: wave.state,
+        released_at: wave.state.is_released().then(|| instant(wave.released_at)),
+    };
+    let items: Vec<WaveLine> = (0..).zip(&waves).skip(from(asked.from)).take(limit).map(line).collect();
+    let next = items.last().map(|last| last.wave + 1).filter(|next| (*next as usize) < waves.len());
+    Ok(Reply(Page { items, next }).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WavesAsked {
+    #[serde(default)]
+    from: u64,
+    limit: Option<usize>,
 }
 
 pub async fn exclusions(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<PageAsked>) -> Result<Response, Answer> {

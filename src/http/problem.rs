@@ -60,7 +60,7 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let status = match &refusal {
             Refusal::NotFound | Refusal::NoRecipient => StatusCode::NOT_FOUND,
-            Refusal::MissingRole(_) => StatusCode::FORBIDDEN,
+            Refusal::MissingRole(_) | Refusal::NotYours(_) => StatusCode::FORBIDDEN,
             Refusal::Illegal(_) | Refusal::KeyReused | Refusal::Conflict(_) => StatusCode::CONFLICT,
             Refusal::StaleDigest => StatusCode::PRECONDITION_FAILED,
             Refusal::Invalid(_) | Refusal::Line(_) => StatusCode::UNPROCESSABLE_ENTITY,

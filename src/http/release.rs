@@ -1,4 +1,4 @@
-//! Prepare, confirm, pause, resume, stop, settle.
+//! Prepare, approve, confirm, release, pause, resume, stop, settle.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ use super::{
     request::{Caller, Id, Json, Words, idempotency_key, no_parameters},
 };
 use crate::{
-    domain::{
-        id::DeliveryId,
-        state::{Action, State as Stage},
+    domain::{id::DeliveryId, state::State as Stage},
+    send::{
+        change::Repeat,
+        settle::{Control, Settling},
     },
-    send::{change::Repeat, settle::Settling},
     store::{endings::Settlement, ledgers::ChunkRef},
 };
 
@@ -62,13 +62,38 @@ pub async fn confirm(
     Ok((StatusCode::ACCEPTED, Reply(confirmed)).into_response())
 }
 
-/// What serves pause, resume and stop.
-pub fn control(action: Action) -> impl Fn(State<Arc<Api>>, Caller, Id, HeaderMap, Body) -> Controlled + Clone {
+pub async fn approve(
+    State(api): State<Arc<Api>>,
+    Caller(by): Caller,
+    Id(id): Id,
+    headers: HeaderMap,
+    body: Json<Confirmation>,
+) -> Result<Response, Answer> {
+    let key = idempotency_key(&headers, &by, &format!("approve {id}"), body.value.digest.as_bytes())?;
+    Ok(Reply(api.context.approve(&by, &id, &body.value.digest, key.as_ref()).await?).into_response())
+}
+
+/// A request without parameters.
+#[derive(Debug, Clone, Copy)]
+pub enum Bare {
+    Control(Control),
+    Release,
+    Unschedule,
+}
+
+/// What serves requests without parameters, such as pause.
+pub fn bare(bare: Bare) -> impl Fn(State<Arc<Api>>, Caller, Id, HeaderMap, Body) -> Controlled + Clone {
     move |State(api), Caller(by), Id(id), headers, body| {
         Box::pin(async move {
             no_parameters(body).await?;
-            let key = idempotency_key(&headers, &by, &format!("{action:?} {id}"), b"")?;
-            Ok(accepted(&id, api.context.control(&by, &id, action, key.as_ref()).await?))
+            let key = idempotency_key(&headers, &by, &format!("{bare:?} {id}"), b"")?;
+            let (context, key) = (&api.context, key.as_ref());
+            let state = match bare {
+                Bare::Control(control) => context.control(&by, &id, control, key).await?,
+                Bare::Release => context.release_held(&by, &id, key).await?,
+                Bare::Unschedule => context.unschedule(&by, &id, key).await?,
+            };
+            Ok(accepted(&id, state))
         })
     }
 }

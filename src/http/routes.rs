@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::routing::{self, MethodRouter};
 
-use super::{Api, deliveries, events, logs, operations, release};
-use crate::domain::{role::Role, state::Action};
+use super::{Api, deliveries, events, logs, operations, release, release::Bare};
+use crate::{domain::role::Role, send::settle::Control};
 
 /// A route as the README lists it. Without a role it is open to whoever reaches the listener.
 #[derive(Debug, Clone, Copy)]
@@ -45,11 +45,16 @@ routes! {
     put "/api/v1/deliveries/{id}/audience" PREPARE, deliveries::upload, "stream the audience, `application/x-ndjson` or `text/csv`";
     post "/api/v1/deliveries/{id}/prepare" PREPARE, release::prepare, "prepare: checks, exclusions, chunks, digest";
     post "/api/v1/deliveries/{id}/confirm" START, release::confirm, "confirm the send of what `digest` names";
-    post "/api/v1/deliveries/{id}/pause" START, release::control(Action::Pause), "pause";
-    post "/api/v1/deliveries/{id}/resume" START, release::control(Action::Resume), "resume";
-    post "/api/v1/deliveries/{id}/stop" PREPARE, release::control(Action::Stop), "stop a preparation, or (role `start_deliveries`) the sending for good";
+    post "/api/v1/deliveries/{id}/approve" START, release::approve, "approve what `digest` names, where two persons are needed";
+    post "/api/v1/deliveries/{id}/unschedule" START, release::bare(Bare::Unschedule), "withdraw the confirmation of a scheduled delivery";
+    post "/api/v1/deliveries/{id}/release" START, release::bare(Bare::Release), "release the waves that are held";
+    post "/api/v1/deliveries/{id}/pause" START, release::bare(Bare::Control(Control::Pause)), "pause";
+    post "/api/v1/deliveries/{id}/resume" START, release::bare(Bare::Control(Control::Resume)), "resume";
+    post "/api/v1/deliveries/{id}/stop" PREPARE, release::bare(Bare::Control(Control::Stop)), "stop a preparation, or (role `start_deliveries`) the sending for good";
     post "/api/v1/deliveries/{id}/in-doubt" START, release::settle, "settle recipients in doubt as `sent`, `failed` or `resend`";
     post "/api/v1/deliveries/{id}/chunks/{chunk}/retry" START, release::retry_chunk, "try a chunk again that was set aside";
+    post "/api/v1/deliveries/{id}/copy" PREPARE, deliveries::copy, "copy a delivery without its schedule: `name`, and with `\"audience\": true` its audience";
+    get "/api/v1/deliveries/{id}/waves" MONITORING, logs::waves, "its waves by when they are due: `from`, `limit`";
     get "/api/v1/deliveries/{id}/progress" MONITORING, deliveries::progress, "state, preparation, counts, KPIs";
     get "/api/v1/deliveries/{id}/events" MONITORING, events::stream, "the same as server-sent events, until the delivery ends";
     get "/api/v1/deliveries/{id}/log" ADMINISTRATION, logs::sending, "a page of the sending log: `from`, `limit`, `status`, `chunk`";

@@ -1,6 +1,5 @@
 //! What kills its workers again and again, or cannot be sent, is set aside for a person; the rest goes on.
 
-use jiff::Timestamp;
 use serde_json::json;
 
 use super::{
@@ -63,13 +62,14 @@ impl Context {
 
     /// The end of the validity period ends a chunk that was set aside, too: no message is made for it that could kill anybody.
     pub(super) async fn expire_aside(&self, delivery: &Delivery) -> Result<(), Refusal> {
-        let Some(release) = &delivery.document.release else { return Ok(()) };
-        if Timestamp::now() < release.valid_until {
-            return Ok(());
-        }
-        let resend_after_s = self.resend_after_s(delivery);
+        let Some(plan) = &delivery.document.plan else { return Ok(()) };
         for chunk in self.store.aside(&delivery.id).await? {
             let at = ChunkRef { delivery: delivery.id.clone(), chunk };
+            let wave = self.store.wave_of(&at, plan).await?;
+            if wave.valid_until(plan.settings.validity_hours).is_none_or(|until| unix_now() < until) {
+                continue;
+            }
+            let resend_after_s = self.resend_after_s(plan, &wave);
             let Some(ledger) = self.store.ledgers(&at.delivery, chunk..chunk + 1).await?.into_iter().flatten().next() else {
                 continue;
             };

@@ -15,12 +15,15 @@ use super::{
     recall::Hold,
     scribe::Scribe,
     unix_now,
+    waves::instant,
 };
 use crate::{
     domain::{
-        delivery::{Delivery, InDoubt, Plan, Release},
+        delivery::{Delivery, Plan},
         id::DeliveryId,
         ledger::Ledger,
+        settings::InDoubt,
+        waves::Wave,
     },
     queue::{Job, JobError, QueueName},
     store::{
@@ -28,6 +31,13 @@ use crate::{
         slices::Part,
     },
 };
+
+/// What all messages of a wave share.
+#[derive(Clone, Copy)]
+struct Time {
+    date: Timestamp,
+    valid_until: u32,
+}
 
 impl Context {
     /// The job: sends what is due in a chunk, for at most a slice of time. A chunk that is held by another ends the job well.
@@ -42,8 +52,10 @@ impl Context {
         if self.store.is_aside(&at).await? {
             return Ok(());
         }
+        let wave = self.store.wave_of(&at, &plan).await?;
+        let Some(valid_until) = wave.valid_until(plan.settings.validity_hours) else { return Ok(()) };
         let asked_ms = boottime_ms();
-        let resend_after_s = self.resend_after_s(&delivery);
+        let resend_after_s = self.resend_after_s(&plan, &wave);
         let grounds = Grounds { resends: resend_after_s.is_some(), ..Grounds::default() };
         let (lease, ledger) = match self.store.take(&at, self.owner, grounds, unix_now()).await? {
             Taken::Yes(lease, ledger) => (lease, ledger),
@@ -51,7 +63,8 @@ impl Context {
         };
         let validity = Arc::new(Validity::new(self.config.send.lease_ms, asked_ms));
         let hold = Hold::new(at, lease, resend_after_s);
-        let (hold, sent) = self.send_held(hold, ledger, (delivery, plan), validity).await;
+        let time = Time { date: instant(wave.released_at), valid_until };
+        let (hold, sent) = self.send_held(hold, ledger, (delivery, plan), time, validity).await;
         // also when nothing could be sent: the next one need not wait the lease out
         self.release_after_job(hold, &sent).await?;
         sent?;
@@ -63,14 +76,12 @@ impl Context {
         Ok(())
     }
 
-    /// How long a recipient stays in doubt before it is sent again; `None` under the policy `hold`, and when the validity
-    /// period is over.
-    pub fn resend_after_s(&self, delivery: &Delivery) -> Option<u32> {
+    /// How long a recipient of this wave stays in doubt before it is sent again; `None` under the policy `hold`, and when the
+    /// validity period is over.
+    pub fn resend_after_s(&self, plan: &Plan, wave: &Wave) -> Option<u32> {
         let lease_s = u32::try_from(self.config.send.lease_ms.div_ceil(1000)).unwrap_or(u32::MAX);
-        let document = &delivery.document;
-        let resends = document.plan.as_ref().is_some_and(|plan| plan.settings.in_doubt == InDoubt::Resend);
-        let valid = document.release.as_ref().is_none_or(|release| Timestamp::now() < release.valid_until);
-        (resends && valid).then_some(lease_s + 1)
+        let valid = wave.valid_until(plan.settings.validity_hours).is_none_or(|until| unix_now() < until);
+        (plan.settings.in_doubt == InDoubt::Resend && valid).then_some(lease_s + 1)
     }
 
     async fn send_held(
@@ -78,15 +89,18 @@ impl Context {
         mut hold: Hold,
         ledger: Ledger,
         (delivery, plan): (Delivery, Plan),
+        time: Time,
         validity: Arc<Validity>,
     ) -> (Hold, Result<(), JobError>) {
         let todo = ledger.claimable(unix_now(), hold.resend_after_s);
-        let Some(release) = delivery.document.release.clone().filter(|_| !todo.is_empty()) else { return (hold, Ok(())) };
-        if Timestamp::now() >= release.valid_until {
+        if todo.is_empty() {
+            return (hold, Ok(()));
+        }
+        if unix_now() >= time.valid_until {
             let expired = self.expire(&mut hold, &ledger, &todo).await;
             return (hold, expired.map_err(JobError::from));
         }
-        match self.run(&hold.at, (delivery, plan), &release, validity).await {
+        match self.run(&hold.at, (delivery, plan), time, validity).await {
             Ok(run) => (Arc::new(run).serve(hold, ledger, todo).await, Ok(())),
             Err(error) => (hold, Err(error)),
         }
@@ -96,7 +110,7 @@ impl Context {
         &self,
         at: &ChunkRef,
         (delivery, plan): (Delivery, Plan),
-        release: &Release,
+        time: Time,
         validity: Arc<Validity>,
     ) -> Result<Run, JobError> {
         let definition = &delivery.document.definition;
@@ -107,8 +121,8 @@ impl Context {
             at: at.clone(),
             recipients: self.store.slice(&at.delivery, Part::Chunks(plan.generation), at.chunk).await?,
             from: template.envelope_from().to_owned(),
-            date: release.released_at,
-            valid_until: u32::try_from(release.valid_until.as_second()).unwrap_or(u32::MAX),
+            date: time.date,
+            valid_until: time.valid_until,
             delivery,
             plan,
             template,

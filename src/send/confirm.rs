@@ -1,19 +1,20 @@
 //! Confirmation: the one gate between "prepared" and "sent". HTTP and the queue both come through here.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
     Context, Refusal,
+    approve::enough,
     change::{Changed, Decision, Repeat, require},
 };
 use crate::{
     domain::{
-        delivery::{Delivery, Release},
+        delivery::{Delivery, Plan, Release},
         id::DeliveryId,
         role::{Principal, Role},
-        state::Action,
+        state::{Action, State},
     },
     queue::{Job, QueueName},
 };
@@ -26,6 +27,9 @@ pub struct Confirmed {
     pub confirmed_by: String,
     pub confirmed_at: Timestamp,
     pub to_deliver: u64,
+    /// `start_pending`, or `scheduled` until the first wave is due.
+    pub state: State,
+    pub first_due: Option<Timestamp>,
 }
 
 impl Context {
@@ -41,8 +45,9 @@ impl Context {
     ) -> Result<Confirmed, Refusal> {
         require(by, Role::StartDeliveries)?;
         let changed = self.change(id, &by.name, repeats, |delivery, now| decide(delivery, by, digest, via, now)).await?;
-        if let Changed::Now(_) = changed {
-            self.enqueue_start(id, 0).await?;
+        if let Changed::Now(Confirmed { state: State::StartPending, confirmed_at, .. }) = &changed {
+            // another round than that of a confirmation that was withdrawn
+            self.enqueue_start(id, confirmed_at.as_millisecond().unsigned_abs()).await?;
         }
         Ok(changed.answer())
     }
@@ -56,25 +61,36 @@ impl Context {
 }
 
 fn decide(delivery: &Delivery, by: &Principal, digest: &str, via: &str, now: Timestamp) -> Result<Decision<Confirmed>, Refusal> {
-    let state = delivery.state.after(Action::Confirm)?;
+    // the state first: a second confirmation is told that it is one
+    delivery.state.after(Action::Confirm { due: true })?;
+    let plan = delivery.document.plan.as_ref().filter(|plan| plan.digest == digest).ok_or(Refusal::StaleDigest)?;
+    enough(delivery, digest, plan.settings.approvals, &by.name)?;
+    let state = delivery.state.after(confirmation(plan, now)?)?;
     let mut document = delivery.document.clone();
-    let plan = document.plan.as_ref().filter(|plan| plan.digest == digest).ok_or(Refusal::StaleDigest)?;
-    let validity =
-        SignedDuration::try_from_secs_f64(plan.settings.validity_hours * 3600.0).unwrap_or(SignedDuration::from_hours(24));
+    document.release = Some(Release { by: by.name.clone(), confirmed_at: now, started: false });
+    document.changed_at = now;
     let answer = Confirmed {
         delivery: delivery.id.clone(),
         digest: digest.to_owned(),
         confirmed_by: by.name.clone(),
         confirmed_at: now,
         to_deliver: plan.to_deliver,
+        state,
+        first_due: plan.first_due,
     };
-    document.release = Some(Release {
-        by: by.name.clone(),
-        confirmed_at: now,
-        // whole seconds: the Date header has no more, and the preview is to show the same bytes
-        released_at: Timestamp::from_second(now.as_second()).unwrap_or(now),
-        valid_until: now.checked_add(validity).unwrap_or(Timestamp::MAX),
-    });
-    document.changed_at = now;
     Ok(Decision { state, document, answer, act: Some(("confirm", json!({ "digest": digest, "via": via }))) })
+}
+
+/// What a confirmation comes to now.
+///
+/// # Errors
+/// If all of it is overdue beyond the grace window.
+pub(super) fn confirmation(plan: &Plan, now: Timestamp) -> Result<Action, Refusal> {
+    let late = |due: Timestamp| now.duration_since(due).as_secs_f64();
+    if plan.last_due.is_some_and(|due| late(due) > plan.settings.grace_minutes * 60.0) {
+        return Err(Refusal::Conflict(
+            "its time has passed by more than the grace window: change its schedule and prepare it again",
+        ));
+    }
+    Ok(Action::Confirm { due: plan.first_due.is_none_or(|due| late(due) >= 0.0) })
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     domain::{
-        delivery::{Checks, Definition, Delivery, Document},
+        delivery::{Definition, Delivery, Document},
         id::DeliveryId,
         role::{Principal, Role},
         state::{Action, State},
@@ -106,8 +106,7 @@ pub(super) fn unprepared(
     let state = delivery.state.after(Action::Change)?;
     let mut document = delivery.document.clone();
     document.changed_at = now;
-    document.plan = None;
-    document.checks = Checks::default();
+    document.unprepare();
     Ok(Decision { state, document, answer: (), act: Some((action, details)) })
 }
 

@@ -23,6 +23,8 @@ pub struct Recount {
     pub counts: Counts,
     /// Recipients that the sender will still claim, now or later.
     pub to_claim: u64,
+    /// Those of them in waves that are not released yet.
+    pub unreleased: u64,
     /// Ledgers that are not there.
     pub missing: u32,
 }
@@ -38,9 +40,12 @@ impl Context {
         let (Ok(state), Some(plan)) = (delivery.state.after(Action::Settled), &delivery.document.plan) else { return Ok(()) };
         let recount = self.recount(&delivery, plan).await?;
         if recount.to_claim > 0 || recount.counts.attempting > 0 || recount.missing > 0 {
-            if self.store.waiting(id).await? == 0 && self.store.offered(id).await?.is_empty() {
+            if recount.to_claim > recount.unreleased
+                && self.store.waiting(id).await? == 0
+                && self.store.offered(id).await?.is_empty()
+            {
                 // in neither set although something is left, such as a doubt that is to be sent again: the sets are hints
-                self.store.open_all(id, plan.chunks).await?;
+                self.store.reopen_released(id, plan).await?;
             }
             return Ok(());
         }
@@ -56,16 +61,21 @@ impl Context {
 
     /// Counts every record of every ledger.
     pub async fn recount(&self, delivery: &Delivery, plan: &Plan) -> Result<Recount, StoreError> {
-        let resend_after_s = self.resend_after_s(delivery);
-        let mut recount = Recount { counts: Counts::default(), to_claim: 0, missing: 0 };
+        let (waves, places) = (self.store.waves(&delivery.id, plan).await?, self.store.places(&delivery.id, plan).await?);
+        let mut wave_of = places.iter().map(|place| waves.get(usize::from(place.wave)));
+        let mut recount = Recount { counts: Counts::default(), to_claim: 0, unreleased: 0, missing: 0 };
         for from in (0..plan.chunks).step_by(AT_A_TIME as usize) {
             for ledger in self.store.ledgers(&delivery.id, from..plan.chunks.min(from + AT_A_TIME)).await? {
+                let wave = wave_of.next().flatten().ok_or_else(|| StoreError::Damaged("a chunk without a wave".into()))?;
                 let Some(ledger) = ledger else {
                     recount.missing += 1;
                     continue;
                 };
                 recount.counts.add(&ledger);
-                recount.to_claim += ledger.records().filter(|r| r.claimable_at(resend_after_s).is_some()).count() as u64;
+                let resend_after_s = self.resend_after_s(plan, wave);
+                let to_claim = ledger.records().filter(|r| r.claimable_at(resend_after_s).is_some()).count() as u64;
+                recount.to_claim += to_claim;
+                recount.unreleased += if wave.state.is_released() { 0 } else { to_claim };
             }
         }
         Ok(recount)

@@ -23,6 +23,8 @@ impl Context {
                 match state {
                     Some(State::Deleted) => deleted.push(id.clone()),
                     Some(state) if state.is_moving() => self.store.in_motion(id).await?,
+                    // the next tick puts it where it belongs
+                    Some(State::Scheduled | State::Held) => self.store.list_due_at_once(id).await?,
                     _ => {}
                 }
             }

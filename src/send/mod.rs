@@ -1,14 +1,18 @@
-//! The journey of a delivery, one file a step: edit, upload, prepare, confirm, release, chunk, finish, settle.
+//! The journey of a delivery, one file a step: edit, upload, prepare, approve, confirm, release, chunk, finish, settle.
 //!
 //! A step writes state first and enqueues after; it never calls the next step. What a crash between the two leaves behind is
 //! found by [`reconcile`].
 
+mod approve;
 mod aside;
 pub mod change;
+mod checks;
 pub mod chunk;
 pub mod confirm;
 pub mod confirm_job;
 pub mod conservation;
+mod copy;
+mod dealer;
 pub mod edit;
 mod expire;
 pub mod finish;
@@ -28,6 +32,7 @@ pub mod scribe;
 pub mod settle;
 pub mod upload;
 pub mod watch;
+pub mod waves;
 
 use std::sync::{
     Arc,
@@ -87,6 +92,9 @@ pub enum Refusal {
     NoRecipient,
     #[error("the role {} is missing", .0.word())]
     MissingRole(Role),
+    /// Somebody else has to do it.
+    #[error("{0}")]
+    NotYours(&'static str),
     #[error("{0}")]
     Illegal(#[from] Illegal),
     #[error("the digest is not that of the prepared delivery: prepare it and look at it again")]

@@ -114,6 +114,7 @@ impl Context {
         for status in Status::ALL {
             metrics::recipients(status.word(), *sum.of(status));
         }
+        self.observe_waves().await?;
         self.observe_conservation().await
     }
 
@@ -147,8 +148,7 @@ impl Context {
     /// The difference, and whether the delivery has ended.
     async fn difference_of(&self, id: &DeliveryId) -> Result<(Option<u64>, bool), StoreError> {
         let Some(delivery) = self.store.delivery(id).await? else { return Ok((Some(0), true)) };
-        let sending = delivery.state.is_released() && delivery.state != State::StartPending;
-        let difference = if sending { self.difference(&delivery).await? } else { Some(0) };
+        let difference = if delivery.document.has_started() { self.difference(&delivery).await? } else { Some(0) };
         Ok((difference, delivery.state.has_ended()))
     }
 

@@ -9,13 +9,21 @@ use std::{
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::{Context, prepare::settings};
+use super::{
+    Context,
+    checks::field_of,
+    dealer::{Chunk, Dealer},
+    prepare::settings,
+    unix_now,
+    waves::instant,
+};
 use crate::{
     domain::{
-        address,
-        delivery::{self, Audience, Checks, Definition, Delivery, Finding, Plan, Settings},
+        delivery::{self, Audience, Checks, Delivery, Plan},
         exclusion::{Cause, Exclusion},
         recipient::Recipient,
+        schedule::Undated,
+        settings::Settings,
         state::State,
     },
     mail::{address::to_ascii, template::Template},
@@ -28,6 +36,8 @@ use crate::{
 
 /// A preparation with so many errors looks no further: a costly template would fail for a million more.
 const ENOUGH_ERRORS: u64 = 1000;
+/// Each has a chunk of its own at least, and all are looked at when one is due.
+const MOST_WAVES: usize = 10_000;
 
 /// What a preparation comes to; without a plan if there are errors.
 pub(super) struct Outcome {
@@ -38,15 +48,18 @@ pub(super) struct Outcome {
 
 /// A preparation that is going on. Its memory grows only with the set of addresses.
 pub(super) struct Preparation<'a> {
-    context: &'a Context,
-    delivery: &'a Delivery,
+    pub(super) context: &'a Context,
+    pub(super) delivery: &'a Delivery,
     generation: u32,
-    settings: Settings,
-    checks: Checks,
+    pub(super) settings: Settings,
+    pub(super) checks: Checks,
     /// Truncated SHA-256 of every address kept: 16 bytes each.
     seen: HashSet<u128>,
-    waiting: Vec<Recipient>,
-    chunks: u32,
+    dealer: Dealer,
+    /// When it began, Unix seconds: what is due before is an error.
+    pub(super) now: u32,
+    /// Waves that were found to be due before.
+    pub(super) late: HashSet<u32>,
     to_deliver: u64,
     exclusion_slices: u32,
     causes: BTreeMap<Cause, u64>,
@@ -58,6 +71,7 @@ impl<'a> Preparation<'a> {
     /// `None` if it was stopped on the way.
     pub async fn run(context: &'a Context, delivery: &'a Delivery, generation: u32) -> Result<Option<Outcome>, StoreError> {
         let of = delivery.document.audience.as_ref().map_or(0, |audience| audience.recipients);
+        let times = delivery.document.definition.schedule.due_times().map_err(|e| StoreError::Damaged(e.to_string()))?;
         let mut this = Self {
             context,
             delivery,
@@ -65,8 +79,9 @@ impl<'a> Preparation<'a> {
             settings: settings(context, &delivery.document.definition),
             checks: Checks::default(),
             seen: HashSet::new(),
-            waiting: Vec::new(),
-            chunks: 0,
+            dealer: Dealer::new(times, context.config.preparation.chunk_size),
+            now: unix_now(),
+            late: HashSet::new(),
             to_deliver: 0,
             exclusion_slices: 0,
             causes: BTreeMap::new(),
@@ -87,46 +102,11 @@ impl<'a> Preparation<'a> {
             (Some(audience), _) if audience.recipients > 0 => {}
             _ => this.error("audience", None, "is empty: upload recipients"),
         }
-        let plan = (this.checks.errors_total == 0).then(|| this.plan());
+        let plan = match this.checks.errors_total {
+            0 => Some(this.plan().await?),
+            _ => None,
+        };
         Ok(Some(Outcome { by, checks: this.checks, plan }))
-    }
-
-    fn error(&mut self, field: &str, line: Option<u64>, message: impl Into<String>) {
-        self.checks.errors_total += 1;
-        if self.checks.errors.len() < self.context.config.preparation.errors_shown {
-            self.checks.errors.push(Finding { field: field.into(), line, message: message.into() });
-        }
-    }
-
-    fn warn(&mut self, field: &str, message: &str) {
-        self.checks.warnings.push(Finding { field: field.into(), line: None, message: message.into() });
-    }
-
-    fn check_definition(&mut self) -> Option<Arc<Template>> {
-        let delivery = self.delivery;
-        let definition = &delivery.document.definition;
-        let masks = &self.context.config.preparation.allowed_senders;
-        for (field, email) in
-            [("sender.email", Some(&definition.sender.email)), ("sender.envelope_from", definition.sender.envelope_from.as_ref())]
-        {
-            if email.is_some_and(|email| !masks.iter().any(|mask| address::matches(mask, email))) {
-                self.error(field, None, "is not allowed by preparation.allowed_senders");
-            }
-        }
-        let contents = [definition.content.html.as_deref(), definition.content.text.as_deref()];
-        if contents.iter().flatten().any(|text| !text.to_lowercase().contains("unsubscribe")) {
-            self.warn("content", "no opt-out link was found: bulk mail needs one in every part");
-        }
-        match Template::compile(&definition.sender, &definition.content, self.settings.message_limit_bytes()) {
-            Ok(template) => Some(Arc::new(template)),
-            Err(problems) => {
-                for p in problems {
-                    let at = p.line.map(|line| format!("template line {line}: ")).unwrap_or_default();
-                    self.error(&field_of(definition, p.part), None, format!("{at}{}", p.message));
-                }
-                None
-            }
-        }
     }
 
     /// False if it was stopped.
@@ -140,7 +120,7 @@ impl<'a> Preparation<'a> {
             }
             let recipients: Vec<Recipient> = store.slice(id, Part::Upload(audience.upload), number).await?;
             self.sort_alive(recipients, template.clone()).await?;
-            let done = self.to_deliver + self.causes.values().sum::<u64>() + self.waiting.len() as u64;
+            let done = self.to_deliver + self.causes.values().sum::<u64>() + self.dealer.waiting() as u64;
             if self.checks.errors_total >= ENOUGH_ERRORS {
                 self.warn("audience", "the preparation ended early: later lines were not looked at");
                 return Ok(true);
@@ -148,8 +128,9 @@ impl<'a> Preparation<'a> {
             self.progress = PreparationProgress { done, beat: self.progress.beat + 1, ..self.progress };
             store.note_preparation(id, &self.progress).await?;
         }
-        let rest = std::mem::take(&mut self.waiting);
-        self.write_chunk(&rest).await?;
+        while let Some(chunk) = self.dealer.rest() {
+            self.write_chunk(&chunk).await?;
+        }
         Ok(true)
     }
 
@@ -193,7 +174,7 @@ impl<'a> Preparation<'a> {
             self.context.store.write_slice(&self.delivery.id, part, self.exclusion_slices, &text).await?;
             self.exclusion_slices += 1;
         }
-        if let Some(first) = kept.first().filter(|_| self.chunks == 0 && self.waiting.is_empty()) {
+        if let Some(first) = kept.first().filter(|_| self.dealer.waves() == 0) {
             // one message stands for all: links differ between recipients in their values only
             for fault in template.link_faults(first) {
                 self.error("content.html", Some(first.line), fault);
@@ -203,12 +184,25 @@ impl<'a> Preparation<'a> {
         for (line, field, message) in faults {
             self.error(&field, Some(line), message);
         }
-        self.waiting.extend(kept);
-        let size = self.context.config.preparation.chunk_size;
-        while self.waiting.len() >= size {
-            let rest = self.waiting.split_off(size);
-            let chunk = std::mem::replace(&mut self.waiting, rest);
-            self.write_chunk(&chunk).await?;
+        for recipient in kept {
+            let line = recipient.line;
+            match self.dealer.deal(recipient) {
+                Err(Undated { field, message }) => self.error(&format!("audience.{field}"), Some(line), message),
+                // once for each wave
+                Ok((due, _)) if due > 0 && due <= self.now && self.late.insert(due) => {
+                    self.error("schedule", Some(line), format!("{} is in the past", instant(due)));
+                }
+                Ok((_, full)) => {
+                    if let Some(chunk) = full {
+                        self.write_chunk(&chunk).await?;
+                    }
+                }
+            }
+            if self.dealer.waves() > MOST_WAVES {
+                self.error("schedule", Some(line), format!("there are more than {MOST_WAVES} different times: round them"));
+                self.checks.errors_total = self.checks.errors_total.max(ENOUGH_ERRORS);
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -249,23 +243,28 @@ impl<'a> Preparation<'a> {
         tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Damaged(e.to_string()))
     }
 
-    async fn write_chunk(&mut self, recipients: &[Recipient]) -> Result<(), StoreError> {
-        if recipients.is_empty() {
-            return Ok(());
-        }
-        let text = ndjson(recipients)?;
+    /// The chunk that the dealer gave out last.
+    async fn write_chunk(&mut self, chunk: &Chunk) -> Result<(), StoreError> {
+        let text = ndjson(&chunk.recipients)?;
+        self.approved.update(chunk.due.to_be_bytes());
         self.approved.update(&text);
-        self.context.store.write_slice(&self.delivery.id, Part::Chunks(self.generation), self.chunks, &text).await?;
-        self.chunks += 1;
-        self.to_deliver += recipients.len() as u64;
+        let number = self.dealer.chunks() - 1;
+        self.context.store.write_slice(&self.delivery.id, Part::Chunks(self.generation), number, &text).await?;
+        self.to_deliver += chunk.recipients.len() as u64;
         Ok(())
     }
 
-    fn plan(&self) -> Plan {
+    async fn plan(&self) -> Result<Plan, StoreError> {
         let definition = &self.delivery.document.definition;
-        Plan {
+        let (waves, places) = self.dealer.tables();
+        self.context.store.write_waves(&self.delivery.id, self.generation, &waves, &places).await?;
+        let bounds = self.dealer.bounds().filter(|(_, last)| *last > 0);
+        Ok(Plan {
             generation: self.generation,
-            chunks: self.chunks,
+            chunks: self.dealer.chunks(),
+            waves: self.dealer.waves() as u32,
+            first_due: bounds.map(|(first, _)| instant(first)),
+            last_due: bounds.map(|(_, last)| instant(last)),
             chunk_size: self.context.config.preparation.chunk_size as u32,
             to_deliver: self.to_deliver,
             excluded: self.causes.values().sum(),
@@ -275,18 +274,9 @@ impl<'a> Preparation<'a> {
             digest: delivery::digest(definition, &self.settings, &self.approved.clone().finalize()),
             prepared_by: self.delivery.document.prepared_by.clone(),
             prepared_at: Timestamp::UNIX_EPOCH,
-        }
+        })
     }
 }
 
 /// Line, field and message of a recipient whose mail cannot be made.
 type Fault = (u64, String, String);
-
-/// A text that nobody gave was made from the HTML: that is where it has to be mended.
-fn field_of(definition: &Definition, part: &str) -> String {
-    match part {
-        "text" if definition.content.text.is_none() => "content.html".to_owned(),
-        part if part.starts_with("sender") => part.to_owned(),
-        part => format!("content.{part}"),
-    }
-}

@@ -6,13 +6,16 @@ use super::{
     Context, Refusal,
     aside::given_up,
     change::{Changed, Decision, IdempotencyKey, Repeat, require},
+    confirm::confirmation,
     preparation::{Outcome, Preparation},
+    unix_now,
 };
 use crate::{
     domain::{
-        delivery::{Checks, Definition, Plan, Settings},
+        delivery::{Definition, Plan, Release},
         id::DeliveryId,
         role::{Principal, Role},
+        settings::Settings,
         state::{Action, State},
     },
     queue::{Job, JobError, QueueName},
@@ -33,12 +36,15 @@ impl Context {
             .change(id, &by.name, &repeats, |delivery, now| {
                 let state = delivery.state.after(Action::Prepare)?;
                 let mut document = delivery.document.clone();
+                if document.definition.settings.request_confirmation == Some(false) {
+                    // its preparation releases it
+                    require(by, Role::StartDeliveries)?;
+                }
                 document.changed_at = now;
                 document.prepared_by = by.name.clone();
                 // an earlier job that has not yet seen that it was stopped must not take this request for its own
                 document.generation += 1;
-                document.plan = None;
-                document.checks = Checks::default();
+                document.unprepare();
                 Ok(Decision { state, document, answer: (), act: Some(("prepare", json!({}))) })
             })
             .await?;
@@ -123,20 +129,34 @@ impl Context {
                 document.changed_at = now;
                 document.checks = outcome.checks.clone();
                 document.plan = outcome.plan.clone().map(|plan| Plan { prepared_at: now, ..plan });
+                // without a request for confirmation it is released by whoever prepared it, who had the role for that
+                let confirmed = document.plan.as_ref().filter(|plan| !plan.settings.request_confirmation);
+                let confirmed = confirmed.and_then(|plan| state.after(confirmation(plan, now).ok()?).ok());
                 let details = match &document.plan {
-                    Some(plan) => json!({ "digest": plan.digest, "to_deliver": plan.to_deliver, "excluded": plan.excluded }),
+                    Some(plan) => json!({
+                        "digest": plan.digest, "to_deliver": plan.to_deliver, "excluded": plan.excluded,
+                        "confirmed": confirmed.is_some(),
+                    }),
                     None => json!({ "errors": document.checks.errors_total }),
                 };
+                if confirmed.is_some() {
+                    document.release = Some(Release { by: outcome.by.clone(), confirmed_at: now, started: false });
+                }
                 Ok(Decision {
-                    state,
+                    state: confirmed.unwrap_or(state),
                     document,
-                    answer: (),
+                    answer: confirmed == Some(State::StartPending),
                     act: Some((if good { "prepared" } else { "preparation_failed" }, details)),
                 })
             })
             .await;
         match done {
-            Ok(_) => Ok(true),
+            Ok(changed) => {
+                if changed.answer() {
+                    self.enqueue_start(id, u64::from(unix_now())).await?;
+                }
+                Ok(true)
+            }
             Err(Refusal::Conflict(_) | Refusal::Illegal(_) | Refusal::NotFound) => Ok(false),
             Err(other) => Err(other),
         }
@@ -150,6 +170,9 @@ pub(super) fn settings(context: &Context, definition: &Definition) -> Settings {
         in_doubt: own.in_doubt.unwrap_or(default.in_doubt),
         validity_hours: own.validity_hours.unwrap_or(default.validity_hours),
         retry_minutes: own.retry_minutes.clone().unwrap_or_else(|| default.retry_minutes.clone()),
+        grace_minutes: own.grace_minutes.unwrap_or(default.grace_minutes),
+        request_confirmation: own.request_confirmation.unwrap_or(true),
+        approvals: own.approvals.unwrap_or(1).max(default.approvals),
         message_limit_kib: u32::try_from(context.config.preparation.message_limit_kib).unwrap_or(u32::MAX),
     }
 }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Context, Refusal, settle::locate};
+use super::{Context, Refusal, settle::locate, unix_now, waves::instant};
 use crate::{
     domain::{id::DeliveryId, recipient::Recipient},
     store::{StoreError, ledgers::ChunkRef, slices::Part},
@@ -18,7 +18,8 @@ pub struct Preview {
 }
 
 impl Context {
-    /// The message of recipient `number` of the sending log; `date` is assumed before the release, now if it is `None`.
+    /// The message of recipient `number` of the sending log; `date` is assumed before the release; if it is `None`, when
+    /// its wave is due.
     pub async fn preview(&self, id: &DeliveryId, number: u64, date: Option<Timestamp>) -> Result<Preview, Refusal> {
         let delivery = self.delivery(id).await?;
         let plan = delivery.document.plan.as_ref().ok_or(Refusal::Conflict("it is not prepared"))?;
@@ -29,9 +30,10 @@ impl Context {
         let template = template.map_err(|_| StoreError::Damaged("the template of a prepared delivery".into()))?;
         let at = ChunkRef { delivery: id.clone(), chunk };
         let recipient: Option<Recipient> = self.store.item(&at, Part::Chunks(plan.generation), position).await?;
-        let released = delivery.document.release.as_ref().map(|release| release.released_at);
-        let now = Timestamp::now();
-        let date = released.or(date).unwrap_or(Timestamp::from_second(now.as_second()).unwrap_or(now));
+        let wave = self.store.wave_of(&at, plan).await?;
+        let released = wave.state.is_released().then(|| instant(wave.released_at));
+        // before the release: when it is due, or now
+        let date = released.or(date).unwrap_or_else(|| instant(wave.due.max(unix_now())));
         let stamp = self.stamp(&at, position, definition, date);
         let message = template.render(&recipient.ok_or(Refusal::NoRecipient)?, &stamp);
         let message = message.map_err(|e| StoreError::Damaged(format!("{}: {}", e.part, e.message)))?;

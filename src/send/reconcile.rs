@@ -121,6 +121,9 @@ impl Context {
 
     async fn keep_sending(&self, delivery: &Delivery) -> Result<(), Refusal> {
         let id = &delivery.id;
+        let Some(plan) = &delivery.document.plan else { return Ok(()) };
+        let released = self.release_waves(delivery, plan).await?;
+        self.open_waves(id, plan, &released).await?;
         let offered = self.mend_offered(delivery).await?;
         self.expire_aside(delivery).await?;
         let named = self.feed(id).await?;
@@ -129,10 +132,10 @@ impl Context {
             return Ok(());
         }
         self.mend_unoffered(delivery, &counts).await?;
-        let left = counts.open().saturating_sub(self.open_aside(id).await?);
+        let left = counts.open().saturating_sub(self.open_aside(id).await? + released.unreleased);
         if left > 0 && self.store.waiting(id).await? == 0 {
             // in neither set although something is left: the sets are hints, the ledgers are not
-            self.store.open_all(id, delivery.document.plan.as_ref().map_or(0, |plan| plan.chunks)).await?;
+            self.store.reopen_released(id, plan).await?;
         } else if counts.open() == 0 {
             let job = Job::FinishDelivery { delivery: id.to_string() };
             self.queue.enqueue(QueueName::Steps, &format!("finish:{id}:at:{}", unix_now()), &job.encode()).await?;
@@ -184,7 +187,8 @@ impl Context {
         if !proven_dead && still < self.config.send.lease() {
             return Ok(());
         }
-        let resend_after_s = self.resend_after_s(delivery);
+        let Some(plan) = &delivery.document.plan else { return Ok(()) };
+        let resend_after_s = self.resend_after_s(plan, &self.store.wave_of(at, plan).await?);
         let (still, dead) = (Some((header.epoch, header.beat)), proven_dead.then_some(header.owner));
         let grounds = Grounds { still, dead, resends: resend_after_s.is_some() };
         if let Taken::Yes(lease, _) = self.store.take(at, self.owner, grounds, unix_now()).await? {
@@ -215,7 +219,11 @@ impl Context {
         }
         let state = delivery.state.after(Action::Quiet)?;
         let mut document = delivery.document.clone();
-        document.ended_at = stopped.then(Timestamp::now);
+        if stopped {
+            document.ended_at = Some(Timestamp::now());
+            // it may have been stopped before it was started
+            document.release.iter_mut().for_each(|release| release.started = true);
+        }
         let decision = Decision { state, document, answer: (), act: None };
         // not with a newer revision: it may have been resumed and paused again since the counters were read
         self.commit(&delivery.id, delivery.revision, "versand", &[], decision).await?;

@@ -20,8 +20,14 @@ impl Context {
         }
         let plan = delivery.document.plan.as_ref().ok_or_else(|| JobError::Abort("a released delivery without a plan".into()))?;
         self.lay_out(id, plan).await?;
-        self.store.open_all(id, plan.chunks).await?;
-        if self.step(id, Action::Start, |_, _| {}).await? {
+        self.release_waves(&delivery, plan).await?;
+        self.store.open_released(id, plan).await?;
+        let started = self.step(id, Action::Start, |document, _| {
+            if let Some(release) = &mut document.release {
+                release.started = true;
+            }
+        });
+        if started.await? {
             self.feed(id).await?;
         }
         Ok(())
@@ -32,8 +38,8 @@ impl Context {
         if self.store.counts_begun(id).await? {
             return Ok(());
         }
-        for chunk in 0..plan.chunks {
-            let ledger = Ledger::new(recipients_in(plan, chunk));
+        for (chunk, place) in (0..).zip(self.store.places(id, plan).await?) {
+            let ledger = Ledger::new(place.recipients);
             self.store.create_ledger(&ChunkRef { delivery: id.clone(), chunk }, &ledger).await?;
         }
         self.store.begin_counts(id, plan.to_deliver).await
@@ -48,10 +54,4 @@ impl Context {
         }
         Ok(offers.len())
     }
-}
-
-/// All chunks are full but the last.
-fn recipients_in(plan: &Plan, chunk: u32) -> u16 {
-    let before = u64::from(chunk) * u64::from(plan.chunk_size);
-    u16::try_from((plan.to_deliver - before).min(u64::from(plan.chunk_size))).unwrap_or(u16::MAX)
 }

@@ -31,6 +31,24 @@ pub struct Settling {
     pub numbers: Numbers,
 }
 
+/// What a person asks of a delivery that was released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    Pause,
+    Resume,
+    Stop,
+}
+
+impl Control {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Stop => "stop",
+        }
+    }
+}
+
 /// How many were settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settled {
@@ -138,27 +156,32 @@ impl Context {
         &self,
         by: &Principal,
         id: &DeliveryId,
-        action: Action,
+        control: Control,
         key: Option<&IdempotencyKey>,
     ) -> Result<State, Refusal> {
-        let word = match action {
-            Action::Pause => "pause",
-            Action::Resume => "resume",
-            _ => "stop",
-        };
         let repeats: Vec<Repeat> = key.iter().map(|key| Repeat::of(key, id)).collect();
         let changed = self
             .change(id, &by.name, &repeats, |delivery, now| {
                 // whoever may prepare may also stop a preparation
                 let role = if delivery.state == State::Preparing { Role::PrepareDeliveries } else { Role::StartDeliveries };
                 require(by, role)?;
-                let state = delivery.state.after(action)?;
+                let started = delivery.document.has_started();
+                let state = delivery.state.after(match control {
+                    Control::Pause => Action::Pause,
+                    Control::Resume => Action::Resume { started },
+                    Control::Stop => Action::Stop,
+                })?;
                 let mut document = delivery.document.clone();
                 document.changed_at = now;
-                Ok(Decision { state, document, answer: state, act: Some((word, json!({ "state": delivery.state.word() }))) })
+                Ok(Decision {
+                    state,
+                    document,
+                    answer: state,
+                    act: Some((control.word(), json!({ "state": delivery.state.word() }))),
+                })
             })
             .await?;
-        if action == Action::Resume {
+        if control == Control::Resume {
             self.feed(id).await?;
         }
         Ok(changed.answer())
@@ -179,6 +202,8 @@ fn by_chunk(plan: &Plan, numbers: &Numbers) -> Result<BTreeMap<u32, Option<Vec<u
 /// Chunk and position of a recipient by its number in the sending log, from 0.
 pub fn locate(plan: &Plan, number: u64) -> Option<(u32, u16)> {
     let size = u64::from(plan.chunk_size);
-    (number < plan.to_deliver).then_some(())?;
-    Some((u32::try_from(number / size).ok()?, u16::try_from(number % size).ok()?))
+    let chunk = u32::try_from(number / size).ok().filter(|chunk| *chunk < plan.chunks)?;
+    // the last chunks of several waves are not full: there it is the ledger that knows
+    (plan.waves > 1 || number < plan.to_deliver).then_some(())?;
+    Some((chunk, u16::try_from(number % size).ok()?))
 }

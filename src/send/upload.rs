@@ -48,7 +48,7 @@ impl Context {
         Ok(audience)
     }
 
-    async fn adopt_upload(&self, by: &Principal, id: &DeliveryId, audience: &Audience) -> Result<(), Refusal> {
+    pub(super) async fn adopt_upload(&self, by: &Principal, id: &DeliveryId, audience: &Audience) -> Result<(), Refusal> {
         let changed = self
             .change(id, &by.name, &[], |delivery, now| {
                 if delivery.document.uploads != audience.upload {
@@ -65,7 +65,7 @@ impl Context {
     }
 
     /// Takes a number for the upload, so that what an unfinished one left is known; the delivery is not otherwise changed.
-    async fn begin_upload(&self, by: &Principal, id: &DeliveryId) -> Result<u32, Refusal> {
+    pub(super) async fn begin_upload(&self, by: &Principal, id: &DeliveryId) -> Result<u32, Refusal> {
         let changed = self
             .change(id, &by.name, &[], |delivery, _| {
                 delivery.state.after(Action::Change)?;

@@ -79,6 +79,10 @@ impl Store {
         if change.state.is_moving() {
             let () = conn.sadd(keys::MOVING, change.id.as_str()).await?;
         }
+        if change.state == State::Scheduled {
+            let due = change.document.plan.as_ref().and_then(|plan| plan.first_due).map_or(0, |due| due.as_second());
+            let () = conn.zadd(keys::DUE, change.id.as_str(), due).await?;
+        }
         let mut script = self.scripts.commit.prepare_invoke();
         script.key(keys::delivery(change.id)).key(keys::audit(change.id));
         script.arg(change.revision).arg(change.state.word()).arg(text(change.document)?);

@@ -6,6 +6,10 @@ use crate::domain::id::DeliveryId;
 pub const INDEX: &str = "versand:deliveries";
 /// Hint: deliveries that the daemon moves on by itself.
 pub const MOVING: &str = "versand:moving";
+/// Hint: deliveries that wait for a wave, by when it is due (Unix seconds).
+pub const DUE: &str = "versand:due";
+/// Hint: deliveries with waves that are held for a person.
+pub const HELD: &str = "versand:held";
 /// Written before it is asked whether the replicas have everything.
 pub const DURABLE: &str = "versand:durable";
 /// The chain that holds the heads of the deliveries' audit chains.

@@ -24,6 +24,7 @@ pub struct Scripts {
     pub(super) doubt: Script,
     pub(super) settle: Script,
     pub(super) evidence: Script,
+    pub(super) due: Script,
 }
 
 impl Default for Scripts {
@@ -42,6 +43,7 @@ impl Default for Scripts {
             doubt: script(include_str!("scripts/doubt.lua")),
             settle: script(include_str!("scripts/settle.lua")),
             evidence: script(include_str!("scripts/evidence.lua")),
+            due: script(include_str!("scripts/due.lua")),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod ledgers;
 pub mod offers;
 pub mod slices;
 pub mod state_dir;
+pub mod waves;
 
 use std::{
     sync::{Arc, RwLock, atomic::AtomicU32},

@@ -47,11 +47,11 @@ impl Store {
         Ok(script.invoke_async(&mut self.conn.clone()).await?)
     }
 
-    /// Says that all chunks want attention now; those already offered or set aside are left alone.
-    pub async fn open_all(&self, id: &DeliveryId, chunks: u32) -> Result<(), StoreError> {
+    /// Says that these chunks want attention now; those already waiting or set aside are left alone.
+    pub async fn open(&self, id: &DeliveryId, chunks: impl Iterator<Item = u32>) -> Result<(), StoreError> {
         let aside = self.aside(id).await?;
         let mut pipe = redis::pipe();
-        for chunk in (0..chunks).filter(|chunk| !aside.contains(chunk)) {
+        for chunk in chunks.filter(|chunk| !aside.contains(chunk)) {
             pipe.cmd("ZADD").arg(keys::open(id)).arg("NX").arg(0).arg(chunk).ignore();
         }
         Ok(pipe.query_async(&mut self.conn.clone()).await?)

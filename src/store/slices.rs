@@ -22,15 +22,25 @@ pub enum Part {
     Chunks(u32),
     /// The exclusion log.
     Exclusions(u32),
+    /// The table of waves, one slice that is not compressed.
+    Waves(u32),
+    /// The table of chunks, likewise.
+    Places(u32),
 }
 
 impl Part {
-    fn name(self) -> String {
+    pub(super) fn name(self) -> String {
         match self {
             Self::Upload(n) => format!("upload.{n}"),
             Self::Chunks(n) => format!("chunks.{n}"),
             Self::Exclusions(n) => format!("exclusions.{n}"),
+            Self::Waves(n) => format!("waves.{n}"),
+            Self::Places(n) => format!("places.{n}"),
         }
+    }
+
+    pub(super) fn key(self, id: &DeliveryId, number: u32) -> String {
+        keys::slice(id, &self.name(), number)
     }
 }
 
@@ -57,6 +67,19 @@ impl Store {
         let mut pipe = redis::pipe();
         pipe.hset(keys::parts(id), &name, number + 1).ignore().set(keys::slice(id, &name, number), packed).ignore();
         Ok(pipe.query_async(&mut self.conn.clone()).await?)
+    }
+
+    /// Copies the slices of an upload to another delivery.
+    pub async fn copy_upload(&self, from: (&DeliveryId, u32), to: (&DeliveryId, u32), slices: u32) -> Result<(), StoreError> {
+        let (from_part, to_part) = (Part::Upload(from.1), Part::Upload(to.1));
+        for number in 0..slices {
+            let packed: Option<Vec<u8>> = self.conn.clone().get(from_part.key(from.0, number)).await?;
+            let packed = packed.ok_or_else(|| damaged(format!("slice {number} of {} is missing", from_part.name())))?;
+            let mut pipe = redis::pipe();
+            pipe.hset(keys::parts(to.0), to_part.name(), number + 1).ignore().set(to_part.key(to.0, number), packed).ignore();
+            let () = pipe.query_async(&mut self.conn.clone()).await?;
+        }
+        Ok(())
     }
 
     /// Reads a slice.

@@ -12,7 +12,7 @@ use versand::{
 
 use crate::{
     harness::{
-        app::{App, idle},
+        app::{App, idle, validity_ends},
         client::audience,
         eventually,
         redis::RedisServer,
@@ -197,12 +197,7 @@ async fn a_chunk_that_was_set_aside_expires_with_its_delivery() {
     assert!(matches!(context.store.take(&at, DEAD, Grounds::default(), unix_now()).await.unwrap(), Taken::Yes(..)));
     context.reconcile().await.unwrap();
     assert_eq!(context.store.counts(&id).await.unwrap().pending, 20, "before its time");
-    let over = |delivery: &versand::domain::delivery::Delivery, _| {
-        let mut document = delivery.document.clone();
-        document.release.as_mut().unwrap().valid_until = jiff::Timestamp::now();
-        Ok(versand::send::change::Decision { state: delivery.state, document, answer: (), act: None })
-    };
-    context.change(&id, "test", &[], over).await.unwrap();
+    validity_ends(&context, &id).await;
     for _ in 0..3 {
         context.reconcile().await.unwrap();
     }

@@ -10,10 +10,10 @@ use versand::{
     domain::{
         id::DeliveryId,
         role::{Principal, Role},
-        state::{Action, State},
+        state::State,
     },
     queue::QueueName,
-    send::{Context, change::Decision, unix_now},
+    send::{Context, change::Decision, settle::Control, unix_now},
     store::ledgers::{ChunkRef, Grounds, Taken},
 };
 
@@ -57,7 +57,9 @@ pub async fn started(context: &Context, recipients: usize) -> DeliveryId {
 /// Sets the state without any of what belongs to a change.
 async fn force(context: &Context, id: &DeliveryId, state: State) {
     let force = |delivery: &versand::domain::delivery::Delivery, _| {
-        Ok(Decision { state, document: delivery.document.clone(), answer: (), act: None })
+        let mut document = delivery.document.clone();
+        document.release.iter_mut().for_each(|release| release.started = true);
+        Ok(Decision { state, document, answer: (), act: None })
     };
     context.change(id, "test", &[], force).await.unwrap();
 }
@@ -206,13 +208,13 @@ async fn a_resumed_delivery_goes_on_without_waiting_for_the_reconciler() {
     let context = application.context();
     let (id, digest) = prepared(context, 10).await;
     context.confirm(&anybody(), &id, &digest, "test", &[]).await.unwrap();
-    context.store.open_all(&id, 1).await.unwrap();
     force(context, &id, State::Paused).await;
+    context.store.open(&id, 0..1).await.unwrap();
     let waiting = async || {
         let depths = context.queue.depths().await.unwrap();
         depths.iter().find(|depth| depth.queue == QueueName::Chunks).unwrap().active
     };
     assert_eq!(waiting().await, 0);
-    context.control(&anybody(), &id, Action::Resume, None).await.unwrap();
+    context.control(&anybody(), &id, Control::Resume, None).await.unwrap();
     assert_eq!(waiting().await, 1);
 }

@@ -37,4 +37,5 @@ mod recovery;
 mod room;
 mod shutdown;
 mod tidy;
+mod timing;
 mod unit;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use versand::{
     app::Application,
     config::Config,
-    domain::{id::DeliveryId, state::State},
+    domain::{delivery::Release, id::DeliveryId, state::State},
     mail::catcher::{Act, Action, Stage},
     send::change::Decision,
 };
@@ -83,8 +83,10 @@ async fn a_delivery_that_is_stopped_before_it_starts_is_cancelled_to_the_last() 
     app.client.prepare(&id).await;
     // released by a daemon that died before it could enqueue the start
     let delivery: DeliveryId = id.parse().unwrap();
-    let released = |d: &versand::domain::delivery::Delivery, _| {
-        Ok(Decision { state: State::StartPending, document: d.document.clone(), answer: (), act: None })
+    let released = |d: &versand::domain::delivery::Delivery, now| {
+        let mut document = d.document.clone();
+        document.release = Some(Release { by: "ann".into(), confirmed_at: now, started: false });
+        Ok(Decision { state: State::StartPending, document, answer: (), act: None })
     };
     app.context.change(&delivery, "ann", &[], released).await.unwrap();
     let (status, answer) = app.client.post(&format!("/deliveries/{id}/stop"), &json!({})).await;

@@ -4,19 +4,16 @@ use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
 use serde_json::json;
 use versand::{
-    domain::{
-        id::DeliveryId,
-        state::{Action, State},
-    },
+    domain::{id::DeliveryId, state::State},
     mail::catcher::{Act, Stage},
     queue::{JobState, QueueName},
-    send::{Context, change::Decision, unix_now},
+    send::{Context, settle::Control, unix_now},
     store::ledgers::{ChunkRef, Claim, Grounds, Lease, Taken, Turn},
 };
 
 use crate::{
     harness::{
-        app::{App, idle},
+        app::{App, idle, validity_ends},
         client::{audience, definition},
         eventually,
         redis::RedisServer,
@@ -124,12 +121,7 @@ async fn a_finish_whose_job_is_gone_is_named_again() {
     let context = application.context();
     let id = started(context, 10).await;
     // the catcher of this daemon does not listen: all are deferred, and then fail as the validity ends
-    let over = |delivery: &versand::domain::delivery::Delivery, _| {
-        let mut document = delivery.document.clone();
-        document.release.as_mut().unwrap().valid_until = jiff::Timestamp::now();
-        Ok(Decision { state: delivery.state, document, answer: (), act: None })
-    };
-    context.change(&id, "test", &[], over).await.unwrap();
+    validity_ends(context, &id).await;
     context.send_chunk(&id, 0).await.unwrap();
     assert_eq!(context.store.counts(&id).await.unwrap().failed, 10);
     lose_jobs(&redis, QueueName::Steps).await;
@@ -143,7 +135,7 @@ async fn a_pause_and_a_stop_end_though_the_worker_died() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "[preparation]\nchunk_size = 10").await;
     let context = application.context();
-    for (action, end) in [(Action::Pause, State::Paused), (Action::Stop, State::Stopped)] {
+    for (action, end) in [(Control::Pause, State::Paused), (Control::Stop, State::Stopped)] {
         let id = started(context, 20).await;
         let at = ChunkRef { delivery: id.clone(), chunk: 1 };
         begun_by_the_dead(context, &at).await;

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
-use versand::{app::Application, config::Config, mail::catcher::Catcher};
+use versand::{app::Application, config::Config, domain::id::DeliveryId, mail::catcher::Catcher};
 
 use super::{client::Client, redis::RedisServer};
 
@@ -38,6 +38,15 @@ pub async fn idle(redis: &RedisServer, settings: &str) -> (Application, TempDir)
         config.send.lease_ms = 1000;
     }
     (Application::build(config, metrics()).await.unwrap(), state)
+}
+
+/// Lets the validity period of a delivery end now: its first wave was released long ago.
+pub async fn validity_ends(context: &versand::send::Context, id: &DeliveryId) {
+    let delivery = context.delivery(id).await.unwrap();
+    let key = format!("versand:{{{id}}}:waves.{}:0", delivery.document.plan.unwrap().generation);
+    let mut long_ago = redis::cmd("SETRANGE");
+    long_ago.arg(key).arg(4).arg(&1u32.to_be_bytes()[..]);
+    let _: usize = long_ago.query_async(&mut context.store.connection()).await.unwrap();
 }
 
 impl App {

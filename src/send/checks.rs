@@ -1,0 +1,81 @@
+//! What a preparation finds wrong with a definition, whoever the recipients are.
+
+use std::sync::Arc;
+
+use super::preparation::Preparation;
+use crate::{
+    domain::{
+        address,
+        delivery::{Definition, Finding},
+        schedule::changed_clock,
+    },
+    mail::template::Template,
+};
+
+impl Preparation<'_> {
+    pub(super) fn error(&mut self, field: &str, line: Option<u64>, message: impl Into<String>) {
+        self.checks.errors_total += 1;
+        if self.checks.errors.len() < self.context.config.preparation.errors_shown {
+            self.checks.errors.push(Finding { field: field.into(), line, message: message.into() });
+        }
+    }
+
+    pub(super) fn warn(&mut self, field: &str, message: &str) {
+        self.checks.warnings.push(Finding { field: field.into(), line: None, message: message.into() });
+    }
+
+    pub(super) fn check_definition(&mut self) -> Option<Arc<Template>> {
+        let delivery = self.delivery;
+        let definition = &delivery.document.definition;
+        let masks = &self.context.config.preparation.allowed_senders;
+        for (field, email) in
+            [("sender.email", Some(&definition.sender.email)), ("sender.envelope_from", definition.sender.envelope_from.as_ref())]
+        {
+            if email.is_some_and(|email| !masks.iter().any(|mask| address::matches(mask, email))) {
+                self.error(field, None, "is not allowed by preparation.allowed_senders");
+            }
+        }
+        if self.settings.approvals > 1 && !self.settings.request_confirmation {
+            self.error("settings.request_confirmation", None, "cannot be false where send.approvals asks for two");
+        }
+        self.check_schedule();
+        let contents = [definition.content.html.as_deref(), definition.content.text.as_deref()];
+        if contents.iter().flatten().any(|text| !text.to_lowercase().contains("unsubscribe")) {
+            self.warn("content", "no opt-out link was found: bulk mail needs one in every part");
+        }
+        match Template::compile(&definition.sender, &definition.content, self.settings.message_limit_bytes()) {
+            Ok(template) => Some(Arc::new(template)),
+            Err(problems) => {
+                for p in problems {
+                    let at = p.line.map(|line| format!("template line {line}: ")).unwrap_or_default();
+                    self.error(&field_of(definition, p.part), None, format!("{at}{}", p.message));
+                }
+                None
+            }
+        }
+    }
+
+    fn check_schedule(&mut self) {
+        let schedule = &self.delivery.document.definition.schedule;
+        for (field, due) in schedule.fixed() {
+            if due <= self.now {
+                self.error(&field, None, "is in the past");
+                self.late.insert(due);
+            }
+        }
+        for (field, at, zone) in schedule.local_times() {
+            if let Some(warning) = changed_clock(at, zone) {
+                self.warn(&field, warning);
+            }
+        }
+    }
+}
+
+/// A text that nobody gave was made from the HTML: that is where it has to be mended.
+pub(super) fn field_of(definition: &Definition, part: &str) -> String {
+    match part {
+        "text" if definition.content.text.is_none() => "content.html".to_owned(),
+        part if part.starts_with("sender") => part.to_owned(),
+        part => format!("content.{part}"),
+    }
+}

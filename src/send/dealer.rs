@@ -1,0 +1,157 @@
+//! The dealer: sorts the recipients of a preparation into waves, and each wave into chunks.
+
+use std::collections::BTreeMap;
+
+use crate::domain::{
+    recipient::Recipient,
+    schedule::{DueTimes, Undated},
+    waves::{Place, Wave},
+};
+
+/// So many recipients may wait for their chunks to fill; of more, the largest chunk is closed early. It bounds the memory of
+/// a preparation with many waves.
+const MOST_WAITING: usize = 100_000;
+
+/// A chunk's recipients and when they are due.
+pub struct Chunk {
+    pub due: u32,
+    pub recipients: Vec<Recipient>,
+}
+
+pub struct Dealer {
+    times: DueTimes,
+    chunk_size: usize,
+    /// By due instant.
+    waves: BTreeMap<u32, Open>,
+    waiting: usize,
+    /// Due instant and recipients of every chunk that was given out.
+    chunks: Vec<(u32, u16)>,
+}
+
+#[derive(Default)]
+struct Open {
+    recipients: u32,
+    waiting: Vec<Recipient>,
+}
+
+impl Dealer {
+    pub fn new(times: DueTimes, chunk_size: usize) -> Self {
+        Self { times, chunk_size, waves: BTreeMap::new(), waiting: 0, chunks: Vec::new() }
+    }
+
+    /// Deals out one recipient: when it is due, and a chunk that is full with it.
+    pub fn deal(&mut self, recipient: Recipient) -> Result<(u32, Option<Chunk>), Undated> {
+        let due = self.times.due(&recipient)?;
+        let wave = self.waves.entry(due).or_default();
+        wave.recipients += 1;
+        wave.waiting.push(recipient);
+        self.waiting += 1;
+        let full = match wave.waiting.len() >= self.chunk_size {
+            true => Some(due),
+            false if self.waiting >= MOST_WAITING => self.largest(),
+            false => None,
+        };
+        Ok((due, full.map(|due| self.close(due))))
+    }
+
+    /// What is left at the end, chunk by chunk.
+    pub fn rest(&mut self) -> Option<Chunk> {
+        let due = self.largest()?;
+        Some(self.close(due))
+    }
+
+    fn largest(&self) -> Option<u32> {
+        let open = self.waves.iter().filter(|(_, wave)| !wave.waiting.is_empty());
+        open.max_by_key(|(_, wave)| wave.waiting.len()).map(|(due, _)| *due)
+    }
+
+    fn close(&mut self, due: u32) -> Chunk {
+        let recipients = self.waves.get_mut(&due).map(|wave| std::mem::take(&mut wave.waiting)).unwrap_or_default();
+        self.waiting -= recipients.len();
+        self.chunks.push((due, u16::try_from(recipients.len()).unwrap_or(u16::MAX)));
+        Chunk { due, recipients }
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    pub fn waves(&self) -> usize {
+        self.waves.len()
+    }
+
+    pub fn chunks(&self) -> u32 {
+        self.chunks.len() as u32
+    }
+
+    /// When the first and the last wave are due.
+    pub fn bounds(&self) -> Option<(u32, u32)> {
+        Some((*self.waves.keys().next()?, *self.waves.keys().next_back()?))
+    }
+
+    /// The table of waves, by when they are due, and that of the chunks that were given out.
+    pub fn tables(&self) -> (Vec<Wave>, Vec<Place>) {
+        let waves = self.waves.iter().map(|(due, wave)| Wave::waiting(*due, wave.recipients)).collect();
+        let number: BTreeMap<u32, u16> = self.waves.keys().copied().zip(0..).collect();
+        let place = |(due, recipients): &(u32, u16)| Place { wave: number[due], recipients: *recipients };
+        (waves, self.chunks.iter().map(place).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::domain::schedule::Schedule;
+
+    fn recipient(line: u64, when: u32) -> Recipient {
+        let at = jiff::Timestamp::from_second(i64::from(when)).unwrap().to_string();
+        let fields = json!({ "when": at }).as_object().unwrap().clone();
+        Recipient { line, email: format!("r{line}@example.com"), fields }
+    }
+
+    fn dealer(chunk_size: usize) -> Dealer {
+        Dealer::new(Schedule::PerRecipient { field: "when".into() }.due_times().unwrap(), chunk_size)
+    }
+
+    #[test]
+    fn every_recipient_is_in_one_chunk_of_its_own_wave() {
+        let (mut dealer, mut chunks) = (dealer(3), Vec::new());
+        for line in 0..20 {
+            let due = 1000 + line as u32 % 4;
+            let (dealt, full) = dealer.deal(recipient(line, due)).unwrap();
+            assert_eq!(dealt, due);
+            chunks.extend(full);
+        }
+        assert!(chunks.iter().all(|chunk| chunk.recipients.len() == 3));
+        while let Some(chunk) = dealer.rest() {
+            chunks.push(chunk);
+        }
+        let (waves, places) = dealer.tables();
+        assert_eq!(
+            waves.iter().map(|wave| (wave.due, wave.recipients)).collect::<Vec<_>>(),
+            (1000..1004).map(|d| (d, 5)).collect::<Vec<_>>()
+        );
+        assert_eq!((dealer.waves(), dealer.chunks() as usize, dealer.bounds()), (4, chunks.len(), Some((1000, 1003))));
+        let mut lines = Vec::new();
+        for (chunk, place) in chunks.iter().zip(&places) {
+            assert_eq!(waves[usize::from(place.wave)].due, chunk.due);
+            assert_eq!(usize::from(place.recipients), chunk.recipients.len());
+            assert!(chunk.recipients.iter().all(|r| 1000 + r.line as u32 % 4 == chunk.due));
+            lines.extend(chunk.recipients.iter().map(|r| r.line));
+        }
+        lines.sort_unstable();
+        assert_eq!(lines, (0..20).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn not_more_than_so_many_wait_however_many_waves_there_are() {
+        let mut dealer = dealer(500);
+        for line in 0..MOST_WAITING as u64 + 1000 {
+            dealer.deal(recipient(line, 1000 + (line % 5000) as u32)).unwrap();
+            assert!(dealer.waiting() < MOST_WAITING);
+        }
+        assert!(dealer.chunks() > 0);
+    }
+}

@@ -1,0 +1,170 @@
+//! Waves: what is due is released, what is overdue is held for a person; and a schedule is withdrawn.
+
+use futures_util::{StreamExt, stream};
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::{
+    Context, Refusal,
+    change::{Decision, IdempotencyKey, Repeat, require},
+    unix_now,
+};
+use crate::{
+    domain::{
+        delivery::{Delivery, Plan},
+        id::DeliveryId,
+        role::{Principal, Role},
+        state::{Action, State},
+    },
+    metrics,
+    store::{StoreError, waves::Released},
+};
+
+/// Deliveries looked at at a time.
+const AT_A_TIME: usize = 64;
+
+impl Context {
+    /// The task: releases the waves that are due of deliveries that are scheduled or held. Of those that are being sent the
+    /// reconciler does it.
+    pub async fn release_due(&self) {
+        if let Err(error) = self.release_all_due().await {
+            tracing::warn!(%error, "what is due is released when Redis answers");
+        }
+    }
+
+    async fn release_all_due(&self) -> Result<(), StoreError> {
+        let due = stream::iter(self.store.due(unix_now()).await?);
+        let mut releases = due.map(|id| async move { (self.release_due_of(&id).await, id) }).buffer_unordered(AT_A_TIME);
+        while let Some((released, id)) = releases.next().await {
+            match released {
+                Ok(()) => {}
+                Err(Refusal::Unavailable(error)) if error.may_pass() => return Err(error),
+                // what is wrong with one delivery holds up no other
+                Err(other) => tracing::error!(delivery.id = %id, error = %other, "its due waves cannot be released"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn release_due_of(&self, id: &DeliveryId) -> Result<(), Refusal> {
+        let delivery = self.store.delivery(id).await?;
+        let scheduled = delivery.filter(|d| matches!(d.state, State::Scheduled | State::Held));
+        let Some((delivery, plan)) = scheduled.and_then(|d| d.document.plan.clone().map(|plan| (d, plan))) else {
+            return Ok(self.store.list_due(id, None).await?);
+        };
+        // before the release, so that a crash leaves nothing that nobody looks after
+        self.store.in_motion(id).await?;
+        let released = self.release_waves(&delivery, &plan).await?;
+        if released.state == State::StartPending {
+            self.enqueue_start(id, delivery.revision + 1).await?;
+            return Ok(self.store.list_due(id, None).await?);
+        }
+        Ok(self.store.list_due(id, released.next_due).await?)
+    }
+
+    /// Releases the waves of a delivery that are due, and says which are held.
+    pub(super) async fn release_waves(&self, delivery: &Delivery, plan: &Plan) -> Result<Released, StoreError> {
+        let released = self.store.release_waves(&delivery.id, plan, unix_now(), false).await?;
+        metrics::waves("released", released.released);
+        metrics::waves("held", released.newly_held);
+        if released.newly_held > 0 {
+            let (waves, grace_minutes) = (released.newly_held, plan.settings.grace_minutes);
+            tracing::error!(delivery.id = %delivery.id, waves, grace_minutes, "overdue waves are held until a person releases or stops them");
+        }
+        if released.held > 0 {
+            self.store.list_held(&delivery.id, true).await?;
+        }
+        Ok(released)
+    }
+
+    /// Releases the waves that are held.
+    pub async fn release_held(&self, by: &Principal, id: &DeliveryId, key: Option<&IdempotencyKey>) -> Result<State, Refusal> {
+        require(by, Role::StartDeliveries)?;
+        let repeats: Vec<Repeat> = key.iter().map(|key| Repeat::of(key, id)).collect();
+        let delivery = self.delivery(id).await?;
+        let held = match &delivery.document.plan {
+            Some(plan) => self.store.waves(id, plan).await?.iter().filter(|wave| wave.is_held()).count(),
+            None => 0,
+        };
+        let changed = self
+            .change(id, &by.name, &repeats, |delivery, now| {
+                let state = delivery.state.after(Action::Release)?;
+                if held == 0 {
+                    return Err(Refusal::Conflict("none of its waves is held"));
+                }
+                let mut document = delivery.document.clone();
+                document.changed_at = now;
+                Ok(Decision { state, document, answer: state, act: Some(("release", json!({ "waves": held }))) })
+            })
+            .await?;
+        // what a crash left undone its repeat does
+        if let Delivery { document, revision, .. } = self.delivery(id).await?
+            && let Some(plan) = &document.plan
+        {
+            let released = self.store.release_waves(id, plan, unix_now(), true).await?;
+            metrics::waves("released", released.released);
+            match released.state {
+                State::StartPending => self.enqueue_start(id, revision).await?,
+                State::InProgress => self.open_waves(id, plan, &released).await?,
+                _ => {}
+            }
+        }
+        Ok(changed.answer())
+    }
+
+    /// Opens the chunks of waves that were released, and names jobs for them.
+    pub(super) async fn open_waves(&self, id: &DeliveryId, plan: &Plan, released: &Released) -> Result<(), Refusal> {
+        if released.unopened > 0 {
+            self.store.open_released(id, plan).await?;
+            self.feed(id).await?;
+        }
+        Ok(())
+    }
+
+    /// Withdraws the confirmation of a scheduled delivery: it is prepared, and can be confirmed again.
+    pub async fn unschedule(&self, by: &Principal, id: &DeliveryId, key: Option<&IdempotencyKey>) -> Result<State, Refusal> {
+        require(by, Role::StartDeliveries)?;
+        let repeats: Vec<Repeat> = key.iter().map(|key| Repeat::of(key, id)).collect();
+        let changed = self
+            .change(id, &by.name, &repeats, |delivery, now| {
+                let state = delivery.state.after(Action::Unschedule)?;
+                let mut document = delivery.document.clone();
+                document.changed_at = now;
+                document.release = None;
+                document.approval = None;
+                Ok(Decision { state, document, answer: state, act: Some(("unschedule", json!({}))) })
+            })
+            .await?;
+        self.store.list_due(id, None).await?;
+        Ok(changed.answer())
+    }
+
+    /// The task's part: how many wait, how late the earliest is, how many waves are held.
+    pub(super) async fn observe_waves(&self) -> Result<(), StoreError> {
+        let (scheduled, first) = self.store.scheduled().await?;
+        // 0 is one that the slow pass put there
+        let late = first.filter(|due| *due > 0).map_or(0, |due| unix_now().saturating_sub(due));
+        let (mut held, mut deliveries) = (0, 0);
+        for id in self.store.held().await? {
+            let delivery = self.store.delivery(&id).await?.filter(|d| !d.state.has_ended());
+            let waves = match delivery.as_ref().and_then(|d| d.document.plan.as_ref()) {
+                Some(plan) => self.store.waves(&id, plan).await?.iter().filter(|wave| wave.is_held()).count(),
+                None => 0,
+            };
+            held += waves;
+            deliveries += usize::from(delivery.is_some_and(|d| d.state == State::Held));
+            if waves == 0 {
+                self.store.list_held(&id, false).await?;
+            }
+        }
+        metrics::deliveries(State::Scheduled.word(), (scheduled as usize).saturating_sub(deliveries));
+        metrics::deliveries(State::Held.word(), deliveries);
+        metrics::schedule(held, late);
+        Ok(())
+    }
+}
+
+/// Unix seconds as an instant.
+pub fn instant(seconds: u32) -> Timestamp {
+    Timestamp::from_second(i64::from(seconds)).unwrap_or_default()
+}
