@@ -35,7 +35,7 @@ impl Default for Scripts {
             take: script(include_str!("scripts/take.lua")),
             beat: script(include_str!("scripts/beat.lua")),
             turn: Script::new(concat!(
-                include_str!("scripts/turn_common.lua"),
+                include_str!("scripts/first_attempts.lua"),
                 include_str!("scripts/prelude.lua"),
                 include_str!("scripts/turn.lua"),
             )),

@@ -1,4 +1,4 @@
-//! The arguments of a turn in bytes. All numbers are big-endian; `scripts/turn_common.lua` says what follows what.
+//! The arguments of a turn in bytes. All numbers are big-endian; `scripts/first_attempts.lua` says what follows what.
 
 use super::ledgers::{Claim, Lease, Report, Turn};
 

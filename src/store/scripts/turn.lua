@@ -1,4 +1,4 @@
--- The full logic of a turn: what turn_common.lua has left. Keys and arguments are described there.
+-- The full logic of a turn: what first_attempts.lua has left. Keys and arguments are described there.
 local OWN_GROUP = count ~= nil -- checked and begun there
 local GIVEN_BACK = 255
 local verdict, again = OK, false
