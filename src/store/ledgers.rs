@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use redis::Script;
 
-use super::{Store, StoreError, damaged, keys};
+use super::{Store, StoreError, damaged, keys, packed};
 use crate::domain::{
     id::DeliveryId,
     ledger::{ClaimNumber, Ledger, Status},
@@ -35,7 +35,11 @@ impl Default for Scripts {
             append: script(include_str!("scripts/append.lua")),
             take: script(include_str!("scripts/take.lua")),
             beat: script(include_str!("scripts/beat.lua")),
-            turn: script(include_str!("scripts/turn.lua")),
+            turn: Script::new(concat!(
+                include_str!("scripts/first_attempts.lua"),
+                include_str!("scripts/prelude.lua"),
+                include_str!("scripts/turn.lua"),
+            )),
             release: script(include_str!("scripts/release.lua")),
             offer: script(include_str!("scripts/offer.lua")),
             reopen: script(include_str!("scripts/reopen.lua")),
@@ -154,8 +158,6 @@ pub struct Turn {
     pub redo: bool,
 }
 
-const GIVEN_BACK: u8 = 255;
-
 /// The sequence numbers of a lease begin apart from those of the others of this process, by more groups than a lease has: when
 /// Redis has forgotten a lease, the same owner may get the same epoch a second time.
 const GROUPS: u32 = 1 << 20;
@@ -206,24 +208,14 @@ impl Store {
         let mut script = self.scripts.turn.prepare_invoke();
         script.key(keys::ledger(&at.delivery, at.chunk)).key(keys::counts(&at.delivery));
         script.key(keys::replies(&at.delivery, at.chunk)).key(keys::delivery(&at.delivery));
-        script.arg(&lease.owner.to_be_bytes()[..]).arg(lease.epoch).arg(lease.seq).arg(now).arg(seconds_or_never(resend_after_s));
-        let mut reports = Vec::with_capacity(turn.reports.len() * 14);
-        for r in &turn.reports {
-            reports.extend_from_slice(&r.position.to_be_bytes());
-            reports.extend_from_slice(&r.claim.epoch.to_be_bytes());
-            reports.extend_from_slice(&[r.claim.n, r.status.map_or(GIVEN_BACK, |s| s as u8), r.reason, r.flags]);
-            reports.extend_from_slice(&r.when.to_be_bytes());
-        }
-        let mut claims = Vec::with_capacity(turn.claims.len() * 3);
-        for c in &turn.claims {
-            claims.extend_from_slice(&c.position.to_be_bytes());
-            claims.push(c.n);
-        }
-        let positions = || turn.reports.iter().map(|r| r.position).chain(turn.claims.iter().map(|c| c.position));
-        script.arg(reports).arg(claims).arg(i32::from(turn.redo));
-        script.arg(positions().min().unwrap_or_default()).arg(positions().max().unwrap_or_default());
-        for r in &turn.reports {
-            script.arg(&r.reply);
+        // by position: neighbours share what they have in common; those of one recipient keep their order
+        let mut order: Vec<usize> = (0..turn.reports.len()).collect();
+        order.sort_by_key(|i| turn.reports[*i].position);
+        let sorted: Vec<&Report> = order.iter().map(|i| &turn.reports[*i]).collect();
+        script.arg(packed::terms(lease, turn, now, resend_after_s));
+        script.arg(packed::reports(&sorted)).arg(packed::claims(&turn.claims));
+        for (number, report) in (1..).zip(&sorted).filter(|(_, report)| !report.reply.is_empty()) {
+            script.arg::<usize>(number).arg(&report.reply);
         }
         let (lease, outcomes, claims, granted): (i64, Vec<u8>, i64, Vec<u8>) =
             script.invoke_async(&mut self.conn.clone()).await?;
@@ -233,9 +225,13 @@ impl Store {
             b'd' => Applied::Twice,
             _ => Applied::NoEffect,
         };
+        let mut reports = vec![Applied::NoEffect; if outcomes.is_empty() { 0 } else { order.len() }];
+        for (i, outcome) in order.into_iter().zip(outcomes) {
+            reports[i] = applied(outcome);
+        }
         Ok(TurnAnswer {
             lease: Verdict::from_code(lease)?,
-            reports: outcomes.into_iter().map(applied).collect(),
+            reports,
             claims: Verdict::from_code(claims)?,
             granted: granted.into_iter().map(|b| b == b'1').collect(),
         })

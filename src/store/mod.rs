@@ -8,6 +8,7 @@ pub mod figures;
 pub mod keys;
 pub mod ledgers;
 pub mod offers;
+mod packed;
 pub mod slices;
 pub mod state_dir;
 pub mod waves;

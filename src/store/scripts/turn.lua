@@ -1,36 +1,18 @@
--- The holder's turn: records what became of its claims, then claims more. Records compare the claim number, not the
--- lease: late truth is never thrown away. Claims need the lease, the sequence number and a delivery in progress.
--- KEYS: ledger, counts, replies, delivery
--- ARGV: owner, epoch, seq, now, resend after seconds (-1: hold),
---       records packed as (position u16, epoch u32, n u8, status u8, reason u8, flags u8, when u32)*,
---       claims packed as (position u16, n u8)*, whether it is done again because Redis has forgotten it (0 or 1),
---       the first and the last of all these positions, then one reply text per record, '' for none.
---       Status 255 gives a claim back that was not started.
--- Answers { verdict on the lease, one byte per record: 'a' applied, 'r' known before, 'd' accepted twice, 'x' of no effect,
---           verdict on the claims, one byte per claim: '1' granted, '0' not }. ROLLED_BACK changes nothing.
-local ledger, counts, replies = KEYS[1], KEYS[2], KEYS[3]
-local owner, epoch, seq, now = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local resend_after = tonumber(ARGV[5])
-if resend_after < 0 then resend_after = nil end
-local records, claims, redo, FIRST_REPLY = ARGV[6], ARGV[7], ARGV[8] == '1', 11
+-- The full logic of a turn: what first_attempts.lua has left. Keys and arguments are described there.
+local OWN_GROUP = count ~= nil -- checked and begun there
 local GIVEN_BACK = 255
-local h = header(ledger)
-if not h then return { MISSING, '', MISSING, '' } end
-local verdict, again = enter(ledger, h, owner, epoch, seq)
-if verdict == ROLLED_BACK then
-  local nothing, none = string.rep('x', #records / 14), string.rep('0', #claims / 3)
-  return { verdict, nothing, verdict, none }
+local verdict, again = OK, false
+if not OWN_GROUP then
+  local h = header(ledger)
+  if not h then return { MISSING, '', MISSING, '' } end
+  verdict, again = enter(ledger, h, owner, epoch, seq)
+  count, redo = h.count, redo == 1
+  load(ledger, first, last)
+else
+  page, page_from, redo = page_now, first, false
 end
-local sum, outcome = {}, {}
-
-load(ledger, tonumber(ARGV[9]), tonumber(ARGV[10]))
-
-local function keep(position, text)
-  if text == '' then return end
-  local old = redis.call('HGET', replies, position)
-  if old then text = old .. '\n' .. text end
-  redis.call('HSET', replies, position, string.sub(text, -2000))
-end
+if resends == 0 then resend_after = nil end
+local sum, outcome, answers = { pending = -granted, attempting = granted - sent, sent = sent }, {}, {}
 
 local function settle(r, new)
   r.status, r.reason, r.when = new.status, new.reason, new.when
@@ -88,63 +70,84 @@ local function outdated(r, new, epoch_of_new, n_of_new)
   end
 end
 
-for at = 1, #records, 14 do
-  local position, its_epoch, n, status, reason, flags, when = unpack('>I2I4BBBBI4', records, at)
-  local new = { status = status, reason = reason, flags = flags, when = when }
-  local result, change = 'x', nil
-  if again then
-    result = 'r'
-  elseif position < h.count then
-    local r = read(position)
-    local newest = r.epoch == its_epoch and r.n == n
-    -- a claim that Redis has forgotten: it is the newest one, but does not end the attempt of an earlier one by failing
-    local forgotten = its_epoch > r.epoch or its_epoch == r.epoch and n > r.n
-    if forgotten and r.status == ATTEMPTING and new.status ~= SENT then
-      result = 'x'
-    elseif forgotten and has(r.flags, ACCEPTED) and (new.status == SENT or new.status == IN_DOUBT) then
-      -- an earlier one was accepted, too, or possibly so, and was put back first
-      result = has(r.flags, DUPLICATE) and 'r' or new.status == SENT and 'd' or 'a'
-      if result ~= 'r' then change = function() r.flags = bor(r.flags, DUPLICATE, RESENT) end end
-    elseif newest or forgotten then
-      result, change = current(r, new)
-    else
-      result, change = outdated(r, new, its_epoch, n)
-    end
-    if change then
-      alter(position, r, sum, function()
-        if forgotten then r.epoch, r.n = its_epoch, n end
-        change()
-      end)
-      keep(position, ARGV[FIRST_REPLY + #outcome])
-    end
+local function report(position, its_epoch, n, new, text)
+  if again then return 'r' end
+  if verdict == ROLLED_BACK or position >= count then return 'x' end
+  local r, result, change = read(position), 'x', nil
+  local newest = r.epoch == its_epoch and r.n == n
+  -- a claim that Redis has forgotten: it is the newest one, but does not end the attempt of an earlier one by failing
+  local forgotten = its_epoch > r.epoch or its_epoch == r.epoch and n > r.n
+  if forgotten and r.status == ATTEMPTING and new.status ~= SENT then
+    result = 'x'
+  elseif forgotten and has(r.flags, ACCEPTED) and (new.status == SENT or new.status == IN_DOUBT) then
+    -- an earlier one was accepted, too, or possibly so, and was put back first
+    result = has(r.flags, DUPLICATE) and 'r' or new.status == SENT and 'd' or 'a'
+    if result ~= 'r' then change = function() r.flags = bor(r.flags, DUPLICATE, RESENT) end end
+  elseif newest or forgotten then
+    result, change = current(r, new)
+  else
+    result, change = outdated(r, new, its_epoch, n)
   end
-  outcome[#outcome + 1] = result
+  if change then
+    alter(position, r, sum, function()
+      if forgotten then r.epoch, r.n = its_epoch, n end
+      change()
+    end)
+    if text then keep(position, text) end
+  end
+  return result
 end
 
-local claim_verdict, granted = verdict, {}
-if verdict == OK and not redo and #claims > 0 and redis.call('HGET', KEYS[4], 'state') ~= 'in_progress' then claim_verdict = FORBIDDEN end
-for at = 1, #claims, 3 do
-  local position, n = unpack('>I2B', claims, at)
-  local answer = '0'
-  if position < h.count and (again or claim_verdict == OK) then
-    local r = read(position)
-    local due = claimable_at(r, resend_after)
-    if again then -- granted the first time, when its answer was lost? It stays so when the delivery was paused meanwhile.
-      if r.status == ATTEMPTING and r.epoch == epoch and r.n == n then answer = '1' end
-    elseif due and due <= now or redo and (r.status <= DEFERRED or r.status == IN_DOUBT) then
-      alter(position, r, sum, function()
-        if r.status == IN_DOUBT then r.flags = bor(r.flags, RESENT) end
-        r.flags = band(r.flags, 255 - SETTLED)
-        r.status, r.epoch, r.n, r.when = ATTEMPTING, epoch, n, now
-        r.attempts = math.min(r.attempts + 1, 255)
-      end)
-      answer = '1'
-    elseif redo and has(r.flags, ACCEPTED) and not has(r.flags, RESENT) and (epoch > r.epoch or epoch == r.epoch and n > r.n) then
-      -- it was sent again, and what became of it before was put back first
-      alter(position, r, sum, function() r.flags = bor(r.flags, RESENT) end)
+local at = 1
+while at < #reports do
+  local its_epoch, n, status, reason, flags, when, many = unpack('>I4BBBBI4I2', reports, at)
+  local new = { status = status, reason = reason, flags = flags, when = when }
+  for p = at + 14, at + 12 + 2 * many, 2 do
+    local number = #outcome + 1
+    if OWN_GROUP and not left[number] then
+      outcome[number] = 'a'
+    else
+      outcome[number] = report(unpack('>I2', reports, p), its_epoch, n, new, texts[number])
     end
   end
-  granted[#granted + 1] = answer
+  at = at + 14 + 2 * many
+end
+
+local claim_verdict = verdict
+if verdict == OK and not OWN_GROUP and not redo and claims ~= '' and redis.call('HGET', KEYS[4], 'state') ~= 'in_progress' then
+  claim_verdict = FORBIDDEN
+end
+
+local function claim(position, n)
+  if position >= count or not again and claim_verdict ~= OK then return '0' end
+  local r = read(position)
+  if again then -- granted the first time, when its answer was lost? It stays so when the delivery was paused meanwhile.
+    return r.status == ATTEMPTING and r.epoch == epoch and r.n == n and '1' or '0'
+  end
+  local due = claimable_at(r, resend_after)
+  if due and due <= now or redo and (r.status <= DEFERRED or r.status == IN_DOUBT) then
+    alter(position, r, sum, function()
+      if r.status == IN_DOUBT then r.flags = bor(r.flags, RESENT) end
+      r.flags = band(r.flags, 255 - SETTLED)
+      r.status, r.epoch, r.n, r.when = ATTEMPTING, epoch, n, now
+      r.attempts = math.min(r.attempts + 1, 255)
+    end)
+    return '1'
+  end
+  if redo and has(r.flags, ACCEPTED) and not has(r.flags, RESENT) and (epoch > r.epoch or epoch == r.epoch and n > r.n) then
+    -- it was sent again, and what became of it before was put back first
+    alter(position, r, sum, function() r.flags = bor(r.flags, RESENT) end)
+  end
+  return '0'
+end
+
+for at = 1, #claims, 5 do
+  local position, many, n = unpack('>I2I2B', claims, at)
+  if OWN_GROUP and not left_claims[at] then
+    answers[#answers + 1] = string.rep('1', many)
+  else
+    for p = position, position + many - 1 do answers[#answers + 1] = claim(p, n) end
+  end
 end
 publish(ledger, counts, sum)
-return { verdict, table.concat(outcome), claim_verdict, table.concat(granted) }
+return { verdict, table.concat(outcome), claim_verdict, table.concat(answers) }

@@ -17,7 +17,7 @@ use versand::{
 
 use super::{
     spec::{Chunk, Mutation, Terms},
-    steps::{RECIPIENTS, Said, Step, WORKERS, Wanted, Why},
+    steps::{Said, Step, WORKERS, Wanted, Why},
 };
 
 /// Everything that the scripts keep of the chunk, read back.
@@ -71,8 +71,8 @@ fn same<T: PartialEq + Debug>(what: &str, real: T, spec: T) -> Result<(), String
 }
 
 impl<'a> Play<'a> {
-    pub async fn begin(store: &'a Store, delivery: DeliveryId, mutation: Mutation) -> Self {
-        let (chunk, tracking) = (Chunk::new(RECIPIENTS), vec![[0; 3]; usize::from(RECIPIENTS)]);
+    pub async fn begin(store: &'a Store, delivery: DeliveryId, recipients: u16, mutation: Mutation) -> Self {
+        let (chunk, tracking) = (Chunk::new(recipients), vec![[0; 3]; usize::from(recipients)]);
         let terms = Terms { state: State::InProgress, now: 1_000, resend_after_s: None, run: 1, goes_back: false, mutation };
         let (at, conn, replies) = (ChunkRef { delivery, chunk: 7 }, store.connection(), BTreeMap::new());
         let run = store.run_id().await.unwrap().as_bytes()[..8].try_into().unwrap();
@@ -270,7 +270,7 @@ impl<'a> Play<'a> {
 
     /// The newest claims come first, so that most reports are in time.
     fn report(&self, said: &Said) -> Option<Report> {
-        let newest_first = self.claims.iter().rev().cycle().take(4).nth(said.claim);
+        let newest_first = self.claims.iter().rev().cycle().nth(said.claim);
         let (position, claim) = match (said.forged, newest_first) {
             (false, Some((position, claim))) => (*position, *claim),
             (false, None) => return None,

@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use proptest::{
     collection::vec,
+    strategy::Strategy,
     test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner},
 };
 use versand::{
@@ -17,15 +18,21 @@ use versand::{
 use super::{
     play::Play,
     spec::Mutation,
-    steps::{Step, step},
+    steps::{RECIPIENTS, Step, WIDE, step, wide_step},
 };
 use crate::harness::redis::RedisServer;
 
 const CASES: u32 = 1_000;
+const WIDE_CASES: u32 = 1_000;
 const LONGEST: usize = 60;
 
 /// Plays random sequences against the scripts until one differs.
-fn explore(mutation: Mutation, cases: u32) -> Result<(), TestError<Vec<Step>>> {
+fn explore(
+    mutation: Mutation,
+    cases: u32,
+    recipients: u16,
+    step: impl Strategy<Value = Step>,
+) -> Result<(), TestError<Vec<Step>>> {
     // What is compared is what the scripts do, not what a disk keeps.
     let redis = RedisServer::start_with(&["--appendfsync", "no"]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -37,12 +44,12 @@ fn explore(mutation: Mutation, cases: u32) -> Result<(), TestError<Vec<Step>>> {
         Mutation::Faithful => TestRunner::new(config),
         _ => TestRunner::new_with_rng(Config { max_shrink_iters: 0, ..config }, TestRng::deterministic_rng(RngAlgorithm::ChaCha)),
     };
-    let outcome = runner.run(&vec(step(), 1..=LONGEST), |steps| {
+    let outcome = runner.run(&vec(step, 1..=LONGEST), |steps| {
         played.set(played.get() + 1);
         let mut id = [0; 10];
         id[2..].copy_from_slice(&played.get().to_be_bytes());
         runtime.block_on(async {
-            let mut play = Play::begin(&store, DeliveryId::from_random(id), mutation).await;
+            let mut play = Play::begin(&store, DeliveryId::from_random(id), recipients, mutation).await;
             for (at, step) in steps.iter().enumerate() {
                 let compared = play.step(step).await;
                 compared.map_err(|difference| TestCaseError::fail(format!("step {at}, {step:?}: {difference}")))?;
@@ -56,7 +63,17 @@ fn explore(mutation: Mutation, cases: u32) -> Result<(), TestError<Vec<Step>>> {
 
 #[test]
 fn the_scripts_do_what_the_protocol_says() {
-    if let Err(TestError::Fail(why, steps)) = explore(Mutation::Faithful, CASES) {
+    must_agree(explore(Mutation::Faithful, CASES, RECIPIENTS, step()));
+}
+
+/// Groups as workers send them: the scripts decide most of these on a shorter way.
+#[test]
+fn in_a_wide_chunk_the_scripts_do_what_the_protocol_says() {
+    must_agree(explore(Mutation::Faithful, WIDE_CASES, WIDE, wide_step()));
+}
+
+fn must_agree(outcome: Result<(), TestError<Vec<Step>>>) {
+    if let Err(TestError::Fail(why, steps)) = outcome {
         panic!("{why}\nafter\n{}", steps.iter().map(|s| format!("  {s:?}\n")).collect::<String>());
     }
 }
@@ -93,6 +110,6 @@ async fn a_lease_that_redis_forgot_is_not_mistaken_for_the_next_one() {
 #[test]
 fn a_mistake_in_the_protocol_is_told_apart_from_the_scripts() {
     for mistake in Mutation::MISTAKES {
-        assert!(matches!(explore(mistake, CASES), Err(TestError::Fail(..))), "{mistake:?} was not seen");
+        assert!(matches!(explore(mistake, CASES, RECIPIENTS, step()), Err(TestError::Fail(..))), "{mistake:?} was not seen");
     }
 }

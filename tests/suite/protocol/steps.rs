@@ -7,6 +7,8 @@ use versand::{
 };
 
 pub const RECIPIENTS: u16 = 4;
+/// Recipients of a chunk that is wide enough for groups of the size that workers send.
+pub const WIDE: u16 = 60;
 pub const WORKERS: usize = 3;
 
 /// On which grounds a chunk is taken.
@@ -165,5 +167,37 @@ pub fn step() -> impl Strategy<Value = Step> {
         2 => prop::option::of(0..4u32).prop_map(Step::Policy),
         3 => (0..6u32).prop_map(Step::Time),
         1 => (0..RECIPIENTS, any::<[u8; 3]>()).prop_map(|(position, bytes)| Step::Track { position, bytes }),
+    ]
+}
+
+/// Runs of claims, and reports of most of those that were granted, nearly all of them a 250: groups as workers send them.
+pub fn wide_step() -> impl Strategy<Value = Step> {
+    let sent = (0..24usize, prop::bool::weighted(0.9), 0..2u32, prop_oneof![9 => Just(""), 1 => Just("250 2.0.0 ok")]);
+    let sent = sent.prop_map(|(claim, flag, later_s, reply)| Said {
+        claim,
+        forged: false,
+        status: Some(Status::Sent),
+        flag,
+        reason: 0,
+        later_s,
+        reply,
+    });
+    let any_other = (said(), 0..24usize).prop_map(|(said, claim)| Said { claim, ..said });
+    let said = vec(prop_oneof![12 => sent, 1 => any_other], 0..16);
+    let run = (0..WIDE, 1..12u16, prop::bool::weighted(0.9)).prop_map(|(first, many, fresh)| {
+        (first..(first + many).min(WIDE + 1)).map(|position| Wanted { position, fresh }).collect::<Vec<_>>()
+    });
+    let turn = (0..2usize, said, vec(run, 0..3), prop::bool::weighted(0.05));
+    let why = prop_oneof![3 => Just(Why::Free), 1 => Just(Why::Still)];
+    prop_oneof![
+        2 => (0..2usize, why).prop_map(|(worker, why)| Step::Take { worker, why }),
+        20 => turn.prop_map(|(worker, said, wanted, lost)| Step::Turn { worker, said, wanted: wanted.concat(), lost }),
+        2 => (0..WIDE, any::<[u8; 3]>()).prop_map(|(position, bytes)| Step::Track { position, bytes }),
+        1 => Just(Step::State(State::InProgress)),
+        3 => Just(Step::Remember),
+        2 => Just(Step::RollBack),
+        4 => (0..2usize).prop_map(|worker| Step::Redo { worker }),
+        2 => prop::option::of(0..4u32).prop_map(Step::Policy),
+        4 => step(),
     ]
 }
