@@ -5,6 +5,7 @@ mod cut;
 mod fields;
 mod merge;
 mod quick;
+mod steps;
 
 use std::{cell::LazyCell, collections::BTreeSet, ops::Deref};
 

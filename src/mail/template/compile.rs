@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
-use super::{Part, Problem, Template, describe, quick::Quick};
+use super::{Part, Problem, Template, describe, merge::Limits, quick::Quick};
 use crate::{
     domain::delivery::{Content, Sender},
     mail::{address, mime, plain, scan},
@@ -58,7 +58,7 @@ pub(super) fn compile(sender: &Sender, content: &Content, limit_bytes: usize) ->
     }
     let parts = ["subject", "html", "text"].map(|name| {
         let fields = used(&environment, name);
-        let quick = Quick::new(&environment, name, &fields, (FUEL * FUEL_BYTES) as usize);
+        let quick = Quick::new(&environment, name, &fields, Limits { steps: FUEL, bytes: (FUEL * FUEL_BYTES) as usize });
         Part { name, fields, quick }
     });
     Ok(Template {

@@ -38,7 +38,7 @@ pub fn cut(source: &str) -> Option<(String, Vec<Run>)> {
 }
 
 /// The text up to the next tag, and the tag. `None` if that tag keeps the template from being cut.
-fn next_tag(source: &str) -> Option<(&str, Option<&str>)> {
+pub fn next_tag(source: &str) -> Option<(&str, Option<&str>)> {
     let begins = |(at, _): &(usize, &str)| matches!(source.as_bytes().get(at + 1), Some(b'{' | b'%' | b'#'));
     let Some((at, _)) = source.match_indices('{').find(begins) else { return Some((source, None)) };
     let (tag, _) = template_tag(&source[at..])?;

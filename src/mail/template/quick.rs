@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use minijinja::{Environment, Error, ErrorKind, Value, escape_formatter, value::ValueKind};
 
-use super::{cut::cut, merge::Merge};
+use super::{
+    cut::cut,
+    merge::{Limits, Merge},
+};
 use crate::{
     domain::recipient::Recipient,
     mail::body::{Body, Run, holds_mark},
@@ -15,7 +18,7 @@ use crate::{
 pub struct Quick {
     way: Way,
     runs: Vec<Run>,
-    limit_bytes: usize,
+    limits: Limits,
 }
 
 #[derive(Debug)]
@@ -27,9 +30,9 @@ enum Way {
 }
 
 impl Quick {
-    /// `limit_bytes` is what the engine would write at the most: marks take less than what they stand for.
-    pub fn new(environment: &Environment<'static>, part: &'static str, used: &BTreeSet<String>, limit_bytes: usize) -> Self {
-        let none = Self { way: Way::None, runs: Vec::new(), limit_bytes };
+    /// `limits` are the engine's: marks take less than what they stand for.
+    pub fn new(environment: &Environment<'static>, part: &'static str, used: &BTreeSet<String>, limits: Limits) -> Self {
+        let none = Self { way: Way::None, runs: Vec::new(), limits };
         let Ok(template) = environment.get_template(part) else { return none };
         // a subject is one line and no body
         if part == "subject" {
@@ -38,7 +41,7 @@ impl Quick {
         }
         let Some((marked, runs)) = cut(template.source()) else { return none };
         if let Some(merge) = Merge::new(&marked, used, part == "html") {
-            return Self { way: Way::Merge(merge), runs, limit_bytes };
+            return Self { way: Way::Merge(merge), runs, limits };
         }
         let mut environment = environment.clone();
         environment.set_formatter(|out, state, value| {
@@ -49,7 +52,7 @@ impl Quick {
         });
         // the engine drops the line end at the end
         match environment.add_template_owned(part, marked + "\r\n") {
-            Ok(()) if !runs.is_empty() => Self { way: Way::Marked(Box::new(environment)), runs, limit_bytes },
+            Ok(()) if !runs.is_empty() => Self { way: Way::Marked(Box::new(environment)), runs, limits },
             _ => none,
         }
     }
@@ -57,11 +60,11 @@ impl Quick {
     /// `None` on any error: the engine will say what is wrong.
     pub fn render(&self, part: &str, recipient: &Recipient, context: impl FnOnce() -> Value) -> Option<Body<'_>> {
         let text = match &self.way {
-            Way::Merge(merge) => merge.render(recipient)?,
+            Way::Merge(merge) => merge.render(recipient, self.limits)?,
             Way::Marked(environment) => environment.get_template(part).ok()?.render(context()).ok()?,
             Way::None => return None,
         };
-        Some(Body::new(text, &self.runs)).filter(|body| body.bytes <= self.limit_bytes)
+        Some(Body::new(text, &self.runs)).filter(|body| body.bytes <= self.limits.bytes)
     }
 }
 
@@ -106,8 +109,23 @@ mod tests {
     }
 
     fn tag() -> impl Strategy<Value = String> {
-        const COMMON: &[&str] =
-            &["{ a }", "{a}", "{ b }", "{ c }", "{ email }", "{ c|upper }", "{ 'x\n' ~ a }", "% set b = a %", "# a\n\n #"];
+        const COMMON: &[&str] = &[
+            "{ a }",
+            "{a}",
+            "{ b }",
+            "{ c }",
+            "{ email }",
+            "{ c|upper }",
+            "{ i }",
+            "{ i.k }",
+            "{ m.k }",
+            "{ m.k }",
+            "{ i }",
+            "{ 'x\n' ~ a }",
+            "% set b = a %",
+            "# a\n\n #",
+            "##",
+        ];
         const RARE: &[&str] =
             &["{ n }", "{ n|default('}}\n') }", "{ {'k': a}.k }", "{ l }", "{ '%c'|format(1048576) }", "{ nosuch }", "{ true }"];
         let inner = prop_oneof![20 => select(COMMON), 1 => select(RARE)];
@@ -137,7 +155,12 @@ mod tests {
             ("{% for i in l %}", "{% endfor %}"),
             ("{% for i in l %}\n", "{%- else %}\n\n{% endfor %}\n"),
             ("{%- for i in l -%}", "{%- endfor -%}"),
+            ("{% for i in range(3) %}", "{% endfor %}"),
+            ("{% for a in l %}", "{% else %}{{ a }}\n{% endfor %}"),
+            ("{% for i in m.l %}{{ i.k }}", "{{ i }}{% endfor %}"),
             ("{% if a %}", "{% endif %}"),
+            ("{% if not b %}", "{%- else %} \n {% endif %}"),
+            ("{% if m.k %}", "{% elif c -%}\n other {%- else %}\n\n{% endif %}\n"),
             ("{% if n is defined -%}", "{% else -%}\nelse\n{% endif %}"),
             ("{% with b = c %}", "{% endwith %}"),
         ];
@@ -179,9 +202,10 @@ mod tests {
             html in proptest::option::of(source()),
             text in proptest::option::of(source()),
             (a, b, c, n) in (value(), value(), value(), proptest::option::of(value())),
+            l in vec(prop_oneof![3 => value(), 1 => value().prop_map(|k| json!({"k": k}))], 0..3),
         ) {
             let Some(template) = template(html, text) else { return Ok(()) };
-            let fields = json!({"a": a, "b": b, "c": c, "n": n, "l": [1, 2]});
+            let fields = json!({"a": a, "b": b, "c": c, "n": n, "i": b, "l": l, "m": {"k": c, "l": [{"k": a}, {"k": n}]}});
             let to = recipient(serde_json::from_value(fields).expect("an object"));
             let quick = render(&template, &to);
             prop_assert_eq!(quick, by_source(template, &to));
