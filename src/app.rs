@@ -19,7 +19,7 @@ use crate::{
     metrics,
     queue::{Queue, WorkerHealth, Workers},
     scheduler,
-    send::{Context, watch::Watch},
+    send::{Context, render::StampKey, watch::Watch},
     store::{Store, durability::Durability, embedded::Embedded, state_dir::StateDir},
     worker,
 };
@@ -78,7 +78,7 @@ impl Application {
             config: Arc::new(config),
             owner: state.owner(),
             dead_owners: state.predecessors().into(),
-            secret: Arc::new(secret),
+            stamps: StampKey::new(&secret)?,
             templates: Default::default(),
             acceptances: Default::default(),
             conservation: Default::default(),

@@ -2,7 +2,7 @@
 
 use data_encoding::BASE64;
 
-use super::quoted::{lines, quoted_printable};
+use super::{body::Body, quoted::lines};
 
 /// Lines end here where they can (RFC 5322, 2.1.1 wants 78; encoded words 76).
 pub const LINE_BYTES: usize = 76;
@@ -101,10 +101,8 @@ fn encoded_words(out: &mut String, mut column: usize, mut value: &str) -> usize 
 }
 
 /// A part of type `text/subtype`: headers, a blank line, the body, CRLF at its end.
-pub fn text_part(out: &mut String, subtype: &str, text: &str) {
-    // Mostly foreign letters: base64 is shorter.
-    let foreign = if text.is_ascii() { 0 } else { text.bytes().filter(|b| !b.is_ascii()).count() };
-    let base64 = foreign * 3 > text.len();
+pub fn text_part(out: &mut String, subtype: &str, body: &Body<'_>) {
+    let base64 = body.is_foreign();
     let encoding = if base64 { "base64" } else { "quoted-printable" };
     out.push_str("Content-Type: text/");
     out.push_str(subtype);
@@ -112,9 +110,9 @@ pub fn text_part(out: &mut String, subtype: &str, text: &str) {
     out.push_str(encoding);
     out.push_str("\r\n\r\n");
     if base64 {
-        base64_body(out, text);
+        base64_body(out, &body.text());
     } else {
-        quoted_printable(out, text);
+        body.quoted_printable(out);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Mail out: templates become messages, the relay takes them; the catcher stands in for a relay.
 
 pub mod address;
+mod body;
 pub mod catcher;
 mod links;
 mod mime;

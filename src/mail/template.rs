@@ -1,9 +1,13 @@
 //! A delivery's content, compiled once; rendered for each recipient into the bytes that are sent.
 
 mod compile;
+mod cut;
 mod fields;
+mod merge;
+mod quick;
+mod steps;
 
-use std::collections::BTreeSet;
+use std::{cell::LazyCell, collections::BTreeSet, ops::Deref};
 
 use jiff::{Timestamp, fmt::rfc2822, tz::TimeZone};
 use minijinja::{Environment, Error, ErrorKind, Value};
@@ -13,8 +17,9 @@ use crate::{
         delivery::{Content, Sender},
         recipient::Recipient,
     },
-    mail::{address, links, mime},
+    mail::{address, body::Body, links, mime},
 };
+use quick::Quick;
 
 /// What is wrong with a delivery's sender or content; `line` counts from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,13 +56,20 @@ pub struct Stamp {
 #[derive(Debug)]
 pub struct Template {
     environment: Environment<'static>,
-    /// The merge fields of each part.
-    fields: [(&'static str, BTreeSet<String>); 3],
+    parts: [Part; 3],
     used: BTreeSet<String>,
     /// The headers that are the same for everybody.
     head: String,
     envelope_from: String,
     limit_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Part {
+    name: &'static str,
+    /// Its merge fields.
+    fields: BTreeSet<String>,
+    quick: Quick,
 }
 
 impl Template {
@@ -91,21 +103,23 @@ impl Template {
             field: Some("email".into()),
             message: e.to_string(),
         })?;
-        let context = fields::context(&self.used, recipient);
-        let subject = self.part("subject", recipient, &context)?.unwrap_or_default();
+        let context = LazyCell::new(|| fields::context(&self.used, recipient));
+        let [subject, html, text] = &self.parts;
+        let subject = self.body(subject, recipient, &context)?.map_or_else(String::new, |body| body.text());
         self.check_header(&subject, recipient)?;
-        let text = self.part("text", recipient, &context)?;
-        let html = self.part("html", recipient, &context)?;
-        let size = text.as_ref().map_or(0, String::len) + html.as_ref().map_or(0, String::len);
-        let mut out = String::with_capacity(self.head.len() + size + size / 8 + 1024);
+        let text = self.body(text, recipient, &context)?;
+        let html = self.body(html, recipient, &context)?;
+        let size: usize = text.iter().chain(&html).map(|body| body.encoded_bytes).sum();
+        let mut out = String::with_capacity(self.head.len() + size + 1024);
         out.push_str(&self.head);
-        out.push_str(&format!("Date: {}\r\n", date(stamp)));
-        out.push_str(&format!("Message-ID: <{}>\r\nTo: {to}\r\n", stamp.message_id));
+        append(&mut out, ["Date: ", &date(stamp), "\r\nMessage-ID: <", &stamp.message_id, ">\r\nTo: ", &to, "\r\n"]);
         mime::text_header(&mut out, "Subject", &subject);
         match (text, html) {
             (Some(text), Some(html)) => alternative(&mut out, &stamp.boundary, &text, &html),
             (Some(text), None) => mime::text_part(&mut out, "plain", &text),
-            (_, html) => mime::text_part(&mut out, "html", &html.unwrap_or_default()),
+            (None, Some(html)) => mime::text_part(&mut out, "html", &html),
+            // compiling saw to it that there is one
+            (None, None) => {}
         }
         if out.len() > self.limit_bytes {
             return Err(RenderError {
@@ -120,11 +134,24 @@ impl Template {
     /// What is wrong with the links of one recipient's HTML part.
     pub fn link_faults(&self, recipient: &Recipient) -> Vec<String> {
         let context = fields::context(&self.used, recipient);
-        let html = self.part("html", recipient, &context).ok().flatten();
+        let html = self.whole("html", recipient, &context).ok().flatten();
         html.map(|html| links::faults(&html)).unwrap_or_default()
     }
 
-    fn part(&self, part: &'static str, recipient: &Recipient, context: &Value) -> Result<Option<String>, RenderError> {
+    fn body<'a>(
+        &'a self,
+        part: &'a Part,
+        recipient: &Recipient,
+        context: &impl Deref<Target = Value>,
+    ) -> Result<Option<Body<'a>>, RenderError> {
+        if let Some(body) = part.quick.render(part.name, recipient, || Value::clone(context)) {
+            return Ok(Some(body));
+        }
+        Ok(self.whole(part.name, recipient, context)?.map(|text| Body::new(text, &[])))
+    }
+
+    /// A part by its source, with what is wrong.
+    fn whole(&self, part: &'static str, recipient: &Recipient, context: &Value) -> Result<Option<String>, RenderError> {
         let Ok(template) = self.environment.get_template(part) else {
             return Ok(None);
         };
@@ -145,8 +172,7 @@ impl Template {
     }
 
     fn fields_of(&self, part: &str) -> Option<&BTreeSet<String>> {
-        let found = self.fields.iter().find(|(name, _)| *name == part)?;
-        Some(&found.1)
+        self.parts.iter().find(|found| found.name == part).map(|found| &found.fields)
     }
 
     /// RFC 5322, 2.2: a line end in a value would start a header of its own.
@@ -171,12 +197,16 @@ fn date(stamp: &Stamp) -> String {
 
 /// RFC 2046, 5.1.4: the simplest part first. `=_` cannot occur in either transfer encoding, so no body
 /// holds the boundary.
-fn alternative(out: &mut String, boundary: &str, text: &str, html: &str) {
-    out.push_str(&format!("Content-Type: multipart/alternative;\r\n boundary=\"=_{boundary}\"\r\n\r\n--=_{boundary}\r\n"));
+fn alternative(out: &mut String, boundary: &str, text: &Body<'_>, html: &Body<'_>) {
+    append(out, ["Content-Type: multipart/alternative;\r\n boundary=\"=_", boundary, "\"\r\n\r\n--=_", boundary, "\r\n"]);
     mime::text_part(out, "plain", text);
-    out.push_str(&format!("--=_{boundary}\r\n"));
+    append(out, ["--=_", boundary, "\r\n"]);
     mime::text_part(out, "html", html);
-    out.push_str(&format!("--=_{boundary}--\r\n"));
+    append(out, ["--=_", boundary, "--\r\n"]);
+}
+
+fn append<const N: usize>(out: &mut String, pieces: [&str; N]) {
+    out.extend(pieces);
 }
 
 /// One line.

@@ -62,8 +62,8 @@ pub struct Context {
     pub owner: u64,
     /// The processes that had the state directory before this one: their leases need no waiting.
     pub dead_owners: Arc<[u64]>,
-    /// Message-IDs, boundaries and later tokens derive from it.
-    pub secret: Arc<[u8; 32]>,
+    /// Message-IDs and boundaries derive from it.
+    pub stamps: render::StampKey,
     pub templates: render::Cache,
     pub watch: watch::Watch,
     /// Acceptances that are in a ledger, for comparison with what the relay layer counted.

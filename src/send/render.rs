@@ -6,7 +6,7 @@ use std::{
 };
 
 use data_encoding::{BASE32_DNSSEC, HEXLOWER};
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, Mac, digest::InvalidLength};
 use jiff::Timestamp;
 use sha2::Sha256;
 
@@ -52,17 +52,28 @@ impl Cache {
     }
 }
 
+/// The key that makes stamps, set up once.
+#[derive(Clone)]
+pub struct StampKey(Arc<Hmac<Sha256>>);
+
+impl StampKey {
+    /// # Errors
+    /// None: HMAC takes keys of any length.
+    pub fn new(secret: &[u8; 32]) -> Result<Self, InvalidLength> {
+        <Hmac<Sha256> as Mac>::new_from_slice(secret).map(|mac| Self(Arc::new(mac)))
+    }
+}
+
 impl Context {
     /// The stamp of a recipient's message. It depends on nothing but delivery, position, key and instant, so a retry, a second
     /// sending and the preview have the same bytes.
     pub fn stamp(&self, at: &ChunkRef, position: u16, definition: &Definition, date: Timestamp) -> Stamp {
-        // HMAC takes keys of any length
-        let mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.secret[..]);
         let message = format!("message\0{}\0{}\0{position}", at.delivery, at.chunk);
-        let bytes: [u8; 32] = mac.map(|mac| mac.chain_update(message).finalize().into_bytes().into()).unwrap_or_default();
+        let bytes: [u8; 32] = Hmac::clone(&self.stamps.0).chain_update(message).finalize().into_bytes().into();
         let (id, boundary) = bytes.split_at(15);
         let domain = definition.sender.email.rsplit_once('@').map_or("invalid", |(_, domain)| domain);
-        let message_id = format!("{}@{domain}", BASE32_DNSSEC.encode(id));
+        let mut message_id = BASE32_DNSSEC.encode(id);
+        message_id.extend(["@", domain]);
         Stamp { date, message_id, boundary: HEXLOWER.encode(&boundary[..12]) }
     }
 }

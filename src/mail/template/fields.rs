@@ -18,20 +18,20 @@ pub fn context(used: &BTreeSet<String>, recipient: &Recipient) -> Value {
     }))
 }
 
-enum Found<'a> {
+pub enum Found<'a> {
     Email(&'a str),
     Field(&'a Json),
 }
 
 /// The address always wins over a field of the same name.
-fn lookup<'a>(recipient: &'a Recipient, name: &str) -> Option<Found<'a>> {
+pub fn lookup<'a>(recipient: &'a Recipient, name: &str) -> Option<Found<'a>> {
     if name == "email" {
         return Some(Found::Email(&recipient.email));
     }
     recipient.fields.get(name).map(Found::Field)
 }
 
-fn value_of(json: &Json) -> Option<Value> {
+pub fn value_of(json: &Json) -> Option<Value> {
     Some(match json {
         Json::Null => return None,
         Json::String(text) => Value::from(text.as_str()),
