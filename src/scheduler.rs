@@ -14,7 +14,8 @@ pub async fn start(context: &Context) -> Result<JobScheduler, JobSchedulerError>
     scheduler.add(every("* * * * * *", context, |c| async move { c.release_due().await })?).await?;
     scheduler.add(every("*/2 * * * * *", context, |c| async move { c.observe().await })?).await?;
     scheduler.add(every("*/10 * * * * *", context, |c| async move { c.sweep_jobs().await })?).await?;
-    scheduler.add(every("5/10 * * * * *", context, |c| async move { c.observe_durability().await })?).await?;
+    // often: until a replica that came back is seen, a fail-over to it is not reckoned with
+    scheduler.add(every("* * * * * *", context, |c| async move { c.observe_durability().await })?).await?;
     scheduler.add(every("0 * * * * *", context, |c| async move { c.heal().await })?).await?;
     let (first, pulse) = (context.clone(), context.clone());
     context.tracker.spawn(async move { pulse.pulse().await });

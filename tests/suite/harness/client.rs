@@ -1,6 +1,6 @@
 //! A client of the admin API, as an upstream system would write it.
 
-use std::time::Duration;
+use std::{sync::Mutex, time::Duration};
 
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -75,12 +75,17 @@ impl Client {
 
     /// Waits until the delivery is in one of these states; the delivery.
     pub async fn wait_for(&self, id: &str, states: &[&str]) -> Value {
-        eventually(&format!("{states:?}"), LIMIT, async || {
+        let last = Mutex::new(Value::Null);
+        let reached = eventually(&format!("{states:?}"), LIMIT * 2, async || {
             let response = self.request(Method::GET, &format!("/deliveries/{id}")).send().await.ok()?;
             let view: Value = response.json().await.ok()?;
+            *last.lock().unwrap() = view.clone();
             states.contains(&view["state"].as_str()?).then_some(view)
-        })
-        .await
+        });
+        match tokio::time::timeout(LIMIT, reached).await {
+            Ok(view) => view,
+            Err(_) => panic!("{states:?}: not within {LIMIT:?}, but {}", last.lock().unwrap()),
+        }
     }
 
     /// Create, upload, prepare, confirm: the whole main job; the id.
