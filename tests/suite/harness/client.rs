@@ -75,8 +75,8 @@ impl Client {
 
     /// Waits until the delivery is in one of these states; the delivery.
     pub async fn wait_for(&self, id: &str, states: &[&str]) -> Value {
-        let last = Mutex::new(Value::Null);
-        let reached = eventually(&format!("{states:?}"), LIMIT * 2, async || {
+        let (last, what) = (Mutex::new(Value::Null), format!("{states:?}"));
+        let reached = eventually(&what, LIMIT * 2, async || {
             let response = self.request(Method::GET, &format!("/deliveries/{id}")).send().await.ok()?;
             let view: Value = response.json().await.ok()?;
             *last.lock().unwrap() = view.clone();
