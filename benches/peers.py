@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 
-from parts import LIMIT_S, ROOT
+from parts import BUILT, LIMIT_S, ROOT
 
 HERE = pathlib.Path(__file__).resolve().parent / "peers"
 PLACE = ROOT / "target/bench"
@@ -43,7 +43,7 @@ def celery(redis, port, size):
 
 
 def naive_apalis(redis, port, size):
-    program = ROOT / "target/release/examples/naive_apalis"
+    program = BUILT / "examples/naive_apalis"
     return figures("naive apalis", [program, redis.url, str(port), str(MESSAGES["naive apalis"]), str(size)])
 
 
