@@ -45,7 +45,7 @@ def describe():
         "processor": found(r"^model name\s*:(.*)", pathlib.Path("/proc/cpuinfo").read_text()),
         "memory_gb": round(memory / 1e6, 1),
         "fsync_ms": fsync_ms(),
-        "kernel": platform.release(),
+        "kernel": ".".join(platform.release().split(".")[:2]),
         "redis": found(r"v=(\S+)", said("redis-server", "--version")),
         "postfix": found(r"mail_version = (\S+)", said("postconf", "-d", "mail_version")),
         "revision": said("git", "describe", "--always", "--dirty"),

@@ -3,7 +3,7 @@
 import rows
 from parts import Delay, relay
 
-OURS, WIRE, BARE = "Versand, end to end", "smtp-source, one command at a time", "a bare pipelining sender"
+OURS, WIRE, BARE = "Versand, end to end", "smtp-source (the wire)", "a bare pipelining sender"
 
 # what is varied: how many messages each sends, so that all take a few seconds
 CONNECTIONS = {1: 3000, 2: 6000, 5: 12_000, 10: 20_000, 20: 25_000, 50: 25_000}

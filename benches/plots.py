@@ -12,7 +12,7 @@ WIDTH, HEIGHT = 760, 470
 LEFT, RIGHT, TOP, BOTTOM = 84, 24, 74, 104
 INK, GRID, PAPER = "#222", "#ddd", "#fff"
 # ours first, and thick
-STYLES = [("#0b5cad", 3.5, ""), ("#666", 1.6, "6 4"), ("#c4630a", 1.6, ""), ("#2a7d2e", 1.6, "2 3")]
+STYLES = [("#0b5cad", 3.5, "none"), ("#666", 1.6, "6 4"), ("#c4630a", 1.6, "none"), ("#2a7d2e", 1.6, "2 3")]
 
 
 def short(value):
@@ -95,7 +95,7 @@ def drawn(picture, machine_lines, repetitions):
             f'<line x1="{left}" y1="62" x2="{left + 30}" y2="62" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dashes}"/>'
         )
         out.append(text(left + 36, 66, name, 12, "start"))
-        left += 60 + 7 * len(name)
+        left += 56 + 6.8 * len(name)
     out += [text(LEFT, HEIGHT - 34 + 15 * i, words, 10, "start") for i, words in enumerate(machine_lines)]
     return "\n".join([*out, "</svg>", ""])
 
