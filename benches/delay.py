@@ -1,4 +1,6 @@
-"""A TCP proxy that delays what passes, and does not slow it: delay.py PORT TARGET_PORT MS; MS each way, connecting itself is not delayed."""
+"""A TCP proxy that delays what passes, each way, and holds back nothing else: delay.py PORT TARGET_PORT MS.
+
+Connecting itself is not delayed."""
 
 import asyncio
 import collections

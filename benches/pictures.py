@@ -7,7 +7,7 @@ OURS, WIRE, BARE = "Versand, end to end", "smtp-source (the wire)", "a bare pipe
 
 # what is varied: how many messages each sends, so that all take a few seconds
 CONNECTIONS = {1: 3000, 2: 6000, 5: 12_000, 10: 20_000, 20: 25_000, 50: 25_000}
-SIZES = {1000: 25_000, 4600: 25_000, 16_000: 12_000, 64_000: 4000}
+SIZES = {1000: 25_000, 4200: 25_000, 16_000: 12_000, 64_000: 4000}
 ROUND_TRIPS = {0: (20_000, 20_000), 5: (6000, 1500), 20: (1500, 400), 50: (800, 160)}
 SESSIONS_FAR = 10
 

@@ -58,7 +58,7 @@ def drawn(picture, machine_lines, repetitions):
     series = {name: sorted((float(at), rates) for at, rates in points.items()) for name, points in picture["series"].items()}
     places = sorted({at for points in series.values() for at, _ in points})
     rates = [rate for points in series.values() for _, rates in points for rate in rates]
-    low, high = bounds(rates)
+    (low, high), middle = bounds(rates), (TOP + HEIGHT - BOTTOM) / 2
     x_axis = Axis(places[0], places[-1], LEFT + 16, WIDTH - RIGHT - 16, picture["log_x"])
     y_axis = Axis(low, high, HEIGHT - BOTTOM, TOP, True)
     out = [
@@ -78,15 +78,15 @@ def drawn(picture, machine_lines, repetitions):
     out += [
         f'<rect x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" height="{HEIGHT - TOP - BOTTOM}" fill="none" stroke="{INK}"/>',
         text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - BOTTOM + 38, picture["x"] + (" (logarithmic)" if picture["log_x"] else "")),
-        text(22, (TOP + HEIGHT - BOTTOM) / 2, picture["y"] + " (logarithmic)", more=f'transform="rotate(-90 22 {(TOP + HEIGHT - BOTTOM) / 2:.1f})"'),
+        text(22, middle, picture["y"] + " (logarithmic)", more=f'transform="rotate(-90 22 {middle:.1f})"'),
     ]
     # ours last, on top of the others
     styled = list(zip(series.items(), STYLES))
     for (_, points), (colour, width, dashes) in reversed(styled):
-        middle = [(x_axis.at(at), y_axis.at(statistics.median(rates))) for at, rates in points]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in middle)
+        medians = [(x_axis.at(at), y_axis.at(statistics.median(rates))) for at, rates in points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in medians)
         out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dashes}"/>')
-        for (x, y), (_, rates) in zip(middle, points):
+        for (x, y), (_, rates) in zip(medians, points):
             out.append(line(x, y_axis.at(min(rates)), x, y_axis.at(max(rates)), colour, width))
             out.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{width + 1.5}" fill="{colour}"/>')
     left = LEFT

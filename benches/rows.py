@@ -6,7 +6,7 @@ import time
 
 from parts import BUILT, LIMIT_S, SESSIONS, Daemon, Delay, Door, Redis, relay, run, until
 
-# two parts of a letter that a shop might send; about 4.6 kB on the wire
+# two parts of a letter that a shop might send; 4.2 kB on the wire
 PARAGRAPH = (
     "the leaves fall, and so do the prices of {{ product }}: everything that kept us warm in the last winter must go before the "
     "next one comes, from the thick socks of {{ city }} to the scarves that nobody dared to wear. "
@@ -20,13 +20,14 @@ TEXT = (
     "Dear {{ name }},\n\n{% for i in range(7) %}" + PARAGRAPH + "\n\n{% endfor %}https://shop.example/offer?who={{ customer }}\n\n"
     "{{ note }} https://shop.example/unsubscribe?who={{ customer }}\n"
 )
-PARAGRAPHS = 7
-USUAL_BYTES = 4600
+# as they come out on the wire
+PARAGRAPH_BYTES, OTHER_BYTES = 474, 894
+USUAL_BYTES = 4200
 CHUNK_SIZE = 500
 
 
 def definition(size):
-    times = max(1, round(PARAGRAPHS * size / USUAL_BYTES))
+    times = max(0, round((size - OTHER_BYTES) / PARAGRAPH_BYTES))
     html, text = (part.replace("range(7)", f"range({times})") for part in (HTML, TEXT))
     return {
         "name": "Benchmark",

@@ -94,6 +94,7 @@ def main():
                 for name, peer in peers.ALL.items():
                     with Redis() as redis:
                         gather(results, name, peer(redis, sink.port, size))
+                gather(results, "network", peers.lettre_far_away(sink.port, size))
         for figures in rows.first_connection(sink.port):
             gather(results, "first connection", figures)
         gather(results, "idle", rows.idle(sink.port))
