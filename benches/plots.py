@@ -52,8 +52,8 @@ def line(x1, y1, x2, y2, colour, width=1.0):
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" stroke-width="{width}"/>'
 
 
-def drawn(picture, machine_lines, repetitions):
-    """One picture: medians as points, ranges as bars."""
+def drawn(picture, below):
+    """One picture: medians as points, ranges as bars; what is `below` it in small print."""
     # JSON has made texts of the numbers
     series = {name: sorted((float(at), rates) for at, rates in points.items()) for name, points in picture["series"].items()}
     places = sorted({at for points in series.values() for at, _ in points})
@@ -67,7 +67,7 @@ def drawn(picture, machine_lines, repetitions):
         f"<title>{escape(picture['title'])}</title>",
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="{PAPER}"/>',
         text(LEFT, 26, picture["title"], 18, "start", 'font-weight="bold"'),
-        text(LEFT, 46, f"{picture['note']}; medians and ranges of {repetitions} repetitions", 12, "start"),
+        text(LEFT, 46, picture["note"], 12, "start"),
     ]
     for value in ticks(low, high):
         y = y_axis.at(value)
@@ -87,7 +87,7 @@ def drawn(picture, machine_lines, repetitions):
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in medians)
         out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dashes}"/>')
         for (x, y), (_, rates) in zip(medians, points):
-            out.append(line(x, y_axis.at(min(rates)), x, y_axis.at(max(rates)), colour, width))
+            out.append(line(x, y_axis.at(min(rates)), x, y_axis.at(max(rates)), colour, 1.4))
             out.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{width + 1.5}" fill="{colour}"/>')
     left = LEFT
     for (name, _), (colour, width, dashes) in styled:
@@ -96,20 +96,21 @@ def drawn(picture, machine_lines, repetitions):
         )
         out.append(text(left + 36, 66, name, 12, "start"))
         left += 56 + 6.8 * len(name)
-    out += [text(LEFT, HEIGHT - 34 + 15 * i, words, 10, "start") for i, words in enumerate(machine_lines)]
+    out += [text(LEFT, HEIGHT - 44 + 15 * i, words, 10, "start") for i, words in enumerate(below)]
     return "\n".join([*out, "</svg>", ""])
 
 
 def draw(results, folder):
     """All pictures of the results; the files that were written."""
     folder.mkdir(parents=True, exist_ok=True)
+    repeated = f"medians of {results['repetitions']} interleaved repetitions, their ranges as bars; the machine's noise: {results['noise']:.1%}"
     # two lines: the machine, and what ran on it
-    words = results["machine_line"].partition(", Linux")
-    machine = [words[0] + ",", "Linux" + words[2]]
+    machine, _, programs = results["machine_line"].partition(", Linux")
+    below = [repeated, machine + ",", "Linux" + programs]
     written = []
     for name, picture in results["pictures"].items():
         file = folder / f"{name}.svg"
-        file.write_text(drawn(picture, machine, results["repetitions"]))
+        file.write_text(drawn(picture, below))
         written.append(file)
     return written
 
