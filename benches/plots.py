@@ -103,7 +103,7 @@ def drawn(picture, below):
 def draw(results, folder):
     """All pictures of the results; the files that were written."""
     folder.mkdir(parents=True, exist_ok=True)
-    repeated = f"medians of {results['repetitions']} interleaved repetitions, their ranges as bars; the machine's noise: {results['noise']:.1%}"
+    repeated = f"medians of {results['repetitions']} interleaved repetitions, ranges as bars; noise of the machine: {results['noise']:.1%}"
     # two lines: the machine, and what ran on it
     machine, _, programs = results["machine_line"].partition(", Linux")
     below = [repeated, machine + ",", "Linux" + programs]
