@@ -52,7 +52,7 @@ fn recipient(i: u32) -> Recipient {
     Recipient { line: 1, email: format!("user{i}@example.com"), fields: fields.as_object().cloned().unwrap_or_default() }
 }
 
-/// Both parts of a letter of about 4.6 kB.
+/// Both parts of a letter of about 4 kB.
 fn render(n: u32) -> Result<(), Failure> {
     let sender = Sender { name: Some("The Shop".into()), email: FROM.into(), reply_to: None, envelope_from: None };
     let content = Content {
