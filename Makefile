@@ -1,15 +1,16 @@
 # make demo: see it work    make test: prove it    make check: what a change must pass
 # make fire: nothing lost, nothing doubled under random faults (SEEDS=1-100 RECIPIENTS=2000 LEASE_MS=1000)
 # make fuzz: random input for what reads strangers' bytes, each target for FUZZ_SECONDS=600
-# make bench: ours beside the wire and beside peers (ARGS="--peers --variants --curve"; npm for BullMQ)
+# make bench: ours beside the wire and beside peers (ARGS="--peers --variants --curve --plots"; npm for BullMQ)
+# make guard: instructions of each message, against those that were kept (ARGS=--write keeps the new ones)
 # Arguments of the demo: make demo ARGS="--help"
 
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 
-.PHONY: help demo test fire fuzz bench check
+.PHONY: help demo test fire fuzz bench guard check
 
 help:
-	@sed -n '1,5s/^# //p' Makefile
+	@sed -n '1,6s/^# //p' Makefile
 
 demo:
 	@scripts/setup.sh run
@@ -35,6 +36,11 @@ bench:
 	@scripts/setup.sh test
 	cargo build --release --bin versand --examples
 	/usr/bin/python3 benches/run.py $(ARGS)
+
+guard:
+	@scripts/setup.sh guard
+	cargo build --release --example guard
+	/usr/bin/python3 benches/guard.py $(ARGS)
 
 check:
 	@scripts/setup.sh check

@@ -7,11 +7,14 @@ import resource
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+BUILT = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"), "release")
 LIMIT_S = 1800
 TICKS = os.sysconf("SC_CLK_TCK")
 SESSIONS = 20
@@ -82,13 +85,61 @@ class Sink(Part):
         until("smtp-sink", lambda: listens(self.port))
 
 
+class Delay(Part):
+    """A network of so many milliseconds of round trip in front of a port."""
+
+    def __init__(self, port, round_trip_ms):
+        self.port = free_port()
+        program = str(pathlib.Path(__file__).with_name("delay.py"))
+        super().__init__([sys.executable, program, str(self.port), str(port), str(round_trip_ms / 2)])
+        until("the delaying proxy", lambda: listens(self.port))
+
+
+class Door:
+    """Passes connections on to a port, and notes when each one came."""
+
+    def __init__(self, port):
+        self.behind, self.came = port, []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.wait, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+    def wait(self):
+        while True:
+            try:
+                front, _ = self.listener.accept()
+            except OSError:
+                return
+            self.came.append(time.monotonic())
+            back = socket.create_connection(("127.0.0.1", self.behind))
+            for source, sink in ((front, back), (back, front)):
+                sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                threading.Thread(target=self.carry, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def carry(source, sink):
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+
 class Redis(Part):
-    def __init__(self, fsync="always"):
+    def __init__(self, fsync="always", under=(), **more):
         self.folder = tempfile.mkdtemp(prefix="versand-bench-")
         self.port = free_port()
         options = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", self.folder, "--save", ""]
         options += ["--appendonly", "yes", "--appendfsync", fsync]
-        super().__init__(["redis-server", *options], stdout=subprocess.DEVNULL)
+        super().__init__([*under, "redis-server", *options], stdout=subprocess.DEVNULL, **more)
         self.url = f"redis://127.0.0.1:{self.port}"
         until("redis-server", lambda: listens(self.port))
 
@@ -122,7 +173,7 @@ level = "error"
 """
         )
         self.url = f"http://127.0.0.1:{listen}"
-        super().__init__([str(ROOT / "target/release/versand"), "serve", "--config", str(settings)])
+        super().__init__([str(BUILT / "versand"), "serve", "--config", str(settings)])
         until("the daemon", lambda: listens(listen) and self.ready())
         self.token = pathlib.Path(self.folder, "state/admin.token").read_text().strip()
 
@@ -149,6 +200,12 @@ level = "error"
 
     def peak_mb(self):
         return status_kib(self.pid, "VmHWM") / 1024
+
+
+def relay(port, **settings):
+    """The daemon's settings of the relay, for what is not as usual."""
+    lines = [f"{name} = {value}" for name, value in settings.items()]
+    return "\n".join(["[relay]", 'host = "127.0.0.1"', f"port = {port}", *lines, ""])
 
 
 def run(command, **more):

@@ -7,20 +7,22 @@ import shutil
 import subprocess
 import sys
 
-from parts import LIMIT_S, ROOT
+from parts import BUILT, LIMIT_S, ROOT, Delay, Redis
 
 HERE = pathlib.Path(__file__).resolve().parent / "peers"
 PLACE = ROOT / "target/bench"
+LETTRES_CONNECTIONS = 20
 MESSAGES = {"bullmq": 4000, "celery": 1500, "naive apalis": 4000}
 
 
-def figures(name, command, **more):
+def figures(name, command, messages=None, **more):
+    messages = messages or MESSAGES[name]
     before = os.times()
     out = subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S, **more).stdout
     after = os.times()
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     seconds = json.loads(out.splitlines()[-1])["seconds"]
-    return {"per_s": MESSAGES[name] / seconds, "cpu_s_per_1000": cpu / MESSAGES[name] * 1000}
+    return {"per_s": messages / seconds, "cpu_s_per_1000": cpu / messages * 1000}
 
 
 def bullmq(redis, port, size):
@@ -42,9 +44,16 @@ def celery(redis, port, size):
     return figures("celery", command, cwd=HERE, env=os.environ | settings)
 
 
-def naive_apalis(redis, port, size):
-    program = ROOT / "target/release/examples/naive_apalis"
-    return figures("naive apalis", [program, redis.url, str(port), str(MESSAGES["naive apalis"]), str(size)])
+def naive_apalis(redis, port, size, messages=MESSAGES["naive apalis"]):
+    program = BUILT / "examples/naive_apalis"
+    return figures("naive apalis", [program, redis.url, str(port), str(messages), str(size)], messages)
+
+
+def lettre_far_away(port, size, round_trip_ms=20):
+    """Round trips for each message of lettre's pool, which naive apalis sends with: as if the time were nothing but round trips."""
+    with Redis() as redis, Delay(port, round_trip_ms) as far:
+        per_s = naive_apalis(redis, far.port, size, 1000)["per_s"]
+        return {"lettre's pool": LETTRES_CONNECTIONS * 1000 / per_s / round_trip_ms}
 
 
 ALL = {"bullmq": bullmq, "celery": celery, "naive apalis": naive_apalis}

@@ -4,9 +4,9 @@ import json
 import subprocess
 import time
 
-from parts import LIMIT_S, ROOT, SESSIONS, Daemon, Redis, Sink, run, until
+from parts import BUILT, LIMIT_S, SESSIONS, Daemon, Delay, Door, Redis, relay, run, until
 
-# two parts of a letter that a shop might send; about 4.6 kB on the wire
+# two parts of a letter that a shop might send; 4.2 kB on the wire
 PARAGRAPH = (
     "the leaves fall, and so do the prices of {{ product }}: everything that kept us warm in the last winter must go before the "
     "next one comes, from the thick socks of {{ city }} to the scarves that nobody dared to wear. "
@@ -20,12 +20,14 @@ TEXT = (
     "Dear {{ name }},\n\n{% for i in range(7) %}" + PARAGRAPH + "\n\n{% endfor %}https://shop.example/offer?who={{ customer }}\n\n"
     "{{ note }} https://shop.example/unsubscribe?who={{ customer }}\n"
 )
-PARAGRAPHS = 7
-USUAL_BYTES = 4600
+# as they come out on the wire
+PARAGRAPH_BYTES, OTHER_BYTES = 474, 894
+USUAL_BYTES = 4200
+CHUNK_SIZE = 500
 
 
 def definition(size):
-    times = max(1, round(PARAGRAPHS * size / USUAL_BYTES))
+    times = max(0, round((size - OTHER_BYTES) / PARAGRAPH_BYTES))
     html, text = (part.replace("range(7)", f"range({times})") for part in (HTML, TEXT))
     return {
         "name": "Benchmark",
@@ -48,7 +50,7 @@ def wire(port, n, size, sessions=SESSIONS):
 
 def bare(port, n, size, sessions=SESSIONS):
     """A sender that pipelines as the daemon does, and renders and records nothing."""
-    seconds, cpu = run([str(ROOT / "target/release/examples/bare_sender"), f"127.0.0.1:{port}", str(n), str(size), str(sessions)])
+    seconds, cpu = run([str(BUILT / "examples/bare_sender"), f"127.0.0.1:{port}", str(n), str(size), str(sessions)])
     return {"per_s": n / seconds, "cpu_s_per_1000": cpu / n * 1000}
 
 
@@ -58,11 +60,13 @@ def prepared(daemon, n, size=USUAL_BYTES):
     delivery = json.loads(daemon.ask("POST", "/deliveries", definition(size)))["id"]
     began = time.monotonic()
     daemon.ask("PUT", f"/deliveries/{delivery}/audience", body, "application/x-ndjson")
-    figures["upload_per_s"] = n / (time.monotonic() - began)
+    figures["upload_s"] = time.monotonic() - began
+    figures["upload_per_s"] = n / figures["upload_s"]
     began, cpu = time.monotonic(), daemon.cpu_s()
     daemon.ask("POST", f"/deliveries/{delivery}/prepare", {})
     state = until("prepared", lambda: settled(daemon, delivery, ("prepared", "preparation_failed")), LIMIT_S)
-    figures["prepare_per_s"] = n / (time.monotonic() - began)
+    figures["prepare_s"] = time.monotonic() - began
+    figures["prepare_per_s"] = n / figures["prepare_s"]
     figures["prepare_per_cpu_s"] = n / max(daemon.cpu_s() - cpu, 1e-3)
     view = daemon.view(f"/deliveries/{delivery}")
     if state != "prepared":
@@ -102,8 +106,11 @@ def us(port, n, daemons=1, fsync="always", more="", size=USUAL_BYTES):
             empty = redis.used_bytes()
             delivery, digest, figures = prepared(running[0], n, size)
             figures["bytes_on_the_wire"] = len(running[0].ask("GET", f"/deliveries/{delivery}/recipients/0/preview"))
+            figures["redis_bytes_each_prepared"] = (redis.used_bytes() - empty) / n
+            figures["daemon_peak_mb_prepared"] = running[0].peak_mb()
             figures |= send(running, redis, delivery, digest, n)
             figures["redis_bytes_each"] = (redis.used_bytes() - empty) / n
+            figures |= statistics_of(running[0], redis, delivery, n)
             began = time.monotonic()
             lines = running[0].ask("GET", f"/deliveries/{delivery}/log/export?format=ndjson").count(b"\n")
             figures["export_per_s"] = n / (time.monotonic() - began)
@@ -114,6 +121,50 @@ def us(port, n, daemons=1, fsync="always", more="", size=USUAL_BYTES):
         finally:
             for daemon in running:
                 daemon.__exit__()
+
+
+def statistics_of(daemon, redis, delivery, n):
+    """What asking for the figures takes, and counting every record again, which no request does: the end of a delivery and a task do."""
+    began = time.monotonic()
+    daemon.view(f"/deliveries/{delivery}/progress")
+    asked = time.monotonic() - began
+    command = [str(BUILT / "examples/recount"), redis.url, delivery, str(n), str(CHUNK_SIZE)]
+    counted = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=LIMIT_S).stdout)
+    return {"statistics_s": asked, "recount_s": counted["seconds"]}
+
+
+def first_connection(port, times=24):
+    """An idle daemon: from the confirmation's request to the relay's accept, delivery by delivery."""
+    with Redis() as redis, Door(port) as door, Daemon(redis, door.port, relay(door.port, idle_ms=100)) as daemon:
+        ready = [prepared(daemon, 10)[:2] for _ in range(times)]
+        time.sleep(3)
+        waits, answers = [], []
+        for delivery, digest in ready:
+            door.came.clear()
+            began = time.monotonic()
+            daemon.ask("POST", f"/deliveries/{delivery}/confirm", {"digest": digest})
+            answers.append((time.monotonic() - began) * 1000)
+            until("finished", lambda: settled(daemon, delivery, ("finished",)))
+            waits.append((door.came[0] - began) * 1000)
+            # its connections are closed by then
+            time.sleep(0.7)
+        return [{"ms": wait, "confirmation_answered_ms": answer} for wait, answer in zip(waits, answers)]
+
+
+def network(port, size, round_trip_ms=20, n=500):
+    """Round trips for each message on one connection: as if the time were nothing but round trips."""
+
+    def trips(figures):
+        return 1000 / figures["per_s"] / round_trip_ms
+
+    with Delay(port, round_trip_ms) as far:
+        # one command at a time: four round trips a message, so fewer of them
+        few = n // 4
+        return {
+            "us": trips(us(far.port, n, more=relay(far.port, connections=1, messages_per_connection=n))),
+            "bare, pipelined": trips(bare(far.port, n, size, 1)),
+            "smtp-source, one command at a time": trips(wire(far.port, few, size, 1)),
+        }
 
 
 def idle(port, seconds=20):

@@ -1,6 +1,6 @@
 #!/bin/sh
-# setup.sh run|test|check|fuzz: installs what running, testing, checking or fuzzing Versand needs and this machine lacks, and
-# nothing else. Debian and Ubuntu, as root or with sudo; elsewhere it says what to install by hand.
+# setup.sh run|test|check|fuzz|guard: installs what running, testing, checking, fuzzing or guarding Versand needs and this machine
+# lacks, and nothing else. Debian and Ubuntu, as root or with sudo; elsewhere it says what to install by hand.
 set -eu
 cd "$(dirname "$0")/.."
 PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH:/usr/sbin:/sbin
@@ -135,6 +135,12 @@ need_root_for_postfix() {
     sudo -v || stop "sudo was refused: run 'make test' as root"
 }
 
+need_for_guarding() {
+    have postfix || want "smtp-sink, which takes the mail; no system service is started" postfix
+    have valgrind || want "callgrind, which counts instructions" valgrind
+    [ -x $python ] || want "the guard is a program in Python" python3
+}
+
 deny_version=0.20.2
 need_for_checking() {
     cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1 || {
@@ -162,11 +168,12 @@ need_for_fuzzing() {
 }
 
 purpose=${1:-}
-case $purpose in run | test | check | fuzz) ;; *) stop "usage: scripts/setup.sh run|test|check|fuzz" ;; esac
+case $purpose in run | test | check | fuzz | guard) ;; *) stop "usage: scripts/setup.sh run|test|check|fuzz|guard" ;; esac
 need_for_running
 case $purpose in
     test | check) need_for_testing ;;
     fuzz) have c++ || want "a C++ compiler, for libFuzzer" g++ ;;
+    guard) need_for_guarding ;;
 esac
 install_packages
 check_redis
