@@ -19,7 +19,7 @@ use crate::{
     metrics,
     queue::{Queue, WorkerHealth, Workers},
     scheduler,
-    send::{Context, render::StampKey, watch::Watch},
+    send::{Context, render::StampKey, throttle::Throttle, turns::Turns, watch::Watch},
     store::{Store, durability::Durability, embedded::Embedded, state_dir::StateDir},
     worker,
 };
@@ -75,6 +75,8 @@ impl Application {
             store,
             queue: queue.clone(),
             watch: Watch::new(config.send.lease()),
+            throttle: Throttle::new(&config),
+            turns: Turns::new(config.relay.connections),
             config: Arc::new(config),
             owner: state.owner(),
             dead_owners: state.predecessors().into(),

@@ -1,6 +1,7 @@
 //! The settings: embedded defaults, then a file, then the environment; validated once.
 
 mod check;
+mod throttles;
 
 use std::{
     fmt,
@@ -12,6 +13,8 @@ use std::{
 use serde::Deserialize;
 
 use crate::domain::{role::Role, settings::InDoubt};
+
+pub use throttles::{Breaker, DomainLimit, Throttle};
 
 /// `config/default.toml`, compiled in: every setting and its default.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -50,6 +53,8 @@ pub struct Config {
     pub catcher: Catcher,
     pub preparation: Preparation,
     pub send: Send,
+    pub throttle: Throttle,
+    pub breaker: Breaker,
     pub queue: Queue,
     pub auth: Auth,
     pub log: Log,
@@ -143,6 +148,7 @@ pub struct Send {
     pub validity_hours: f64,
     pub keep_replies: KeepReplies,
     pub grace_minutes: f64,
+    pub messages_per_second: f64,
     pub approvals: u8,
 }
 

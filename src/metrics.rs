@@ -50,6 +50,8 @@ metrics_table! {
     DELIVERIES Gauge "versand_deliveries_moving" "Deliveries the daemon moves on by itself or that wait for their time, by state";
     WAVES Counter "versand_waves_total" "Waves that this process released, or found overdue and held: released, held";
     WAVES_HELD Gauge "versand_waves_held" "Waves that are overdue beyond their grace window and wait for a person";
+    BREAKERS Gauge "versand_breakers_open" "Circuit breakers that are open, by kind: domain, delivery (those that this process sends)";
+    TRIPPED Counter "versand_breaker_trips_total" "Circuit breakers that this process opened for their share of errors, by kind: domain, delivery";
     SCHEDULE_LATE Gauge "versand_schedule_late_seconds" "How long the earliest wave that waits has been due; 0 if none is";
     RECIPIENTS Gauge "versand_recipients" "Recipients of the moving deliveries, by status";
     QUEUE_JOBS Gauge "versand_queue_jobs" "Jobs by queue and state: waiting, retrying, running, dead, done";
@@ -98,6 +100,9 @@ fn describe() {
     // counters that must be there before their first event, or a first increase cannot be seen
     for name in [DUPLICATES, STORE_RETRIES, FENCED, TAKEN_OVER, REVIVED, SET_ASIDE, LOGIN_FAILURES] {
         counter!(name).absolute(0);
+    }
+    for kind in ["domain", "delivery"] {
+        counter!(TRIPPED, "kind" => kind).absolute(0);
     }
     for became in ["released", "held"] {
         counter!(WAVES, "became" => became).absolute(0);
@@ -168,6 +173,14 @@ pub fn deliveries(state: &'static str, n: usize) {
 
 pub fn waves(became: &'static str, n: u64) {
     counter!(WAVES, "became" => became).increment(n);
+}
+
+pub fn breakers(kind: &'static str, open: usize) {
+    gauge!(BREAKERS, "kind" => kind).set(open as f64);
+}
+
+pub fn breaker_tripped(kind: &'static str) {
+    counter!(TRIPPED, "kind" => kind).increment(1);
 }
 
 pub fn schedule(held: usize, late_s: u32) {

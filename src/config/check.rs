@@ -8,7 +8,7 @@ impl Config {
         let r = &self.relay;
         let q = &self.queue;
         let p = &self.preparation;
-        let ranges: [(&str, u64, u64, u64); 37] = [
+        let ranges: [(&str, u64, u64, u64); 40] = [
             ("server.drain_ms", self.server.drain_ms, 0, 600_000),
             ("server.body_limit_kib", self.server.body_limit_kib as u64, 1, 65_536),
             ("server.connections", self.server.connections as u64, 1, 100_000),
@@ -35,6 +35,9 @@ impl Config {
             ("send.claim_window", s.claim_window as u64, 1, 256),
             ("send.lease_ms", s.lease_ms, 500, 300_000),
             ("send.slice_ms", s.slice_ms, 100, 600_000),
+            ("breaker.minimum", self.breaker.minimum, 1, 1_000_000),
+            ("breaker.domain_errors_percent", u64::from(self.breaker.domain_errors_percent), 0, 100),
+            ("breaker.delivery_refusals_percent", u64::from(self.breaker.delivery_refusals_percent), 0, 100),
             ("send.approvals", u64::from(s.approvals), 1, 2),
             ("send.retry_minutes", s.retry_minutes.len() as u64, 1, 100),
             ("queue.heartbeat_ms", q.heartbeat_ms, 200, 30_000),
@@ -58,6 +61,7 @@ impl Config {
         if s.retry_minutes.iter().any(|m| !(*m > 0.0 && *m <= 10_080.0)) {
             return Err(refuse("send.retry_minutes", "each must be above 0 and at most 10080"));
         }
+        self.check_throttles()?;
         if !(0.0..=10_080.0).contains(&s.grace_minutes) {
             return Err(refuse("send.grace_minutes", "must be 0 to 10080"));
         }

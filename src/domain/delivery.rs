@@ -250,6 +250,7 @@ mod tests {
             grace_minutes: 60.0,
             request_confirmation: true,
             approvals: 1,
+            messages_per_second: None,
         }
     }
 

@@ -27,7 +27,7 @@ use crate::{
         state::State as Stage,
         waves::WaveState,
     },
-    send::{Context, Refusal, waves::instant},
+    send::{Context, Refusal, unix_now, waves::instant},
     store::slices::PreparationProgress,
 };
 
@@ -60,6 +60,8 @@ pub struct Progress {
     pub kpis: Option<Kpis>,
     /// Chunks that no job is named for until a person retries them.
     pub set_aside: BTreeSet<u32>,
+    /// So many of its messages were refused that its circuit breaker is open until then.
+    pub paused_until: Option<Timestamp>,
     /// Of a delivery that was prepared.
     pub waves: Option<WaveCounts>,
 }
@@ -107,7 +109,13 @@ pub async fn progress_of(context: &Context, delivery: &Delivery) -> Result<Progr
         false => BTreeSet::new(),
     };
     let waves = waves_of(context, delivery).await?;
-    Ok(Progress { state: delivery.state, preparation, counts, kpis, set_aside, waves })
+    let paused_until = match delivery.state {
+        Stage::InProgress => {
+            Some(context.store.broken_until(&delivery.id).await?).filter(|until| *until > unix_now()).map(instant)
+        }
+        _ => None,
+    };
+    Ok(Progress { state: delivery.state, preparation, counts, kpis, set_aside, paused_until, waves })
 }
 
 /// What is kept may still be that of an earlier preparation.

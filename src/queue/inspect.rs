@@ -79,6 +79,11 @@ impl Queue {
         Ok(depths)
     }
 
+    /// How many jobs wait on a queue.
+    pub async fn waiting(&self, name: QueueName) -> Result<usize, QueueError> {
+        Ok(redis::cmd("LLEN").arg(name.key("active")).query_async(&mut self.conn()).await?)
+    }
+
     async fn depth(&self, name: QueueName) -> Result<Depth, QueueError> {
         let mut conn = self.conn();
         let now_s = now_s();

@@ -14,6 +14,7 @@ use super::{
     lease::{Validity, boottime_ms},
     recall::Hold,
     scribe::Scribe,
+    throttle::gate::Gate,
     unix_now,
     waves::instant,
 };
@@ -148,6 +149,7 @@ impl Run {
         drop(ask);
         let (context, validity, halt) = (self.context.clone(), self.validity.clone(), self.halt.clone());
         let (todo, again, valid_until) = (todo.into(), HashMap::new(), self.valid_until);
-        Scribe { context, hold, ledger, validity, valid_until, halt, todo, again, grants, asks }.serve().await
+        let gate = Gate::new(&context, &self.at.delivery, self.plan.settings.messages_per_second, &self.recipients);
+        Scribe { context, hold, ledger, validity, valid_until, halt, todo, again, grants, asks, gate }.serve().await
     }
 }

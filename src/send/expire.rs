@@ -1,6 +1,11 @@
 //! The end of the validity period: what is still open fails, whether the relay can be reached or not.
 
-use super::{Context, recall::Hold, scribe, unix_now};
+use super::{
+    Context,
+    claimed::{self, Claimed},
+    recall::Hold,
+    unix_now,
+};
 use crate::{
     domain::{
         ledger::{ClaimNumber, Ledger, Status, flags},
@@ -32,7 +37,7 @@ impl Context {
             let reports = granted
                 .filter_map(|(claim, _)| {
                     let before = ledger.record(usize::from(claim.position))?;
-                    let claimed = scribe::Claimed { position: claim.position, claim: number, before };
+                    let claimed = Claimed { position: claim.position, claim: number, before };
                     Some(expired(&claimed))
                 })
                 .collect();
@@ -48,7 +53,7 @@ impl Context {
 }
 
 /// The report of a claim that came too late.
-pub(super) fn expired(claimed: &scribe::Claimed) -> crate::store::ledgers::Report {
+pub(super) fn expired(claimed: &Claimed) -> crate::store::ledgers::Report {
     let reason = if claimed.before.reason == 0 { FailureReason::Unreachable.code() } else { claimed.before.reason };
-    scribe::report(claimed, Some(Status::Failed), reason, flags::EXPIRED, unix_now(), "the validity period ended".into())
+    claimed::report(claimed, Some(Status::Failed), reason, flags::EXPIRED, unix_now(), "the validity period ended".into())
 }

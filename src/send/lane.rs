@@ -14,9 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Context,
+    claimed::{Claimed, given_back, report},
     expire::expired,
     lease::{Validity, boottime_ms},
-    scribe::{Ask, Claimed, given_back, report},
+    scribe::Ask,
+    turns::Turn,
     unix_now,
 };
 use crate::{
@@ -81,7 +83,7 @@ impl Run {
     pub async fn drive(self: Arc<Self>, mut lane: Lane) {
         let window = self.context.config.send.claim_window;
         // claims are made only for a connection that is there
-        while let Some(mut connection) = self.connect(&lane.granted).await {
+        while let Some((mut connection, _turn)) = self.connect(&lane.granted).await {
             lane.tell(None, window);
             let (mut open, mut next) = (window, None::<Ready>);
             while open > 0 {
@@ -121,7 +123,7 @@ impl Run {
     }
 
     /// A connection of the relay, or none if it is at fault or nothing is left to do.
-    async fn connect(&self, granted: &UnboundedReceiver<Claimed>) -> Option<Connection> {
+    async fn connect(&self, granted: &UnboundedReceiver<Claimed>) -> Option<(Connection, Turn)> {
         // a closed channel says that there will be no grants
         let over = async {
             while !granted.is_closed() {
@@ -132,7 +134,10 @@ impl Run {
             biased;
             () = self.halt.cancelled() => None,
             () = over => None,
-            connection = self.context.relay.connection() => connection.inspect_err(|fault| self.complain(fault)).ok(),
+            connected = async {
+                let turn = self.context.turns.take(&self.at.delivery).await;
+                self.context.relay.connection().await.map(|connection| (connection, turn))
+            } => connected.inspect_err(|fault| self.complain(fault)).ok(),
         }
     }
 

@@ -8,6 +8,7 @@ mod aside;
 pub mod change;
 mod checks;
 pub mod chunk;
+pub mod claimed;
 pub mod confirm;
 pub mod confirm_job;
 pub mod conservation;
@@ -30,6 +31,8 @@ pub mod release;
 pub mod render;
 pub mod scribe;
 pub mod settle;
+pub mod throttle;
+pub mod turns;
 pub mod upload;
 pub mod watch;
 pub mod waves;
@@ -66,6 +69,8 @@ pub struct Context {
     pub stamps: render::StampKey,
     pub templates: render::Cache,
     pub watch: watch::Watch,
+    pub throttle: throttle::Throttle,
+    pub turns: turns::Turns,
     /// Acceptances that are in a ledger, for comparison with what the relay layer counted.
     pub acceptances: Arc<AtomicU64>,
     pub tracker: TaskTracker,

@@ -172,6 +172,9 @@ pub(super) fn settings(context: &Context, definition: &Definition) -> Settings {
         retry_minutes: own.retry_minutes.clone().unwrap_or_else(|| default.retry_minutes.clone()),
         grace_minutes: own.grace_minutes.unwrap_or(default.grace_minutes),
         request_confirmation: own.request_confirmation.unwrap_or(true),
+        messages_per_second: own
+            .messages_per_second
+            .or((default.messages_per_second > 0.0).then_some(default.messages_per_second)),
         approvals: own.approvals.unwrap_or(1).max(default.approvals),
         message_limit_kib: u32::try_from(context.config.preparation.message_limit_kib).unwrap_or(u32::MAX),
     }

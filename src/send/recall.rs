@@ -27,6 +27,8 @@ pub struct Hold {
     pub at: ChunkRef,
     pub lease: Lease,
     pub resend_after_s: Option<u32>,
+    /// Recipients were sent away by a throttle: the chunk wants no attention before (Unix seconds).
+    pub not_before: Option<u32>,
     /// The last groups that were applied, in order.
     groups: VecDeque<Group>,
     /// Whether anything was written under this lease.
@@ -61,7 +63,7 @@ type Given = (Instant, Arc<Hold>);
 
 impl Hold {
     pub fn new(at: ChunkRef, lease: Lease, resend_after_s: Option<u32>) -> Self {
-        Self { at, lease, resend_after_s, groups: VecDeque::new(), written: false }
+        Self { at, lease, resend_after_s, not_before: None, groups: VecDeque::new(), written: false }
     }
 
     /// A group was applied, or the lease was lost and its reports were late truth. It is remembered for a while if Redis may
@@ -127,6 +129,9 @@ impl Context {
     /// Gives a chunk back, and remembers it for a while if Redis may forget that.
     pub(super) async fn release(&self, hold: Hold) -> Result<(Verdict, Option<u32>), StoreError> {
         let released = self.release_recalled(&hold).await;
+        if let (Ok(_), Some(until)) = (&released, hold.not_before) {
+            self.store.postpone(&hold.at, until).await?;
+        }
         // also when that failed: what Redis may have forgotten is told when it is back
         if self.store.may_go_back() {
             self.released.note(hold);

@@ -45,13 +45,37 @@ impl Context {
         self.store.begin_counts(id, plan.to_deliver).await
     }
 
-    /// Names jobs for chunks that want attention, within the delivery's window; how many.
+    /// Lets a delivery have jobs for its chunks, in its turn; how many it got now.
     pub async fn feed(&self, id: &DeliveryId) -> Result<usize, Refusal> {
-        let offers = self.store.offer(id, self.config.send.chunks_in_flight, unix_now()).await?;
-        for (chunk, round) in &offers {
-            let job = Job::SendChunk { delivery: id.to_string(), chunk: *chunk, round: *round };
-            self.queue.enqueue(QueueName::Chunks, &format!("{id}:{chunk}:{round}"), &job.encode()).await?;
+        self.store.wants_jobs(id).await?;
+        let named = self.name_jobs().await?;
+        Ok(named.iter().filter(|delivery| *delivery == id).count())
+    }
+
+    /// Names jobs, one at a time, for the delivery that had fewest, as long as few jobs wait on the queue: so a small delivery
+    /// never waits behind all of a large one, nor behind a thousand others.
+    async fn name_jobs(&self) -> Result<Vec<DeliveryId>, Refusal> {
+        let mut named = Vec::new();
+        loop {
+            let waiting = self.queue.waiting(QueueName::Chunks).await?;
+            let free = self.config.send.workers.saturating_sub(waiting);
+            let wanting = match free {
+                0 => Vec::new(),
+                free => self.store.wanting(free).await?,
+            };
+            // whoever ends a chunk next goes on with it
+            if wanting.is_empty() || named.len() >= 2 * self.config.send.workers {
+                return Ok(named);
+            }
+            for id in wanting {
+                let offers = self.store.offer(&id, self.config.send.chunks_in_flight, 1, unix_now()).await?;
+                for (chunk, round) in &offers {
+                    let job = Job::SendChunk { delivery: id.to_string(), chunk: *chunk, round: *round };
+                    self.queue.enqueue(QueueName::Chunks, &format!("{id}:{chunk}:{round}"), &job.encode()).await?;
+                }
+                self.store.got_jobs(&id, offers.len()).await?;
+                named.extend(offers.iter().map(|_| id.clone()));
+            }
         }
-        Ok(offers.len())
     }
 }

@@ -16,13 +16,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Context,
+    claimed::{Claimed, given_back},
     lease::{Validity, boottime_ms},
     recall::{Hold, Recalled},
+    throttle::gate::Gate,
     unix_now,
 };
 use crate::{
     domain::{
-        ledger::{ClaimNumber, Ledger, Record, Status},
+        ledger::{ClaimNumber, Ledger, Status},
         state::State,
     },
     mail::relay::Connection,
@@ -48,14 +50,6 @@ pub struct Ask {
     pub used_up: Option<Connection>,
 }
 
-/// A granted claim, with the record as it was before.
-#[derive(Debug, Clone, Copy)]
-pub struct Claimed {
-    pub position: u16,
-    pub claim: ClaimNumber,
-    pub before: Record,
-}
-
 pub struct Scribe {
     pub context: Context,
     pub hold: Hold,
@@ -70,6 +64,7 @@ pub struct Scribe {
     pub again: HashMap<u16, u8>,
     pub grants: HashMap<usize, UnboundedSender<Claimed>>,
     pub asks: UnboundedReceiver<Ask>,
+    pub gate: Gate,
 }
 
 impl Scribe {
@@ -90,6 +85,8 @@ impl Scribe {
             }
         });
         let (mut slice_over, mut is_durable) = (false, !store.may_go_back());
+        // a slice begins with the first connection: it may have waited for others
+        let mut connected = false;
         let mut hungry: VecDeque<usize> = VecDeque::new();
         loop {
             if self.halt.is_cancelled() || slice_over || self.todo.is_empty() {
@@ -102,15 +99,22 @@ impl Scribe {
                 biased;
                 _ = beat.tick() => self.show_life().await,
                 _ = look.tick(), if !self.halt.is_cancelled() => self.look().await,
-                () = &mut slice, if is_durable && !slice_over => slice_over = true,
+                () = &mut slice, if is_durable && connected && !slice_over => slice_over = true,
                 () = &mut durable, if !is_durable => {
                     is_durable = true;
                     slice.as_mut().reset(tokio::time::Instant::now() + slice_length);
                 }
                 () = shutdown.cancelled(), if !self.halt.is_cancelled() => self.halt.cancel(),
                 ask = self.asks.recv() => match ask {
-                    None => return self.hold,
+                    None => {
+                        self.hold.not_before = self.gate.not_before();
+                        return self.hold;
+                    }
                     Some(ask) => {
+                        if !connected {
+                            connected = true;
+                            slice.as_mut().reset(tokio::time::Instant::now() + slice_length);
+                        }
                         // whoever is ready to ask does so first: larger groups, fewer of them
                         tokio::task::yield_now().await;
                         self.gather(ask, &mut reports, &mut hungry, &mut used_up);
@@ -140,11 +144,11 @@ impl Scribe {
             hungry.clear();
         }
         let n = hungry.len().min(self.todo.len());
-        let positions: Vec<u16> = self.todo.drain(..n).collect();
+        let positions = self.gate.admit(&mut self.todo, n).await;
+        let crowded = positions.len() < n;
         let claims = positions.iter().filter_map(|p| Some(Claim { position: *p, n: self.number_after(*p)? })).collect();
         let turn = Turn { reports: std::mem::take(reports), claims, redo: false };
         if turn.reports.is_empty() && turn.claims.is_empty() {
-            hungry.clear();
             return true;
         }
         let Some(answer) = self.write(&turn).await else {
@@ -152,8 +156,11 @@ impl Scribe {
             hungry.clear();
             return true;
         };
-        self.note(&turn, &answer);
+        self.note(&turn, &answer).await;
         let epoch = self.hold.lease.epoch;
+        for (claim, _) in turn.claims.iter().zip(&answer.granted).filter(|(_, granted)| !**granted) {
+            self.gate.not_claimed(claim.position);
+        }
         for (claim, _) in turn.claims.iter().zip(&answer.granted).filter(|(_, granted)| **granted) {
             let Some(before) = self.ledger.record(usize::from(claim.position)) else { continue };
             let number = ClaimNumber { epoch, n: claim.n };
@@ -166,7 +173,7 @@ impl Scribe {
         if answer.lease == Verdict::Ok || answer.lease == Verdict::Lost && !turn.reports.is_empty() {
             self.hold.applied(turn, &answer.granted, self.context.store.may_go_back());
         }
-        reports.is_empty() && (hungry.is_empty() || self.todo.is_empty())
+        reports.is_empty() && (hungry.is_empty() || self.todo.is_empty() || crowded)
     }
 
     /// The number after that of the recipient's last claim.
@@ -211,7 +218,7 @@ impl Scribe {
         }
     }
 
-    fn note(&mut self, turn: &Turn, answer: &TurnAnswer) {
+    async fn note(&mut self, turn: &Turn, answer: &TurnAnswer) {
         match answer.lease {
             Verdict::Ok => {}
             Verdict::Lost => self.fenced("another worker holds it"),
@@ -225,6 +232,7 @@ impl Scribe {
             if matches!(applied, Applied::Applied | Applied::Twice) {
                 metrics::recorded(report.status.map_or("given_back", Status::word));
             }
+            self.gate.ended(report).await;
             if report.status.is_none() {
                 self.put_back(report);
             }
@@ -278,14 +286,4 @@ impl Scribe {
         self.validity.end();
         self.halt.cancel();
     }
-}
-
-/// The report of a claim that was not started.
-pub fn given_back(claimed: &Claimed) -> Report {
-    report(claimed, None, 0, 0, unix_now(), String::new())
-}
-
-/// The report of a claim.
-pub fn report(claimed: &Claimed, status: Option<Status>, reason: u8, flags: u8, when: u32, reply: String) -> Report {
-    Report { position: claimed.position, claim: claimed.claim, status, reason, flags, when, reply }
 }

@@ -6,10 +6,17 @@ use crate::domain::id::DeliveryId;
 pub const INDEX: &str = "versand:deliveries";
 /// Hint: deliveries that the daemon moves on by itself.
 pub const MOVING: &str = "versand:moving";
+/// Hint: deliveries that want jobs for their chunks, by how many they had.
+pub const WANTING: &str = "versand:wanting";
 /// Hint: deliveries that wait for a wave, by when it is due (Unix seconds).
 pub const DUE: &str = "versand:due";
 /// Hint: deliveries with waves that are held for a person.
 pub const HELD: &str = "versand:held";
+/// Sorted sets: daemons by when they were seen last, and by when they came (ms of Redis' clock).
+pub const ATTENDANCE: &str = "versand:{daemons}:seen";
+pub const ARRIVALS: &str = "versand:{daemons}:came";
+/// Hash: domains whose breakers are open, and until when.
+pub const BREAKERS: &str = "versand:breakers";
 /// Written before it is asked whether the replicas have everything.
 pub const DURABLE: &str = "versand:durable";
 /// The chain that holds the heads of the deliveries' audit chains.
@@ -93,6 +100,11 @@ pub fn idempotency(id: &DeliveryId, name: &str) -> String {
 /// String, expires: what the identity of a job's JWT was spent on.
 pub fn spent(id: &DeliveryId, jwt_id: &str) -> String {
     format!("versand:{{{id}}}:spent:{jwt_id}")
+}
+
+/// Hash, expires: a token bucket.
+pub fn bucket(name: &str) -> String {
+    format!("versand:bucket:{name}")
 }
 
 /// String, expires: the outcome of a job, for its producer.

@@ -25,6 +25,8 @@ pub struct Scripts {
     pub(super) settle: Script,
     pub(super) evidence: Script,
     pub(super) due: Script,
+    pub(super) tokens: Script,
+    pub(super) attend: Script,
 }
 
 impl Default for Scripts {
@@ -48,6 +50,8 @@ impl Default for Scripts {
             settle: script(include_str!("scripts/settle.lua")),
             evidence: script(include_str!("scripts/evidence.lua")),
             due: script(include_str!("scripts/due.lua")),
+            tokens: Script::new(include_str!("scripts/tokens.lua")),
+            attend: Script::new(include_str!("scripts/attend.lua")),
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod offers;
 mod packed;
 pub mod slices;
 pub mod state_dir;
+pub mod throttles;
 pub mod waves;
 
 use std::{

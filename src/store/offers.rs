@@ -8,13 +8,37 @@ use super::{Store, StoreError, keys, ledgers::ChunkRef};
 use crate::domain::id::DeliveryId;
 
 impl Store {
-    /// Chooses chunks that want attention, at most `window` being offered at a time: (chunk, round) of each.
-    pub async fn offer(&self, id: &DeliveryId, window: usize, now: u32) -> Result<Vec<(u32, u32)>, StoreError> {
+    /// Chooses chunks that want attention, at most `most`, and at most `window` being offered at a time: (chunk, round) of each.
+    pub async fn offer(&self, id: &DeliveryId, window: usize, most: usize, now: u32) -> Result<Vec<(u32, u32)>, StoreError> {
         let mut script = self.scripts.offer.prepare_invoke();
         script.key(keys::delivery(id)).key(keys::open(id)).key(keys::offered(id)).key(keys::rounds(id)).key(keys::aside(id));
-        script.arg(now).arg(window);
+        script.arg(now).arg(window).arg(most);
         let flat: Vec<u32> = script.invoke_async(&mut self.conn.clone()).await?;
         Ok(flat.as_chunks::<2>().0.iter().map(|[chunk, round]| (*chunk, *round)).collect())
+    }
+
+    /// Puts a delivery among those that want jobs, by how many it had so far.
+    pub async fn wants_jobs(&self, id: &DeliveryId) -> Result<(), StoreError> {
+        let mut conn = self.conn.clone();
+        let served: Option<u64> = conn.hget(keys::delivery(id), "served").await?;
+        let mut list = redis::cmd("ZADD");
+        list.arg(keys::WANTING).arg("NX").arg(served.unwrap_or_default()).arg(id.as_str());
+        Ok(list.query_async(&mut conn).await?)
+    }
+
+    /// The deliveries that want jobs, those that had fewest first.
+    pub async fn wanting(&self, most: usize) -> Result<Vec<DeliveryId>, StoreError> {
+        let ids: Vec<String> = self.conn.clone().zrange(keys::WANTING, 0, most as isize - 1).await?;
+        ids.iter().map(|id| id.parse().map_err(super::damaged)).collect()
+    }
+
+    /// Notes that a delivery got jobs; with none it wants none, or may have no more at a time.
+    pub async fn got_jobs(&self, id: &DeliveryId, jobs: usize) -> Result<(), StoreError> {
+        let mut conn = self.conn.clone();
+        match jobs {
+            0 => Ok(conn.zrem(keys::WANTING, id.as_str()).await?),
+            n => Ok(conn.zincr(keys::WANTING, id.as_str(), n).await?),
+        }
     }
 
     /// How many chunks want attention, now or later.

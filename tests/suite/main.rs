@@ -36,6 +36,7 @@ mod readme;
 mod recovery;
 mod room;
 mod shutdown;
+mod throttles;
 mod tidy;
 mod timing;
 mod unit;

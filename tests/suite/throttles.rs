@@ -1,0 +1,227 @@
+//! Throttles, circuit breakers and fairness: with real servers, and two daemons on one Redis.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tokio::time::sleep;
+use versand::mail::catcher::{Act, Stage};
+
+use crate::harness::{
+    client::{Client, audience, definition},
+    daemon::Daemon,
+    eventually,
+    redis::RedisServer,
+    relay::TestRelay,
+};
+
+fn with_settings(settings: Value) -> Value {
+    let mut definition = definition();
+    definition["settings"] = settings;
+    definition
+}
+
+/// `n` recipients at each of these domains, in turn.
+fn at_domains(n: usize, domains: &[&str]) -> String {
+    let line = |i: usize| {
+        let domain = domains[i % domains.len()];
+        format!("{}\n", json!({ "email": format!("r{i}@{domain}"), "name": "R" }))
+    };
+    (0..n * domains.len()).map(line).collect()
+}
+
+async fn two_daemons(redis: &RedisServer, relay: &TestRelay, more: &str) -> [Daemon; 2] {
+    let settings = format!("{}[redis]\nurl = \"{}\"\n{more}", relay.settings(4), redis.url());
+    [Daemon::start(&settings).await, Daemon::start(&settings).await]
+}
+
+async fn sent(client: &Client, id: &str) -> u64 {
+    client.get(&format!("/deliveries/{id}/progress")).await["counts"]["sent"].as_u64().unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_keeps_to_its_rate_whoever_sends_it() {
+    let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
+    let daemons = two_daemons(&redis, &relay, "[preparation]\nchunk_size = 25\n").await;
+    let client = &daemons[0].client;
+    let started = Instant::now();
+    let id = client.send(&with_settings(json!({ "messages_per_second": 50 })), audience(300)).await;
+    let mut most = 0;
+    loop {
+        // a second's worth may go at once, and what was begun with is on its way
+        let (accepted, allowed) = (relay.accepted(), 50 * (started.elapsed().as_secs() + 2));
+        assert!(accepted as u64 <= allowed, "{accepted} after {:?}", started.elapsed());
+        most = most.max(accepted);
+        if accepted >= 300 {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(30), "{most}: it goes on at its rate");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(started.elapsed() >= Duration::from_secs(4), "{:?}", started.elapsed());
+    client.wait_for(&id, &["finished"]).await;
+    assert_eq!(daemons[0].metric("versand_conservation_difference").await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_domain_keeps_to_its_rate_and_the_others_do_not_wait_for_it() {
+    let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
+    let limit = "[throttle]\ndomains = [{ name = \"slow\", domains = [\"slow.example\", \"*.slow.example\"], messages_per_second = 10 }]\n";
+    let daemons = two_daemons(&redis, &relay, limit).await;
+    let client = &daemons[0].client;
+    let started = Instant::now();
+    let id = client.send(&definition(), at_domains(40, &["slow.example", "fast.example", "mx.slow.example"])).await;
+    let by_domain = || {
+        let mut by: BTreeMap<bool, usize> = BTreeMap::new();
+        for recipient in relay.received().keys() {
+            *by.entry(recipient.contains("slow")).or_default() += 1;
+        }
+        by
+    };
+    eventually("the others", Duration::from_secs(10), async || (by_domain().get(&false) == Some(&40)).then_some(())).await;
+    let slow = by_domain().get(&true).copied().unwrap_or(0) as u64;
+    assert!(slow <= 10 * (started.elapsed().as_secs() + 2), "{slow} after {:?}", started.elapsed());
+    client.wait_for(&id, &["finished"]).await;
+    assert!(started.elapsed() >= Duration::from_secs(6), "80 at 10 a second: {:?}", started.elapsed());
+    assert_eq!(relay.accepted(), 120);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_so_many_recipients_of_a_domain_are_sent_to_at_a_time() {
+    let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(10)).await);
+    let limit = "[throttle]\ndomains = [{ name = \"few\", domains = [\"few.example\"], connections = 3 }]\n";
+    let daemons = two_daemons(&redis, &relay, limit).await;
+    let client = &daemons[0].client;
+    // both have taken their shares
+    sleep(Duration::from_secs(5)).await;
+    let id = client.send(&definition(), at_domains(60, &["few.example", "many.example"])).await;
+    let mut most = 0;
+    let ended = async {
+        loop {
+            let counts = client.get(&format!("/deliveries/{id}/progress")).await;
+            if counts["state"] == "finished" {
+                return;
+            }
+            let page = client.get(&format!("/deliveries/{id}/log?status=attempting&limit=1000")).await;
+            let lines = page["items"].as_array().unwrap();
+            most = most.max(lines.iter().filter(|line| line["email"].as_str().unwrap().ends_with("@few.example")).count());
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(40), ended).await.unwrap();
+    assert!((1..=3).contains(&most), "{most} at a time");
+    assert_eq!(relay.accepted(), 120);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_domain_that_defers_nearly_all_is_left_alone_for_a_while_by_every_daemon() {
+    let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
+    let breaker =
+        "[send]\nretry_minutes = [0.02]\n[breaker]\nminimum = 20\ndomain_errors_percent = 80\ndomain_pause_minutes = 0.1\n";
+    let daemons = two_daemons(&redis, &relay, breaker).await;
+    let client = &daemons[0].client;
+    let deferred = |i: usize| json!({ "email": format!("defer{i}@deferred.example"), "name": "R" });
+    let good = |i: usize| json!({ "email": format!("r{i}@good.example"), "name": "R" });
+    let lines: String = (0..60).map(|i| format!("{}\n{}\n", deferred(i), good(i))).collect();
+    // the first attempts are deferred by the server's own rules for these names
+    let id = client.send(&definition(), lines).await;
+    let tripped = async || {
+        let mut trips = 0.0;
+        for daemon in &daemons {
+            trips += daemon.series("versand_breaker_trips_total{kind=\"domain\"}").await.unwrap_or(0.0);
+        }
+        (trips > 0.0).then_some(())
+    };
+    eventually("the breaker opens", Duration::from_secs(15), tripped).await;
+    let counts = async || client.get(&format!("/deliveries/{id}/progress")).await["counts"].clone();
+    // both daemons know, and what was begun with has ended
+    sleep(Duration::from_millis(1500)).await;
+    let before = counts().await;
+    for daemon in &daemons {
+        assert_eq!(daemon.series("versand_breakers_open{kind=\"domain\"}").await, Some(1.0));
+    }
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(counts().await, before, "nothing is begun while it is open");
+    assert_eq!(sent(client, &id).await, 60, "the other domain is sent to");
+    eventually("it goes on afterwards", Duration::from_secs(15), async || (counts().await != before).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_that_is_refused_as_spam_pauses_and_others_do_not() {
+    let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(2)).await);
+    let breaker = "[preparation]\nchunk_size = 20\n[breaker]\nminimum = 20\ndomain_errors_percent = 0\ndelivery_refusals_percent = 30\ndelivery_pause_minutes = 0.15\n";
+    let daemons = two_daemons(&redis, &relay, breaker).await;
+    let client = &daemons[0].client;
+    let spam = Act::reply(Stage::End, "554 5.7.1 rejected as spam");
+    relay.catcher.change_rules(|rules| {
+        for i in 0..2000 {
+            rules.script(&format!("r{i}@spam.example"), [Some(spam.clone())]);
+        }
+    });
+    let id = client.send(&definition(), at_domains(2000, &["spam.example"])).await;
+    let tripped = async || {
+        let mut trips = 0.0;
+        for daemon in &daemons {
+            trips += daemon.series("versand_breaker_trips_total{kind=\"delivery\"}").await.unwrap_or(0.0);
+        }
+        (trips > 0.0).then_some(())
+    };
+    eventually("the breaker opens", Duration::from_secs(15), tripped).await;
+    sleep(Duration::from_millis(1500)).await;
+    let failed = async || client.get(&format!("/deliveries/{id}/progress")).await["counts"]["failed"].as_u64().unwrap();
+    let before = failed().await;
+    assert!((20..1000).contains(&before), "{before}");
+    let view = client.get(&format!("/deliveries/{id}/progress")).await;
+    assert!(view["paused_until"].is_string(), "{view}");
+    let other = client.send(&definition(), audience(20)).await;
+    client.wait_for(&other, &["finished"]).await;
+    assert_eq!(failed().await, before, "nothing of it is sent while it is open");
+    eventually("it goes on afterwards", Duration::from_secs(15), async || (failed().await > before).then_some(())).await;
+}
+
+/// How long a delivery of ten takes while `busy` are being sent.
+async fn small_one(client: &Client, relay: &TestRelay) -> Duration {
+    let (id, started) = (client.create(&definition()).await, Instant::now());
+    client.upload(&id, at_domains(10, &["small.example"])).await;
+    let view = client.prepare(&id).await;
+    client.confirm(&id, view["plan"]["digest"].as_str().unwrap()).await;
+    client.wait_for(&id, &["finished"]).await;
+    assert_eq!(relay.received().keys().filter(|to| to.ends_with("@small.example")).count() % 10, 0);
+    started.elapsed()
+}
+
+/// "Not more than a few seconds", with room for a machine that is busy with other tests.
+const SOON: Duration = Duration::from_secs(15);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_delivery_does_not_wait_for_a_large_one() {
+    // slow: the large one would take minutes
+    let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(20)).await);
+    let daemon = Daemon::start(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(20), redis.url())).await;
+    let large = daemon.client.send(&definition(), at_domains(20_000, &["large.example"])).await;
+    eventually("it is under way", Duration::from_secs(10), async || (relay.accepted() > 100).then_some(())).await;
+    let took = small_one(&daemon.client, &relay).await;
+    assert!(took < SOON, "{took:?}");
+    assert_eq!(daemon.client.get(&format!("/deliveries/{large}")).await["state"], "in_progress", "it was still under way");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_for_hundreds_of_others_nor_for_throttled_ones() {
+    let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(20)).await);
+    let daemon = Daemon::start(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(20), redis.url())).await;
+    let client = &daemon.client;
+    for _ in 0..20 {
+        client.send(&with_settings(json!({ "messages_per_second": 1 })), at_domains(100, &["throttled.example"])).await;
+    }
+    let other = definition();
+    let others = (0..200).map(|_| client.send(&other, at_domains(200, &["other.example"])));
+    let ids = futures_util::future::join_all(others).await;
+    let took = small_one(client, &relay).await;
+    assert!(took < SOON, "{took:?}");
+    let mut under_way = 0;
+    for id in &ids {
+        under_way += usize::from(client.get(&format!("/deliveries/{id}")).await["state"] != "finished");
+    }
+    assert!(under_way > 10, "{under_way} were still under way");
+}
