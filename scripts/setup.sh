@@ -111,6 +111,7 @@ need_for_testing() {
     { [ -x $python ] && $python -c 'import ensurepip'; } 2>/dev/null ||
         want "clients in another language, for the tests" python3 python3-venv
     have promtool || want "promtool, which checks the alerts; no system service is started" prometheus
+    have faketime || want "libfaketime, for clocks that are set back and forth" faketime
     have systemd-analyze || want "systemd-analyze, which checks the unit" systemd
 }
 

@@ -124,7 +124,7 @@ impl Application {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<bool> {
         let context = self.context;
         worker::start(&context, &self.workers);
-        let mut scheduler = scheduler::start(&context).await?;
+        scheduler::start(&context).await?;
         self.background.spawn(upkeep(self.api.metrics.clone(), self.end.clone()));
         let (server, router) = (context.config.server.clone(), http::router(self.api));
         self.background.spawn(http::serve(self.listener, router, server, self.end.clone(), self.background.clone()));
@@ -145,7 +145,6 @@ impl Application {
                 "the drain time is over: recipients of transactions still open are in doubt and will be shown as such"
             );
         }
-        let _ = scheduler.shutdown().await;
         // who could put back what Redis forgets is gone then
         if tokio::time::timeout(DURABLE_LIMIT, context.store.durable()).await.is_err() {
             tracing::warn!("the replicas of Redis do not have everything yet");

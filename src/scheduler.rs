@@ -1,15 +1,49 @@
 //! One line per cron task: which step it runs. Every task runs on every replica and may run twice.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
 use crate::send::Context;
 
-/// Starts the tasks; they end with the scheduler.
-pub async fn start(context: &Context) -> Result<JobScheduler, JobSchedulerError> {
-    let scheduler = JobScheduler::new().await?;
+/// So long without a tick, and the scheduler is started anew: when the clock goes back it would wait until it has caught up.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Starts the tasks; they end with the shutdown.
+pub async fn start(context: &Context) -> Result<(), JobSchedulerError> {
+    let ticks = Arc::new(Notify::new());
+    let first = tasks(context, &ticks).await?;
+    let (healer, pulse, keeper) = (context.clone(), context.clone(), context.clone());
+    context.tracker.spawn(async move { pulse.pulse().await });
+    context.tracker.spawn(async move { healer.shutdown.run_until_cancelled(healer.heal()).await });
+    context.tracker.spawn(async move { keep(&keeper, first, &ticks).await });
+    Ok(())
+}
+
+async fn keep(context: &Context, mut scheduler: JobScheduler, ticks: &Arc<Notify>) {
+    let ticked = async || tokio::time::timeout(SILENCE, ticks.notified()).await;
+    while let Some(ticked) = context.shutdown.run_until_cancelled(ticked()).await {
+        if ticked.is_ok() {
+            continue;
+        }
+        tracing::warn!("no tick for {SILENCE:?}, as when the clock was set back: the scheduler is started anew");
+        let _ = scheduler.shutdown().await;
+        match tasks(context, ticks).await {
+            Ok(another) => scheduler = another,
+            Err(error) => tracing::error!(%error, "the scheduler cannot be started: it is tried again"),
+        }
+    }
+    let _ = scheduler.shutdown().await;
+}
+
+async fn tasks(context: &Context, ticks: &Arc<Notify>) -> Result<JobScheduler, JobSchedulerError> {
+    let (scheduler, ticks) = (JobScheduler::new().await?, ticks.clone());
+    let tick = move |_, _| -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let ticks = ticks.clone();
+        Box::pin(async move { ticks.notify_one() })
+    };
+    scheduler.add(Job::new_async("* * * * * *", tick)?).await?;
     scheduler.add(every("* * * * * *", context, |c| async move { c.reconcile_all().await })?).await?;
     scheduler.add(every("* * * * * *", context, |c| async move { c.release_due().await })?).await?;
     scheduler.add(every("* * * * * *", context, |c| async move { c.observe_throttles().await })?).await?;
@@ -18,9 +52,6 @@ pub async fn start(context: &Context) -> Result<JobScheduler, JobSchedulerError>
     // often: until a replica that came back is seen, a fail-over to it is not reckoned with
     scheduler.add(every("* * * * * *", context, |c| async move { c.observe_durability().await })?).await?;
     scheduler.add(every("0 * * * * *", context, |c| async move { c.heal().await })?).await?;
-    let (first, pulse) = (context.clone(), context.clone());
-    context.tracker.spawn(async move { pulse.pulse().await });
-    context.tracker.spawn(async move { first.shutdown.run_until_cancelled(first.heal()).await });
     scheduler.start().await?;
     Ok(scheduler)
 }

@@ -37,6 +37,9 @@ const LARGEST_GROUP: usize = 512;
 /// Pause before a group is sent again whose answer was lost.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// A job waits for its first connection for so many slices: others may have theirs first.
+const WAITS: u32 = 10;
+
 /// How often it is looked whether the delivery goes on; pause and stop are to take effect within a second.
 const LOOK: Duration = Duration::from_millis(400);
 
@@ -74,7 +77,7 @@ impl Scribe {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let slice_length = Duration::from_millis(self.context.config.send.slice_ms);
-        let slice = tokio::time::sleep(slice_length);
+        let slice = tokio::time::sleep(WAITS * slice_length);
         let shutdown = self.context.shutdown.clone();
         let mut slice = std::pin::pin!(slice);
         // a lease that Redis may forget must not be used: its claims would be forgotten with it
@@ -85,7 +88,7 @@ impl Scribe {
             }
         });
         let (mut slice_over, mut is_durable) = (false, !store.may_go_back());
-        // a slice begins with the first connection: it may have waited for others
+        // a slice begins with the first connection, which may have to wait for its turn
         let mut connected = false;
         let mut hungry: VecDeque<usize> = VecDeque::new();
         loop {
@@ -99,10 +102,11 @@ impl Scribe {
                 biased;
                 _ = beat.tick() => self.show_life().await,
                 _ = look.tick(), if !self.halt.is_cancelled() => self.look().await,
-                () = &mut slice, if is_durable && connected && !slice_over => slice_over = true,
+                () = &mut slice, if is_durable && !slice_over => slice_over = true,
                 () = &mut durable, if !is_durable => {
                     is_durable = true;
-                    slice.as_mut().reset(tokio::time::Instant::now() + slice_length);
+                    let left = if connected { slice_length } else { WAITS * slice_length };
+                    slice.as_mut().reset(tokio::time::Instant::now() + left);
                 }
                 () = shutdown.cancelled(), if !self.halt.is_cancelled() => self.halt.cancel(),
                 ask = self.asks.recv() => match ask {

@@ -87,7 +87,8 @@ async fn redis_hash(redis: &RedisServer, key: &str) -> Vec<(u32, u32)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_good_end_wipes_out_the_crashes_of_a_chunk() {
     let redis = RedisServer::start();
-    let (application, _state) = idle(&redis, "[relay]\nhost = \"127.0.0.1\"\nport = 9\n[send]\nslice_ms = 100").await;
+    let (application, _state) =
+        idle(&redis, "[relay]\nhost = \"127.0.0.1\"\nport = 9\n[send]\nslice_ms = 100\nworkers = 100").await;
     let mut context = application.context().clone();
     context.dead_owners = vec![DEAD].into();
     let id = started(&context, 30).await;

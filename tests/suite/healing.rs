@@ -108,7 +108,7 @@ async fn a_dead_worker_is_found_however_many_deliveries_there_are() {
     for n in 0..1500 {
         let other = format!("{n:016}");
         let key = format!("versand:{{{other}}}:delivery");
-        pipe.hset_multiple(key, &[("revision", "1"), ("state", "scheduled"), ("document", &document)]).ignore();
+        pipe.hset_multiple(key, &[("revision", "1"), ("state", "start_pending"), ("document", &document)]).ignore();
         pipe.sadd("versand:moving", other).ignore();
     }
     let () = pipe.query_async(&mut connection(&redis).await).await.unwrap();

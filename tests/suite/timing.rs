@@ -16,6 +16,7 @@ use crate::harness::{
     relay::TestRelay,
 };
 
+mod clock;
 mod control;
 mod many;
 

@@ -27,17 +27,42 @@ pub struct Daemon {
     pub client: Client,
     /// Length of the log when the running daemon was started.
     began: usize,
+    /// Whether its clock can be set.
+    own_clock: bool,
+}
+
+/// Debian puts it under the machine's name.
+fn libfaketime() -> PathBuf {
+    let found = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|e| e.path().join("faketime/libfaketimeMT.so.1"));
+    found.into_iter().find(|path| path.exists()).expect("libfaketime is missing: scripts/setup.sh test installs faketime")
 }
 
 impl Daemon {
     /// Starts the binary with these settings (TOML). Its state directory, address and token are the harness' own; leases are
     /// short unless the settings say otherwise.
     pub async fn start(settings: &str) -> Self {
-        let folder = tempfile::Builder::new().prefix("versand-").tempdir().unwrap();
-        let client = Client::new(String::new(), TOKEN.to_owned());
-        let mut daemon = Self { folder, settings: settings.to_owned(), child: None, client, began: 0 };
+        let mut daemon = Self::new(settings, false);
         daemon.launch().await;
         daemon
+    }
+
+    fn new(settings: &str, own_clock: bool) -> Self {
+        let folder = tempfile::Builder::new().prefix("versand-").tempdir().unwrap();
+        let client = Client::new(String::new(), TOKEN.to_owned());
+        Self { folder, settings: settings.to_owned(), child: None, client, began: 0, own_clock }
+    }
+
+    /// With a clock of its own that [`Self::set_clock`] sets. The settings must name a Redis.
+    pub async fn start_with_clock(settings: &str) -> Self {
+        let mut daemon = Self::new(settings, true);
+        daemon.set_clock(0);
+        daemon.launch().await;
+        daemon
+    }
+
+    /// Its wall clock is so many seconds ahead from now on; the monotonic ones are as ever.
+    pub fn set_clock(&self, ahead_s: i64) {
+        fs::write(self.folder.path().join("clock"), format!("{ahead_s:+}\n")).unwrap();
     }
 
     /// Starts it again after [`Self::kill`] or [`Self::terminate`].
@@ -141,6 +166,10 @@ impl Daemon {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_versand"));
         command.arg("serve").arg("--config").arg(config);
+        if self.own_clock {
+            command.env("LD_PRELOAD", libfaketime()).env("FAKETIME_TIMESTAMP_FILE", self.folder.path().join("clock"));
+            command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());
         self.client.url = eventually_blocking("the daemon listens", START, || self.listening());
