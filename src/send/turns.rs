@@ -1,5 +1,6 @@
-//! Turns: which delivery gets the next connection. The one that has fewest, so that no number of chunks of a large delivery
-//! makes a small one wait for more than one of them to end.
+//! Turns: which delivery gets the next connection.
+//!
+//! The one that has fewest: no number of chunks of a large delivery makes a small one wait for more than one of them to end.
 
 use std::{
     collections::{HashMap, VecDeque},
