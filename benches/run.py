@@ -12,6 +12,7 @@ import peers
 import pictures
 import plots
 import rows
+import schedule
 from parts import ROOT, Redis, Sink
 
 OUT = ROOT / "target/bench"
@@ -75,6 +76,7 @@ def main():
     arguments.add_argument("--peers", action="store_true", help="BullMQ, Celery and naive apalis, too")
     arguments.add_argument("--curve", action="store_true", help="10 k, 100 k and 1 M recipients")
     arguments.add_argument("--variants", action="store_true", help="everysec, two daemons, and a network of 20 ms")
+    arguments.add_argument("--schedule", action="store_true", help="from the due instant to the first connection, also with 10 000 waiting")
     arguments.add_argument("--plots", action="store_true", help="the pictures of docs/performance.md, too")
     arguments = arguments.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
@@ -98,6 +100,10 @@ def main():
         for figures in rows.first_connection(sink.port):
             gather(results, "first connection", figures)
         gather(results, "idle", rows.idle(sink.port))
+        if arguments.schedule:
+            for waiting in (0, 10_000):
+                for figures in schedule.due_to_connection(sink.port, waiting):
+                    gather(results, f"due to first connection, {waiting:,} waiting", figures)
         if arguments.curve:
             for recipients in (10_000, 100_000, 1_000_000):
                 gather(results, f"us, {recipients:,} recipients", rows.us(sink.port, recipients))
