@@ -125,10 +125,11 @@ impl Store {
     /// Puts a delivery on the list of those that wait for a wave, or takes it off.
     pub async fn list_due(&self, id: &DeliveryId, next_due: Option<u32>) -> Result<(), StoreError> {
         let mut conn = self.conn.clone();
-        Ok(match next_due {
+        let () = match next_due {
             Some(due) => conn.zadd(keys::DUE, id.as_str(), due).await?,
             None => conn.zrem(keys::DUE, id.as_str()).await?,
-        })
+        };
+        Ok(())
     }
 
     /// Lets the next tick look at a delivery that may have fallen off the list of those that wait for a wave.
@@ -147,9 +148,10 @@ impl Store {
     /// Puts a delivery on the list of those with waves that are held, or takes it off.
     pub async fn list_held(&self, id: &DeliveryId, held: bool) -> Result<(), StoreError> {
         let mut conn = self.conn.clone();
-        Ok(match held {
+        let () = match held {
             true => conn.sadd(keys::HELD, id.as_str()).await?,
             false => conn.srem(keys::HELD, id.as_str()).await?,
-        })
+        };
+        Ok(())
     }
 }
