@@ -250,6 +250,7 @@ mod tests {
             grace_minutes: 60.0,
             request_confirmation: true,
             approvals: 1,
+            smtp_test: false,
         }
     }
 
@@ -271,6 +272,7 @@ mod tests {
         }
         assert_ne!(digest(&definition(), &Settings { in_doubt: InDoubt::Resend, ..settings() }, b"audience"), base);
         assert_ne!(digest(&definition(), &Settings { message_limit_kib: 8, ..settings() }, b"audience"), base);
+        assert_ne!(digest(&definition(), &Settings { smtp_test: true, ..settings() }, b"audience"), base);
         assert_ne!(digest(&definition(), &settings(), b"other"), base);
         assert_eq!(digest(&definition(), &settings(), b"audience"), base);
     }

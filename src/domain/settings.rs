@@ -35,6 +35,9 @@ pub struct Overrides {
     /// 1, or 2: one person approves, another one confirms. The configuration may ask for more, not for fewer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approvals: Option<u8>,
+    /// `true`: every transaction ends after RCPT with RSET, and nothing is delivered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub smtp_test: Option<bool>,
 }
 
 impl Overrides {
@@ -81,6 +84,9 @@ pub struct Settings {
     pub grace_minutes: f64,
     pub request_confirmation: bool,
     pub approvals: u8,
+    /// Every transaction ends after RCPT with RSET.
+    #[serde(default)]
+    pub smtp_test: bool,
 }
 
 impl Settings {

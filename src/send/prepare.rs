@@ -173,6 +173,7 @@ pub(super) fn settings(context: &Context, definition: &Definition) -> Settings {
         grace_minutes: own.grace_minutes.unwrap_or(default.grace_minutes),
         request_confirmation: own.request_confirmation.unwrap_or(true),
         approvals: own.approvals.unwrap_or(1).max(default.approvals),
+        smtp_test: own.smtp_test.unwrap_or(false),
         message_limit_kib: u32::try_from(context.config.preparation.message_limit_kib).unwrap_or(u32::MAX),
     }
 }
