@@ -123,6 +123,7 @@ pub struct Catcher {
 pub struct Preparation {
     pub chunk_size: usize,
     pub allowed_senders: Vec<String>,
+    pub proof_addresses: Vec<String>,
     pub message_limit_kib: usize,
     pub line_limit_kib: usize,
     pub errors_shown: usize,

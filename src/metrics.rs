@@ -30,7 +30,7 @@ macro_rules! metrics_table {
 }
 
 metrics_table! {
-    TRANSACTIONS Counter "versand_transactions_total" "SMTP transactions by outcome: accepted, deferred, refused, in_doubt, not_started";
+    TRANSACTIONS Counter "versand_transactions_total" "SMTP transactions by outcome: accepted, tested, deferred, refused, in_doubt, not_started";
     TRANSACTION_SECONDS Histogram "versand_transaction_duration_seconds" "Time from the first command of an SMTP transaction to its end";
     RECORDS Counter "versand_records_total" "Records written to ledgers by status; given_back were not started";
     DUPLICATES Counter "versand_duplicates_total" "Recipients whose message the relay accepted twice";
@@ -38,7 +38,7 @@ metrics_table! {
     RELAY_FAULTS Gauge "versand_relay_faults" "Connections and sessions that failed since the start";
     RELAY_CONNECTIONS Gauge "versand_relay_connections" "Open connections to the relay";
     RELAY_OPENED Gauge "versand_relay_connections_opened" "Connections opened since the start";
-    ACCEPTED_DIFFERENCE Gauge "versand_acceptance_difference" "Messages accepted in the relay layer less records of acceptance by this process; 0 at rest";
+    ACCEPTED_DIFFERENCE Gauge "versand_acceptance_difference" "Messages accepted in the relay layer less records of acceptance and accepted proofs by this process; 0 at rest";
     CONSERVATION Gauge "versand_conservation_difference" "Largest difference between figures of a delivery that must agree: audience, exclusion log, ledgers, live counters; 0 unless something was lost";
     IN_DOUBT_BOUND Gauge "versand_in_doubt_bound" "Recipients that a crash of this process can leave in doubt at the most: connections times claim window";
     STORE_RETRIES Counter "versand_store_retries_total" "Groups of records that were sent to Redis again";
@@ -107,7 +107,7 @@ fn describe() {
     for became in ["released", "held"] {
         counter!(WAVES, "became" => became).absolute(0);
     }
-    for outcome in ["accepted", "deferred", "refused", "in_doubt", "not_started"] {
+    for outcome in ["accepted", "tested", "deferred", "refused", "in_doubt", "not_started"] {
         counter!(TRANSACTIONS, "outcome" => outcome).absolute(0);
     }
 }

@@ -251,6 +251,7 @@ mod tests {
             request_confirmation: true,
             approvals: 1,
             messages_per_second: None,
+            smtp_test: false,
         }
     }
 
@@ -272,6 +273,7 @@ mod tests {
         }
         assert_ne!(digest(&definition(), &Settings { in_doubt: InDoubt::Resend, ..settings() }, b"audience"), base);
         assert_ne!(digest(&definition(), &Settings { message_limit_kib: 8, ..settings() }, b"audience"), base);
+        assert_ne!(digest(&definition(), &Settings { smtp_test: true, ..settings() }, b"audience"), base);
         assert_ne!(digest(&definition(), &settings(), b"other"), base);
         assert_eq!(digest(&definition(), &settings(), b"audience"), base);
     }

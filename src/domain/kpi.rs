@@ -7,6 +7,8 @@ use crate::domain::counts::Counts;
 /// The KPIs of a delivery. Opens and clicks are `None` as long as they are not tracked: unknown is not zero.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Kpis {
+    /// SMTP test mode: nothing was delivered, whatever the counts say; so nothing is processed, and all rates are null.
+    pub test: bool,
     pub targeted: u64,
     pub to_deliver: u64,
     /// "Sent" on pages: delivered + bounces and errors.
@@ -32,19 +34,20 @@ pub fn rate(count: u64, of: u64) -> Option<f64> {
 
 impl Kpis {
     /// `excluded_at_preparation` are the lines of the exclusion log that never came into a ledger.
-    pub fn of(counts: &Counts, excluded_at_preparation: u64) -> Self {
-        let delivered = counts.sent;
-        let processed = delivered + counts.failed;
+    pub fn of(counts: &Counts, excluded_at_preparation: u64, test: bool) -> Self {
+        let (delivered, failed, hard) = if test { (0, 0, 0) } else { (counts.sent, counts.failed, counts.hard) };
+        let processed = delivered + failed;
         Self {
+            test,
             targeted: counts.total() + excluded_at_preparation,
             to_deliver: counts.total() - counts.excluded,
             processed,
             delivered,
-            bounces_and_errors: counts.failed,
+            bounces_and_errors: failed,
             delivered_rate: rate(delivered, processed),
-            bounce_and_error_rate: rate(counts.failed, processed),
-            hard_bounce_rate: rate(counts.hard, processed),
-            soft_bounce_rate: rate(counts.failed.saturating_sub(counts.hard), processed),
+            bounce_and_error_rate: rate(failed, processed),
+            hard_bounce_rate: rate(hard, processed),
+            soft_bounce_rate: rate(failed.saturating_sub(hard), processed),
             in_doubt: counts.in_doubt,
             unique_opens: None,
             open_rate: None,
@@ -62,15 +65,23 @@ mod tests {
     fn only_settled_recipients_are_in_a_rate() {
         let counts =
             Counts { pending: 5, deferred: 2, sent: 90, failed: 10, hard: 4, in_doubt: 3, excluded: 1, ..Counts::default() };
-        let kpis = Kpis::of(&counts, 7);
+        let kpis = Kpis::of(&counts, 7, false);
         assert_eq!((kpis.targeted, kpis.to_deliver, kpis.processed), (118, 110, 100));
         assert_eq!((kpis.delivered_rate, kpis.bounce_and_error_rate), (Some(0.9), Some(0.1)));
         assert_eq!((kpis.hard_bounce_rate, kpis.soft_bounce_rate), (Some(0.04), Some(0.06)));
     }
 
     #[test]
+    fn a_test_has_delivered_nothing() {
+        let kpis = Kpis::of(&Counts { sent: 90, failed: 10, hard: 4, ..Counts::default() }, 7, true);
+        assert_eq!((kpis.test, kpis.targeted, kpis.to_deliver), (true, 107, 100));
+        assert_eq!((kpis.processed, kpis.delivered, kpis.bounces_and_errors), (0, 0, 0));
+        assert_eq!((kpis.delivered_rate, kpis.bounce_and_error_rate, kpis.hard_bounce_rate), (None, None, None));
+    }
+
+    #[test]
     fn without_anything_processed_rates_are_null() {
-        let kpis = Kpis::of(&Counts { pending: 3, ..Counts::default() }, 0);
+        let kpis = Kpis::of(&Counts { pending: 3, ..Counts::default() }, 0, false);
         assert_eq!((kpis.delivered_rate, kpis.bounce_and_error_rate, kpis.open_rate), (None, None, None));
     }
 }

@@ -5,6 +5,7 @@
 //! | header bytes | |
 //! |---|---|
 //! | 0 | version, 1 |
+//! | 1 | 1 in SMTP test mode: what a dead worker was attempting is deferred, never in doubt; else 0 |
 //! | 2..4 | number of records |
 //! | 4..8 | epoch: raised by every lease |
 //! | 8..12 | beat: raised by the holder while it lives |
@@ -151,6 +152,13 @@ impl Ledger {
         bytes[0] = VERSION;
         bytes[2..4].copy_from_slice(&count.to_be_bytes());
         Self(bytes)
+    }
+
+    /// The same in SMTP test mode.
+    #[must_use]
+    pub fn in_test_mode(mut self, is_test: bool) -> Self {
+        self.0[1] = u8::from(is_test);
+        self
     }
 
     /// # Errors

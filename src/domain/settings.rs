@@ -38,6 +38,9 @@ pub struct Overrides {
     /// 1, or 2: one person approves, another one confirms. The configuration may ask for more, not for fewer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approvals: Option<u8>,
+    /// `true`: every transaction ends after RCPT with RSET, and nothing is delivered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub smtp_test: Option<bool>,
 }
 
 impl Overrides {
@@ -90,6 +93,9 @@ pub struct Settings {
     /// All daemons together; none is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages_per_second: Option<f64>,
+    /// Every transaction ends after RCPT with RSET.
+    #[serde(default)]
+    pub smtp_test: bool,
 }
 
 impl Settings {

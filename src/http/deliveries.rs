@@ -53,6 +53,8 @@ struct View {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Progress {
     pub state: Stage,
+    /// Nothing is delivered: every transaction ends after RCPT.
+    pub smtp_test: bool,
     /// While it is being prepared.
     pub preparation: Option<PreparationProgress>,
     /// Recipients by status, once it was released.
@@ -100,7 +102,7 @@ pub async fn progress_of(context: &Context, delivery: &Delivery) -> Result<Progr
     let (counts, kpis) = match released {
         Some(plan) => {
             let counts = context.store.counts(&delivery.id).await?;
-            (Some(counts), Some(Kpis::of(&counts, plan.excluded)))
+            (Some(counts), Some(Kpis::of(&counts, plan.excluded, plan.settings.smtp_test)))
         }
         None => (None, None),
     };
@@ -115,7 +117,9 @@ pub async fn progress_of(context: &Context, delivery: &Delivery) -> Result<Progr
         }
         _ => None,
     };
-    Ok(Progress { state: delivery.state, preparation, counts, kpis, set_aside, paused_until, waves })
+    let own = delivery.document.definition.settings.smtp_test.unwrap_or(false);
+    let smtp_test = delivery.document.plan.as_ref().map_or(own, |plan| plan.settings.smtp_test);
+    Ok(Progress { state: delivery.state, smtp_test, preparation, counts, kpis, set_aside, paused_until, waves })
 }
 
 /// What is kept may still be that of an earlier preparation.

@@ -1,4 +1,4 @@
-//! Prepare, approve, confirm, release, pause, resume, stop, settle.
+//! Prepare, proofs, approve, confirm, release, pause, resume, stop, settle.
 
 use std::sync::Arc;
 
@@ -21,6 +21,7 @@ use crate::{
     domain::{id::DeliveryId, state::State as Stage},
     send::{
         change::Repeat,
+        proofs::ProofsAsked,
         settle::{Control, Settling},
     },
     store::{endings::Settlement, ledgers::ChunkRef},
@@ -41,6 +42,17 @@ pub async fn prepare(
     let key = idempotency_key(&headers, &by, &format!("prepare {id}"), b"")?;
     api.context.request_preparation(&by, &id, key.as_ref()).await?;
     Ok(accepted(&id, Stage::Preparing))
+}
+
+pub async fn proofs(
+    State(api): State<Arc<Api>>,
+    Caller(by): Caller,
+    Id(id): Id,
+    headers: HeaderMap,
+    body: Json<ProofsAsked>,
+) -> Result<Response, Answer> {
+    let key = idempotency_key(&headers, &by, &format!("proofs {id}"), &body.bytes)?;
+    Ok(Reply(api.context.send_proofs(&by, &id, &body.value, key.as_ref()).await?).into_response())
 }
 
 #[derive(Deserialize)]

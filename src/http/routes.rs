@@ -54,6 +54,7 @@ routes! {
     post "/api/v1/deliveries/{id}/in-doubt" START, release::settle, "settle recipients in doubt as `sent`, `failed` or `resend`";
     post "/api/v1/deliveries/{id}/chunks/{chunk}/retry" START, release::retry_chunk, "try a chunk again that was set aside";
     post "/api/v1/deliveries/{id}/copy" PREPARE, deliveries::copy, "copy a delivery without its schedule: `name`, and with `\"audience\": true` its audience";
+    post "/api/v1/deliveries/{id}/proofs" PREPARE, release::proofs, "send the messages of `recipients` to the test addresses `to`, at most 100 in all: `subject_prefix`";
     get "/api/v1/deliveries/{id}/waves" MONITORING, logs::waves, "its waves by when they are due: `from`, `limit`";
     get "/api/v1/deliveries/{id}/progress" MONITORING, deliveries::progress, "state, preparation, counts, KPIs";
     get "/api/v1/deliveries/{id}/events" MONITORING, events::stream, "the same as server-sent events, until the delivery ends";

@@ -52,6 +52,17 @@ pub struct Stamp {
     pub boundary: String,
 }
 
+/// What tells a proof from the message itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marks {
+    /// The test address.
+    pub to: String,
+    /// Without control characters.
+    pub subject_prefix: String,
+    /// Whose message it is: short, ASCII, without spaces.
+    pub of: String,
+}
+
 /// A compiled delivery. Cheap to share, `render` needs no lock.
 #[derive(Debug)]
 pub struct Template {
@@ -98,7 +109,19 @@ impl Template {
     /// A missing field, a template that fails, control characters in a header, an address that cannot be
     /// sent to, a message above the limit.
     pub fn render(&self, recipient: &Recipient, stamp: &Stamp) -> Result<Vec<u8>, RenderError> {
-        let to = address::to_ascii(&recipient.email).map_err(|e| RenderError {
+        self.render_marked(recipient, stamp, None)
+    }
+
+    /// The recipient's message as a proof of it: the same but for what the marks say.
+    ///
+    /// # Errors
+    /// As [`Template::render`].
+    pub fn proof(&self, recipient: &Recipient, stamp: &Stamp, marks: &Marks) -> Result<Vec<u8>, RenderError> {
+        self.render_marked(recipient, stamp, Some(marks))
+    }
+
+    fn render_marked(&self, recipient: &Recipient, stamp: &Stamp, marks: Option<&Marks>) -> Result<Vec<u8>, RenderError> {
+        let to = address::to_ascii(marks.map_or(&recipient.email, |marks| &marks.to)).map_err(|e| RenderError {
             part: "email",
             field: Some("email".into()),
             message: e.to_string(),
@@ -113,7 +136,13 @@ impl Template {
         let mut out = String::with_capacity(self.head.len() + size + 1024);
         out.push_str(&self.head);
         append(&mut out, ["Date: ", &date(stamp), "\r\nMessage-ID: <", &stamp.message_id, ">\r\nTo: ", &to, "\r\n"]);
-        mime::text_header(&mut out, "Subject", &subject);
+        match marks {
+            Some(marks) => {
+                append(&mut out, ["X-Versand-Proof: ", &marks.of, "\r\n"]);
+                mime::text_header(&mut out, "Subject", &format!("{}{subject}", marks.subject_prefix));
+            }
+            None => mime::text_header(&mut out, "Subject", &subject),
+        }
         match (text, html) {
             (Some(text), Some(html)) => alternative(&mut out, &stamp.boundary, &text, &html),
             (Some(text), None) => mime::text_part(&mut out, "plain", &text),

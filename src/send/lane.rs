@@ -196,7 +196,10 @@ impl Run {
     async fn send(&self, connection: &mut Connection, ready: &Ready, next: Option<Arc<Envelope>>) -> Report {
         let may_go = || self.validity.holds(boottime_ms()) && !self.halt.is_cancelled();
         let started = std::time::Instant::now();
-        let transaction = connection.send(&ready.envelope, &ready.message, next, &may_go).await;
+        let transaction = match self.plan.settings.smtp_test {
+            true => connection.test(&ready.envelope, &may_go).await,
+            false => connection.send(&ready.envelope, &ready.message, next, &may_go).await,
+        };
         metrics::transaction(transaction.word(), started.elapsed());
         self.judge(&ready.claimed, transaction)
     }
@@ -208,16 +211,20 @@ impl Run {
             self.complain("a transaction was broken off; the sending log has the details");
         }
         match transaction {
-            Transaction::Accepted(reply) => {
-                let keep = self.context.config.send.keep_replies == KeepReplies::All;
-                let text = if keep { reply.to_string() } else { String::new() };
-                report(claimed, Some(Status::Sent), 0, flags::ACCEPTED, now, text)
-            }
+            Transaction::Accepted(reply) => report(claimed, Some(Status::Sent), 0, flags::ACCEPTED, now, self.kept(&reply)),
+            // no acceptance to be counted: the relay layer has not seen one
+            Transaction::Tested(reply) => report(claimed, Some(Status::Sent), 0, 0, now, self.kept(&reply)),
             Transaction::Refused(reply) => self.failure(claimed, &reply, now),
             Transaction::Deferred { reply, fault } => self.deferral(claimed, reply.as_ref(), fault, now),
             Transaction::InDoubt(fault) => report(claimed, Some(Status::InDoubt), 0, 0, now, fault),
             Transaction::NotStarted => given_back(claimed),
         }
+    }
+
+    /// What the log keeps of a good reply.
+    fn kept(&self, reply: &Reply) -> String {
+        let keep = self.context.config.send.keep_replies == KeepReplies::All;
+        if keep { reply.to_string() } else { String::new() }
     }
 
     fn failure(&self, claimed: &Claimed, reply: &Reply, now: u32) -> Report {

@@ -41,12 +41,14 @@ pub struct SendingLine {
     pub duplicate: bool,
     /// The validity period ended.
     pub expired: bool,
+    /// SMTP test mode: `sent` means that the relay took the recipient (2xx to RCPT). Nothing was delivered.
+    pub test: bool,
     /// What the server said, the last line last.
     pub reply: Option<String>,
 }
 
 impl SendingLine {
-    fn new(number: u64, recipient: Recipient, record: Option<Record>, reply: Option<String>) -> Self {
+    fn new(number: u64, recipient: Recipient, record: Option<Record>, reply: Option<String>, test: bool) -> Self {
         let status = record.map_or(Status::Pending, |r| r.status);
         let has = |flag| record.is_some_and(|r| r.has(flag));
         let failed = status == Status::Failed;
@@ -67,6 +69,7 @@ impl SendingLine {
             settled: has(flags::SETTLED),
             duplicate: has(flags::DUPLICATE),
             expired: has(flags::EXPIRED),
+            test,
             reply,
         }
     }
@@ -89,7 +92,8 @@ impl Context {
         let first = u64::from(chunk) * u64::from(plan.chunk_size);
         let line = |(position, recipient): (u16, Recipient)| {
             let record = ledger.as_ref().and_then(|ledger| ledger.record(usize::from(position)));
-            SendingLine::new(first + u64::from(position), recipient, record, replies.remove(&position))
+            let (number, reply) = (first + u64::from(position), replies.remove(&position));
+            SendingLine::new(number, recipient, record, reply, plan.settings.smtp_test)
         };
         Ok((0u16..).zip(recipients).map(line).collect())
     }

@@ -25,6 +25,7 @@ pub mod observe;
 mod preparation;
 pub mod prepare;
 pub mod preview;
+pub mod proofs;
 pub mod recall;
 pub mod reconcile;
 pub mod release;
@@ -71,7 +72,7 @@ pub struct Context {
     pub watch: watch::Watch,
     pub throttle: throttle::Throttle,
     pub turns: turns::Turns,
-    /// Acceptances that are in a ledger, for comparison with what the relay layer counted.
+    /// Acceptances that are in a ledger or were those of proofs, for comparison with what the relay layer counted.
     pub acceptances: Arc<AtomicU64>,
     pub tracker: TaskTracker,
     pub conservation: conservation::Differences,

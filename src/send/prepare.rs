@@ -176,6 +176,7 @@ pub(super) fn settings(context: &Context, definition: &Definition) -> Settings {
             .messages_per_second
             .or((default.messages_per_second > 0.0).then_some(default.messages_per_second)),
         approvals: own.approvals.unwrap_or(1).max(default.approvals),
+        smtp_test: own.smtp_test.unwrap_or(false),
         message_limit_kib: u32::try_from(context.config.preparation.message_limit_kib).unwrap_or(u32::MAX),
     }
 }

@@ -1,10 +1,17 @@
 //! The preview: the very bytes a recipient gets or got.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::{Context, Refusal, settle::locate, unix_now, waves::instant};
 use crate::{
-    domain::{id::DeliveryId, recipient::Recipient},
+    domain::{
+        delivery::{Delivery, Plan},
+        id::DeliveryId,
+        recipient::Recipient,
+    },
+    mail::template::{Stamp, Template},
     store::{StoreError, ledgers::ChunkRef, slices::Part},
 };
 
@@ -17,26 +24,53 @@ pub struct Preview {
     pub assumed: bool,
 }
 
+/// A recipient with all that makes its message.
+pub(super) struct Letter {
+    pub number: u64,
+    pub recipient: Recipient,
+    pub stamp: Stamp,
+    /// As in [`Preview`].
+    pub assumed: bool,
+}
+
+pub(super) const NOT_PREPARED: Refusal = Refusal::Conflict("it is not prepared");
+
 impl Context {
     /// The message of recipient `number` of the sending log; `date` is assumed before the release; if it is `None`, when
     /// its wave is due.
     pub async fn preview(&self, id: &DeliveryId, number: u64, date: Option<Timestamp>) -> Result<Preview, Refusal> {
         let delivery = self.delivery(id).await?;
-        let plan = delivery.document.plan.as_ref().ok_or(Refusal::Conflict("it is not prepared"))?;
+        let plan = delivery.document.plan.as_ref().ok_or(NOT_PREPARED)?;
+        let template = self.prepared_template(&delivery, plan)?;
+        let Letter { recipient, stamp, assumed, .. } = self.letter(&delivery, plan, number, date).await?;
+        let message = template.render(&recipient, &stamp);
+        let message = message.map_err(|e| StoreError::Damaged(format!("{}: {}", e.part, e.message)))?;
+        Ok(Preview { message, date: stamp.date, assumed })
+    }
+
+    /// What the message of recipient `number` is made of.
+    pub(super) async fn letter(
+        &self,
+        delivery: &Delivery,
+        plan: &Plan,
+        number: u64,
+        date: Option<Timestamp>,
+    ) -> Result<Letter, Refusal> {
         let (chunk, position) = locate(plan, number).ok_or(Refusal::NoRecipient)?;
-        let definition = &delivery.document.definition;
-        let limit = plan.settings.message_limit_bytes();
-        let template = self.templates.get(id, &plan.digest, definition, limit);
-        let template = template.map_err(|_| StoreError::Damaged("the template of a prepared delivery".into()))?;
-        let at = ChunkRef { delivery: id.clone(), chunk };
+        let at = ChunkRef { delivery: delivery.id.clone(), chunk };
         let recipient: Option<Recipient> = self.store.item(&at, Part::Chunks(plan.generation), position).await?;
+        let recipient = recipient.ok_or(Refusal::NoRecipient)?;
         let wave = self.store.wave_of(&at, plan).await?;
         let released = wave.state.is_released().then(|| instant(wave.released_at));
         // before the release: when it is due, or now
         let date = released.or(date).unwrap_or_else(|| instant(wave.due.max(unix_now())));
-        let stamp = self.stamp(&at, position, definition, date);
-        let message = template.render(&recipient.ok_or(Refusal::NoRecipient)?, &stamp);
-        let message = message.map_err(|e| StoreError::Damaged(format!("{}: {}", e.part, e.message)))?;
-        Ok(Preview { message, date, assumed: released.is_none() })
+        let stamp = self.stamp(&at, position, &delivery.document.definition, date);
+        Ok(Letter { number, recipient, stamp, assumed: released.is_none() })
+    }
+
+    pub(super) fn prepared_template(&self, delivery: &Delivery, plan: &Plan) -> Result<Arc<Template>, StoreError> {
+        let (definition, limit) = (&delivery.document.definition, plan.settings.message_limit_bytes());
+        let template = self.templates.get(&delivery.id, &plan.digest, definition, limit);
+        template.map_err(|_| StoreError::Damaged("the template of a prepared delivery".into()))
     }
 }

@@ -39,7 +39,7 @@ impl Context {
             return Ok(());
         }
         for (chunk, place) in (0..).zip(self.store.places(id, plan).await?) {
-            let ledger = Ledger::new(place.recipients);
+            let ledger = Ledger::new(place.recipients).in_test_mode(plan.settings.smtp_test);
             self.store.create_ledger(&ChunkRef { delivery: id.clone(), chunk }, &ledger).await?;
         }
         self.store.begin_counts(id, plan.to_deliver).await

@@ -13,7 +13,7 @@ use sha2::Sha256;
 use super::Context;
 use crate::{
     domain::{delivery::Definition, id::DeliveryId},
-    mail::template::{Problem, Stamp, Template},
+    mail::template::{Marks, Problem, Stamp, Template},
     store::ledgers::ChunkRef,
 };
 
@@ -62,18 +62,32 @@ impl StampKey {
     pub fn new(secret: &[u8; 32]) -> Result<Self, InvalidLength> {
         <Hmac<Sha256> as Mac>::new_from_slice(secret).map(|mac| Self(Arc::new(mac)))
     }
+
+    fn derive(&self, from: &str) -> [u8; 32] {
+        Hmac::clone(&self.0).chain_update(from).finalize().into_bytes().into()
+    }
 }
 
 impl Context {
     /// The stamp of a recipient's message. It depends on nothing but delivery, position, key and instant, so a retry, a second
     /// sending and the preview have the same bytes.
     pub fn stamp(&self, at: &ChunkRef, position: u16, definition: &Definition, date: Timestamp) -> Stamp {
-        let message = format!("message\0{}\0{}\0{position}", at.delivery, at.chunk);
-        let bytes: [u8; 32] = Hmac::clone(&self.stamps.0).chain_update(message).finalize().into_bytes().into();
+        let bytes = self.stamps.derive(&format!("message\0{}\0{}\0{position}", at.delivery, at.chunk));
         let (id, boundary) = bytes.split_at(15);
-        let domain = definition.sender.email.rsplit_once('@').map_or("invalid", |(_, domain)| domain);
-        let mut message_id = BASE32_DNSSEC.encode(id);
-        message_id.extend(["@", domain]);
-        Stamp { date, message_id, boundary: HEXLOWER.encode(&boundary[..12]) }
+        Stamp { date, message_id: message_id(id, definition), boundary: HEXLOWER.encode(&boundary[..12]) }
     }
+
+    /// The Message-ID of a proof: the same for the same proof, and never that of the message itself, which a mail server would
+    /// then take for a duplicate.
+    pub fn proof_id(&self, definition: &Definition, digest: &str, marks: &Marks) -> String {
+        let proof = format!("proof\0{}\0{digest}\0{}\0{}", marks.of, marks.to, marks.subject_prefix);
+        message_id(&self.stamps.derive(&proof)[..15], definition)
+    }
+}
+
+fn message_id(id: &[u8], definition: &Definition) -> String {
+    let domain = definition.sender.email.rsplit_once('@').map_or("invalid", |(_, domain)| domain);
+    let mut message_id = BASE32_DNSSEC.encode(id);
+    message_id.extend(["@", domain]);
+    message_id
 }

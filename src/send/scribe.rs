@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     domain::{
-        ledger::{ClaimNumber, Ledger, Status},
+        ledger::{ClaimNumber, Ledger, Status, flags},
         state::State,
     },
     mail::relay::Connection,
@@ -240,7 +240,7 @@ impl Scribe {
             if report.status.is_none() {
                 self.put_back(report);
             }
-            if report.status == Some(Status::Sent) {
+            if report.status == Some(Status::Sent) && report.flags & flags::ACCEPTED != 0 {
                 self.context.acceptances.fetch_add(1, Ordering::Relaxed);
             }
             if *applied == Applied::Twice {

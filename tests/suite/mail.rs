@@ -6,6 +6,7 @@ mod pipelined;
 mod postfix;
 mod secure;
 mod templates;
+mod test_mode;
 mod transactions;
 
 use std::{

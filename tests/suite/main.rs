@@ -27,6 +27,7 @@ mod journey;
 mod mail;
 mod outage;
 mod parts;
+mod proofs;
 mod protocol;
 mod queue;
 mod queue_embedded;

@@ -16,6 +16,9 @@ use super::{
     verdict::{Envelope, Transaction},
 };
 
+/// Servers count every RSET without a message as junk, and end the session after some: Postfix after 100 of them slows down.
+const TESTS_PER_CONNECTION: u32 = 50;
+
 /// An open connection, in use or idle.
 pub(super) struct Link {
     pub session: Session,
@@ -82,10 +85,27 @@ impl Connection {
         link.messages += 1;
         let next = next.filter(|_| link.messages < self.pool.messages_per_connection);
         let ended = link.session.transact(self.pool.limits, envelope, message, next, may_go).await;
-        if !link.session.usable {
-            // Closes now, not when the caller lets go.
-            self.link = None;
+        self.end(ended)
+    }
+
+    /// SMTP test mode: one transaction that ends after RCPT with RSET, so that nothing is delivered. `may_go` is asked before the
+    /// envelope. Not cancel-safe either.
+    pub async fn test(&mut self, envelope: &Envelope, may_go: &(dyn Fn() -> bool + Sync)) -> Transaction {
+        if !self.is_usable() {
+            return Transaction::NotStarted;
         }
+        let Some(link) = self.link.as_mut() else {
+            return Transaction::NotStarted;
+        };
+        let used = self.pool.messages_per_connection.saturating_sub(TESTS_PER_CONNECTION);
+        link.messages = link.messages.max(used) + 1;
+        let ended = link.session.test(self.pool.limits, envelope, may_go).await;
+        self.end(ended)
+    }
+
+    fn end(&mut self, ended: Transaction) -> Transaction {
+        // Closes now, not when the caller lets go.
+        self.link.take_if(|link| !link.session.usable);
         self.count(&ended);
         ended
     }
@@ -99,7 +119,7 @@ impl Connection {
             Transaction::Deferred { fault: Some(what), .. } | Transaction::InDoubt(what) => Some(Fault::new("transaction", what)),
             Transaction::Deferred { reply: Some(reply), .. } if reply.code == 421 => Some(Fault::reply("transaction", reply)),
             Transaction::NotStarted => return,
-            Transaction::Deferred { .. } | Transaction::Refused(_) => None,
+            Transaction::Deferred { .. } | Transaction::Refused(_) | Transaction::Tested(_) => None,
         };
         match fault {
             Some(fault) => self.pool.fault(&fault),

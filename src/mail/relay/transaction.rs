@@ -71,16 +71,62 @@ impl Session {
             Some(_) => return Transaction::NotStarted,
             None => self.envelope(limits, envelope).await,
         };
-        let ended = match answered {
-            Ok(()) => return self.message(limits, message, next, may_go).await,
-            Err(ended) => ended,
-        };
+        match answered {
+            Ok(()) => self.message(limits, message, next, may_go).await,
+            Err(ended) => self.end(ended),
+        }
+    }
+
+    fn end(&mut self, ended: Ended) -> Transaction {
         match ended {
             Ended::Fault(reply, fault) => Transaction::Deferred { reply, fault: Some(fault.to_string()) },
             Ended::Reply(reply) => {
                 self.usable = reply.code != 421 && !self.closing;
                 by_code(reply)
             }
+        }
+    }
+
+    /// MAIL, RCPT, RSET: nothing is ever transferred. What the server says to RCPT stands, whatever becomes of RSET.
+    pub async fn test(&mut self, limits: Limits, envelope: &Envelope, may_go: &(dyn Fn() -> bool + Sync)) -> Transaction {
+        if !self.usable || !may_go() {
+            return Transaction::NotStarted;
+        }
+        self.usable = false;
+        // with one that went ahead DATA did, too
+        if self.ahead.is_some() {
+            return Transaction::NotStarted;
+        }
+        match self.recipient(limits, envelope).await {
+            Ok(reply) => {
+                self.usable = !self.closing;
+                Transaction::Tested(reply)
+            }
+            Err(ended) => self.end(ended),
+        }
+    }
+
+    /// The reply to RCPT of an envelope that is not open any more on the server, or the connection is to be closed.
+    async fn recipient(&mut self, limits: Limits, envelope: &Envelope) -> Result<Reply, Ended> {
+        let (mail, rcpt) = (envelope.mail(self.offers.size), envelope.rcpt());
+        if self.needs_reset {
+            self.ask(limits.command, "RSET\r\n").await?;
+            self.needs_reset = false;
+        }
+        let (mail, rcpt) = if self.offers.pipelining {
+            self.write(limits.command, format!("{mail}{rcpt}RSET\r\n").as_bytes()).await?;
+            (self.answer(limits.command).await?, Some(self.answer(limits.command).await?))
+        } else {
+            let mail = self.ask(limits.command, &mail).await?;
+            let rcpt = if is_done(&mail) { Some(self.ask(limits.command, &rcpt).await?) } else { None };
+            self.write(limits.command, b"RSET\r\n").await.unwrap_or_else(|_| self.closing = true);
+            (mail, rcpt)
+        };
+        self.closing = self.closing || !self.answer(limits.command).await.is_ok_and(|reply| is_done(&reply));
+        match rcpt {
+            Some(rcpt) if is_done(&mail) && is_done(&rcpt) => Ok(rcpt),
+            Some(rcpt) if is_done(&mail) => Err(refused("RCPT", rcpt)),
+            _ => Err(refused_sender(mail)),
         }
     }
 

@@ -11,6 +11,8 @@ use crate::{domain::outcome::Reply, mail::address};
 pub enum Transaction {
     /// The relay took the message (2xx to the end of data).
     Accepted(Reply),
+    /// SMTP test mode: the relay took the recipient (2xx to RCPT), RSET followed, and nothing was transferred.
+    Tested(Reply),
     /// Not delivered, may be tried again: a 4xx, or a connection that broke before the dividing line.
     /// With a `fault` the relay or the network is to blame, not the recipient.
     Deferred { reply: Option<Reply>, fault: Option<String> },
@@ -27,10 +29,21 @@ impl Transaction {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Accepted(_) => "accepted",
+            Self::Tested(_) => "tested",
             Self::Deferred { .. } => "deferred",
             Self::Refused(_) => "refused",
             Self::InDoubt(_) => "in_doubt",
             Self::NotStarted => "not_started",
+        }
+    }
+
+    /// What the server said, and what is to blame besides.
+    pub fn into_parts(self) -> (Option<Reply>, Option<String>) {
+        match self {
+            Self::Accepted(reply) | Self::Tested(reply) | Self::Refused(reply) => (Some(reply), None),
+            Self::Deferred { reply, fault } => (reply, fault),
+            Self::InDoubt(fault) => (None, Some(fault)),
+            Self::NotStarted => (None, None),
         }
     }
 }

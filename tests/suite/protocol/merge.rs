@@ -79,7 +79,7 @@ fn not_accepted(r: &mut Record, report: &Report, status: Status, terms: &Terms) 
         _ => return Applied::NoEffect,
     }
     match status {
-        Status::InDoubt if r.has(flags::ACCEPTED) => lose(r, report.when),
+        Status::InDoubt if r.has(flags::ACCEPTED) => lose(r, report.when, terms.test),
         _ if r.has(flags::ACCEPTED) => sent_before(r, report.when),
         _ => decide(r, report, status),
     }
@@ -121,13 +121,14 @@ fn accepted_earlier(r: &mut Record, report: &Report, terms: &Terms) -> Applied {
     Applied::Applied
 }
 
-/// The claim of a worker that is gone: nobody knows whether it was accepted, unless an earlier claim was.
-pub fn lose(r: &mut Record, now: u32) {
+/// The claim of a worker that is gone: nobody knows whether it was accepted, unless an earlier claim was. In SMTP test mode nothing
+/// was ever transferred.
+pub fn lose(r: &mut Record, now: u32, test: bool) {
     if r.has(flags::ACCEPTED) {
         sent_before(r, now);
-        r.flags |= flags::DUPLICATE;
+        r.flags |= if test { 0 } else { flags::DUPLICATE };
     } else {
-        r.status = Status::InDoubt;
+        r.status = if test { Status::Deferred } else { Status::InDoubt };
         r.when = now;
     }
 }

@@ -71,9 +71,10 @@ fn same<T: PartialEq + Debug>(what: &str, real: T, spec: T) -> Result<(), String
 }
 
 impl<'a> Play<'a> {
-    pub async fn begin(store: &'a Store, delivery: DeliveryId, recipients: u16, mutation: Mutation) -> Self {
+    pub async fn begin(store: &'a Store, delivery: DeliveryId, (recipients, test): (u16, bool), mutation: Mutation) -> Self {
         let (chunk, tracking) = (Chunk::new(recipients), vec![[0; 3]; usize::from(recipients)]);
-        let terms = Terms { state: State::InProgress, now: 1_000, resend_after_s: None, run: 1, goes_back: false, mutation };
+        let terms =
+            Terms { state: State::InProgress, now: 1_000, resend_after_s: None, run: 1, goes_back: false, test, mutation };
         let (at, conn, replies) = (ChunkRef { delivery, chunk: 7 }, store.connection(), BTreeMap::new());
         let run = store.run_id().await.unwrap().as_bytes()[..8].try_into().unwrap();
         let past = Past { chunk: chunk.clone(), state: terms.state, tracking: tracking.clone(), replies: BTreeMap::new() };
@@ -300,7 +301,7 @@ impl<'a> Play<'a> {
             run if run == self.terms.run => self.run,
             _ => EARLIER,
         };
-        let (ledger, replies) = (self.chunk.bytes(&self.tracking, run), self.replies.clone());
+        let (ledger, replies) = (self.chunk.bytes(&self.tracking, run, self.terms.test), self.replies.clone());
         Kept { ledger, counts, open: self.chunk.open, offered: self.chunk.offered, round: self.chunk.round, replies }
     }
 

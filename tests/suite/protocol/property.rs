@@ -24,13 +24,14 @@ use crate::harness::redis::RedisServer;
 
 const CASES: u32 = 1_000;
 const WIDE_CASES: u32 = 1_000;
+const TEST_CASES: u32 = 500;
 const LONGEST: usize = 60;
 
-/// Plays random sequences against the scripts until one differs.
+/// Plays random sequences against the scripts until one differs, on a chunk of so many recipients, in SMTP test mode or not.
 fn explore(
     mutation: Mutation,
     cases: u32,
-    recipients: u16,
+    chunk: (u16, bool),
     step: impl Strategy<Value = Step>,
 ) -> Result<(), TestError<Vec<Step>>> {
     // What is compared is what the scripts do, not what a disk keeps.
@@ -49,7 +50,7 @@ fn explore(
         let mut id = [0; 10];
         id[2..].copy_from_slice(&played.get().to_be_bytes());
         runtime.block_on(async {
-            let mut play = Play::begin(&store, DeliveryId::from_random(id), recipients, mutation).await;
+            let mut play = Play::begin(&store, DeliveryId::from_random(id), chunk, mutation).await;
             for (at, step) in steps.iter().enumerate() {
                 let compared = play.step(step).await;
                 compared.map_err(|difference| TestCaseError::fail(format!("step {at}, {step:?}: {difference}")))?;
@@ -63,13 +64,19 @@ fn explore(
 
 #[test]
 fn the_scripts_do_what_the_protocol_says() {
-    must_agree(explore(Mutation::Faithful, CASES, RECIPIENTS, step()));
+    must_agree(explore(Mutation::Faithful, CASES, (RECIPIENTS, false), step()));
+}
+
+/// Also with reports that no test makes.
+#[test]
+fn in_test_mode_the_scripts_do_what_the_protocol_says() {
+    must_agree(explore(Mutation::Faithful, TEST_CASES, (RECIPIENTS, true), step()));
 }
 
 /// Groups as workers send them: the scripts decide most of these on a shorter way.
 #[test]
 fn in_a_wide_chunk_the_scripts_do_what_the_protocol_says() {
-    must_agree(explore(Mutation::Faithful, WIDE_CASES, WIDE, wide_step()));
+    must_agree(explore(Mutation::Faithful, WIDE_CASES, (WIDE, false), wide_step()));
 }
 
 fn must_agree(outcome: Result<(), TestError<Vec<Step>>>) {
@@ -110,6 +117,9 @@ async fn a_lease_that_redis_forgot_is_not_mistaken_for_the_next_one() {
 #[test]
 fn a_mistake_in_the_protocol_is_told_apart_from_the_scripts() {
     for mistake in Mutation::MISTAKES {
-        assert!(matches!(explore(mistake, CASES, RECIPIENTS, step()), Err(TestError::Fail(..))), "{mistake:?} was not seen");
+        assert!(
+            matches!(explore(mistake, CASES, (RECIPIENTS, false), step()), Err(TestError::Fail(..))),
+            "{mistake:?} was not seen"
+        );
     }
 }

@@ -219,6 +219,7 @@ impl World {
             resend_after_s: resend.then_some(0),
             run: self.run,
             goes_back: self.goes_back,
+            test: false,
             mutation,
         }
     }
