@@ -30,9 +30,9 @@ use crate::{
     },
     mail::{
         relay::{Connection, Envelope, Transaction},
+        relays::Route,
         template::Template,
     },
-    metrics,
     store::ledgers::{ChunkRef, Report},
 };
 
@@ -47,6 +47,8 @@ pub struct Run {
     pub validity: Arc<Validity>,
     pub halt: CancellationToken,
     pub from: String,
+    /// The relays that send for `from`.
+    pub route: Route,
     pub date: Timestamp,
     pub valid_until: u32,
     pub complained: AtomicBool,
@@ -120,7 +122,7 @@ impl Run {
         }
     }
 
-    /// A connection of the relay, or none if it is at fault or nothing is left to do.
+    /// A connection, or none if all relays are at fault or nothing is left to do.
     async fn connect(&self, granted: &UnboundedReceiver<Claimed>) -> Option<Connection> {
         // a closed channel says that there will be no grants
         let over = async {
@@ -132,11 +134,11 @@ impl Run {
             biased;
             () = self.halt.cancelled() => None,
             () = over => None,
-            connection = self.context.relay.connection() => connection.inspect_err(|fault| self.complain(fault)).ok(),
+            connection = self.context.relays.connection(&self.route) => connection.inspect_err(|fault| self.complain(fault)).ok(),
         }
     }
 
-    /// Once for all connections of the chunk: they share the relay and its fault.
+    /// Once for all connections of the chunk: they share the relays and their faults.
     fn complain(&self, fault: impl std::fmt::Display) {
         if !self.complained.swap(true, Ordering::Relaxed) {
             tracing::warn!(delivery.id = %self.at.delivery, chunk = self.at.chunk, %fault, "the relay is at fault");
@@ -190,9 +192,7 @@ impl Run {
 
     async fn send(&self, connection: &mut Connection, ready: &Ready, next: Option<Arc<Envelope>>) -> Report {
         let may_go = || self.validity.holds(boottime_ms()) && !self.halt.is_cancelled();
-        let started = std::time::Instant::now();
         let transaction = connection.send(&ready.envelope, &ready.message, next, &may_go).await;
-        metrics::transaction(transaction.word(), started.elapsed());
         self.judge(&ready.claimed, transaction)
     }
 

@@ -46,7 +46,7 @@ use crate::{
     config::Config,
     domain::{audience::LineError, delivery::Invalid, role::Role, state::Illegal},
     identity::Keyring,
-    mail::relay::Relay,
+    mail::relays::Relays,
     queue::{JobError, Queue, QueueError, WorkerHealth},
     store::{Store, StoreError},
 };
@@ -56,7 +56,7 @@ use crate::{
 pub struct Context {
     pub store: Store,
     pub queue: Queue,
-    pub relay: Relay,
+    pub relays: Relays,
     pub config: Arc<Config>,
     /// This process, in every lease it takes.
     pub owner: u64,

@@ -61,8 +61,20 @@ impl Backoff {
         Ok(Some(turn))
     }
 
-    pub fn fault(&self, fault: &Fault) {
+    /// Whether what came last was a fault.
+    pub fn is_on(&self) -> bool {
+        self.faults() > 0
+    }
+
+    /// Outages in a row, without a success between.
+    pub fn faults(&self) -> u32 {
+        self.state().faults
+    }
+
+    /// Whether it is the first in a row.
+    pub fn fault(&self, fault: &Fault) -> bool {
         let (mut state, now) = (self.state(), Instant::now());
+        let is_first = state.faults == 0;
         state.seen += 1;
         // twenty connections that break together are one outage, and the first of them began the pause
         let same_outage = state.last.as_ref().is_some_and(|(_, at)| state.faults > 0 && now < *at + pause(state.faults));
@@ -70,11 +82,12 @@ impl Backoff {
             state.faults = state.faults.saturating_add(1);
             state.last = Some((fault.clone(), now));
         }
+        is_first
     }
 
-    /// A transaction that the server answered.
-    pub fn success(&self) {
-        self.state().faults = 0;
+    /// A transaction that the server answered; whether there was a fault before.
+    pub fn success(&self) -> bool {
+        std::mem::take(&mut self.state().faults) > 0
     }
 }
 

@@ -8,10 +8,9 @@ use std::{
     time::Instant,
 };
 
-use tokio::sync::OwnedSemaphorePermit;
-
 use super::{
     Fault, Pool, QUIT_LIMIT,
+    permit::Permit,
     transaction::Session,
     verdict::{Envelope, Transaction},
 };
@@ -50,7 +49,7 @@ impl Link {
 pub struct Connection {
     pub(super) link: Option<Link>,
     pub(super) pool: Arc<Pool>,
-    pub(super) permit: Option<OwnedSemaphorePermit>,
+    pub(super) permit: Option<Permit>,
 }
 
 impl Connection {
@@ -67,6 +66,19 @@ impl Connection {
     ///
     /// Not cancel-safe: what was going on when the future was dropped is unknown.
     pub async fn send(
+        &mut self,
+        envelope: &Envelope,
+        message: &[u8],
+        next: Option<Arc<Envelope>>,
+        may_go: &(dyn Fn() -> bool + Sync),
+    ) -> Transaction {
+        let started = Instant::now();
+        let ended = self.transact(envelope, message, next, may_go).await;
+        self.pool.transactions.ended(ended.word(), started.elapsed());
+        ended
+    }
+
+    async fn transact(
         &mut self,
         envelope: &Envelope,
         message: &[u8],
@@ -102,8 +114,11 @@ impl Connection {
             Transaction::Deferred { .. } | Transaction::Refused(_) => None,
         };
         match fault {
-            Some(fault) => self.pool.fault(&fault),
-            None => self.pool.backoff.success(),
+            Some(fault) => {
+                self.pool.fault(&fault);
+            }
+            None if self.pool.backoff.success() => tracing::info!(relay = self.pool.name, "the relay is well again"),
+            None => {}
         }
     }
 }
