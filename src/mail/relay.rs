@@ -148,6 +148,7 @@ impl Relay {
         match pool.target.open().await {
             Ok((wire, offers)) => {
                 pool.stats.connections_opened.fetch_add(1, Ordering::Relaxed);
+                pool.backoff.opened();
                 Ok(Link { session: Session::new(wire, offers), messages: 0, _open: OpenCount::new(&pool.open) })
             }
             Err(fault) => {
@@ -169,17 +170,21 @@ impl Relay {
         self.0.permits.in_use()
     }
 
-    /// Whether it is backing off: what came last was a fault, and nothing is open that could be used.
+    /// Whether it is backing off: there was no success since its last fault, and nothing is open that could be used. Once it can be
+    /// connected to again, one connection at a time is to show whether it takes mail, too.
     pub(super) fn is_at_fault(&self) -> bool {
         if !self.0.backoff.is_on() {
             return self.0.permits.is_closed();
+        }
+        if self.0.backoff.has_opened() && self.in_use() == 0 {
+            return false;
         }
         let mut idle = self.0.idle();
         idle.retain_mut(|(link, _)| link.session.wire.is_quiet());
         idle.is_empty()
     }
 
-    /// Sees, apart from all that is sent, whether a relay that was at fault can be connected to again; the connection is kept.
+    /// Sees, apart from all that is sent, whether a relay that was at fault can be connected to again; the connection is kept for a while.
     pub(super) fn probe(&self) {
         let pool = &self.0;
         if pool.probing.swap(true, Ordering::Relaxed) {

@@ -212,7 +212,9 @@ async fn from_the_end_of_data_on_nothing_goes_to_another_relay() {
 async fn a_relay_of_weight_0_steps_in_and_stands_back_again() {
     let (first, standby) = two().await;
     let redis = RedisServer::start();
-    let app = App::start(&redis, &[first.named("first", ""), standby.named("standby", "weight = 0")].concat()).await;
+    // nobody looks for long whether it is back
+    let relays = [first.named("first", "idle_ms = 100"), standby.named("standby", "weight = 0")].concat();
+    let app = App::start(&redis, &relays).await;
     let send = async |n: usize| {
         let id = app.client.send(&definition(), audience(n)).await;
         let view = app.client.wait_for(&id, &["finished"]).await;
@@ -230,7 +232,8 @@ async fn a_relay_of_weight_0_steps_in_and_stands_back_again() {
     first.catcher.change_rules(|rules| (rules.greeting, rules.every) = (None, None));
     tokio::time::timeout(LIMIT, async {
         while first.accepted() == 300 {
-            send(50).await;
+            send(2).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     })
     .await

@@ -28,6 +28,8 @@ struct State {
     /// All ever; tells whether one happened while somebody waited.
     seen: u64,
     last: Option<(Fault, Instant)>,
+    /// A connection was opened since.
+    opened: bool,
 }
 
 impl Backoff {
@@ -61,7 +63,17 @@ impl Backoff {
         Ok(Some(turn))
     }
 
-    /// Whether what came last was a fault.
+    /// A connection was opened; what it is good for is seen when something is sent.
+    pub fn opened(&self) {
+        self.state().opened = true;
+    }
+
+    /// Whether a connection was opened after the last fault.
+    pub fn has_opened(&self) -> bool {
+        self.state().opened
+    }
+
+    /// Whether there was no success since the last fault.
     pub fn is_on(&self) -> bool {
         self.faults() > 0
     }
@@ -76,6 +88,7 @@ impl Backoff {
         let (mut state, now) = (self.state(), Instant::now());
         let is_first = state.faults == 0;
         state.seen += 1;
+        state.opened = false;
         // twenty connections that break together are one outage, and the first of them began the pause
         let same_outage = state.last.as_ref().is_some_and(|(_, at)| state.faults > 0 && now < *at + pause(state.faults));
         if !same_outage {

@@ -114,9 +114,9 @@ impl Connection {
             Transaction::Deferred { .. } | Transaction::Refused(_) => None,
         };
         match fault {
-            Some(fault) => {
-                self.pool.fault(&fault);
-            }
+            // not its text: a server may repeat an address in it
+            Some(fault) if self.pool.fault(&fault) => tracing::warn!(relay = self.pool.name, "a transaction was broken off"),
+            Some(_) => {}
             None if self.pool.backoff.success() => tracing::info!(relay = self.pool.name, "the relay is well again"),
             None => {}
         }
