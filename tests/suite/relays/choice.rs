@@ -13,7 +13,7 @@ use versand::{
 };
 
 use crate::harness::{
-    free_port,
+    eventually, free_port,
     relay::{TestRelay, named},
 };
 
@@ -117,4 +117,27 @@ async fn nobody_waits_for_a_relay_that_was_at_fault_and_is_silent_now() {
     assert_eq!(well.accepted(), 100);
     relays.close().await;
     serve.abort();
+}
+
+#[tokio::test]
+async fn a_relay_that_is_back_is_used_however_seldom_a_connection_is_needed() {
+    let (first, other) = (TestRelay::start(Duration::ZERO).await, TestRelay::start(Duration::ZERO).await);
+    first.catcher.change_rules(|rules| rules.greeting = Some("421 4.3.2 not now".into()));
+    let (relays, route) = relays(&[first.named("first", "weight = 1000\nidle_ms = 100"), other.named("other", "")]);
+    send(&mut connection(&relays, &route).await, 0).await;
+    first.catcher.change_rules(|rules| rules.greeting = None);
+    send(&mut connection(&relays, &route).await, 1).await;
+    assert_eq!((first.accepted(), other.accepted()), (0, 2));
+    // it was tried, and what was opened for it has been closed since
+    let relay = relays.all().next().unwrap().clone();
+    let opened = || relay.stats().connections_opened.load(std::sync::atomic::Ordering::Relaxed);
+    eventually("a probe", LIMIT, async || (opened() == 1 && relay.open_connections() == 0).then_some(())).await;
+    // one connection at a time shows what it is good for
+    let mut probing = connection(&relays, &route).await;
+    send(&mut connection(&relays, &route).await, 2).await;
+    send(&mut probing, 3).await;
+    assert_eq!((first.accepted(), other.accepted(), relay.faults_in_a_row()), (1, 3, 0));
+    send(&mut connection(&relays, &route).await, 4).await;
+    assert_eq!(first.accepted(), 2);
+    relays.close().await;
 }
