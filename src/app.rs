@@ -14,12 +14,12 @@ use crate::{
     identity::Keyring,
     mail::{
         catcher::{Catcher, Options},
-        relay::Relay,
+        relays::Relays,
     },
     metrics,
     queue::{Queue, WorkerHealth, Workers},
     scheduler,
-    send::{Context, render::StampKey, throttle::Throttle, turns::Turns, watch::Watch},
+    send::{Context, render::StampKey, throttle::Throttle, watch::Watch},
     store::{Store, durability::Durability, embedded::Embedded, state_dir::StateDir},
     worker,
 };
@@ -71,12 +71,12 @@ impl Application {
         // of all daemons alike: whoever takes a chunk over makes the same messages
         let secret = store.shared_secret("message", state.secret("message")?).await?;
         let context = Context {
-            relay: Relay::new(&config.relay)?,
+            relays: Relays::new(&config)?,
             store,
             queue: queue.clone(),
             watch: Watch::new(config.send.lease()),
             throttle: Throttle::new(&config),
-            turns: Turns::new(config.relay.connections),
+            turns: Default::default(),
             config: Arc::new(config),
             owner: state.owner(),
             dead_owners: state.predecessors().into(),
@@ -152,7 +152,7 @@ impl Application {
         self.end.cancel();
         self.background.close();
         let _ = tokio::time::timeout(Duration::from_secs(2), self.background.wait()).await;
-        context.relay.close().await;
+        context.relays.close().await;
         if let Some(embedded) = self.embedded {
             embedded.stop().await;
         }
@@ -182,13 +182,13 @@ async fn catch(
     background: &TaskTracker,
     end: &CancellationToken,
 ) -> anyhow::Result<Option<(Catcher, SocketAddr)>> {
-    if !config.relay.host.is_empty() {
+    if !config.relays.is_empty() || !config.relay.host.is_empty() {
         return Ok(None);
     }
     let listener =
         TcpListener::bind(config.catcher.listen).await.with_context(|| format!("catcher.listen {}", config.catcher.listen))?;
     let address = listener.local_addr()?;
-    tracing::warn!(%address, "relay.host is not set: the built-in mail catcher takes all mail and delivers nothing");
+    tracing::warn!(%address, "neither relay.host nor relays are set: the built-in mail catcher takes all mail and delivers nothing");
     config.relay.host = address.ip().to_string();
     config.relay.port = address.port();
     let catcher = Catcher::new(Options { keep: config.catcher.keep, ..Options::default() });

@@ -20,7 +20,7 @@ use crate::{
     app::Application,
     config::{Config, Log, LogFormat},
     demo, identity,
-    mail::relay::Relay,
+    mail::relays::Relays,
     metrics,
     store::Store,
 };
@@ -105,7 +105,7 @@ fn files(config: &Config) -> Result<(), String> {
     EnvFilter::try_new(&config.log.level).map_err(|e| format!("log.level: {e}"))?;
     let _runtime = runtime().map_err(|e| e.to_string())?;
     let _guard = _runtime.enter();
-    Relay::new(&config.relay).map(drop).map_err(|e| e.to_string())
+    Relays::new(config).map(drop).map_err(|e| e.to_string())
 }
 
 fn serve(config: Config) -> anyhow::Result<ExitCode> {

@@ -1,6 +1,7 @@
 //! The settings: embedded defaults, then a file, then the environment; validated once.
 
 mod check;
+mod relays;
 mod throttles;
 
 use std::{
@@ -50,6 +51,7 @@ pub struct Config {
     pub server: Server,
     pub redis: Redis,
     pub relay: Relay,
+    pub relays: Vec<Relay>,
     pub catcher: Catcher,
     pub preparation: Preparation,
     pub send: Send,
@@ -94,6 +96,7 @@ pub enum Tls {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Relay {
+    pub name: String,
     pub host: String,
     pub port: u16,
     pub tls: Tls,
@@ -102,6 +105,8 @@ pub struct Relay {
     pub password_file: PathBuf,
     pub hello_name: String,
     pub connections: usize,
+    pub total_connections: usize,
+    pub messages_per_second: f64,
     pub messages_per_connection: u32,
     pub idle_ms: u64,
     pub connect_timeout_ms: u64,
@@ -109,6 +114,8 @@ pub struct Relay {
     pub data_timeout_ms: u64,
     pub body_timeout_ms: u64,
     pub final_timeout_ms: u64,
+    pub weight: u32,
+    pub sender_domains: Vec<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -244,7 +251,8 @@ impl Config {
     fn build(builder: config::ConfigBuilder<config::builder::DefaultState>) -> Result<Self, ConfigError> {
         let merged = builder.build().map_err(|e| refuse("configuration", e))?;
         // by way of JSON, whose errors say what is expected
-        let merged: serde_json::Value = merged.try_deserialize().map_err(|e| refuse("configuration", e))?;
+        let mut merged: serde_json::Value = merged.try_deserialize().map_err(|e| refuse("configuration", e))?;
+        relays::inherit(&mut merged);
         let mut config: Self = serde_path_to_error::deserialize(merged).map_err(|e| refuse(e.path().to_string(), e.inner()))?;
         if config.server.state_dir.as_os_str().is_empty() {
             config.server.state_dir =

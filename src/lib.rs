@@ -11,7 +11,7 @@
 //! | [`domain`] | pure: states, ledger, digest, audit chain, KPIs; no I/O, no clock |
 //! | [`config`], [`metrics`], [`identity`] | settings; every metric; who calls |
 //! | [`store`] | the only user of Redis commands besides the queue; every key in one file; the scripts |
-//! | [`mail`] | templates to messages, the relay (SMTP), the built-in catcher |
+//! | [`mail`] | templates to messages, the relays (SMTP), the built-in catcher |
 //! | [`queue`] | the jobs; the only user of apalis |
 //! | [`send`] | the journey |
 //! | [`app`] | the only wiring |

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,17 +30,18 @@ macro_rules! metrics_table {
 }
 
 metrics_table! {
-    TRANSACTIONS Counter "versand_transactions_total" "SMTP transactions by outcome: accepted, tested, deferred, refused, in_doubt, not_started";
-    TRANSACTION_SECONDS Histogram "versand_transaction_duration_seconds" "Time from the first command of an SMTP transaction to its end";
+    TRANSACTIONS Counter "versand_transactions_total" "SMTP transactions by relay and outcome: accepted, tested, deferred, refused, in_doubt, not_started";
+    TRANSACTION_SECONDS Histogram "versand_transaction_duration_seconds" "Time from the first command of an SMTP transaction to its end, by relay";
     RECORDS Counter "versand_records_total" "Records written to ledgers by status; given_back were not started";
     DUPLICATES Counter "versand_duplicates_total" "Recipients whose message the relay accepted twice";
-    RELAY_ACCEPTED Gauge "versand_relay_accepted" "Messages the relay accepted (250 to the end of data) since the start, counted in the relay layer";
-    RELAY_FAULTS Gauge "versand_relay_faults" "Connections and sessions that failed since the start";
-    RELAY_CONNECTIONS Gauge "versand_relay_connections" "Open connections to the relay";
-    RELAY_OPENED Gauge "versand_relay_connections_opened" "Connections opened since the start";
-    ACCEPTED_DIFFERENCE Gauge "versand_acceptance_difference" "Messages accepted in the relay layer less records of acceptance and accepted proofs by this process; 0 at rest";
+    RELAY_ACCEPTED Gauge "versand_relay_accepted" "Messages a relay accepted (250 to the end of data) since the start, counted in the relay layer, by relay";
+    RELAY_FAULTS Gauge "versand_relay_faults" "Connections and sessions that failed since the start, by relay";
+    RELAY_CONNECTIONS Gauge "versand_relay_connections" "Open connections, by relay";
+    RELAY_OPENED Gauge "versand_relay_connections_opened" "Connections opened since the start, by relay";
+    RELAY_UP Gauge "versand_relay_up" "0 if what was tried with a relay failed more than once in a row, else 1, by relay";
+    ACCEPTED_DIFFERENCE Gauge "versand_acceptance_difference" "Messages accepted in the relay layer, by all relays, less records of acceptance and accepted proofs by this process; 0 at rest";
     CONSERVATION Gauge "versand_conservation_difference" "Largest difference between figures of a delivery that must agree: audience, exclusion log, ledgers, live counters; 0 unless something was lost";
-    IN_DOUBT_BOUND Gauge "versand_in_doubt_bound" "Recipients that a crash of this process can leave in doubt at the most: connections times claim window";
+    IN_DOUBT_BOUND Gauge "versand_in_doubt_bound" "Recipients that a crash of this process can leave in doubt at the most: connections of all relays times claim window";
     STORE_RETRIES Counter "versand_store_retries_total" "Groups of records that were sent to Redis again";
     FENCED Counter "versand_chunks_fenced_total" "Chunks this process lost to another while it was sending them";
     TAKEN_OVER Counter "versand_chunks_taken_over_total" "Chunks this process took over from a dead worker";
@@ -107,14 +108,30 @@ fn describe() {
     for became in ["released", "held"] {
         counter!(WAVES, "became" => became).absolute(0);
     }
-    for outcome in ["accepted", "tested", "deferred", "refused", "in_doubt", "not_started"] {
-        counter!(TRANSACTIONS, "outcome" => outcome).absolute(0);
-    }
 }
 
-pub fn transaction(outcome: &'static str, took: Duration) {
-    counter!(TRANSACTIONS, "outcome" => outcome).increment(1);
-    histogram!(TRANSACTION_SECONDS).record(took.as_secs_f64());
+/// Words of [`TRANSACTIONS`].
+const OUTCOMES: [&str; 6] = ["accepted", "tested", "deferred", "refused", "in_doubt", "not_started"];
+
+/// What is counted of the transactions of one relay; looked up once, for there is a transaction for every message.
+pub struct Transactions {
+    outcomes: [Counter; OUTCOMES.len()],
+    seconds: Histogram,
+}
+
+impl Transactions {
+    pub fn of(relay: &str) -> Self {
+        let outcomes = OUTCOMES.map(|outcome| counter!(TRANSACTIONS, "relay" => relay.to_owned(), "outcome" => outcome));
+        outcomes.iter().for_each(|outcome| outcome.absolute(0));
+        Self { outcomes, seconds: histogram!(TRANSACTION_SECONDS, "relay" => relay.to_owned()) }
+    }
+
+    pub fn ended(&self, outcome: &str, took: Duration) {
+        if let Some(at) = OUTCOMES.iter().position(|word| *word == outcome) {
+            self.outcomes[at].increment(1);
+        }
+        self.seconds.record(took.as_secs_f64());
+    }
 }
 
 /// A record that took effect.
@@ -126,13 +143,19 @@ pub fn duplicate() {
     counter!(DUPLICATES).increment(1);
 }
 
-/// What the relay layer counted since the start, and the records of acceptance made of it.
-pub fn relay(accepted: u64, recorded: u64, opened: u64, faults: u64, open: usize) {
-    gauge!(RELAY_ACCEPTED).set(accepted as f64);
+/// What a relay counted since the start, the connections it has, and whether it is up.
+pub fn relay(name: &str, accepted: u64, opened: u64, faults: u64, open: usize, is_up: bool) {
+    let gauge = |metric| gauge!(metric, "relay" => name.to_owned());
+    gauge(RELAY_ACCEPTED).set(accepted as f64);
+    gauge(RELAY_OPENED).set(opened as f64);
+    gauge(RELAY_FAULTS).set(faults as f64);
+    gauge(RELAY_CONNECTIONS).set(open as f64);
+    gauge(RELAY_UP).set(f64::from(u8::from(is_up)));
+}
+
+/// What the relay layer counted as accepted, and the records of acceptance made of it.
+pub fn acceptances(accepted: u64, recorded: u64) {
     gauge!(ACCEPTED_DIFFERENCE).set(accepted as f64 - recorded as f64);
-    gauge!(RELAY_OPENED).set(opened as f64);
-    gauge!(RELAY_FAULTS).set(faults as f64);
-    gauge!(RELAY_CONNECTIONS).set(open as f64);
 }
 
 pub fn conservation(difference: u64) {

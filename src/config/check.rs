@@ -1,14 +1,13 @@
 //! The checks that types alone cannot make: ranges, and settings that need each other.
 
-use super::{Config, ConfigError, Tls, refuse};
+use super::{Config, ConfigError, refuse};
 
 impl Config {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let s = &self.send;
-        let r = &self.relay;
         let q = &self.queue;
         let p = &self.preparation;
-        let ranges: [(&str, u64, u64, u64); 40] = [
+        let ranges: [(&str, u64, u64, u64); 31] = [
             ("server.drain_ms", self.server.drain_ms, 0, 600_000),
             ("server.body_limit_kib", self.server.body_limit_kib as u64, 1, 65_536),
             ("server.connections", self.server.connections as u64, 1, 100_000),
@@ -16,15 +15,6 @@ impl Config {
             ("server.stall_timeout_ms", self.server.stall_timeout_ms, 100, 600_000),
             ("server.request_timeout_ms", self.server.request_timeout_ms, 1000, 600_000),
             ("redis.response_timeout_ms", self.redis.response_timeout_ms, 100, 60_000),
-            ("relay.port", u64::from(r.port), 1, 65_535),
-            ("relay.connections", r.connections as u64, 1, 1000),
-            ("relay.messages_per_connection", u64::from(r.messages_per_connection), 1, 1_000_000),
-            ("relay.idle_ms", r.idle_ms, 100, 300_000),
-            ("relay.connect_timeout_ms", r.connect_timeout_ms, 10, 600_000),
-            ("relay.command_timeout_ms", r.command_timeout_ms, 10, 3_600_000),
-            ("relay.data_timeout_ms", r.data_timeout_ms, 10, 3_600_000),
-            ("relay.body_timeout_ms", r.body_timeout_ms, 10, 3_600_000),
-            ("relay.final_timeout_ms", r.final_timeout_ms, 10, 3_600_000),
             ("catcher.keep", self.catcher.keep as u64, 1, 10_000_000),
             ("preparation.chunk_size", p.chunk_size as u64, 1, 10_000),
             ("preparation.message_limit_kib", p.message_limit_kib as u64, 1, 65_536),
@@ -71,12 +61,7 @@ impl Config {
         if self.redis.url.is_empty() && !self.redis.password_file.as_os_str().is_empty() {
             return Err(refuse("redis.password_file", "is for the Redis that redis.url names: the embedded one has no password"));
         }
-        if !r.username.is_empty() && r.password_file.as_os_str().is_empty() {
-            return Err(refuse("relay.password_file", "is needed with relay.username"));
-        }
-        if !r.username.is_empty() && r.tls == Tls::None {
-            return Err(refuse("relay.tls", "AUTH needs starttls or implicit: a password is not sent in the clear"));
-        }
+        self.check_relays()?;
         for (i, token) in self.auth.tokens.iter().enumerate() {
             let hex = token.sha256.len() == 64 && token.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
             if !hex {

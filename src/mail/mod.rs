@@ -1,4 +1,4 @@
-//! Mail out: templates become messages, the relay takes them; the catcher stands in for a relay.
+//! Mail out: templates become messages, relays take them; the catcher stands in for a relay.
 
 pub mod address;
 mod body;
@@ -8,5 +8,6 @@ mod mime;
 mod plain;
 mod quoted;
 pub mod relay;
+pub mod relays;
 mod scan;
 pub mod template;

@@ -1,15 +1,16 @@
-//! The relay: a bounded number of SMTP connections, reused without a NOOP, and what they count.
+//! A relay: a bounded number of SMTP connections, reused without a NOOP, and what they count.
 
 mod backoff;
 mod connection;
 mod dots;
+mod fault;
 mod open;
+mod permit;
 mod transaction;
 mod verdict;
 mod wire;
 
 use std::{
-    fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -19,7 +20,7 @@ use std::{
 
 use futures_util::future::join_all;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::Notify,
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -28,53 +29,20 @@ use self::{
     backoff::Backoff,
     connection::{Link, OpenCount},
     open::Target,
+    permit::Permits,
     transaction::{Limits, Session},
-    wire::WireError,
 };
-use crate::{config, domain::outcome::Reply};
+use crate::{config, metrics::Transactions};
 
+pub(super) use self::permit::Permit;
 pub use self::{
     connection::Connection,
+    fault::{Fault, RelayError},
     verdict::{Envelope, Transaction},
 };
 
 /// How long QUIT waits for its answer; nothing depends on it.
 const QUIT_LIMIT: Duration = Duration::from_millis(250);
-
-/// A setting of the relay that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{setting}: {reason}")]
-pub struct RelayError {
-    pub setting: String,
-    pub reason: String,
-}
-
-/// The relay or the way to it is at fault, never a recipient. One line, without addresses.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{step}: {what}")]
-pub struct Fault {
-    /// connect, greeting, EHLO, STARTTLS, AUTH, MAIL, RCPT, ...
-    pub step: &'static str,
-    pub what: String,
-}
-
-impl Fault {
-    fn new(step: &'static str, what: impl fmt::Display) -> Self {
-        let what = what.to_string();
-        Self { step, what }
-    }
-
-    fn wire(step: &'static str, error: &WireError) -> Self {
-        Self::new(step, error)
-    }
-
-    /// Servers repeat addresses and user names in their replies: they stay out.
-    fn reply(step: &'static str, reply: &Reply) -> Self {
-        let line = reply.to_string();
-        let words: Vec<&str> = line.split(' ').filter(|w| !w.contains('@')).collect();
-        Self::new(step, words.join(" "))
-    }
-}
 
 /// Counters of the relay layer, from its start; they only rise.
 #[derive(Debug, Default)]
@@ -91,13 +59,15 @@ pub struct RelayStats {
 pub struct Relay(Arc<Pool>);
 
 struct Pool {
+    name: String,
     target: Target,
     limits: Limits,
     messages_per_connection: u32,
     idle_limit: Duration,
     /// One permit for each connection in use. Connections in use and idle together never exceed the
     /// permits: a new one is opened only while none is idle.
-    permits: Arc<Semaphore>,
+    permits: Permits,
+    messages_per_second: f64,
     idle: Mutex<Vec<(Link, Instant)>>,
     backoff: Backoff,
     open: Arc<AtomicUsize>,
@@ -105,6 +75,8 @@ struct Pool {
     tasks: TaskTracker,
     closed: CancellationToken,
     reaping: AtomicBool,
+    probing: AtomicBool,
+    transactions: Transactions,
 }
 
 impl Relay {
@@ -113,8 +85,17 @@ impl Relay {
     /// # Errors
     /// A file that cannot be read or used.
     pub fn new(settings: &config::Relay) -> Result<Self, RelayError> {
+        Self::among(settings, Arc::default())
+    }
+
+    /// As [`Self::new`]; `freed` hears of every connection that is given back.
+    ///
+    /// # Errors
+    /// A file that cannot be read or used.
+    pub fn among(settings: &config::Relay, freed: Arc<Notify>) -> Result<Self, RelayError> {
         let ms = Duration::from_millis;
         Ok(Self(Arc::new(Pool {
+            name: settings.name.clone(),
             target: Target::new(settings)?,
             limits: Limits {
                 command: ms(settings.command_timeout_ms),
@@ -124,7 +105,9 @@ impl Relay {
             },
             messages_per_connection: settings.messages_per_connection,
             idle_limit: ms(settings.idle_ms),
-            permits: Arc::new(Semaphore::new(settings.connections)),
+            // of those that all daemons share none is this one's before it has its share
+            permits: Permits::new(if settings.total_connections > 0 { 0 } else { settings.connections }, freed),
+            messages_per_second: settings.messages_per_second,
             idle: Mutex::default(),
             backoff: Backoff::default(),
             open: Arc::default(),
@@ -132,6 +115,8 @@ impl Relay {
             tasks: TaskTracker::new(),
             closed: CancellationToken::new(),
             reaping: AtomicBool::new(false),
+            probing: AtomicBool::new(false),
+            transactions: Transactions::of(&settings.name),
         })))
     }
 
@@ -141,8 +126,13 @@ impl Relay {
     /// # Errors
     /// The fault of the attempt to open one; of another caller's attempt, if it was made while this one waited.
     pub async fn connection(&self) -> Result<Connection, Fault> {
+        let permit = self.0.permits.acquire().await.ok_or_else(|| Fault::new("connect", "the relay is closed"))?;
+        self.connection_with(permit).await
+    }
+
+    /// The same with a permit that was got before.
+    pub(super) async fn connection_with(&self, permit: Permit) -> Result<Connection, Fault> {
         let pool = &self.0;
-        let permit = Arc::clone(&pool.permits).acquire_owned().await.map_err(|_| Fault::new("connect", "the relay is closed"))?;
         let link = match pool.take_idle() {
             Some(link) => link,
             None => self.open().await?,
@@ -161,13 +151,69 @@ impl Relay {
         match pool.target.open().await {
             Ok((wire, offers)) => {
                 pool.stats.connections_opened.fetch_add(1, Ordering::Relaxed);
+                pool.backoff.opened();
                 Ok(Link { session: Session::new(wire, offers), messages: 0, _open: OpenCount::new(&pool.open) })
             }
             Err(fault) => {
-                pool.fault(&fault);
+                if pool.fault(&fault) {
+                    tracing::warn!(relay = pool.name, %fault, "no connection to the relay");
+                }
                 Err(fault)
             }
         }
+    }
+
+    /// So many connections from now on, beside those that are in use.
+    pub fn allow(&self, connections: usize) {
+        self.0.permits.allow(connections);
+    }
+
+    /// A permit for a connection, unless all are in use.
+    pub(super) fn permit(&self) -> Option<Permit> {
+        self.0.permits.try_acquire()
+    }
+
+    /// Connections in use, and those about to be.
+    pub(super) fn in_use(&self) -> usize {
+        self.0.permits.in_use()
+    }
+
+    /// Whether it is backing off: there was no success since its last fault, and nothing is open that could be used. Once it can be
+    /// connected to again, one connection at a time is to show whether it takes mail, too.
+    pub(super) fn is_at_fault(&self) -> bool {
+        if !self.0.backoff.is_on() {
+            return self.0.permits.is_closed();
+        }
+        if self.0.backoff.has_opened() && self.in_use() == 0 {
+            return false;
+        }
+        let mut idle = self.0.idle();
+        idle.retain_mut(|(link, _)| link.session.wire.is_quiet());
+        idle.is_empty()
+    }
+
+    /// Sees, apart from all that is sent, whether a relay that was at fault can be connected to again; the connection is kept for a while.
+    pub(super) fn probe(&self) {
+        let pool = &self.0;
+        if pool.probing.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (relay, closed) = (self.clone(), pool.closed.clone());
+        pool.tasks.spawn(async move {
+            // given back at once, or it was a fault
+            drop(closed.run_until_cancelled(relay.connection()).await);
+            relay.0.probing.store(false, Ordering::Relaxed);
+            relay.0.permits.tell();
+        });
+    }
+
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Its faults in a row, without a success between; those of one outage count once.
+    pub fn faults_in_a_row(&self) -> u32 {
+        self.0.backoff.faults()
     }
 
     /// Connections open now, in use and idle.
@@ -231,9 +277,9 @@ impl Pool {
     }
 
     /// Each with a permit: it counts until it is closed.
-    fn take_old(&self) -> Vec<(Link, OwnedSemaphorePermit)> {
+    fn take_old(&self) -> Vec<(Link, Permit)> {
         let mut old = Vec::new();
-        while let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+        while let Some(permit) = self.permits.try_acquire() {
             let next = self.idle().extract_if(.., |(_, since)| since.elapsed() >= self.idle_limit).next();
             let Some((link, _)) = next else { break };
             old.push((link, permit));
@@ -241,8 +287,9 @@ impl Pool {
         old
     }
 
-    fn fault(&self, fault: &Fault) {
+    /// Whether it is the first in a row.
+    fn fault(&self, fault: &Fault) -> bool {
         self.stats.faults.fetch_add(1, Ordering::Relaxed);
-        self.backoff.fault(fault);
+        self.backoff.fault(fault)
     }
 }

@@ -35,6 +35,13 @@ impl Preparation<'_> {
                 self.error(field, None, "is not allowed by preparation.allowed_senders");
             }
         }
+        let (field, from) = match &definition.sender.envelope_from {
+            Some(from) => ("sender.envelope_from", from),
+            None => ("sender.email", &definition.sender.email),
+        };
+        if self.context.relays.route(from).is_none() {
+            self.error(field, None, "has a domain that no relay sends for (relays.sender_domains)");
+        }
         if self.settings.approvals > 1 && !self.settings.request_confirmation {
             self.error("settings.request_confirmation", None, "cannot be false where send.approvals asks for two");
         }

@@ -117,11 +117,15 @@ impl Context {
         let definition = &delivery.document.definition;
         let template = self.templates.get(&at.delivery, &plan.digest, definition, plan.settings.message_limit_bytes());
         let template = template.map_err(|_| JobError::Abort("the template of a prepared delivery does not compile".into()))?;
+        let route = self.relays.route(template.envelope_from());
+        let route = route.ok_or_else(|| JobError::Abort("no relay sends for the domain of the envelope sender".into()))?;
         Ok(Run {
             context: self.clone(),
             at: at.clone(),
             recipients: self.store.slice(&at.delivery, Part::Chunks(plan.generation), at.chunk).await?,
             from: template.envelope_from().to_owned(),
+            turns: self.turns.of(&route, self.relays.connections(&route)),
+            route,
             date: time.date,
             valid_until: time.valid_until,
             delivery,
@@ -138,7 +142,7 @@ impl Run {
     /// Drives the connections until nothing is left to do or may be done.
     async fn serve(self: Arc<Self>, hold: Hold, ledger: Ledger, todo: Vec<u16>) -> Hold {
         let config = &self.context.config;
-        let connections = config.relay.connections.min(todo.len().div_ceil(config.send.claim_window));
+        let connections = self.context.relays.connections(&self.route).min(todo.len().div_ceil(config.send.claim_window));
         let (ask, asks) = unbounded_channel();
         let mut grants = HashMap::new();
         for number in 0..connections {

@@ -18,7 +18,7 @@ use super::{
     expire::expired,
     lease::{Validity, boottime_ms},
     scribe::Ask,
-    turns::Turn,
+    turns::{Turn, Turns},
     unix_now,
 };
 use crate::{
@@ -32,9 +32,9 @@ use crate::{
     },
     mail::{
         relay::{Connection, Envelope, Transaction},
+        relays::Route,
         template::Template,
     },
-    metrics,
     store::ledgers::{ChunkRef, Report},
 };
 
@@ -49,6 +49,9 @@ pub struct Run {
     pub validity: Arc<Validity>,
     pub halt: CancellationToken,
     pub from: String,
+    /// The relays that send for `from`.
+    pub turns: Turns,
+    pub route: Route,
     pub date: Timestamp,
     pub valid_until: u32,
     pub complained: AtomicBool,
@@ -122,7 +125,7 @@ impl Run {
         }
     }
 
-    /// A connection of the relay, or none if it is at fault or nothing is left to do.
+    /// A connection and the turn to have one, or none if all relays are at fault or nothing is left to do.
     async fn connect(&self, granted: &UnboundedReceiver<Claimed>) -> Option<(Connection, Turn)> {
         // a closed channel says that there will be no grants
         let over = async {
@@ -135,13 +138,13 @@ impl Run {
             () = self.halt.cancelled() => None,
             () = over => None,
             connected = async {
-                let turn = self.context.turns.take(&self.at.delivery).await;
-                self.context.relay.connection().await.map(|connection| (connection, turn))
+                let turn = self.turns.take(&self.at.delivery).await;
+                self.context.relays.connection(&self.route).await.map(|connection| (connection, turn))
             } => connected.inspect_err(|fault| self.complain(fault)).ok(),
         }
     }
 
-    /// Once for all connections of the chunk: they share the relay and its fault.
+    /// Once for all connections of the chunk: they share the relays and their faults.
     fn complain(&self, fault: impl std::fmt::Display) {
         if !self.complained.swap(true, Ordering::Relaxed) {
             tracing::warn!(delivery.id = %self.at.delivery, chunk = self.at.chunk, %fault, "the relay is at fault");
@@ -195,12 +198,13 @@ impl Run {
 
     async fn send(&self, connection: &mut Connection, ready: &Ready, next: Option<Arc<Envelope>>) -> Report {
         let may_go = || self.validity.holds(boottime_ms()) && !self.halt.is_cancelled();
-        let started = std::time::Instant::now();
+        if let Some((relay, rate)) = connection.limit() {
+            self.context.throttle.wait_for_relay(&self.context.store, relay, rate, &may_go).await;
+        }
         let transaction = match self.plan.settings.smtp_test {
             true => connection.test(&ready.envelope, &may_go).await,
             false => connection.send(&ready.envelope, &ready.message, next, &may_go).await,
         };
-        metrics::transaction(transaction.word(), started.elapsed());
         self.judge(&ready.claimed, transaction)
     }
 

@@ -50,7 +50,7 @@ use crate::{
     config::Config,
     domain::{audience::LineError, delivery::Invalid, role::Role, state::Illegal},
     identity::Keyring,
-    mail::relay::Relay,
+    mail::relays::Relays,
     queue::{JobError, Queue, QueueError, WorkerHealth},
     store::{Store, StoreError},
 };
@@ -60,7 +60,7 @@ use crate::{
 pub struct Context {
     pub store: Store,
     pub queue: Queue,
-    pub relay: Relay,
+    pub relays: Relays,
     pub config: Arc<Config>,
     /// This process, in every lease it takes.
     pub owner: u64,
@@ -71,7 +71,7 @@ pub struct Context {
     pub templates: render::Cache,
     pub watch: watch::Watch,
     pub throttle: throttle::Throttle,
-    pub turns: turns::Turns,
+    pub turns: turns::AllTurns,
     /// Acceptances that are in a ledger or were those of proofs, for comparison with what the relay layer counted.
     pub acceptances: Arc<AtomicU64>,
     pub tracker: TaskTracker,

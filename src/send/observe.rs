@@ -50,17 +50,18 @@ impl Context {
 
     /// The task: sets the gauges.
     pub async fn observe(&self) {
-        let stats = self.relay.stats();
-        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        let recorded = load(&self.acceptances);
-        metrics::relay(
-            load(&stats.accepted),
-            recorded,
-            load(&stats.connections_opened),
-            load(&stats.faults),
-            self.relay.open_connections(),
-        );
-        metrics::in_doubt_bound(self.config.relay.connections * self.config.send.claim_window);
+        // the later figure first: what is accepted meanwhile is not recorded yet
+        let recorded = self.acceptances.load(Ordering::Relaxed);
+        metrics::acceptances(self.relays.accepted(), recorded);
+        for relay in self.relays.all() {
+            let stats = relay.stats();
+            let [accepted, opened, faults] =
+                [&stats.accepted, &stats.connections_opened, &stats.faults].map(|counter| counter.load(Ordering::Relaxed));
+            // a single one may have been the last thing for a long time
+            let is_up = relay.faults_in_a_row() < 2;
+            metrics::relay(relay.name(), accepted, opened, faults, relay.open_connections(), is_up);
+        }
+        metrics::in_doubt_bound(self.relays.all_connections() * self.config.send.claim_window);
         if let Err(error) = self.observe_queues().await {
             tracing::debug!(%error, "the queues cannot be observed");
         }

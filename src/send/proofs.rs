@@ -25,9 +25,9 @@ use crate::{
     mail::{
         address::to_ascii,
         relay::{Connection, Envelope, Transaction},
+        relays::Route,
         template::{Marks, Stamp, Template},
     },
-    metrics,
     store::StoreError,
 };
 
@@ -74,6 +74,7 @@ pub struct Proofs {
 /// All that is needed to send them.
 struct Job {
     context: Context,
+    route: Route,
     delivery: Delivery,
     digest: String,
     template: Arc<Template>,
@@ -177,9 +178,12 @@ impl Context {
                 letter => letter?,
             });
         }
+        let template = self.prepared_template(&delivery, plan)?;
+        let route = self.relays.route(template.envelope_from());
         Ok(Job {
             context: self.clone(),
-            template: self.prepared_template(&delivery, plan)?,
+            route: route.ok_or(Refusal::Conflict("no relay sends for the domain of its envelope sender"))?,
+            template,
             digest: plan.digest.clone(),
             delivery,
             letters,
@@ -252,9 +256,7 @@ impl Job {
         };
         let (shutdown, until) = (self.context.shutdown.clone(), self.until);
         let may_go = || !shutdown.is_cancelled() && Instant::now() < until;
-        let started = std::time::Instant::now();
         let transaction = self.connection().await?.send(&envelope, &message, None, &may_go).await;
-        metrics::transaction(transaction.word(), started.elapsed());
         match transaction {
             Transaction::Accepted(_) => {
                 // in no ledger, and accounted for all the same
@@ -274,7 +276,7 @@ impl Job {
         // given back first, or closed
         self.connection.take_if(|connection| !connection.is_usable());
         if self.connection.is_none() {
-            let opened = timeout_at(self.until, self.context.relay.connection());
+            let opened = timeout_at(self.until, self.context.relays.connection(&self.route));
             match self.context.shutdown.run_until_cancelled(opened).await {
                 Some(Ok(Ok(connection))) => self.connection = Some(connection),
                 Some(Ok(Err(fault))) => self.fault = Some(fault.to_string()),

@@ -25,6 +25,8 @@ use crate::{
 const LEASED: Duration = Duration::from_secs(1);
 /// Part of a second that one lease is for.
 const PORTION: f64 = 0.1;
+/// Who waits looks so often whether it may still go.
+const LOOK: Duration = Duration::from_millis(100);
 /// A daemon that came takes its share only then: the others know of it and have made room.
 const SETTLED: Duration = Duration::from_secs(3);
 
@@ -102,6 +104,16 @@ impl Throttle {
         Ok(taken)
     }
 
+    /// Waits for a relay's limit, as long as one may go at all.
+    pub async fn wait_for_relay(&self, store: &Store, relay: &str, rate: f64, may_go: &(dyn Fn() -> bool + Sync)) {
+        while may_go() {
+            match self.take(store, &format!("relay:{relay}"), rate, 1).await {
+                Ok(_) => return,
+                Err(wait) => tokio::time::sleep(wait.min(LOOK)).await,
+            }
+        }
+    }
+
     /// Gives tokens back that were taken and not used.
     async fn put_back(&self, name: &str, tokens: u64) {
         let bucket = locked(&self.0.buckets).get(name).cloned();
@@ -152,12 +164,17 @@ impl Context {
     async fn look_at_throttles(&self) -> Result<(), StoreError> {
         let shared = &self.throttle.0;
         let (attendance, now) = (self.store.attend(self.owner).await?, unix_now());
+        let n = attendance.daemons.max(1);
+        // alone there is nobody to make room
+        let settled = n == 1 || attendance.here_for >= SETTLED;
+        let mine = |all: usize| if settled { all / n + usize::from(attendance.place < all % n) } else { 0 };
         for (limit, share) in shared.limits.iter().zip(&shared.shares) {
-            let (all, n) = (limit.connections, attendance.daemons.max(1));
-            let mine = all / n + usize::from(attendance.place < all % n);
-            // alone there is nobody to make room
-            let settled = n == 1 || attendance.here_for >= SETTLED;
-            share.store(if settled { mine } else { 0 }, Ordering::Relaxed);
+            share.store(mine(limit.connections), Ordering::Relaxed);
+        }
+        for ((_, settings), relay) in self.config.relays().into_iter().zip(self.relays.all()) {
+            if settings.total_connections > 0 {
+                relay.allow(mine(settings.total_connections).min(settings.connections));
+            }
         }
         let broken = self.store.broken_domains(now).await?;
         metrics::breakers("domain", broken.len());

@@ -9,9 +9,21 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use crate::domain::id::DeliveryId;
+use crate::{domain::id::DeliveryId, mail::relays::Route};
 
-/// One for a process. Cheap to clone.
+/// Those of all routes. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct AllTurns(Arc<Mutex<HashMap<Route, Turns>>>);
+
+impl AllTurns {
+    /// Those who share the relays of a route take turns at its connections.
+    pub fn of(&self, route: &Route, connections: usize) -> Turns {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.entry(route.clone()).or_insert_with(|| Turns::new(connections)).clone()
+    }
+}
+
+/// Those of one route. Cheap to clone.
 #[derive(Clone)]
 pub struct Turns(Arc<Mutex<State>>);
 

@@ -15,7 +15,7 @@ fn versand(arguments: &[&str]) -> Command {
 }
 
 /// Bad settings, and what the one line must name.
-const BAD: [(&str, &str); 33] = [
+const BAD: [(&str, &str); 48] = [
     ("[server]\nport = 1", "server.port"),
     ("[colour]\nred = 1", "colour"),
     ("colour = 1", "colour"),
@@ -40,6 +40,24 @@ const BAD: [(&str, &str); 33] = [
     ("[relay]\nhost = \"x\"\nusername = \"me\"\ntls = \"starttls\"", "relay.password_file"),
     ("[relay]\nhost = \"x\"\nusername = \"me\"\ntls = \"starttls\"\npassword_file = \"/nowhere/p\"", "relay.password_file"),
     ("[relay]\nhost = \"x\"\ntls = \"implicit\"\nca_file = \"/nowhere/ca.pem\"", "relay.ca_file"),
+    ("[relay]\nweight = 1001", "relay.weight: must be 0..1000, is 1001"),
+    ("[relay]\nsender_domains = [\"a@b.example\"]", "relay.sender_domains[0]"),
+    ("[[relays]]\nhost = \"x\"", "relays[0]: missing field `name`"),
+    ("[[relays]]\nname = \"a\"", "relays[0].host"),
+    ("[[relays]]\nname = \"a b\"\nhost = \"x\"", "relays[0].name"),
+    ("[[relays]]\nname = \"a\"\nhost = \"x\"\n[[relays]]\nname = \"a\"\nhost = \"y\"", "relays[1].name"),
+    ("[[relays]]\nname = \"a\"\nhost = \"x\"\ncolour = 1", "relays[0].colour"),
+    ("[[relays]]\nname = \"a\"\nhost = \"x\"\nport = 70000", "relays[0].port"),
+    ("[[relays]]\nname = \"a\"\nhost = \"x\"\nweight = -1", "relays[0].weight"),
+    ("[[relays]]\nname = \"a\"\nhost = \"x\"\nconnections = 0", "relays[0].connections"),
+    ("[[relays]]\nname = \"a\"\nhost = \"x\"\nsender_domains = [\"x.example\", \"*\"]", "relays[0].sender_domains[1]"),
+    ("[[relays]]\nname = \"a\"\nhost = \"x\"\ntls = \"maybe\"", "relays[0].tls"),
+    ("[[relays]]\nname = \"a\"\nhost = \"x\"\nusername = \"me\"\npassword_file = \"/dev/null\"", "relays[0].tls"),
+    ("[relay]\nhost = \"x\"\nusername = \"me\"\ntls = \"starttls\"\n[[relays]]\nname = \"a\"", "relays[0].password_file"),
+    (
+        "[relay]\nhost = \"x\"\n[[relays]]\nname = \"a\"\n[[relays]]\nname = \"b\"\ntls = \"implicit\"\nca_file = \"/nowhere/ca.pem\"",
+        "relays[1].ca_file",
+    ),
     ("[preparation]\nallowed_senders = []", "preparation.allowed_senders"),
     ("[[auth.tokens]]\nname = \"a\"\nsha256 = \"x\"\nroles = []", "auth.tokens[0].sha256"),
     ("[[auth.tokens]]\nname = \"a\"\nroles = []", "auth.tokens[0]"),

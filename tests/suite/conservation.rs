@@ -65,6 +65,6 @@ async fn what_the_relay_took_is_what_was_recorded() {
     let id = app.client.send(&definition(), audience(40)).await;
     app.client.wait_for(&id, &["finished"]).await;
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
-    assert_eq!((load(&app.context.relay.stats().accepted), load(&app.context.acceptances)), (40, 40));
+    assert_eq!((app.context.relays.accepted(), load(&app.context.acceptances)), (40, 40));
     app.stop().await;
 }

@@ -193,7 +193,10 @@ async fn a_wrong_password_costs_no_recipient_and_the_right_one_lets_the_delivery
     let more = format!("username = \"versand\"\npassword_file = {password_file:?}\n");
     let mut daemon = Daemon::start(&relay(server.port, "starttls", &server.folder.path().join("ca.pem"), &more)).await;
     let id = daemon.client.send(&definition(), audience(50)).await;
-    eventually("some faults", LIMIT, async || (daemon.metric("versand_relay_faults").await >= 3.0).then_some(())).await;
+    eventually("some faults", LIMIT, async || {
+        (daemon.metric("versand_relay_faults{relay=\"default\"}").await >= 3.0).then_some(())
+    })
+    .await;
     let view = daemon.client.get(&format!("/deliveries/{id}")).await;
     assert_eq!(view["state"], "in_progress");
     assert_eq!((&view["counts"]["pending"], &view["counts"]["failed"]), (&json!(50), &json!(0)), "{}", view["counts"]);

@@ -55,7 +55,7 @@ fn text(caught: &Caught) -> String {
 /// What the relay layer counted, and what became of that.
 fn acceptances(app: &App) -> (u64, u64) {
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-    (load(&app.context.relay.stats().accepted), load(&app.context.acceptances))
+    (app.context.relays.accepted(), load(&app.context.acceptances))
 }
 
 /// All that a proof must leave as it is: ledgers, logs, counters, figures, what was approved.

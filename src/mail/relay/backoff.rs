@@ -28,6 +28,8 @@ struct State {
     /// All ever; tells whether one happened while somebody waited.
     seen: u64,
     last: Option<(Fault, Instant)>,
+    /// A connection was opened since.
+    opened: bool,
 }
 
 impl Backoff {
@@ -61,20 +63,44 @@ impl Backoff {
         Ok(Some(turn))
     }
 
-    pub fn fault(&self, fault: &Fault) {
+    /// A connection was opened; what it is good for is seen when something is sent.
+    pub fn opened(&self) {
+        self.state().opened = true;
+    }
+
+    /// Whether a connection was opened after the last fault.
+    pub fn has_opened(&self) -> bool {
+        self.state().opened
+    }
+
+    /// Whether there was no success since the last fault.
+    pub fn is_on(&self) -> bool {
+        self.faults() > 0
+    }
+
+    /// Outages in a row, without a success between.
+    pub fn faults(&self) -> u32 {
+        self.state().faults
+    }
+
+    /// Whether it is the first in a row.
+    pub fn fault(&self, fault: &Fault) -> bool {
         let (mut state, now) = (self.state(), Instant::now());
+        let is_first = state.faults == 0;
         state.seen += 1;
+        state.opened = false;
         // twenty connections that break together are one outage, and the first of them began the pause
         let same_outage = state.last.as_ref().is_some_and(|(_, at)| state.faults > 0 && now < *at + pause(state.faults));
         if !same_outage {
             state.faults = state.faults.saturating_add(1);
             state.last = Some((fault.clone(), now));
         }
+        is_first
     }
 
-    /// A transaction that the server answered.
-    pub fn success(&self) {
-        self.state().faults = 0;
+    /// A transaction that the server answered; whether there was a fault before.
+    pub fn success(&self) -> bool {
+        std::mem::take(&mut self.state().faults) > 0
     }
 }
 

@@ -8,10 +8,9 @@ use std::{
     time::Instant,
 };
 
-use tokio::sync::OwnedSemaphorePermit;
-
 use super::{
     Fault, Pool, QUIT_LIMIT,
+    permit::Permit,
     transaction::Session,
     verdict::{Envelope, Transaction},
 };
@@ -53,13 +52,18 @@ impl Link {
 pub struct Connection {
     pub(super) link: Option<Link>,
     pub(super) pool: Arc<Pool>,
-    pub(super) permit: Option<OwnedSemaphorePermit>,
+    pub(super) permit: Option<Permit>,
 }
 
 impl Connection {
     /// Whether another transaction may be made on it; if not, drop it and take another one.
     pub fn is_usable(&self) -> bool {
         self.link.as_ref().is_some_and(|link| link.session.usable && link.messages < self.pool.messages_per_connection)
+    }
+
+    /// The relay's name, and how many messages a second it may get from all daemons together, if there is a limit.
+    pub fn limit(&self) -> Option<(&str, f64)> {
+        (self.pool.messages_per_second > 0.0).then_some((self.pool.name.as_str(), self.pool.messages_per_second))
     }
 
     /// One transaction; the message has CRLF line ends. `may_go` is asked before the envelope and before the write that contains the end of data; if it says no
@@ -70,6 +74,19 @@ impl Connection {
     ///
     /// Not cancel-safe: what was going on when the future was dropped is unknown.
     pub async fn send(
+        &mut self,
+        envelope: &Envelope,
+        message: &[u8],
+        next: Option<Arc<Envelope>>,
+        may_go: &(dyn Fn() -> bool + Sync),
+    ) -> Transaction {
+        let started = Instant::now();
+        let ended = self.transact(envelope, message, next, may_go).await;
+        self.pool.transactions.ended(ended.word(), started.elapsed());
+        ended
+    }
+
+    async fn transact(
         &mut self,
         envelope: &Envelope,
         message: &[u8],
@@ -91,6 +108,13 @@ impl Connection {
     /// SMTP test mode: one transaction that ends after RCPT with RSET, so that nothing is delivered. `may_go` is asked before the
     /// envelope. Not cancel-safe either.
     pub async fn test(&mut self, envelope: &Envelope, may_go: &(dyn Fn() -> bool + Sync)) -> Transaction {
+        let started = Instant::now();
+        let ended = self.try_recipient(envelope, may_go).await;
+        self.pool.transactions.ended(ended.word(), started.elapsed());
+        ended
+    }
+
+    async fn try_recipient(&mut self, envelope: &Envelope, may_go: &(dyn Fn() -> bool + Sync)) -> Transaction {
         if !self.is_usable() {
             return Transaction::NotStarted;
         }
@@ -122,8 +146,11 @@ impl Connection {
             Transaction::Deferred { .. } | Transaction::Refused(_) | Transaction::Tested(_) => None,
         };
         match fault {
-            Some(fault) => self.pool.fault(&fault),
-            None => self.pool.backoff.success(),
+            // not its text: a server may repeat an address in it
+            Some(fault) if self.pool.fault(&fault) => tracing::warn!(relay = self.pool.name, "a transaction was broken off"),
+            Some(_) => {}
+            None if self.pool.backoff.success() => tracing::info!(relay = self.pool.name, "the relay is well again"),
+            None => {}
         }
     }
 }

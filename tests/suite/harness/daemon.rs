@@ -125,7 +125,7 @@ impl Daemon {
         text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
     }
 
-    /// The value of a metric without labels; waits for one that is set with the first look.
+    /// The value of a metric, with its labels if it has some; waits for one that is set with the first look.
     pub async fn metric(&self, name: &str) -> f64 {
         eventually(name, START, async || self.series(name).await).await
     }

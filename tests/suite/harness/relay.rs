@@ -9,6 +9,11 @@ use tokio_util::{
 };
 use versand::mail::catcher::{Catcher, Options};
 
+/// The settings of one of several relays, on a port of 127.0.0.1.
+pub fn named(name: &str, port: u16, more: &str) -> String {
+    format!("[[relays]]\nname = \"{name}\"\nhost = \"127.0.0.1\"\nport = {port}\n{more}\n")
+}
+
 pub struct TestRelay {
     pub catcher: Catcher,
     port: u16,
@@ -30,6 +35,11 @@ impl TestRelay {
     /// The settings of a daemon that sends here, over `connections` connections.
     pub fn settings(&self, connections: usize) -> String {
         format!("[relay]\nhost = \"127.0.0.1\"\nport = {}\nconnections = {connections}\n", self.port)
+    }
+
+    /// One of several relays of a daemon, with `more` settings of its own.
+    pub fn named(&self, name: &str, more: &str) -> String {
+        named(name, self.port, more)
     }
 
     /// How many messages were accepted so far.
