@@ -51,6 +51,7 @@ metrics_table! {
     WAVES Counter "versand_waves_total" "Waves that this process released, or found overdue and held: released, held";
     WAVES_HELD Gauge "versand_waves_held" "Waves that are overdue beyond their grace window and wait for a person";
     SCHEDULE_LATE Gauge "versand_schedule_late_seconds" "How long the earliest wave that waits has been due; 0 if none is";
+    OCCURRENCES Counter "versand_occurrences_total" "Occurrences of recurring deliveries: created, failed (cannot be created, or not released in time), skipped (no daemon ran)";
     RECIPIENTS Gauge "versand_recipients" "Recipients of the moving deliveries, by status";
     QUEUE_JOBS Gauge "versand_queue_jobs" "Jobs by queue and state: waiting, retrying, running, dead, done";
     QUEUE_BEAT Gauge "versand_queue_oldest_beat_seconds" "Age of the oldest heartbeat of a queue's workers";
@@ -101,6 +102,9 @@ fn describe() {
     }
     for became in ["released", "held"] {
         counter!(WAVES, "became" => became).absolute(0);
+    }
+    for became in ["created", "failed", "skipped"] {
+        counter!(OCCURRENCES, "became" => became).absolute(0);
     }
     for outcome in ["accepted", "deferred", "refused", "in_doubt", "not_started"] {
         counter!(TRANSACTIONS, "outcome" => outcome).absolute(0);
@@ -168,6 +172,10 @@ pub fn deliveries(state: &'static str, n: usize) {
 
 pub fn waves(became: &'static str, n: u64) {
     counter!(WAVES, "became" => became).increment(n);
+}
+
+pub fn occurrence(became: &'static str) {
+    counter!(OCCURRENCES, "became" => became).increment(1);
 }
 
 pub fn schedule(held: usize, late_s: u32) {
