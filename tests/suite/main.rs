@@ -34,6 +34,7 @@ mod queue_redis;
 mod queue_traps;
 mod readme;
 mod recovery;
+mod recurring;
 mod room;
 mod shutdown;
 mod tidy;
