@@ -16,10 +16,11 @@ impl Store {
     /// Says when it is to be looked at next, or never.
     pub async fn list_awake(&self, id: &DeliveryId, at: Option<Timestamp>) -> Result<(), StoreError> {
         let mut conn = self.conn.clone();
-        Ok(match at {
+        match at {
             Some(at) => conn.zadd(keys::RECURRING, id.as_str(), at.as_second()).await?,
             None => conn.zrem(keys::RECURRING, id.as_str()).await?,
-        })
+        }
+        Ok(())
     }
 
     /// Puts those back that fell off the list or stand too late in it; their own slots say when.
