@@ -47,6 +47,7 @@ async fn tasks(context: &Context, ticks: &Arc<Notify>) -> Result<JobScheduler, J
     scheduler.add(every("* * * * * *", context, |c| async move { c.reconcile_all().await })?).await?;
     scheduler.add(every("* * * * * *", context, |c| async move { c.release_due().await })?).await?;
     scheduler.add(every("* * * * * *", context, |c| async move { c.observe_throttles().await })?).await?;
+    scheduler.add(every("* * * * * *", context, |c| async move { c.recur_all().await })?).await?;
     scheduler.add(every("*/2 * * * * *", context, |c| async move { c.observe().await })?).await?;
     scheduler.add(every("*/10 * * * * *", context, |c| async move { c.sweep_jobs().await })?).await?;
     // often: until a replica that came back is seen, a fail-over to it is not reckoned with

@@ -10,6 +10,7 @@ use crate::domain::{
     audit::Head,
     exclusion::Cause,
     id::DeliveryId,
+    recurrence::{Occurrence, Recurrence},
     schedule::Schedule,
     settings::{Overrides, Settings},
     state::State,
@@ -61,7 +62,7 @@ pub struct Invalid {
     pub reason: String,
 }
 
-const LONGEST_NAME: usize = 200;
+pub(super) const LONGEST_NAME: usize = 200;
 
 impl Definition {
     /// The checks that need nothing but the definition; content is checked in preparation.
@@ -171,6 +172,12 @@ pub struct Document {
     pub approval: Option<Approval>,
     pub release: Option<Release>,
     pub ended_at: Option<Timestamp>,
+    /// It is a template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recurrence: Option<Recurrence>,
+    /// It was made of a template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub occurrence: Option<Occurrence>,
     pub audit: Head,
 }
 
@@ -190,6 +197,8 @@ impl Document {
             approval: None,
             release: None,
             ended_at: None,
+            recurrence: None,
+            occurrence: None,
             audit: Head::default(),
         }
     }

@@ -11,6 +11,7 @@ pub mod kpi;
 pub mod ledger;
 pub mod outcome;
 pub mod recipient;
+pub mod recurrence;
 pub mod retry;
 pub mod role;
 pub mod schedule;

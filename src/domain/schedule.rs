@@ -155,7 +155,7 @@ fn local(field: &str, at: &str) -> Result<DateTime, Invalid> {
     }
 }
 
-fn zone(name: &str) -> Result<TimeZone, String> {
+pub(super) fn zone(name: &str) -> Result<TimeZone, String> {
     TimeZone::get(name).map_err(|_| "is not the name of a time zone, such as Europe/Berlin".to_owned())
 }
 
@@ -166,7 +166,7 @@ fn due(parent: &str, at: &str, zone_name: &str) -> Result<u32, Invalid> {
     instant(local, &zone).map_err(|reason| invalid("at", reason))
 }
 
-fn instant(local: DateTime, zone: &TimeZone) -> Result<u32, String> {
+pub(super) fn instant(local: DateTime, zone: &TimeZone) -> Result<u32, String> {
     // RFC 5545 and jiff call it compatible: forward by the gap, the first of two
     let at = zone.to_ambiguous_timestamp(local).compatible().map_err(|e| e.to_string())?;
     seconds(at)
@@ -176,6 +176,11 @@ fn instant(local: DateTime, zone: &TimeZone) -> Result<u32, String> {
 fn seconds(at: Timestamp) -> Result<u32, String> {
     let whole = at.as_second() + i64::from(at.subsec_nanosecond() > 0);
     u32::try_from(whole).ok().filter(|due| *due > 0).ok_or_else(|| "must lie between 1970 and 2106".to_owned())
+}
+
+/// Whether a clock change skips this local time.
+pub(super) fn is_skipped(local: DateTime, zone: &TimeZone) -> bool {
+    matches!(zone.to_ambiguous_timestamp(local).offset(), AmbiguousOffset::Gap { .. })
 }
 
 /// Whether a clock change skips or repeats this local time: what is done then is worth a warning.

@@ -122,6 +122,11 @@ impl State {
         matches!(self, Self::Stopped | Self::Finished | Self::Failed | Self::Deleted)
     }
 
+    /// Whether it has not been released and can be.
+    pub fn awaits_release(self) -> bool {
+        matches!(self, Self::Editing | Self::Preparing | Self::PreparationFailed | Self::Prepared)
+    }
+
     /// Whether it has been released: there is a sending log.
     pub fn is_released(self) -> bool {
         matches!(

@@ -24,6 +24,7 @@ use crate::{
         delivery::{Approval, Audience, Checks, Definition, Delivery, Document, Plan, Release},
         id::DeliveryId,
         kpi::Kpis,
+        recurrence::{Occurrence, Recurrence},
         state::State as Stage,
         waves::WaveState,
     },
@@ -45,6 +46,10 @@ struct View {
     approval: Option<Approval>,
     release: Option<Release>,
     ended_at: Option<Timestamp>,
+    /// How it recurs, if it is a template.
+    recurrence: Option<Recurrence>,
+    /// Of which template it is which occurrence.
+    occurrence: Option<Occurrence>,
     #[serde(flatten)]
     progress: Progress,
 }
@@ -146,6 +151,8 @@ async fn view(context: &Context, delivery: Delivery) -> Result<View, Refusal> {
         approval: d.approval,
         release: d.release,
         ended_at: d.ended_at,
+        recurrence: d.recurrence,
+        occurrence: d.occurrence,
         progress,
     })
 }

@@ -59,7 +59,7 @@ impl IntoResponse for Problem {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let status = match &refusal {
-            Refusal::NotFound | Refusal::NoRecipient => StatusCode::NOT_FOUND,
+            Refusal::NotFound | Refusal::NoRecipient | Refusal::NoRecurrence => StatusCode::NOT_FOUND,
             Refusal::MissingRole(_) | Refusal::NotYours(_) => StatusCode::FORBIDDEN,
             Refusal::Illegal(_) | Refusal::KeyReused | Refusal::Conflict(_) => StatusCode::CONFLICT,
             Refusal::StaleDigest => StatusCode::PRECONDITION_FAILED,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::routing::{self, MethodRouter};
 
-use super::{Api, deliveries, events, logs, operations, release, release::Bare};
+use super::{Api, deliveries, events, logs, operations, recurrence, release, release::Bare};
 use crate::{domain::role::Role, send::settle::Control};
 
 /// A route as the README lists it. Without a role it is open to whoever reaches the listener.
@@ -55,6 +55,9 @@ routes! {
     post "/api/v1/deliveries/{id}/chunks/{chunk}/retry" START, release::retry_chunk, "try a chunk again that was set aside";
     post "/api/v1/deliveries/{id}/copy" PREPARE, deliveries::copy, "copy a delivery without its schedule: `name`, and with `\"audience\": true` its audience";
     post "/api/v1/deliveries/{id}/proofs" PREPARE, release::proofs, "send the messages of `recipients` to the test addresses `to`, at most 100 in all: `subject_prefix`";
+    put "/api/v1/deliveries/{id}/recurrence" START, recurrence::set, "let it recur: `cron`, `zone`, `lead_minutes`, `audience`, `until`, `request_confirmation`";
+    get "/api/v1/deliveries/{id}/recurrence" MONITORING, recurrence::read, "how it recurs, and the next ten occurrences";
+    delete "/api/v1/deliveries/{id}/recurrence" START, recurrence::end, "create no more occurrences; those that are there stay";
     get "/api/v1/deliveries/{id}/waves" MONITORING, logs::waves, "its waves by when they are due: `from`, `limit`";
     get "/api/v1/deliveries/{id}/progress" MONITORING, deliveries::progress, "state, preparation, counts, KPIs";
     get "/api/v1/deliveries/{id}/events" MONITORING, events::stream, "the same as server-sent events, until the delivery ends";

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::{
     Context, Refusal,
     change::{Changed, Decision, IdempotencyKey, Repeat, require},
+    recur::may_change,
 };
 use crate::{
     domain::{
@@ -60,7 +61,7 @@ impl Context {
         definition.check()?;
         let changed = self
             .change(id, &by.name, &[], |delivery, now| {
-                let mut decision = unprepared(delivery, now, "change", json!({ "changed": "definition" }))?;
+                let mut decision = unprepared(by, delivery, now, "change", json!({ "changed": "definition" }))?;
                 decision.document.definition = definition.clone();
                 Ok(decision)
             })
@@ -81,6 +82,7 @@ impl Context {
             let mut document = delivery.document.clone();
             document.changed_at = now;
             document.audience = None;
+            document.recurrence = None;
             Ok(Decision { state, document, answer: (), act: Some(("delete", json!({ "state": delivery.state.word() }))) })
         })
         .await?;
@@ -98,12 +100,14 @@ impl Context {
 
 /// A change that puts the delivery back to `editing`.
 pub(super) fn unprepared(
+    by: &Principal,
     delivery: &Delivery,
     now: Timestamp,
     action: &'static str,
     details: serde_json::Value,
 ) -> Result<Decision<()>, Refusal> {
     let state = delivery.state.after(Action::Change)?;
+    may_change(by, &delivery.document)?;
     let mut document = delivery.document.clone();
     document.changed_at = now;
     document.unprepare();

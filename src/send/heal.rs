@@ -19,6 +19,7 @@ impl Context {
         let mut deleted = Vec::new();
         for offset in (0..).step_by(AT_A_TIME) {
             let ids = self.store.delivery_ids(offset, AT_A_TIME).await?;
+            self.store.heal_awake(&ids).await?;
             for (id, state) in ids.iter().zip(self.store.states(&ids).await?) {
                 match state {
                     Some(State::Deleted) => deleted.push(id.clone()),

@@ -28,6 +28,7 @@ pub mod preview;
 pub mod proofs;
 pub mod recall;
 pub mod reconcile;
+pub mod recur;
 pub mod release;
 pub mod render;
 pub mod scribe;
@@ -96,6 +97,8 @@ pub enum Refusal {
     NotFound,
     #[error("there is no such recipient")]
     NoRecipient,
+    #[error("it does not recur")]
+    NoRecurrence,
     #[error("the role {} is missing", .0.word())]
     MissingRole(Role),
     /// Somebody else has to do it.

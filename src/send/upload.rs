@@ -10,6 +10,7 @@ use super::{
     Context, Refusal,
     change::{Decision, require},
     edit::unprepared,
+    recur::may_change,
 };
 use crate::{
     domain::{
@@ -55,7 +56,7 @@ impl Context {
                     return Err(Refusal::Conflict("another upload began after this one"));
                 }
                 let details = json!({ "recipients": audience.recipients, "sha256": audience.sha256 });
-                let mut decision = unprepared(delivery, now, "upload", details)?;
+                let mut decision = unprepared(by, delivery, now, "upload", details)?;
                 decision.document.audience = Some(audience.clone());
                 Ok(decision)
             })
@@ -69,6 +70,7 @@ impl Context {
         let changed = self
             .change(id, &by.name, &[], |delivery, _| {
                 delivery.state.after(Action::Change)?;
+                may_change(by, &delivery.document)?;
                 let mut document = delivery.document.clone();
                 document.uploads += 1;
                 let answer = document.uploads;

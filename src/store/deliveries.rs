@@ -83,10 +83,15 @@ impl Store {
             let due = change.document.plan.as_ref().and_then(|plan| plan.first_due).map_or(0, |due| due.as_second());
             let () = conn.zadd(keys::DUE, change.id.as_str(), due).await?;
         }
+        let wakes = change.document.wakes(change.state);
+        if wakes.is_some() {
+            self.list_awake(change.id, wakes).await?;
+        }
         let mut script = self.scripts.commit.prepare_invoke();
         script.key(keys::delivery(change.id)).key(keys::audit(change.id));
         script.arg(change.revision).arg(change.state.word()).arg(text(change.document)?);
         script.arg(change.entry.map(text).transpose()?.unwrap_or_default());
+        script.arg(wakes.map(|at| at.as_second().to_string()).unwrap_or_default());
         for once in change.once {
             script.key(&once.key).arg(&once.value).arg(once.seconds);
         }

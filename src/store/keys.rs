@@ -10,6 +10,8 @@ pub const MOVING: &str = "versand:moving";
 pub const WANTING: &str = "versand:wanting";
 /// Hint: deliveries that wait for a wave, by when it is due (Unix seconds).
 pub const DUE: &str = "versand:due";
+/// Hint: templates and occurrences, by when the task of recurring deliveries is to look at them (Unix seconds).
+pub const RECURRING: &str = "versand:recurring";
 /// Hint: deliveries with waves that are held for a person.
 pub const HELD: &str = "versand:held";
 /// Sorted sets: daemons by when they were seen last, and by when they came (ms of Redis' clock).
@@ -27,7 +29,7 @@ pub const AUDIT_NOTED: &str = "versand:{audit}:noted";
 /// Nothing: written to see whether Redis takes writes.
 pub const PULSE: &str = "versand:pulse";
 
-/// Hash: `revision`, `state`, `document`.
+/// Hash: `revision`, `state`, `document`; `wakes` if it is a template or an occurrence: see [`RECURRING`].
 pub fn delivery(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:delivery")
 }

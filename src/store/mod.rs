@@ -9,6 +9,7 @@ pub mod keys;
 pub mod ledgers;
 pub mod offers;
 mod packed;
+pub mod recurring;
 pub mod slices;
 pub mod state_dir;
 pub mod throttles;

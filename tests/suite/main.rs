@@ -35,6 +35,7 @@ mod queue_redis;
 mod queue_traps;
 mod readme;
 mod recovery;
+mod recurring;
 mod relays;
 mod room;
 mod shutdown;

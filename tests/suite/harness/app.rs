@@ -40,6 +40,13 @@ pub async fn idle(redis: &RedisServer, settings: &str) -> (Application, TempDir)
     (Application::build(config, metrics()).await.unwrap(), state)
 }
 
+/// A token of the configuration: its secret is its name.
+pub fn token(name: &str, roles: &[&str]) -> String {
+    use sha2::{Digest, Sha256};
+    let sha256 = data_encoding::HEXLOWER.encode(&Sha256::digest(name));
+    format!("{{ name = \"{name}\", sha256 = \"{sha256}\", roles = {roles:?} }}")
+}
+
 /// Lets the validity period of a delivery end now: its first wave was released long ago.
 pub async fn validity_ends(context: &versand::send::Context, id: &DeliveryId) {
     let delivery = context.delivery(id).await.unwrap();

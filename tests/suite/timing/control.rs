@@ -1,13 +1,7 @@
 //! Who may change what about a schedule, and when: hold, release, withdraw, pause, stop, approve, copy.
 
 use super::*;
-
-/// A token of the configuration: its secret is its name.
-fn token(name: &str, roles: &[&str]) -> String {
-    use sha2::{Digest, Sha256};
-    let sha256 = data_encoding::HEXLOWER.encode(&Sha256::digest(name));
-    format!("{{ name = \"{name}\", sha256 = \"{sha256}\", roles = {roles:?} }}")
-}
+use crate::harness::app::token;
 
 async fn state(client: &Client, id: &str) -> String {
     client.get(&format!("/deliveries/{id}")).await["state"].as_str().unwrap().to_owned()

@@ -1,0 +1,75 @@
+//! The recurrence of a template: set, read, end.
+
+use std::sync::Arc;
+
+use axum::{
+    Json as Reply,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{
+    Api,
+    problem::Answer,
+    request::{Caller, Id, Json},
+};
+use crate::{
+    domain::{
+        delivery::Delivery,
+        id::DeliveryId,
+        recurrence::{Recurrence, Rule, id_of},
+        state::State as Stage,
+    },
+    send::{Context, Refusal},
+};
+
+/// How many of the occurrences to come are shown.
+const SHOWN: usize = 10;
+
+/// A recurrence as the API shows it.
+#[derive(Debug, Serialize)]
+struct View {
+    #[serde(flatten)]
+    recurrence: Recurrence,
+    upcoming: Vec<Upcoming>,
+}
+
+/// An occurrence to come.
+#[derive(Debug, Serialize)]
+struct Upcoming {
+    id: DeliveryId,
+    due: Timestamp,
+    /// When it is, or was, to be created.
+    creation: Timestamp,
+    /// Of the delivery, once it is created.
+    state: Option<Stage>,
+}
+
+async fn view(context: &Context, delivery: Delivery) -> Result<Reply<View>, Answer> {
+    let recurrence = delivery.document.recurrence.ok_or(Refusal::NoRecurrence)?;
+    let instants = recurrence.rule.instants()?;
+    let dues = std::iter::successors(instants.after(Timestamp::now()), |due| instants.after(*due)).take(SHOWN);
+    let (dues, ids): (Vec<_>, Vec<_>) = dues.map(|due| (due, id_of(&delivery.id, due))).unzip();
+    let states = context.store.states(&ids).await?;
+    let upcoming = ids.into_iter().zip(dues).zip(states);
+    let upcoming =
+        upcoming.map(|((id, due), state)| Upcoming { id, due, creation: recurrence.rule.creation(due), state }).collect();
+    Ok(Reply(View { recurrence, upcoming }))
+}
+
+pub async fn set(State(api): State<Arc<Api>>, Caller(by): Caller, Id(id): Id, body: Json<Rule>) -> Result<Response, Answer> {
+    let delivery = api.context.set_recurrence(&by, &id, body.value).await?;
+    Ok(view(&api.context, delivery).await?.into_response())
+}
+
+pub async fn read(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, Answer> {
+    Ok(view(&api.context, api.context.delivery(&id).await?).await?.into_response())
+}
+
+pub async fn end(State(api): State<Arc<Api>>, Caller(by): Caller, Id(id): Id) -> Result<StatusCode, Answer> {
+    api.context.end_recurrence(&by, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
