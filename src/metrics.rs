@@ -51,7 +51,7 @@ metrics_table! {
     DELIVERIES Gauge "versand_deliveries_moving" "Deliveries the daemon moves on by itself or that wait for their time, by state";
     WAVES Counter "versand_waves_total" "Waves that this process released, or found overdue and held: released, held";
     WAVES_HELD Gauge "versand_waves_held" "Waves that are overdue beyond their grace window and wait for a person";
-    BREAKERS Gauge "versand_breakers_open" "Circuit breakers that are open, by kind: domain, delivery (those that this process sends)";
+    BREAKERS Gauge "versand_breakers_open" "Circuit breakers that are open, by kind: domain, delivery";
     TRIPPED Counter "versand_breaker_trips_total" "Circuit breakers that this process opened for their share of errors, by kind: domain, delivery";
     SCHEDULE_LATE Gauge "versand_schedule_late_seconds" "How long the earliest wave that waits has been due; 0 if none is";
     OCCURRENCES Counter "versand_occurrences_total" "Occurrences of recurring deliveries: created, failed (cannot be created, or not released in time), skipped (no daemon ran)";

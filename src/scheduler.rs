@@ -29,6 +29,7 @@ async fn keep(context: &Context, mut scheduler: JobScheduler, ticks: &Arc<Notify
         }
         tracing::warn!("no tick for {SILENCE:?}, as when the clock was set back: the scheduler is started anew");
         let _ = scheduler.shutdown().await;
+        context.look_at_all().await;
         match tasks(context, ticks).await {
             Ok(another) => scheduler = another,
             Err(error) => tracing::error!(%error, "the scheduler cannot be started: it is tried again"),

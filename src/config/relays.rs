@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::{Config, ConfigError, Relay, Tls, refuse};
+use super::{Config, ConfigError, Relay, Tls, refuse, throttles::is_rate};
 
 /// A relay that leaves a setting out has that of `[relay]`, but for its name.
 pub(super) fn inherit(merged: &mut Value) {
@@ -62,8 +62,8 @@ impl Relay {
                 return Err(refuse(format!("{at}.{setting}"), format!("must be {least}..{most}, is {value}")));
             }
         }
-        if !(0.0..=1e6).contains(&self.messages_per_second) {
-            return Err(refuse(format!("{at}.messages_per_second"), "must be 0 to 1000000"));
+        if !is_rate(self.messages_per_second) {
+            return Err(refuse(format!("{at}.messages_per_second"), "must be 0, or 0.001 to 1000000"));
         }
         if self.total_connections > 100_000 {
             return Err(refuse(format!("{at}.total_connections"), "must be 0 to 100000"));

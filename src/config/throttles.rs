@@ -44,6 +44,11 @@ impl Breaker {
     }
 }
 
+/// Messages per second; 0 is no limit.
+pub(super) fn is_rate(rate: f64) -> bool {
+    rate == 0.0 || (0.001..=1e6).contains(&rate)
+}
+
 impl Config {
     pub(super) fn check_throttles(&self) -> Result<(), ConfigError> {
         let b = &self.breaker;
@@ -56,8 +61,8 @@ impl Config {
                 return Err(refuse(setting, "must be 0.01 to 1440"));
             }
         }
-        if !(0.0..=1e6).contains(&self.send.messages_per_second) {
-            return Err(refuse("send.messages_per_second", "must be 0 to 1000000"));
+        if !is_rate(self.send.messages_per_second) {
+            return Err(refuse("send.messages_per_second", "must be 0, or 0.001 to 1000000"));
         }
         for (i, limit) in self.throttle.domains.iter().enumerate() {
             let refused = |field: &str, reason: &str| Err(refuse(format!("throttle.domains[{i}].{field}"), reason));
@@ -69,8 +74,8 @@ impl Config {
             if limit.domains.is_empty() || limit.domains.iter().any(|mask| mask.trim().is_empty() || mask.contains('@')) {
                 return refused("domains", "must name domains, or masks such as *.example.com");
             }
-            if !(0.0..=1e6).contains(&limit.messages_per_second) {
-                return refused("messages_per_second", "must be 0 to 1000000");
+            if !is_rate(limit.messages_per_second) {
+                return refused("messages_per_second", "must be 0, or 0.001 to 1000000");
             }
             if limit.connections > 100_000 {
                 return refused("connections", "must be 0 to 100000");

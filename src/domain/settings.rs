@@ -32,7 +32,7 @@ pub struct Overrides {
     /// `false`: a scheduled delivery is released by its preparation, which then needs the role `start_deliveries`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_confirmation: Option<bool>,
-    /// Above 0, at most 1 000 000; all daemons together.
+    /// 0.001 to 1 000 000; all daemons together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub messages_per_second: Option<f64>,
     /// 1, or 2: one person approves, another one confirms. The configuration may ask for more, not for fewer.
@@ -59,8 +59,8 @@ impl Overrides {
         if self.grace_minutes.is_some_and(|m| !(0.0..=10_080.0).contains(&m)) {
             return invalid("grace_minutes", "must be 0 to 10080");
         }
-        if self.messages_per_second.is_some_and(|n| !(n > 0.0 && n <= 1e6)) {
-            return invalid("messages_per_second", "must be above 0 and at most 1000000");
+        if self.messages_per_second.is_some_and(|n| !(0.001..=1e6).contains(&n)) {
+            return invalid("messages_per_second", "must be 0.001 to 1000000");
         }
         if self.approvals.is_some_and(|n| !(1..=2).contains(&n)) {
             return invalid("approvals", "must be 1 or 2");

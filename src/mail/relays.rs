@@ -86,6 +86,19 @@ impl Relays {
         route.0.iter().map(|i| self.0.members[*i].connections).sum()
     }
 
+    /// Connections that this daemon may use now.
+    pub fn allowed(&self, route: &Route) -> usize {
+        route.0.iter().map(|i| self.0.members[*i].relay.allowed()).sum()
+    }
+
+    /// The limit of the only relay of a route, if it has one.
+    pub fn only_rate(&self, route: &Route) -> Option<(&str, f64)> {
+        match route.0[..] {
+            [only] => self.0.members[only].relay.rate(),
+            _ => None,
+        }
+    }
+
     pub fn all_connections(&self) -> usize {
         self.0.members.iter().map(|member| member.connections).sum()
     }
@@ -142,7 +155,8 @@ impl Relays {
         }
         at_fault.iter().filter(|i| weighty(i)).for_each(|i| self.0.members[*i].relay.probe());
         let shares = shares(&tier.iter().map(|i| (self.0.members[*i].connections, self.weight(*i))).collect::<Vec<_>>());
-        let open = tier.iter().zip(shares).filter(|(i, share)| self.0.members[**i].relay.in_use() < *share);
+        let may = |relay: &Relay, share: usize| relay.in_use() < share && relay.has_free();
+        let open = tier.iter().zip(shares).filter(|(i, share)| may(&self.0.members[**i].relay, *share));
         let open: Vec<usize> = open.map(|(i, _)| *i).collect();
         for i in &open {
             credits[*i] += i64::from(self.weight(*i));

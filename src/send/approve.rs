@@ -25,7 +25,10 @@ impl Context {
     ) -> Result<Approval, Refusal> {
         require(by, Role::StartDeliveries)?;
         let repeats: Vec<Repeat> = key.iter().map(|key| Repeat::of(key, id)).collect();
-        Ok(self.change(id, &by.name, &repeats, |delivery, now| decide(delivery, by, digest, now)).await?.answer())
+        let approved = self.change(id, &by.name, &repeats, |delivery, now| decide(delivery, by, digest, now)).await?.answer();
+        // a repeat, too, is told only what no crash can undo
+        self.store.durable().await?;
+        Ok(approved)
     }
 }
 

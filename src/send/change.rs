@@ -128,7 +128,11 @@ impl Context {
             let decision = match decide(&delivery, now) {
                 Ok(decision) => decision,
                 // the very same request may have been faster: its key and its effect are written in one step
-                Err(refusal) => return self.first_answer(repeats).await?.ok_or(refusal),
+                Err(refusal) => {
+                    let before = self.first_answer(repeats).await?.ok_or(refusal)?;
+                    self.store.durable().await?;
+                    return Ok(before);
+                }
             };
             let asked = decision.act.is_some();
             let Some(changed) = self.commit(&delivery.id, delivery.revision, by, repeats, decision).await? else { continue };

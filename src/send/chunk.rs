@@ -14,7 +14,7 @@ use super::{
     lease::{Validity, boottime_ms},
     recall::Hold,
     scribe::Scribe,
-    throttle::gate::Gate,
+    throttle::gate::{Gate, Rate},
     unix_now,
     waves::instant,
 };
@@ -32,6 +32,9 @@ use crate::{
         slices::Part,
     },
 };
+
+/// A connection takes at least so many messages a second; what is held back needs no more of them.
+const MESSAGES_A_CONNECTION: f64 = 5.0;
 
 /// What all messages of a wave share.
 #[derive(Clone, Copy)]
@@ -124,7 +127,7 @@ impl Context {
             at: at.clone(),
             recipients: self.store.slice(&at.delivery, Part::Chunks(plan.generation), at.chunk).await?,
             from: template.envelope_from().to_owned(),
-            turns: self.turns.of(&route, self.relays.connections(&route)),
+            turns: self.turns.of(&route, self.relays.allowed(&route)),
             route,
             date: time.date,
             valid_until: time.valid_until,
@@ -142,7 +145,18 @@ impl Run {
     /// Drives the connections until nothing is left to do or may be done.
     async fn serve(self: Arc<Self>, hold: Hold, ledger: Ledger, todo: Vec<u16>) -> Hold {
         let config = &self.context.config;
+        let relay = self.context.relays.only_rate(&self.route);
+        let rates: Vec<Rate> = [
+            self.plan.settings.messages_per_second.map(|rate| (format!("delivery:{{{}}}", self.at.delivery), rate)),
+            relay.map(|(name, rate)| (format!("relay:{name}"), rate)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        // what is held back needs few of them
+        let needed = rates.iter().map(|(_, rate)| (rate / MESSAGES_A_CONNECTION).ceil() as usize).min().unwrap_or(usize::MAX);
         let connections = self.context.relays.connections(&self.route).min(todo.len().div_ceil(config.send.claim_window));
+        let connections = connections.min(needed.max(1));
         let (ask, asks) = unbounded_channel();
         let mut grants = HashMap::new();
         for number in 0..connections {
@@ -153,7 +167,7 @@ impl Run {
         drop(ask);
         let (context, validity, halt) = (self.context.clone(), self.validity.clone(), self.halt.clone());
         let (todo, again, valid_until) = (todo.into(), HashMap::new(), self.valid_until);
-        let gate = Gate::new(&context, &self.at.delivery, self.plan.settings.messages_per_second, &self.recipients);
+        let gate = Gate::new(&context, &self.at.delivery, rates, &self.recipients);
         Scribe { context, hold, ledger, validity, valid_until, halt, todo, again, grants, asks, gate }.serve().await
     }
 }

@@ -198,7 +198,8 @@ impl Run {
 
     async fn send(&self, connection: &mut Connection, ready: &Ready, next: Option<Arc<Envelope>>) -> Report {
         let may_go = || self.validity.holds(boottime_ms()) && !self.halt.is_cancelled();
-        if let Some((relay, rate)) = connection.limit() {
+        // of the only relay of a route the gate has seen to it
+        if let Some((relay, rate)) = connection.limit().filter(|_| self.context.relays.only_rate(&self.route).is_none()) {
             self.context.throttle.wait_for_relay(&self.context.store, relay, rate, &may_go).await;
         }
         let transaction = match self.plan.settings.smtp_test {

@@ -36,6 +36,8 @@ use crate::{
 
 /// A preparation with so many errors looks no further: a costly template would fail for a million more.
 const ENOUGH_ERRORS: u64 = 1000;
+/// After so many of the last chunks a preparation shows life.
+const CHUNKS_A_BEAT: u32 = 100;
 /// Each has a chunk of its own at least, and all are looked at when one is due.
 const MOST_WAVES: usize = 10_000;
 
@@ -112,12 +114,10 @@ impl<'a> Preparation<'a> {
     /// False if it was stopped.
     async fn go_through(&mut self, audience: &Audience, template: Arc<Template>) -> Result<bool, StoreError> {
         for number in 0..audience.slices {
-            let (id, store) = (&self.delivery.id, &self.context.store);
-            let now = store.delivery(id).await?;
-            let mine = now.is_some_and(|d| d.state == State::Preparing && d.document.generation == self.generation);
-            if !mine || self.context.shutdown.is_cancelled() {
+            if !self.is_wanted().await? {
                 return Ok(false);
             }
+            let (id, store) = (&self.delivery.id, &self.context.store);
             let recipients: Vec<Recipient> = store.slice(id, Part::Upload(audience.upload), number).await?;
             self.sort_alive(recipients, template.clone()).await?;
             let done = self.to_deliver + self.causes.values().sum::<u64>() + self.dealer.waiting() as u64;
@@ -128,10 +128,25 @@ impl<'a> Preparation<'a> {
             self.progress = PreparationProgress { done, beat: self.progress.beat + 1, ..self.progress };
             store.note_preparation(id, &self.progress).await?;
         }
+        // of many waves this takes long, too
         while let Some(chunk) = self.dealer.rest() {
             self.write_chunk(&chunk).await?;
+            if self.dealer.chunks().is_multiple_of(CHUNKS_A_BEAT) {
+                self.progress.beat += 1;
+                self.context.store.note_preparation(&self.delivery.id, &self.progress).await?;
+                if !self.is_wanted().await? {
+                    return Ok(false);
+                }
+            }
         }
         Ok(true)
+    }
+
+    /// Whether it was not stopped, and nobody else has begun anew.
+    async fn is_wanted(&self) -> Result<bool, StoreError> {
+        let now = self.context.store.delivery(&self.delivery.id).await?;
+        let mine = now.is_some_and(|d| d.state == State::Preparing && d.document.generation == self.generation);
+        Ok(mine && !self.context.shutdown.is_cancelled())
     }
 
     /// Sorts a slice and shows life meanwhile: messages may take long to render.

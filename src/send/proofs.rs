@@ -256,7 +256,11 @@ impl Job {
         };
         let (shutdown, until) = (self.context.shutdown.clone(), self.until);
         let may_go = || !shutdown.is_cancelled() && Instant::now() < until;
-        let transaction = self.connection().await?.send(&envelope, &message, None, &may_go).await;
+        let (context, connection) = (self.context.clone(), self.connection().await?);
+        if let Some((relay, rate)) = connection.limit() {
+            context.throttle.wait_for_relay(&context.store, relay, rate, &may_go).await;
+        }
+        let transaction = connection.send(&envelope, &message, None, &may_go).await;
         match transaction {
             Transaction::Accepted(_) => {
                 // in no ledger, and accounted for all the same

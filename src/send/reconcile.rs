@@ -79,6 +79,19 @@ impl Context {
         }
     }
 
+    /// The clock may have been set back: what waits for a time on the old one is looked at now, and waits again if it has to.
+    pub async fn look_at_all(&self) {
+        let look = async {
+            for id in self.store.moving().await? {
+                self.store.look_at_all(&id, unix_now()).await?;
+            }
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = look.await {
+            tracing::warn!(%error, "chunks that wait for a time are not looked at again");
+        }
+    }
+
     async fn look_after(&self, id: &DeliveryId) -> Result<(), Refusal> {
         let Some(delivery) = self.store.delivery(id).await? else {
             return Ok(self.store.at_rest(id).await?);

@@ -157,6 +157,10 @@ impl Context {
             (document.generation, document.prepared_by) = (1, recurrence.by.clone());
             state = state.after(Action::Prepare)?;
         }
+        // copying takes its time: what was changed or ended meanwhile must not come back
+        if self.delivery(&template.id).await?.revision != template.revision {
+            return Err(Refusal::Conflict("the template was changed meanwhile: its occurrence is created anew"));
+        }
         let details = json!({ "of": template.id, "due": due, "prepare": state == State::Preparing });
         let decision = Decision { state, document, answer: (), act: Some(("create", details)) };
         // whoever was faster has created the same

@@ -20,6 +20,7 @@ impl Context {
         }
         let plan = delivery.document.plan.as_ref().ok_or_else(|| JobError::Abort("a released delivery without a plan".into()))?;
         self.lay_out(id, plan).await?;
+        self.store.note_length(id, plan.to_deliver.min(plan.chunk_size.into()) as f64 / f64::from(plan.chunk_size)).await?;
         self.release_waves(&delivery, plan).await?;
         self.store.open_released(id, plan).await?;
         let started = self.step(id, Action::Start, |document, _| {
@@ -52,8 +53,10 @@ impl Context {
         Ok(named.iter().filter(|delivery| *delivery == id).count())
     }
 
-    /// Names jobs, one at a time, for the delivery that had fewest, as long as few jobs wait on the queue: so a small delivery
-    /// never waits behind all of a large one, nor behind a thousand others.
+    /// Names jobs, one at a time, as long as few jobs wait on the queue: so a small delivery never waits behind all of a large one,
+    /// nor behind a thousand others. Which delivery is next is decided by fair queueing: the one whose next job ends first in a
+    /// virtual time that goes on by what is sent for each. A delivery of ten has a short job, and one that comes later is not behind
+    /// in service.
     async fn name_jobs(&self) -> Result<Vec<DeliveryId>, Refusal> {
         let mut named = Vec::new();
         loop {
@@ -67,15 +70,35 @@ impl Context {
             if wanting.is_empty() || named.len() >= 2 * self.config.send.workers {
                 return Ok(named);
             }
-            for id in wanting {
-                let offers = self.store.offer(&id, self.config.send.chunks_in_flight, 1, unix_now()).await?;
-                for (chunk, round) in &offers {
-                    let job = Job::SendChunk { delivery: id.to_string(), chunk: *chunk, round: *round };
-                    self.queue.enqueue(QueueName::Chunks, &format!("{id}:{chunk}:{round}"), &job.encode()).await?;
+            for (id, at) in wanting {
+                match self.name_job(&id, at).await {
+                    Ok(true) => named.push(id),
+                    Ok(false) => self.store.wants_none(&id).await?,
+                    Err(Refusal::Unavailable(error)) if error.may_pass() => return Err(error.into()),
+                    Err(Refusal::Queue(error)) => return Err(error.into()),
+                    Err(error) => {
+                        // what is wrong with one delivery holds up no other
+                        tracing::error!(delivery.id = %id, %error, "no job can be named for it");
+                        self.store.wants_none(&id).await?;
+                    }
                 }
-                self.store.got_jobs(&id, offers.len()).await?;
-                named.extend(offers.iter().map(|_| id.clone()));
             }
         }
+    }
+
+    /// False if it wants none, or may have no more at a time.
+    async fn name_job(&self, id: &DeliveryId, at: f64) -> Result<bool, Refusal> {
+        if self.throttle.delivery_broken(id, unix_now()).is_some() {
+            return Ok(false);
+        }
+        let Some((chunk, round)) =
+            self.store.offer(id, (self.config.send.chunks_in_flight, 1), at, unix_now()).await?.first().copied()
+        else {
+            return Ok(false);
+        };
+        let job = Job::SendChunk { delivery: id.to_string(), chunk, round };
+        self.queue.enqueue(QueueName::Chunks, &format!("{id}:{chunk}:{round}"), &job.encode()).await?;
+        self.store.got_job(id, at).await?;
+        Ok(true)
     }
 }

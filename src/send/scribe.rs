@@ -108,10 +108,12 @@ impl Scribe {
                     let left = if connected { slice_length } else { WAITS * slice_length };
                     slice.as_mut().reset(tokio::time::Instant::now() + left);
                 }
+                () = self.gate.woken() => {}
                 () = shutdown.cancelled(), if !self.halt.is_cancelled() => self.halt.cancel(),
                 ask = self.asks.recv() => match ask {
                     None => {
-                        self.hold.not_before = self.gate.not_before();
+                        // recipients that may go now are for the next job, at once
+                        self.hold.not_before = self.gate.not_before().filter(|_| self.todo.is_empty() && !self.halt.is_cancelled());
                         return self.hold;
                     }
                     Some(ask) => {

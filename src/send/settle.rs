@@ -182,6 +182,8 @@ impl Context {
             })
             .await?;
         if control == Control::Resume {
+            // a person has looked at it
+            self.store.mend_delivery(id).await?;
             self.feed(id).await?;
         }
         Ok(changed.answer())

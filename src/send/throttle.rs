@@ -171,24 +171,23 @@ impl Context {
         for (limit, share) in shared.limits.iter().zip(&shared.shares) {
             share.store(mine(limit.connections), Ordering::Relaxed);
         }
+        self.turns.allow(|route| self.relays.allowed(route));
         for ((_, settings), relay) in self.config.relays().into_iter().zip(self.relays.all()) {
             if settings.total_connections > 0 {
                 relay.allow(mine(settings.total_connections).min(settings.connections));
             }
         }
+        // a clock that was set back must not keep them open for longer
+        let most = |minutes: f64| now.saturating_add((minutes * 60.0).ceil() as u32);
+        let domains_until = most(shared.breaker.domain_pause_minutes);
+        let deliveries_until = most(shared.breaker.delivery_pause_minutes);
         let broken = self.store.broken_domains(now).await?;
         metrics::breakers("domain", broken.len());
-        *locked(&shared.broken) = broken;
-        let mut deliveries = HashMap::new();
-        let sending = locked(&shared.tallies).deliveries();
-        for id in sending {
-            let until = self.store.broken_until(&id).await?;
-            if until > now {
-                deliveries.insert(id, until);
-            }
-        }
-        metrics::breakers("delivery", deliveries.len());
-        *locked(&shared.broken_deliveries) = deliveries;
+        *locked(&shared.broken) = broken.into_iter().map(|(domain, until)| (domain, until.min(domains_until))).collect();
+        let broken = self.store.broken_deliveries(now).await?;
+        metrics::breakers("delivery", broken.len());
+        let parsed = broken.into_iter().filter_map(|(id, until)| Some((id.parse().ok()?, until.min(deliveries_until))));
+        *locked(&shared.broken_deliveries) = parsed.collect();
         locked(&shared.tallies).tidy(Instant::now(), shared.breaker.window());
         locked(&shared.buckets)
             .retain(|_, bucket| Arc::strong_count(bucket) > 1 || bucket.try_lock().is_ok_and(|b| b.tokens > 0));

@@ -21,6 +21,12 @@ impl AllTurns {
         let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         turns.entry(route.clone()).or_insert_with(|| Turns::new(connections)).clone()
     }
+
+    /// So many connections there may be now: of each route.
+    pub fn allow(&self, connections: impl Fn(&Route) -> usize) {
+        let turns = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        turns.iter().for_each(|(route, turns)| turns.allow(connections(route)));
+    }
 }
 
 /// Those of one route. Cheap to clone.
@@ -28,7 +34,10 @@ impl AllTurns {
 pub struct Turns(Arc<Mutex<State>>);
 
 struct State {
-    free: usize,
+    /// Free and given.
+    all: usize,
+    /// Below 0 if more are given than there may be now.
+    free: isize,
     held: HashMap<DeliveryId, usize>,
     waiting: VecDeque<(DeliveryId, oneshot::Sender<Turn>)>,
 }
@@ -41,7 +50,19 @@ pub struct Turn {
 
 impl Turns {
     pub fn new(connections: usize) -> Self {
-        Self(Arc::new(Mutex::new(State { free: connections, held: HashMap::new(), waiting: VecDeque::new() })))
+        Self(Arc::new(Mutex::new(State {
+            all: connections,
+            free: connections as isize,
+            held: HashMap::new(),
+            waiting: VecDeque::new(),
+        })))
+    }
+
+    fn allow(&self, connections: usize) {
+        let mut state = self.state();
+        state.free += connections as isize - state.all as isize;
+        state.all = connections;
+        self.pass_on(state);
     }
 
     /// Waits for a turn. Cancel-safe.

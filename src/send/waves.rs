@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     Context, Refusal,
-    change::{Decision, IdempotencyKey, Repeat, require},
+    change::{Changed, Decision, IdempotencyKey, Repeat, require},
     unix_now,
 };
 use crate::{
@@ -97,12 +97,14 @@ impl Context {
                 Ok(Decision { state, document, answer: state, act: Some(("release", json!({ "waves": held }))) })
             })
             .await?;
-        // what a crash left undone its repeat does
-        if let Delivery { document, revision, .. } = self.delivery(id).await?
+        // not for a repeat: another wave may be held by now
+        if let (Changed::Now(_), Delivery { document, revision, .. }) = (&changed, self.delivery(id).await?)
             && let Some(plan) = &document.plan
         {
             let released = self.store.release_waves(id, plan, unix_now(), true).await?;
             metrics::waves("released", released.released);
+            // what was answered must not be undone by a crash of Redis
+            self.store.durable().await?;
             match released.state {
                 State::StartPending => self.enqueue_start(id, revision).await?,
                 State::InProgress => self.open_waves(id, plan, &released).await?,
@@ -135,7 +137,13 @@ impl Context {
                 Ok(Decision { state, document, answer: state, act: Some(("unschedule", json!({}))) })
             })
             .await?;
-        self.store.list_due(id, None).await?;
+        if let Changed::Now(_) = changed {
+            self.store.list_due(id, None).await?;
+            // it may have been confirmed again meanwhile
+            if self.store.state(id).await? == Some(State::Scheduled) {
+                self.store.list_due_at_once(id).await?;
+            }
+        }
         Ok(changed.answer())
     }
 

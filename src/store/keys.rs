@@ -6,8 +6,10 @@ use crate::domain::id::DeliveryId;
 pub const INDEX: &str = "versand:deliveries";
 /// Hint: deliveries that the daemon moves on by itself.
 pub const MOVING: &str = "versand:moving";
-/// Hint: deliveries that want jobs for their chunks, by how many they had.
+/// Hint: deliveries that want jobs for their chunks, by virtual time.
 pub const WANTING: &str = "versand:wanting";
+/// Hint: the virtual time at which a job was named last.
+pub const VIRTUAL_TIME: &str = "versand:virtual_time";
 /// Hint: deliveries that wait for a wave, by when it is due (Unix seconds).
 pub const DUE: &str = "versand:due";
 /// Hint: templates and occurrences, by when the task of recurring deliveries is to look at them (Unix seconds).
@@ -19,6 +21,8 @@ pub const ATTENDANCE: &str = "versand:{daemons}:seen";
 pub const ARRIVALS: &str = "versand:{daemons}:came";
 /// Hash: domains whose breakers are open, and until when.
 pub const BREAKERS: &str = "versand:breakers";
+/// Hash: deliveries whose breakers are open, and until when.
+pub const BROKEN_DELIVERIES: &str = "versand:broken_deliveries";
 /// Written before it is asked whether the replicas have everything.
 pub const DURABLE: &str = "versand:durable";
 /// The chain that holds the heads of the deliveries' audit chains.

@@ -9,36 +9,65 @@ use crate::domain::id::DeliveryId;
 
 impl Store {
     /// Chooses chunks that want attention, at most `most`, and at most `window` being offered at a time: (chunk, round) of each.
-    pub async fn offer(&self, id: &DeliveryId, window: usize, most: usize, now: u32) -> Result<Vec<(u32, u32)>, StoreError> {
+    pub async fn offer(
+        &self,
+        id: &DeliveryId,
+        (window, most): (usize, usize),
+        served: f64,
+        now: u32,
+    ) -> Result<Vec<(u32, u32)>, StoreError> {
         let mut script = self.scripts.offer.prepare_invoke();
         script.key(keys::delivery(id)).key(keys::open(id)).key(keys::offered(id)).key(keys::rounds(id)).key(keys::aside(id));
-        script.arg(now).arg(window).arg(most);
+        script.arg(now).arg(window).arg(most).arg(served);
         let flat: Vec<u32> = script.invoke_async(&mut self.conn.clone()).await?;
         Ok(flat.as_chunks::<2>().0.iter().map(|[chunk, round]| (*chunk, *round)).collect())
     }
 
-    /// Puts a delivery among those that want jobs, by how many it had so far.
+    /// Says how much a job of this delivery is: 1 is a full chunk.
+    pub async fn note_length(&self, id: &DeliveryId, length: f64) -> Result<(), StoreError> {
+        Ok(self.conn.clone().hset(keys::delivery(id), "length", length).await?)
+    }
+
+    /// Puts a delivery among those that want jobs: at the virtual time at which its next one would have ended, had it been
+    /// served all the time since its last one, or since now if it had none.
     pub async fn wants_jobs(&self, id: &DeliveryId) -> Result<(), StoreError> {
         let mut conn = self.conn.clone();
-        let served: Option<u64> = conn.hget(keys::delivery(id), "served").await?;
+        let (served, length): (Option<f64>, Option<f64>) =
+            redis::cmd("HMGET").arg(keys::delivery(id)).arg(&["served", "length"]).query_async(&mut conn).await?;
+        let now: Option<f64> = conn.get(keys::VIRTUAL_TIME).await?;
+        let at = served.unwrap_or_default().max(now.unwrap_or_default()) + length.unwrap_or(1.0);
         let mut list = redis::cmd("ZADD");
-        list.arg(keys::WANTING).arg("NX").arg(served.unwrap_or_default()).arg(id.as_str());
+        list.arg(keys::WANTING).arg("NX").arg(at).arg(id.as_str());
         Ok(list.query_async(&mut conn).await?)
     }
 
-    /// The deliveries that want jobs, those that had fewest first.
-    pub async fn wanting(&self, most: usize) -> Result<Vec<DeliveryId>, StoreError> {
-        let ids: Vec<String> = self.conn.clone().zrange(keys::WANTING, 0, most as isize - 1).await?;
-        ids.iter().map(|id| id.parse().map_err(super::damaged)).collect()
+    /// The deliveries that want jobs and their virtual times, the earliest first.
+    pub async fn wanting(&self, most: usize) -> Result<Vec<(DeliveryId, f64)>, StoreError> {
+        let ids: Vec<(String, f64)> = self.conn.clone().zrange_withscores(keys::WANTING, 0, most as isize - 1).await?;
+        ids.into_iter().map(|(id, at)| Ok((id.parse().map_err(super::damaged)?, at))).collect()
     }
 
-    /// Notes that a delivery got jobs; with none it wants none, or may have no more at a time.
-    pub async fn got_jobs(&self, id: &DeliveryId, jobs: usize) -> Result<(), StoreError> {
-        let mut conn = self.conn.clone();
-        match jobs {
-            0 => Ok(conn.zrem(keys::WANTING, id.as_str()).await?),
-            n => Ok(conn.zincr(keys::WANTING, id.as_str(), n).await?),
+    /// Notes that a delivery got a job at this virtual time.
+    pub async fn got_job(&self, id: &DeliveryId, at: f64) -> Result<(), StoreError> {
+        let length: Option<f64> = self.conn.clone().hget(keys::delivery(id), "length").await?;
+        let mut pipe = redis::pipe();
+        pipe.zincr(keys::WANTING, id.as_str(), length.unwrap_or(1.0)).ignore().set(keys::VIRTUAL_TIME, at).ignore();
+        Ok(pipe.query_async(&mut self.conn.clone()).await?)
+    }
+
+    /// A delivery wants no jobs, or may have no more at a time.
+    pub async fn wants_none(&self, id: &DeliveryId) -> Result<(), StoreError> {
+        Ok(self.conn.clone().zrem(keys::WANTING, id.as_str()).await?)
+    }
+
+    /// Lets every chunk that waits for a time be looked at: the clock was set back.
+    pub async fn look_at_all(&self, id: &DeliveryId, now: u32) -> Result<(), StoreError> {
+        let later: Vec<u32> = self.conn.clone().zrangebyscore(keys::open(id), now, "+inf").await?;
+        let mut pipe = redis::pipe();
+        for chunk in later {
+            pipe.cmd("ZADD").arg(keys::open(id)).arg("XX").arg("LT").arg(now).arg(chunk).ignore();
         }
+        Ok(pipe.query_async(&mut self.conn.clone()).await?)
     }
 
     /// How many chunks want attention, now or later.

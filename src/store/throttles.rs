@@ -40,23 +40,37 @@ impl Store {
 
     /// The domains whose breakers are open at `now`, and until when; the others are forgotten.
     pub async fn broken_domains(&self, now: u32) -> Result<HashMap<String, u32>, StoreError> {
-        let mut open: HashMap<String, u32> = self.conn.clone().hgetall(keys::BREAKERS).await?;
-        let closed: Vec<String> = open.extract_if(|_, until| *until <= now).map(|(domain, _)| domain).collect();
-        if !closed.is_empty() {
-            let () = self.conn.clone().hdel(keys::BREAKERS, closed).await?;
-        }
-        Ok(open)
+        self.broken(keys::BREAKERS, now).await
     }
 
     /// Opens the breaker of a delivery until then: no job is named for its chunks.
     pub async fn break_delivery(&self, id: &DeliveryId, until: u32) -> Result<(), StoreError> {
-        Ok(self.conn.clone().hset(keys::delivery(id), "broken_until", until).await?)
+        Ok(self.conn.clone().hset(keys::BROKEN_DELIVERIES, id.as_str(), until).await?)
     }
 
-    /// Until when the breaker of a delivery is open; 0 if it never was.
+    /// Closes it.
+    pub async fn mend_delivery(&self, id: &DeliveryId) -> Result<(), StoreError> {
+        Ok(self.conn.clone().hdel(keys::BROKEN_DELIVERIES, id.as_str()).await?)
+    }
+
+    /// The deliveries whose breakers are open at `now`, and until when.
+    pub async fn broken_deliveries(&self, now: u32) -> Result<HashMap<String, u32>, StoreError> {
+        self.broken(keys::BROKEN_DELIVERIES, now).await
+    }
+
+    /// Until when the breaker of a delivery is open; 0 if it is not.
     pub async fn broken_until(&self, id: &DeliveryId) -> Result<u32, StoreError> {
-        let until: Option<u32> = self.conn.clone().hget(keys::delivery(id), "broken_until").await?;
+        let until: Option<u32> = self.conn.clone().hget(keys::BROKEN_DELIVERIES, id.as_str()).await?;
         Ok(until.unwrap_or_default())
+    }
+
+    async fn broken(&self, key: &str, now: u32) -> Result<HashMap<String, u32>, StoreError> {
+        let mut open: HashMap<String, u32> = self.conn.clone().hgetall(key).await?;
+        let closed: Vec<String> = open.extract_if(|_, until| *until <= now).map(|(name, _)| name).collect();
+        if !closed.is_empty() {
+            let () = self.conn.clone().hdel(key, closed).await?;
+        }
+        Ok(open)
     }
 
     /// Lets a chunk that was given back wait until then, if it wants attention at all.

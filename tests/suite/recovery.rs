@@ -290,6 +290,11 @@ async fn one_broken_delivery_holds_up_no_other() {
         redis.ask(&format!("SET {offered} x")).unwrap();
         redis.ask(&format!("SET {counts} x")).unwrap();
     }
+    // of this one no job can be named
+    let unnamed = started(context, 10).await;
+    lose_sets(&redis, &unnamed).await;
+    redis.ask(&format!("SET versand:{{{unnamed}}}:open x")).unwrap();
+    redis.ask(&format!("ZADD versand:wanting 0 {unnamed}")).unwrap();
     lose_sets(&redis, &ids[3]).await;
     lose_jobs(&redis, QueueName::Chunks).await;
     reconciled(context, "the good one", async || (waiting(context, QueueName::Chunks).await == 1).then_some(())).await;

@@ -148,6 +148,20 @@ async fn a_domain_that_defers_nearly_all_is_left_alone_for_a_while_by_every_daem
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_domain_that_is_left_alone_holds_up_nobody_else_in_its_chunks() {
+    // so slow that a chunk takes several slices
+    let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(30)).await);
+    let settings = format!("{}[send]\nslice_ms = 300\n[redis]\nurl = \"{}\"\n", relay.settings(4), redis.url());
+    let daemon = Daemon::start(&settings).await;
+    let in_an_hour = jiff::Timestamp::now().as_second() + 3600;
+    redis.ask(&format!("HSET versand:breakers left.example {in_an_hour}")).unwrap();
+    sleep(Duration::from_millis(1500)).await;
+    let id = daemon.client.send(&definition(), at_domains(150, &["good.example", "left.example"])).await;
+    eventually("the others", Duration::from_secs(30), async || (sent(&daemon.client, &id).await == 150).then_some(())).await;
+    assert!(relay.received().keys().all(|to| to.ends_with("@good.example")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_that_is_refused_as_spam_pauses_and_others_do_not() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(2)).await);
     let breaker = "[preparation]\nchunk_size = 20\n[breaker]\nminimum = 20\ndomain_errors_percent = 0\ndelivery_refusals_percent = 30\ndelivery_pause_minutes = 0.15\n";

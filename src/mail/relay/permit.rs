@@ -8,33 +8,52 @@ use std::sync::{
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 pub struct Permits {
-    all: AtomicUsize,
+    counts: Arc<Counts>,
     free: Arc<Semaphore>,
     freed: Arc<Notify>,
+}
+
+struct Counts {
+    /// Free and in use.
+    all: AtomicUsize,
+    /// So many there are to be.
+    wanted: AtomicUsize,
 }
 
 /// The right to one connection; whoever waits for one hears when it is given back.
 pub struct Permit {
     permit: Option<OwnedSemaphorePermit>,
+    counts: Arc<Counts>,
     freed: Arc<Notify>,
 }
 
 impl Permits {
     pub fn new(all: usize, freed: Arc<Notify>) -> Self {
-        Self { all: AtomicUsize::new(all), free: Arc::new(Semaphore::new(all)), freed }
+        let counts = Counts { all: AtomicUsize::new(all), wanted: AtomicUsize::new(all) };
+        Self { counts: Arc::new(counts), free: Arc::new(Semaphore::new(all)), freed }
     }
 
-    /// So many from now on; those in use beyond that end as they do. One caller at a time.
+    /// So many from now on; those in use beyond that are not given to others. One caller at a time.
     pub fn allow(&self, wanted: usize) {
-        let all = self.all.load(Ordering::Relaxed);
+        self.counts.wanted.store(wanted, Ordering::Relaxed);
+        let all = self.counts.all.load(Ordering::Relaxed);
         if wanted > all {
+            self.counts.all.fetch_add(wanted - all, Ordering::Relaxed);
             self.free.add_permits(wanted - all);
-            self.all.store(wanted, Ordering::Relaxed);
             self.tell();
         } else {
             let gone = self.free.forget_permits(all - wanted);
-            self.all.store(all - gone, Ordering::Relaxed);
+            self.counts.all.fetch_sub(gone, Ordering::Relaxed);
         }
+    }
+
+    /// So many there are to be.
+    pub fn allowed(&self) -> usize {
+        self.counts.wanted.load(Ordering::Relaxed)
+    }
+
+    pub fn has_free(&self) -> bool {
+        self.free.available_permits() > 0
     }
 
     /// Waits for its turn; `None` once they are closed.
@@ -49,11 +68,11 @@ impl Permits {
     }
 
     fn wrap(&self, permit: OwnedSemaphorePermit) -> Permit {
-        Permit { permit: Some(permit), freed: Arc::clone(&self.freed) }
+        Permit { permit: Some(permit), counts: Arc::clone(&self.counts), freed: Arc::clone(&self.freed) }
     }
 
     pub fn in_use(&self) -> usize {
-        self.all.load(Ordering::Relaxed).saturating_sub(self.free.available_permits())
+        self.counts.all.load(Ordering::Relaxed).saturating_sub(self.free.available_permits())
     }
 
     pub fn close(&self) {
@@ -73,8 +92,15 @@ impl Permits {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        // first, so that who hears of it finds it
-        self.permit = None;
+        let wanted = self.counts.wanted.load(Ordering::Relaxed);
+        let surplus = |all: usize| (all > wanted).then(|| all - 1);
+        let is_surplus = self.counts.all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, surplus).is_ok();
+        match self.permit.take() {
+            // whoever waits for one would get it at once
+            Some(permit) if is_surplus => permit.forget(),
+            // before anybody hears of it, so that who hears finds it
+            permit => drop(permit),
+        }
         self.freed.notify_waiters();
     }
 }

@@ -18,11 +18,16 @@ struct Domain {
     limit: Option<usize>,
 }
 
+/// A token bucket and how many messages a second it is for.
+pub type Rate = (String, f64);
+
+/// Tokens that are there so soon are waited for.
+const MOMENT: Duration = Duration::from_millis(250);
+
 pub struct Gate {
     context: Context,
     delivery: DeliveryId,
-    /// Messages per second of the delivery.
-    rate: Option<f64>,
+    rates: Vec<Rate>,
     domains: Vec<Domain>,
     /// Of every position, the index of its domain.
     of: Vec<u16>,
@@ -32,10 +37,12 @@ pub struct Gate {
     inside: HashMap<u16, usize>,
     /// What was sent away comes again then (Unix seconds).
     not_before: Option<u32>,
+    /// When there are tokens again, for what was not sent away.
+    wake: Option<Instant>,
 }
 
 impl Gate {
-    pub fn new(context: &Context, delivery: &DeliveryId, rate: Option<f64>, recipients: &[Recipient]) -> Self {
+    pub fn new(context: &Context, delivery: &DeliveryId, rates: Vec<Rate>, recipients: &[Recipient]) -> Self {
         let mut domains: Vec<Domain> = Vec::new();
         let mut known: HashMap<String, u16> = HashMap::new();
         let of = recipients
@@ -52,12 +59,13 @@ impl Gate {
         Self {
             context: context.clone(),
             delivery: delivery.clone(),
-            rate,
+            rates,
             domains,
             of,
             limited,
             inside: HashMap::new(),
             not_before: None,
+            wake: None,
         }
     }
 
@@ -77,25 +85,39 @@ impl Gate {
             self.send_away(todo, |_| true, until);
             return Vec::new();
         }
-        let bucket = format!("delivery:{{{}}}", self.delivery);
-        let n = match self.rate {
-            None => n,
-            Some(rate) => match throttle.take(&self.context.store, &bucket, rate, n as u64).await {
-                Ok(tokens) => tokens as usize,
+        let mut n = n;
+        for (i, (bucket, rate)) in self.rates.iter().enumerate() {
+            match throttle.take(&self.context.store, bucket, *rate, n as u64).await {
+                Ok(tokens) => n = tokens as usize,
                 Err(wait) => {
-                    self.send_away(todo, |_| true, after(now, wait));
+                    for (bucket, _) in &self.rates[..i] {
+                        throttle.put_back(bucket, n as u64).await;
+                    }
+                    match wait <= MOMENT {
+                        true => self.wake = Some(Instant::now() + wait),
+                        false => self.send_away(todo, |_| true, after(now, wait)),
+                    }
                     return Vec::new();
                 }
-            },
-        };
+            }
+        }
         let admitted = match self.limited || throttle.any_broken() {
             true => self.admit_by_domain(&throttle, todo, n, now).await,
             false => todo.drain(..n.min(todo.len())).collect(),
         };
-        if self.rate.is_some() && admitted.len() < n {
-            throttle.put_back(&bucket, (n - admitted.len()) as u64).await;
+        for (bucket, _) in self.rates.iter().filter(|_| admitted.len() < n) {
+            throttle.put_back(bucket, (n - admitted.len()) as u64).await;
         }
         admitted
+    }
+
+    /// Returns when there are tokens again for what waits; never if nothing does.
+    pub async fn woken(&mut self) {
+        match self.wake {
+            Some(at) => tokio::time::sleep_until(at.into()).await,
+            None => std::future::pending().await,
+        }
+        self.wake = None;
     }
 
     async fn admit_by_domain(&mut self, throttle: &Throttle, todo: &mut VecDeque<u16>, n: usize, now: u32) -> Vec<u16> {

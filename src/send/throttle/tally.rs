@@ -52,11 +52,6 @@ impl Tallies {
         }
     }
 
-    /// The deliveries of which something was sent lately.
-    pub fn deliveries(&self) -> Vec<DeliveryId> {
-        self.deliveries.keys().cloned().collect()
-    }
-
     /// Forgets what is over.
     pub fn tidy(&mut self, now: Instant, window: Duration) {
         let current = |tally: &Tally| now.duration_since(tally.since) < window;
@@ -120,6 +115,6 @@ mod tests {
         let never = Bound { share: 0.0, ..BOUND };
         assert!((0..100).all(|_| tallies.delivery(&id, true, never, Instant::now()).is_none()));
         tallies.tidy(Instant::now() + Duration::from_secs(61), Duration::from_secs(60));
-        assert!(tallies.deliveries().is_empty());
+        assert!(tallies.deliveries.is_empty());
     }
 }

@@ -14,4 +14,4 @@ local place = 0
 for i, daemon in ipairs(here) do
   if daemon == ARGV[1] then place = i - 1 end
 end
-return { now - tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1])), place, #here }
+return { math.max(0, now - tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]))), place, #here }

@@ -21,7 +21,7 @@ for at = 1, #raw, WAVE do
     is = due > 0 and now - due > grace and STANDS or RELEASED
     if is == STANDS then newly_held = newly_held + 1 end
   end
-  if may and all and is == STANDS then is = RELEASED end
+  if may and all and was == STANDS then is = RELEASED end
   if is ~= was then
     redis.call('SETRANGE', KEYS[2], at + 3, pack('>I4I4B', is == RELEASED and now or 0, recipients, is))
     if is == RELEASED then released = released + 1 end

@@ -1,10 +1,9 @@
 -- Chooses the chunks that want attention, within the delivery's window, and names a job for each.
 -- Chunks that were set aside want none, whoever opened them.
--- How many were named so far is kept with the delivery: those that had least come first.
--- KEYS: delivery, open, offered, rounds, aside   ARGV: now, window, most to be named now
+-- The delivery keeps the virtual time of its last job: see send/release.rs.
+-- KEYS: delivery, open, offered, rounds, aside   ARGV: now, window, most to be named now, virtual time
 -- Answers { chunk, round, chunk, round, ... }.
 if redis.call('HGET', KEYS[1], 'state') ~= 'in_progress' then return {} end
-if tonumber(redis.call('HGET', KEYS[1], 'broken_until') or 0) > tonumber(ARGV[1]) then return {} end
 local free = math.min(tonumber(ARGV[2]) - redis.call('ZCARD', KEYS[3]), tonumber(ARGV[3]))
 if free <= 0 then return {} end
 local jobs = {}
@@ -16,5 +15,5 @@ for _, chunk in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[1], 'LI
     jobs[#jobs + 1] = redis.call('HINCRBY', KEYS[4], chunk, 1)
   end
 end
-if #jobs > 0 then redis.call('HINCRBY', KEYS[1], 'served', #jobs / 2) end
+if #jobs > 0 then redis.call('HSET', KEYS[1], 'served', ARGV[4]) end
 return jobs

@@ -140,7 +140,7 @@ impl<'a> Play<'a> {
                 same("cancelled", real, self.chunk.cancel(&self.terms))?;
             }
             Step::Offer { window } => {
-                let real = self.store.offer(&self.at.delivery, *window, *window, self.terms.now).await.unwrap();
+                let real = self.store.offer(&self.at.delivery, (*window, *window), 0.0, self.terms.now).await.unwrap();
                 let spec = self.chunk.offer(*window, &self.terms).map(|round| (self.at.chunk, round));
                 same("offered", real, spec.into_iter().collect())?;
             }
