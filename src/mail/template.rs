@@ -109,7 +109,15 @@ impl Template {
     /// A missing field, a template that fails, control characters in a header, an address that cannot be
     /// sent to, a message above the limit.
     pub fn render(&self, recipient: &Recipient, stamp: &Stamp) -> Result<Vec<u8>, RenderError> {
-        self.render_marked(recipient, stamp, None)
+        self.render_marked(recipient, stamp, None, Vec::new())
+    }
+
+    /// The same in the space of a message that is no longer needed.
+    ///
+    /// # Errors
+    /// As [`Template::render`].
+    pub fn render_into(&self, recipient: &Recipient, stamp: &Stamp, space: Vec<u8>) -> Result<Vec<u8>, RenderError> {
+        self.render_marked(recipient, stamp, None, space)
     }
 
     /// The recipient's message as a proof of it: the same but for what the marks say.
@@ -117,10 +125,16 @@ impl Template {
     /// # Errors
     /// As [`Template::render`].
     pub fn proof(&self, recipient: &Recipient, stamp: &Stamp, marks: &Marks) -> Result<Vec<u8>, RenderError> {
-        self.render_marked(recipient, stamp, Some(marks))
+        self.render_marked(recipient, stamp, Some(marks), Vec::new())
     }
 
-    fn render_marked(&self, recipient: &Recipient, stamp: &Stamp, marks: Option<&Marks>) -> Result<Vec<u8>, RenderError> {
+    fn render_marked(
+        &self,
+        recipient: &Recipient,
+        stamp: &Stamp,
+        marks: Option<&Marks>,
+        mut space: Vec<u8>,
+    ) -> Result<Vec<u8>, RenderError> {
         let to = address::to_ascii(marks.map_or(&recipient.email, |marks| &marks.to)).map_err(|e| RenderError {
             part: "email",
             field: Some("email".into()),
@@ -133,7 +147,9 @@ impl Template {
         let text = self.body(text, recipient, &context)?;
         let html = self.body(html, recipient, &context)?;
         let size: usize = text.iter().chain(&html).map(|body| body.encoded_bytes).sum();
-        let mut out = String::with_capacity(self.head.len() + size + 1024);
+        space.clear();
+        let mut out = String::from_utf8(space).unwrap_or_default();
+        out.reserve(self.head.len() + size + 1024);
         out.push_str(&self.head);
         append(&mut out, ["Date: ", &date(stamp), "\r\nMessage-ID: <", &stamp.message_id, ">\r\nTo: ", &to, "\r\n"]);
         match marks {

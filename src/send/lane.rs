@@ -89,20 +89,24 @@ impl Run {
         while let Some((mut connection, _turn)) = self.connect(&lane.granted).await {
             lane.tell(None, window);
             let (mut open, mut next) = (window, None::<Ready>);
+            // of messages that were sent
+            let mut spaces: Vec<Vec<u8>> = Vec::new();
             while open > 0 {
                 // the one whose envelope is on its way comes first
                 let ready = match next.take() {
                     // it may have waited for minutes
                     Some(ready) => self.check_time(&ready.claimed).map(|()| ready),
                     None => match lane.granted.recv().await {
-                        Some(claimed) => self.make(claimed),
+                        Some(claimed) => self.make(claimed, &mut spaces),
                         None => break,
                     },
                 };
                 let report = match ready {
                     Ok(ready) if connection.is_usable() && !self.halt.is_cancelled() => {
-                        next = self.make_next(&mut lane);
-                        self.attempt(&mut connection, &ready, &mut next, &mut lane).await
+                        next = self.make_next(&mut lane, &mut spaces);
+                        let report = self.attempt(&mut connection, &ready, &mut next, &mut lane).await;
+                        spaces.push(ready.message);
+                        report
                     }
                     Ok(ready) => given_back(&ready.claimed),
                     Err(report) => report,
@@ -116,9 +120,9 @@ impl Run {
     }
 
     /// What comes next, if it is granted already.
-    fn make_next(&self, lane: &mut Lane) -> Option<Ready> {
+    fn make_next(&self, lane: &mut Lane, spaces: &mut Vec<Vec<u8>>) -> Option<Ready> {
         loop {
-            match self.make(lane.granted.try_recv().ok()?) {
+            match self.make(lane.granted.try_recv().ok()?, spaces) {
                 Ok(ready) => return Some(ready),
                 Err(report) => lane.tell(Some(report), 1),
             }
@@ -181,12 +185,12 @@ impl Run {
     }
 
     /// Makes the message of a claim; or else what became of it.
-    fn make(&self, claimed: Claimed) -> Result<Ready, Report> {
+    fn make(&self, claimed: Claimed, spaces: &mut Vec<Vec<u8>>) -> Result<Ready, Report> {
         self.check_time(&claimed)?;
         let definition = &self.delivery.document.definition;
         let stamp = self.context.stamp(&self.at, claimed.position, definition, self.date);
         let Some(recipient) = self.recipients.get(usize::from(claimed.position)) else { return Err(given_back(&claimed)) };
-        let message = self.template.render(recipient, &stamp).map_err(|error| {
+        let message = self.template.render_into(recipient, &stamp, spaces.pop().unwrap_or_default()).map_err(|error| {
             let reply = format!("not sent: {} {}", error.part, error.message);
             report(&claimed, Some(Status::Failed), FailureReason::NotDefined.code(), 0, unix_now(), reply)
         })?;

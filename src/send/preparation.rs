@@ -247,12 +247,16 @@ impl<'a> Preparation<'a> {
         let definition = self.delivery.document.definition.clone();
         let stamp = self.context.stamp(&at, 0, &definition, Timestamp::UNIX_EPOCH);
         let work = move || {
-            let fault = |r: &Recipient| {
-                let e = template.render(r, &stamp).err()?;
-                let field = e.field.map_or_else(|| field_of(&definition, e.part), |field| format!("audience.{field}"));
-                Some((r.line, field, format!("{}: {}", e.part, e.message)))
-            };
-            let faults = kept.iter().filter_map(fault).collect();
+            let (mut faults, mut space) = (Vec::new(), Vec::new());
+            for recipient in &kept {
+                match template.render_into(recipient, &stamp, std::mem::take(&mut space)) {
+                    Ok(message) => space = message,
+                    Err(e) => {
+                        let field = e.field.map_or_else(|| field_of(&definition, e.part), |field| format!("audience.{field}"));
+                        faults.push((recipient.line, field, format!("{}: {}", e.part, e.message)));
+                    }
+                }
+            }
             (kept, faults)
         };
         tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Damaged(e.to_string()))
