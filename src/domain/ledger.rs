@@ -5,6 +5,7 @@
 //! | header bytes | |
 //! |---|---|
 //! | 0 | version, 1 |
+//! | 1 | 1 when it was looked at for fatigue, before anything of it was sent |
 //! | 2..4 | number of records |
 //! | 4..8 | epoch: raised by every lease |
 //! | 8..12 | beat: raised by the holder while it lives |
@@ -16,7 +17,7 @@
 //! |---|---|
 //! | 0 | status |
 //! | 1 | attempts: transactions that were claimed and not given back, at most 255 |
-//! | 2 | failure reason |
+//! | 2 | failure reason; of who is excluded the cause |
 //! | 3 | flags |
 //! | 4..9 | claim number: epoch (4) and claim within the epoch (1) |
 //! | 9..13 | when, Unix seconds: due if deferred, else of the last change |
@@ -69,7 +70,7 @@ impl Status {
         }
     }
 
-    fn from_code(code: u8) -> Option<Self> {
+    pub fn from_code(code: u8) -> Option<Self> {
         Self::ALL.get(usize::from(code)).copied()
     }
 }
@@ -170,6 +171,11 @@ impl Ledger {
             return Err(Damaged("unknown status"));
         }
         Ok(ledger)
+    }
+
+    /// Whether it was looked at for fatigue.
+    pub fn is_checked(&self) -> bool {
+        self.0[1] != 0
     }
 
     pub fn bytes(&self) -> &[u8] {

@@ -13,6 +13,7 @@ use super::{
     Context,
     checks::field_of,
     dealer::{Chunk, Dealer},
+    fatigue::Standings,
     prepare::settings,
     unix_now,
     waves::instant,
@@ -21,6 +22,7 @@ use crate::{
     domain::{
         delivery::{self, Audience, Checks, Delivery, Plan},
         exclusion::{Cause, Exclusion},
+        fatigue::{AddressKey, digest_of},
         recipient::Recipient,
         schedule::Undated,
         settings::Settings,
@@ -50,12 +52,15 @@ pub(super) struct Outcome {
 pub(super) struct Preparation<'a> {
     pub(super) context: &'a Context,
     pub(super) delivery: &'a Delivery,
-    generation: u32,
+    pub(super) generation: u32,
     pub(super) settings: Settings,
     pub(super) checks: Checks,
     /// Truncated SHA-256 of every address kept: 16 bytes each.
     seen: HashSet<u128>,
     dealer: Dealer,
+    /// In the index of messages, as soon as there is a chunk.
+    pub(super) number: Option<u32>,
+    pub(super) standings: Standings,
     /// When it began, Unix seconds: what is due before is an error.
     pub(super) now: u32,
     /// Waves that were found to be due before.
@@ -80,6 +85,8 @@ impl<'a> Preparation<'a> {
             checks: Checks::default(),
             seen: HashSet::new(),
             dealer: Dealer::new(times, context.config.preparation.chunk_size),
+            number: None,
+            standings: Standings::new(),
             now: unix_now(),
             late: HashSet::new(),
             to_deliver: 0,
@@ -156,14 +163,29 @@ impl<'a> Preparation<'a> {
 
     /// Sorts a slice of the upload into recipients and exclusions, and tries every message.
     async fn sort(&mut self, recipients: Vec<Recipient>, template: Arc<Template>) -> Result<(), StoreError> {
-        let mut excluded = Vec::new();
-        let mut kept = Vec::with_capacity(recipients.len());
+        let (mut excluded, mut good, mut asked) = (Vec::new(), Vec::with_capacity(recipients.len()), Vec::new());
         for recipient in recipients {
             match self.judge(&recipient) {
-                Some(cause) => excluded.push(Exclusion { line: recipient.line, email: recipient.email, cause }),
-                None => kept.push(recipient),
+                Err(cause) => excluded.push(Exclusion { line: recipient.line, email: recipient.email, cause }),
+                Ok(address) => {
+                    let due = self.dealer.due(&recipient);
+                    asked.push((address, due.as_ref().ok().copied()));
+                    good.push((recipient, due));
+                }
             }
         }
+        let tired = self.tired(&asked).await?;
+        let (mut kept, mut dealt) = (Vec::with_capacity(good.len()), Vec::with_capacity(good.len()));
+        for (((recipient, due), (address, _)), tired) in good.into_iter().zip(asked).zip(tired) {
+            if tired {
+                due.iter().for_each(|due| self.dealer.take_back(*due));
+                excluded.push(Exclusion { line: recipient.line, email: recipient.email, cause: Cause::Fatigue });
+            } else {
+                kept.push(recipient);
+                dealt.push((due, address));
+            }
+        }
+        excluded.sort_by_key(|exclusion| exclusion.line);
         for exclusion in &excluded {
             *self.causes.entry(exclusion.cause).or_default() += 1;
         }
@@ -184,16 +206,16 @@ impl<'a> Preparation<'a> {
         for (line, field, message) in faults {
             self.error(&field, Some(line), message);
         }
-        for recipient in kept {
+        for (recipient, (due, address)) in kept.into_iter().zip(dealt) {
             let line = recipient.line;
-            match self.dealer.deal(recipient) {
+            match due {
                 Err(Undated { field, message }) => self.error(&format!("audience.{field}"), Some(line), message),
-                // once for each wave
-                Ok((due, _)) if due > 0 && due <= self.now && self.late.insert(due) => {
-                    self.error("schedule", Some(line), format!("{} is in the past", instant(due)));
-                }
-                Ok((_, full)) => {
-                    if let Some(chunk) = full {
+                Ok(due) => {
+                    // once for each wave
+                    if due > 0 && due <= self.now && self.late.insert(due) {
+                        self.error("schedule", Some(line), format!("{} is in the past", instant(due)));
+                    }
+                    if let Some(chunk) = self.dealer.deal(due, recipient, address) {
                         self.write_chunk(&chunk).await?;
                     }
                 }
@@ -207,19 +229,17 @@ impl<'a> Preparation<'a> {
         Ok(())
     }
 
-    fn judge(&mut self, recipient: &Recipient) -> Option<Cause> {
+    fn judge(&mut self, recipient: &Recipient) -> Result<AddressKey, Cause> {
         if recipient.email.is_empty() {
-            return Some(Cause::EmptyAddress);
+            return Err(Cause::EmptyAddress);
         }
         // what can be sent to in theory only, such as a bare host name, counts as invalid
         let usable = |address: &String| {
             address.rsplit_once('@').is_some_and(|(_, domain)| domain.contains('.') || domain.starts_with('['))
         };
-        let Some(address) = to_ascii(&recipient.email).ok().filter(usable) else { return Some(Cause::InvalidAddress) };
-        let digest = Sha256::digest(address.to_lowercase());
-        let mut short = [0; 16];
-        short.copy_from_slice(&digest[..16]);
-        (!self.seen.insert(u128::from_be_bytes(short))).then_some(Cause::Duplicate)
+        let Some(address) = to_ascii(&recipient.email).ok().filter(usable) else { return Err(Cause::InvalidAddress) };
+        let digest = digest_of(&address);
+        if self.seen.insert(digest) { Ok(AddressKey::of(digest)) } else { Err(Cause::Duplicate) }
     }
 
     /// Renders every message: the only way to know that every field is there and that what comes out may be sent.
@@ -250,6 +270,7 @@ impl<'a> Preparation<'a> {
         self.approved.update(&text);
         let number = self.dealer.chunks() - 1;
         self.context.store.write_slice(&self.delivery.id, Part::Chunks(self.generation), number, &text).await?;
+        self.note_messages(number, &chunk.addresses).await?;
         self.to_deliver += chunk.recipients.len() as u64;
         Ok(())
     }

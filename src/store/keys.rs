@@ -27,7 +27,15 @@ pub const AUDIT_NOTED: &str = "versand:{audit}:noted";
 /// Nothing: written to see whether Redis takes writes.
 pub const PULSE: &str = "versand:pulse";
 
-/// Hash: `revision`, `state`, `document`.
+/// Hash: what the numbers in the index of messages stand for: delivery, generation, chunk size, whether it has a rule.
+pub const PREPARATIONS: &str = "versand:preparations";
+
+/// String: entries of the index of messages. A sixteenth of the buckets is in one slot.
+pub fn messages(bucket: u16) -> String {
+    format!("versand:{{messages:{:x}}}:{:03x}", bucket >> 12, bucket & 0xfff)
+}
+
+/// Hash: `revision`, `state`, `document`, `planned` (the generation of its plan).
 pub fn delivery(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:delivery")
 }

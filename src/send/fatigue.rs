@@ -1,0 +1,147 @@
+//! Fatigue: who gets too many messages is left out by the preparation, and again when a chunk is sent for the first time.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::{Context, preparation::Preparation, recall::Hold, unix_now};
+use crate::{
+    domain::{
+        delivery::Delivery,
+        exclusion::Cause,
+        fatigue::{AddressKey, Fatigue, Moment, Weight, digest_of, message_counts, weight},
+        id::DeliveryId,
+        ledger::Ledger,
+        recipient::Recipient,
+        waves::Wave,
+    },
+    mail::address::to_ascii,
+    metrics,
+    queue::JobError,
+    store::{
+        StoreError,
+        ledgers::Verdict,
+        messages::{Message, Standing},
+        slices::Part,
+    },
+};
+
+/// What is known of preparations that were met, for as long as somebody looks; `None` does not count.
+pub(super) type Standings = HashMap<u32, Option<Standing>>;
+
+impl Context {
+    /// Which of `asked` have enough messages already, without those of the delivery itself.
+    async fn tired(
+        &self,
+        own: &DeliveryId,
+        rule: &Fatigue,
+        asked: &[(AddressKey, Moment<'_>)],
+        known: &mut Standings,
+    ) -> Result<Vec<bool>, StoreError> {
+        let addresses: Vec<AddressKey> = asked.iter().map(|(address, _)| *address).collect();
+        let messages = self.store.messages_to(&addresses).await?;
+        let met: BTreeSet<u32> = messages.iter().flatten().map(|message| message.preparation).collect();
+        let unknown: Vec<u32> = met.into_iter().filter(|number| !known.contains_key(number)).collect();
+        let mut standings = self.store.standings(&unknown).await?;
+        known.extend(unknown.into_iter().map(|number| (number, standings.remove(&number))));
+
+        // what became of a message is asked only where there are so many that it matters
+        let (mut recipients, mut terms) = (Vec::new(), Vec::new());
+        for (i, ((_, moment), messages)) in asked.iter().zip(&messages).enumerate() {
+            let candidate = |message: &Message| {
+                let standing = known.get(&message.preparation)?.as_ref().filter(|s| s.delivery != *own)?;
+                let (at, position, wave) = standing.find(message.recipient)?;
+                let weight = weight(rule, *moment, &standing.delivery, wave);
+                (weight != Weight::None).then_some(((at, position), (i, weight, standing)))
+            };
+            let (places, those): (Vec<_>, Vec<_>) = messages.iter().filter_map(candidate).unzip();
+            if places.len() >= rule.messages as usize {
+                recipients.extend(places);
+                terms.extend(those);
+            }
+        }
+        let mut counted = vec![0; asked.len()];
+        for ((status, checked), (i, weight, standing)) in self.store.statuses(&recipients).await?.into_iter().zip(terms) {
+            counted[i] += u32::from(message_counts(weight, standing.state, status, checked || !standing.ruled));
+        }
+        Ok(counted.into_iter().map(|n| n >= rule.messages).collect())
+    }
+
+    /// Looks at a chunk before it is sent for the first time: takes out who has had enough since the preparation, and takes
+    /// them off `todo`. False if the lease is lost: nothing may be sent.
+    pub(super) async fn exclude_tired(
+        &self,
+        hold: &mut Hold,
+        ledger: &Ledger,
+        (delivery, wave): (&Delivery, &Wave),
+        recipients: &[Recipient],
+        todo: &mut Vec<u16>,
+    ) -> Result<bool, JobError> {
+        let rule = delivery.document.plan.as_ref().and_then(|plan| plan.settings.fatigue);
+        let Some(rule) = rule.filter(|_| !ledger.is_checked()) else { return Ok(true) };
+        let moment = Moment::Release { at: wave.released_at, delivery: &delivery.id };
+        let of = |position: &u16| {
+            let address = to_ascii(&recipients.get(usize::from(*position))?.email).ok()?;
+            Some((*position, (AddressKey::of(digest_of(&address)), moment)))
+        };
+        let (positions, asked): (Vec<u16>, Vec<_>) = todo.iter().filter_map(of).unzip();
+        let tired = self.tired(&delivery.id, &rule, &asked, &mut HashMap::new()).await?;
+        let out: BTreeSet<u16> =
+            positions.into_iter().zip(tired).filter_map(|(position, tired)| tired.then_some(position)).collect();
+        let packed: Vec<u16> = out.iter().copied().collect();
+        let (verdict, excluded) = self.store.exclude(&hold.at, &hold.lease, Cause::Fatigue, &packed, unix_now()).await?;
+        if verdict != Verdict::Ok {
+            return Ok(false);
+        }
+        hold.lease.seq += 1;
+        metrics::excluded(excluded);
+        todo.retain(|position| !out.contains(position));
+        Ok(true)
+    }
+
+    /// Removes the parts of uploads before `upload` and of preparations before `generation`, and their messages from the index.
+    pub(super) async fn remove_older(&self, id: &DeliveryId, upload: u32, generation: u32) -> Result<(), StoreError> {
+        let before = self.store.prepared_before(id, generation).await?;
+        let mut buckets = BTreeSet::new();
+        for (number, chunks) in &before {
+            for chunk in 0..*chunks {
+                // one that a removal has begun with is gone, and its messages before it
+                let recipients: Vec<Recipient> = match self.store.slice(id, Part::Chunks(*number), chunk).await {
+                    Err(StoreError::Damaged(_)) => continue,
+                    other => other?,
+                };
+                let keys = recipients.iter().filter_map(|recipient| to_ascii(&recipient.email).ok());
+                buckets.extend(keys.map(|address| AddressKey::of(digest_of(&address)).bucket()));
+            }
+        }
+        let generations: Vec<u32> = before.into_iter().map(|(number, _)| number).collect();
+        self.store.forget_messages(id, &generations, &buckets).await?;
+        self.store.remove_older(id, upload, generation).await
+    }
+}
+
+impl Preparation<'_> {
+    /// Which of these recipients, due then, have enough messages already.
+    pub(super) async fn tired(&mut self, asked: &[(AddressKey, Option<u32>)]) -> Result<Vec<bool>, StoreError> {
+        let Some(rule) = self.settings.fatigue else { return Ok(vec![false; asked.len()]) };
+        let now = unix_now();
+        let moments: Vec<_> = asked
+            .iter()
+            .map(|(address, due)| (*address, Moment::Preparation { at: due.unwrap_or_default().max(now), now }))
+            .collect();
+        self.context.tired(&self.delivery.id, &rule, &moments, &mut self.standings).await
+    }
+
+    /// Notes the messages of a chunk in the index, after the chunk itself: removing them goes by it.
+    pub(super) async fn note_messages(&mut self, chunk: u32, addresses: &[AddressKey]) -> Result<(), StoreError> {
+        let (store, chunk_size) = (&self.context.store, self.context.config.preparation.chunk_size);
+        let number = match self.number {
+            Some(number) => number,
+            None => {
+                let ruled = self.settings.fatigue.is_some();
+                store.number_preparation(&self.delivery.id, self.generation, chunk_size, ruled).await?
+            }
+        };
+        self.number = Some(number);
+        let first = chunk.checked_mul(chunk_size as u32).ok_or_else(|| StoreError::Damaged("too many chunks".into()))?;
+        store.note_messages(number, first, addresses).await
+    }
+}
