@@ -1,16 +1,20 @@
 //! Fatigue: who gets too many messages is left out by the preparation, and again when a chunk is sent for the first time.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use super::{Context, preparation::Preparation, recall::Hold, unix_now};
 use crate::{
     domain::{
         delivery::Delivery,
-        exclusion::Cause,
+        exclusion::{Cause, Exclusion},
         fatigue::{AddressKey, Fatigue, Moment, Weight, digest_of, message_counts, weight},
         id::DeliveryId,
         ledger::Ledger,
         recipient::Recipient,
+        schedule::Undated,
         waves::Wave,
     },
     mail::address::to_ascii,
@@ -24,8 +28,14 @@ use crate::{
     },
 };
 
+/// Pause before a step is sent again whose answer was lost.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// What is known of preparations that were met, for as long as somebody looks; `None` does not count.
 pub(super) type Standings = HashMap<u32, Option<Standing>>;
+
+/// When a recipient is due, and who it is.
+pub(super) type Dealt = (Result<u32, Undated>, AddressKey);
 
 impl Context {
     /// Which of `asked` have enough messages already, without those of the delivery itself.
@@ -87,7 +97,13 @@ impl Context {
         let out: BTreeSet<u16> =
             positions.into_iter().zip(tired).filter_map(|(position, tired)| tired.then_some(position)).collect();
         let packed: Vec<u16> = out.iter().copied().collect();
-        let (verdict, excluded) = self.store.exclude(&hold.at, &hold.lease, Cause::Fatigue, &packed, unix_now()).await?;
+        // sent again after a lost answer it changes nothing
+        let (verdict, excluded) = loop {
+            match self.store.exclude(&hold.at, &hold.lease, Cause::Fatigue, &packed, unix_now()).await {
+                Err(error) if error.may_pass() && !self.shutdown.is_cancelled() => tokio::time::sleep(PAUSE).await,
+                other => break other?,
+            }
+        };
         if verdict != Verdict::Ok {
             return Ok(false);
         }
@@ -119,15 +135,29 @@ impl Context {
 }
 
 impl Preparation<'_> {
-    /// Which of these recipients, due then, have enough messages already.
-    pub(super) async fn tired(&mut self, asked: &[(AddressKey, Option<u32>)]) -> Result<Vec<bool>, StoreError> {
-        let Some(rule) = self.settings.fatigue else { return Ok(vec![false; asked.len()]) };
+    /// Leaves out who has enough messages by the time his own is due.
+    pub(super) async fn leave_out(
+        &mut self,
+        good: Vec<(Recipient, Dealt)>,
+        excluded: &mut Vec<Exclusion>,
+    ) -> Result<(Vec<Recipient>, Vec<Dealt>), StoreError> {
+        let Some(rule) = self.settings.fatigue else { return Ok(good.into_iter().unzip()) };
         let now = unix_now();
-        let moments: Vec<_> = asked
-            .iter()
-            .map(|(address, due)| (*address, Moment::Preparation { at: due.unwrap_or_default().max(now), now }))
-            .collect();
-        self.context.tired(&self.delivery.id, &rule, &moments, &mut self.standings).await
+        let moment = |due: &Result<u32, Undated>| Moment::Preparation { at: now.max(*due.as_ref().unwrap_or(&0)), now };
+        let asked: Vec<_> = good.iter().map(|(_, (due, address))| (*address, moment(due))).collect();
+        let tired = self.context.tired(&self.delivery.id, &rule, &asked, &mut self.standings).await?;
+        let mut kept = Vec::with_capacity(good.len());
+        for ((recipient, (due, address)), tired) in good.into_iter().zip(tired) {
+            match (tired, due) {
+                (true, Ok(due)) => {
+                    self.dealer.take_back(due);
+                    excluded.push(Exclusion { line: recipient.line, email: recipient.email, cause: Cause::Fatigue });
+                }
+                (_, due) => kept.push((recipient, (due, address))),
+            }
+        }
+        excluded.sort_by_key(|exclusion| exclusion.line);
+        Ok(kept.into_iter().unzip())
     }
 
     /// Notes the messages of a chunk in the index, after the chunk itself: removing them goes by it.

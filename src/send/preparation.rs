@@ -57,7 +57,7 @@ pub(super) struct Preparation<'a> {
     pub(super) checks: Checks,
     /// Truncated SHA-256 of every address kept: 16 bytes each.
     seen: HashSet<u128>,
-    dealer: Dealer,
+    pub(super) dealer: Dealer,
     /// In the index of messages, as soon as there is a chunk.
     pub(super) number: Option<u32>,
     pub(super) standings: Standings,
@@ -163,29 +163,17 @@ impl<'a> Preparation<'a> {
 
     /// Sorts a slice of the upload into recipients and exclusions, and tries every message.
     async fn sort(&mut self, recipients: Vec<Recipient>, template: Arc<Template>) -> Result<(), StoreError> {
-        let (mut excluded, mut good, mut asked) = (Vec::new(), Vec::with_capacity(recipients.len()), Vec::new());
+        let (mut excluded, mut good) = (Vec::new(), Vec::with_capacity(recipients.len()));
         for recipient in recipients {
             match self.judge(&recipient) {
                 Err(cause) => excluded.push(Exclusion { line: recipient.line, email: recipient.email, cause }),
                 Ok(address) => {
                     let due = self.dealer.due(&recipient);
-                    asked.push((address, due.as_ref().ok().copied()));
-                    good.push((recipient, due));
+                    good.push((recipient, (due, address)));
                 }
             }
         }
-        let tired = self.tired(&asked).await?;
-        let (mut kept, mut dealt) = (Vec::with_capacity(good.len()), Vec::with_capacity(good.len()));
-        for (((recipient, due), (address, _)), tired) in good.into_iter().zip(asked).zip(tired) {
-            if tired {
-                due.iter().for_each(|due| self.dealer.take_back(*due));
-                excluded.push(Exclusion { line: recipient.line, email: recipient.email, cause: Cause::Fatigue });
-            } else {
-                kept.push(recipient);
-                dealt.push((due, address));
-            }
-        }
-        excluded.sort_by_key(|exclusion| exclusion.line);
+        let (kept, dealt) = self.leave_out(good, &mut excluded).await?;
         for exclusion in &excluded {
             *self.causes.entry(exclusion.cause).or_default() += 1;
         }
