@@ -48,8 +48,8 @@ pub fn digest_of(ascii_address: &str) -> u128 {
     u128::from_be_bytes(short)
 }
 
-/// How the index knows an address: by 64 bits of its digest, 16 of which name the bucket. With a hundred million addresses in
-/// the index the chance that one of a million others is taken for one of them is one in two hundred thousand.
+/// How the index knows an address: by 61 bits of its digest, 13 of which name the bucket. With a hundred million addresses in
+/// the index the chance that any of a million others is taken for one of them is one in twenty thousand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AddressKey(u64);
 
@@ -58,8 +58,9 @@ impl AddressKey {
         Self((digest >> 64) as u64)
     }
 
+    /// Below 8192: few enough that a bucket costs little beside its entries, and enough that it is searched quickly.
     pub fn bucket(self) -> u16 {
-        (self.0 >> 48) as u16
+        (self.0 >> 51) as u16
     }
 
     pub fn rest(self) -> [u8; 6] {

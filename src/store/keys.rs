@@ -32,7 +32,12 @@ pub const PREPARATIONS: &str = "versand:preparations";
 
 /// String: entries of the index of messages. A sixteenth of the buckets is in one slot.
 pub fn messages(bucket: u16) -> String {
-    format!("versand:{{messages:{:x}}}:{:03x}", bucket >> 12, bucket & 0xfff)
+    format!("versand:{{messages:{:x}}}:{:03x}", messages_slot(bucket), bucket & 0x1ff)
+}
+
+/// Buckets of one slot may be named in one call.
+pub fn messages_slot(bucket: u16) -> u16 {
+    bucket >> 9
 }
 
 /// Hash: `revision`, `state`, `document`, `planned` (the generation of its plan).

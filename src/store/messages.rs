@@ -24,7 +24,7 @@ use crate::domain::{
 };
 
 /// Buckets that one call goes through to remove entries: others wait for it.
-const AT_A_TIME: usize = 128;
+const AT_A_TIME: usize = 16;
 
 /// A message in the index: which preparation, and which recipient of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl Store {
         // by slot
         let mut slots: HashMap<u16, Vec<usize>> = HashMap::new();
         for (i, address) in addresses.iter().enumerate() {
-            slots.entry(address.bucket() >> 12).or_default().push(i);
+            slots.entry(keys::messages_slot(address.bucket())).or_default().push(i);
         }
         let find = |asked: Vec<usize>| async move {
             let mut script = self.scripts.find.prepare_invoke();
@@ -208,7 +208,9 @@ impl Store {
             return Ok(());
         }
         let buckets: Vec<u16> = buckets.iter().copied().collect();
-        for some in buckets.chunk_by(|a, b| a >> 12 == b >> 12).flat_map(|slot| slot.chunks(AT_A_TIME)) {
+        for some in
+            buckets.chunk_by(|a, b| keys::messages_slot(*a) == keys::messages_slot(*b)).flat_map(|slot| slot.chunks(AT_A_TIME))
+        {
             let mut script = self.scripts.forget.prepare_invoke();
             for bucket in some {
                 script.key(keys::messages(*bucket));
