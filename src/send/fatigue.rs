@@ -31,6 +31,9 @@ use crate::{
 /// Pause before a step is sent again whose answer was lost.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// So many messages are written to the index at a time.
+const MESSAGES: usize = 100_000;
+
 /// What is known of preparations that were met, for as long as somebody looks; `None` does not count.
 pub(super) type Standings = HashMap<u32, Option<Standing>>;
 
@@ -160,18 +163,24 @@ impl Preparation<'_> {
         Ok(kept.into_iter().unzip())
     }
 
-    /// Notes the messages of a chunk in the index, after the chunk itself: removing them goes by it.
+    /// Notes the messages of a chunk, after the chunk itself: removing them goes by it.
     pub(super) async fn note_messages(&mut self, chunk: u32, addresses: &[AddressKey]) -> Result<(), StoreError> {
-        let (store, chunk_size) = (&self.context.store, self.context.config.preparation.chunk_size);
-        let number = match self.number {
-            Some(number) => number,
-            None => {
-                let ruled = self.settings.fatigue.is_some();
-                store.number_preparation(&self.delivery.id, self.generation, chunk_size, ruled).await?
-            }
-        };
-        self.number = Some(number);
-        let first = chunk.checked_mul(chunk_size as u32).ok_or_else(|| StoreError::Damaged("too many chunks".into()))?;
-        store.note_messages(number, first, addresses).await
+        let chunk_size = self.context.config.preparation.chunk_size as u32;
+        let first = chunk.checked_mul(chunk_size).ok_or_else(|| StoreError::Damaged("too many chunks".into()))?;
+        self.messages.extend(addresses.iter().copied().zip(first..));
+        if self.messages.len() < MESSAGES { Ok(()) } else { self.write_messages().await }
+    }
+
+    /// Writes what was noted to the index.
+    pub(super) async fn write_messages(&mut self) -> Result<(), StoreError> {
+        let messages = std::mem::take(&mut self.messages);
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let (store, ruled) = (&self.context.store, self.settings.fatigue.is_some());
+        let chunk_size = self.context.config.preparation.chunk_size;
+        // the same one each time
+        let number = store.number_preparation(&self.delivery.id, self.generation, chunk_size, ruled).await?;
+        store.note_messages(number, messages).await
     }
 }

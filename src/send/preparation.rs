@@ -58,8 +58,8 @@ pub(super) struct Preparation<'a> {
     /// Truncated SHA-256 of every address kept: 16 bytes each.
     seen: HashSet<u128>,
     pub(super) dealer: Dealer,
-    /// In the index of messages, as soon as there is a chunk.
-    pub(super) number: Option<u32>,
+    /// Those that are not in the index yet.
+    pub(super) messages: Vec<(AddressKey, u32)>,
     pub(super) standings: Standings,
     /// When it began, Unix seconds: what is due before is an error.
     pub(super) now: u32,
@@ -85,7 +85,7 @@ impl<'a> Preparation<'a> {
             checks: Checks::default(),
             seen: HashSet::new(),
             dealer: Dealer::new(times, context.config.preparation.chunk_size),
-            number: None,
+            messages: Vec::new(),
             standings: Standings::new(),
             now: unix_now(),
             late: HashSet::new(),
@@ -138,6 +138,7 @@ impl<'a> Preparation<'a> {
         while let Some(chunk) = self.dealer.rest() {
             self.write_chunk(&chunk).await?;
         }
+        self.write_messages().await?;
         Ok(true)
     }
 

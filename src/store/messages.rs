@@ -62,7 +62,7 @@ fn numbers(id: &DeliveryId, generation: u32) -> [u32; 8] {
 }
 
 impl Store {
-    /// The number of a preparation in the index.
+    /// The number of a preparation in the index, the same one each time.
     pub async fn number_preparation(
         &self,
         id: &DeliveryId,
@@ -72,19 +72,26 @@ impl Store {
     ) -> Result<u32, StoreError> {
         let text = format!("{id} {generation} {chunk_size} {}", u8::from(ruled));
         for number in numbers(id, generation) {
-            if self.conn.clone().hset_nx(keys::PREPARATIONS, number, &text).await? {
+            let mut conn = self.conn.clone();
+            if conn.hset_nx(keys::PREPARATIONS, number, &text).await? {
+                return Ok(number);
+            }
+            let there: Option<String> = conn.hget(keys::PREPARATIONS, number).await?;
+            if there.as_ref() == Some(&text) {
                 return Ok(number);
             }
         }
         Err(damaged("all numbers of a preparation are taken"))
     }
 
-    /// Notes the messages of a chunk, whose first recipient has the number `first`.
-    pub async fn note_messages(&self, preparation: u32, first: u32, addresses: &[AddressKey]) -> Result<(), StoreError> {
+    /// Notes messages: to whom, and the number of the recipient. Many at once cost least: a command for each bucket.
+    pub async fn note_messages(&self, preparation: u32, mut messages: Vec<(AddressKey, u32)>) -> Result<(), StoreError> {
+        messages.sort_unstable_by_key(|(address, recipient)| (address.bucket(), *recipient));
         let mut pipe = redis::pipe();
-        for (recipient, address) in (first..).zip(addresses) {
-            let entry = address.entry(preparation, recipient);
-            pipe.append(keys::messages(address.bucket()), &entry[..]).ignore();
+        for bucket in messages.chunk_by(|(a, _), (b, _)| a.bucket() == b.bucket()) {
+            let entries: Vec<u8> =
+                bucket.iter().flat_map(|(address, recipient)| address.entry(preparation, *recipient)).collect();
+            pipe.append(keys::messages(bucket[0].0.bucket()), entries).ignore();
         }
         Ok(pipe.query_async(&mut self.conn.clone()).await?)
     }
