@@ -57,6 +57,7 @@ pub struct Config {
     pub send: Send,
     pub throttle: Throttle,
     pub breaker: Breaker,
+    pub fatigue: Fatigue,
     pub queue: Queue,
     pub auth: Auth,
     pub log: Log,
@@ -179,6 +180,14 @@ pub struct Auth {
     pub failure_pause_ms: u64,
     pub tokens: Vec<Token>,
     pub jwt_keys: Vec<JwtKey>,
+}
+
+/// The rule of deliveries that have none of their own; 0 messages is none.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fatigue {
+    pub messages: u32,
+    pub days: f64,
 }
 
 /// A bearer token, known only by the SHA-256 of its text, in lower-case hexadecimal.

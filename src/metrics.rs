@@ -143,6 +143,11 @@ pub fn recorded(status: &'static str) {
     counter!(RECORDS, "status" => status).increment(1);
 }
 
+/// Recipients that were taken out after the preparation.
+pub fn excluded(n: u64) {
+    counter!(RECORDS, "status" => "excluded").increment(n);
+}
+
 pub fn duplicate() {
     counter!(DUPLICATES).increment(1);
 }

@@ -7,7 +7,7 @@ impl Config {
         let s = &self.send;
         let q = &self.queue;
         let p = &self.preparation;
-        let ranges: [(&str, u64, u64, u64); 31] = [
+        let ranges: [(&str, u64, u64, u64); 32] = [
             ("server.drain_ms", self.server.drain_ms, 0, 600_000),
             ("server.body_limit_kib", self.server.body_limit_kib as u64, 1, 65_536),
             ("server.connections", self.server.connections as u64, 1, 100_000),
@@ -30,6 +30,7 @@ impl Config {
             ("breaker.delivery_refusals_percent", u64::from(self.breaker.delivery_refusals_percent), 0, 100),
             ("send.approvals", u64::from(s.approvals), 1, 2),
             ("send.retry_minutes", s.retry_minutes.len() as u64, 1, 100),
+            ("fatigue.messages", u64::from(self.fatigue.messages), 0, 1000),
             ("queue.heartbeat_ms", q.heartbeat_ms, 200, 30_000),
             ("queue.missed_heartbeats", q.missed_heartbeats as u64, 2, 100),
             ("queue.poll_ms", q.poll_ms, 10, 10_000),
@@ -50,6 +51,9 @@ impl Config {
         }
         if s.retry_minutes.iter().any(|m| !(*m > 0.0 && *m <= 10_080.0)) {
             return Err(refuse("send.retry_minutes", "each must be above 0 and at most 10080"));
+        }
+        if !(self.fatigue.days > 0.0 && self.fatigue.days <= 366.0) {
+            return Err(refuse("fatigue.days", "must be above 0 and at most 366"));
         }
         self.check_throttles()?;
         if !(0.0..=10_080.0).contains(&s.grace_minutes) {

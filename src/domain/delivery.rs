@@ -241,7 +241,7 @@ pub fn digest(definition: &Definition, settings: &Settings, audience_sha256: &[u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::settings::InDoubt;
+    use crate::domain::{fatigue::Fatigue, settings::InDoubt};
 
     fn definition() -> Definition {
         serde_json::from_value(serde_json::json!({
@@ -261,6 +261,7 @@ mod tests {
             approvals: 1,
             messages_per_second: None,
             smtp_test: false,
+            fatigue: None,
         }
     }
 
@@ -283,6 +284,8 @@ mod tests {
         assert_ne!(digest(&definition(), &Settings { in_doubt: InDoubt::Resend, ..settings() }, b"audience"), base);
         assert_ne!(digest(&definition(), &Settings { message_limit_kib: 8, ..settings() }, b"audience"), base);
         assert_ne!(digest(&definition(), &Settings { smtp_test: true, ..settings() }, b"audience"), base);
+        let rule = Some(Fatigue { messages: 3, days: 7.0 });
+        assert_ne!(digest(&definition(), &Settings { fatigue: rule, ..settings() }, b"audience"), base);
         assert_ne!(digest(&definition(), &settings(), b"other"), base);
         assert_eq!(digest(&definition(), &settings(), b"audience"), base);
     }

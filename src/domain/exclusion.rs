@@ -18,6 +18,15 @@ impl Cause {
     pub const ALL: [Self; 6] =
         [Self::EmptyAddress, Self::InvalidAddress, Self::Duplicate, Self::Quarantined, Self::Denylisted, Self::Fatigue];
 
+    /// As it is stored in a ledger, in the place of the failure reason.
+    pub fn code(self) -> u8 {
+        self as u8 + 1
+    }
+
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| cause.code() == code)
+    }
+
     pub fn word(self) -> &'static str {
         match self {
             Self::EmptyAddress => "empty_address",

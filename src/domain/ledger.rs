@@ -5,7 +5,7 @@
 //! | header bytes | |
 //! |---|---|
 //! | 0 | version, 1 |
-//! | 1 | 1 in SMTP test mode: what a dead worker was attempting is deferred, never in doubt; else 0 |
+//! | 1 | bits: 1 in SMTP test mode, where what a dead worker was attempting is deferred and never in doubt; 2 when it was looked at for fatigue, before anything of it was sent |
 //! | 2..4 | number of records |
 //! | 4..8 | epoch: raised by every lease |
 //! | 8..12 | beat: raised by the holder while it lives |
@@ -17,7 +17,7 @@
 //! |---|---|
 //! | 0 | status |
 //! | 1 | attempts: transactions that were claimed and not given back, at most 255 |
-//! | 2 | failure reason |
+//! | 2 | failure reason; of who is excluded the cause |
 //! | 3 | flags |
 //! | 4..9 | claim number: epoch (4) and claim within the epoch (1) |
 //! | 9..13 | when, Unix seconds: due if deferred, else of the last change |
@@ -27,6 +27,9 @@ use serde::{Deserialize, Serialize};
 
 pub const HEADER_BYTES: usize = 32;
 pub const RECORD_BYTES: usize = 16;
+/// Bits of the second byte.
+const TEST: u8 = 1;
+pub const CHECKED: u8 = 2;
 const VERSION: u8 = 1;
 
 /// Where a recipient stands. The numbers are stored.
@@ -70,7 +73,7 @@ impl Status {
         }
     }
 
-    fn from_code(code: u8) -> Option<Self> {
+    pub fn from_code(code: u8) -> Option<Self> {
         Self::ALL.get(usize::from(code)).copied()
     }
 }
@@ -157,7 +160,7 @@ impl Ledger {
     /// The same in SMTP test mode.
     #[must_use]
     pub fn in_test_mode(mut self, is_test: bool) -> Self {
-        self.0[1] = u8::from(is_test);
+        self.0[1] = if is_test { TEST } else { 0 };
         self
     }
 
@@ -178,6 +181,11 @@ impl Ledger {
             return Err(Damaged("unknown status"));
         }
         Ok(ledger)
+    }
+
+    /// Whether it was looked at for fatigue.
+    pub fn is_checked(&self) -> bool {
+        self.0[1] & CHECKED != 0
     }
 
     pub fn bytes(&self) -> &[u8] {

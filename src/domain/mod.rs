@@ -6,6 +6,7 @@ pub mod audit;
 pub mod counts;
 pub mod delivery;
 pub mod exclusion;
+pub mod fatigue;
 pub mod id;
 pub mod kpi;
 pub mod ledger;

@@ -235,6 +235,17 @@ impl DueTimes {
     }
 }
 
+impl DueTimes {
+    /// The recipient that was last due then is not sent to: another one takes the place.
+    pub fn take_back(&mut self, due: u32) {
+        if let Self::Steps { steps, dealt } = self
+            && let Some(step) = steps.iter().position(|(_, at)| *at == due)
+        {
+            dealt[step] = dealt[step].saturating_sub(1);
+        }
+    }
+}
+
 /// A field's text; none if it is missing, null or empty.
 fn text_of<'a>(recipient: &'a Recipient, field: &str) -> Result<Option<&'a str>, String> {
     match recipient.fields.get(field) {

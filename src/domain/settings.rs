@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::delivery::Invalid;
+use super::{
+    delivery::Invalid,
+    fatigue::{Fatigue, OwnFatigue},
+};
 
 /// What happens to a recipient that was in an SMTP transaction when its worker died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +44,9 @@ pub struct Overrides {
     /// `true`: every transaction ends after RCPT with RSET, and nothing is delivered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub smtp_test: Option<bool>,
+    /// `false`, or messages (1 to 1000) and days (above 0, at most 366).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fatigue: Option<OwnFatigue>,
 }
 
 impl Overrides {
@@ -64,6 +70,13 @@ impl Overrides {
         }
         if self.approvals.is_some_and(|n| !(1..=2).contains(&n)) {
             return invalid("approvals", "must be 1 or 2");
+        }
+        match self.fatigue {
+            Some(OwnFatigue::Exempt(true)) => return invalid("fatigue", "must be false, or messages and days"),
+            Some(OwnFatigue::Rule(rule)) if !rule.is_sane() => {
+                return invalid("fatigue", "must have 1 to 1000 messages, and days above 0 and at most 366");
+            }
+            _ => {}
         }
         if self.request_confirmation == Some(false) && at_once {
             return invalid(
@@ -96,6 +109,9 @@ pub struct Settings {
     /// Every transaction ends after RCPT with RSET.
     #[serde(default)]
     pub smtp_test: bool,
+    /// None is no rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fatigue: Option<Fatigue>,
 }
 
 impl Settings {
@@ -121,6 +137,12 @@ mod tests {
         assert_eq!(refused(Overrides { retry_minutes: Some(vec![]), ..none() }, true), "settings.retry_minutes");
         assert_eq!(refused(Overrides { grace_minutes: Some(-1.0), ..none() }, true), "settings.grace_minutes");
         assert_eq!(refused(Overrides { approvals: Some(3), ..none() }, true), "settings.approvals");
+        let rule = |messages, days| Overrides { fatigue: Some(OwnFatigue::Rule(Fatigue { messages, days })), ..none() };
+        for bad in [rule(0, 7.0), rule(1001, 7.0), rule(1, 0.0), rule(1, 367.0), rule(1, f64::NAN)] {
+            assert_eq!(refused(bad, true), "settings.fatigue");
+        }
+        assert_eq!(refused(Overrides { fatigue: Some(OwnFatigue::Exempt(true)), ..none() }, true), "settings.fatigue");
+        assert_eq!(Overrides { fatigue: Some(OwnFatigue::Exempt(false)), ..none() }.check(true), Ok(()));
         let unasked = Overrides { request_confirmation: Some(false), ..none() };
         assert_eq!(unasked.check(false), Ok(()));
         assert_eq!(refused(unasked.clone(), true), "settings.request_confirmation");

@@ -96,7 +96,7 @@ enum Format {
 
 /// The heads of the tables, also of empty ones: the members of the lines in their order.
 const SENDING: &str =
-    "recipient,line,email,status,attempts,failure_type,failure_reason,at,due,resent,settled,duplicate,expired,test,reply\n";
+    "recipient,line,email,status,attempts,failure_type,failure_reason,cause,at,due,resent,settled,duplicate,expired,test,reply\n";
 const EXCLUSIONS: &str = "line,email,cause\n";
 
 #[derive(Deserialize)]

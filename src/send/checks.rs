@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::preparation::Preparation;
 use crate::{
     domain::{
         address,
         delivery::{Definition, Finding},
+        recipient::Recipient,
         schedule::changed_clock,
     },
     mail::template::Template,
+    store::{StoreError, ledgers::ChunkRef},
 };
 
 impl Preparation<'_> {
@@ -76,7 +80,35 @@ impl Preparation<'_> {
             }
         }
     }
+
+    /// Renders every message: the only way to know that every field is there and that what comes out may be sent.
+    pub(super) async fn try_messages(
+        &self,
+        kept: Vec<Recipient>,
+        template: Arc<Template>,
+    ) -> Result<(Vec<Recipient>, Vec<Fault>), StoreError> {
+        let at = ChunkRef { delivery: self.delivery.id.clone(), chunk: 0 };
+        let definition = self.delivery.document.definition.clone();
+        let stamp = self.context.stamp(&at, 0, &definition, Timestamp::UNIX_EPOCH);
+        let work = move || {
+            let (mut faults, mut space) = (Vec::new(), Vec::new());
+            for recipient in &kept {
+                match template.render_into(recipient, &stamp, std::mem::take(&mut space)) {
+                    Ok(message) => space = message,
+                    Err(e) => {
+                        let field = e.field.map_or_else(|| field_of(&definition, e.part), |field| format!("audience.{field}"));
+                        faults.push((recipient.line, field, format!("{}: {}", e.part, e.message)));
+                    }
+                }
+            }
+            (kept, faults)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Damaged(e.to_string()))
+    }
 }
+
+/// Line, field and message of a recipient whose mail cannot be made.
+pub(super) type Fault = (u64, String, String);
 
 /// A text that nobody gave was made from the HTML: that is where it has to be mended.
 pub(super) fn field_of(definition: &Definition, part: &str) -> String {

@@ -39,6 +39,7 @@ const MESSAGES_A_CONNECTION: f64 = 5.0;
 /// What all messages of a wave share.
 #[derive(Clone, Copy)]
 struct Time {
+    wave: Wave,
     date: Timestamp,
     valid_until: u32,
 }
@@ -67,7 +68,7 @@ impl Context {
         };
         let validity = Arc::new(Validity::new(self.config.send.lease_ms, asked_ms));
         let hold = Hold::new(at, lease, resend_after_s);
-        let time = Time { date: instant(wave.released_at), valid_until };
+        let time = Time { wave, date: instant(wave.released_at), valid_until };
         let (hold, sent) = self.send_held(hold, ledger, (delivery, plan), time, validity).await;
         // also when nothing could be sent: the next one need not wait the lease out
         self.release_after_job(hold, &sent).await?;
@@ -96,7 +97,7 @@ impl Context {
         time: Time,
         validity: Arc<Validity>,
     ) -> (Hold, Result<(), JobError>) {
-        let todo = ledger.claimable(unix_now(), hold.resend_after_s);
+        let mut todo = ledger.claimable(unix_now(), hold.resend_after_s);
         if todo.is_empty() {
             return (hold, Ok(()));
         }
@@ -104,9 +105,14 @@ impl Context {
             let expired = self.expire(&mut hold, &ledger, &todo).await;
             return (hold, expired.map_err(JobError::from));
         }
-        match self.run(&hold.at, (delivery, plan), time, validity).await {
-            Ok(run) => (Arc::new(run).serve(hold, ledger, todo).await, Ok(())),
-            Err(error) => (hold, Err(error)),
+        let run = match self.run(&hold.at, (delivery, plan), time, validity).await {
+            Ok(run) => run,
+            Err(error) => return (hold, Err(error)),
+        };
+        let about = (&run.delivery, &time.wave);
+        match self.exclude_tired(&mut hold, &ledger, about, &run.recipients, &mut todo).await {
+            Ok(true) if !todo.is_empty() => (Arc::new(run).serve(hold, ledger, todo).await, Ok(())),
+            other => (hold, other.map(drop)),
         }
     }
 

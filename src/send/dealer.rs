@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::domain::{
+    fatigue::AddressKey,
     recipient::Recipient,
     schedule::{DueTimes, Undated},
     waves::{Place, Wave},
@@ -16,6 +17,7 @@ const MOST_WAITING: usize = 100_000;
 pub struct Chunk {
     pub due: u32,
     pub recipients: Vec<Recipient>,
+    pub addresses: Vec<AddressKey>,
 }
 
 pub struct Dealer {
@@ -32,6 +34,7 @@ pub struct Dealer {
 struct Open {
     recipients: u32,
     waiting: Vec<Recipient>,
+    addresses: Vec<AddressKey>,
 }
 
 impl Dealer {
@@ -39,19 +42,29 @@ impl Dealer {
         Self { times, chunk_size, waves: BTreeMap::new(), waiting: 0, chunks: Vec::new() }
     }
 
-    /// Deals out one recipient: when it is due, and a chunk that is full with it.
-    pub fn deal(&mut self, recipient: Recipient) -> Result<(u32, Option<Chunk>), Undated> {
-        let due = self.times.due(&recipient)?;
+    /// When the next recipient is due.
+    pub fn due(&mut self, recipient: &Recipient) -> Result<u32, Undated> {
+        self.times.due(recipient)
+    }
+
+    /// A recipient that was due then is not dealt.
+    pub fn take_back(&mut self, due: u32) {
+        self.times.take_back(due);
+    }
+
+    /// Deals out one recipient that is due then: a chunk that is full with it.
+    pub fn deal(&mut self, due: u32, recipient: Recipient, address: AddressKey) -> Option<Chunk> {
         let wave = self.waves.entry(due).or_default();
         wave.recipients += 1;
         wave.waiting.push(recipient);
+        wave.addresses.push(address);
         self.waiting += 1;
         let full = match wave.waiting.len() >= self.chunk_size {
             true => Some(due),
             false if self.waiting >= MOST_WAITING => self.largest(),
             false => None,
         };
-        Ok((due, full.map(|due| self.close(due))))
+        full.map(|due| self.close(due))
     }
 
     /// What is left at the end, chunk by chunk.
@@ -66,10 +79,11 @@ impl Dealer {
     }
 
     fn close(&mut self, due: u32) -> Chunk {
-        let recipients = self.waves.get_mut(&due).map(|wave| std::mem::take(&mut wave.waiting)).unwrap_or_default();
+        let wave = self.waves.entry(due).or_default();
+        let (recipients, addresses) = (std::mem::take(&mut wave.waiting), std::mem::take(&mut wave.addresses));
         self.waiting -= recipients.len();
         self.chunks.push((due, u16::try_from(recipients.len()).unwrap_or(u16::MAX)));
-        Chunk { due, recipients }
+        Chunk { due, recipients, addresses }
     }
 
     pub fn waiting(&self) -> usize {
@@ -120,9 +134,9 @@ mod tests {
         let (mut dealer, mut chunks) = (dealer(3), Vec::new());
         for line in 0..20 {
             let due = 1000 + line as u32 % 4;
-            let (dealt, full) = dealer.deal(recipient(line, due)).unwrap();
-            assert_eq!(dealt, due);
-            chunks.extend(full);
+            let recipient = recipient(line, due);
+            assert_eq!(dealer.due(&recipient).unwrap(), due);
+            chunks.extend(dealer.deal(due, recipient, AddressKey::of(u128::from(line) << 64)));
         }
         assert!(chunks.iter().all(|chunk| chunk.recipients.len() == 3));
         while let Some(chunk) = dealer.rest() {
@@ -139,6 +153,9 @@ mod tests {
             assert_eq!(waves[usize::from(place.wave)].due, chunk.due);
             assert_eq!(usize::from(place.recipients), chunk.recipients.len());
             assert!(chunk.recipients.iter().all(|r| 1000 + r.line as u32 % 4 == chunk.due));
+            assert!(
+                chunk.recipients.iter().map(|r| AddressKey::of(u128::from(r.line) << 64)).eq(chunk.addresses.iter().copied())
+            );
             lines.extend(chunk.recipients.iter().map(|r| r.line));
         }
         lines.sort_unstable();
@@ -149,7 +166,8 @@ mod tests {
     fn not_more_than_so_many_wait_however_many_waves_there_are() {
         let mut dealer = dealer(500);
         for line in 0..MOST_WAITING as u64 + 1000 {
-            dealer.deal(recipient(line, 1000 + (line % 5000) as u32)).unwrap();
+            let due = 1000 + (line % 5000) as u32;
+            dealer.deal(due, recipient(line, due), AddressKey::of(0));
             assert!(dealer.waiting() < MOST_WAITING);
         }
         assert!(dealer.chunks() > 0);

@@ -92,7 +92,7 @@ impl Context {
     /// Removes what a tombstone still has. It stays in the index until that is done, so that the slow pass finds it.
     pub(super) async fn clear_away(&self, id: &DeliveryId) -> Result<(), StoreError> {
         let chunks = self.store.delivery(id).await?.and_then(|d| d.document.plan).map_or(0, |plan| plan.chunks);
-        self.store.remove_older(id, u32::MAX, u32::MAX).await?;
+        self.remove_older(id, u32::MAX, u32::MAX).await?;
         self.store.remove_ledgers(id, chunks).await?;
         self.store.unlist(id).await
     }

@@ -7,7 +7,7 @@ use super::{Context, Refusal};
 use crate::{
     domain::{
         delivery::{Delivery, Plan},
-        exclusion::Exclusion,
+        exclusion::{Cause, Exclusion},
         id::DeliveryId,
         ledger::{Record, Status, flags},
         outcome::{FailureReason, FailureType},
@@ -29,6 +29,8 @@ pub struct SendingLine {
     pub attempts: u8,
     pub failure_type: Option<FailureType>,
     pub failure_reason: Option<FailureReason>,
+    /// Why it was taken out after the preparation.
+    pub cause: Option<Cause>,
     /// When the status was reached; absent as long as it is pending.
     pub at: Option<Timestamp>,
     /// When a deferred message is tried again.
@@ -63,6 +65,7 @@ impl SendingLine {
             attempts: record.map_or(0, |r| r.attempts),
             failure_type: failed.then_some(hard),
             failure_reason: reason.filter(|_| failed || status == Status::Deferred),
+            cause: record.filter(|r| r.status == Status::Excluded).and_then(|r| Cause::from_code(r.reason)),
             at: when.filter(|_| !matches!(status, Status::Pending | Status::Deferred)),
             due: when.filter(|_| status == Status::Deferred),
             resent: has(flags::RESENT),

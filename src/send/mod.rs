@@ -16,6 +16,7 @@ mod copy;
 mod dealer;
 pub mod edit;
 mod expire;
+mod fatigue;
 pub mod finish;
 mod heal;
 mod lane;

@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Context,
-    checks::field_of,
     dealer::{Chunk, Dealer},
+    fatigue::Standings,
     prepare::settings,
     unix_now,
     waves::instant,
@@ -21,6 +21,7 @@ use crate::{
     domain::{
         delivery::{self, Audience, Checks, Delivery, Plan},
         exclusion::{Cause, Exclusion},
+        fatigue::{AddressKey, digest_of},
         recipient::Recipient,
         schedule::Undated,
         settings::Settings,
@@ -29,7 +30,6 @@ use crate::{
     mail::{address::to_ascii, template::Template},
     store::{
         StoreError,
-        ledgers::ChunkRef,
         slices::{Part, PreparationProgress, ndjson},
     },
 };
@@ -52,12 +52,15 @@ pub(super) struct Outcome {
 pub(super) struct Preparation<'a> {
     pub(super) context: &'a Context,
     pub(super) delivery: &'a Delivery,
-    generation: u32,
+    pub(super) generation: u32,
     pub(super) settings: Settings,
     pub(super) checks: Checks,
     /// Truncated SHA-256 of every address kept: 16 bytes each.
     seen: HashSet<u128>,
-    dealer: Dealer,
+    pub(super) dealer: Dealer,
+    /// Those that are not in the index yet.
+    pub(super) messages: Vec<(AddressKey, u32)>,
+    pub(super) standings: Standings,
     /// When it began, Unix seconds: what is due before is an error.
     pub(super) now: u32,
     /// Waves that were found to be due before.
@@ -82,6 +85,8 @@ impl<'a> Preparation<'a> {
             checks: Checks::default(),
             seen: HashSet::new(),
             dealer: Dealer::new(times, context.config.preparation.chunk_size),
+            messages: Vec::new(),
+            standings: Standings::new(),
             now: unix_now(),
             late: HashSet::new(),
             to_deliver: 0,
@@ -139,6 +144,7 @@ impl<'a> Preparation<'a> {
                 }
             }
         }
+        self.write_messages().await?;
         Ok(true)
     }
 
@@ -171,14 +177,17 @@ impl<'a> Preparation<'a> {
 
     /// Sorts a slice of the upload into recipients and exclusions, and tries every message.
     async fn sort(&mut self, recipients: Vec<Recipient>, template: Arc<Template>) -> Result<(), StoreError> {
-        let mut excluded = Vec::new();
-        let mut kept = Vec::with_capacity(recipients.len());
+        let (mut excluded, mut good) = (Vec::new(), Vec::with_capacity(recipients.len()));
         for recipient in recipients {
             match self.judge(&recipient) {
-                Some(cause) => excluded.push(Exclusion { line: recipient.line, email: recipient.email, cause }),
-                None => kept.push(recipient),
+                Err(cause) => excluded.push(Exclusion { line: recipient.line, email: recipient.email, cause }),
+                Ok(address) => {
+                    let due = self.dealer.due(&recipient);
+                    good.push((recipient, (due, address)));
+                }
             }
         }
+        let (kept, dealt) = self.leave_out(good, &mut excluded).await?;
         for exclusion in &excluded {
             *self.causes.entry(exclusion.cause).or_default() += 1;
         }
@@ -199,16 +208,16 @@ impl<'a> Preparation<'a> {
         for (line, field, message) in faults {
             self.error(&field, Some(line), message);
         }
-        for recipient in kept {
+        for (recipient, (due, address)) in kept.into_iter().zip(dealt) {
             let line = recipient.line;
-            match self.dealer.deal(recipient) {
+            match due {
                 Err(Undated { field, message }) => self.error(&format!("audience.{field}"), Some(line), message),
-                // once for each wave
-                Ok((due, _)) if due > 0 && due <= self.now && self.late.insert(due) => {
-                    self.error("schedule", Some(line), format!("{} is in the past", instant(due)));
-                }
-                Ok((_, full)) => {
-                    if let Some(chunk) = full {
+                Ok(due) => {
+                    // once for each wave
+                    if due > 0 && due <= self.now && self.late.insert(due) {
+                        self.error("schedule", Some(line), format!("{} is in the past", instant(due)));
+                    }
+                    if let Some(chunk) = self.dealer.deal(due, recipient, address) {
                         self.write_chunk(&chunk).await?;
                     }
                 }
@@ -222,44 +231,17 @@ impl<'a> Preparation<'a> {
         Ok(())
     }
 
-    fn judge(&mut self, recipient: &Recipient) -> Option<Cause> {
+    fn judge(&mut self, recipient: &Recipient) -> Result<AddressKey, Cause> {
         if recipient.email.is_empty() {
-            return Some(Cause::EmptyAddress);
+            return Err(Cause::EmptyAddress);
         }
         // what can be sent to in theory only, such as a bare host name, counts as invalid
         let usable = |address: &String| {
             address.rsplit_once('@').is_some_and(|(_, domain)| domain.contains('.') || domain.starts_with('['))
         };
-        let Some(address) = to_ascii(&recipient.email).ok().filter(usable) else { return Some(Cause::InvalidAddress) };
-        let digest = Sha256::digest(address.to_lowercase());
-        let mut short = [0; 16];
-        short.copy_from_slice(&digest[..16]);
-        (!self.seen.insert(u128::from_be_bytes(short))).then_some(Cause::Duplicate)
-    }
-
-    /// Renders every message: the only way to know that every field is there and that what comes out may be sent.
-    async fn try_messages(
-        &self,
-        kept: Vec<Recipient>,
-        template: Arc<Template>,
-    ) -> Result<(Vec<Recipient>, Vec<Fault>), StoreError> {
-        let at = ChunkRef { delivery: self.delivery.id.clone(), chunk: 0 };
-        let definition = self.delivery.document.definition.clone();
-        let stamp = self.context.stamp(&at, 0, &definition, Timestamp::UNIX_EPOCH);
-        let work = move || {
-            let (mut faults, mut space) = (Vec::new(), Vec::new());
-            for recipient in &kept {
-                match template.render_into(recipient, &stamp, std::mem::take(&mut space)) {
-                    Ok(message) => space = message,
-                    Err(e) => {
-                        let field = e.field.map_or_else(|| field_of(&definition, e.part), |field| format!("audience.{field}"));
-                        faults.push((recipient.line, field, format!("{}: {}", e.part, e.message)));
-                    }
-                }
-            }
-            (kept, faults)
-        };
-        tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Damaged(e.to_string()))
+        let Some(address) = to_ascii(&recipient.email).ok().filter(usable) else { return Err(Cause::InvalidAddress) };
+        let digest = digest_of(&address);
+        if self.seen.insert(digest) { Ok(AddressKey::of(digest)) } else { Err(Cause::Duplicate) }
     }
 
     /// The chunk that the dealer gave out last.
@@ -269,6 +251,7 @@ impl<'a> Preparation<'a> {
         self.approved.update(&text);
         let number = self.dealer.chunks() - 1;
         self.context.store.write_slice(&self.delivery.id, Part::Chunks(self.generation), number, &text).await?;
+        self.note_messages(number, &chunk.addresses).await?;
         self.to_deliver += chunk.recipients.len() as u64;
         Ok(())
     }
@@ -296,6 +279,3 @@ impl<'a> Preparation<'a> {
         })
     }
 }
-
-/// Line, field and message of a recipient whose mail cannot be made.
-type Fault = (u64, String, String);

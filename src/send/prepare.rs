@@ -13,6 +13,7 @@ use super::{
 use crate::{
     domain::{
         delivery::{Definition, Plan, Release},
+        fatigue::{Fatigue, OwnFatigue},
         id::DeliveryId,
         role::{Principal, Role},
         settings::Settings,
@@ -105,13 +106,13 @@ impl Context {
             true => Some(given_up(&delivery, crashes)),
             false => Preparation::run(self, &delivery, generation).await?,
         };
-        self.store.remove_older(id, audience, generation).await?;
+        self.remove_older(id, audience, generation).await?;
         let concluded = match outcome {
             Some(outcome) => self.conclude(id, generation, outcome).await?,
             None => false,
         };
         if !concluded {
-            self.store.remove_older(id, audience, generation + 1).await?;
+            self.remove_older(id, audience, generation + 1).await?;
         }
         Ok(())
     }
@@ -165,7 +166,7 @@ impl Context {
 
 /// What the delivery says, and the configuration where it says nothing.
 pub(super) fn settings(context: &Context, definition: &Definition) -> Settings {
-    let (own, default) = (&definition.settings, &context.config.send);
+    let (own, default, rule) = (&definition.settings, &context.config.send, &context.config.fatigue);
     Settings {
         in_doubt: own.in_doubt.unwrap_or(default.in_doubt),
         validity_hours: own.validity_hours.unwrap_or(default.validity_hours),
@@ -175,6 +176,11 @@ pub(super) fn settings(context: &Context, definition: &Definition) -> Settings {
         messages_per_second: own
             .messages_per_second
             .or((default.messages_per_second > 0.0).then_some(default.messages_per_second)),
+        fatigue: match own.fatigue {
+            Some(OwnFatigue::Exempt(_)) => None,
+            Some(OwnFatigue::Rule(rule)) => Some(rule),
+            None => (rule.messages > 0).then_some(Fatigue { messages: rule.messages, days: rule.days }),
+        },
         approvals: own.approvals.unwrap_or(1).max(default.approvals),
         smtp_test: own.smtp_test.unwrap_or(false),
         message_limit_kib: u32::try_from(context.config.preparation.message_limit_kib).unwrap_or(u32::MAX),

@@ -41,7 +41,7 @@ impl Context {
             Ok(()) => self.store.remove_older(id, upload, 0).await?,
             // it was deleted meanwhile: nobody comes by again to remove what was written
             Err(Refusal::NotFound) => {
-                self.store.remove_older(id, u32::MAX, u32::MAX).await?;
+                self.remove_older(id, u32::MAX, u32::MAX).await?;
                 return Err(Refusal::NotFound);
             }
             Err(other) => return Err(other),

@@ -33,7 +33,21 @@ pub const AUDIT_NOTED: &str = "versand:{audit}:noted";
 /// Nothing: written to see whether Redis takes writes.
 pub const PULSE: &str = "versand:pulse";
 
-/// Hash: `revision`, `state`, `document`; `wakes` if it is a template or an occurrence: see [`RECURRING`].
+/// Hash: what the numbers in the index of messages stand for: delivery, generation, chunk size, whether it has a rule.
+pub const PREPARATIONS: &str = "versand:preparations";
+
+/// String: entries of the index of messages. A sixteenth of the buckets is in one slot.
+pub fn messages(bucket: u16) -> String {
+    format!("versand:{{messages:{:x}}}:{:03x}", messages_slot(bucket), bucket & 0x1ff)
+}
+
+/// Buckets of one slot may be named in one call.
+pub fn messages_slot(bucket: u16) -> u16 {
+    bucket >> 9
+}
+
+/// Hash: `revision`, `state`, `document`, `planned` (the generation of its plan); `wakes` if it is a template or an occurrence:
+/// see [`RECURRING`].
 pub fn delivery(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:delivery")
 }

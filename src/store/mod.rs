@@ -7,6 +7,7 @@ pub mod endings;
 pub mod figures;
 pub mod keys;
 pub mod ledgers;
+pub mod messages;
 pub mod offers;
 mod packed;
 pub mod recurring;

@@ -18,6 +18,7 @@ mod aside;
 mod confirm_queue;
 mod conservation;
 mod crash;
+mod fatigue;
 mod fire;
 mod foreign;
 mod harness;

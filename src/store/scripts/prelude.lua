@@ -19,8 +19,8 @@ local function header(ledger)
   local raw = redis.call('GETRANGE', ledger, 0, HEADER - 1)
   if #raw < HEADER then return nil end
   local mode, count, epoch, beat, seq, owner, run = unpack('>xBI2I4I4I4c8c8', raw)
-  testing = mode == 1
-  return { count = count, epoch = epoch, beat = beat, seq = seq, owner = owner, run = run }
+  testing = band(mode, 1) == 1
+  return { mode = mode, count = count, epoch = epoch, beat = beat, seq = seq, owner = owner, run = run }
 end
 
 local function unpack_record(raw, at)

@@ -9,7 +9,7 @@ if not OWN_GROUP then
   count, redo = h.count, redo == 1
   load(ledger, first, last)
 else
-  testing = byte(head, 2) == 1
+  testing = band(byte(head, 2), 1) == 1
   page, page_from, redo = page_now, first, false
 end
 if resends == 0 then resend_after = nil end
