@@ -50,8 +50,10 @@ impl Store {
     /// Notes that a delivery got a job at this virtual time.
     pub async fn got_job(&self, id: &DeliveryId, at: f64) -> Result<(), StoreError> {
         let length: Option<f64> = self.conn.clone().hget(keys::delivery(id), "length").await?;
+        let length = length.unwrap_or(1.0);
         let mut pipe = redis::pipe();
-        pipe.zincr(keys::WANTING, id.as_str(), length.unwrap_or(1.0)).ignore().set(keys::VIRTUAL_TIME, at).ignore();
+        // who comes now begins where this job begins: behind nobody who waits for a longer one
+        pipe.zincr(keys::WANTING, id.as_str(), length).ignore().set(keys::VIRTUAL_TIME, at - length).ignore();
         Ok(pipe.query_async(&mut self.conn.clone()).await?)
     }
 
