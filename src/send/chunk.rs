@@ -33,7 +33,8 @@ use crate::{
     },
 };
 
-/// A connection takes at least so many messages a second; what is held back needs no more of them.
+/// A connection is reckoned to take so many messages a second: what is held back gets no more of them than that asks for, and
+/// over a slower relay it stays below its rate.
 const MESSAGES_A_CONNECTION: f64 = 5.0;
 
 /// What all messages of a wave share.

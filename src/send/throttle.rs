@@ -171,12 +171,12 @@ impl Context {
         for (limit, share) in shared.limits.iter().zip(&shared.shares) {
             share.store(mine(limit.connections), Ordering::Relaxed);
         }
-        self.turns.allow(|route| self.relays.allowed(route));
         for ((_, settings), relay) in self.config.relays().into_iter().zip(self.relays.all()) {
             if settings.total_connections > 0 {
                 relay.allow(mine(settings.total_connections).min(settings.connections));
             }
         }
+        self.turns.allow(|route| self.relays.allowed(route));
         // a clock that was set back must not keep them open for longer
         let most = |minutes: f64| now.saturating_add((minutes * 60.0).ceil() as u32);
         let domains_until = most(shared.breaker.domain_pause_minutes);
@@ -189,8 +189,9 @@ impl Context {
         let parsed = broken.into_iter().filter_map(|(id, until)| Some((id.parse().ok()?, until.min(deliveries_until))));
         *locked(&shared.broken_deliveries) = parsed.collect();
         locked(&shared.tallies).tidy(Instant::now(), shared.breaker.window());
-        locked(&shared.buckets)
-            .retain(|_, bucket| Arc::strong_count(bucket) > 1 || bucket.try_lock().is_ok_and(|b| b.tokens > 0));
+        let now = Instant::now();
+        let in_use = |bucket: &Bucket| bucket.leased_until.is_some_and(|until| until > now);
+        locked(&shared.buckets).retain(|_, bucket| Arc::strong_count(bucket) > 1 || bucket.try_lock().is_ok_and(|b| in_use(&b)));
         Ok(())
     }
 

@@ -9,12 +9,16 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use versand::mail::catcher::{Act, Stage};
 
-use crate::harness::{
-    client::{Client, audience, definition},
-    daemon::Daemon,
-    eventually,
-    redis::RedisServer,
-    relay::TestRelay,
+use crate::{
+    harness::{
+        app::idle,
+        client::{Client, audience, definition},
+        daemon::Daemon,
+        eventually,
+        redis::RedisServer,
+        relay::TestRelay,
+    },
+    healing::started,
 };
 
 fn with_settings(settings: Value) -> Value {
@@ -259,4 +263,28 @@ async fn a_relay_gets_no_more_than_its_rate_and_connections_from_all_daemons_tog
     }
     assert!((2..=3).contains(&most), "{most} connections");
     client.wait_for(&id, &["finished"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_job_is_that_of_a_small_delivery_that_came_last() {
+    let redis = RedisServer::start();
+    let (application, _state) = idle(&redis, "").await;
+    let context = application.context();
+    const WAITING: &str = "versand:{core:apalis:queues:list}:chunks:active";
+    // all of them want jobs before any is named
+    let workers = context.config.send.workers;
+    redis.ask(&format!("RPUSH {WAITING}{}", " x".repeat(workers))).unwrap();
+    let mut others = Vec::new();
+    for _ in 0..3 * workers {
+        others.push(started(context, 300).await);
+    }
+    let fetched = async || {
+        redis.ask(&format!("DEL {WAITING}")).unwrap();
+        context.feed(&others[0]).await.unwrap();
+    };
+    fetched().await;
+    let small = started(context, 10).await;
+    assert!(context.store.offered(&small).await.unwrap().is_empty(), "as many wait as may");
+    fetched().await;
+    assert_eq!(context.store.offered(&small).await.unwrap().len(), 1);
 }
