@@ -3,6 +3,7 @@
 mod check;
 mod relays;
 mod throttles;
+mod tracking;
 
 use std::{
     fmt,
@@ -16,6 +17,7 @@ use serde::Deserialize;
 use crate::domain::{role::Role, settings::InDoubt};
 
 pub use throttles::{Breaker, DomainLimit, Throttle};
+pub use tracking::{Public, Tracking};
 
 /// `config/default.toml`, compiled in: every setting and its default.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -49,6 +51,8 @@ pub fn secret(file: &Path) -> Result<String, String> {
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub server: Server,
+    pub public: Public,
+    pub tracking: Tracking,
     pub redis: Redis,
     pub relay: Relay,
     pub relays: Vec<Relay>,

@@ -56,6 +56,7 @@ impl Config {
             return Err(refuse("fatigue.days", "must be above 0 and at most 366"));
         }
         self.check_throttles()?;
+        self.check_tracking()?;
         if !(0.0..=10_080.0).contains(&s.grace_minutes) {
             return Err(refuse("send.grace_minutes", "must be 0 to 10080"));
         }

@@ -117,6 +117,9 @@ pub struct Checks {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     pub generation: u32,
+    /// What stands for it in the index of messages and in tokens; 0 if it was prepared before there were any.
+    #[serde(default)]
+    pub number: u32,
     pub chunks: u32,
     /// Of the largest chunks. Number n of the sending log is position n % `chunk_size` of chunk n / `chunk_size`: of several
     /// waves the last chunks are smaller, and their numbers have gaps.
@@ -241,7 +244,10 @@ pub fn digest(definition: &Definition, settings: &Settings, audience_sha256: &[u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{fatigue::Fatigue, settings::InDoubt};
+    use crate::domain::{
+        fatigue::Fatigue,
+        settings::{InDoubt, Tracking},
+    };
 
     fn definition() -> Definition {
         serde_json::from_value(serde_json::json!({
@@ -262,6 +268,7 @@ mod tests {
             messages_per_second: None,
             smtp_test: false,
             fatigue: None,
+            tracking: Tracking::default(),
         }
     }
 

@@ -21,7 +21,8 @@
 //! | 3 | flags |
 //! | 4..9 | claim number: epoch (4) and claim within the epoch (1) |
 //! | 9..13 | when, Unix seconds: due if deferred, else of the last change |
-//! | 13..16 | tracking, never written by the sender |
+//! | 13 | what came back, see `tracking::tracked`; this and the next are never written by the sender |
+//! | 14..16 | hits, at most 65535 |
 
 use serde::{Deserialize, Serialize};
 
@@ -111,6 +112,8 @@ pub struct Record {
     pub flags: u8,
     pub claim: ClaimNumber,
     pub when: u32,
+    /// Bits of `tracking::tracked`.
+    pub tracked: u8,
 }
 
 impl Record {
@@ -215,6 +218,7 @@ impl Ledger {
             flags: b[3],
             claim: ClaimNumber { epoch: u32_at(b, 4), n: b[8] },
             when: u32_at(b, 9),
+            tracked: b[13],
         })
     }
 

@@ -18,4 +18,5 @@ pub mod role;
 pub mod schedule;
 pub mod settings;
 pub mod state;
+pub mod tracking;
 pub mod waves;

@@ -47,6 +47,32 @@ pub struct Overrides {
     /// `false`, or messages (1 to 1000) and days (above 0, at most 366).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fatigue: Option<OwnFatigue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracking: Option<OwnTracking>,
+}
+
+/// What a delivery says of its tracking.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OwnTracking {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub opens: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clicks: Option<bool>,
+    /// Text of a link to the mirror page above the message, at most 200 characters; empty is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror_link: Option<String>,
+}
+
+/// How a delivery is tracked, fixed at preparation.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Tracking {
+    /// Where the public listener is reached, without a slash at its end; empty is nowhere: no links, no opt-out headers.
+    pub url: String,
+    pub opens: bool,
+    pub clicks: bool,
+    /// Empty is none.
+    pub mirror_link: String,
 }
 
 impl Overrides {
@@ -77,6 +103,10 @@ impl Overrides {
                 return invalid("fatigue", "must have 1 to 1000 messages, and days above 0 and at most 366");
             }
             _ => {}
+        }
+        let link = self.tracking.as_ref().and_then(|tracking| tracking.mirror_link.as_deref()).unwrap_or_default();
+        if link.chars().count() > 200 || link.contains(char::is_control) {
+            return invalid("tracking.mirror_link", "must have at most 200 printable characters");
         }
         if self.request_confirmation == Some(false) && at_once {
             return invalid(
@@ -112,6 +142,8 @@ pub struct Settings {
     /// None is no rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fatigue: Option<Fatigue>,
+    #[serde(default)]
+    pub tracking: Tracking,
 }
 
 impl Settings {

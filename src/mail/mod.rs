@@ -11,3 +11,4 @@ pub mod relay;
 pub mod relays;
 mod scan;
 pub mod template;
+pub mod token;

@@ -261,13 +261,17 @@ impl<'a> Preparation<'a> {
         let (waves, places) = self.dealer.tables();
         self.context.store.write_waves(&self.delivery.id, self.generation, &waves, &places).await?;
         let bounds = self.dealer.bounds().filter(|(_, last)| *last > 0);
+        let chunk_size = self.context.config.preparation.chunk_size;
+        let ruled = self.settings.fatigue.is_some();
+        let number = self.context.store.number_preparation(&self.delivery.id, self.generation, chunk_size, ruled).await?;
         Ok(Plan {
             generation: self.generation,
+            number,
             chunks: self.dealer.chunks(),
             waves: self.dealer.waves() as u32,
             first_due: bounds.map(|(first, _)| instant(first)),
             last_due: bounds.map(|(_, last)| instant(last)),
-            chunk_size: self.context.config.preparation.chunk_size as u32,
+            chunk_size: chunk_size as u32,
             to_deliver: self.to_deliver,
             excluded: self.causes.values().sum(),
             exclusion_slices: self.exclusion_slices,

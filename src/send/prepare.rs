@@ -16,7 +16,7 @@ use crate::{
         fatigue::{Fatigue, OwnFatigue},
         id::DeliveryId,
         role::{Principal, Role},
-        settings::Settings,
+        settings::{Settings, Tracking},
         state::{Action, State},
     },
     queue::{Job, JobError, QueueName},
@@ -167,6 +167,7 @@ impl Context {
 /// What the delivery says, and the configuration where it says nothing.
 pub(super) fn settings(context: &Context, definition: &Definition) -> Settings {
     let (own, default, rule) = (&definition.settings, &context.config.send, &context.config.fatigue);
+    let (tracking, usual) = (own.tracking.clone().unwrap_or_default(), &context.config.tracking);
     Settings {
         in_doubt: own.in_doubt.unwrap_or(default.in_doubt),
         validity_hours: own.validity_hours.unwrap_or(default.validity_hours),
@@ -183,6 +184,12 @@ pub(super) fn settings(context: &Context, definition: &Definition) -> Settings {
         },
         approvals: own.approvals.unwrap_or(1).max(default.approvals),
         smtp_test: own.smtp_test.unwrap_or(false),
+        tracking: Tracking {
+            url: context.config.public.url.trim_end_matches('/').to_owned(),
+            opens: tracking.opens.unwrap_or(usual.opens),
+            clicks: tracking.clicks.unwrap_or(usual.clicks),
+            mirror_link: tracking.mirror_link.unwrap_or_else(|| usual.mirror_link.clone()),
+        },
         message_limit_kib: u32::try_from(context.config.preparation.message_limit_kib).unwrap_or(u32::MAX),
     }
 }

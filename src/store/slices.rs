@@ -26,6 +26,8 @@ pub enum Part {
     Waves(u32),
     /// The table of chunks, likewise.
     Places(u32),
+    /// The tracked links, one slice.
+    Links(u32),
 }
 
 impl Part {
@@ -36,6 +38,7 @@ impl Part {
             Self::Exclusions(n) => format!("exclusions.{n}"),
             Self::Waves(n) => format!("waves.{n}"),
             Self::Places(n) => format!("places.{n}"),
+            Self::Links(n) => format!("links.{n}"),
         }
     }
 

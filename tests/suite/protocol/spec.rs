@@ -95,8 +95,15 @@ pub struct Chunk {
 impl Chunk {
     /// All pending, free, wanting attention.
     pub fn new(count: u16) -> Self {
-        let pending =
-            Record { status: Status::Pending, attempts: 0, reason: 0, flags: 0, claim: ClaimNumber::default(), when: 0 };
+        let pending = Record {
+            status: Status::Pending,
+            attempts: 0,
+            reason: 0,
+            flags: 0,
+            claim: ClaimNumber::default(),
+            when: 0,
+            tracked: 0,
+        };
         let records = vec![pending; usize::from(count)];
         Self { epoch: 0, beat: 0, seq: 0, owner: 0, run: 0, records, open: Some(0), offered: None, round: 0 }
     }

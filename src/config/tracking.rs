@@ -1,0 +1,50 @@
+//! The public listener, and what is tracked.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::Deserialize;
+use url::Url;
+
+use super::{Config, ConfigError, refuse};
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Public {
+    pub listen: SocketAddr,
+    pub url: String,
+    pub trusted_proxies: Vec<String>,
+    pub substitution_url: String,
+    pub link_days: u32,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tracking {
+    pub opens: bool,
+    pub clicks: bool,
+    pub mirror_link: String,
+    pub rules_file: PathBuf,
+}
+
+impl Config {
+    pub(super) fn check_tracking(&self) -> Result<(), ConfigError> {
+        for (setting, url) in [("public.url", &self.public.url), ("public.substitution_url", &self.public.substitution_url)] {
+            let parsed = Url::parse(url);
+            let usable = parsed.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+            if !url.is_empty() && (!usable || !url.is_ascii() || url.len() > 200) {
+                return Err(refuse(setting, "must be an http or https URL of at most 200 ASCII characters, or empty"));
+            }
+        }
+        if self.public.url.contains(['?', '#']) {
+            return Err(refuse("public.url", "must have neither query nor fragment"));
+        }
+        if !(1..=36_500).contains(&self.public.link_days) {
+            return Err(refuse("public.link_days", format!("must be 1..36500, is {}", self.public.link_days)));
+        }
+        let link = &self.tracking.mirror_link;
+        if link.chars().count() > 200 || link.contains(char::is_control) {
+            return Err(refuse("tracking.mirror_link", "must have at most 200 printable characters"));
+        }
+        Ok(())
+    }
+}
