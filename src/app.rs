@@ -15,11 +15,18 @@ use crate::{
     mail::{
         catcher::{Catcher, Options},
         relays::Relays,
+        token::TokenKey,
     },
     metrics,
     queue::{Queue, WorkerHealth, Workers},
     scheduler,
-    send::{Context, render::StampKey, throttle::Throttle, watch::Watch},
+    send::{
+        Context,
+        render::StampKey,
+        throttle::Throttle,
+        track::{Arrivals, Recorder},
+        watch::Watch,
+    },
     store::{Store, durability::Durability, embedded::Embedded, state_dir::StateDir},
     worker,
 };
@@ -36,6 +43,8 @@ pub struct Application {
     api: Api,
     workers: Workers,
     embedded: Option<Embedded>,
+    public: TcpListener,
+    arrivals: Arrivals,
     catcher: Option<(Catcher, SocketAddr)>,
     token: Option<String>,
     background: TaskTracker,
@@ -54,6 +63,11 @@ impl Application {
         let listener =
             TcpListener::bind(config.server.listen).await.with_context(|| format!("server.listen {}", config.server.listen))?;
         let (end, background, tracker) = (CancellationToken::new(), TaskTracker::new(), TaskTracker::new());
+        let public =
+            TcpListener::bind(config.public.listen).await.with_context(|| format!("public.listen {}", config.public.listen))?;
+        if config.public.url.is_empty() {
+            config.public.url = format!("http://{}", public.local_addr()?);
+        }
         let catcher = catch(&mut config, &background, &end).await?;
         let embedded = match config.redis.url.is_empty() {
             true => Some(Embedded::start(&state, &config.redis.program).await?),
@@ -70,7 +84,12 @@ impl Application {
         let health = WorkerHealth::default();
         // of all daemons alike: whoever takes a chunk over makes the same messages
         let secret = store.shared_secret("message", state.secret("message")?).await?;
+        let token_secret = store.shared_secret("token", state.secret("token")?).await?;
+        let (recorder, arrivals) = Recorder::new();
         let context = Context {
+            tokens: TokenKey::new(&token_secret)?,
+            recorder,
+            sent_lately: Default::default(),
             relays: Relays::new(&config)?,
             store,
             queue: queue.clone(),
@@ -94,12 +113,17 @@ impl Application {
         };
         let api = Api { context: context.clone(), metrics, failures: Default::default() };
         let workers = Workers { queue, shutdown: context.shutdown.clone(), tracker, health };
-        Ok(Self { context, listener, api, workers, embedded, catcher, token, background, end, state })
+        Ok(Self { context, public, arrivals, listener, api, workers, embedded, catcher, token, background, end, state })
     }
 
     /// Where the admin API listens.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// Where the public listener listens.
+    pub fn public_address(&self) -> std::io::Result<SocketAddr> {
+        self.public.local_addr()
     }
 
     /// The token of a daemon that was given no tokens and no keys: it was made at the first start, in `admin.token`.
@@ -127,6 +151,16 @@ impl Application {
         scheduler::start(&context).await?;
         self.background.spawn(upkeep(self.api.metrics.clone(), self.end.clone()));
         let (server, router) = (context.config.server.clone(), http::router(self.api));
+        let recording = context.clone();
+        self.background.spawn(async move { recording.record_hits(self.arrivals).await });
+        let public = http::serve(
+            self.public,
+            http::public_router(context.clone()),
+            server.clone(),
+            self.end.clone(),
+            self.background.clone(),
+        );
+        self.background.spawn(public);
         self.background.spawn(http::serve(self.listener, router, server, self.end.clone(), self.background.clone()));
         tracing::info!(owner = format!("{:016x}", context.owner), state_dir = %self.state.path().display(), "ready");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);

@@ -113,6 +113,7 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(async {
         let metrics = metrics::install().context("metrics")?;
         let application = Application::build(config, metrics).await?;
+        tracing::info!(address = %application.public_address()?, "the public listener listens");
         tracing::info!(address = %application.address()?, "the admin API listens");
         let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let drained = application

@@ -67,6 +67,7 @@ metrics_table! {
     REDIS_WRITABLE Gauge "versand_redis_writable" "1 if Redis took writes last time; 0 as long as it is away, out of memory or disk, or read only";
     HTTP_REQUESTS Counter "versand_http_requests_total" "HTTP requests by route, method and status";
     HTTP_SECONDS Histogram "versand_http_request_duration_seconds" "Time to the head of the response, by route";
+    HITS Counter "versand_tracking_hits_total" "Requests to the public listener by type (open, click, mirror, opt_out) and class: human, apple_proxy, machine are recorded; uncounted are of proofs and previews; forged and expired get a harmless answer";
     LOGIN_FAILURES Counter "versand_login_failures_total" "Requests and jobs refused for a missing, unknown, forged or expired token";
     BUILD Gauge "versand_build_info" "1, with the version";
 }
@@ -108,6 +109,11 @@ fn describe() {
     }
     for became in ["released", "held"] {
         counter!(WAVES, "became" => became).absolute(0);
+    }
+    for kind in ["open", "click", "mirror", "opt_out"] {
+        for class in ["human", "apple_proxy", "machine", "uncounted", "forged", "expired"] {
+            counter!(HITS, "type" => kind, "class" => class).absolute(0);
+        }
     }
     for became in ["created", "failed", "skipped"] {
         counter!(OCCURRENCES, "became" => became).absolute(0);
@@ -265,6 +271,10 @@ pub fn redis(up: bool, writable: bool) {
 pub fn http_request(route: &str, method: &'static str, status: u16, took: Duration) {
     counter!(HTTP_REQUESTS, "route" => route.to_owned(), "method" => method, "status" => status.to_string()).increment(1);
     histogram!(HTTP_SECONDS, "route" => route.to_owned()).record(took.as_secs_f64());
+}
+
+pub fn tracking_hit(kind: &'static str, class: &'static str) {
+    counter!(HITS, "type" => kind, "class" => class).increment(1);
 }
 
 pub fn login_failure() {

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use ipnet::IpNet;
 use serde::Deserialize;
 use url::Url;
 
@@ -12,7 +13,7 @@ use super::{Config, ConfigError, refuse};
 pub struct Public {
     pub listen: SocketAddr,
     pub url: String,
-    pub trusted_proxies: Vec<String>,
+    pub trusted_proxies: Vec<IpNet>,
     pub substitution_url: String,
     pub link_days: u32,
 }

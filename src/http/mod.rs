@@ -7,6 +7,7 @@ mod listen;
 mod logs;
 mod operations;
 mod problem;
+mod public;
 mod recurrence;
 mod release;
 mod request;
@@ -28,6 +29,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 pub use listen::serve;
 pub use problem::Problem;
+pub use public::{PUBLIC_ROUTES, router as public_router};
 pub use routes::{ROUTES, Route};
 
 use listen::Peer;

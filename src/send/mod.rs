@@ -35,6 +35,7 @@ pub mod render;
 pub mod scribe;
 pub mod settle;
 pub mod throttle;
+pub mod track;
 pub mod turns;
 pub mod upload;
 pub mod watch;
@@ -52,7 +53,7 @@ use crate::{
     config::Config,
     domain::{audience::LineError, delivery::Invalid, role::Role, state::Illegal},
     identity::Keyring,
-    mail::relays::Relays,
+    mail::{relays::Relays, token::TokenKey},
     queue::{JobError, Queue, QueueError, WorkerHealth},
     store::{Store, StoreError},
 };
@@ -71,6 +72,11 @@ pub struct Context {
     /// Message-IDs and boundaries derive from it.
     pub stamps: render::StampKey,
     pub templates: render::Cache,
+    /// Signs the links in messages.
+    pub tokens: TokenKey,
+    pub recorder: track::Recorder,
+    /// Deliveries that links led to.
+    pub sent_lately: track::Known,
     pub watch: watch::Watch,
     pub throttle: throttle::Throttle,
     pub turns: turns::AllTurns,

@@ -107,6 +107,25 @@ pub fn ledger(id: &DeliveryId, chunk: u32) -> String {
     format!("versand:{{{id}}}:ledger:{chunk}")
 }
 
+/// Hash: how many hits were recorded (`hits`), and how many of each kind and class (`open:human`).
+pub fn tracking(id: &DeliveryId) -> String {
+    format!("versand:{{{id}}}:tracking")
+}
+
+/// Hash: user agents to their numbers.
+pub fn agents(id: &DeliveryId) -> String {
+    format!("versand:{{{id}}}:agents")
+}
+
+/// String: a block of the tracking log.
+pub fn hits(id: &DeliveryId, block: u64) -> String {
+    format!("{}{block}", hits_prefix(id))
+}
+
+pub fn hits_prefix(id: &DeliveryId) -> String {
+    format!("versand:{{{id}}}:hits:")
+}
+
 /// Hash: position in the chunk to the server's replies.
 pub fn replies(id: &DeliveryId, chunk: u32) -> String {
     format!("versand:{{{id}}}:replies:{chunk}")

@@ -237,7 +237,8 @@ impl Store {
     }
 }
 
-fn registered(text: &str) -> Result<(DeliveryId, u32, u32, bool), StoreError> {
+/// What is kept of a preparation: delivery, generation, chunk size, whether it has a rule.
+pub(super) fn registered(text: &str) -> Result<(DeliveryId, u32, u32, bool), StoreError> {
     let mut words = text.split(' ');
     let mut next = || words.next().ok_or_else(|| damaged("what a number in the index stands for"));
     let (id, generation, chunk_size, ruled) = (next()?, next()?, next()?, next()?);

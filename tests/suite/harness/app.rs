@@ -33,6 +33,7 @@ pub async fn idle(redis: &RedisServer, settings: &str) -> (Application, TempDir)
     config.server.listen = "127.0.0.1:0".parse().unwrap();
     config.server.state_dir = state.path().to_owned();
     config.catcher.listen = "127.0.0.1:0".parse().unwrap();
+    config.public.listen = "127.0.0.1:0".parse().unwrap();
     config.redis.url = redis.url();
     if !settings.contains("lease_ms") {
         config.send.lease_ms = 1000;

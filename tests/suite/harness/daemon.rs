@@ -202,6 +202,7 @@ impl Daemon {
         section("server", "listen", "127.0.0.1:0".into(), false);
         section("server", "state_dir", state.to_str().unwrap().into(), false);
         section("catcher", "listen", "127.0.0.1:0".into(), false);
+        section("public", "listen", "127.0.0.1:0".into(), true);
         section("send", "lease_ms", 1000.into(), true);
         let roles = ["prepare_deliveries", "start_deliveries", "administration", "monitoring"];
         let mut token = toml::Table::new();

@@ -1,0 +1,82 @@
+//! Who visits: address, user agent and what else a request shows.
+
+use std::{convert::Infallible, net::IpAddr};
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, Method, header, request::Parts},
+};
+use ipnet::IpNet;
+
+use crate::{
+    domain::tracking::signs,
+    http::listen::Peer,
+    send::{Context, track::Visit},
+};
+
+/// Headers of a client that fetches what nobody has asked for yet.
+const PURPOSES: [&str; 4] = ["sec-purpose", "purpose", "x-purpose", "x-moz"];
+
+impl FromRequestParts<Context> for Visit {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Infallible> {
+        let peer = parts.extensions.get().map_or(IpAddr::from([0, 0, 0, 0]), |Peer(ip)| *ip);
+        let mut signs = 0;
+        if parts.method == Method::HEAD {
+            signs |= signs::HEAD;
+        }
+        if PURPOSES.iter().any(|name| is_prefetch(&parts.headers, name)) {
+            signs |= signs::PREFETCH;
+        }
+        let agent = parts.headers.get(header::USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let from = forwarded(peer, &parts.headers, &context.config.public.trusted_proxies);
+        Ok(Self { from, agent: agent.filter(|agent| !agent.trim().is_empty()), signs })
+    }
+}
+
+fn is_prefetch(headers: &HeaderMap, name: &str) -> bool {
+    let value = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
+    ["prefetch", "preview", "prerender"].iter().any(|purpose| value.contains(purpose))
+}
+
+/// The last address in X-Forwarded-For that is not one of the trusted proxies; each one was added by who came after it, and
+/// only the trusted ones are believed.
+fn forwarded(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip.to_canonical()));
+    let values: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+    let mut ip = peer;
+    for hop in values.iter().flat_map(|value| value.split(',')).rev() {
+        match hop.trim().parse() {
+            Ok(before) if is_trusted(ip) => ip = before,
+            _ => break,
+        }
+    }
+    ip
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn forwarded_addresses_are_believed_only_from_trusted_proxies() {
+        let trusted: Vec<IpNet> = ["10.0.0.0/8", "::1/128"].iter().map(|net| net.parse().expect("a network")).collect();
+        let from = |peer: &str, values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append("x-forwarded-for", HeaderValue::from_static(value));
+            }
+            forwarded(peer.parse().expect("an address"), &headers, &trusted).to_string()
+        };
+        assert_eq!(from("192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
+        assert_eq!(from("10.1.1.1", &["198.51.100.7"]), "198.51.100.7");
+        assert_eq!(from("10.1.1.1", &["203.0.113.9, 198.51.100.7, 10.2.2.2"]), "198.51.100.7");
+        assert_eq!(from("10.1.1.1", &["203.0.113.9", "198.51.100.7"]), "198.51.100.7");
+        assert_eq!(from("::1", &["2001:db8::7"]), "2001:db8::7");
+        assert_eq!(from("10.1.1.1", &["198.51.100.7, nonsense"]), "10.1.1.1");
+        assert_eq!(from("10.1.1.1", &[]), "10.1.1.1");
+    }
+}

@@ -1,0 +1,239 @@
+//! What comes back from recipients: opens, clicks, mirror pages and opt-outs are recorded before they are answered.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Context, unix_now};
+use crate::{
+    domain::tracking::{Hit, HitKind, Label, Link, NO_AGENT, NO_LINK},
+    mail::token::{Holder, Purpose, Token},
+    metrics,
+    store::{StoreError, hits::Mailing, slices::Part},
+};
+
+/// What is known of a delivery is asked again after so long.
+const FRESH: Duration = Duration::from_secs(60);
+/// Deliveries that are remembered at the most.
+const KEPT: usize = 1000;
+/// Hits that wait to be recorded at the most; who comes then waits outside.
+const WAITING: usize = 10_000;
+/// Hits in one group.
+const GROUP: usize = 1000;
+/// A longer user agent is cut.
+const LONGEST_AGENT: usize = 300;
+
+/// A request to the public listener, as far as it matters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Visit {
+    pub from: IpAddr,
+    pub agent: Option<String>,
+    /// Bits of `tracking::signs`.
+    pub signs: u8,
+}
+
+/// Why a link is not followed.
+#[derive(Debug, thiserror::Error)]
+pub enum Miss {
+    /// Nobody signed it.
+    #[error("the link is forged")]
+    Forged,
+    /// Its delivery is gone, or was released too long ago.
+    #[error("the link is too old")]
+    Expired,
+    #[error("{0}")]
+    Unavailable(#[from] StoreError),
+    #[error("it is not recorded")]
+    Unrecorded,
+}
+
+/// What a good token stands for.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub sent: Arc<Sent>,
+    pub holder: Holder,
+    pub purpose: Purpose,
+}
+
+/// A delivery as its links need it.
+#[derive(Debug)]
+pub struct Sent {
+    pub mailing: Mailing,
+    pub links: Vec<Link>,
+    pub released_at: Option<Timestamp>,
+    known_at: Instant,
+}
+
+/// Deliveries that links led to lately, by the number of their preparation.
+#[derive(Clone, Default)]
+pub struct Known(Arc<Mutex<HashMap<u32, Arc<Sent>>>>);
+
+/// Where hits go to be recorded.
+#[derive(Clone)]
+pub struct Recorder(mpsc::Sender<Arrival>);
+
+/// The other end of it.
+pub struct Arrivals(mpsc::Receiver<Arrival>);
+
+struct Arrival {
+    mailing: Mailing,
+    hit: Hit,
+    agent: String,
+    /// Told whether it was recorded.
+    done: oneshot::Sender<bool>,
+}
+
+impl Recorder {
+    pub fn new() -> (Self, Arrivals) {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        (Self(sender), Arrivals(receiver))
+    }
+}
+
+impl Context {
+    /// What a token stands for.
+    ///
+    /// # Errors
+    /// If it is forged, or what it stands for is gone.
+    pub async fn find_sent(&self, kind: HitKind, text: &str) -> Result<Found, Miss> {
+        let found = self.look_up(kind, text).await;
+        match &found {
+            Err(Miss::Forged) => metrics::tracking_hit(kind.word(), "forged"),
+            Err(Miss::Expired) => metrics::tracking_hit(kind.word(), "expired"),
+            _ => {}
+        }
+        found
+    }
+
+    async fn look_up(&self, kind: HitKind, text: &str) -> Result<Found, Miss> {
+        let token = Token::read(text, kind).ok_or(Miss::Forged)?;
+        let sent = self.sent(token.holder.preparation).await?.ok_or(Miss::Expired)?;
+        let Mailing { delivery, generation, .. } = &sent.mailing;
+        if !self.tokens.signer(delivery, *generation, token.holder).has_signed(&token) {
+            return Err(Miss::Forged);
+        }
+        let days = SignedDuration::from_hours(24 * i64::from(self.config.public.link_days));
+        let is_old = sent.released_at.is_some_and(|at| Timestamp::now().duration_since(at) > days);
+        if is_old && kind != HitKind::OptOut {
+            return Err(Miss::Expired);
+        }
+        Ok(Found { sent, holder: token.holder, purpose: token.purpose })
+    }
+
+    /// The delivery of a preparation, if that is still what is or will be sent.
+    async fn sent(&self, preparation: u32) -> Result<Option<Arc<Sent>>, StoreError> {
+        let known = || self.sent_lately.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sent) = known().get(&preparation).filter(|sent| sent.known_at.elapsed() < FRESH) {
+            return Ok(Some(sent.clone()));
+        }
+        let Some(mailing) = self.store.mailing(preparation).await? else { return Ok(None) };
+        let Some(delivery) = self.store.delivery(&mailing.delivery).await? else { return Ok(None) };
+        if delivery.document.plan.as_ref().is_none_or(|plan| plan.generation != mailing.generation) {
+            return Ok(None);
+        }
+        let links = self.store.slice(&mailing.delivery, Part::Links(mailing.generation), 0).await?;
+        let released_at = delivery.document.release.as_ref().map(|release| release.confirmed_at);
+        let sent = Arc::new(Sent { mailing, links, released_at, known_at: Instant::now() });
+        let mut known = known();
+        if known.len() >= KEPT {
+            known.retain(|_, sent| sent.known_at.elapsed() < FRESH);
+        }
+        if known.len() < KEPT {
+            known.insert(preparation, sent.clone());
+        }
+        Ok(Some(sent))
+    }
+
+    /// Records a hit; it returns once that cannot be undone. Of proofs and previews nothing is recorded.
+    ///
+    /// # Errors
+    /// If Redis does not take it: whoever asked may ask again.
+    pub async fn record_hit(&self, found: &Found, visit: Visit) -> Result<(), Miss> {
+        let kind = found.purpose.kind();
+        if found.holder.is_proof || found.sent.released_at.is_none() {
+            metrics::tracking_hit(kind.word(), "uncounted");
+            return Ok(());
+        }
+        let agent = visit.agent.as_deref().unwrap_or_default();
+        let label = Label::Human;
+        let hit = Hit {
+            recipient: found.holder.recipient,
+            at_ms: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default(),
+            kind,
+            label,
+            rules: 0,
+            link: if let Purpose::Click(link) = found.purpose { link } else { NO_LINK },
+            signs: visit.signs,
+            agent: NO_AGENT,
+            from: visit.from,
+        };
+        let (done, recorded) = oneshot::channel();
+        let agent = agent.chars().take(LONGEST_AGENT).collect();
+        let arrival = Arrival { mailing: found.sent.mailing.clone(), hit, agent, done };
+        self.recorder.0.send(arrival).await.map_err(|_| Miss::Unrecorded)?;
+        if !recorded.await.unwrap_or(false) {
+            return Err(Miss::Unrecorded);
+        }
+        metrics::tracking_hit(kind.word(), label.class().word());
+        Ok(())
+    }
+
+    /// The task: records what arrives, in groups: while one is on its way the next one gathers.
+    pub async fn record_hits(&self, mut arrivals: Arrivals) {
+        let mut group = Vec::with_capacity(GROUP);
+        while arrivals.0.recv_many(&mut group, GROUP).await > 0 {
+            let mut deliveries: HashMap<Mailing, Vec<Arrival>> = HashMap::new();
+            for arrival in group.drain(..) {
+                deliveries.entry(arrival.mailing.clone()).or_default().push(arrival);
+            }
+            join_all(deliveries.into_iter().map(|(mailing, arrived)| self.record_group(mailing, arrived))).await;
+        }
+    }
+
+    async fn record_group(&self, mailing: Mailing, arrived: Vec<Arrival>) {
+        let hits: Vec<(Hit, &str)> = arrived.iter().map(|arrival| (arrival.hit, arrival.agent.as_str())).collect();
+        let answer = self.store.record_hits(&mailing, &hits, unix_now()).await;
+        let context = self.clone();
+        // those of the next group need not wait until this one cannot be undone
+        self.tracker.spawn(async move {
+            let recorded = match answer {
+                Ok(_) => context.store.durable().await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = &recorded {
+                tracing::warn!(delivery.id = %mailing.delivery, %error, "hits are not recorded: they are not acknowledged");
+            }
+            for arrival in arrived {
+                // who asked may be gone
+                let _ = arrival.done.send(recorded.is_ok());
+            }
+        });
+    }
+}
+
+impl Context {
+    /// Where a link leads, from the delivery's own table.
+    ///
+    /// # Errors
+    /// [`Miss::Expired`] if there is no such link.
+    pub async fn target_of(&self, found: &Found) -> Result<String, Miss> {
+        let Purpose::Click(link) = found.purpose else { return Err(Miss::Forged) };
+        let link = found.sent.links.get(usize::from(link)).ok_or(Miss::Expired)?;
+        Ok(link.url.clone())
+    }
+
+    /// The mirror page: the message as its recipient got it.
+    ///
+    /// # Errors
+    /// [`Miss::Expired`] if it is gone.
+    pub async fn mirror_of(&self, _found: &Found) -> Result<String, Miss> {
+        Err(Miss::Expired)
+    }
+}

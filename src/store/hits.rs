@@ -1,0 +1,63 @@
+//! Hits as they are recorded: the tracking log of a delivery, in blocks.
+
+use std::collections::HashMap;
+
+use redis::AsyncCommands;
+
+use super::{Store, StoreError, keys, messages::registered};
+use crate::domain::{
+    id::DeliveryId,
+    tracking::{Class, Hit},
+};
+
+/// Hits in a block of the log.
+pub const BLOCK: u64 = 4096;
+/// User agents that are kept of one delivery; who makes more up has them forgotten.
+const MOST_AGENTS: u64 = 10_000;
+
+/// A delivery whose mail is out there, as the links in it name it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Mailing {
+    pub delivery: DeliveryId,
+    pub generation: u32,
+    pub chunk_size: u32,
+}
+
+impl Store {
+    /// What the number of a preparation stands for.
+    pub async fn mailing(&self, preparation: u32) -> Result<Option<Mailing>, StoreError> {
+        let text: Option<String> = self.conn.clone().hget(keys::PREPARATIONS, preparation).await?;
+        let Some(text) = text else { return Ok(None) };
+        let (delivery, generation, chunk_size, _) = registered(&text)?;
+        Ok(Some(Mailing { delivery, generation, chunk_size }))
+    }
+
+    /// Records hits of one delivery, each with its user agent; how many of them: none if they are of a preparation that was not
+    /// released, and none of recipients that are not there.
+    pub async fn record_hits(&self, of: &Mailing, hits: &[(Hit, &str)], now: u32) -> Result<u64, StoreError> {
+        let id = &of.delivery;
+        let mut script = self.scripts.hit.prepare_invoke();
+        script.key(keys::delivery(id)).key(keys::counts(id)).key(keys::tracking(id)).key(keys::agents(id));
+        script.arg(of.generation).arg(now).arg(BLOCK).arg(MOST_AGENTS).arg(keys::hits_prefix(id));
+        let mut ledgers: HashMap<u32, u16> = HashMap::new();
+        for (hit, agent) in hits {
+            let (chunk, position) = (hit.recipient / of.chunk_size.max(1), hit.recipient % of.chunk_size.max(1));
+            let next = ledgers.len() as u16;
+            let ledger = *ledgers.entry(chunk).or_insert_with(|| {
+                script.key(keys::ledger(id, chunk));
+                next
+            });
+            let class = hit.label.class();
+            let mut place = [0; 6];
+            place[..2].copy_from_slice(&ledger.to_be_bytes());
+            place[2..4].copy_from_slice(&(position as u16).to_be_bytes());
+            place[4] = hit.tracked();
+            place[5] = u8::from(class == Class::Human);
+            script.arg(&hit.encode()[..]).arg(*agent).arg(&place[..]).arg(format!("{}:{}", hit.kind.word(), class.word()));
+        }
+        if hits.is_empty() {
+            return Ok(0);
+        }
+        Ok(script.invoke_async(&mut self.conn.clone()).await?)
+    }
+}

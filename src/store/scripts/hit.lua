@@ -1,0 +1,55 @@
+-- Records a group of hits of one delivery: the log, the records of their recipients, the live counters.
+-- KEYS: delivery, counts, tracking, agents, then the ledgers   ARGV: generation, now, hits in a block, most agents, prefix of the
+-- blocks, then of each hit its bytes, its user agent, and packed: number of its ledger from 0 (2), position (2), tracked bits (1),
+-- whether a human did it (1); last its kind and class, as the counter's word
+-- Answers how many were recorded: none if that generation was not released.
+local delivery, counts, tracking, agents = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local now, block, most = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+if redis.call('HGET', delivery, 'planned') ~= ARGV[1] or redis.call('EXISTS', KEYS[5]) == 0 then return 0 end
+local n = tonumber(redis.call('HGET', tracking, 'hits') or 0)
+local numbers, pieces, words, sum, recorded = {}, {}, {}, {}, 0
+
+local function number_of(agent)
+  if agent == '' then return 65535 end
+  if numbers[agent] then return numbers[agent] end
+  local number = tonumber(redis.call('HGET', agents, agent))
+  if not number then
+    number = redis.call('HLEN', agents)
+    if number >= most then
+      number = 65534
+    else
+      redis.call('HSET', agents, agent, number)
+    end
+  end
+  numbers[agent] = number
+  return number
+end
+
+for i = 6, #ARGV, 4 do
+  local ledger, position, bits, human = unpack('>I2I2BB', ARGV[i + 2])
+  ledger = KEYS[5 + ledger]
+  load(ledger, position, position)
+  if #page == RECORD then
+    local r = read(position)
+    if human == 1 and r.status == IN_DOUBT then
+      -- whoever reads it has got it
+      alter(position, r, sum, function()
+        r.status, r.reason, r.when, r.flags = SENT, 0, now, bor(r.flags, ACCEPTED)
+      end)
+      flush(ledger)
+      dirty = {}
+    end
+    local tracked, hits = unpack('>BI2', page, 14)
+    local seen = pack('>BI2', bor(tracked, bits), math.min(hits + 1, 65535))
+    redis.call('SETRANGE', ledger, HEADER + RECORD * position + 13, seen)
+    local at = math.floor(n / block)
+    pieces[at] = (pieces[at] or '') .. ARGV[i]:sub(1, 18) .. pack('>I2', number_of(ARGV[i + 1])) .. ARGV[i]:sub(21)
+    words[ARGV[i + 3]] = (words[ARGV[i + 3]] or 0) + 1
+    n, recorded = n + 1, recorded + 1
+  end
+end
+for at, bytes in pairs(pieces) do redis.call('APPEND', ARGV[5] .. at, bytes) end
+words.hits = recorded
+for word, by in pairs(words) do redis.call('HINCRBY', tracking, word, by) end
+publish(KEYS[5], counts, sum)
+return recorded
