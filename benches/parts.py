@@ -157,7 +157,7 @@ class Redis(Part):
 class Daemon(Part):
     def __init__(self, redis, port, more=""):
         self.folder = tempfile.mkdtemp(prefix="versand-bench-")
-        listen = free_port()
+        listen, self.public = free_port(), free_port()
         settings = pathlib.Path(self.folder, "bench.toml")
         if "[relay]" not in more:
             more += f'\n[relay]\nhost = "127.0.0.1"\nport = {port}\n'
@@ -165,6 +165,8 @@ class Daemon(Part):
             f"""[server]
 listen = "127.0.0.1:{listen}"
 state_dir = "{self.folder}/state"
+[public]
+listen = "127.0.0.1:{self.public}"
 [redis]
 url = "{redis.url}"
 [log]

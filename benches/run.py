@@ -7,6 +7,7 @@ import argparse
 import json
 import statistics
 
+import hits
 import machine
 import peers
 import pictures
@@ -30,6 +31,7 @@ BUDGETS = [
     ("us", "redis_bytes_each", -1, 80),
     ("first connection", "ms", -1, 50),
     ("network", "us", -1, 1.2),
+    ("tracking hits", "ratio", 1, 0.6),
     ("idle", "daemon_share_of_a_core", -1, 0.005),
     ("us, 1,000,000 recipients", "recount_s", -1, 0.2),
     ("us, 1,000,000 recipients", "daemon_peak_mb", -1, 150),
@@ -100,6 +102,8 @@ def main():
         for figures in rows.first_connection(sink.port):
             gather(results, "first connection", figures)
         gather(results, "idle", rows.idle(sink.port))
+        for figures in hits.hits(sink.port, arguments.repetitions):
+            gather(results, "tracking hits", figures)
         if arguments.schedule:
             for waiting in (0, 10_000):
                 for figures in schedule.due_to_connection(sink.port, waiting):

@@ -1,0 +1,40 @@
+"""What it costs to record a hit before it is answered, beside an endpoint that records nothing."""
+
+import email
+import re
+import subprocess
+
+from parts import BUILT, Daemon, Part, Redis, free_port, listens, until
+from rows import prepared, settled
+
+RECIPIENTS, SECONDS, CONNECTIONS = 1000, 5, 64
+
+
+def load(port, paths):
+    command = [str(BUILT / "examples/hits"), "load", f"127.0.0.1:{port}", str(SECONDS), str(CONNECTIONS)]
+    return float(subprocess.run(command, input="\n".join(paths), text=True, check=True, capture_output=True).stdout)
+
+
+def pixels(daemon, delivery):
+    """The path of each recipient's open pixel, out of the very message."""
+    for number in range(RECIPIENTS):
+        message = email.message_from_bytes(daemon.ask("GET", f"/deliveries/{delivery}/recipients/{number}/preview"))
+        html = next(part for part in message.walk() if part.get_content_type() == "text/html")
+        yield re.search(rb"/o/[\w-]+", html.get_payload(decode=True)).group().decode()
+
+
+def hits(sink, repetitions):
+    with Redis() as redis, Daemon(redis, sink) as daemon:
+        delivery, digest, _ = prepared(daemon, RECIPIENTS)
+        daemon.ask("POST", f"/deliveries/{delivery}/confirm", {"digest": digest})
+        until("sent", lambda: settled(daemon, delivery, ("finished",)))
+        paths, port = list(pixels(daemon, delivery)), free_port()
+        with Part([str(BUILT / "examples/hits"), "bare", str(port)]):
+            until("the bare endpoint", lambda: listens(port))
+            for _ in range(repetitions):
+                cpu = daemon.cpu_s() + redis.cpu_s()
+                recorded = load(daemon.public, paths)
+                spent = daemon.cpu_s() + redis.cpu_s() - cpu
+                answer = {"recorded_per_s": recorded, "cpu_us_each": spent / recorded / SECONDS * 1e6}
+                nothing = load(port, paths)
+                yield answer | {"bare_per_s": nothing, "ratio": recorded / nothing}
