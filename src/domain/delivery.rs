@@ -269,6 +269,7 @@ mod tests {
             smtp_test: false,
             fatigue: None,
             tracking: Tracking::default(),
+            denylist: true,
         }
     }
 

@@ -58,6 +58,10 @@ impl AddressKey {
         Self((digest >> 64) as u64)
     }
 
+    pub fn bytes(self) -> [u8; 8] {
+        self.0.to_be_bytes()
+    }
+
     /// Below 8192: few enough that a bucket costs little beside its entries, and enough that it is searched quickly.
     pub fn bucket(self) -> u16 {
         (self.0 >> 51) as u16

@@ -49,6 +49,9 @@ pub struct Overrides {
     pub fatigue: Option<OwnFatigue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracking: Option<OwnTracking>,
+    /// `false`: who opted out gets it all the same, such as a receipt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub denylist: Option<bool>,
 }
 
 /// What a delivery says of its tracking.
@@ -144,6 +147,9 @@ pub struct Settings {
     pub fatigue: Option<Fatigue>,
     #[serde(default)]
     pub tracking: Tracking,
+    /// Whether who opted out is left out.
+    #[serde(default)]
+    pub denylist: bool,
 }
 
 impl Settings {

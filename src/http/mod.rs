@@ -1,6 +1,7 @@
 //! The admin API. One table holds every route with the role it needs; the router is made of it.
 
 mod deliveries;
+mod denylist;
 mod events;
 mod failures;
 mod listen;

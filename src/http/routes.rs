@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::routing::{self, MethodRouter};
 
-use super::{Api, deliveries, events, logs, operations, recurrence, release, release::Bare};
+use super::{Api, deliveries, denylist, events, logs, operations, recurrence, release, release::Bare};
 use crate::{domain::role::Role, send::settle::Control};
 
 /// A route as the README lists it. Without a role it is open to whoever reaches the listener.
@@ -69,6 +69,9 @@ routes! {
     get "/api/v1/deliveries/{id}/audit" ADMINISTRATION, logs::audit, "a page of the audit chain: `from`, `limit`";
     get "/api/v1/audit" ADMINISTRATION, logs::audit_heads, "a page of the chain of heads: `from`, `limit`";
     get "/api/v1/exclusion-causes" MONITORING, logs::exclusion_causes, "the causes of exclusion";
+    get "/api/v1/denylist/{email}" ADMINISTRATION, denylist::read, "whether an address opted out";
+    put "/api/v1/denylist/{email}" ADMINISTRATION, denylist::put, "put an address on the denylist: it gets no mail of deliveries that honour it";
+    delete "/api/v1/denylist/{email}" ADMINISTRATION, denylist::remove, "take an address off the denylist";
     get "/api/v1/jobs/{id}/outcome" START, operations::outcome, "what became of a `ConfirmSend` job";
     get "/api/v1/queues/{queue}/dead" ADMINISTRATION, operations::dead, "jobs that were set aside: `from`, `limit`";
     post "/api/v1/queues/{queue}/dead/{id}/retry" ADMINISTRATION, operations::retry_dead, "queue a dead job again";

@@ -111,7 +111,7 @@ impl Context {
             Err(error) => return (hold, Err(error)),
         };
         let about = (&run.delivery, &time.wave);
-        match self.exclude_tired(&mut hold, &ledger, about, &run.recipients, &mut todo).await {
+        match self.exclude_late(&mut hold, &ledger, about, &run.recipients, &mut todo).await {
             Ok(true) if !todo.is_empty() => (Arc::new(run).serve(hold, ledger, todo).await, Ok(())),
             other => (hold, other.map(drop)),
         }

@@ -1,35 +1,22 @@
 //! Fatigue: who gets too many messages is left out by the preparation, and again when a chunk is sent for the first time.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Duration,
-};
+use std::collections::{BTreeSet, HashMap};
 
-use super::{Context, preparation::Preparation, recall::Hold, unix_now};
+use super::{Context, preparation::Preparation};
 use crate::{
     domain::{
-        delivery::Delivery,
-        exclusion::{Cause, Exclusion},
         fatigue::{AddressKey, Fatigue, Moment, Weight, digest_of, message_counts, weight},
         id::DeliveryId,
-        ledger::Ledger,
         recipient::Recipient,
         schedule::Undated,
-        waves::Wave,
     },
     mail::address::to_ascii,
-    metrics,
-    queue::JobError,
     store::{
         StoreError,
-        ledgers::Verdict,
         messages::{Message, Standing},
         slices::Part,
     },
 };
-
-/// Pause before a step is sent again whose answer was lost.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// So many messages are written to the index at a time.
 const MESSAGES: usize = 100_000;
@@ -42,7 +29,7 @@ pub(super) type Dealt = (Result<u32, Undated>, AddressKey);
 
 impl Context {
     /// Which of `asked` have enough messages already, without those of the delivery itself.
-    async fn tired(
+    pub(super) async fn tired(
         &self,
         own: &DeliveryId,
         rule: &Fatigue,
@@ -78,44 +65,6 @@ impl Context {
         Ok(counted.into_iter().map(|n| n >= rule.messages).collect())
     }
 
-    /// Looks at a chunk before it is sent for the first time: takes out who has had enough since the preparation, and takes
-    /// them off `todo`. False if the lease is lost: nothing may be sent.
-    pub(super) async fn exclude_tired(
-        &self,
-        hold: &mut Hold,
-        ledger: &Ledger,
-        (delivery, wave): (&Delivery, &Wave),
-        recipients: &[Recipient],
-        todo: &mut Vec<u16>,
-    ) -> Result<bool, JobError> {
-        let rule = delivery.document.plan.as_ref().and_then(|plan| plan.settings.fatigue);
-        let Some(rule) = rule.filter(|_| !ledger.is_checked()) else { return Ok(true) };
-        let moment = Moment::Release { at: wave.released_at, delivery: &delivery.id };
-        let of = |position: &u16| {
-            let address = to_ascii(&recipients.get(usize::from(*position))?.email).ok()?;
-            Some((*position, (AddressKey::of(digest_of(&address)), moment)))
-        };
-        let (positions, asked): (Vec<u16>, Vec<_>) = todo.iter().filter_map(of).unzip();
-        let tired = self.tired(&delivery.id, &rule, &asked, &mut HashMap::new()).await?;
-        let out: BTreeSet<u16> =
-            positions.into_iter().zip(tired).filter_map(|(position, tired)| tired.then_some(position)).collect();
-        let packed: Vec<u16> = out.iter().copied().collect();
-        // sent again after a lost answer it changes nothing
-        let (verdict, excluded) = loop {
-            match self.store.exclude(&hold.at, &hold.lease, Cause::Fatigue, &packed, unix_now()).await {
-                Err(error) if error.may_pass() && !self.shutdown.is_cancelled() => tokio::time::sleep(PAUSE).await,
-                other => break other?,
-            }
-        };
-        if verdict != Verdict::Ok {
-            return Ok(false);
-        }
-        hold.lease.seq += 1;
-        metrics::excluded(excluded);
-        todo.retain(|position| !out.contains(position));
-        Ok(true)
-    }
-
     /// Removes the parts of uploads before `upload` and of preparations before `generation`, and their messages from the index.
     pub(super) async fn remove_older(&self, id: &DeliveryId, upload: u32, generation: u32) -> Result<(), StoreError> {
         let before = self.store.prepared_before(id, generation).await?;
@@ -138,31 +87,6 @@ impl Context {
 }
 
 impl Preparation<'_> {
-    /// Leaves out who has enough messages by the time his own is due.
-    pub(super) async fn leave_out(
-        &mut self,
-        good: Vec<(Recipient, Dealt)>,
-        excluded: &mut Vec<Exclusion>,
-    ) -> Result<(Vec<Recipient>, Vec<Dealt>), StoreError> {
-        let Some(rule) = self.settings.fatigue else { return Ok(good.into_iter().unzip()) };
-        let now = unix_now();
-        let moment = |due: &Result<u32, Undated>| Moment::Preparation { at: now.max(*due.as_ref().unwrap_or(&0)), now };
-        let asked: Vec<_> = good.iter().map(|(_, (due, address))| (*address, moment(due))).collect();
-        let tired = self.context.tired(&self.delivery.id, &rule, &asked, &mut self.standings).await?;
-        let mut kept = Vec::with_capacity(good.len());
-        for ((recipient, (due, address)), tired) in good.into_iter().zip(tired) {
-            match (tired, due) {
-                (true, Ok(due)) => {
-                    self.dealer.take_back(due);
-                    excluded.push(Exclusion { line: recipient.line, email: recipient.email, cause: Cause::Fatigue });
-                }
-                (_, due) => kept.push((recipient, (due, address))),
-            }
-        }
-        excluded.sort_by_key(|exclusion| exclusion.line);
-        Ok(kept.into_iter().unzip())
-    }
-
     /// Notes the messages of a chunk, after the chunk itself: removing them goes by it.
     pub(super) async fn note_messages(&mut self, chunk: u32, addresses: &[AddressKey]) -> Result<(), StoreError> {
         if self.settings.smtp_test {

@@ -15,6 +15,7 @@ pub mod conservation;
 mod copy;
 mod dealer;
 pub mod edit;
+mod exclude;
 mod expire;
 mod fatigue;
 pub mod finish;

@@ -184,6 +184,7 @@ pub(super) fn settings(context: &Context, definition: &Definition) -> Settings {
         },
         approvals: own.approvals.unwrap_or(1).max(default.approvals),
         smtp_test: own.smtp_test.unwrap_or(false),
+        denylist: own.denylist.unwrap_or(true),
         tracking: Tracking {
             url: context.config.public.url.trim_end_matches('/').to_owned(),
             opens: tracking.opens.unwrap_or(usual.opens),

@@ -62,6 +62,13 @@ pub struct Found {
     pub purpose: Purpose,
 }
 
+impl Found {
+    /// What comes back of proofs and previews counts for nothing.
+    pub fn is_uncounted(&self) -> bool {
+        self.holder.is_proof || self.sent.released_at.is_none()
+    }
+}
+
 /// A delivery as its links need it.
 #[derive(Debug)]
 pub struct Sent {
@@ -157,7 +164,7 @@ impl Context {
     /// If Redis does not take it: whoever asked may ask again.
     pub async fn record_hit(&self, found: &Found, visit: Visit) -> Result<(), Miss> {
         let kind = found.purpose.kind();
-        if found.holder.is_proof || found.sent.released_at.is_none() {
+        if found.is_uncounted() {
             metrics::tracking_hit(kind.word(), "uncounted");
             return Ok(());
         }

@@ -23,6 +23,14 @@ pub struct Mailing {
     pub chunk_size: u32,
 }
 
+impl Mailing {
+    /// The chunk of a recipient, and its position there.
+    pub fn locate(&self, recipient: u32) -> Option<(u32, u16)> {
+        let chunk = recipient.checked_div(self.chunk_size)?;
+        Some((chunk, u16::try_from(recipient % self.chunk_size).ok()?))
+    }
+}
+
 impl Store {
     /// What the number of a preparation stands for.
     pub async fn mailing(&self, preparation: u32) -> Result<Option<Mailing>, StoreError> {
@@ -41,7 +49,7 @@ impl Store {
         script.arg(of.generation).arg(now).arg(BLOCK).arg(MOST_AGENTS).arg(keys::hits_prefix(id));
         let mut ledgers: HashMap<u32, u16> = HashMap::new();
         for (hit, agent) in hits {
-            let (chunk, position) = (hit.recipient / of.chunk_size.max(1), hit.recipient % of.chunk_size.max(1));
+            let Some((chunk, position)) = of.locate(hit.recipient) else { continue };
             let next = ledgers.len() as u16;
             let ledger = *ledgers.entry(chunk).or_insert_with(|| {
                 script.key(keys::ledger(id, chunk));
@@ -50,7 +58,7 @@ impl Store {
             let class = hit.label.class();
             let mut place = [0; 6];
             place[..2].copy_from_slice(&ledger.to_be_bytes());
-            place[2..4].copy_from_slice(&(position as u16).to_be_bytes());
+            place[2..4].copy_from_slice(&position.to_be_bytes());
             place[4] = hit.tracked();
             place[5] = u8::from(class == Class::Human);
             script.arg(&hit.encode()[..]).arg(*agent).arg(&place[..]).arg(format!("{}:{}", hit.kind.word(), class.word()));

@@ -36,6 +36,11 @@ pub const PULSE: &str = "versand:pulse";
 /// Hash: what the numbers in the index of messages stand for: delivery, generation, chunk size, whether it has a rule.
 pub const PREPARATIONS: &str = "versand:preparations";
 
+/// Set: digests of addresses that are on the denylist, those with the same first four bits.
+pub fn denylist(set: u8) -> String {
+    format!("versand:{{denylist:{set:x}}}")
+}
+
 /// String: entries of the index of messages. A sixteenth of the buckets is in one slot.
 pub fn messages(bucket: u16) -> String {
     format!("versand:{{messages:{:x}}}:{:03x}", messages_slot(bucket), bucket & 0x1ff)

@@ -3,7 +3,7 @@
 //! An entry is written with the chunk, says which recipient of which preparation it is, and is removed with it. What became of
 //! the message stands in the ledger, when it goes in the table of waves: nothing is written twice.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use futures_util::future::try_join_all;
 use redis::AsyncCommands;
@@ -186,14 +186,13 @@ impl Store {
         &self,
         at: &ChunkRef,
         lease: &Lease,
-        cause: Cause,
-        positions: &[u16],
+        who: &BTreeMap<u16, Cause>,
         now: u32,
     ) -> Result<(Verdict, u64), StoreError> {
-        let packed: Vec<u8> = positions.iter().flat_map(|p| p.to_be_bytes()).collect();
+        let packed: Vec<u8> = who.iter().flat_map(|(p, cause)| [(p >> 8) as u8, *p as u8, cause.code()]).collect();
         let mut script = self.scripts.exclude.prepare_invoke();
         script.key(keys::ledger(&at.delivery, at.chunk)).key(keys::counts(&at.delivery));
-        script.arg(&lease.owner.to_be_bytes()[..]).arg(lease.epoch).arg(lease.seq).arg(now).arg(cause.code()).arg(packed);
+        script.arg(&lease.owner.to_be_bytes()[..]).arg(lease.epoch).arg(lease.seq).arg(now).arg(packed);
         let (verdict, excluded): (i64, u64) = script.invoke_async(&mut self.conn.clone()).await?;
         Ok((Verdict::from_code(verdict)?, excluded))
     }

@@ -1,6 +1,7 @@
 //! The only user of Redis commands besides the queue. Deliveries, slices of recipients, ledgers.
 
 pub mod deliveries;
+pub mod denylist;
 pub mod durability;
 pub mod embedded;
 pub mod endings;

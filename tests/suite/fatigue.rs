@@ -378,8 +378,10 @@ async fn only_the_holder_takes_out_and_only_who_was_not_begun() {
     let at = ChunkRef { delivery: delivery.id.clone(), chunk: 0 };
     let store = &context.store;
     let Taken::Yes(mut lease, _) = store.take(&at, 7, Grounds::default(), unix_now()).await.unwrap() else { panic!("not taken") };
-    let exclude =
-        async |lease: &Lease, positions: &[u16]| store.exclude(&at, lease, Cause::Fatigue, positions, unix_now()).await.unwrap();
+    let exclude = async |lease: &Lease, positions: &[u16]| {
+        let who = positions.iter().map(|position| (*position, Cause::Fatigue)).collect();
+        store.exclude(&at, lease, &who, unix_now()).await.unwrap()
+    };
     let statuses = async || {
         let ledger = store.ledgers(&at.delivery, 0..1).await.unwrap().remove(0).unwrap();
         (ledger.is_checked(), ledger.records().map(|record| record.status).collect::<Vec<_>>())

@@ -16,7 +16,7 @@ use crate::{
     domain::tracking::HitKind,
     send::{
         Context,
-        track::{Found, Miss, Visit},
+        track::{Miss, Visit},
     },
 };
 
@@ -46,8 +46,12 @@ pub fn router(context: Context) -> Router {
 }
 
 async fn open(State(context): State<Context>, Path(token): Path<String>, visit: Visit) -> Response {
-    match recorded(&context, HitKind::Open, &token, visit).await {
-        Ok(_) | Err(Miss::Forged | Miss::Expired) => pages::pixel(),
+    let recorded = async {
+        let found = context.find_sent(HitKind::Open, &token).await?;
+        context.record_hit(&found, visit).await
+    };
+    match recorded.await {
+        Ok(()) | Err(Miss::Forged | Miss::Expired) => pages::pixel(),
         Err(miss) => refuse(&context, miss),
     }
 }
@@ -82,16 +86,12 @@ async fn ask(State(context): State<Context>, Path(token): Path<String>) -> Respo
 }
 
 async fn opt_out(State(context): State<Context>, Path(token): Path<String>, visit: Visit) -> Response {
-    match recorded(&context, HitKind::OptOut, &token, visit).await {
-        Ok(_) => pages::opted_out(),
-        Err(miss) => refuse(&context, miss),
-    }
-}
-
-async fn recorded(context: &Context, kind: HitKind, token: &str, visit: Visit) -> Result<Found, Miss> {
-    let found = context.find_sent(kind, token).await?;
-    context.record_hit(&found, visit).await?;
-    Ok(found)
+    let done = async {
+        let found = context.find_sent(HitKind::OptOut, &token).await?;
+        context.opt_out(&found).await?;
+        context.record_hit(&found, visit).await
+    };
+    done.await.map_or_else(|miss| refuse(&context, miss), |()| pages::opted_out())
 }
 
 /// Harmless, whatever was asked for.

@@ -1,0 +1,27 @@
+//! The denylist: who opted out.
+
+use std::sync::Arc;
+
+use axum::{Json as Reply, extract::State, http::StatusCode};
+use serde_json::{Value, json};
+
+use super::{
+    Api,
+    problem::{Answer, Problem},
+    request::Words,
+};
+
+pub async fn read(State(api): State<Arc<Api>>, Words(email): Words<String>) -> Result<Reply<Value>, Answer> {
+    Ok(Reply(json!({ "denylisted": api.context.is_denied(&email).await? })))
+}
+
+pub async fn put(State(api): State<Arc<Api>>, Words(email): Words<String>) -> Result<StatusCode, Answer> {
+    Ok(if api.context.deny(&email).await? { StatusCode::CREATED } else { StatusCode::NO_CONTENT })
+}
+
+pub async fn remove(State(api): State<Arc<Api>>, Words(email): Words<String>) -> Result<StatusCode, Answer> {
+    match api.context.allow(&email).await? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(Problem::new(StatusCode::NOT_FOUND, "the address is not on the denylist").into()),
+    }
+}
