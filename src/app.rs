@@ -89,6 +89,7 @@ impl Application {
         let context = Context {
             tokens: TokenKey::new(&token_secret)?,
             recorder,
+            rules: config.tracking.rules()?.into(),
             sent_lately: Default::default(),
             relays: Relays::new(&config)?,
             store,

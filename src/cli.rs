@@ -101,6 +101,7 @@ fn with_config(file: Option<PathBuf>, next: impl FnOnce(Config) -> anyhow::Resul
 /// The files that the settings name can be read and used.
 fn files(config: &Config) -> Result<(), String> {
     identity::Keyring::new(&config.auth).map_err(|e| e.to_string())?;
+    config.tracking.rules().map_err(|e| e.to_string())?;
     Store::check(&config.redis).map_err(|e| e.to_string())?;
     EnvFilter::try_new(&config.log.level).map_err(|e| format!("log.level: {e}"))?;
     let _runtime = runtime().map_err(|e| e.to_string())?;

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{Config, ConfigError, refuse};
+use crate::domain::tracking::rules::{BUILT_IN, Rules};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,6 +26,21 @@ pub struct Tracking {
     pub clicks: bool,
     pub mirror_link: String,
     pub rules_file: PathBuf,
+}
+
+impl Tracking {
+    /// What tells humans from machines.
+    ///
+    /// # Errors
+    /// Why the file of `rules_file` cannot be used.
+    pub fn rules(&self) -> Result<Rules, ConfigError> {
+        let refuse = |reason: String| refuse("tracking.rules_file", format!("{}: {reason}", self.rules_file.display()));
+        if self.rules_file.as_os_str().is_empty() {
+            return Rules::parse(BUILT_IN).map_err(refuse);
+        }
+        let text = std::fs::read_to_string(&self.rules_file).map_err(|e| refuse(e.to_string()))?;
+        Rules::parse(&text).map_err(refuse)
+    }
 }
 
 impl Config {

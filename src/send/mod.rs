@@ -52,7 +52,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Config,
-    domain::{audience::LineError, delivery::Invalid, role::Role, state::Illegal},
+    domain::{audience::LineError, delivery::Invalid, role::Role, state::Illegal, tracking::rules::Rules},
     identity::Keyring,
     mail::{relays::Relays, token::TokenKey},
     queue::{JobError, Queue, QueueError, WorkerHealth},
@@ -76,6 +76,8 @@ pub struct Context {
     /// Signs the links in messages.
     pub tokens: TokenKey,
     pub recorder: track::Recorder,
+    /// What tells humans from machines.
+    pub rules: Arc<Rules>,
     /// Deliveries that links led to.
     pub sent_lately: track::Known,
     pub watch: watch::Watch,

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Context, unix_now};
 use crate::{
-    domain::tracking::{Hit, HitKind, Label, Link, NO_AGENT, NO_LINK},
+    domain::tracking::{Hit, HitKind, Link, NO_AGENT, NO_LINK, rules::Agent},
     mail::token::{Holder, Purpose, Token},
     metrics,
     store::{StoreError, hits::Mailing, slices::Part},
@@ -168,21 +168,21 @@ impl Context {
             metrics::tracking_hit(kind.word(), "uncounted");
             return Ok(());
         }
-        let agent = visit.agent.as_deref().unwrap_or_default();
-        let label = Label::Human;
+        let agent = visit.agent.as_deref().map_or(Agent::None, Agent::Is);
+        let label = self.rules.label(kind, visit.signs, agent, visit.from);
         let hit = Hit {
             recipient: found.holder.recipient,
             at_ms: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default(),
             kind,
             label,
-            rules: 0,
+            rules: self.rules.version,
             link: if let Purpose::Click(link) = found.purpose { link } else { NO_LINK },
             signs: visit.signs,
             agent: NO_AGENT,
             from: visit.from,
         };
         let (done, recorded) = oneshot::channel();
-        let agent = agent.chars().take(LONGEST_AGENT).collect();
+        let agent = visit.agent.unwrap_or_default().chars().take(LONGEST_AGENT).collect();
         let arrival = Arrival { mailing: found.sent.mailing.clone(), hit, agent, done };
         self.recorder.0.send(arrival).await.map_err(|_| Miss::Unrecorded)?;
         if !recorded.await.unwrap_or(false) {

@@ -15,6 +15,8 @@
 //! | 18..20 | number of the user agent among those of the delivery; 65535 if there was none, 65534 if it is not kept |
 //! | 20..36 | address it came from, IPv6 or IPv4-mapped |
 
+pub mod rules;
+
 use std::net::{IpAddr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};

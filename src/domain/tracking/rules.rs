@@ -1,0 +1,189 @@
+//! Human or machine: the rules that give a hit its label. What they go by is a file, `config/machines.toml`.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use aho_corasick::AhoCorasick;
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use super::{Hit, HitKind, Label, signs};
+
+/// `config/machines.toml`, compiled in.
+pub const BUILT_IN: &str = include_str!("../../../config/machines.toml");
+
+/// So many clicks of one recipient within [`BURST_MS`] are those of a machine.
+const BURST: usize = 5;
+const BURST_MS: u64 = 1000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    version: u16,
+    agents: Vec<String>,
+    image_proxies: Vec<String>,
+    apple_proxies: Vec<String>,
+    machine_networks: Vec<IpNet>,
+    probable_networks: Vec<IpNet>,
+}
+
+/// The rules in force.
+#[derive(Debug)]
+pub struct Rules {
+    pub version: u16,
+    agents: AhoCorasick,
+    image_proxies: AhoCorasick,
+    apple_proxies: Vec<String>,
+    machine_networks: Vec<IpNet>,
+    probable_networks: Vec<IpNet>,
+}
+
+impl Rules {
+    /// Reads them from the text of a file.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let file: File = toml::from_str(text).map_err(|e| e.to_string().trim().replace('\n', " "))?;
+        let matcher = |name: &str, words: &[String]| {
+            if words.iter().any(String::is_empty) {
+                return Err(format!("{name}: an empty word is in every user agent"));
+            }
+            AhoCorasick::builder().ascii_case_insensitive(true).build(words).map_err(|e| format!("{name}: {e}"))
+        };
+        Ok(Self {
+            version: file.version,
+            agents: matcher("agents", &file.agents)?,
+            image_proxies: matcher("image_proxies", &file.image_proxies)?,
+            apple_proxies: file.apple_proxies,
+            machine_networks: file.machine_networks,
+            probable_networks: file.probable_networks,
+        })
+    }
+
+    /// The label of a hit by what its request shows. An agent that is not known, because it was not kept, says nothing.
+    pub fn label(&self, kind: HitKind, signs: u8, agent: Agent<'_>, from: IpAddr) -> Label {
+        let is_in = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&from));
+        if signs & signs::HEAD != 0 {
+            return Label::Head;
+        }
+        if signs & signs::PREFETCH != 0 {
+            return Label::Prefetch;
+        }
+        match agent {
+            Agent::None => return Label::NoAgent,
+            Agent::Is(agent) if kind == HitKind::Open && self.image_proxies.is_match(agent) => return Label::ImageProxy,
+            Agent::Is(agent) if self.agents.is_match(agent) => return Label::Agent,
+            Agent::Is(agent) if kind == HitKind::Open && self.apple_proxies.iter().any(|apple| apple == agent) => {
+                return Label::AppleProxy;
+            }
+            _ => {}
+        }
+        if is_in(&self.machine_networks) {
+            return Label::Network;
+        }
+        if is_in(&self.probable_networks) { Label::ProbableScanner } else { Label::Human }
+    }
+}
+
+/// The user agent of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agent<'a> {
+    None,
+    Is(&'a str),
+    /// It is not known any more.
+    NotKept,
+}
+
+/// Which hits belong to a burst, by their places: five clicks or more of one recipient within a second, those before the fifth
+/// one, too.
+pub fn bursts(hits: &[Hit]) -> Vec<usize> {
+    let mut clicks: HashMap<u32, Vec<usize>> = HashMap::new();
+    for (i, hit) in hits.iter().enumerate().filter(|(_, hit)| hit.kind == HitKind::Click) {
+        clicks.entry(hit.recipient).or_default().push(i);
+    }
+    let mut found = Vec::new();
+    for of_one in clicks.values_mut().filter(|of_one| of_one.len() >= BURST) {
+        of_one.sort_by_key(|i| hits[*i].at_ms);
+        let mut marked = 0;
+        for (end, last) in of_one.iter().enumerate().skip(BURST - 1) {
+            let first = end + 1 - BURST;
+            if hits[*last].at_ms - hits[of_one[first]].at_ms < BURST_MS {
+                found.extend(&of_one[first.max(marked)..=end]);
+                marked = end + 1;
+            }
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::tracking::{NO_AGENT, NO_LINK};
+
+    fn label(kind: HitKind, signs: u8, agent: Agent<'_>, from: &str) -> Label {
+        Rules::parse(BUILT_IN).expect("rules").label(kind, signs, agent, from.parse().expect("an address"))
+    }
+
+    #[test]
+    fn people_and_machines_are_told_apart() {
+        const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
+        const GMAIL: &str = "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)";
+        let home = "203.0.113.7";
+        for (kind, signs, agent, from, expected) in [
+            (HitKind::Open, 0, Agent::Is(FIREFOX), home, Label::Human),
+            (HitKind::Click, 0, Agent::Is(FIREFOX), home, Label::Human),
+            (HitKind::Click, signs::HEAD, Agent::Is(FIREFOX), home, Label::Head),
+            (HitKind::Click, signs::PREFETCH, Agent::Is(FIREFOX), home, Label::Prefetch),
+            (HitKind::Open, 0, Agent::None, home, Label::NoAgent),
+            (HitKind::Open, 0, Agent::NotKept, home, Label::Human),
+            (HitKind::Click, 0, Agent::Is("Python-Requests/2.32"), home, Label::Agent),
+            (HitKind::Open, 0, Agent::Is(GMAIL), "66.249.84.1", Label::ImageProxy),
+            (HitKind::Open, 0, Agent::Is("YahooMailProxy; https://help.yahoo.com"), home, Label::ImageProxy),
+            // pictures only: nobody follows a link through them
+            (HitKind::Click, 0, Agent::Is(GMAIL), home, Label::Human),
+            (HitKind::Open, 0, Agent::Is("Mozilla/5.0"), "104.28.1.1", Label::AppleProxy),
+            (HitKind::Click, 0, Agent::Is("Mozilla/5.0"), "104.28.1.1", Label::Human),
+            (HitKind::Open, 0, Agent::Is("Mozilla/5.0 (Macintosh)"), "104.28.1.1", Label::Human),
+            (HitKind::Open, 0, Agent::Is(FIREFOX), "40.93.1.1", Label::Network),
+            (HitKind::Click, 0, Agent::Is(FIREFOX), "52.103.255.1", Label::Network),
+            (HitKind::Click, 0, Agent::Is(FIREFOX), "52.104.0.1", Label::Human),
+            (HitKind::Click, 0, Agent::Is(FIREFOX), "67.231.144.9", Label::ProbableScanner),
+        ] {
+            assert_eq!(label(kind, signs, agent, from), expected, "{kind:?} {signs} {agent:?} {from}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_says_why() {
+        assert!(Rules::parse("version = 1").is_err_and(|e| e.contains("agents")));
+        assert!(Rules::parse(&BUILT_IN.replace("40.92.0.0/15", "40.92.0.0/33")).is_err());
+        assert!(Rules::parse(&BUILT_IN.replace("\"curl/\"", "\"\"")).is_err_and(|e| e.contains("empty word")));
+    }
+
+    #[test]
+    fn five_clicks_within_a_second_are_a_burst_also_the_ones_before() {
+        let hit = |recipient, at_ms, kind| Hit {
+            recipient,
+            at_ms,
+            kind,
+            label: Label::Human,
+            rules: 1,
+            link: NO_LINK,
+            signs: 0,
+            agent: NO_AGENT,
+            from: IpAddr::from([192, 0, 2, 1]),
+        };
+        let click = |recipient, at_ms| hit(recipient, at_ms, HitKind::Click);
+        let mut hits: Vec<Hit> = [0, 5000, 5100, 5200, 5300, 5999, 6200].map(|at| click(1, at)).to_vec();
+        hits.extend([0, 250, 500, 750, 1000].map(|at| click(2, at)));
+        hits.extend([0, 1, 2, 3, 4].map(|at| hit(3, at, HitKind::Open)));
+        assert_eq!(bursts(&hits), [1, 2, 3, 4, 5], "6200 has only four others within a second before it");
+        // in whatever order they were recorded
+        hits.reverse();
+        assert_eq!(bursts(&hits).len(), 5);
+        hits.push(click(2, 999));
+        assert_eq!(bursts(&hits).len(), 5 + 6);
+    }
+}
