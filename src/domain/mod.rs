@@ -18,5 +18,6 @@ pub mod role;
 pub mod schedule;
 pub mod settings;
 pub mod state;
+pub mod statistics;
 pub mod tracking;
 pub mod waves;

@@ -107,7 +107,8 @@ pub async fn progress_of(context: &Context, delivery: &Delivery) -> Result<Progr
     let (counts, kpis) = match released {
         Some(plan) => {
             let counts = context.store.counts(&delivery.id).await?;
-            (Some(counts), Some(Kpis::of(&counts, plan.excluded, plan.settings.smtp_test)))
+            let opens = context.store.statistics(&delivery.id).await?;
+            (Some(counts), Some(Kpis::of(&counts, plan.excluded, plan.settings.smtp_test, opens.as_ref())))
         }
         None => (None, None),
     };

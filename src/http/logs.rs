@@ -89,7 +89,7 @@ pub async fn exclusions(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): A
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Format {
+pub(super) enum Format {
     Csv,
     Ndjson,
 }
@@ -102,7 +102,7 @@ const EXCLUSIONS: &str = "line,email,cause\n";
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExportAsked {
-    format: Format,
+    pub(super) format: Format,
 }
 
 pub async fn export_sending(
@@ -129,7 +129,7 @@ pub async fn export_exclusions(
 }
 
 /// What an export reads from.
-struct Source(Arc<Api>, Delivery);
+pub(super) struct Source(pub Arc<Api>, pub Delivery);
 
 impl Source {
     fn plan(&self) -> Result<&Plan, StoreError> {
@@ -138,7 +138,7 @@ impl Source {
 }
 
 /// Streams a log piece by piece: its length does not matter.
-fn export<T, F, R>(source: Source, pieces: u32, (format, head): (Format, &'static str), read: R) -> Response
+pub(super) fn export<T, F, R>(source: Source, pieces: u32, (format, head): (Format, &'static str), read: R) -> Response
 where
     T: Serialize + Send + 'static,
     F: Future<Output = Result<Vec<T>, StoreError>> + Send,

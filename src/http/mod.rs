@@ -13,6 +13,7 @@ mod recurrence;
 mod release;
 mod request;
 mod routes;
+mod statistics;
 
 use std::{
     sync::Arc,

@@ -117,6 +117,16 @@ pub fn tracking(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:tracking")
 }
 
+/// String: the figures that were computed last, as JSON.
+pub fn statistics(id: &DeliveryId) -> String {
+    format!("versand:{{{id}}}:statistics")
+}
+
+/// String, expires: who computes, or has computed, the statistics of an hour (hours of Unix time).
+pub fn hour(hour: i64) -> String {
+    format!("versand:statistics:{hour}")
+}
+
 /// Hash: user agents to their numbers.
 pub fn agents(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:agents")

@@ -16,6 +16,7 @@ pub mod recurring;
 pub mod slices;
 pub mod state_dir;
 pub mod throttles;
+pub mod tracking_log;
 pub mod waves;
 
 use std::{

@@ -144,7 +144,7 @@ impl Store {
         for block in 0..hits.unwrap_or_default().div_ceil(hits::BLOCK) {
             let () = conn.unlink(keys::hits(id, block)).await?;
         }
-        Ok(conn.unlink(&[keys::tracking(id), keys::agents(id)]).await?)
+        Ok(conn.unlink(&[keys::tracking(id), keys::agents(id), keys::statistics(id)]).await?)
     }
 
     /// One recipient or exclusion line of a slice.

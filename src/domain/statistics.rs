@@ -1,0 +1,206 @@
+//! Opens, clicks and opt-outs of a delivery: a pure function of its ledgers and its tracking log.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{
+    kpi::rate,
+    ledger::Status,
+    tracking::{Class, Hit, HitKind, tracked},
+};
+
+/// The figures of a delivery as they were at `computed_at`. Unique figures count recipients; those of recipients whose status is not
+/// `sent` stand apart, so that no rate exceeds 1. Rates are null in SMTP test mode and as long as nothing is delivered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Statistics {
+    pub computed_at: Timestamp,
+    /// Lines of the tracking log that were read.
+    pub hits: u64,
+    pub delivered: u64,
+    pub failed: u64,
+    /// With at least one open, click or mirror page by a human: a click implies an open, an opt-out does not.
+    pub unique_opens: u64,
+    pub open_rate: Option<f64>,
+    /// With at least one click by a human.
+    pub unique_clicks: u64,
+    pub click_through_rate: Option<f64>,
+    pub unique_mirror_pages: u64,
+    pub mirror_page_rate: Option<f64>,
+    pub unsubscribes: u64,
+    pub unsubscribe_rate: Option<f64>,
+    /// Among the unique opens: those with a picture fetched through the proxy of Gmail or Yahoo.
+    pub proxied_opens: u64,
+    /// Recipients whose pictures Apple's proxy fetched, whether they read or not; in no rate.
+    pub apple_opens: u64,
+    /// Recipients with an open or a click by a machine; in no rate.
+    pub machine_opens: u64,
+    pub machine_clicks: u64,
+    /// Unique opens and clicks of recipients that are not `sent`, such as those that bounced later.
+    pub opens_of_others: u64,
+    pub clicks_of_others: u64,
+    /// All hits, by kind and class.
+    pub totals: BTreeMap<HitKind, BTreeMap<Class, u64>>,
+    /// By the number of the link.
+    pub links: Vec<LinkClicks>,
+}
+
+/// Clicks on one link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LinkClicks {
+    /// Recipients of status `sent` with a click by a human.
+    pub unique: u64,
+    /// All clicks by humans, by others.
+    pub human: u64,
+    pub machine: u64,
+}
+
+/// Gathers the tracking log, line by line; then the ledgers say what counts.
+#[derive(Debug)]
+pub struct Reckoning {
+    /// What the log says of each recipient, by number: bits of `tracked`.
+    bits: Vec<u8>,
+    /// How many hits there were of each.
+    counts: Vec<u16>,
+    /// Recipient and link of clicks by humans.
+    clicks: Vec<(u32, u16)>,
+    totals: BTreeMap<HitKind, BTreeMap<Class, u64>>,
+    links: Vec<LinkClicks>,
+    hits: u64,
+}
+
+impl Reckoning {
+    /// `numbers`: one more than the highest number of a recipient.
+    pub fn new(numbers: usize, links: usize) -> Self {
+        Self {
+            bits: vec![0; numbers],
+            counts: vec![0; numbers],
+            clicks: Vec::new(),
+            totals: BTreeMap::new(),
+            links: vec![LinkClicks::default(); links],
+            hits: 0,
+        }
+    }
+
+    pub fn note(&mut self, hit: &Hit) {
+        self.hits += 1;
+        let class = hit.label.class();
+        *self.totals.entry(hit.kind).or_default().entry(class).or_default() += 1;
+        let number = hit.recipient as usize;
+        if let (Some(bits), Some(count)) = (self.bits.get_mut(number), self.counts.get_mut(number)) {
+            *bits |= hit.tracked();
+            *count = count.saturating_add(1);
+        }
+        if hit.kind == HitKind::Click
+            && let Some(link) = self.links.get_mut(usize::from(hit.link))
+        {
+            match class {
+                Class::Human => {
+                    link.human += 1;
+                    self.clicks.push((hit.recipient, hit.link));
+                }
+                _ => link.machine += 1,
+            }
+        }
+    }
+
+    /// What the log says of a recipient, and in how many lines (65535 at the most).
+    pub fn of(&self, number: u32) -> (u8, u16) {
+        let at = number as usize;
+        (self.bits.get(at).copied().unwrap_or_default(), self.counts.get(at).copied().unwrap_or_default())
+    }
+
+    /// `statuses`: every recipient's, by number.
+    pub fn close(mut self, statuses: &[Option<Status>], test: bool, now: Timestamp) -> Statistics {
+        let is_sent = |number: usize| statuses.get(number).copied().flatten() == Some(Status::Sent);
+        let count = |sent: bool, wanted: u8| {
+            let counts = |(number, bits): &(usize, &u8)| *bits & wanted != 0 && is_sent(*number) == sent;
+            self.bits.iter().enumerate().filter(counts).count() as u64
+        };
+        self.clicks.sort_unstable();
+        self.clicks.dedup();
+        for (number, link) in &self.clicks {
+            self.links[usize::from(*link)].unique += u64::from(is_sent(*number as usize));
+        }
+        let with = |status| statuses.iter().filter(|found| **found == Some(status)).count() as u64;
+        let (delivered, failed) = if test { (0, 0) } else { (with(Status::Sent), with(Status::Failed)) };
+        let (opens, clicks) = (count(true, tracked::OPENED), count(true, tracked::HUMAN_CLICK));
+        let (mirrors, unsubscribes) = (count(true, tracked::HUMAN_MIRROR), count(true, tracked::OPT_OUT));
+        Statistics {
+            computed_at: now,
+            hits: self.hits,
+            delivered,
+            failed,
+            unique_opens: opens,
+            open_rate: rate(opens, delivered),
+            unique_clicks: clicks,
+            click_through_rate: rate(clicks, delivered),
+            unique_mirror_pages: mirrors,
+            mirror_page_rate: rate(mirrors, delivered),
+            unsubscribes,
+            unsubscribe_rate: rate(unsubscribes, delivered),
+            proxied_opens: count(true, tracked::PROXIED_OPEN),
+            apple_opens: count(true, tracked::APPLE_OPEN),
+            machine_opens: count(true, tracked::MACHINE_OPEN),
+            machine_clicks: count(true, tracked::MACHINE_CLICK),
+            opens_of_others: count(false, tracked::OPENED),
+            clicks_of_others: count(false, tracked::HUMAN_CLICK),
+            totals: self.totals,
+            links: self.links,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::domain::tracking::{Label, NO_AGENT, NO_LINK};
+
+    fn hit(recipient: u32, kind: HitKind, label: Label, link: u16) -> Hit {
+        let from = IpAddr::from([192, 0, 2, 1]);
+        Hit { recipient, at_ms: 0, kind, label, rules: 1, link, signs: 0, agent: NO_AGENT, from }
+    }
+
+    #[test]
+    fn rates_count_recipients_that_were_sent_to_and_humans_only() {
+        use HitKind::{Click, Mirror, Open, OptOut};
+        let statuses: Vec<Option<Status>> = [Status::Sent; 10].into_iter().chain([Status::Failed]).map(Some).collect();
+        let mut reckoning = Reckoning::new(statuses.len(), 2);
+        for hit in [
+            hit(0, Open, Label::Human, NO_LINK),
+            hit(0, Open, Label::Human, NO_LINK),
+            hit(1, Click, Label::Human, 1),
+            hit(1, Click, Label::ProbableScanner, 1),
+            hit(1, Click, Label::Human, 0),
+            hit(2, Open, Label::AppleProxy, NO_LINK),
+            hit(3, Open, Label::Agent, NO_LINK),
+            hit(3, Click, Label::Network, 1),
+            hit(4, Open, Label::ImageProxy, NO_LINK),
+            hit(5, Mirror, Label::Human, NO_LINK),
+            hit(6, OptOut, Label::NoAgent, NO_LINK),
+            hit(10, Click, Label::Human, 1),
+        ] {
+            reckoning.note(&hit);
+        }
+        assert_eq!(reckoning.of(3), (tracked::MACHINE_OPEN | tracked::MACHINE_CLICK, 2));
+        let s = reckoning.close(&statuses, false, Timestamp::UNIX_EPOCH);
+        assert_eq!((s.hits, s.delivered, s.failed), (12, 10, 1));
+        assert_eq!((s.unique_opens, s.unique_clicks, s.unique_mirror_pages, s.unsubscribes), (4, 1, 1, 1));
+        assert_eq!((s.open_rate, s.click_through_rate), (Some(0.4), Some(0.1)));
+        assert_eq!((s.proxied_opens, s.apple_opens, s.machine_opens, s.machine_clicks), (1, 1, 1, 1));
+        assert_eq!((s.opens_of_others, s.clicks_of_others), (1, 1));
+        assert_eq!(s.links[1], LinkClicks { unique: 1, human: 3, machine: 1 });
+        assert_eq!(s.totals[&Open][&Class::Human], 3);
+    }
+
+    #[test]
+    fn a_test_has_no_rates() {
+        let mut reckoning = Reckoning::new(1, 0);
+        reckoning.note(&hit(0, HitKind::Open, Label::Human, NO_LINK));
+        let s = reckoning.close(&[Some(Status::Sent)], true, Timestamp::UNIX_EPOCH);
+        assert_eq!((s.delivered, s.open_rate), (0, None));
+    }
+}

@@ -1,0 +1,87 @@
+//! Statistics, tracked links and the tracking log.
+
+use std::sync::Arc;
+
+use axum::{
+    Json as Reply,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Api,
+    logs::{ExportAsked, Source, export as exported},
+    problem::Answer,
+    request::{Asked, Id, limit},
+};
+use crate::{
+    domain::{
+        statistics::{LinkClicks, Statistics},
+        tracking::{Class, HitKind, Link},
+    },
+    send::{Refusal, tracking_log::Filter},
+};
+
+/// The members of a line in their order.
+const TRACKING: &str = "line,recipient,at,kind,class,label,certain,rules,link,link_label,url,agent,address,head,prefetch\n";
+
+pub async fn compute(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Reply<Statistics>, Answer> {
+    Ok(Reply(api.context.compute_statistics(&id, false).await?))
+}
+
+pub async fn relabel(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Reply<Statistics>, Answer> {
+    Ok(Reply(api.context.compute_statistics(&id, true).await?))
+}
+
+pub async fn read(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Reply<Statistics>, Answer> {
+    api.context.delivery(&id).await?;
+    let kept = api.context.store.statistics(&id).await.map_err(Refusal::from)?;
+    Ok(Reply(kept.ok_or(Refusal::Conflict("its statistics were not computed yet"))?))
+}
+
+/// A link as the API shows it.
+#[derive(Serialize)]
+struct LinkLine {
+    link: usize,
+    #[serde(flatten)]
+    target: Link,
+    #[serde(flatten)]
+    clicks: LinkClicks,
+}
+
+pub async fn links(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, Answer> {
+    let delivery = api.context.delivery(&id).await?;
+    let links = match &delivery.document.plan {
+        Some(plan) => api.context.links(&delivery, plan).await.map_err(Refusal::from)?,
+        None => Vec::new(),
+    };
+    let kept = api.context.store.statistics(&id).await.map_err(Refusal::from)?;
+    let clicks = |link: usize| kept.as_ref().and_then(|kept| kept.links.get(link).copied()).unwrap_or_default();
+    let line = |(link, target)| LinkLine { link, target, clicks: clicks(link) };
+    let items: Vec<LinkLine> = links.into_iter().enumerate().map(line).collect();
+    Ok(Reply(serde_json::json!({ "items": items, "computed_at": kept.map(|kept| kept.computed_at) })).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrackingAsked {
+    #[serde(default)]
+    from: u64,
+    limit: Option<usize>,
+    kind: Option<HitKind>,
+    class: Option<Class>,
+}
+
+pub async fn tracking(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<TrackingAsked>) -> Result<Response, Answer> {
+    let filter = Filter { kind: asked.kind, class: asked.class };
+    Ok(Reply(api.context.tracking_page(&id, asked.from, limit(asked.limit)?, filter).await?).into_response())
+}
+
+pub async fn export(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<ExportAsked>) -> Result<Response, Answer> {
+    let delivery = api.context.delivery(&id).await?;
+    let hits = api.context.store.hit_count(&id).await.map_err(Refusal::from)?;
+    let blocks = u32::try_from(hits.div_ceil(crate::store::hits::BLOCK)).unwrap_or(u32::MAX);
+    let lines = |source: Arc<Source>, block| async move { source.0.context.tracking_lines(&source.1, u64::from(block)).await };
+    Ok(exported(Source(api, delivery), blocks, (asked.format, TRACKING), lines))
+}

@@ -1,0 +1,159 @@
+//! Statistics: the share of opened and clicked messages, each hour and on demand; and what tells humans from machines, anew.
+
+use jiff::Timestamp;
+
+use super::{Context, Refusal};
+use crate::{
+    domain::{
+        delivery::{Delivery, Plan},
+        id::DeliveryId,
+        ledger::Status,
+        statistics::{Reckoning, Statistics},
+        tracking::{
+            Hit, Label, Link, NO_AGENT, UNKEPT_AGENT,
+            rules::{Agent, bursts},
+        },
+    },
+    store::{StoreError, ledgers::ChunkRef, slices::Part},
+};
+
+/// Blocks of the tracking log, and ledgers, that are read at a time.
+const BLOCKS: u64 = 16;
+const LEDGERS: u32 = 64;
+/// So long an hour is kept from others by who computes it, and once it is done.
+const LOCK_S: u64 = 120;
+const DONE_S: i64 = 7200;
+/// Deliveries looked at in one go.
+const PAGE: usize = 1000;
+
+const NOT_RELEASED: Refusal = Refusal::Conflict("it was not released: there is nothing to compute");
+
+impl Context {
+    /// *Compute statistics*: reads ledgers and tracking log, marks bursts, and keeps the figures. With `anew` all hits are labelled
+    /// by the rules in force.
+    pub async fn compute_statistics(&self, id: &DeliveryId, anew: bool) -> Result<Statistics, Refusal> {
+        let delivery = self.delivery(id).await?;
+        let plan = delivery.document.plan.as_ref().filter(|_| delivery.document.has_started()).ok_or(NOT_RELEASED)?;
+        let hits = self.labelled_hits(id, anew).await?;
+        let numbers = u64::from(plan.chunks) * u64::from(plan.chunk_size);
+        let numbers = usize::try_from(numbers).map_err(|_| StoreError::Damaged("too many recipients".into()))?;
+        let mut reckoning = Reckoning::new(numbers, self.links(&delivery, plan).await?.len());
+        hits.iter().for_each(|hit| reckoning.note(hit));
+        let statuses = self.statuses_of(&delivery, plan, &reckoning).await?;
+        let statistics = reckoning.close(&statuses, plan.settings.smtp_test, Timestamp::now());
+        self.store.keep_statistics(id, &statistics).await?;
+        Ok(statistics)
+    }
+
+    /// The tracked links of a prepared delivery.
+    pub async fn links(&self, delivery: &Delivery, plan: &Plan) -> Result<Vec<Link>, StoreError> {
+        if plan.number == 0 {
+            // prepared before there was any tracking
+            return Ok(Vec::new());
+        }
+        self.store.slice(&delivery.id, Part::Links(plan.generation), 0).await
+    }
+
+    /// The whole tracking log, with the labels that it has from now on.
+    async fn labelled_hits(&self, id: &DeliveryId, anew: bool) -> Result<Vec<Hit>, StoreError> {
+        let count = self.store.hit_count(id).await?;
+        let mut hits = Vec::with_capacity(count as usize);
+        let blocks = count.div_ceil(crate::store::hits::BLOCK);
+        for from in (0..blocks).step_by(BLOCKS as usize) {
+            hits.extend(self.store.hits(id, from..blocks.min(from + BLOCKS)).await?);
+        }
+        let before = hits.clone();
+        if anew {
+            let agents = self.store.agents(id).await?;
+            for hit in &mut hits {
+                let agent = match hit.agent {
+                    NO_AGENT => Agent::None,
+                    UNKEPT_AGENT => Agent::NotKept,
+                    number => agents.get(&number).map_or(Agent::NotKept, |agent| Agent::Is(agent)),
+                };
+                hit.label = self.rules.label(hit.kind, hit.signs, agent, hit.from);
+                hit.rules = self.rules.version;
+            }
+        }
+        for place in bursts(&hits) {
+            hits[place].label = Label::Burst;
+        }
+        let changed: Vec<(u64, Hit)> = (0..)
+            .zip(hits.iter().zip(&before))
+            .filter(|(_, (now, before))| now != before)
+            .map(|(i, (now, _))| (i, *now))
+            .collect();
+        self.store.relabel(id, &changed).await?;
+        Ok(hits)
+    }
+
+    /// Every recipient's status; on the way the bits of records are mended that the log does not bear out.
+    async fn statuses_of(&self, delivery: &Delivery, plan: &Plan, log: &Reckoning) -> Result<Vec<Option<Status>>, StoreError> {
+        let mut statuses = Vec::new();
+        for from in (0..plan.chunks).step_by(LEDGERS as usize) {
+            let chunks = from..plan.chunks.min(from + LEDGERS);
+            for (chunk, ledger) in chunks.clone().zip(self.store.ledgers(&delivery.id, chunks).await?) {
+                let first = chunk * plan.chunk_size;
+                statuses.resize(first as usize, None);
+                let mut wrong = Vec::new();
+                for (position, record) in (0u16..).zip(ledger.iter().flat_map(|ledger| ledger.records())) {
+                    statuses.push(Some(record.status));
+                    let (bits, hits) = log.of(first + u32::from(position));
+                    if record.tracked != bits {
+                        wrong.push((position, hits, bits));
+                    }
+                }
+                if !wrong.is_empty() {
+                    self.store.mend_tracked(&ChunkRef { delivery: delivery.id.clone(), chunk }, &wrong).await?;
+                }
+            }
+        }
+        Ok(statuses)
+    }
+
+    /// The task: once an hour, by one daemon, the figures of all deliveries that have changed.
+    pub async fn hourly(&self) {
+        if let Err(error) = self.hourly_statistics().await {
+            tracing::warn!(%error, "the hourly statistics wait for Redis");
+        }
+    }
+
+    /// Whoever comes first has the hour; who dies on the way is followed by another one.
+    pub async fn hourly_statistics(&self) -> Result<(), StoreError> {
+        let hour = Timestamp::now().as_second().div_euclid(3600);
+        if !self.store.take_hour(hour, self.owner, LOCK_S).await? {
+            return Ok(());
+        }
+        for from in (0..).step_by(PAGE) {
+            let ids = self.store.delivery_ids(from, PAGE).await?;
+            for id in &ids {
+                if self.shutdown.is_cancelled() || !self.store.keep_hour(hour, self.owner, LOCK_S as i64).await? {
+                    return Ok(());
+                }
+                match self.compute_if_changed(id).await {
+                    Err(Refusal::Unavailable(error)) if error.may_pass() => return Err(error),
+                    Err(Refusal::Unavailable(error)) => {
+                        tracing::error!(delivery.id = %id, %error, "its statistics cannot be computed");
+                    }
+                    _ => {}
+                }
+            }
+            if ids.len() < PAGE {
+                break;
+            }
+        }
+        self.store.keep_hour(hour, self.owner, DONE_S).await?;
+        Ok(())
+    }
+
+    async fn compute_if_changed(&self, id: &DeliveryId) -> Result<(), Refusal> {
+        if self.store.counts_begun(id).await? {
+            let (kept, counts) = (self.store.statistics(id).await?, self.store.counts(id).await?);
+            let hits = self.store.hit_count(id).await?;
+            if kept.is_none_or(|kept| (kept.hits, kept.delivered, kept.failed) != (hits, counts.sent, counts.failed)) {
+                self.compute_statistics(id, false).await?;
+            }
+        }
+        Ok(())
+    }
+}
