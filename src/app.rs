@@ -15,6 +15,7 @@ use crate::{
     mail::{
         catcher::{Catcher, Options},
         relays::Relays,
+        token::TokenKey,
     },
     metrics,
     queue::{Queue, WorkerHealth, Workers},
@@ -70,6 +71,7 @@ impl Application {
         let health = WorkerHealth::default();
         // of all daemons alike: whoever takes a chunk over makes the same messages
         let secret = store.shared_secret("message", state.secret("message")?).await?;
+        let tokens = store.shared_secret("token", state.secret("token")?).await?;
         let context = Context {
             relays: Relays::new(&config)?,
             store,
@@ -81,6 +83,7 @@ impl Application {
             owner: state.owner(),
             dead_owners: state.predecessors().into(),
             stamps: StampKey::new(&secret)?,
+            tokens: TokenKey::new(&tokens)?,
             templates: Default::default(),
             acceptances: Default::default(),
             conservation: Default::default(),

@@ -52,7 +52,7 @@ use crate::{
     config::Config,
     domain::{audience::LineError, delivery::Invalid, role::Role, state::Illegal},
     identity::Keyring,
-    mail::relays::Relays,
+    mail::{relays::Relays, token::TokenKey},
     queue::{JobError, Queue, QueueError, WorkerHealth},
     store::{Store, StoreError},
 };
@@ -70,6 +70,8 @@ pub struct Context {
     pub dead_owners: Arc<[u64]>,
     /// Message-IDs and boundaries derive from it.
     pub stamps: render::StampKey,
+    /// Makes and checks the tokens in links.
+    pub tokens: TokenKey,
     pub templates: render::Cache,
     pub watch: watch::Watch,
     pub throttle: throttle::Throttle,

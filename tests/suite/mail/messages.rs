@@ -10,6 +10,7 @@ use versand::{
     domain::{
         delivery::{Content, Sender},
         recipient::Recipient,
+        settings::Tracking,
     },
     mail::template::{Stamp, Template},
 };
@@ -82,7 +83,7 @@ pub fn content(subject: &str, html: Option<&str>, text: Option<&str>) -> Content
 }
 
 pub fn compile(subject: &str, html: Option<&str>, text: Option<&str>) -> Template {
-    Template::compile(&sender(), &content(subject, html, text), LIMIT_BYTES).expect("compiles")
+    Template::compile(&sender(), &content(subject, html, text), &Tracking::default(), LIMIT_BYTES).expect("compiles")
 }
 
 pub fn recipient(fields: Value) -> Recipient {
@@ -94,6 +95,7 @@ pub fn stamp() -> Stamp {
         date: "2026-11-23T14:50:01Z".parse().expect("an instant"),
         message_id: "d1.c2.r3@shop.example".into(),
         boundary: "d1c2r3".into(),
+        signer: None,
     }
 }
 
