@@ -275,3 +275,6 @@ impl Rewriting<'_> {
         Rewritten { source: put_back(html, &self.tags), links: links.collect(), untracked: self.untracked }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,4 +43,5 @@ mod shutdown;
 mod throttles;
 mod tidy;
 mod timing;
+mod tracked_mail;
 mod unit;

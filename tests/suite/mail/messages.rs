@@ -43,7 +43,7 @@ print(json.dumps({
 }))
 "#;
 
-fn read_back(message: &[u8]) -> Value {
+pub fn read_back(message: &[u8]) -> Value {
     let mut python = Command::new("python3")
         .args(["-c", READ_BACK])
         .stdin(Stdio::piped())
@@ -59,7 +59,7 @@ fn read_back(message: &[u8]) -> Value {
 }
 
 /// What SMTP and RFC 5322 want of any message, whatever a lenient parser says.
-fn check_bytes(message: &[u8]) {
+pub fn check_bytes(message: &[u8]) {
     let text = std::str::from_utf8(message).expect("ASCII");
     assert!(text.is_ascii() && text.ends_with("\r\n"));
     let lines = text.strip_suffix("\r\n").expect("CRLF at the end").split("\r\n");
