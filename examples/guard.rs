@@ -12,6 +12,7 @@ use versand::{
         id::DeliveryId,
         ledger::{ClaimNumber, Ledger, Status, flags},
         recipient::Recipient,
+        settings::Tracking,
     },
     mail::{
         relay::{Envelope, Relay, Transaction},
@@ -63,10 +64,11 @@ fn render(n: u32) -> Result<(), Failure> {
         )),
         text: Some(format!("Dear {{{{ name }}}},\n\n{{% for i in range(7) %}}{PARAGRAPH}\n\n{{% endfor %}}{{{{ note }}}}\n")),
     };
-    let template = Template::compile(&sender, &content, 512 * 1024).map_err(|problems| format!("{problems:?}"))?;
+    let template =
+        Template::compile(&sender, &content, &Tracking::default(), 512 * 1024).map_err(|problems| format!("{problems:?}"))?;
     let (recipient, date) = (recipient(7), Timestamp::from_second(i64::from(NOW))?);
     for i in 0..n {
-        let stamp = Stamp { date, message_id: format!("d1.c2.r{i}@shop.example"), boundary: format!("d1c2r{i}") };
+        let stamp = Stamp { date, message_id: format!("d1.c2.r{i}@shop.example"), boundary: format!("d1c2r{i}"), signer: None };
         std::hint::black_box(template.render(&recipient, &stamp).map_err(|error| format!("{error:?}"))?);
     }
     Ok(())

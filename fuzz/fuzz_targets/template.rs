@@ -6,8 +6,12 @@ use versand::{
     domain::{
         delivery::{Content, Sender},
         recipient::Recipient,
+        settings::Tracking,
     },
-    mail::template::{Stamp, Template},
+    mail::{
+        template::{Stamp, Template},
+        token::{Holder, TokenKey},
+    },
 };
 
 const LIMIT: usize = 64 * 1024;
@@ -24,10 +28,15 @@ fn parts(input: &str) -> Option<(Content, &str)> {
 fuzz_target!(|input: &str| {
     let Some((content, value)) = parts(input) else { return };
     let sender: Sender = serde_json::from_str(r#"{"name":"The Shop","email":"news@shop.example"}"#).unwrap();
-    let Ok(template) = Template::compile(&sender, &content, LIMIT) else { return };
+    let (url, mirror_link) = ("https://t.shop.example".to_owned(), "In a browser".to_owned());
+    let tracking = Tracking { url, opens: true, clicks: true, mirror_link };
+    let Ok(template) = Template::compile(&sender, &content, &tracking, LIMIT) else { return };
     let fields = template.fields().iter().map(|field| (field.clone(), value.into())).collect();
     let recipient = Recipient { line: 1, email: "ann@example.org".into(), fields };
-    let stamp = Stamp { date: jiff::Timestamp::UNIX_EPOCH, message_id: "1@shop.example".into(), boundary: "b".into() };
+    let holder = Holder { preparation: 1, recipient: 2, is_proof: false };
+    let signer = TokenKey::new(&[1; 32]).unwrap().signer(&"0123456789abcdef".parse().unwrap(), 1, holder);
+    let (date, message_id) = (jiff::Timestamp::UNIX_EPOCH, "1@shop.example".into());
+    let stamp = Stamp { date, message_id, boundary: "b".into(), signer: Some(signer) };
     let Ok(message) = template.render(&recipient, &stamp) else { return };
     assert_eq!(Ok(&message), template.render(&recipient, &stamp).as_ref(), "the same bytes each time");
     assert!(message.is_ascii() && message.len() <= LIMIT && message.ends_with(b"\r\n"));

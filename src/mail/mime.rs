@@ -45,6 +45,14 @@ pub fn mailbox_header(out: &mut String, name: &str, display: &str, address: &str
     out.push_str(&format!("{fold} <{address}>\r\n"));
 }
 
+/// RFC 2369, 3.2 and RFC 8058: a mail program shows a button that takes the recipient off. `url` is ASCII.
+pub fn opt_out_headers(out: &mut String, url: &str) {
+    let fold = if "List-Unsubscribe: <>".len() + url.len() > LINE_BYTES { "\r\n" } else { "" };
+    for piece in ["List-Unsubscribe:", fold, " <", url, ">\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"] {
+        out.push_str(piece);
+    }
+}
+
 /// Whether it can stand as it is: ASCII, nothing that reads as an encoded word, words that fit in a line.
 fn is_plain(value: &str) -> bool {
     value.bytes().all(|b| matches!(b, b' '..=b'~'))

@@ -2,6 +2,9 @@
 
 use super::mime::LINE_BYTES;
 
+/// Ends a line of the encoding, and none of the text.
+pub const SOFT_BREAK: &str = "=\r\n";
+
 /// RFC 2045, 6.7. Dots and "From " at line starts are encoded too: some servers change them.
 pub fn quoted_printable(out: &mut String, text: &str) {
     out.reserve(text.len() + text.len() / 8);
@@ -23,7 +26,7 @@ pub fn quoted_printable(out: &mut String, text: &str) {
                 at += 1;
                 column += 3;
             } else {
-                out.push_str("=\r\n");
+                out.push_str(SOFT_BREAK);
                 column = 0;
             }
         }

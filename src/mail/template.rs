@@ -6,6 +6,7 @@ mod fields;
 mod merge;
 mod quick;
 mod steps;
+mod tracked;
 
 use std::{cell::LazyCell, collections::BTreeSet, ops::Deref};
 
@@ -16,10 +17,13 @@ use crate::{
     domain::{
         delivery::{Content, Sender},
         recipient::Recipient,
+        settings::Tracking,
     },
-    mail::{address, body::Body, links, mime},
+    mail::{address, body::Body, mime, token::Signer},
 };
+use fields::{Own, Values};
 use quick::Quick;
+use tracked::{ORIGINAL, Tracked};
 
 /// What is wrong with a delivery's sender or content; `line` counts from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,13 +47,15 @@ pub struct RenderError {
 }
 
 /// What is the same for every rendering of one message, so that its bytes are the same too.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Stamp {
     pub date: Timestamp,
     /// `left@right`, without angle brackets (RFC 5322, 3.6.4).
     pub message_id: String,
     /// Letters, digits and `-`, at most 60.
     pub boundary: String,
+    /// Makes the tokens of a tracked message.
+    pub signer: Option<Signer>,
 }
 
 /// What tells a proof from the message itself.
@@ -73,6 +79,8 @@ pub struct Template {
     head: String,
     envelope_from: String,
     limit_bytes: usize,
+    /// None if the installation has no public listener.
+    tracked: Option<Tracked>,
 }
 
 #[derive(Debug)]
@@ -88,8 +96,8 @@ impl Template {
     ///
     /// # Errors
     /// Every problem found, not only the first.
-    pub fn compile(sender: &Sender, content: &Content, limit_bytes: usize) -> Result<Self, Vec<Problem>> {
-        compile::compile(sender, content, limit_bytes)
+    pub fn compile(sender: &Sender, content: &Content, tracking: &Tracking, limit_bytes: usize) -> Result<Self, Vec<Problem>> {
+        compile::compile(sender, content, tracking, limit_bytes)
     }
 
     /// The merge fields that the templates use, also those with a default.
@@ -140,18 +148,22 @@ impl Template {
             field: Some("email".into()),
             message: e.to_string(),
         })?;
-        let context = LazyCell::new(|| fields::context(&self.used, recipient));
+        let values = self.values(recipient, stamp)?;
+        let context = LazyCell::new(|| fields::context(&self.used, &values));
         let [subject, html, text] = &self.parts;
-        let subject = self.body(subject, recipient, &context)?.map_or_else(String::new, |body| body.text());
-        self.check_header(&subject, recipient)?;
-        let text = self.body(text, recipient, &context)?;
-        let html = self.body(html, recipient, &context)?;
+        let subject = self.body(subject, &values, &context)?.map_or_else(String::new, |body| body.text());
+        self.check_header(&subject, &values)?;
+        let text = self.body(text, &values, &context)?;
+        let html = self.body(html, &values, &context)?;
         let size: usize = text.iter().chain(&html).map(|body| body.encoded_bytes).sum();
         space.clear();
         let mut out = String::from_utf8(space).unwrap_or_default();
         out.reserve(self.head.len() + size + 1024);
         out.push_str(&self.head);
         append(&mut out, ["Date: ", &date(stamp), "\r\nMessage-ID: <", &stamp.message_id, ">\r\nTo: ", &to, "\r\n"]);
+        if let Some(own) = &values.own {
+            mime::opt_out_headers(&mut out, &own.unsubscribe_url);
+        }
         match marks {
             Some(marks) => {
                 append(&mut out, ["X-Versand-Proof: ", &marks.of, "\r\n"]);
@@ -176,36 +188,41 @@ impl Template {
         Ok(out.into_bytes())
     }
 
-    /// What is wrong with the links of one recipient's HTML part.
-    pub fn link_faults(&self, recipient: &Recipient) -> Vec<String> {
-        let context = fields::context(&self.used, recipient);
-        let html = self.whole("html", recipient, &context).ok().flatten();
-        html.map(|html| links::faults(&html)).unwrap_or_default()
+    fn values<'a>(&'a self, recipient: &'a Recipient, stamp: &'a Stamp) -> Result<Values<'a>, RenderError> {
+        let own = match (&self.tracked, &stamp.signer) {
+            (Some(tracked), Some(signer)) => Some(Own::new(&tracked.base, signer, &self.used)),
+            (None, _) => None,
+            (Some(_), None) => {
+                let message = "nothing makes its tokens".to_owned();
+                return Err(RenderError { part: "message", field: None, message });
+            }
+        };
+        Ok(Values { recipient, own })
     }
 
     fn body<'a>(
         &'a self,
         part: &'a Part,
-        recipient: &Recipient,
+        values: &'a Values<'_>,
         context: &impl Deref<Target = Value>,
     ) -> Result<Option<Body<'a>>, RenderError> {
-        if let Some(body) = part.quick.render(part.name, recipient, || Value::clone(context)) {
+        if let Some(body) = part.quick.render(part.name, values, || Value::clone(context)) {
             return Ok(Some(body));
         }
-        Ok(self.whole(part.name, recipient, context)?.map(|text| Body::new(text, &[])))
+        Ok(self.whole(part.name, values, context)?.map(|text| Body::new(text, &[], None)))
     }
 
-    /// A part by its source, with what is wrong.
-    fn whole(&self, part: &'static str, recipient: &Recipient, context: &Value) -> Result<Option<String>, RenderError> {
-        let Ok(template) = self.environment.get_template(part) else {
+    /// A template by its source, with what is wrong.
+    fn whole(&self, name: &'static str, values: &Values<'_>, context: &Value) -> Result<Option<String>, RenderError> {
+        let Ok(template) = self.environment.get_template(name) else {
             return Ok(None);
         };
+        let (part, used) = if name == ORIGINAL { ("html", Some(&self.used)) } else { (name, self.fields_of(name)) };
         match template.render(context.clone()) {
             Ok(text) => Ok(Some(text)),
             Err(error) => {
-                let used = self.fields_of(part);
                 let field = (error.kind() == ErrorKind::UndefinedError)
-                    .then(|| fields::missing(&error, template.source(), used, recipient))
+                    .then(|| fields::missing(&error, template.source(), used, values))
                     .flatten();
                 let message = match &field {
                     Some(_) => "has no value".to_owned(),
@@ -221,13 +238,13 @@ impl Template {
     }
 
     /// RFC 5322, 2.2: a line end in a value would start a header of its own.
-    fn check_header(&self, subject: &str, recipient: &Recipient) -> Result<(), RenderError> {
+    fn check_header(&self, subject: &str, values: &Values<'_>) -> Result<(), RenderError> {
         let Some(found) = subject.chars().find(|c| c.is_control()) else {
             return Ok(());
         };
         Err(RenderError {
             part: "subject",
-            field: fields::holding(found, self.fields_of("subject"), recipient),
+            field: fields::holding(found, self.fields_of("subject"), values),
             message: format!("holds the control character U+{:04X}, which a header may not", u32::from(found)),
         })
     }

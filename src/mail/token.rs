@@ -45,6 +45,11 @@ impl Purpose {
         }
     }
 
+    /// Characters of its tokens.
+    pub fn token_bytes(self) -> usize {
+        if self.link().is_some() { 24 } else { 22 }
+    }
+
     fn link(self) -> Option<u16> {
         if let Self::Click(link) = self { Some(link) } else { None }
     }
@@ -171,6 +176,7 @@ mod tests {
             signs.write(&mut text, purpose);
             let token = Token::read(&text, purpose.kind()).expect("a token");
             assert_eq!((token.holder, token.purpose), (holder, purpose));
+            assert_eq!(text.len(), purpose.token_bytes());
             assert!(signs.has_signed(&token));
             for foreign in [signer(2, id, 2, holder), signer(1, other, 2, holder), signer(1, id, 3, holder)] {
                 assert!(!foreign.has_signed(&token));

@@ -12,9 +12,15 @@ use crate::{
         recipient::Recipient,
         schedule::changed_clock,
     },
-    mail::template::Template,
+    mail::{
+        template::{Stamp, Template},
+        token::Holder,
+    },
     store::{StoreError, ledgers::ChunkRef},
 };
+
+/// More links that are not tracked are not named.
+const MOST_WARNINGS: usize = 10;
 
 impl Preparation<'_> {
     pub(super) fn error(&mut self, field: &str, line: Option<u64>, message: impl Into<String>) {
@@ -54,8 +60,14 @@ impl Preparation<'_> {
         if contents.iter().flatten().any(|text| !text.to_lowercase().contains("unsubscribe")) {
             self.warn("content", "no opt-out link was found: bulk mail needs one in every part");
         }
-        match Template::compile(&definition.sender, &definition.content, self.settings.message_limit_bytes()) {
-            Ok(template) => Some(Arc::new(template)),
+        let (tracking, limit_bytes) = (&self.settings.tracking, self.settings.message_limit_bytes());
+        match Template::compile(&definition.sender, &definition.content, tracking, limit_bytes) {
+            Ok(template) => {
+                for url in template.untracked().iter().take(MOST_WARNINGS) {
+                    self.warn("content.html", &format!("the link {url:?} is not tracked: the template makes what it depends on"));
+                }
+                Some(Arc::new(template))
+            }
             Err(problems) => {
                 for p in problems {
                     let at = p.line.map(|line| format!("template line {line}: ")).unwrap_or_default();
@@ -81,19 +93,28 @@ impl Preparation<'_> {
         }
     }
 
+    /// Messages have the same length with any.
+    pub(super) fn trial_stamp(&self) -> Stamp {
+        let id = &self.delivery.id;
+        let at = ChunkRef { delivery: id.clone(), chunk: 0 };
+        let stamp = self.context.stamp(&at, 0, &self.delivery.document.definition, Timestamp::UNIX_EPOCH);
+        let holder = Holder { preparation: 0, recipient: 0, is_proof: true };
+        Stamp { signer: Some(self.context.tokens.signer(id, self.generation, holder)), ..stamp }
+    }
+
     /// Renders every message: the only way to know that every field is there and that what comes out may be sent.
     pub(super) async fn try_messages(
         &self,
         kept: Vec<Recipient>,
         template: Arc<Template>,
     ) -> Result<(Vec<Recipient>, Vec<Fault>), StoreError> {
-        let at = ChunkRef { delivery: self.delivery.id.clone(), chunk: 0 };
         let definition = self.delivery.document.definition.clone();
-        let stamp = self.context.stamp(&at, 0, &definition, Timestamp::UNIX_EPOCH);
+        let stamp = self.trial_stamp();
         let work = move || {
             let (mut faults, mut space) = (Vec::new(), Vec::new());
             for recipient in &kept {
-                match template.render_into(recipient, &stamp, std::mem::take(&mut space)) {
+                let made = template.render_into(recipient, &stamp, std::mem::take(&mut space));
+                match made.and_then(|message| template.try_links(recipient, &stamp).map(|()| message)) {
                     Ok(message) => space = message,
                     Err(e) => {
                         let field = e.field.map_or_else(|| field_of(&definition, e.part), |field| format!("audience.{field}"));

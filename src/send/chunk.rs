@@ -124,8 +124,7 @@ impl Context {
         time: Time,
         validity: Arc<Validity>,
     ) -> Result<Run, JobError> {
-        let definition = &delivery.document.definition;
-        let template = self.templates.get(&at.delivery, &plan.digest, definition, plan.settings.message_limit_bytes());
+        let template = self.templates.get(&at.delivery, &plan, &delivery.document.definition);
         let template = template.map_err(|_| JobError::Abort("the template of a prepared delivery does not compile".into()))?;
         let route = self.relays.route(template.envelope_from());
         let route = route.ok_or_else(|| JobError::Abort("no relay sends for the domain of the envelope sender".into()))?;

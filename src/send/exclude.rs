@@ -26,11 +26,7 @@ use crate::{
     mail::address::to_ascii,
     metrics,
     queue::JobError,
-    store::{
-        StoreError,
-        ledgers::{ChunkRef, Verdict},
-        slices::Part,
-    },
+    store::{StoreError, ledgers::Verdict},
 };
 
 /// Pause before a step is sent again whose answer was lost.
@@ -93,25 +89,10 @@ impl Context {
         if found.is_uncounted() {
             return Ok(());
         }
-        let recipient = self.recipient_of(found).await?;
-        let address = key_of(&recipient.email).ok_or(Miss::Expired)?;
+        let (_, letter) = self.letter_of(found).await?;
+        let address = key_of(&letter.recipient.email).ok_or(Miss::Expired)?;
         self.store.deny(address).await?;
         Ok(())
-    }
-
-    /// Whose message a token is in.
-    ///
-    /// # Errors
-    /// [`Miss::Expired`] if it is gone.
-    pub(super) async fn recipient_of(&self, found: &Found) -> Result<Recipient, Miss> {
-        let mailing = &found.sent.mailing;
-        let (chunk, position) = mailing.locate(found.holder.recipient).ok_or(Miss::Expired)?;
-        let at = ChunkRef { delivery: mailing.delivery.clone(), chunk };
-        let recipient = match self.store.item(&at, Part::Chunks(mailing.generation), position).await {
-            Err(StoreError::Damaged(_)) => None,
-            other => other?,
-        };
-        recipient.ok_or(Miss::Expired)
     }
 
     /// Whether an address is on the denylist.

@@ -33,7 +33,7 @@ use crate::{
     mail::{
         relay::{Connection, Envelope, Transaction},
         relays::Route,
-        template::Template,
+        template::{Stamp, Template},
     },
     store::ledgers::{ChunkRef, Report},
 };
@@ -188,7 +188,9 @@ impl Run {
     fn make(&self, claimed: Claimed, spaces: &mut Vec<Vec<u8>>) -> Result<Ready, Report> {
         self.check_time(&claimed)?;
         let definition = &self.delivery.document.definition;
-        let stamp = self.context.stamp(&self.at, claimed.position, definition, self.date);
+        let number = u64::from(self.at.chunk) * u64::from(self.plan.chunk_size) + u64::from(claimed.position);
+        let signer = self.context.signer(&self.delivery.id, &self.plan, number, false);
+        let stamp = Stamp { signer, ..self.context.stamp(&self.at, claimed.position, definition, self.date) };
         let Some(recipient) = self.recipients.get(usize::from(claimed.position)) else { return Err(given_back(&claimed)) };
         let message = self.template.render_into(recipient, &stamp, spaces.pop().unwrap_or_default()).map_err(|error| {
             let reply = format!("not sent: {} {}", error.part, error.message);

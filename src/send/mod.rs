@@ -74,9 +74,9 @@ pub struct Context {
     pub dead_owners: Arc<[u64]>,
     /// Message-IDs and boundaries derive from it.
     pub stamps: render::StampKey,
-    pub templates: render::Cache,
-    /// Signs the links in messages.
+    /// Makes and checks the tokens in links.
     pub tokens: TokenKey,
+    pub templates: render::Cache,
     pub recorder: track::Recorder,
     /// What tells humans from machines.
     pub rules: Arc<Rules>,

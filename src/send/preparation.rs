@@ -97,6 +97,10 @@ impl<'a> Preparation<'a> {
         };
         let by = delivery.document.prepared_by.clone();
         let template = this.check_definition();
+        if let Some(template) = template.as_ref().filter(|_| !this.settings.tracking.url.is_empty()) {
+            let links = ndjson(template.links())?;
+            context.store.write_slice(&delivery.id, Part::Links(generation), 0, &links).await?;
+        }
         match (&delivery.document.audience, template) {
             (Some(audience), Some(template)) if audience.recipients > 0 => {
                 if !this.go_through(audience, template).await? {
@@ -200,7 +204,7 @@ impl<'a> Preparation<'a> {
         }
         if let Some(first) = kept.first().filter(|_| self.dealer.waves() == 0) {
             // one message stands for all: links differ between recipients in their values only
-            for fault in template.link_faults(first) {
+            for fault in template.link_faults(first, &self.trial_stamp()) {
                 self.error("content.html", Some(first.line), fault);
             }
         }

@@ -65,12 +65,12 @@ impl Context {
         // before the release: when it is due, or now
         let date = released.or(date).unwrap_or_else(|| instant(wave.due.max(unix_now())));
         let stamp = self.stamp(&at, position, &delivery.document.definition, date);
+        let stamp = Stamp { signer: self.signer(&delivery.id, plan, number, false), ..stamp };
         Ok(Letter { number, recipient, stamp, assumed: released.is_none() })
     }
 
     pub(super) fn prepared_template(&self, delivery: &Delivery, plan: &Plan) -> Result<Arc<Template>, StoreError> {
-        let (definition, limit) = (&delivery.document.definition, plan.settings.message_limit_bytes());
-        let template = self.templates.get(&delivery.id, &plan.digest, definition, limit);
+        let template = self.templates.get(&delivery.id, plan, &delivery.document.definition);
         template.map_err(|_| StoreError::Damaged("the template of a prepared delivery".into()))
     }
 }

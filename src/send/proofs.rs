@@ -18,7 +18,7 @@ use super::{
 use crate::{
     domain::{
         address::matches,
-        delivery::{Delivery, Invalid},
+        delivery::{Delivery, Invalid, Plan},
         id::DeliveryId,
         role::{Principal, Role},
     },
@@ -76,7 +76,7 @@ struct Job {
     context: Context,
     route: Route,
     delivery: Delivery,
-    digest: String,
+    plan: Plan,
     template: Arc<Template>,
     letters: Vec<Letter>,
     to: Vec<String>,
@@ -184,7 +184,7 @@ impl Context {
             context: self.clone(),
             route: route.ok_or(Refusal::Conflict("no relay sends for the domain of its envelope sender"))?,
             template,
-            digest: plan.digest.clone(),
+            plan: plan.clone(),
             delivery,
             letters,
             to,
@@ -200,10 +200,10 @@ impl Context {
     async fn note_proofs(&self, by: &Principal, job: &Job, repeats: &[Repeat]) -> Result<Changed<()>, Refusal> {
         let numbers: Vec<u64> = job.letters.iter().map(|letter| letter.number).collect();
         self.change(&job.delivery.id, &by.name, repeats, |delivery, _| {
-            if delivery.document.plan.as_ref().is_none_or(|plan| plan.digest != job.digest) {
+            if delivery.document.plan.as_ref().is_none_or(|plan| plan.digest != job.plan.digest) {
                 return Err(Refusal::Conflict("it was changed meanwhile"));
             }
-            let details = json!({ "recipients": numbers, "addresses": job.to.len(), "digest": job.digest });
+            let details = json!({ "recipients": numbers, "addresses": job.to.len(), "digest": job.plan.digest });
             let (state, document) = (delivery.state, delivery.document.clone());
             Ok(Decision { state, document, answer: (), act: Some(("proof", details)) })
         })
@@ -246,8 +246,9 @@ impl Job {
             subject_prefix: self.subject_prefix.clone(),
             of: format!("{}/{}", self.delivery.id, letter.number),
         };
-        let message_id = self.context.proof_id(&self.delivery.document.definition, &self.digest, &marks);
-        let stamp = Stamp { message_id, ..letter.stamp.clone() };
+        let message_id = self.context.proof_id(&self.delivery.document.definition, &self.plan.digest, &marks);
+        let signer = self.context.signer(&self.delivery.id, &self.plan, letter.number, true);
+        let stamp = Stamp { message_id, signer, ..letter.stamp.clone() };
         // the prefix may make it too large
         let message = self.template.proof(&letter.recipient, &stamp, &marks).map_err(|error| error.to_string())?;
         let envelope = match Envelope::new(self.template.envelope_from(), to, message.len()) {

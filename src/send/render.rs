@@ -12,8 +12,14 @@ use sha2::Sha256;
 
 use super::Context;
 use crate::{
-    domain::{delivery::Definition, id::DeliveryId},
-    mail::template::{Marks, Problem, Stamp, Template},
+    domain::{
+        delivery::{Definition, Plan},
+        id::DeliveryId,
+    },
+    mail::{
+        template::{Marks, Problem, Stamp, Template},
+        token::{Holder, Signer},
+    },
     store::ledgers::ChunkRef,
 };
 
@@ -31,18 +37,13 @@ impl Cache {
     ///
     /// # Errors
     /// What is wrong with the content; a prepared delivery's content has no faults.
-    pub fn get(
-        &self,
-        id: &DeliveryId,
-        digest: &str,
-        definition: &Definition,
-        limit_bytes: usize,
-    ) -> Result<Arc<Template>, Vec<Problem>> {
-        let key = (id.clone(), digest.to_owned());
+    pub fn get(&self, id: &DeliveryId, plan: &Plan, definition: &Definition) -> Result<Arc<Template>, Vec<Problem>> {
+        let key = (id.clone(), plan.digest.clone());
         if let Some(template) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(template.clone());
         }
-        let template = Arc::new(Template::compile(&definition.sender, &definition.content, limit_bytes)?);
+        let (tracking, limit_bytes) = (&plan.settings.tracking, plan.settings.message_limit_bytes());
+        let template = Arc::new(Template::compile(&definition.sender, &definition.content, tracking, limit_bytes)?);
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= KEPT {
             kept.clear();
@@ -70,11 +71,17 @@ impl StampKey {
 
 impl Context {
     /// The stamp of a recipient's message. It depends on nothing but delivery, position, key and instant, so a retry, a second
-    /// sending and the preview have the same bytes.
+    /// sending and the preview have the same bytes. It has no signer yet.
     pub fn stamp(&self, at: &ChunkRef, position: u16, definition: &Definition, date: Timestamp) -> Stamp {
         let bytes = self.stamps.derive(&format!("message\0{}\0{}\0{position}", at.delivery, at.chunk));
         let (id, boundary) = bytes.split_at(15);
-        Stamp { date, message_id: message_id(id, definition), boundary: HEXLOWER.encode(&boundary[..12]) }
+        Stamp { date, message_id: message_id(id, definition), boundary: HEXLOWER.encode(&boundary[..12]), signer: None }
+    }
+
+    /// Makes the tokens of a recipient's message, `number` of the sending log; none where nothing is tracked.
+    pub fn signer(&self, id: &DeliveryId, plan: &Plan, number: u64, is_proof: bool) -> Option<Signer> {
+        let recipient = u32::try_from(number).ok().filter(|_| !plan.settings.tracking.url.is_empty())?;
+        Some(self.tokens.signer(id, plan.generation, Holder { preparation: plan.number, recipient, is_proof }))
     }
 
     /// The Message-ID of a proof: the same for the same proof, and never that of the message itself, which a mail server would

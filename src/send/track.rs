@@ -11,10 +11,14 @@ use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Context, unix_now};
+use super::{Context, Refusal, preview::Letter, unix_now};
 use crate::{
     domain::tracking::{Hit, HitKind, Link, NO_AGENT, NO_LINK, rules::Agent},
-    mail::token::{Holder, Purpose, Token},
+    mail::{
+        rewrite::web_address,
+        template::{Stamp, Template},
+        token::{Holder, Purpose, Token},
+    },
     metrics,
     store::{StoreError, hits::Mailing, slices::Part},
 };
@@ -226,21 +230,40 @@ impl Context {
 }
 
 impl Context {
-    /// Where a link leads, from the delivery's own table.
+    /// Where a link leads: what the delivery's own table says, with the fields of the recipient where it has any.
     ///
     /// # Errors
-    /// [`Miss::Expired`] if there is no such link.
+    /// [`Miss::Expired`] if there is no such link, or it leads nowhere.
     pub async fn target_of(&self, found: &Found) -> Result<String, Miss> {
-        let Purpose::Click(link) = found.purpose else { return Err(Miss::Forged) };
-        let link = found.sent.links.get(usize::from(link)).ok_or(Miss::Expired)?;
-        Ok(link.url.clone())
+        let Purpose::Click(number) = found.purpose else { return Err(Miss::Forged) };
+        let link = found.sent.links.get(usize::from(number)).ok_or(Miss::Expired)?;
+        if !link.merged {
+            return web_address(&link.url).ok_or(Miss::Expired);
+        }
+        let (template, Letter { recipient, .. }) = self.letter_of(found).await?;
+        template.target(number, &recipient).ok_or(Miss::Expired)
     }
 
     /// The mirror page: the message as its recipient got it.
     ///
     /// # Errors
     /// [`Miss::Expired`] if it is gone.
-    pub async fn mirror_of(&self, _found: &Found) -> Result<String, Miss> {
-        Err(Miss::Expired)
+    pub async fn mirror_of(&self, found: &Found) -> Result<String, Miss> {
+        let (template, Letter { recipient, stamp, .. }) = self.letter_of(found).await?;
+        let Mailing { delivery, generation, .. } = &found.sent.mailing;
+        // what is in a proof's stays one
+        let signer = Some(self.tokens.signer(delivery, *generation, found.holder));
+        template.mirror(&recipient, &Stamp { signer, ..stamp }).map_err(|_| Miss::Expired)
+    }
+
+    pub(super) async fn letter_of(&self, found: &Found) -> Result<(Arc<Template>, Letter), Miss> {
+        let delivery = self.store.delivery(&found.sent.mailing.delivery).await?.ok_or(Miss::Expired)?;
+        let plan = delivery.document.plan.as_ref().ok_or(Miss::Expired)?;
+        let template = self.prepared_template(&delivery, plan)?;
+        match self.letter(&delivery, plan, u64::from(found.holder.recipient), None).await {
+            Ok(letter) => Ok((template, letter)),
+            Err(Refusal::Unavailable(error)) if error.may_pass() => Err(error.into()),
+            Err(_) => Err(Miss::Expired),
+        }
     }
 }

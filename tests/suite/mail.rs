@@ -7,6 +7,7 @@ mod postfix;
 mod secure;
 mod templates;
 mod test_mode;
+mod tracked;
 mod transactions;
 
 use std::{

@@ -43,4 +43,6 @@ mod shutdown;
 mod throttles;
 mod tidy;
 mod timing;
+mod tracked_mail;
+mod tracking;
 mod unit;

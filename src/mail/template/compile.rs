@@ -4,17 +4,25 @@ use std::collections::BTreeSet;
 
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
-use super::{Part, Problem, Template, describe, merge::Limits, quick::Quick};
+use super::{ORIGINAL, Part, Problem, Template, Tracked, describe, merge::Limits, quick::Quick};
 use crate::{
-    domain::delivery::{Content, Sender},
-    mail::{address, mime, plain, scan},
+    domain::{
+        delivery::{Content, Sender},
+        settings::Tracking,
+    },
+    mail::{address, hole, mime, plain, scan},
 };
 
 /// Steps and 64-byte pieces that one part may take: far above any mail, some 20 ms and 12 MB at most.
 const FUEL: u64 = 200_000;
 const FUEL_BYTES: u64 = 64;
 
-pub(super) fn compile(sender: &Sender, content: &Content, limit_bytes: usize) -> Result<Template, Vec<Problem>> {
+pub(super) fn compile(
+    sender: &Sender,
+    content: &Content,
+    tracking: &Tracking,
+    limit_bytes: usize,
+) -> Result<Template, Vec<Problem>> {
     let mut problems = Vec::new();
     let head = head(sender, &mut problems);
     let from = sender.envelope_from.as_deref().unwrap_or(&sender.email);
@@ -56,25 +64,27 @@ pub(super) fn compile(sender: &Sender, content: &Content, limit_bytes: usize) ->
     if !problems.is_empty() {
         return Err(problems);
     }
+    let tracked = Tracked::new(&mut environment, tracking).map_err(|problem| vec![problem])?;
     let parts = ["subject", "html", "text"].map(|name| {
         let fields = used(&environment, name);
         let quick = Quick::new(&environment, name, &fields, Limits { steps: FUEL, bytes: (FUEL * FUEL_BYTES) as usize });
         Part { name, fields, quick }
     });
     Ok(Template {
-        used: parts.iter().flat_map(|part| &part.fields).cloned().collect(),
+        used: parts.iter().flat_map(|part| part.fields.clone()).chain(used(&environment, ORIGINAL)).collect(),
         parts,
         environment,
         head,
         envelope_from,
         limit_bytes,
+        tracked,
     })
 }
 
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|part| match part {
-        "html" => AutoEscape::Html,
+        "html" | ORIGINAL => AutoEscape::Html,
         _ => AutoEscape::None,
     });
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -172,6 +182,6 @@ fn used(environment: &Environment<'static>, part: &str) -> BTreeSet<String> {
         .map(|template| template.undeclared_variables(false))
         .unwrap_or_default()
         .into_iter()
-        .filter(|name| !globals.contains(name.as_str()))
+        .filter(|name| !globals.contains(name.as_str()) && name != hole::NAME)
         .collect()
 }

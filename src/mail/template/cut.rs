@@ -2,6 +2,7 @@
 
 use crate::mail::{
     body::{Run, holds_mark, mark},
+    hole,
     scan::template_tag,
 };
 
@@ -21,7 +22,7 @@ pub fn cut(source: &str) -> Option<(String, Vec<Run>)> {
     let mut rest = source;
     let mut before = None;
     loop {
-        let (literal, tag) = next_tag(rest)?;
+        let (literal, tag) = next_but_holes(rest)?;
         let lines = lines(literal, before, tag);
         let (head, lines, tail) = (&literal[..lines.start], &literal[lines.clone()], &literal[lines.end..]);
         marked.push_str(head);
@@ -34,6 +35,19 @@ pub fn cut(source: &str) -> Option<(String, Vec<Run>)> {
         marked.push_str(tag);
         rest = &rest[literal.len() + tag.len()..];
         before = Some(tag);
+    }
+}
+
+/// As [`next_tag`], but a hole is literal: it is filled in what is encoded.
+fn next_but_holes(source: &str) -> Option<(&str, Option<&str>)> {
+    let mut length = 0;
+    loop {
+        let (literal, tag) = next_tag(&source[length..])?;
+        length += literal.len();
+        match tag {
+            Some(tag) if hole::read(tag).is_some() => length += tag.len(),
+            _ => return Some((&source[..length], tag)),
+        }
     }
 }
 

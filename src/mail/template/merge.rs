@@ -6,10 +6,10 @@ use minijinja::HtmlEscape;
 use serde_json::Value as Json;
 
 use super::{
-    fields::{Found, lookup, value_of},
+    fields::{Found, Values, lookup, value_of},
     steps::{Over, Path, Root, Step, read},
 };
-use crate::{domain::recipient::Recipient, mail::body::holds_mark};
+use crate::mail::body::holds_mark;
 
 #[derive(Debug)]
 pub struct Merge {
@@ -34,16 +34,16 @@ impl Merge {
     }
 
     /// `None` if it takes the engine: a field is missing or no text, number or truth value, or a limit is reached.
-    pub fn render(&self, recipient: &Recipient, limits: Limits) -> Option<String> {
+    pub fn render(&self, values: &Values<'_>, limits: Limits) -> Option<String> {
         let out = String::with_capacity(self.bytes);
-        let mut merging = Merging { recipient, html: self.html, items: Vec::new(), out, limits };
+        let mut merging = Merging { values, html: self.html, items: Vec::new(), out, limits };
         merging.go(&self.steps)?;
         Some(merging.out)
     }
 }
 
 struct Merging<'a> {
-    recipient: &'a Recipient,
+    values: &'a Values<'a>,
     html: bool,
     /// Where the loops are that are under way, the outermost first.
     items: Vec<&'a Json>,
@@ -58,6 +58,7 @@ impl<'a> Merging<'a> {
             match step {
                 Step::Text(text) => self.out.push_str(text),
                 Step::Field(path) => self.write(path)?,
+                Step::Token(purpose) => self.values.signer()?.write(&mut self.out, *purpose),
                 Step::If { test, negated, then, otherwise } => {
                     let branch = if self.is_true(test)? != *negated { then } else { otherwise };
                     self.go(branch)?;
@@ -94,7 +95,7 @@ impl<'a> Merging<'a> {
     fn find(&self, path: &Path) -> Option<Found<'a>> {
         let mut found = match &path.root {
             Root::Item(depth) => Found::Field(self.items.get(*depth)?),
-            Root::Field(name) => lookup(self.recipient, name)?,
+            Root::Field(name) => lookup(self.values, name)?,
         };
         for attribute in &path.attributes {
             found = match found {
@@ -107,7 +108,7 @@ impl<'a> Merging<'a> {
 
     fn is_true(&self, path: &Path) -> Option<bool> {
         Some(match self.find(path)? {
-            Found::Email(text) => !text.is_empty(),
+            Found::Email(text) | Found::Url(text) => !text.is_empty(),
             Found::Field(Json::String(text)) => !text.is_empty(),
             Found::Field(value) => value_of(value)?.is_true(),
         })
@@ -116,6 +117,10 @@ impl<'a> Merging<'a> {
     fn write(&mut self, path: &Path) -> Option<()> {
         let text = match self.find(path)? {
             Found::Email(text) => text,
+            Found::Url(url) => {
+                self.out.push_str(url);
+                return Some(());
+            }
             Found::Field(Json::String(text)) => text,
             Found::Field(value @ (Json::Number(_) | Json::Bool(_))) => return write!(self.out, "{}", value_of(value)?).ok(),
             Found::Field(_) => return None,

@@ -6,12 +6,10 @@ use minijinja::{Environment, Error, ErrorKind, Value, escape_formatter, value::V
 
 use super::{
     cut::cut,
+    fields::Values,
     merge::{Limits, Merge},
 };
-use crate::{
-    domain::recipient::Recipient,
-    mail::body::{Body, Run, holds_mark},
-};
+use crate::mail::body::{Body, Run, holds_mark};
 
 /// A part as it is rendered first.
 #[derive(Debug)]
@@ -58,13 +56,13 @@ impl Quick {
     }
 
     /// `None` on any error: the engine will say what is wrong.
-    pub fn render(&self, part: &str, recipient: &Recipient, context: impl FnOnce() -> Value) -> Option<Body<'_>> {
+    pub fn render<'a>(&'a self, part: &str, values: &'a Values<'_>, context: impl FnOnce() -> Value) -> Option<Body<'a>> {
         let text = match &self.way {
-            Way::Merge(merge) => merge.render(recipient, self.limits)?,
+            Way::Merge(merge) => merge.render(values, self.limits)?,
             Way::Marked(environment) => environment.get_template(part).ok()?.render(context()).ok()?,
             Way::None => return None,
         };
-        Some(Body::new(text, &self.runs)).filter(|body| body.bytes <= self.limits.bytes)
+        Some(Body::new(text, &self.runs, values.signer())).filter(|body| body.bytes <= self.limits.bytes)
     }
 }
 
@@ -83,13 +81,22 @@ mod tests {
 
     use super::*;
     use crate::{
-        domain::delivery::{Content, Sender},
-        mail::template::{RenderError, Stamp, Template},
+        domain::{
+            delivery::{Content, Sender},
+            recipient::Recipient,
+            settings::Tracking,
+        },
+        mail::{
+            template::{RenderError, Stamp, Template},
+            token::{Holder, TokenKey},
+        },
     };
 
     fn template(html: Option<String>, text: Option<String>) -> Option<Template> {
         let sender = Sender { name: None, email: "news@shop.example".into(), reply_to: None, envelope_from: None };
-        Template::compile(&sender, &Content { subject: "Hi {{ a }}".into(), html, text }, 64 * 1024).ok()
+        let tracking =
+            Tracking { url: "https://t.shop.example/a=b".into(), opens: true, clicks: true, mirror_link: "In a browser".into() };
+        Template::compile(&sender, &Content { subject: "Hi {{ a }}".into(), html, text }, &tracking, 64 * 1024).ok()
     }
 
     fn recipient(fields: Map<String, Json>) -> Recipient {
@@ -97,7 +104,14 @@ mod tests {
     }
 
     fn render(template: &Template, recipient: &Recipient) -> Result<String, RenderError> {
-        let stamp = Stamp { date: jiff::Timestamp::UNIX_EPOCH, message_id: "1@shop.example".into(), boundary: "b".into() };
+        let holder = Holder { preparation: 1, recipient: 2, is_proof: false };
+        let signer = TokenKey::new(&[1; 32]).expect("a key").signer(&"0123456789abcdef".parse().expect("an id"), 1, holder);
+        let stamp = Stamp {
+            date: jiff::Timestamp::UNIX_EPOCH,
+            message_id: "1@shop.example".into(),
+            boundary: "b".into(),
+            signer: Some(signer),
+        };
         template.render(recipient, &stamp).map(|message| String::from_utf8(message).expect("ASCII"))
     }
 
@@ -120,6 +134,8 @@ mod tests {
             "{ i.k }",
             "{ m.k }",
             "{ m.k }",
+            "{ unsubscribe_url }",
+            "{ mirror_url|upper }",
             "{ i }",
             "{ 'x\n' ~ a }",
             "% set b = a %",
@@ -141,7 +157,16 @@ mod tests {
     fn literal() -> impl Strategy<Value = String> {
         const LINES: &[&str] =
             &["A line of <b>words</b> = 1.\n", "two\r\nlines\r\n", "\n", "\r", "  \n", " ", ".\n", "From x\n", "a\rb", "{", "}}"];
+        const LINKS: &[&str] = &[
+            "<p>A line with <a href='https://shop.example/1'>one</a>.\n",
+            "<A class=x HREF=https://shop.example/2>two</A>\n<a href=\"https://shop.example/?a={{ a }}\">3</a>",
+            "<a href='{{ i }}'>x</a>\n<body>\n",
+            "<a data-track=false href='https://x.example'>x</a></body>\n",
+            "<a href='https://a.example'><a href='https://b.example'>",
+        ];
         prop_oneof![
+            8 => select(LINKS).prop_map(str::to_owned),
+            3 => ("[ -<>-~]{0,70}", select(LINKS)).prop_map(|(before, link)| format!("x\n{before}{link}")),
             12 => select(LINES).prop_map(str::to_owned),
             6 => "[a-d .=<ü\t\r\n-]{0,9}",
             2 => "x{70,160}",

@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use serde_json::Value as Json;
 
 use super::cut::next_tag;
+use crate::mail::{hole, token::Purpose};
 
 #[derive(Debug)]
 pub enum Step {
     Text(String),
     Field(Path),
+    Token(Purpose),
     If { test: Path, negated: bool, then: Vec<Step>, otherwise: Vec<Step> },
     For { over: Over, body: Vec<Step>, otherwise: Vec<Step> },
 }
@@ -79,7 +81,9 @@ impl<'a> Reader<'a> {
             self.trim = inner.ends_with('-');
             let inner = inner.strip_prefix('-').unwrap_or(inner);
             let inner = inner.strip_suffix('-').unwrap_or(inner);
-            if tag.starts_with("{{") {
+            if let Some(purpose) = hole::read(tag) {
+                steps.push(Step::Token(purpose));
+            } else if tag.starts_with("{{") {
                 steps.push(Step::Field(self.path(inner.trim_ascii())?));
             } else if tag.starts_with("{%") {
                 let words: Vec<&str> = inner.split_ascii_whitespace().collect();

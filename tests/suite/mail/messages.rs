@@ -10,6 +10,7 @@ use versand::{
     domain::{
         delivery::{Content, Sender},
         recipient::Recipient,
+        settings::Tracking,
     },
     mail::template::{Stamp, Template},
 };
@@ -42,7 +43,7 @@ print(json.dumps({
 }))
 "#;
 
-fn read_back(message: &[u8]) -> Value {
+pub fn read_back(message: &[u8]) -> Value {
     let mut python = Command::new("python3")
         .args(["-c", READ_BACK])
         .stdin(Stdio::piped())
@@ -58,7 +59,7 @@ fn read_back(message: &[u8]) -> Value {
 }
 
 /// What SMTP and RFC 5322 want of any message, whatever a lenient parser says.
-fn check_bytes(message: &[u8]) {
+pub fn check_bytes(message: &[u8]) {
     let text = std::str::from_utf8(message).expect("ASCII");
     assert!(text.is_ascii() && text.ends_with("\r\n"));
     let lines = text.strip_suffix("\r\n").expect("CRLF at the end").split("\r\n");
@@ -82,7 +83,7 @@ pub fn content(subject: &str, html: Option<&str>, text: Option<&str>) -> Content
 }
 
 pub fn compile(subject: &str, html: Option<&str>, text: Option<&str>) -> Template {
-    Template::compile(&sender(), &content(subject, html, text), LIMIT_BYTES).expect("compiles")
+    Template::compile(&sender(), &content(subject, html, text), &Tracking::default(), LIMIT_BYTES).expect("compiles")
 }
 
 pub fn recipient(fields: Value) -> Recipient {
@@ -94,6 +95,7 @@ pub fn stamp() -> Stamp {
         date: "2026-11-23T14:50:01Z".parse().expect("an instant"),
         message_id: "d1.c2.r3@shop.example".into(),
         boundary: "d1c2r3".into(),
+        signer: None,
     }
 }
 

@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 use versand::{
-    domain::delivery::Sender,
+    domain::{delivery::Sender, settings::Tracking},
     mail::template::{Problem, RenderError, Template},
 };
 
 use super::messages::{LIMIT_BYTES, compile, content, recipient, sender, stamp};
 
 fn problems(subject: &str, html: Option<&str>, text: Option<&str>) -> Vec<Problem> {
-    Template::compile(&sender(), &content(subject, html, text), LIMIT_BYTES).expect_err("has problems")
+    Template::compile(&sender(), &content(subject, html, text), &Tracking::default(), LIMIT_BYTES).expect_err("has problems")
 }
 
 pub fn error(template: &Template, fields: Value) -> RenderError {
@@ -51,7 +51,8 @@ fn problems_name_part_and_line() {
         reply_to: Some("x".into()),
         envelope_from: Some(String::new()),
     };
-    let found = Template::compile(&sender, &content("s", None, Some("t")), LIMIT_BYTES).expect_err("bad sender");
+    let found =
+        Template::compile(&sender, &content("s", None, Some("t")), &Tracking::default(), LIMIT_BYTES).expect_err("bad sender");
     let parts: Vec<&str> = found.iter().map(|p| p.part).collect();
     assert_eq!(parts, ["sender.name", "sender.email", "sender.reply_to", "sender.envelope_from"]);
 }
@@ -97,7 +98,7 @@ fn what_would_overflow_the_stack_is_refused() {
         chain("{{ a", "+1", " }}", 2040),
         chain("{% if a %}", "{% elif a %}", "{% endif %}", 200),
     ] {
-        let _ = Template::compile(&sender(), &content("s", Some(&longest), None), LIMIT_BYTES)
+        let _ = Template::compile(&sender(), &content("s", Some(&longest), None), &Tracking::default(), LIMIT_BYTES)
             .map(|template| template.render(&recipient(json!({"a": 1})), &stamp()));
     }
     let raw = format!("{{% raw %}}{}{{% endraw %}}", "{{ x }}".repeat(2000));

@@ -1,0 +1,131 @@
+//! What a template knows of its tracked links, and the message as its mirror page shows it.
+
+use std::{cell::LazyCell, collections::BTreeSet};
+
+use html_escape::{decode_html_entities, encode_text};
+use minijinja::Environment;
+use url::Url;
+
+use super::{Problem, RenderError, Stamp, Template, describe, fields, fields::Values};
+use crate::{
+    domain::{recipient::Recipient, settings::Tracking, tracking::Link},
+    mail::{
+        links,
+        rewrite::{Rewritten, rewrite, web_address},
+    },
+};
+
+/// The name of the HTML template as it was given, where "html" is the one with tracked links.
+pub(super) const ORIGINAL: &str = "original";
+
+#[derive(Debug)]
+pub(super) struct Tracked {
+    /// Of the public listener, without a character that HTML, a template or a header would have to escape.
+    pub base: String,
+    pub links: Vec<Link>,
+    pub untracked: Vec<String>,
+}
+
+impl Tracked {
+    /// Puts the rewritten HTML template in place of the original. `None` if nothing is tracked.
+    pub fn new(environment: &mut Environment<'static>, tracking: &Tracking) -> Result<Option<Self>, Problem> {
+        if tracking.url.is_empty() {
+            return Ok(None);
+        }
+        let base = tracking.url.chars().fold(String::new(), |mut base, c| {
+            match c {
+                '"' | '\'' | '<' | '>' | '&' | '{' | '}' | ' ' => base.push_str(&format!("%{:02X}", u32::from(c))),
+                c => base.push(c),
+            }
+            base
+        });
+        let Some(source) = environment.get_template("html").ok().map(|html| html.source().to_owned()) else {
+            return Ok(Some(Self { base, links: Vec::new(), untracked: Vec::new() }));
+        };
+        let fields_of = |piece: &str| variables(environment, piece);
+        let problem = |message| Problem { part: "html", line: None, message };
+        let rewritten = rewrite(&source, tracking, &base, fields_of).map_err(problem)?;
+        let Rewritten { source: html, links, untracked } = rewritten;
+        for (name, source) in [(ORIGINAL, source), ("html", html)] {
+            let added = environment.add_template_owned(name, source);
+            added.map_err(|error| problem(format!("cannot be tracked: {}", describe(&error))))?;
+        }
+        Ok(Some(Self { base, links, untracked }))
+    }
+}
+
+/// `None` if it is no template.
+fn variables(environment: &Environment<'static>, source: &str) -> Option<BTreeSet<String>> {
+    let template = environment.template_from_named_str("html", source).ok()?;
+    Some(template.undeclared_variables(false).into_iter().collect())
+}
+
+impl Template {
+    /// The tracked links by their numbers.
+    pub fn links(&self) -> &[Link] {
+        self.tracked.as_ref().map_or(&[], |tracked| &tracked.links)
+    }
+
+    /// The addresses of links that are not tracked because the template itself makes what they depend on, as in a loop.
+    pub fn untracked(&self) -> &[String] {
+        self.tracked.as_ref().map_or(&[], |tracked| &tracked.untracked)
+    }
+
+    /// Where a tracked link of this recipient leads to, as a mail program would read it: `http` or `https`, ASCII.
+    pub fn target(&self, link: u16, recipient: &Recipient) -> Option<String> {
+        let link = self.links().get(usize::from(link))?;
+        if link.merged { web_address(&self.merged(link, recipient)?) } else { web_address(&link.url) }
+    }
+
+    fn merged(&self, link: &Link, recipient: &Recipient) -> Option<String> {
+        let values = Values { recipient, own: None };
+        let template = self.environment.template_from_named_str("html", &link.url).ok()?;
+        let url = template.render(fields::context(&self.used, &values)).ok()?;
+        Some(decode_html_entities(&url).trim().to_owned())
+    }
+
+    /// What the tracked message does not show: whether the links that differ between recipients can be made for this one.
+    ///
+    /// # Errors
+    /// A missing field, an address that is not of the web.
+    pub fn try_links(&self, recipient: &Recipient, stamp: &Stamp) -> Result<(), RenderError> {
+        if self.links().iter().all(|link| !link.merged) {
+            return Ok(());
+        }
+        let values = self.values(recipient, stamp)?;
+        self.whole(ORIGINAL, &values, &fields::context(&self.used, &values))?;
+        for link in self.links().iter().filter(|link| link.merged) {
+            // one that is no URL at all may be within a condition
+            let url = self.merged(link, recipient).filter(|url| Url::parse(url).is_ok() && web_address(url).is_none());
+            if let Some(url) = url {
+                let message =
+                    format!("the link {:?} leads to {url:?}: what is no web page needs data-track=\"false\"", link.label);
+                return Err(RenderError { part: "html", field: None, message });
+            }
+        }
+        Ok(())
+    }
+
+    /// What is wrong with the links of one recipient's HTML part, as they were given.
+    pub fn link_faults(&self, recipient: &Recipient, stamp: &Stamp) -> Vec<String> {
+        let Ok(values) = self.values(recipient, stamp) else { return Vec::new() };
+        let original = if self.tracked.is_some() { ORIGINAL } else { "html" };
+        let html = self.whole(original, &values, &fields::context(&self.used, &values)).ok().flatten();
+        html.map(|html| links::faults(&html)).unwrap_or_default()
+    }
+
+    /// The HTML as the recipient got it; of a message without any, its text.
+    ///
+    /// # Errors
+    /// As [`Template::render`].
+    pub fn mirror(&self, recipient: &Recipient, stamp: &Stamp) -> Result<String, RenderError> {
+        let values = self.values(recipient, stamp)?;
+        let context = LazyCell::new(|| fields::context(&self.used, &values));
+        let [_, html, text] = &self.parts;
+        if let Some(html) = self.body(html, &values, &context)? {
+            return Ok(html.text());
+        }
+        let text = self.body(text, &values, &context)?.map_or_else(String::new, |body| body.text());
+        Ok(format!("<pre>{}</pre>", encode_text(&text)))
+    }
+}

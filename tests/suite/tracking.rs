@@ -1,0 +1,243 @@
+//! Tracking: what recipients do with a message that really went out, and the figures that come of it.
+
+use std::collections::{BTreeSet, HashMap};
+
+use reqwest::{Method, StatusCode, header, redirect::Policy};
+use serde_json::{Value, json};
+
+use crate::harness::{app::App, client::audience, daemon::Daemon, redis::RedisServer, relay::TestRelay};
+
+const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
+const GMAIL: &str = "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)";
+
+fn definition() -> Value {
+    json!({
+        "name": "Autumn",
+        "sender": { "name": "The Shop", "email": "news@shop.example" },
+        "content": {
+            "subject": "Hello {{ name }}",
+            "html": "<p>Dear {{ name }}, <a href=\"https://shop.example/autumn?a=1&amp;b=2\">see the collection</a>, \
+                     <a href=\"https://shop.example/for/{{ name|urlencode }}\">yours</a> or <a href=\"{{ unsubscribe_url }}\">unsubscribe</a></p>"
+        },
+        "settings": { "tracking": { "mirror_link": "In the browser" } }
+    })
+}
+
+/// Follows links as a mail program would, without going on.
+fn visitor() -> reqwest::Client {
+    reqwest::Client::builder().redirect(Policy::none()).build().unwrap()
+}
+
+async fn visit(url: &str, agent: &str) -> (StatusCode, String, String) {
+    let response = visitor().get(url).header(header::USER_AGENT, agent).send().await.unwrap();
+    let location = response.headers().get(header::LOCATION).map_or("", |value| value.to_str().unwrap()).to_owned();
+    (response.status(), location, response.text().await.unwrap())
+}
+
+/// The links of a recipient's message, by the letter of their path: `o`, `c` (in their order), `m`, `u`.
+async fn links(client: &crate::harness::client::Client, id: &str, number: u64) -> HashMap<char, Vec<String>> {
+    let raw = client.bytes(&format!("/deliveries/{id}/recipients/{number}/preview")).await;
+    let text = String::from_utf8(raw).unwrap().replace("=\r\n", "").replace("=3D", "=");
+    let html = &text[text.find("text/html").unwrap()..];
+    let mut found: HashMap<char, Vec<String>> = HashMap::new();
+    for (at, _) in html.match_indices("\"http://127.0.0.1") {
+        let url = html[at + 1..].split('"').next().unwrap();
+        let kind = url.rsplit_once('/').unwrap().0.chars().last().unwrap();
+        found.entry(kind).or_default().push(url.to_owned());
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn opens_clicks_mirror_pages_and_opt_outs_become_figures_that_agree_with_the_logs() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "[preparation]\nchunk_size = 7").await;
+    let client = &app.client;
+    let id = client.send(&definition(), audience(20)).await;
+    client.wait_for(&id, &["finished"]).await;
+    assert_eq!(client.get(&format!("/deliveries/{id}")).await["kpis"]["unique_opens"], Value::Null, "unknown is not zero");
+
+    let mut of = Vec::new();
+    for number in 0..20 {
+        of.push(links(client, &id, number).await);
+    }
+    // 0 opens twice, 1 clicks both links, 2 by a script, 3 through Gmail, 4 by Apple, 5 looks at the mirror page, 6 opts out
+    let (status, _, body) = visit(&of[0][&'o'][0], FIREFOX).await;
+    assert_eq!((status, body.starts_with("GIF89a")), (StatusCode::OK, true));
+    visit(&of[0][&'o'][0], FIREFOX).await;
+    assert_eq!(visit(&of[1][&'c'][0], FIREFOX).await.1, "https://shop.example/autumn?a=1&b=2");
+    let (status, location, _) = visit(&of[1][&'c'][1], FIREFOX).await;
+    assert_eq!(status, StatusCode::FOUND);
+    assert!(location.starts_with("https://shop.example/for/"), "{location}");
+    visit(&of[2][&'c'][0], "python-requests/2.32").await;
+    visit(&of[3][&'o'][0], GMAIL).await;
+    visit(&of[4][&'o'][0], "Mozilla/5.0").await;
+    let (status, _, mirror) = visit(&of[5][&'m'][0], FIREFOX).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(mirror.contains("Dear ") && mirror.contains(&of[5][&'c'][0]), "as its recipient got it: {mirror}");
+    let (status, _, page) = visit(&of[6][&'u'][0], FIREFOX).await;
+    assert_eq!((status, page.matches("<button").count()), (StatusCode::OK, 1));
+    // five clicks within a second
+    for _ in 0..5 {
+        visit(&of[7][&'c'][0], FIREFOX).await;
+    }
+    let email = client.log(&id).await[6]["email"].as_str().unwrap().to_owned();
+    let denied = format!("/denylist/{email}");
+    assert_eq!(client.get(&denied).await["denylisted"], json!(false), "a GET changes nothing");
+    let one_click = visitor().post(&of[6][&'u'][0]).body("List-Unsubscribe=One-Click").send().await.unwrap();
+    assert_eq!(one_click.status(), StatusCode::OK);
+    assert_eq!(client.get(&denied).await["denylisted"], json!(true));
+
+    let (status, computed) = client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
+    assert_eq!(status, StatusCode::OK, "{computed}");
+    let log = export(client, &id, "tracking/export?format=ndjson").await;
+    let sending = export(client, &id, "log/export?format=ndjson").await;
+    compare(&computed, &sending, &log);
+    assert_eq!((&computed["unique_opens"], &computed["open_rate"]), (&json!(4), &json!(0.2)));
+    assert_eq!((&computed["unique_clicks"], &computed["unsubscribes"]), (&json!(1), &json!(1)));
+    assert_eq!(
+        (&computed["proxied_opens"], &computed["apple_opens"], &computed["machine_clicks"]),
+        (&json!(1), &json!(1), &json!(2))
+    );
+    assert_eq!(log.iter().filter(|line| line["label"] == "burst").count(), 5);
+    let kpis = client.get(&format!("/deliveries/{id}")).await["kpis"].clone();
+    assert_eq!((&kpis["unique_opens"], &kpis["statistics_at"]), (&computed["unique_opens"], &computed["computed_at"]));
+    let links = client.get(&format!("/deliveries/{id}/links")).await;
+    assert_eq!((&links["items"][0]["label"], &links["items"][0]["human"]), (&json!("see the collection"), &json!(1)));
+    assert_eq!((&links["items"][1]["unique"], &links["items"][0]["machine"]), (&json!(1), &json!(6)));
+
+    // the next delivery leaves out who opted out, and an exempt one does not
+    let next = client.send(&definition(), audience(20)).await;
+    let view = client.wait_for(&next, &["finished"]).await;
+    assert_eq!(view["plan"]["causes"], json!({ "denylisted": 1 }));
+    let mut receipt = definition();
+    receipt["settings"]["denylist"] = json!(false);
+    let receipt = client.send(&receipt, audience(20)).await;
+    assert_eq!(client.wait_for(&receipt, &["finished"]).await["plan"]["causes"], json!({}));
+    app.stop().await;
+}
+
+async fn export(client: &crate::harness::client::Client, id: &str, what: &str) -> Vec<Value> {
+    let raw = client.bytes(&format!("/deliveries/{id}/{what}")).await;
+    raw.split(|b| *b == b'\n').filter(|line| !line.is_empty()).map(|line| serde_json::from_slice(line).unwrap()).collect()
+}
+
+/// Every figure, counted anew from nothing but the exported logs.
+fn compare(computed: &Value, sending: &[Value], log: &[Value]) {
+    let sent: BTreeSet<u64> =
+        sending.iter().filter(|line| line["status"] == "sent").map(|line| line["recipient"].as_u64().unwrap()).collect();
+    let who = |wanted: &dyn Fn(&Value) -> bool| -> BTreeSet<u64> {
+        log.iter().filter(|line| wanted(line)).map(|line| line["recipient"].as_u64().unwrap()).collect()
+    };
+    let among = |all: &BTreeSet<u64>| all.intersection(&sent).count();
+    let human = |line: &Value| line["class"] == "human";
+    let opens = who(&|line| human(line) && ["open", "click", "mirror"].contains(&line["kind"].as_str().unwrap()));
+    let clicks = who(&|line| human(line) && line["kind"] == "click");
+    let mirrors = who(&|line| human(line) && line["kind"] == "mirror");
+    let opt_outs = who(&|line| line["kind"] == "opt_out");
+    let machine = |kind: &'static str| who(&|line| line["class"] == "machine" && line["kind"] == kind);
+    for (figure, counted) in [
+        ("hits", log.len()),
+        ("delivered", sent.len()),
+        ("unique_opens", among(&opens)),
+        ("unique_clicks", among(&clicks)),
+        ("unique_mirror_pages", among(&mirrors)),
+        ("unsubscribes", among(&opt_outs)),
+        ("proxied_opens", among(&who(&|line| line["label"] == "image_proxy"))),
+        ("apple_opens", among(&who(&|line| line["class"] == "apple_proxy" && line["kind"] == "open"))),
+        ("machine_opens", among(&machine("open"))),
+        ("machine_clicks", among(&machine("click"))),
+        ("opens_of_others", opens.difference(&sent).count()),
+        ("clicks_of_others", clicks.difference(&sent).count()),
+    ] {
+        assert_eq!(computed[figure], json!(counted), "{figure}");
+    }
+    for (rate, counted) in [
+        ("open_rate", among(&opens)),
+        ("click_through_rate", among(&clicks)),
+        ("mirror_page_rate", among(&mirrors)),
+        ("unsubscribe_rate", among(&opt_outs)),
+    ] {
+        assert_eq!(computed[rate], json!(counted as f64 / sent.len() as f64), "{rate}");
+    }
+    for (number, link) in computed["links"].as_array().unwrap().iter().enumerate() {
+        let on_it = |line: &&Value| line["kind"] == "click" && line["link"] == json!(number);
+        let by_humans = log.iter().filter(on_it).filter(|line| human(line)).count();
+        assert_eq!((&link["human"], &link["machine"]), (&json!(by_humans), &json!(log.iter().filter(on_it).count() - by_humans)));
+        assert_eq!(link["unique"], json!(among(&who(&|line| human(line) && on_it(&line)))));
+    }
+    let total: u64 = computed["totals"]
+        .as_object()
+        .unwrap()
+        .values()
+        .flat_map(|classes| classes.as_object().unwrap().values())
+        .map(|n| n.as_u64().unwrap())
+        .sum();
+    assert_eq!(total as usize, log.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_links_get_a_harmless_answer_and_proofs_and_previews_count_for_nothing() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "[public]\nlisten = \"127.0.0.1:0\"").await;
+    let client = &app.client;
+    let id = client.create(&definition()).await;
+    client.upload(&id, audience(3)).await;
+    client.prepare(&id).await;
+    // a preview of what is not sent: its links lead on, and nothing is recorded
+    let of = links(client, &id, 0).await;
+    assert_eq!(visit(&of[&'c'][0], FIREFOX).await.0, StatusCode::FOUND);
+    let forged = |url: &str, at: usize| {
+        let (path, token) = url.rsplit_once('/').unwrap();
+        let mut token = token.to_owned().into_bytes();
+        token[at] = if token[at] == b'A' { b'B' } else { b'A' };
+        format!("{path}/{}", String::from_utf8(token).unwrap())
+    };
+    for at in [3, 8, 15] {
+        let (status, _, body) = visit(&forged(&of[&'o'][0], at), FIREFOX).await;
+        assert_eq!((status, body.starts_with("GIF89a")), (StatusCode::OK, true));
+        let (status, location, page) = visit(&forged(&of[&'c'][0], at), FIREFOX).await;
+        assert_eq!((status, location.as_str()), (StatusCode::NOT_FOUND, ""));
+        assert!(page.contains("does not work"));
+        let one_click = visitor().post(forged(&of[&'u'][0], at)).send().await.unwrap();
+        assert_eq!(one_click.status(), StatusCode::NOT_FOUND);
+    }
+    // one link's token is no other's
+    let token = of[&'o'][0].rsplit('/').next().unwrap();
+    let crossed = of[&'u'][0].rsplit_once('/').unwrap().0.to_owned() + "/" + token;
+    assert_eq!(visitor().post(&crossed).send().await.unwrap().status(), StatusCode::NOT_FOUND);
+    let metrics = reqwest::get(format!("{}/metrics", client.url)).await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("versand_tracking_hits_total{type=\"open\",class=\"forged\"}"), "{metrics}");
+    let digest = client.get(&format!("/deliveries/{id}")).await["plan"]["digest"].as_str().unwrap().to_owned();
+    client.confirm(&id, &digest).await;
+    client.wait_for(&id, &["finished"]).await;
+    let (_, statistics) = client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
+    assert_eq!(statistics["hits"], json!(0), "{statistics}");
+    // after its deletion the links are too old
+    let (status, _) =
+        crate::harness::client::answer(client.request(Method::DELETE, &format!("/deliveries/{id}")).send().await.unwrap()).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hit_that_was_answered_survives_a_crash_of_daemon_and_redis() {
+    let mut redis = RedisServer::start();
+    let relay = TestRelay::start(std::time::Duration::ZERO).await;
+    let settings = format!("[redis]\nurl = \"{}\"\n{}", redis.url(), relay.settings(4));
+    let mut daemon = Daemon::start(&settings).await;
+    let id = daemon.client.send(&definition(), audience(50)).await;
+    daemon.client.wait_for(&id, &["finished"]).await;
+    let mut answered = 0;
+    for number in 0..50 {
+        let of = links(&daemon.client, &id, number).await;
+        answered += u64::from(visit(&of[&'o'][0], FIREFOX).await.0 == StatusCode::OK);
+    }
+    daemon.kill();
+    redis.kill();
+    redis.restart();
+    daemon.restart().await;
+    let (_, statistics) = daemon.client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
+    assert_eq!((&statistics["hits"], &statistics["unique_opens"]), (&json!(answered), &json!(50)));
+    assert!(daemon.terminate().await.success());
+}
