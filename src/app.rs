@@ -104,6 +104,7 @@ impl Application {
             templates: Default::default(),
             acceptances: Default::default(),
             conservation: Default::default(),
+            ratios: Default::default(),
             released: Default::default(),
             redis_writable: Arc::new(true.into()),
             heads_damaged: Default::default(),

@@ -1,8 +1,9 @@
-//! The command line: `serve`, `demo`, `check-config`, `token`, `audit verify`, `jobs`.
+//! The command line: `serve`, `demo`, `check-config`, `token`, `audit verify`, `jobs`, `relabel`.
 
 mod audit;
 mod client;
 mod jobs;
+mod relabel;
 mod token;
 
 use std::{
@@ -59,6 +60,8 @@ enum Command {
     /// Jobs that were set aside
     #[command(subcommand)]
     Jobs(jobs::Command),
+    /// Tell humans from machines anew, by the rules that the daemon has now
+    Relabel(relabel::Options),
 }
 
 /// Runs a command.
@@ -76,6 +79,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Token(options) => token::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Audit(command) => runtime()?.block_on(audit::run(command)),
         Command::Jobs(command) => runtime()?.block_on(jobs::run(command)),
+        Command::Relabel(options) => runtime()?.block_on(relabel::run(options)),
     }
 }
 

@@ -1,7 +1,11 @@
 //! Every metric: its name, help and buckets, and one function per event. Nobody else names a metric.
 #![allow(clippy::disallowed_macros)] // this is where they belong
 
+mod ratios;
+
 use std::time::Duration;
+
+pub use ratios::Ratios;
 
 use metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -68,6 +72,10 @@ metrics_table! {
     HTTP_REQUESTS Counter "versand_http_requests_total" "HTTP requests by route, method and status";
     HTTP_SECONDS Histogram "versand_http_request_duration_seconds" "Time to the head of the response, by route";
     HITS Counter "versand_tracking_hits_total" "Requests to the public listener by type (open, click, mirror, opt_out) and class: human, apple_proxy, machine are recorded; uncounted are of proofs and previews; forged and expired get a harmless answer";
+    OPEN_RATIO Gauge "versand_delivery_open_ratio" "Unique opens of delivered messages, of the 20 deliveries that were created last and have statistics, by delivery; so are the next three";
+    CLICK_THROUGH_RATIO Gauge "versand_delivery_click_through_ratio" "Recipients who clicked, of delivered messages, by delivery";
+    DELIVERED_RATIO Gauge "versand_delivery_delivered_ratio" "Delivered messages of processed ones, by delivery";
+    BOUNCE_RATIO Gauge "versand_delivery_bounce_ratio" "Bounces and errors of processed messages, by delivery";
     LOGIN_FAILURES Counter "versand_login_failures_total" "Requests and jobs refused for a missing, unknown, forged or expired token";
     BUILD Gauge "versand_build_info" "1, with the version";
 }

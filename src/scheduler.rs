@@ -54,6 +54,7 @@ async fn tasks(context: &Context, ticks: &Arc<Notify>) -> Result<JobScheduler, J
     // often: until a replica that came back is seen, a fail-over to it is not reckoned with
     scheduler.add(every("* * * * * *", context, |c| async move { c.observe_durability().await })?).await?;
     scheduler.add(every("0 * * * * *", context, |c| async move { c.heal().await })?).await?;
+    scheduler.add(every("*/5 * * * * *", context, |c| async move { c.observe_ratios().await })?).await?;
     // each minute, so that an hour whose daemon died is finished by another one
     scheduler.add(every("30 * * * * *", context, |c| async move { c.hourly().await })?).await?;
     scheduler.start().await?;

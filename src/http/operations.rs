@@ -35,7 +35,8 @@ pub async fn readyz(State(api): State<Arc<Api>>) -> Response {
 }
 
 pub async fn metrics(State(api): State<Arc<Api>>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.metrics.render()).into_response()
+    let text = api.metrics.render() + &api.context.ratios.text();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 pub async fn outcome(State(api): State<Arc<Api>>, Words(id): Words<String>) -> Result<Response, Answer> {

@@ -57,6 +57,7 @@ use crate::{
     domain::{audience::LineError, delivery::Invalid, role::Role, state::Illegal, tracking::rules::Rules},
     identity::Keyring,
     mail::{relays::Relays, token::TokenKey},
+    metrics::Ratios,
     queue::{JobError, Queue, QueueError, WorkerHealth},
     store::{Store, StoreError},
 };
@@ -89,6 +90,8 @@ pub struct Context {
     pub acceptances: Arc<AtomicU64>,
     pub tracker: TaskTracker,
     pub conservation: conservation::Differences,
+    /// Of the most recent deliveries, for `/metrics`.
+    pub ratios: Ratios,
     /// Chunks given back lately.
     pub released: recall::Released,
     /// Whether Redis took writes when it was asked last.

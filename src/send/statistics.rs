@@ -26,6 +26,10 @@ const DONE_S: i64 = 7200;
 /// Deliveries looked at in one go.
 const PAGE: usize = 1000;
 
+/// Deliveries whose ratios are exported, and among how many of the newest they are sought.
+const RECENT: usize = 20;
+const RECENT_AMONG: usize = 200;
+
 const NOT_RELEASED: Refusal = Refusal::Conflict("it was not released: there is nothing to compute");
 
 impl Context {
@@ -144,6 +148,22 @@ impl Context {
         }
         self.store.keep_hour(hour, self.owner, DONE_S).await?;
         Ok(())
+    }
+
+    /// The task: shows the ratios of the most recent deliveries that have statistics, the same on every replica.
+    pub async fn observe_ratios(&self) {
+        let recent = async {
+            let ids = self.store.delivery_ids(0, RECENT_AMONG).await?;
+            self.store.all_statistics(&ids).await
+        };
+        match recent.await {
+            Ok(recent) => {
+                let recent: Vec<(String, Statistics)> =
+                    recent.into_iter().take(RECENT).map(|(id, figures)| (id.to_string(), figures)).collect();
+                self.ratios.show(&recent);
+            }
+            Err(error) => tracing::debug!(%error, "the ratios of deliveries cannot be observed"),
+        }
     }
 
     async fn compute_if_changed(&self, id: &DeliveryId) -> Result<(), Refusal> {

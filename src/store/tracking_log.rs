@@ -72,6 +72,20 @@ impl Store {
         text.map(|text| serde_json::from_slice(&text).map_err(damaged)).transpose()
     }
 
+    /// The same of several deliveries; only of those that have any.
+    pub async fn all_statistics(&self, ids: &[DeliveryId]) -> Result<Vec<(DeliveryId, Statistics)>, StoreError> {
+        let mut pipe = redis::pipe();
+        for id in ids {
+            pipe.get(keys::statistics(id));
+        }
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let texts: Vec<Option<Vec<u8>>> = pipe.query_async(&mut self.conn.clone()).await?;
+        let known = ids.iter().zip(texts).filter_map(|(id, text)| Some((id.clone(), text?)));
+        known.map(|(id, text)| Ok((id, serde_json::from_slice(&text).map_err(damaged)?))).collect()
+    }
+
     pub async fn keep_statistics(&self, id: &DeliveryId, statistics: &Statistics) -> Result<(), StoreError> {
         Ok(self.conn.clone().set(keys::statistics(id), serde_json::to_vec(statistics).map_err(damaged)?).await?)
     }

@@ -1,0 +1,63 @@
+//! `versand relabel`: applies the rules in force to what was tracked before.
+
+use std::{io::Write, process::ExitCode};
+
+use clap::Args;
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+use super::client::{Client, Connection};
+
+const PAGE: usize = 1000;
+
+#[derive(Debug, Args)]
+pub struct Options {
+    #[command(flatten)]
+    connection: Connection,
+    /// The delivery, or `all`
+    delivery: String,
+}
+
+/// Relabels, and says what came of it. Exit code 1 if a delivery could not be relabelled.
+pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let client = Client::new(options.connection)?;
+    let all = options.delivery == "all";
+    let ids = if all { deliveries(&client).await? } else { vec![options.delivery] };
+    let (mut out, mut failed) = (std::io::stdout(), false);
+    for id in ids {
+        let response = client.send(Method::POST, &["api", "v1", "deliveries", &id, "relabel"], "").await?;
+        let status = response.status();
+        if all && matches!(status, StatusCode::CONFLICT | StatusCode::NOT_FOUND) {
+            // it was not released, or is gone
+            continue;
+        }
+        let answer: Value = response.json().await?;
+        match status.is_success() {
+            true => writeln!(
+                out,
+                "{id} {} hits, {} unique opens, {} unique clicks",
+                answer["hits"], answer["unique_opens"], answer["unique_clicks"]
+            )?,
+            false => {
+                failed = true;
+                writeln!(out, "{id} {status}: {}", answer["detail"].as_str().unwrap_or_default())?;
+            }
+        }
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn deliveries(client: &Client) -> anyhow::Result<Vec<String>> {
+    let mut ids = Vec::new();
+    for offset in (0..).step_by(PAGE) {
+        let query = format!("offset={offset}&limit={PAGE}");
+        let response = client.send(Method::GET, &["api", "v1", "deliveries"], &query).await?.error_for_status()?;
+        let page: Value = response.json().await?;
+        let items = page["items"].as_array().into_iter().flatten();
+        ids.extend(items.filter_map(|item| item["id"].as_str().map(str::to_owned)));
+        if page["next"].is_null() {
+            break;
+        }
+    }
+    Ok(ids)
+}

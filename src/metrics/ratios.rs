@@ -1,0 +1,44 @@
+//! The ratios of the most recent deliveries. They are written here and not by the recorder, which never forgets a series.
+
+use std::{
+    fmt::Write,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::{ALL, BOUNCE_RATIO, CLICK_THROUGH_RATIO, DELIVERED_RATIO, OPEN_RATIO};
+use crate::domain::{kpi::rate, statistics::Statistics};
+
+/// What `/metrics` shows of them.
+#[derive(Clone, Default)]
+pub struct Ratios(Arc<Mutex<String>>);
+
+impl Ratios {
+    /// Shows the figures of these deliveries and of no others. A ratio that is unknown is absent.
+    pub fn show(&self, deliveries: &[(String, Statistics)]) {
+        let ratios: [(&str, fn(&Statistics) -> Option<f64>); 4] = [
+            (OPEN_RATIO, |s| s.open_rate),
+            (CLICK_THROUGH_RATIO, |s| s.click_through_rate),
+            (DELIVERED_RATIO, |s| rate(s.delivered, s.delivered + s.failed)),
+            (BOUNCE_RATIO, |s| rate(s.failed, s.delivered + s.failed)),
+        ];
+        let mut text = String::new();
+        for (name, ratio) in ratios {
+            let known: Vec<(&str, f64)> =
+                deliveries.iter().filter_map(|(id, figures)| Some((id.as_str(), ratio(figures)?))).collect();
+            if known.is_empty() {
+                continue;
+            }
+            let help = ALL.iter().find(|metric| metric.name == name).map_or("", |metric| metric.help);
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+            for (id, ratio) in known {
+                let _ = writeln!(text, "{name}{{delivery=\"{id}\"}} {ratio}");
+            }
+            text.push('\n');
+        }
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    }
+
+    pub fn text(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
