@@ -154,7 +154,7 @@ impl Reckoning {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
+    use core::net::IpAddr;
 
     use super::*;
     use crate::domain::tracking::{Label, NO_AGENT, NO_LINK};

@@ -68,7 +68,7 @@ pub fn rewrite(
     let (begun, ended) = (Cell::new(false), Rc::new(Cell::new(false)));
     let settings = RewriteStrSettings::new()
         .with_strict(false)
-        .append_element_content_handler(element!("a, area", |element| rewriting.borrow_mut().link(element, &judge)))
+        .append_element_content_handler(element!("a, area", |element| rewriting.borrow_mut().link(element, judge)))
         .append_element_content_handler(element!("a img[alt]", |image| {
             rewriting.borrow_mut().image(&image.get_attribute("alt").unwrap_or_default());
             Ok(())

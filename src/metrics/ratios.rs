@@ -8,6 +8,8 @@ use std::{
 use super::{ALL, BOUNCE_RATIO, CLICK_THROUGH_RATIO, DELIVERED_RATIO, OPEN_RATIO};
 use crate::domain::{kpi::rate, statistics::Statistics};
 
+type Ratio = fn(&Statistics) -> Option<f64>;
+
 /// What `/metrics` shows of them.
 #[derive(Clone, Default)]
 pub struct Ratios(Arc<Mutex<String>>);
@@ -15,7 +17,7 @@ pub struct Ratios(Arc<Mutex<String>>);
 impl Ratios {
     /// Shows the figures of these deliveries and of no others. A ratio that is unknown is absent.
     pub fn show(&self, deliveries: &[(String, Statistics)]) {
-        let ratios: [(&str, fn(&Statistics) -> Option<f64>); 4] = [
+        let ratios: [(&str, Ratio); 4] = [
             (OPEN_RATIO, |s| s.open_rate),
             (CLICK_THROUGH_RATIO, |s| s.click_through_rate),
             (DELIVERED_RATIO, |s| rate(s.delivered, s.delivered + s.failed)),

@@ -1,6 +1,10 @@
 //! The README says what the code does: its tables are compared with the code.
 
-use versand::{domain::role::Role, http::ROUTES, metrics};
+use versand::{
+    domain::role::Role,
+    http::{PUBLIC_ROUTES, ROUTES},
+    metrics,
+};
 
 use crate::{
     harness::{repository, text},
@@ -19,6 +23,12 @@ fn the_routes_of_the_readme_are_those_of_the_router() {
     let role = |role: Option<Role>| role.map_or("none".to_owned(), |role| role.word().to_owned());
     let rows = ROUTES.iter().map(|r| vec![r.method.to_uppercase(), r.path.to_owned(), role(r.role), r.help.replace('`', "")]);
     differs("Routes", &rows.collect::<Vec<_>>());
+}
+
+#[test]
+fn the_public_routes_of_the_readme_are_those_of_the_public_listener() {
+    let rows = PUBLIC_ROUTES.iter().map(|(method, path, help)| [method, path, help].map(|cell| (*cell).to_owned()).to_vec());
+    differs("Public routes", &rows.collect::<Vec<_>>());
 }
 
 #[test]

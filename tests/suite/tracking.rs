@@ -241,3 +241,50 @@ async fn a_hit_that_was_answered_survives_a_crash_of_daemon_and_redis() {
     assert_eq!((&statistics["hits"], &statistics["unique_opens"]), (&json!(answered), &json!(50)));
     assert!(daemon.terminate().await.success());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hourly_statistics_are_computed_by_one_daemon_and_by_another_one_if_that_died() {
+    let redis = RedisServer::start();
+    let (app, _state) = crate::harness::app::idle(&redis, "").await;
+    let (other, _other_state) = crate::harness::app::idle(&redis, "").await;
+    let running = App::start(&redis, "").await;
+    let id = running.client.send(&definition(), audience(5)).await;
+    running.client.wait_for(&id, &["finished"]).await;
+    let of = links(&running.client, &id, 0).await;
+    visit(&of[&'o'][0], FIREFOX).await;
+    let mut connection = app.context().store.connection();
+    let mut forget = async |what: &str| {
+        let keys: Vec<String> = redis::cmd("KEYS").arg(what).query_async(&mut connection).await.unwrap();
+        for key in &keys {
+            let _: i64 = redis::cmd("DEL").arg(key).query_async(&mut connection).await.unwrap();
+        }
+        keys.len()
+    };
+    let statistics = async || running.client.request(Method::GET, &format!("/deliveries/{id}/statistics")).send().await.unwrap();
+    forget("versand:statistics:*").await;
+    forget(&format!("versand:{{{id}}}:statistics")).await;
+    app.context().hourly_statistics().await.unwrap();
+    let computed: Value = statistics().await.json().await.unwrap();
+    assert_eq!((&computed["unique_opens"], &computed["hits"]), (&json!(1), &json!(1)));
+    let (_, on_demand) = running.client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
+    let without_instant = |figures: &Value| {
+        let mut figures = figures.clone();
+        figures["computed_at"].take();
+        figures
+    };
+    assert_eq!(without_instant(&computed), without_instant(&on_demand), "hourly and on demand agree");
+
+    // the hour is done: nobody else computes it
+    forget(&format!("versand:{{{id}}}:statistics")).await;
+    other.context().hourly_statistics().await.unwrap();
+    assert_eq!(statistics().await.status(), StatusCode::CONFLICT);
+    // who had it has died, and its lock has expired
+    assert_eq!(forget("versand:statistics:*").await, 1);
+    other.context().hourly_statistics().await.unwrap();
+    assert_eq!(statistics().await.status(), StatusCode::OK);
+
+    // the ratios are on every replica's /metrics
+    app.context().observe_ratios().await;
+    assert!(app.context().ratios.text().contains(&format!("versand_delivery_open_ratio{{delivery=\"{id}\"}} 0.2\n")));
+    running.stop().await;
+}

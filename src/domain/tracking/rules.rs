@@ -1,6 +1,7 @@
 //! Human or machine: the rules that give a hit its label. What they go by is a file, `config/machines.toml`.
 
-use std::{collections::HashMap, net::IpAddr};
+use core::net::IpAddr;
+use std::collections::HashMap;
 
 use aho_corasick::AhoCorasick;
 use ipnet::IpNet;
