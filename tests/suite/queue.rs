@@ -137,7 +137,8 @@ async fn a_shutdown_finishes_what_runs_and_others_do_the_rest() {
     let ids: Vec<_> = all.iter().map(|(id, _)| id.as_str()).collect();
     assert_eq!(ids, ["slow:0", "slow:1", "slow:2", "slow:3", "slow:4", "slow:5"]);
     assert_eq!(all.iter().filter(|(_, who)| *who == "leaving").count(), 2);
-    let depth = queue.depths().await.expect("depths")[1];
+    let depths = queue.depths().await.expect("depths");
+    let depth = &depths[1];
     assert_eq!((depth.in_flight, depth.workers), (0, 0));
 }
 
