@@ -111,7 +111,7 @@ impl Context {
     fn waiting_for(&self, queue: &str, first: Option<&FirstJob>) -> u64 {
         let mark = first.map_or(0, |job| hash_of(&job.id));
         let seen = self.watch.see(&format!("first of {queue}"), (mark, 0), Instant::now());
-        first.map_or(0, |job| job.waits_s.unwrap_or_else(|| seen.as_secs()))
+        first.map_or(0, |job| job.waits_s.unwrap_or(seen.as_secs()))
     }
 
     async fn observe_deliveries(&self) -> Result<(), StoreError> {

@@ -22,8 +22,6 @@ use crate::harness::{
 const RULES: &str = "config/prometheus/versand.rules.yml";
 const DASHBOARDS: [&str; 2] = ["config/grafana/operations.json", "config/grafana/deliveries.json"];
 const LIMIT: Duration = Duration::from_secs(30);
-/// What is only there after its event, or with a second one that answers differently.
-const RARE: [&str; 1] = ["versand_redis_restarts_total"];
 
 struct Prometheus {
     child: Child,
@@ -72,8 +70,16 @@ impl Prometheus {
     }
 }
 
-/// Title or name, and query, of every panel and every alert.
-async fn queries(prometheus: &Prometheus) -> Vec<(String, String)> {
+/// Of a panel or an alert.
+struct Query {
+    of: String,
+    query: String,
+    /// Whether it says which daemon it is about.
+    by_daemon: bool,
+}
+
+/// Those of every panel and every alert.
+async fn queries(prometheus: &Prometheus) -> Vec<Query> {
     let mut queries = Vec::new();
     for file in DASHBOARDS {
         let dashboard: Value = serde_json::from_str(&text(repository(file))).unwrap();
@@ -83,14 +89,17 @@ async fn queries(prometheus: &Prometheus) -> Vec<(String, String)> {
             assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{title}: no unit");
             for target in panel["targets"].as_array().unwrap() {
                 let query = target["expr"].as_str().unwrap().replace("$__rate_interval", "10s").replace("$__range", "1h");
-                queries.push((format!("{file}: {title}"), query));
+                let by_daemon = target["legendFormat"].as_str().unwrap().contains("{{instance}}");
+                queries.push(Query { of: format!("{file}: {title}"), query, by_daemon });
             }
         }
     }
     let rules = prometheus.ask("/rules", &[]).await.unwrap();
     for rule in rules["data"]["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap()) {
         assert_eq!(rule["health"], "ok", "{rule}");
-        queries.push((rule["name"].as_str().unwrap().to_owned(), rule["query"].as_str().unwrap().to_owned()));
+        let by_daemon = rule["annotations"]["summary"].as_str().unwrap().contains("$labels.instance");
+        let [of, query] = ["name", "query"].map(|key| rule[key].as_str().unwrap().to_owned());
+        queries.push(Query { of, query, by_daemon });
     }
     queries
 }
@@ -108,7 +117,7 @@ fn selectors(query: &str) -> BTreeSet<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_query_of_dashboards_and_alerts_finds_its_metrics() {
-    let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(2)).await);
+    let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(50)).await);
     let settings = format!("[redis]\nurl = \"{}\"\n{}", redis.url(), relay.settings(2));
     let (a, b) = (Daemon::start(&settings).await, Daemon::start(&settings).await);
     let prometheus = Prometheus::start(&[&a, &b]).await;
@@ -123,20 +132,22 @@ async fn every_query_of_dashboards_and_alerts_finds_its_metrics() {
     assert_eq!(shown.len(), 1, "{shown:?}");
     assert_eq!(shown[0]["value"][1], "1", "{shown:?}");
     assert_eq!(prometheus.query("versand_deliveries_moving{state=\"in_progress\"}").await.len(), 2);
+    relay.catcher.change_rules(|rules| rules.delay = Duration::ZERO);
     a.client.wait_for(&id, &["finished"]).await;
 
-    let heal = "count by (task) (versand_scheduler_last_success_timestamp_seconds)";
-    let scraped = async || (prometheus.query(heal).await.len() >= 7).then_some(());
-    eventually("all tasks have succeeded", LIMIT, scraped).await;
+    let tasks = "count by (task) (versand_scheduler_last_success_timestamp_seconds)";
+    let scraped = async || (prometheus.query(tasks).await.len() >= 7).then_some(());
+    eventually("all tasks but that of every minute have succeeded", LIMIT, scraped).await;
     let queries = queries(&prometheus).await;
     assert!(queries.len() > 40);
-    for (of, query) in queries {
+    for Query { of, query, by_daemon } in queries {
+        let given = prometheus.query(&query).await;
+        let doubled = given.iter().any(|series| series["metric"]["instance"].is_string());
+        assert!(by_daemon || !doubled, "{of} shows what the daemons share once for each of them: {given:?}");
         // a comparison or a ratio is empty while all is well: then what it compares is there
-        if prometheus.query(&query).await.is_empty() {
-            for selector in selectors(&query).iter().filter(|selector| !RARE.iter().any(|rare| selector.starts_with(rare))) {
-                let (bare, _) = selector.split_once('{').unwrap_or((selector, ""));
-                let found = prometheus.query(&format!("count({selector}) or count({bare}_count)")).await;
-                assert!(!found.is_empty(), "{of}: {selector} is not there");
+        if given.is_empty() {
+            for selector in selectors(&query) {
+                assert!(!prometheus.query(&selector).await.is_empty(), "{of}: {selector} is not there");
             }
         }
     }
@@ -153,6 +164,31 @@ async fn names_and_types_follow_the_conventions_of_prometheus() {
     fs::write(&page, reqwest::get(format!("{}/metrics", daemon.client.url)).await.unwrap().bytes().await.unwrap()).unwrap();
     let said = run(Command::new("sh").args(["-c", "exec promtool check metrics <\"$1\" 2>&1", "sh"]).arg(&page), LIMIT);
     assert_eq!(String::from_utf8_lossy(&said.stdout), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ends_badly_is_counted() {
+    let daemon = Daemon::start("").await;
+    let refused = (0..3).map(|i| format!("{{\"email\":\"refuse{i}@example.com\",\"name\":\"Ann\"}}\n")).collect();
+    let id = daemon.client.send(&definition(), refused).await;
+    daemon.client.wait_for(&id, &["finished"]).await;
+    let mut unpreparable = definition();
+    unpreparable["content"]["subject"] = "{{ nobody_has_this }}".into();
+    let id = daemon.client.create(&unpreparable).await;
+    daemon.client.upload(&id, audience(1)).await;
+    assert_eq!(daemon.client.prepare(&id).await["state"], "preparation_failed");
+    let expected = [
+        ("versand_deliveries_ended_total{outcome=\"failed\"}", 1.0),
+        ("versand_deliveries_ended_total{outcome=\"finished\"}", 0.0),
+        ("versand_failures_total{type=\"hard\"}", 3.0),
+        ("versand_failures_total{type=\"soft\"}", 0.0),
+        ("versand_preparations_total{outcome=\"prepared\"}", 1.0),
+        ("versand_preparations_total{outcome=\"failed\"}", 1.0),
+    ];
+    for (series, value) in expected {
+        // counted a moment after it can be seen
+        eventually(series, LIMIT, async || daemon.series(series).await.filter(|found| *found == value)).await;
+    }
 }
 
 #[test]

@@ -142,6 +142,24 @@ async fn a_shutdown_finishes_what_runs_and_others_do_the_rest() {
     assert_eq!((depth.in_flight, depth.workers), (0, 0));
 }
 
+#[tokio::test]
+async fn the_age_of_the_first_job_is_known() {
+    let redis = Redis::start();
+    let queue = redis.queue("").await;
+    for id in ["job:old", "job:new"] {
+        queue.enqueue(QueueName::Steps, id, b"{}").await.expect("enqueued");
+    }
+    let first = async || queue.depths().await.expect("depths")[1].first.clone().expect("a job waits");
+    assert!(first().await.waits_s.is_some_and(|seconds| seconds < 60));
+    let meta = format!("{}:meta:job:old", QueueName::Steps.redis_name());
+    let at = redis.run::<u64>(&format!("HGET {meta} queued_at")).await;
+    let _: u64 = redis.run(&format!("HSET {meta} queued_at {}", at - 100)).await;
+    assert!(first().await.waits_s.is_some_and(|seconds| (100..160).contains(&seconds)));
+    // a producer that copied an earlier script
+    let _: u64 = redis.run(&format!("HDEL {meta} queued_at")).await;
+    assert_eq!((first().await.id.as_str(), first().await.waits_s), ("job:old", None));
+}
+
 /// What producers copy must be what we run.
 #[test]
 fn the_contract_and_the_example_say_what_the_program_does() {
