@@ -20,7 +20,8 @@ import redis
 QUEUE = "versand:{core:apalis:queues:list}:confirm"
 ENQUEUE = """
 if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
-redis.call('HSET', KEYS[2], 'attempts', 0, 'max_attempts', 25, 'status', 'Pending', 'idempotency_key', '')
+redis.call('HSET', KEYS[2], 'attempts', 0, 'max_attempts', 25, 'status', 'Pending', 'idempotency_key', '',
+  'queued_at', redis.call('TIME')[1])
 redis.call('RPUSH', KEYS[3], ARGV[1])
 return 1
 """

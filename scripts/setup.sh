@@ -110,7 +110,7 @@ need_for_testing() {
     have postfix || want "the mail server that tests send to; no system service is started" postfix
     { [ -x $python ] && $python -c 'import ensurepip'; } 2>/dev/null ||
         want "clients in another language, for the tests" python3 python3-venv
-    have promtool || want "promtool, which checks the alerts; no system service is started" prometheus
+    { have promtool && have prometheus; } || want "Prometheus and promtool, for alerts and dashboards; no system service is started" prometheus
     have faketime || want "libfaketime, for clocks that are set back and forth" faketime
     have systemd-analyze || want "systemd-analyze, which checks the unit" systemd
 }

@@ -1,14 +1,17 @@
 //! Every metric: its name, help and buckets, and one function per event. Nobody else names a metric.
 #![allow(clippy::disallowed_macros)] // this is where they belong
 
-mod ratios;
+mod operations;
+mod tracking;
 
 use std::time::Duration;
 
-pub use ratios::Ratios;
+pub use tracking::{Ratios, tracking_hit};
 
 use metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+pub use self::operations::*;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -35,8 +38,9 @@ macro_rules! metrics_table {
 
 metrics_table! {
     TRANSACTIONS Counter "versand_transactions_total" "SMTP transactions by relay and outcome: accepted, tested, deferred, refused, in_doubt, not_started";
-    TRANSACTION_SECONDS Histogram "versand_transaction_duration_seconds" "Time from the first command of an SMTP transaction to its end, by relay";
+    TRANSACTION_SECONDS Histogram "versand_transaction_duration_seconds" "Time from the first command of an SMTP transaction to its end, by relay and outcome";
     RECORDS Counter "versand_records_total" "Records written to ledgers by status; given_back were not started";
+    FAILURES Counter "versand_failures_total" "Recipients that failed by what the relay replied, by type: hard, soft";
     DUPLICATES Counter "versand_duplicates_total" "Recipients whose message the relay accepted twice";
     RELAY_ACCEPTED Gauge "versand_relay_accepted" "Messages a relay accepted (250 to the end of data) since the start, counted in the relay layer, by relay";
     RELAY_FAULTS Gauge "versand_relay_faults" "Connections and sessions that failed since the start, by relay";
@@ -53,21 +57,29 @@ metrics_table! {
     SET_ASIDE Counter "versand_chunks_set_aside_total" "Chunks set aside because their workers died again and again or they cannot be sent";
     ASIDE Gauge "versand_chunks_aside" "Chunks of moving deliveries that are set aside now";
     DELIVERIES Gauge "versand_deliveries_moving" "Deliveries the daemon moves on by itself or that wait for their time, by state";
+    ENDED Counter "versand_deliveries_ended_total" "Deliveries that this process ended, by outcome: finished, failed (finished, and not one message was sent), stopped";
+    PREPARATIONS Counter "versand_preparations_total" "Preparations that this process concluded, by outcome: prepared, failed";
+    START_PENDING Gauge "versand_start_pending_seconds" "For how long a delivery has been waiting to be started, the oldest one; 0 if none is";
     WAVES Counter "versand_waves_total" "Waves that this process released, or found overdue and held: released, held";
     WAVES_HELD Gauge "versand_waves_held" "Waves that are overdue beyond their grace window and wait for a person";
+    WAVES_DUE Gauge "versand_waves_due" "Waves of scheduled deliveries whose time has come and that are not released yet, by whether the grace window is over: due, overdue";
     BREAKERS Gauge "versand_breakers_open" "Circuit breakers that are open, by kind: domain, delivery";
     TRIPPED Counter "versand_breaker_trips_total" "Circuit breakers that this process opened for their share of errors, by kind: domain, delivery";
     SCHEDULE_LATE Gauge "versand_schedule_late_seconds" "How long the earliest wave that waits has been due; 0 if none is";
     OCCURRENCES Counter "versand_occurrences_total" "Occurrences of recurring deliveries: created, failed (cannot be created, or not released in time), skipped (no daemon ran)";
     RECIPIENTS Gauge "versand_recipients" "Recipients of the moving deliveries, by status";
     QUEUE_JOBS Gauge "versand_queue_jobs" "Jobs by queue and state: waiting, retrying, running, dead, done";
+    QUEUE_AGE Gauge "versand_queue_oldest_job_seconds" "For how long the first job of a queue has been waiting, by queue; 0 if none is";
     QUEUE_BEAT Gauge "versand_queue_oldest_beat_seconds" "Age of the oldest heartbeat of a queue's workers";
     QUEUE_RESTARTS Gauge "versand_queue_worker_restarts" "Restarts of this process' queue workers since the start";
+    QUEUE_UP Gauge "versand_queue_worker_up" "1 while this process' worker of a queue shows life, by queue";
+    SCHEDULER Gauge "versand_scheduler_last_success_timestamp_seconds" "When a task of the scheduler of this process last succeeded, Unix seconds, by task";
     REDIS_DURABLE Gauge "versand_redis_durable" "1 if Redis keeps every write it acknowledged (appendonly, appendfsync always, no eviction), and there is no replica to fail over to";
     REDIS_DURABILITY Gauge "versand_redis_durability" "1 for what Redis promises now: strict, goes_back (its last writes may be undone, which is noticed), weak, unknown";
     REDIS_RUNS Counter "versand_redis_restarts_total" "How often another run of Redis answered: a restart, or a fail-over";
     WENT_BACK Counter "versand_redis_went_back_total" "Chunks whose ledger was found older than it had been, by what became of it: put_back, in_doubt";
     REDIS_UP Gauge "versand_redis_up" "1 if Redis answered last time";
+    REDIS_SECONDS Histogram "versand_redis_round_trip_seconds" "Time from a write to the answer of Redis, measured several times a second";
     REDIS_WRITABLE Gauge "versand_redis_writable" "1 if Redis took writes last time; 0 as long as it is away, out of memory or disk, or read only";
     HTTP_REQUESTS Counter "versand_http_requests_total" "HTTP requests by route, method and status";
     HTTP_SECONDS Histogram "versand_http_request_duration_seconds" "Time to the head of the response, by route";
@@ -112,17 +124,17 @@ fn describe() {
     for name in [DUPLICATES, STORE_RETRIES, FENCED, TAKEN_OVER, REVIVED, SET_ASIDE, LOGIN_FAILURES] {
         counter!(name).absolute(0);
     }
+    for status in ["sent", "failed", "deferred"] {
+        counter!(RECORDS, "status" => status).absolute(0);
+    }
+    operations::begin();
     for kind in ["domain", "delivery"] {
         counter!(TRIPPED, "kind" => kind).absolute(0);
     }
     for became in ["released", "held"] {
         counter!(WAVES, "became" => became).absolute(0);
     }
-    for kind in ["open", "click", "mirror", "opt_out"] {
-        for class in ["human", "apple_proxy", "machine", "uncounted", "forged", "expired"] {
-            counter!(HITS, "type" => kind, "class" => class).absolute(0);
-        }
-    }
+    tracking::begin();
     for became in ["created", "failed", "skipped"] {
         counter!(OCCURRENCES, "became" => became).absolute(0);
     }
@@ -134,21 +146,22 @@ const OUTCOMES: [&str; 6] = ["accepted", "tested", "deferred", "refused", "in_do
 /// What is counted of the transactions of one relay; looked up once, for there is a transaction for every message.
 pub struct Transactions {
     outcomes: [Counter; OUTCOMES.len()],
-    seconds: Histogram,
+    seconds: [Histogram; OUTCOMES.len()],
 }
 
 impl Transactions {
     pub fn of(relay: &str) -> Self {
         let outcomes = OUTCOMES.map(|outcome| counter!(TRANSACTIONS, "relay" => relay.to_owned(), "outcome" => outcome));
         outcomes.iter().for_each(|outcome| outcome.absolute(0));
-        Self { outcomes, seconds: histogram!(TRANSACTION_SECONDS, "relay" => relay.to_owned()) }
+        let seconds = OUTCOMES.map(|outcome| histogram!(TRANSACTION_SECONDS, "relay" => relay.to_owned(), "outcome" => outcome));
+        Self { outcomes, seconds }
     }
 
     pub fn ended(&self, outcome: &str, took: Duration) {
         if let Some(at) = OUTCOMES.iter().position(|word| *word == outcome) {
             self.outcomes[at].increment(1);
+            self.seconds[at].record(took.as_secs_f64());
         }
-        self.seconds.record(took.as_secs_f64());
     }
 }
 
@@ -279,10 +292,6 @@ pub fn redis(up: bool, writable: bool) {
 pub fn http_request(route: &str, method: &'static str, status: u16, took: Duration) {
     counter!(HTTP_REQUESTS, "route" => route.to_owned(), "method" => method, "status" => status.to_string()).increment(1);
     histogram!(HTTP_SECONDS, "route" => route.to_owned()).record(took.as_secs_f64());
-}
-
-pub fn tracking_hit(kind: &'static str, class: &'static str) {
-    counter!(HITS, "type" => kind, "class" => class).increment(1);
 }
 
 pub fn login_failure() {

@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 use crate::config;
 
 pub use health::{WorkerHealth, WorkerState};
-pub use inspect::{DeadJob, DeadPage, Depth, JobState, JobStatus};
+pub use inspect::{DeadJob, DeadPage, Depth, FirstJob, JobState, JobStatus};
 pub use job::{ConfirmSend, Job};
 pub use retention::Swept;
 pub use run::{JobError, Received};

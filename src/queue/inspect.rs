@@ -3,7 +3,7 @@
 use super::{Queue, QueueError, QueueName, check_id, mend::now_s};
 
 /// How full a queue is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Depth {
     pub queue: QueueName,
     /// Waiting to be fetched.
@@ -17,8 +17,18 @@ pub struct Depth {
     pub done: u64,
     /// Registered workers, those of other daemons too.
     pub workers: u64,
+    /// The one that is next.
+    pub first: Option<FirstJob>,
     /// Age of the oldest heartbeat, in seconds; none without workers.
     pub oldest_beat_s: Option<u64>,
+}
+
+/// A job that waits to be fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstJob {
+    pub id: String,
+    /// Seconds since it was queued; none if its producer does not say when.
+    pub waits_s: Option<u64>,
 }
 
 /// A job that was set aside.
@@ -105,6 +115,7 @@ impl Queue {
             true => Vec::new(),
             false => held.query_async(&mut conn).await?,
         };
+        let first = self.first(name, now_s).await?;
         Ok(Depth {
             queue: name,
             active,
@@ -114,8 +125,18 @@ impl Queue {
             dead,
             done,
             workers: workers.len() as u64,
+            first,
             oldest_beat_s: workers.iter().map(|(_, beat)| now_s.saturating_sub(*beat as u64)).max(),
         })
+    }
+
+    async fn first(&self, name: QueueName, now_s: u64) -> Result<Option<FirstJob>, QueueError> {
+        let mut conn = self.conn();
+        let id: Option<Vec<u8>> = redis::cmd("LINDEX").arg(name.key("active")).arg(0).query_async(&mut conn).await?;
+        let Some(id) = id.map(|id| String::from_utf8_lossy(&id).into_owned()) else { return Ok(None) };
+        let queued: Option<String> = redis::cmd("HGET").arg(name.meta_key(&id)).arg("queued_at").query_async(&mut conn).await?;
+        let queued: Option<u64> = queued.and_then(|seconds| seconds.parse().ok());
+        Ok(Some(FirstJob { id, waits_s: queued.map(|at| now_s.saturating_sub(at)) }))
     }
 
     /// A page of the dead jobs from `cursor` on, which is 0 or a page's `next`; about `limit` of them, a few more at times.

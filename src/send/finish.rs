@@ -10,6 +10,7 @@ use crate::{
         id::DeliveryId,
         state::Action,
     },
+    metrics,
     queue::JobError,
     store::{StoreError, slices::Part},
 };
@@ -55,7 +56,10 @@ impl Context {
             json!({ "sent": recount.counts.sent, "failed": recount.counts.failed, "in_doubt": recount.counts.in_doubt });
         let decision = Decision { state, document, answer: (), act: Some(("finish", details)) };
         // not again with a newer revision: what changed meanwhile may have opened a recipient
-        self.commit(id, delivery.revision, "versand", &[], decision).await?;
+        if self.commit(id, delivery.revision, "versand", &[], decision).await?.is_some() {
+            let failed = recount.counts.sent == 0 && recount.counts.failed > 0;
+            metrics::delivery_ended(if failed { "failed" } else { "finished" });
+        }
         Ok(())
     }
 

@@ -8,10 +8,12 @@ const AT_A_TIME: usize = 500;
 
 impl Context {
     /// The task: at the start, and once a minute on every replica.
-    pub async fn heal(&self) {
-        if let Err(error) = self.heal_lists().await {
+    pub async fn heal(&self) -> bool {
+        let done = self.heal_lists().await;
+        if let Err(error) = &done {
             tracing::warn!(%error, "the lists of deliveries are looked at again in a minute");
         }
+        done.is_ok()
     }
 
     /// The lists are hints, the states are not.

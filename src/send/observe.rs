@@ -1,24 +1,32 @@
 //! What the daemon tells of itself: gauges, and the check that nothing was lost.
 
-use std::{collections::HashMap, sync::atomic::Ordering, time::Instant};
+use std::{
+    collections::{HashMap, hash_map::DefaultHasher},
+    hash::{Hash, Hasher},
+    sync::atomic::Ordering,
+    time::Instant,
+};
 
 use super::{Context, unix_now};
 use crate::{
     domain::{counts::Counts, id::DeliveryId, ledger::Status, state::State},
     metrics,
+    queue::FirstJob,
     store::{StoreError, durability::Durability},
 };
 
 impl Context {
-    /// The task: reconciles, and forgets what it has seen if Redis did not answer throughout.
-    pub async fn reconcile_all(&self) {
-        if let Err(error) = self.reconcile().await {
+    /// The task: reconciles, and forgets what it has seen if Redis did not answer throughout. Like every task it says whether it succeeded.
+    pub async fn reconcile_all(&self) -> bool {
+        let reconciled = self.reconcile().await;
+        if let Err(error) = &reconciled {
             self.watch.reset();
             // that Redis is away was said
             if self.redis_writable.load(Ordering::Relaxed) {
                 tracing::warn!(%error, "the reconciler waits for Redis");
             }
         }
+        reconciled.is_ok()
     }
 
     /// Says once when Redis takes no writes, and once when it does again.
@@ -35,7 +43,7 @@ impl Context {
     }
 
     /// The task: asks what Redis promises, and says so when that has changed.
-    pub async fn observe_durability(&self) {
+    pub async fn observe_durability(&self) -> bool {
         let before = self.store.promised();
         match self.store.durability().await {
             Ok(now) => {
@@ -43,13 +51,17 @@ impl Context {
                 if before.is_some_and(|before| before != now) {
                     tracing::warn!("what Redis promises has changed: {now}");
                 }
+                true
             }
-            Err(error) => tracing::debug!(%error, "Redis does not say what it promises"),
+            Err(error) => {
+                tracing::debug!(%error, "Redis does not say what it promises");
+                false
+            }
         }
     }
 
     /// The task: sets the gauges.
-    pub async fn observe(&self) {
+    pub async fn observe(&self) -> bool {
         // the later figure first: what is accepted meanwhile is not recorded yet
         let recorded = self.acceptances.load(Ordering::Relaxed);
         metrics::acceptances(self.relays.accepted(), recorded);
@@ -62,12 +74,14 @@ impl Context {
             metrics::relay(relay.name(), accepted, opened, faults, relay.open_connections(), is_up);
         }
         metrics::in_doubt_bound(self.relays.all_connections() * self.config.send.claim_window);
-        if let Err(error) = self.observe_queues().await {
+        let (queues, deliveries) = (self.observe_queues().await, self.observe_deliveries().await);
+        if let Err(error) = &queues {
             tracing::debug!(%error, "the queues cannot be observed");
         }
-        if let Err(error) = self.observe_deliveries().await {
+        if let Err(error) = &deliveries {
             tracing::debug!(%error, "the deliveries cannot be observed");
         }
+        queues.is_ok() && deliveries.is_ok()
     }
 
     async fn observe_queues(&self) -> Result<(), crate::queue::QueueError> {
@@ -83,17 +97,26 @@ impl Context {
             for (state, n) in states {
                 metrics::queue_jobs(queue, state, n);
             }
+            metrics::queue_age(queue, self.waiting_for(queue, depth.first.as_ref()));
             metrics::queue_beat(queue, depth.oldest_beat_s.unwrap_or_default());
         }
         for worker in self.health.states() {
+            metrics::queue_worker(worker.queue.as_str(), worker.alive);
             metrics::queue_restarts(worker.queue.as_str(), worker.restarts);
         }
         Ok(())
     }
 
+    /// Seconds since a queue's first job was queued, or, where its producer does not say when, for which it has been the first.
+    fn waiting_for(&self, queue: &str, first: Option<&FirstJob>) -> u64 {
+        let mark = first.map_or(0, |job| hash_of(&job.id));
+        let seen = self.watch.see(&format!("first of {queue}"), (mark, 0), Instant::now());
+        first.map_or(0, |job| job.waits_s.unwrap_or(seen.as_secs()))
+    }
+
     async fn observe_deliveries(&self) -> Result<(), StoreError> {
         let mut states: HashMap<State, usize> = State::ALL.into_iter().filter(|s| s.is_moving()).map(|s| (s, 0)).collect();
-        let (mut sum, mut aside) = (Counts::default(), 0);
+        let (mut sum, mut aside, mut pending_s) = (Counts::default(), 0, 0);
         for id in self.store.moving().await? {
             let (state, chunks, mut counts) = match self.observe_delivery(&id).await {
                 Ok(Some(seen)) => seen,
@@ -103,6 +126,9 @@ impl Context {
                 Err(_) => continue,
             };
             *states.entry(state).or_default() += 1;
+            if state == State::StartPending {
+                pending_s = pending_s.max(self.start_pending_for(&id).await?);
+            }
             aside += chunks;
             for status in Status::ALL {
                 *sum.of(status) += *counts.of(status);
@@ -112,6 +138,7 @@ impl Context {
             metrics::deliveries(state.word(), n);
         }
         metrics::aside(aside);
+        metrics::start_pending(pending_s);
         for status in Status::ALL {
             metrics::recipients(status.word(), *sum.of(status));
         }
@@ -154,12 +181,20 @@ impl Context {
     }
 
     /// The task: tells what became of jobs that were set aside, and removes those that ended long ago.
-    pub async fn sweep_jobs(&self) {
-        if let Err(error) = self.tell_of_dead().await {
+    pub async fn sweep_jobs(&self) -> bool {
+        let (told, swept) = (self.tell_of_dead().await, self.queue.sweep(u64::from(unix_now())).await);
+        if let Err(error) = &told {
             tracing::debug!(%error, "producers of dead jobs cannot be told");
         }
-        if let Err(error) = self.queue.sweep(u64::from(unix_now())).await {
+        if let Err(error) = &swept {
             tracing::debug!(%error, "ended jobs cannot be swept");
         }
+        told.is_ok() && swept.is_ok()
     }
+}
+
+fn hash_of(id: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    hasher.finish()
 }

@@ -19,6 +19,7 @@ use crate::{
         settings::{Settings, Tracking},
         state::{Action, State},
     },
+    metrics,
     queue::{Job, JobError, QueueName},
     store::slices::PreparationProgress,
 };
@@ -153,6 +154,7 @@ impl Context {
             .await;
         match done {
             Ok(changed) => {
+                metrics::preparation(if outcome.plan.is_some() { "prepared" } else { "failed" });
                 if changed.answer() {
                     self.enqueue_start(id, u64::from(unix_now())).await?;
                 }

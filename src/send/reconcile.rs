@@ -56,12 +56,14 @@ impl Context {
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut known = String::new();
         while self.shutdown.run_until_cancelled(beat.tick()).await.is_some() {
+            let asked = Instant::now();
             let answer = self.store.takes_writes().await;
             let takes_writes = answer.is_ok();
             self.note_redis(answer);
             if !takes_writes {
                 continue;
             }
+            metrics::redis_round_trip(asked.elapsed());
             self.watch.answered(Instant::now());
             let Ok(run) = self.store.run_id().await else { continue };
             if known == run {
@@ -239,7 +241,9 @@ impl Context {
         }
         let decision = Decision { state, document, answer: (), act: None };
         // not with a newer revision: it may have been resumed and paused again since the counters were read
-        self.commit(&delivery.id, delivery.revision, "versand", &[], decision).await?;
+        if self.commit(&delivery.id, delivery.revision, "versand", &[], decision).await?.is_some() && stopped {
+            metrics::delivery_ended("stopped");
+        }
         Ok(())
     }
 

@@ -75,10 +75,12 @@ impl Context {
     }
 
     /// The task: creates the occurrences whose lead time has begun, and says which were not released in time.
-    pub async fn recur_all(&self) {
-        if let Err(error) = self.recur_awake().await {
+    pub async fn recur_all(&self) -> bool {
+        let done = self.recur_awake().await;
+        if let Err(error) = &done {
             tracing::warn!(%error, "occurrences are created when Redis answers");
         }
+        done.is_ok()
     }
 
     async fn recur_awake(&self) -> Result<(), StoreError> {

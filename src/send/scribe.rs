@@ -237,6 +237,9 @@ impl Scribe {
         for (report, applied) in turn.reports.iter().zip(&answer.reports) {
             if matches!(applied, Applied::Applied | Applied::Twice) {
                 metrics::recorded(report.status.map_or("given_back", Status::word));
+                if report.status == Some(Status::Failed) {
+                    metrics::failure(report.flags & flags::HARD != 0);
+                }
             }
             self.gate.ended(report).await;
             if report.status.is_none() {

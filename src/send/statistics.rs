@@ -116,10 +116,12 @@ impl Context {
     }
 
     /// The task: once an hour, by one daemon, the figures of all deliveries that have changed.
-    pub async fn hourly(&self) {
-        if let Err(error) = self.hourly_statistics().await {
+    pub async fn hourly(&self) -> bool {
+        let done = self.hourly_statistics().await;
+        if let Err(error) = &done {
             tracing::warn!(%error, "the hourly statistics wait for Redis");
         }
+        done.is_ok()
     }
 
     /// Whoever comes first has the hour; who dies on the way is followed by another one.
@@ -151,7 +153,7 @@ impl Context {
     }
 
     /// The task: shows the ratios of the most recent deliveries that have statistics, the same on every replica.
-    pub async fn observe_ratios(&self) {
+    pub async fn observe_ratios(&self) -> bool {
         let recent = async {
             let ids = self.store.delivery_ids(0, RECENT_AMONG).await?;
             self.store.all_statistics(&ids).await
@@ -161,8 +163,12 @@ impl Context {
                 let recent: Vec<(String, Statistics)> =
                     recent.into_iter().take(RECENT).map(|(id, figures)| (id.to_string(), figures)).collect();
                 self.ratios.show(&recent);
+                true
             }
-            Err(error) => tracing::debug!(%error, "the ratios of deliveries cannot be observed"),
+            Err(error) => {
+                tracing::debug!(%error, "the ratios of deliveries cannot be observed");
+                false
+            }
         }
     }
 

@@ -155,10 +155,12 @@ impl Throttle {
 
 impl Context {
     /// The task: what the other daemons have found, and this one's share.
-    pub async fn observe_throttles(&self) {
-        if let Err(error) = self.look_at_throttles().await {
+    pub async fn observe_throttles(&self) -> bool {
+        let looked = self.look_at_throttles().await;
+        if let Err(error) = &looked {
             tracing::debug!(%error, "the throttles cannot be looked at");
         }
+        looked.is_ok()
     }
 
     async fn look_at_throttles(&self) -> Result<(), StoreError> {

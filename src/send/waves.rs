@@ -15,6 +15,7 @@ use crate::{
         id::DeliveryId,
         role::{Principal, Role},
         state::{Action, State},
+        waves::{Wave, WaveState},
     },
     metrics,
     store::{StoreError, waves::Released},
@@ -26,10 +27,12 @@ const AT_A_TIME: usize = 64;
 impl Context {
     /// The task: releases the waves that are due of deliveries that are scheduled or held. Of those that are being sent the
     /// reconciler does it.
-    pub async fn release_due(&self) {
-        if let Err(error) = self.release_all_due().await {
+    pub async fn release_due(&self) -> bool {
+        let done = self.release_all_due().await;
+        if let Err(error) = &done {
             tracing::warn!(%error, "what is due is released when Redis answers");
         }
+        done.is_ok()
     }
 
     async fn release_all_due(&self) -> Result<(), StoreError> {
@@ -147,11 +150,38 @@ impl Context {
         Ok(changed.answer())
     }
 
+    /// How long ago a delivery was to be started: since it was confirmed or resumed, or its first wave was released.
+    pub(super) async fn start_pending_for(&self, id: &DeliveryId) -> Result<u32, StoreError> {
+        let Some(delivery) = self.store.delivery(id).await?.filter(|d| d.state == State::StartPending) else { return Ok(0) };
+        let Some(plan) = &delivery.document.plan else { return Ok(0) };
+        let released =
+            self.store.waves(id, plan).await?.into_iter().filter(|w| w.state.is_released()).map(|w| w.released_at).min();
+        let changed = u32::try_from(delivery.document.changed_at.as_second()).unwrap_or_default();
+        Ok(unix_now().saturating_sub(changed.max(released.unwrap_or_default())))
+    }
+
+    /// Waves whose time has come and that nobody released yet: within their grace window, and beyond it.
+    async fn waves_due(&self) -> Result<(usize, usize), StoreError> {
+        let (now, mut due, mut overdue) = (unix_now(), 0, 0);
+        for id in self.store.due(now).await? {
+            let Some(delivery) = self.store.delivery(&id).await? else { continue };
+            let Some(plan) = &delivery.document.plan else { continue };
+            let waiting = |wave: &Wave| wave.state == WaveState::Waiting && wave.due <= now;
+            for wave in self.store.waves(&id, plan).await?.into_iter().filter(waiting) {
+                let is_over = wave.due > 0 && now - wave.due > plan.settings.grace_s();
+                *if is_over { &mut overdue } else { &mut due } += 1;
+            }
+        }
+        Ok((due, overdue))
+    }
+
     /// The task's part: how many wait, how late the earliest is, how many waves are held.
     pub(super) async fn observe_waves(&self) -> Result<(), StoreError> {
         let (scheduled, first) = self.store.scheduled().await?;
         // 0 is one that the slow pass put there
         let late = first.filter(|due| *due > 0).map_or(0, |due| unix_now().saturating_sub(due));
+        let (due, overdue) = self.waves_due().await?;
+        metrics::waves_due(due, overdue);
         let (mut held, mut deliveries) = (0, 0);
         for id in self.store.held().await? {
             let delivery = self.store.delivery(&id).await?.filter(|d| !d.state.has_ended());

@@ -28,6 +28,7 @@ mod journey;
 mod mail;
 mod outage;
 mod parts;
+mod prometheus;
 mod proofs;
 mod protocol;
 mod queue;

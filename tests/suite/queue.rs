@@ -137,8 +137,27 @@ async fn a_shutdown_finishes_what_runs_and_others_do_the_rest() {
     let ids: Vec<_> = all.iter().map(|(id, _)| id.as_str()).collect();
     assert_eq!(ids, ["slow:0", "slow:1", "slow:2", "slow:3", "slow:4", "slow:5"]);
     assert_eq!(all.iter().filter(|(_, who)| *who == "leaving").count(), 2);
-    let depth = queue.depths().await.expect("depths")[1];
+    let depths = queue.depths().await.expect("depths");
+    let depth = &depths[1];
     assert_eq!((depth.in_flight, depth.workers), (0, 0));
+}
+
+#[tokio::test]
+async fn the_age_of_the_first_job_is_known() {
+    let redis = Redis::start();
+    let queue = redis.queue("").await;
+    for id in ["job:old", "job:new"] {
+        queue.enqueue(QueueName::Steps, id, b"{}").await.expect("enqueued");
+    }
+    let first = async || queue.depths().await.expect("depths")[1].first.clone().expect("a job waits");
+    assert!(first().await.waits_s.is_some_and(|seconds| seconds < 60));
+    let meta = format!("{}:meta:job:old", QueueName::Steps.redis_name());
+    let at = redis.run::<u64>(&format!("HGET {meta} queued_at")).await;
+    let _: u64 = redis.run(&format!("HSET {meta} queued_at {}", at - 100)).await;
+    assert!(first().await.waits_s.is_some_and(|seconds| (100..160).contains(&seconds)));
+    // a producer that copied an earlier script
+    let _: u64 = redis.run(&format!("HDEL {meta} queued_at")).await;
+    assert_eq!((first().await.id.as_str(), first().await.waits_s), ("job:old", None));
 }
 
 /// What producers copy must be what we run.

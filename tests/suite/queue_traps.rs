@@ -214,7 +214,8 @@ async fn nothing_of_ours_passes_through_the_scheduled_set() {
     for n in 0..20 {
         queue.enqueue(QueueName::Chunks, &format!("d:{n}:1"), b"{}").await.expect("enqueue");
     }
-    let depth = queue.depths().await.expect("depths")[2];
+    let depths = queue.depths().await.expect("depths");
+    let depth = &depths[2];
     assert_eq!((depth.active, depth.scheduled, depth.due), (20, 0, 0));
 }
 
@@ -233,7 +234,8 @@ async fn ended_jobs_are_swept_when_their_time_is_over() {
     }
     queue.enqueue(QueueName::Steps, "dead:1", b"{}").await.expect("enqueue");
     eventually(SOON, "all ended", async || {
-        let depth = queue.depths().await.expect("depths")[1];
+        let depths = queue.depths().await.expect("depths");
+        let depth = &depths[1];
         (depth.done, depth.dead, depth.in_flight) == (450, 1, 0)
     })
     .await;

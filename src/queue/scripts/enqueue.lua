@@ -1,6 +1,7 @@
 -- Puts a job on the queue unless one of its id is still there. The public contract: docs/queue.md shows it.
 -- KEYS: <queue>:data, <queue>:meta:<id>, <queue>:active   ARGV: id, payload   Returns 1 or 0
 if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
-redis.call('HSET', KEYS[2], 'attempts', 0, 'max_attempts', 25, 'status', 'Pending', 'idempotency_key', '')
+redis.call('HSET', KEYS[2], 'attempts', 0, 'max_attempts', 25, 'status', 'Pending', 'idempotency_key', '',
+  'queued_at', redis.call('TIME')[1])
 redis.call('RPUSH', KEYS[3], ARGV[1])
 return 1

@@ -1,16 +1,18 @@
-//! The ratios of the most recent deliveries. They are written here and not by the recorder, which never forgets a series.
+//! Hits, and the ratios of the most recent deliveries.
 
 use std::{
     fmt::Write,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{ALL, BOUNCE_RATIO, CLICK_THROUGH_RATIO, DELIVERED_RATIO, OPEN_RATIO};
+use metrics::counter;
+
+use super::{ALL, BOUNCE_RATIO, CLICK_THROUGH_RATIO, DELIVERED_RATIO, HITS, OPEN_RATIO};
 use crate::domain::{kpi::rate, statistics::Statistics};
 
 type Ratio = fn(&Statistics) -> Option<f64>;
 
-/// What `/metrics` shows of them.
+/// What `/metrics` shows of the most recent deliveries. It is written here and not by the recorder, which never forgets a series.
 #[derive(Clone, Default)]
 pub struct Ratios(Arc<Mutex<String>>);
 
@@ -43,4 +45,17 @@ impl Ratios {
     pub fn text(&self) -> String {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Counters that must be there before their first event.
+pub(super) fn begin() {
+    for kind in ["open", "click", "mirror", "opt_out"] {
+        for class in ["human", "apple_proxy", "machine", "uncounted", "forged", "expired"] {
+            counter!(HITS, "type" => kind, "class" => class).absolute(0);
+        }
+    }
+}
+
+pub fn tracking_hit(kind: &'static str, class: &'static str) {
+    counter!(HITS, "type" => kind, "class" => class).increment(1);
 }
