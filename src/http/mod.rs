@@ -7,6 +7,7 @@ mod listen;
 mod logs;
 mod operations;
 mod problem;
+mod profiles;
 mod recurrence;
 mod release;
 mod request;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::routing::{self, MethodRouter};
 
-use super::{Api, deliveries, events, logs, operations, recurrence, release, release::Bare};
+use super::{Api, deliveries, events, logs, operations, profiles, recurrence, release, release::Bare};
 use crate::{domain::role::Role, send::settle::Control};
 
 /// A route as the README lists it. Without a role it is open to whoever reaches the listener.
@@ -67,6 +67,7 @@ routes! {
     get "/api/v1/deliveries/{id}/exclusions/export" ADMINISTRATION, logs::export_exclusions, "the whole exclusion log, `format=csv` or `ndjson`";
     get "/api/v1/deliveries/{id}/recipients/{number}/preview" PREPARE, logs::preview, "the very bytes of a recipient's message";
     get "/api/v1/deliveries/{id}/audit" ADMINISTRATION, logs::audit, "a page of the audit chain: `from`, `limit`";
+    get "/api/v1/profiles/{email}/messages" ADMINISTRATION, profiles::messages, "every message an address got or is to get, newest first: `from`, `limit`";
     get "/api/v1/audit" ADMINISTRATION, logs::audit_heads, "a page of the chain of heads: `from`, `limit`";
     get "/api/v1/exclusion-causes" MONITORING, logs::exclusion_causes, "the causes of exclusion";
     get "/api/v1/jobs/{id}/outcome" START, operations::outcome, "what became of a `ConfirmSend` job";

@@ -53,9 +53,6 @@ impl SendingLine {
     fn new(number: u64, recipient: Recipient, record: Option<Record>, reply: Option<String>, test: bool) -> Self {
         let status = record.map_or(Status::Pending, |r| r.status);
         let has = |flag| record.is_some_and(|r| r.has(flag));
-        let failed = status == Status::Failed;
-        let hard = if has(flags::HARD) { FailureType::Hard } else { FailureType::Soft };
-        let reason = record.and_then(|r| FailureReason::from_code(r.reason)).filter(|r| *r != FailureReason::None);
         let when = record.and_then(|r| Timestamp::from_second(i64::from(r.when)).ok());
         Self {
             recipient: number,
@@ -63,9 +60,9 @@ impl SendingLine {
             email: recipient.email,
             status,
             attempts: record.map_or(0, |r| r.attempts),
-            failure_type: failed.then_some(hard),
-            failure_reason: reason.filter(|_| failed || status == Status::Deferred),
-            cause: record.filter(|r| r.status == Status::Excluded).and_then(|r| Cause::from_code(r.reason)),
+            failure_type: record.and_then(failure_type),
+            failure_reason: record.and_then(failure_reason),
+            cause: record.and_then(cause),
             at: when.filter(|_| !matches!(status, Status::Pending | Status::Deferred)),
             due: when.filter(|_| status == Status::Deferred),
             resent: has(flags::RESENT),
@@ -76,6 +73,23 @@ impl SendingLine {
             reply,
         }
     }
+}
+
+/// Of who has failed.
+pub(super) fn failure_type(record: Record) -> Option<FailureType> {
+    let kind = if record.has(flags::HARD) { FailureType::Hard } else { FailureType::Soft };
+    (record.status == Status::Failed).then_some(kind)
+}
+
+/// Why it failed, or was deferred.
+pub(super) fn failure_reason(record: Record) -> Option<FailureReason> {
+    let reason = FailureReason::from_code(record.reason).filter(|reason| *reason != FailureReason::None);
+    reason.filter(|_| matches!(record.status, Status::Failed | Status::Deferred))
+}
+
+/// Why it was taken out after the preparation.
+pub(super) fn cause(record: Record) -> Option<Cause> {
+    (record.status == Status::Excluded).then(|| Cause::from_code(record.reason)).flatten()
 }
 
 /// A page of a log, and where the next one begins.

@@ -19,6 +19,7 @@ mod expire;
 mod fatigue;
 pub mod finish;
 mod heal;
+pub mod history;
 mod lane;
 pub mod lease;
 pub mod logs;

@@ -5,6 +5,7 @@ pub mod durability;
 pub mod embedded;
 pub mod endings;
 pub mod figures;
+pub mod history;
 pub mod keys;
 pub mod ledgers;
 pub mod messages;

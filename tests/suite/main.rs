@@ -23,6 +23,7 @@ mod fire;
 mod foreign;
 mod harness;
 mod healing;
+mod history;
 mod jobs;
 mod journey;
 mod mail;
