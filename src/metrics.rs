@@ -55,6 +55,7 @@ metrics_table! {
     TRIPPED Counter "versand_breaker_trips_total" "Circuit breakers that this process opened for their share of errors, by kind: domain, delivery";
     SCHEDULE_LATE Gauge "versand_schedule_late_seconds" "How long the earliest wave that waits has been due; 0 if none is";
     OCCURRENCES Counter "versand_occurrences_total" "Occurrences of recurring deliveries: created, failed (cannot be created, or not released in time), skipped (no daemon ran)";
+    RETENTION_REMOVED Counter "versand_retention_removed_total" "Deliveries of which this process removed what was kept long enough: deliveries, logs, tracking";
     RECIPIENTS Gauge "versand_recipients" "Recipients of the moving deliveries, by status";
     QUEUE_JOBS Gauge "versand_queue_jobs" "Jobs by queue and state: waiting, retrying, running, dead, done";
     QUEUE_BEAT Gauge "versand_queue_oldest_beat_seconds" "Age of the oldest heartbeat of a queue's workers";
@@ -108,6 +109,9 @@ fn describe() {
     }
     for became in ["released", "held"] {
         counter!(WAVES, "became" => became).absolute(0);
+    }
+    for what in ["deliveries", "logs", "tracking"] {
+        counter!(RETENTION_REMOVED, "what" => what).absolute(0);
     }
     for became in ["created", "failed", "skipped"] {
         counter!(OCCURRENCES, "became" => became).absolute(0);
@@ -217,6 +221,10 @@ pub fn breaker_tripped(kind: &'static str) {
 
 pub fn occurrence(became: &'static str) {
     counter!(OCCURRENCES, "became" => became).increment(1);
+}
+
+pub fn retention_removed(what: &'static str) {
+    counter!(RETENTION_REMOVED, "what" => what).increment(1);
 }
 
 pub fn schedule(held: usize, late_s: u32) {

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::{
     audit::Head,
+    counts::Counts,
     exclusion::Cause,
     id::DeliveryId,
     recurrence::{Occurrence, Recurrence},
@@ -156,6 +157,14 @@ pub struct Approval {
     pub digest: String,
 }
 
+/// What stays of logs that are removed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cleaned {
+    pub cleaned_at: Timestamp,
+    /// A recount of the ledgers at that moment.
+    pub counts: Counts,
+}
+
 /// All that is stored of a delivery besides its recipients.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Document {
@@ -175,6 +184,12 @@ pub struct Document {
     pub approval: Option<Approval>,
     pub release: Option<Release>,
     pub ended_at: Option<Timestamp>,
+    /// Its logs are removed, or are being removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleaned: Option<Cleaned>,
+    /// Its tracking log is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracking_cleaned_at: Option<Timestamp>,
     /// It is a template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recurrence: Option<Recurrence>,
@@ -200,6 +215,8 @@ impl Document {
             approval: None,
             release: None,
             ended_at: None,
+            cleaned: None,
+            tracking_cleaned_at: None,
             recurrence: None,
             occurrence: None,
             audit: Head::default(),

@@ -65,6 +65,7 @@ routes! {
     get "/api/v1/deliveries/{id}/log/export" ADMINISTRATION, logs::export_sending, "the whole sending log, `format=csv` or `ndjson`";
     get "/api/v1/deliveries/{id}/exclusions" ADMINISTRATION, logs::exclusions, "a page of the exclusion log: `from`, `limit`";
     get "/api/v1/deliveries/{id}/exclusions/export" ADMINISTRATION, logs::export_exclusions, "the whole exclusion log, `format=csv` or `ndjson`";
+    get "/api/v1/deliveries/{id}/archive" ADMINISTRATION, logs::archive, "the delivery with all its logs, zstd-compressed NDJSON";
     get "/api/v1/deliveries/{id}/recipients/{number}/preview" PREPARE, logs::preview, "the very bytes of a recipient's message";
     get "/api/v1/deliveries/{id}/audit" ADMINISTRATION, logs::audit, "a page of the audit chain: `from`, `limit`";
     get "/api/v1/profiles/{email}/messages" ADMINISTRATION, profiles::messages, "every message an address got or is to get, newest first: `from`, `limit`";

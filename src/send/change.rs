@@ -112,6 +112,15 @@ impl Context {
         }
     }
 
+    /// The same, if it has its logs yet.
+    pub async fn delivery_with_logs(&self, id: &DeliveryId) -> Result<Delivery, Refusal> {
+        let delivery = self.delivery(id).await?;
+        match &delivery.document.cleaned {
+            Some(cleaned) => Err(Refusal::Cleaned(cleaned.cleaned_at)),
+            None => Ok(delivery),
+        }
+    }
+
     /// Changes a delivery by what `decide` makes of it.
     pub async fn change<T, D>(&self, id: &DeliveryId, by: &str, repeats: &[Repeat], decide: D) -> Result<Changed<T>, Refusal>
     where

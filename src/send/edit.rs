@@ -94,6 +94,8 @@ impl Context {
         let chunks = self.store.delivery(id).await?.and_then(|d| d.document.plan).map_or(0, |plan| plan.chunks);
         self.remove_older(id, u32::MAX, u32::MAX).await?;
         self.store.remove_ledgers(id, chunks).await?;
+        self.store.remove_tracking(id).await?;
+        self.store.remove_statistics(id).await?;
         self.store.unlist(id).await
     }
 }

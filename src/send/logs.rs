@@ -124,7 +124,7 @@ impl Context {
         status: Option<Status>,
         chunk: Option<u32>,
     ) -> Result<Page<SendingLine>, Refusal> {
-        let delivery = self.delivery(id).await?;
+        let delivery = self.delivery_with_logs(id).await?;
         let Some(plan) = &delivery.document.plan else { return Ok(Page { items: Vec::new(), next: None }) };
         let mut items = Vec::new();
         let first_chunk = u32::try_from(from / u64::from(plan.chunk_size)).unwrap_or(u32::MAX);
@@ -150,7 +150,7 @@ impl Context {
 
     /// A page of the exclusion log: those of line `from` and later.
     pub async fn exclusion_page(&self, id: &DeliveryId, from: u64, limit: usize) -> Result<Page<Exclusion>, Refusal> {
-        let delivery = self.delivery(id).await?;
+        let delivery = self.delivery_with_logs(id).await?;
         let Some(plan) = &delivery.document.plan else { return Ok(Page { items: Vec::new(), next: None }) };
         let mut items = Vec::new();
         for slice in 0..plan.exclusion_slices {

@@ -46,7 +46,8 @@ pub fn messages_slot(bucket: u16) -> u16 {
     bucket >> 9
 }
 
-/// Hash: `revision`, `state`, `document`, `planned` (the generation of its plan); `wakes` if it is a template or an occurrence:
+/// Hash: `revision`, `state`, `document`, `planned` (the generation of its plan); `swept_logs` and `swept_tracking`
+/// once retention has removed these; `wakes` if it is a template or an occurrence:
 /// see [`RECURRING`].
 pub fn delivery(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:delivery")
@@ -110,6 +111,26 @@ pub fn ledger(id: &DeliveryId, chunk: u32) -> String {
 /// Hash: position in the chunk to the server's replies.
 pub fn replies(id: &DeliveryId, chunk: u32) -> String {
     format!("versand:{{{id}}}:replies:{chunk}")
+}
+
+/// String: a block of the tracking log.
+pub fn hits(id: &DeliveryId, block: u32) -> String {
+    format!("versand:{{{id}}}:hits:{block}")
+}
+
+/// Hash: the user agents of the tracking log.
+pub fn agents(id: &DeliveryId) -> String {
+    format!("versand:{{{id}}}:agents")
+}
+
+/// Hash: the live counters of what came back.
+pub fn tracking(id: &DeliveryId) -> String {
+    format!("versand:{{{id}}}:tracking")
+}
+
+/// String: the statistics as they were computed last, JSON.
+pub fn statistics(id: &DeliveryId) -> String {
+    format!("versand:{{{id}}}:statistics")
 }
 
 /// String, expires: the answer an idempotency key got. `name` is a digest of principal and key.

@@ -12,6 +12,7 @@ pub mod messages;
 pub mod offers;
 mod packed;
 pub mod recurring;
+pub mod retention;
 pub mod slices;
 pub mod state_dir;
 pub mod throttles;

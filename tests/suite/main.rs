@@ -39,6 +39,7 @@ mod readme;
 mod recovery;
 mod recurring;
 mod relays;
+mod retention;
 mod room;
 mod shutdown;
 mod throttles;
