@@ -80,6 +80,13 @@ async fn an_address_has_a_history_of_what_it_got_and_is_to_get_and_of_nothing_el
     client.confirm(&abandoned, view["plan"]["digest"].as_str().unwrap()).await;
     client.wait_for(&abandoned, &["finished"]).await;
 
+    // what a crash left of a preparation that never came to a plan
+    let registered =
+        Registered { delivery: sent.parse().unwrap(), generation: 9, chunk_size: 500, ruled: false, name: "Lost".into() };
+    let number = app.context.store.number_preparation(&registered).await.unwrap();
+    let ann = AddressKey::of(digest_of("ann@xn--bro-hoa.example"));
+    app.context.store.note_messages(number, vec![(ann, 0)]).await.unwrap();
+
     let lines = history(&app, "ANN@b%C3%BCro.example", 100).await;
     let seen: Vec<_> = lines.iter().map(|line| (line["delivery"].as_str().unwrap(), line["name"].as_str().unwrap())).collect();
     assert_eq!(seen, [(scheduled.as_str(), "Later"), (sent.as_str(), "First, sent")]);
