@@ -1,5 +1,6 @@
-//! The command line: `serve`, `demo`, `check-config`, `token`, `audit verify`, `jobs`, `relabel`.
+//! The command line: `serve`, `demo`, `check-config`, `token`, `audit verify`, `jobs`, `archive`, `relabel`.
 
+mod archive;
 mod audit;
 mod client;
 mod jobs;
@@ -57,6 +58,8 @@ enum Command {
     /// The audit log
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Write a delivery with all its logs to a file
+    Archive(archive::Options),
     /// Jobs that were set aside
     #[command(subcommand)]
     Jobs(jobs::Command),
@@ -78,6 +81,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Demo(options) => runtime()?.block_on(demo::run(options)),
         Command::Token(options) => token::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Audit(command) => runtime()?.block_on(audit::run(command)),
+        Command::Archive(options) => runtime()?.block_on(archive::run(options)),
         Command::Jobs(command) => runtime()?.block_on(jobs::run(command)),
         Command::Relabel(options) => runtime()?.block_on(relabel::run(options)),
     }

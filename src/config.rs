@@ -2,6 +2,7 @@
 
 mod check;
 mod relays;
+mod retention;
 mod throttles;
 mod tracking;
 
@@ -16,6 +17,7 @@ use serde::Deserialize;
 
 use crate::domain::{role::Role, settings::InDoubt};
 
+pub use retention::Retention;
 pub use throttles::{Breaker, DomainLimit, Throttle};
 pub use tracking::{Public, Tracking};
 
@@ -62,6 +64,7 @@ pub struct Config {
     pub throttle: Throttle,
     pub breaker: Breaker,
     pub fatigue: Fatigue,
+    pub retention: Retention,
     pub queue: Queue,
     pub auth: Auth,
     pub log: Log,

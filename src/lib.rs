@@ -3,7 +3,8 @@
 //! # The map
 //!
 //! The journey of a delivery is [`send`], one file a step: `edit`, `upload`, `prepare`, `confirm`, `release`, `chunk`, `finish`, `settle`,
-//! and `reconcile`, which finds what a crash left behind; `recur` creates the occurrences of recurring deliveries. HTTP ([`http`]), jobs
+//! and `reconcile`, which finds what a crash left behind; `recur` creates the occurrences of recurring deliveries, `retention` removes
+//! what was kept long enough. HTTP ([`http`]), jobs
 //! ([`worker`]) and cron ([`scheduler`]) are thin and all call it; they never import each other.
 //!
 //! | layer | what it is |

@@ -67,6 +67,7 @@ metrics_table! {
     TRIPPED Counter "versand_breaker_trips_total" "Circuit breakers that this process opened for their share of errors, by kind: domain, delivery";
     SCHEDULE_LATE Gauge "versand_schedule_late_seconds" "How long the earliest wave that waits has been due; 0 if none is";
     OCCURRENCES Counter "versand_occurrences_total" "Occurrences of recurring deliveries: created, failed (cannot be created, or not released in time), skipped (no daemon ran)";
+    RETENTION_REMOVED Counter "versand_retention_removed_total" "Deliveries of which this process removed what was kept long enough: deliveries, logs, tracking";
     RECIPIENTS Gauge "versand_recipients" "Recipients of the moving deliveries, by status";
     QUEUE_JOBS Gauge "versand_queue_jobs" "Jobs by queue and state: waiting, retrying, running, dead, done";
     QUEUE_AGE Gauge "versand_queue_oldest_job_seconds" "For how long the first job of a queue has been waiting, by queue; 0 if none is";

@@ -51,6 +51,7 @@ async fn tasks(context: &Context, ticks: &Arc<Notify>) -> Result<JobScheduler, J
     scheduler.add(every("* * * * * *", context, "recur", |c| async move { c.recur_all().await })?).await?;
     scheduler.add(every("*/2 * * * * *", context, "observe", |c| async move { c.observe().await })?).await?;
     scheduler.add(every("*/10 * * * * *", context, "sweep", |c| async move { c.sweep_jobs().await })?).await?;
+    scheduler.add(every("45 * * * * *", context, "retention", |c| async move { c.retain_all().await })?).await?;
     // often: until a replica that came back is seen, a fail-over to it is not reckoned with
     scheduler.add(every("* * * * * *", context, "durability", |c| async move { c.observe_durability().await })?).await?;
     scheduler.add(every("0 * * * * *", context, "heal", |c| async move { c.heal().await })?).await?;

@@ -57,6 +57,7 @@ impl Config {
         }
         self.check_throttles()?;
         self.check_tracking()?;
+        self.check_retention()?;
         if !(0.0..=10_080.0).contains(&s.grace_minutes) {
             return Err(refuse("send.grace_minutes", "must be 0 to 10080"));
         }

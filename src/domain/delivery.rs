@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::{
     audit::Head,
+    counts::Counts,
     exclusion::Cause,
     id::DeliveryId,
     recurrence::{Occurrence, Recurrence},
@@ -156,6 +157,14 @@ pub struct Approval {
     pub digest: String,
 }
 
+/// What stays of logs that are removed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cleaned {
+    pub cleaned_at: Timestamp,
+    /// A recount of the ledgers at that moment.
+    pub counts: Counts,
+}
+
 /// All that is stored of a delivery besides its recipients.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Document {
@@ -175,6 +184,12 @@ pub struct Document {
     pub approval: Option<Approval>,
     pub release: Option<Release>,
     pub ended_at: Option<Timestamp>,
+    /// Its logs are removed, or are being removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleaned: Option<Cleaned>,
+    /// Its tracking log is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracking_cleaned_at: Option<Timestamp>,
     /// It is a template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recurrence: Option<Recurrence>,
@@ -200,6 +215,8 @@ impl Document {
             approval: None,
             release: None,
             ended_at: None,
+            cleaned: None,
+            tracking_cleaned_at: None,
             recurrence: None,
             occurrence: None,
             audit: Head::default(),
@@ -242,59 +259,4 @@ pub fn digest(definition: &Definition, settings: &Settings, audience_sha256: &[u
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::{
-        fatigue::Fatigue,
-        settings::{InDoubt, Tracking},
-    };
-
-    fn definition() -> Definition {
-        serde_json::from_value(serde_json::json!({
-            "name": "Autumn", "sender": { "email": "news@shop.example" }, "content": { "subject": "Hello", "text": "Hi" }
-        }))
-        .unwrap()
-    }
-
-    fn settings() -> Settings {
-        Settings {
-            in_doubt: InDoubt::Hold,
-            validity_hours: 120.0,
-            retry_minutes: vec![5.0],
-            message_limit_kib: 512,
-            grace_minutes: 60.0,
-            request_confirmation: true,
-            approvals: 1,
-            messages_per_second: None,
-            smtp_test: false,
-            fatigue: None,
-            tracking: Tracking::default(),
-            denylist: true,
-        }
-    }
-
-    #[test]
-    fn the_digest_covers_everything_that_is_approved() {
-        let base = digest(&definition(), &settings(), b"audience");
-        let changes: [fn(&mut Definition); 6] = [
-            |d| d.schedule = Schedule::At { at: "2026-12-01T09:00:00".into(), zone: "UTC".into() },
-            |d| d.content.subject.push('!'),
-            |d| d.content.text = None,
-            |d| d.sender.email.push('x'),
-            |d| d.sender.reply_to = Some("a@b.example".into()),
-            |d| d.content.html = Some("<p>Hi".into()),
-        ];
-        for change in changes {
-            let mut other = definition();
-            change(&mut other);
-            assert_ne!(digest(&other, &settings(), b"audience"), base);
-        }
-        assert_ne!(digest(&definition(), &Settings { in_doubt: InDoubt::Resend, ..settings() }, b"audience"), base);
-        assert_ne!(digest(&definition(), &Settings { message_limit_kib: 8, ..settings() }, b"audience"), base);
-        assert_ne!(digest(&definition(), &Settings { smtp_test: true, ..settings() }, b"audience"), base);
-        let rule = Some(Fatigue { messages: 3, days: 7.0 });
-        assert_ne!(digest(&definition(), &Settings { fatigue: rule, ..settings() }, b"audience"), base);
-        assert_ne!(digest(&definition(), &settings(), b"other"), base);
-        assert_eq!(digest(&definition(), &settings(), b"audience"), base);
-    }
-}
+mod tests;

@@ -117,6 +117,20 @@ pub struct Record {
 }
 
 impl Record {
+    /// `None` if it is shorter than a record, or its status is unknown.
+    pub fn parse(b: &[u8]) -> Option<Self> {
+        let b = b.get(..RECORD_BYTES)?;
+        Some(Self {
+            status: Status::from_code(b[0])?,
+            attempts: b[1],
+            reason: b[2],
+            flags: b[3],
+            claim: ClaimNumber { epoch: u32_at(b, 4), n: b[8] },
+            when: u32_at(b, 9),
+            tracked: b[13],
+        })
+    }
+
     pub fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }
@@ -209,17 +223,7 @@ impl Ledger {
 
     /// The record at `position`, from 0; `None` beyond the end.
     pub fn record(&self, position: usize) -> Option<Record> {
-        let at = HEADER_BYTES + RECORD_BYTES * position;
-        let b = self.0.get(at..at + RECORD_BYTES)?;
-        Some(Record {
-            status: Status::from_code(b[0])?,
-            attempts: b[1],
-            reason: b[2],
-            flags: b[3],
-            claim: ClaimNumber { epoch: u32_at(b, 4), n: b[8] },
-            when: u32_at(b, 9),
-            tracked: b[13],
-        })
+        self.0.get(HEADER_BYTES + RECORD_BYTES * position..).and_then(Record::parse)
     }
 
     pub fn records(&self) -> impl Iterator<Item = Record> + '_ {

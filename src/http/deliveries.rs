@@ -65,6 +65,9 @@ pub struct Progress {
     /// Recipients by status, once it was released.
     pub counts: Option<Counts>,
     pub kpis: Option<Kpis>,
+    /// The logs are removed: counts and KPIs are those of that moment.
+    pub cleaned_at: Option<Timestamp>,
+    pub tracking_cleaned_at: Option<Timestamp>,
     /// Chunks that no job is named for until a person retries them.
     pub set_aside: BTreeSet<u32>,
     /// So many of its messages were refused that its circuit breaker is open until then.
@@ -83,7 +86,11 @@ pub struct WaveCounts {
 }
 
 async fn waves_of(context: &Context, delivery: &Delivery) -> Result<Option<WaveCounts>, Refusal> {
-    let Some(plan) = delivery.document.plan.as_ref().filter(|_| delivery.state != Stage::Deleted) else { return Ok(None) };
+    let Some(plan) =
+        delivery.document.plan.as_ref().filter(|_| delivery.state != Stage::Deleted && delivery.document.cleaned.is_none())
+    else {
+        return Ok(None);
+    };
     let mut counts = WaveCounts::default();
     for wave in context.store.waves(&delivery.id, plan).await? {
         match wave.state {
@@ -106,7 +113,10 @@ pub async fn progress_of(context: &Context, delivery: &Delivery) -> Result<Progr
     let released = delivery.document.plan.as_ref().filter(|_| delivery.document.has_started());
     let (counts, kpis) = match released {
         Some(plan) => {
-            let counts = context.store.counts(&delivery.id).await?;
+            let counts = match &delivery.document.cleaned {
+                Some(cleaned) => cleaned.counts,
+                None => context.store.counts(&delivery.id).await?,
+            };
             let opens = context.store.statistics(&delivery.id).await?;
             (Some(counts), Some(Kpis::of(&counts, plan.excluded, plan.settings.smtp_test, opens.as_ref())))
         }
@@ -125,7 +135,10 @@ pub async fn progress_of(context: &Context, delivery: &Delivery) -> Result<Progr
     };
     let own = delivery.document.definition.settings.smtp_test.unwrap_or(false);
     let smtp_test = delivery.document.plan.as_ref().map_or(own, |plan| plan.settings.smtp_test);
-    Ok(Progress { state: delivery.state, smtp_test, preparation, counts, kpis, set_aside, paused_until, waves })
+    let cleaned_at = delivery.document.cleaned.as_ref().map(|cleaned| cleaned.cleaned_at);
+    let tracking_cleaned_at = delivery.document.tracking_cleaned_at;
+    let state = delivery.state;
+    Ok(Progress { state, smtp_test, preparation, counts, kpis, cleaned_at, tracking_cleaned_at, set_aside, paused_until, waves })
 }
 
 /// What is kept may still be that of an earlier preparation.

@@ -58,7 +58,7 @@ struct WaveLine {
 }
 
 pub async fn waves(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<WavesAsked>) -> Result<Response, Answer> {
-    let (delivery, limit) = (api.context.delivery(&id).await?, limit(asked.limit)?);
+    let (delivery, limit) = (api.context.delivery_with_logs(&id).await?, limit(asked.limit)?);
     let waves = match &delivery.document.plan {
         Some(plan) => api.context.store.waves(&id, plan).await?,
         None => Vec::new(),
@@ -110,7 +110,7 @@ pub async fn export_sending(
     Id(id): Id,
     Asked(asked): Asked<ExportAsked>,
 ) -> Result<Response, Answer> {
-    let delivery = api.context.delivery(&id).await?;
+    let delivery = api.context.delivery_with_logs(&id).await?;
     let chunks = delivery.document.plan.as_ref().map_or(0, |plan| plan.chunks);
     let lines =
         |source: Arc<Source>, chunk| async move { source.0.context.sending_lines(&source.1, source.plan()?, chunk).await };
@@ -122,7 +122,7 @@ pub async fn export_exclusions(
     Id(id): Id,
     Asked(asked): Asked<ExportAsked>,
 ) -> Result<Response, Answer> {
-    let delivery = api.context.delivery(&id).await?;
+    let delivery = api.context.delivery_with_logs(&id).await?;
     let slices = delivery.document.plan.as_ref().map_or(0, |plan| plan.exclusion_slices);
     let lines = |source: Arc<Source>, slice| async move { source.0.context.exclusions(&source.1, source.plan()?, slice).await };
     Ok(export(Source(api, delivery), slices, (asked.format, EXCLUSIONS), lines))
@@ -172,6 +172,12 @@ fn text<T: Serialize>(items: &[T], format: Format) -> Result<Bytes, StoreError> 
         writer.serialize(item).map_err(|e| StoreError::Damaged(e.to_string()))?;
     }
     Ok(writer.into_inner().map_err(|e| StoreError::Damaged(e.to_string()))?.into())
+}
+
+pub async fn archive(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, Answer> {
+    let delivery = api.context.delivery_with_logs(&id).await?;
+    let archive = api.context.archive(delivery).await.map_err(crate::send::Refusal::from)?;
+    Ok(([(header::CONTENT_TYPE, "application/zstd")], streamed(archive)).into_response())
 }
 
 #[derive(Deserialize)]

@@ -8,6 +8,7 @@ mod listen;
 mod logs;
 mod operations;
 mod problem;
+mod profiles;
 mod public;
 mod recurrence;
 mod release;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::routing::{self, MethodRouter};
 
-use super::{Api, deliveries, denylist, events, logs, operations, recurrence, release, release::Bare, statistics};
+use super::{Api, deliveries, denylist, events, logs, operations, profiles, recurrence, release, release::Bare, statistics};
 use crate::{domain::role::Role, send::settle::Control};
 
 /// A route as the README lists it. Without a role it is open to whoever reaches the listener.
@@ -65,6 +65,7 @@ routes! {
     get "/api/v1/deliveries/{id}/log/export" ADMINISTRATION, logs::export_sending, "the whole sending log, `format=csv` or `ndjson`";
     get "/api/v1/deliveries/{id}/exclusions" ADMINISTRATION, logs::exclusions, "a page of the exclusion log: `from`, `limit`";
     get "/api/v1/deliveries/{id}/exclusions/export" ADMINISTRATION, logs::export_exclusions, "the whole exclusion log, `format=csv` or `ndjson`";
+    get "/api/v1/deliveries/{id}/archive" ADMINISTRATION, logs::archive, "the delivery with all its logs, zstd-compressed NDJSON";
     get "/api/v1/deliveries/{id}/recipients/{number}/preview" PREPARE, logs::preview, "the very bytes of a recipient's message";
     post "/api/v1/deliveries/{id}/statistics" PREPARE, statistics::compute, "compute the statistics now: opens, clicks, opt-outs";
     get "/api/v1/deliveries/{id}/statistics" MONITORING, statistics::read, "the statistics as they were computed last";
@@ -73,6 +74,7 @@ routes! {
     get "/api/v1/deliveries/{id}/tracking" ADMINISTRATION, statistics::tracking, "a page of the tracking log: `from`, `limit`, `kind`, `class`";
     get "/api/v1/deliveries/{id}/tracking/export" ADMINISTRATION, statistics::export, "the whole tracking log, `format=csv` or `ndjson`";
     get "/api/v1/deliveries/{id}/audit" ADMINISTRATION, logs::audit, "a page of the audit chain: `from`, `limit`";
+    get "/api/v1/profiles/{email}/messages" ADMINISTRATION, profiles::messages, "every message an address got or is to get, newest first: `from`, `limit`";
     get "/api/v1/audit" ADMINISTRATION, logs::audit_heads, "a page of the chain of heads: `from`, `limit`";
     get "/api/v1/exclusion-causes" MONITORING, logs::exclusion_causes, "the causes of exclusion";
     get "/api/v1/denylist/{email}" ADMINISTRATION, denylist::read, "whether an address opted out";

@@ -79,7 +79,7 @@ pub async fn tracking(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Ask
 }
 
 pub async fn export(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<ExportAsked>) -> Result<Response, Answer> {
-    let delivery = api.context.delivery(&id).await?;
+    let delivery = api.context.delivery_with_tracking(&id).await?;
     let hits = api.context.store.hit_count(&id).await.map_err(Refusal::from)?;
     let blocks = u32::try_from(hits.div_ceil(crate::store::hits::BLOCK)).unwrap_or(u32::MAX);
     let lines = |source: Arc<Source>, block| async move { source.0.context.tracking_lines(&source.1, u64::from(block)).await };

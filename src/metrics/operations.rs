@@ -4,10 +4,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{counter, gauge, histogram};
 
-use super::{ENDED, FAILURES, PREPARATIONS, QUEUE_AGE, QUEUE_UP, REDIS_SECONDS, SCHEDULER, START_PENDING, WAVES_DUE};
+use super::{
+    ENDED, FAILURES, PREPARATIONS, QUEUE_AGE, QUEUE_UP, REDIS_SECONDS, RETENTION_REMOVED, SCHEDULER, START_PENDING, WAVES_DUE,
+};
 
 /// Counters that must be there before their first event.
 pub(super) fn begin() {
+    for what in ["deliveries", "logs", "tracking"] {
+        counter!(RETENTION_REMOVED, "what" => what).absolute(0);
+    }
     for kind in ["hard", "soft"] {
         counter!(FAILURES, "type" => kind).absolute(0);
     }
@@ -57,4 +62,8 @@ pub fn task_succeeded(task: &'static str) {
 
 pub fn redis_round_trip(took: Duration) {
     histogram!(REDIS_SECONDS).record(took.as_secs_f64());
+}
+
+pub fn retention_removed(what: &'static str) {
+    counter!(RETENTION_REMOVED, "what" => what).increment(1);
 }

@@ -112,6 +112,24 @@ impl Context {
         }
     }
 
+    /// The same, if it has its logs yet.
+    pub async fn delivery_with_logs(&self, id: &DeliveryId) -> Result<Delivery, Refusal> {
+        let delivery = self.delivery(id).await?;
+        match &delivery.document.cleaned {
+            Some(cleaned) => Err(Refusal::Cleaned(cleaned.cleaned_at)),
+            None => Ok(delivery),
+        }
+    }
+
+    /// The same, if it has its logs and its tracking log yet.
+    pub async fn delivery_with_tracking(&self, id: &DeliveryId) -> Result<Delivery, Refusal> {
+        let delivery = self.delivery_with_logs(id).await?;
+        match delivery.document.tracking_cleaned_at {
+            Some(cleaned_at) => Err(Refusal::Cleaned(cleaned_at)),
+            None => Ok(delivery),
+        }
+    }
+
     /// Changes a delivery by what `decide` makes of it.
     pub async fn change<T, D>(&self, id: &DeliveryId, by: &str, repeats: &[Repeat], decide: D) -> Result<Changed<T>, Refusal>
     where

@@ -23,7 +23,7 @@ impl Context {
         key: Option<&IdempotencyKey>,
     ) -> Result<Delivery, Refusal> {
         require(by, Role::PrepareDeliveries)?;
-        let original = self.delivery(id).await?;
+        let original = if audience { self.delivery_with_logs(id).await? } else { self.delivery(id).await? };
         let mut definition = Definition { name, schedule: Schedule::Now, ..original.document.definition.clone() };
         definition.settings.request_confirmation = None;
         let created = match self.create(by, definition, key).await? {

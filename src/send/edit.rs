@@ -95,6 +95,7 @@ impl Context {
         self.remove_older(id, u32::MAX, u32::MAX).await?;
         self.store.remove_ledgers(id, chunks).await?;
         self.store.remove_tracking(id).await?;
+        self.store.remove_statistics(id).await?;
         self.store.unlist(id).await
     }
 }

@@ -86,7 +86,8 @@ impl Context {
     /// # Errors
     /// [`Miss::Expired`] if nobody knows any more who it was.
     pub async fn opt_out(&self, found: &Found) -> Result<(), Miss> {
-        if found.is_uncounted() {
+        // of proofs and previews nobody opts out
+        if found.holder.is_proof || found.sent.released_at.is_none() {
             return Ok(());
         }
         let (_, letter) = self.letter_of(found).await?;

@@ -13,7 +13,7 @@ use crate::{
     mail::address::to_ascii,
     store::{
         StoreError,
-        messages::{Message, Standing},
+        messages::{Message, Registered, Standing},
         slices::Part,
     },
 };
@@ -105,10 +105,18 @@ impl Preparation<'_> {
         if messages.is_empty() {
             return Ok(());
         }
-        let (store, ruled) = (&self.context.store, self.settings.fatigue.is_some());
-        let chunk_size = self.context.config.preparation.chunk_size;
-        // the same one each time
-        let number = store.number_preparation(&self.delivery.id, self.generation, chunk_size, ruled).await?;
-        store.note_messages(number, messages).await
+        self.context.store.note_messages(self.number().await?, messages).await
+    }
+
+    /// Its number in the index, the same one each time.
+    pub(super) async fn number(&self) -> Result<u32, StoreError> {
+        let registered = Registered {
+            delivery: self.delivery.id.clone(),
+            generation: self.generation,
+            chunk_size: self.context.config.preparation.chunk_size as u32,
+            ruled: self.settings.fatigue.is_some(),
+            name: self.delivery.document.definition.name.clone(),
+        };
+        self.context.store.number_preparation(&registered).await
     }
 }

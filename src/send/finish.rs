@@ -89,6 +89,10 @@ impl Context {
     /// `None` while they change too fast to be compared.
     pub async fn difference(&self, delivery: &Delivery) -> Result<Option<u64>, StoreError> {
         let document = &delivery.document;
+        if document.cleaned.is_some() {
+            // frozen: there is nothing to compare with
+            return Ok(Some(0));
+        }
         let (Some(plan), Some(audience)) = (&document.plan, &document.audience) else { return Ok(None) };
         let before = self.store.counts(&delivery.id).await?;
         let recount = self.recount(delivery, plan).await?;

@@ -53,9 +53,6 @@ impl SendingLine {
     fn new(number: u64, recipient: Recipient, record: Option<Record>, reply: Option<String>, test: bool) -> Self {
         let status = record.map_or(Status::Pending, |r| r.status);
         let has = |flag| record.is_some_and(|r| r.has(flag));
-        let failed = status == Status::Failed;
-        let hard = if has(flags::HARD) { FailureType::Hard } else { FailureType::Soft };
-        let reason = record.and_then(|r| FailureReason::from_code(r.reason)).filter(|r| *r != FailureReason::None);
         let when = record.and_then(|r| Timestamp::from_second(i64::from(r.when)).ok());
         Self {
             recipient: number,
@@ -63,9 +60,9 @@ impl SendingLine {
             email: recipient.email,
             status,
             attempts: record.map_or(0, |r| r.attempts),
-            failure_type: failed.then_some(hard),
-            failure_reason: reason.filter(|_| failed || status == Status::Deferred),
-            cause: record.filter(|r| r.status == Status::Excluded).and_then(|r| Cause::from_code(r.reason)),
+            failure_type: record.and_then(failure_type),
+            failure_reason: record.and_then(failure_reason),
+            cause: record.and_then(cause),
             at: when.filter(|_| !matches!(status, Status::Pending | Status::Deferred)),
             due: when.filter(|_| status == Status::Deferred),
             resent: has(flags::RESENT),
@@ -76,6 +73,23 @@ impl SendingLine {
             reply,
         }
     }
+}
+
+/// Of who has failed.
+pub(super) fn failure_type(record: Record) -> Option<FailureType> {
+    let kind = if record.has(flags::HARD) { FailureType::Hard } else { FailureType::Soft };
+    (record.status == Status::Failed).then_some(kind)
+}
+
+/// Why it failed, or was deferred.
+pub(super) fn failure_reason(record: Record) -> Option<FailureReason> {
+    let reason = FailureReason::from_code(record.reason).filter(|reason| *reason != FailureReason::None);
+    reason.filter(|_| matches!(record.status, Status::Failed | Status::Deferred))
+}
+
+/// Why it was taken out after the preparation.
+pub(super) fn cause(record: Record) -> Option<Cause> {
+    (record.status == Status::Excluded).then(|| Cause::from_code(record.reason)).flatten()
 }
 
 /// A page of a log, and where the next one begins.
@@ -110,7 +124,7 @@ impl Context {
         status: Option<Status>,
         chunk: Option<u32>,
     ) -> Result<Page<SendingLine>, Refusal> {
-        let delivery = self.delivery(id).await?;
+        let delivery = self.delivery_with_logs(id).await?;
         let Some(plan) = &delivery.document.plan else { return Ok(Page { items: Vec::new(), next: None }) };
         let mut items = Vec::new();
         let first_chunk = u32::try_from(from / u64::from(plan.chunk_size)).unwrap_or(u32::MAX);
@@ -136,7 +150,7 @@ impl Context {
 
     /// A page of the exclusion log: those of line `from` and later.
     pub async fn exclusion_page(&self, id: &DeliveryId, from: u64, limit: usize) -> Result<Page<Exclusion>, Refusal> {
-        let delivery = self.delivery(id).await?;
+        let delivery = self.delivery_with_logs(id).await?;
         let Some(plan) = &delivery.document.plan else { return Ok(Page { items: Vec::new(), next: None }) };
         let mut items = Vec::new();
         for slice in 0..plan.exclusion_slices {

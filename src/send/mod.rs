@@ -4,6 +4,7 @@
 //! found by [`reconcile`].
 
 mod approve;
+pub mod archive;
 mod aside;
 pub mod change;
 mod checks;
@@ -20,6 +21,7 @@ mod expire;
 mod fatigue;
 pub mod finish;
 mod heal;
+pub mod history;
 mod lane;
 pub mod lease;
 pub mod logs;
@@ -33,6 +35,7 @@ pub mod reconcile;
 pub mod recur;
 pub mod release;
 pub mod render;
+pub mod retention;
 pub mod scribe;
 pub mod settle;
 pub mod statistics;
@@ -114,6 +117,8 @@ pub enum Refusal {
     NoRecipient,
     #[error("it does not recur")]
     NoRecurrence,
+    #[error("the logs were removed on {0:.0}")]
+    Cleaned(Timestamp),
     #[error("the role {} is missing", .0.word())]
     MissingRole(Role),
     /// Somebody else has to do it.

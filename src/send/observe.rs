@@ -176,7 +176,13 @@ impl Context {
     /// The difference, and whether the delivery has ended.
     async fn difference_of(&self, id: &DeliveryId) -> Result<(Option<u64>, bool), StoreError> {
         let Some(delivery) = self.store.delivery(id).await? else { return Ok((Some(0), true)) };
-        let difference = if delivery.document.has_started() { self.difference(&delivery).await? } else { Some(0) };
+        let compared = if delivery.document.has_started() { self.difference(&delivery).await } else { Ok(Some(0)) };
+        let difference = match compared {
+            Ok(Some(0) | None) => compared?,
+            // what is removed in these moments cannot be compared: only where nothing was changed it is a difference
+            _ if self.store.delivery(id).await?.is_none_or(|now| now.revision != delivery.revision) => None,
+            _ => compared?,
+        };
         Ok((difference, delivery.state.has_ended()))
     }
 

@@ -266,11 +266,9 @@ impl<'a> Preparation<'a> {
         self.context.store.write_waves(&self.delivery.id, self.generation, &waves, &places).await?;
         let bounds = self.dealer.bounds().filter(|(_, last)| *last > 0);
         let chunk_size = self.context.config.preparation.chunk_size;
-        let ruled = self.settings.fatigue.is_some();
-        let number = self.context.store.number_preparation(&self.delivery.id, self.generation, chunk_size, ruled).await?;
         Ok(Plan {
             generation: self.generation,
-            number,
+            number: self.number().await?,
             chunks: self.dealer.chunks(),
             waves: self.dealer.waves() as u32,
             first_due: bounds.map(|(first, _)| instant(first)),

@@ -39,7 +39,7 @@ impl Context {
     /// The message of recipient `number` of the sending log; `date` is assumed before the release; if it is `None`, when
     /// its wave is due.
     pub async fn preview(&self, id: &DeliveryId, number: u64, date: Option<Timestamp>) -> Result<Preview, Refusal> {
-        let delivery = self.delivery(id).await?;
+        let delivery = self.delivery_with_logs(id).await?;
         let plan = delivery.document.plan.as_ref().ok_or(NOT_PREPARED)?;
         let template = self.prepared_template(&delivery, plan)?;
         let Letter { recipient, stamp, assumed, .. } = self.letter(&delivery, plan, number, date).await?;

@@ -169,7 +169,7 @@ impl Context {
     /// Checks the request and reads the recipients: what is wrong is found before anything is sent.
     async fn prepare_proofs(&self, id: &DeliveryId, what: &ProofsAsked) -> Result<Job, Refusal> {
         let to = what.check(&self.config.preparation.proof_addresses)?;
-        let delivery = self.delivery(id).await?;
+        let delivery = self.delivery_with_logs(id).await?;
         let plan = delivery.document.plan.as_ref().ok_or(NOT_PREPARED)?;
         let mut letters = Vec::new();
         for (i, number) in what.recipients.iter().enumerate() {

@@ -137,6 +137,9 @@ impl Context {
                 let mut document = delivery.document.clone();
                 let plan = document.plan.clone().filter(|_| delivery.state.is_released());
                 let plan = plan.ok_or(Refusal::Conflict("it was not released: there is nothing in doubt"))?;
+                if let Some(cleaned) = &document.cleaned {
+                    return Err(Refusal::Cleaned(cleaned.cleaned_at));
+                }
                 by_chunk(&plan, &what.numbers)?;
                 let mut state = delivery.state;
                 if what.settlement == Settlement::Resend {

@@ -36,7 +36,8 @@ impl Context {
     /// *Compute statistics*: reads ledgers and tracking log, marks bursts, and keeps the figures. With `anew` all hits are labelled
     /// by the rules in force.
     pub async fn compute_statistics(&self, id: &DeliveryId, anew: bool) -> Result<Statistics, Refusal> {
-        let delivery = self.delivery(id).await?;
+        // what is left of one that was cleaned are the figures that it had
+        let delivery = self.delivery_with_tracking(id).await?;
         let plan = delivery.document.plan.as_ref().filter(|_| delivery.document.has_started()).ok_or(NOT_RELEASED)?;
         let hits = self.labelled_hits(id, anew).await?;
         let numbers = u64::from(plan.chunks) * u64::from(plan.chunk_size);
@@ -51,8 +52,8 @@ impl Context {
 
     /// The tracked links of a prepared delivery.
     pub async fn links(&self, delivery: &Delivery, plan: &Plan) -> Result<Vec<Link>, StoreError> {
-        if plan.number == 0 {
-            // prepared before there was any tracking
+        if plan.settings.tracking.url.is_empty() || delivery.document.cleaned.is_some() {
+            // there are none, or none any more
             return Ok(Vec::new());
         }
         self.store.slice(&delivery.id, Part::Links(plan.generation), 0).await

@@ -20,7 +20,7 @@ use crate::{
         token::{Holder, Purpose, Token},
     },
     metrics,
-    store::{StoreError, hits::Mailing, slices::Part},
+    store::{StoreError, hits::Mailing},
 };
 
 /// What is known of a delivery is asked again after so long.
@@ -69,7 +69,7 @@ pub struct Found {
 impl Found {
     /// What comes back of proofs and previews counts for nothing.
     pub fn is_uncounted(&self) -> bool {
-        self.holder.is_proof || self.sent.released_at.is_none()
+        self.holder.is_proof || !self.sent.is_counted
     }
 }
 
@@ -79,6 +79,8 @@ pub struct Sent {
     pub mailing: Mailing,
     pub links: Vec<Link>,
     pub released_at: Option<Timestamp>,
+    /// Whether its hits are recorded: it was released, and its tracking log is not closed.
+    is_counted: bool,
     known_at: Instant,
 }
 
@@ -146,12 +148,15 @@ impl Context {
         }
         let Some(mailing) = self.store.mailing(preparation).await? else { return Ok(None) };
         let Some(delivery) = self.store.delivery(&mailing.delivery).await? else { return Ok(None) };
-        if delivery.document.plan.as_ref().is_none_or(|plan| plan.generation != mailing.generation) {
+        let document = &delivery.document;
+        let Some(plan) = document.plan.as_ref().filter(|plan| plan.generation == mailing.generation) else { return Ok(None) };
+        if document.cleaned.is_some() {
             return Ok(None);
         }
-        let links = self.store.slice(&mailing.delivery, Part::Links(mailing.generation), 0).await?;
-        let released_at = delivery.document.release.as_ref().map(|release| release.confirmed_at);
-        let sent = Arc::new(Sent { mailing, links, released_at, known_at: Instant::now() });
+        let links = self.links(&delivery, plan).await?;
+        let released_at = document.release.as_ref().map(|release| release.confirmed_at);
+        let is_counted = released_at.is_some() && document.tracking_cleaned_at.is_none();
+        let sent = Arc::new(Sent { mailing, links, released_at, is_counted, known_at: Instant::now() });
         let mut known = known();
         if known.len() >= KEPT {
             known.retain(|_, sent| sent.known_at.elapsed() < FRESH);

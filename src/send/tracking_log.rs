@@ -82,7 +82,7 @@ impl Context {
         limit: usize,
         filter: Filter,
     ) -> Result<Page<TrackingLine>, Refusal> {
-        let delivery = self.delivery(id).await?;
+        let delivery = self.delivery_with_tracking(id).await?;
         let wanted = |line: &TrackingLine| {
             line.line >= from
                 && filter.kind.is_none_or(|kind| line.kind == kind)

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use redis::AsyncCommands;
 
-use super::{Store, StoreError, keys, messages::registered};
+use super::{Store, StoreError, keys, messages::Registered};
 use crate::domain::{
     id::DeliveryId,
     tracking::{Class, Hit},
@@ -36,7 +36,7 @@ impl Store {
     pub async fn mailing(&self, preparation: u32) -> Result<Option<Mailing>, StoreError> {
         let text: Option<String> = self.conn.clone().hget(keys::PREPARATIONS, preparation).await?;
         let Some(text) = text else { return Ok(None) };
-        let (delivery, generation, chunk_size, _) = registered(&text)?;
+        let Registered { delivery, generation, chunk_size, .. } = Registered::parse(&text)?;
         Ok(Some(Mailing { delivery, generation, chunk_size }))
     }
 

@@ -51,7 +51,8 @@ pub fn messages_slot(bucket: u16) -> u16 {
     bucket >> 9
 }
 
-/// Hash: `revision`, `state`, `document`, `planned` (the generation of its plan); `wakes` if it is a template or an occurrence:
+/// Hash: `revision`, `state`, `document`, `planned` (the generation of its plan); `swept_logs` and `swept_tracking`
+/// once retention has removed these; `wakes` if it is a template or an occurrence:
 /// see [`RECURRING`].
 pub fn delivery(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:delivery")

@@ -61,23 +61,50 @@ fn numbers(id: &DeliveryId, generation: u32) -> [u32; 8] {
     std::array::from_fn(|i| u32::from_be_bytes([digest[4 * i], digest[4 * i + 1], digest[4 * i + 2], digest[4 * i + 3]]))
 }
 
+/// What a number in the index stands for.
+#[derive(Debug, Clone)]
+pub struct Registered {
+    pub delivery: DeliveryId,
+    pub generation: u32,
+    pub chunk_size: u32,
+    /// Whether it has a rule of fatigue.
+    pub ruled: bool,
+    /// Of the delivery; empty if it was prepared before names were noted.
+    pub name: String,
+}
+
+impl Registered {
+    /// All but the name, in words.
+    fn words(&self) -> String {
+        format!("{} {} {} {}", self.delivery, self.generation, self.chunk_size, u8::from(self.ruled))
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self, StoreError> {
+        let mut words = text.splitn(5, ' ');
+        let mut next = || words.next().ok_or_else(|| damaged("what a number in the index stands for"));
+        let (id, generation, chunk_size, ruled) = (next()?, next()?, next()?, next()?);
+        Ok(Self {
+            delivery: id.parse().map_err(damaged)?,
+            generation: generation.parse().map_err(damaged)?,
+            chunk_size: chunk_size.parse().map_err(damaged)?,
+            ruled: ruled == "1",
+            name: next().unwrap_or_default().to_owned(),
+        })
+    }
+}
+
 impl Store {
     /// The number of a preparation in the index, the same one each time.
-    pub async fn number_preparation(
-        &self,
-        id: &DeliveryId,
-        generation: u32,
-        chunk_size: usize,
-        ruled: bool,
-    ) -> Result<u32, StoreError> {
-        let text = format!("{id} {generation} {chunk_size} {}", u8::from(ruled));
-        for number in numbers(id, generation) {
+    pub async fn number_preparation(&self, preparation: &Registered) -> Result<u32, StoreError> {
+        let words = preparation.words();
+        for number in numbers(&preparation.delivery, preparation.generation) {
             let mut conn = self.conn.clone();
-            if conn.hset_nx(keys::PREPARATIONS, number, &text).await? {
+            if conn.hset_nx(keys::PREPARATIONS, number, format!("{words} {}", preparation.name)).await? {
                 return Ok(number);
             }
             let there: Option<String> = conn.hget(keys::PREPARATIONS, number).await?;
-            if there.as_ref() == Some(&text) {
+            let there = there.map(|text| Registered::parse(&text)).transpose()?;
+            if there.is_some_and(|there| there.words() == words) {
                 return Ok(number);
             }
         }
@@ -135,25 +162,27 @@ impl Store {
         let mut pipe = redis::pipe();
         let mut asked = Vec::new();
         for (number, text) in preparations.iter().zip(&texts).filter_map(|(number, text)| Some((*number, text.as_ref()?))) {
-            let (id, generation, chunk_size, ruled) = registered(text)?;
-            pipe.cmd("HMGET").arg(keys::delivery(&id)).arg(&["state", "planned"]);
-            pipe.get(Part::Waves(generation).key(&id, 0)).get(Part::Places(generation).key(&id, 0));
-            asked.push((number, id, generation, chunk_size, ruled));
+            let preparation = Registered::parse(text)?;
+            let (id, generation) = (&preparation.delivery, preparation.generation);
+            pipe.cmd("HMGET").arg(keys::delivery(id)).arg(&["state", "planned"]);
+            pipe.get(Part::Waves(generation).key(id, 0)).get(Part::Places(generation).key(id, 0));
+            asked.push((number, preparation));
         }
         if asked.is_empty() {
             return Ok(HashMap::new());
         }
         let answers: Vec<redis::Value> = pipe.query_async(&mut self.conn.clone()).await?;
         let mut standings = HashMap::new();
-        for ((number, delivery, generation, chunk_size, ruled), answer) in asked.into_iter().zip(answers.chunks(3)) {
+        for ((number, preparation), answer) in asked.into_iter().zip(answers.chunks(3)) {
             let [head, waves, places] = answer else { continue };
             let (state, planned): (Option<String>, Option<u32>) = redis::from_redis_value_ref(head).map_err(damaged)?;
-            let Some(state) = state.filter(|_| planned == Some(generation)) else { continue };
+            let Some(state) = state.filter(|_| planned == Some(preparation.generation)) else { continue };
             let state: State = serde_json::from_value(state.into()).map_err(damaged)?;
             if fatigue::counts(state) {
                 let waves: Vec<u8> = redis::from_redis_value_ref(waves).map_err(damaged)?;
                 let places: Vec<u8> = redis::from_redis_value_ref(places).map_err(damaged)?;
                 let (waves, places) = (Wave::parse_all(&waves), Place::parse_all(&places));
+                let Registered { delivery, chunk_size, ruled, .. } = preparation;
                 standings.insert(number, Standing { delivery, chunk_size, ruled, state, waves, places });
             }
         }
@@ -234,13 +263,4 @@ impl Store {
         // afterwards, so that what a crash leaves is found again
         Ok(self.conn.clone().hdel(keys::PREPARATIONS, own).await?)
     }
-}
-
-/// What is kept of a preparation: delivery, generation, chunk size, whether it has a rule.
-pub(super) fn registered(text: &str) -> Result<(DeliveryId, u32, u32, bool), StoreError> {
-    let mut words = text.split(' ');
-    let mut next = || words.next().ok_or_else(|| damaged("what a number in the index stands for"));
-    let (id, generation, chunk_size, ruled) = (next()?, next()?, next()?, next()?);
-    let number = |word: &str| word.parse::<u32>().map_err(damaged);
-    Ok((id.parse().map_err(damaged)?, number(generation)?, number(chunk_size)?, ruled == "1"))
 }

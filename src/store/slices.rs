@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use redis::AsyncCommands;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Store, StoreError, damaged, hits, keys, ledgers::ChunkRef, unreadable};
+use super::{Store, StoreError, damaged, keys, ledgers::ChunkRef, unreadable};
 use crate::domain::id::DeliveryId;
 
 /// zstd's default: about 29 bytes for a recipient with five short fields.
@@ -135,16 +135,6 @@ impl Store {
         }
         let rest = [keys::counts, keys::open, keys::offered, keys::rounds, keys::aside, keys::crashes, keys::preparation];
         Ok(conn.unlink(&rest.map(|key| key(id))).await?)
-    }
-
-    /// Removes the tracking log and its figures.
-    pub async fn remove_tracking(&self, id: &DeliveryId) -> Result<(), StoreError> {
-        let mut conn = self.conn.clone();
-        let hits: Option<u64> = conn.hget(keys::tracking(id), "hits").await?;
-        for block in 0..hits.unwrap_or_default().div_ceil(hits::BLOCK) {
-            let () = conn.unlink(keys::hits(id, block)).await?;
-        }
-        Ok(conn.unlink(&[keys::tracking(id), keys::agents(id), keys::statistics(id)]).await?)
     }
 
     /// One recipient or exclusion line of a slice.

@@ -17,6 +17,7 @@ use versand::{
     send::{Context, settle::Control, unix_now},
     store::{
         ledgers::{ChunkRef, Claim, Grounds, Lease, Report, Taken, Turn, Verdict},
+        messages::Registered,
         slices::{Part, ndjson},
     },
 };
@@ -332,7 +333,10 @@ async fn the_index_holds_each_message_once_and_no_longer_than_its_delivery() {
     let recipient = |(line, email): (u64, &&str)| Recipient { line, email: (*email).to_owned(), fields: serde_json::Map::new() };
     let recipients: Vec<Recipient> = (1..).zip(&all[..7]).map(recipient).collect();
     store.write_slice(id, Part::Chunks(generation), 0, &ndjson(&recipients).unwrap()).await.unwrap();
-    let number = store.number_preparation(id, generation, 7, true).await.unwrap();
+    let number = store
+        .number_preparation(&Registered { delivery: id.clone(), generation, chunk_size: 7, ruled: true, name: String::new() })
+        .await
+        .unwrap();
     let key = |email: &&str| AddressKey::of(digest_of(email));
     store.note_messages(number, all[..7].iter().map(key).zip(0..).collect()).await.unwrap();
     assert_eq!(indexed(&redis).await, (57, 2));

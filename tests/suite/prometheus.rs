@@ -139,6 +139,8 @@ async fn every_query_of_dashboards_and_alerts_finds_its_metrics() {
     let tasks = "count by (task) (versand_scheduler_last_success_timestamp_seconds)";
     let scraped = async || (prometheus.query(tasks).await.len() >= 7).then_some(());
     eventually("all tasks but that of every minute have succeeded", LIMIT, scraped).await;
+    let ratios = async || (prometheus.query("versand_delivery_delivered_ratio").await.len() == 2).then_some(());
+    eventually("both daemons show the figures of the delivery", LIMIT, ratios).await;
     let queries = queries(&prometheus).await;
     assert!(queries.len() > 40);
     for Query { of, query, by_daemon } in queries {

@@ -1,0 +1,33 @@
+//! `versand archive`: writes a delivery with its logs to a file.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Args;
+use reqwest::Method;
+
+use super::client::{Client, Connection};
+use crate::send::archive::write_durably;
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Id of the delivery
+    delivery: String,
+    /// The file to write, zstd-compressed NDJSON; it must not be there
+    file: PathBuf,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Writes the file, whole or not at all.
+pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let Options { delivery, file, connection } = options;
+    anyhow::ensure!(!file.try_exists()?, "{} is there already", file.display());
+    let client = Client::new(connection)?;
+    let response = client.send(Method::GET, &["api", "v1", "deliveries", &delivery, "archive"], "").await?;
+    if !response.status().is_success() {
+        let problem: serde_json::Value = response.json().await?;
+        anyhow::bail!("{}", problem["detail"].as_str().unwrap_or("refused"));
+    }
+    write_durably(&file, &std::process::id().to_string(), response.bytes_stream()).await?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,32 @@
+//! Profiles: what is known of an address.
+
+use std::sync::Arc;
+
+use axum::{
+    Json as Reply,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+
+use super::{
+    Api,
+    problem::Answer,
+    request::{Asked, Words, from, limit},
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryAsked {
+    #[serde(default)]
+    from: u64,
+    limit: Option<usize>,
+}
+
+pub async fn messages(
+    State(api): State<Arc<Api>>,
+    Words(email): Words<String>,
+    Asked(asked): Asked<HistoryAsked>,
+) -> Result<Response, Answer> {
+    Ok(Reply(api.context.history_page(&email, from(asked.from), limit(asked.limit)?).await?).into_response())
+}

@@ -1,0 +1,73 @@
+//! What retention asks and removes: deliveries by age, what was removed of each, tracking logs.
+
+use redis::AsyncCommands;
+
+use super::{Store, StoreError, damaged, keys};
+use crate::domain::{id::DeliveryId, state::State};
+
+/// Blocks of a tracking log looked at or removed at a time.
+const AT_A_TIME: usize = 100;
+
+/// What was removed of a delivery to the last key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    pub logs: bool,
+    pub tracking: bool,
+}
+
+impl Swept {
+    pub fn covers(self, wanted: Self) -> bool {
+        (self.logs || !wanted.logs) && (self.tracking || !wanted.tracking)
+    }
+}
+
+impl Store {
+    /// Deliveries that were created before an instant (Unix seconds), the oldest first.
+    pub async fn created_before(&self, seconds: f64, offset: usize, limit: usize) -> Result<Vec<DeliveryId>, StoreError> {
+        let (mut conn, to) = (self.conn.clone(), seconds * 1000.0);
+        let ids: Vec<String> = conn.zrangebyscore_limit(keys::INDEX, "-inf", to, offset as isize, limit as isize).await?;
+        ids.iter().map(|id| id.parse().map_err(damaged)).collect()
+    }
+
+    /// The states of some deliveries, and what was removed of them.
+    pub async fn swept(&self, ids: &[DeliveryId]) -> Result<Vec<(Option<State>, Swept)>, StoreError> {
+        type Fields = (Option<String>, Option<u8>, Option<u8>);
+        let mut pipe = redis::pipe();
+        for id in ids {
+            pipe.cmd("HMGET").arg(keys::delivery(id)).arg(&["state", "swept_logs", "swept_tracking"]);
+        }
+        let found: Vec<Fields> = if ids.is_empty() { Vec::new() } else { pipe.query_async(&mut self.conn.clone()).await? };
+        let read = |(state, logs, tracking): Fields| {
+            let state = state.map(|word| serde_json::from_value(word.into()).map_err(damaged)).transpose()?;
+            Ok((state, Swept { logs: logs.is_some(), tracking: tracking.is_some() }))
+        };
+        found.into_iter().map(read).collect()
+    }
+
+    /// Notes what was removed, so that no later pass looks for it.
+    pub async fn note_swept(&self, id: &DeliveryId, swept: Swept) -> Result<(), StoreError> {
+        let fields = [("swept_logs", swept.logs), ("swept_tracking", swept.tracking)];
+        let fields: Vec<(&str, u8)> = fields.into_iter().filter(|(_, done)| *done).map(|(name, _)| (name, 1)).collect();
+        Ok(self.conn.clone().hset_multiple(keys::delivery(id), &fields).await?)
+    }
+
+    /// Removes the tracking log; its counters and the statistics stay.
+    pub async fn remove_tracking(&self, id: &DeliveryId) -> Result<(), StoreError> {
+        let mut conn = self.conn.clone();
+        let blocks = |from: usize| (from..from + AT_A_TIME).map(|n| keys::hits(id, n as u64)).collect::<Vec<_>>();
+        let mut end = 0;
+        while conn.exists::<_, u64>(blocks(end)).await? > 0 {
+            end += AT_A_TIME;
+        }
+        // the last ones first: what a crash leaves begins with the first block, and is found again
+        for from in (0..end).step_by(AT_A_TIME).rev() {
+            let () = conn.unlink(blocks(from)).await?;
+        }
+        Ok(conn.unlink(keys::agents(id)).await?)
+    }
+
+    /// Removes what is kept of the tracking of a delivery that is not deleted.
+    pub async fn remove_statistics(&self, id: &DeliveryId) -> Result<(), StoreError> {
+        Ok(self.conn.clone().unlink(&[keys::tracking(id), keys::statistics(id)]).await?)
+    }
+}
