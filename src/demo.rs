@@ -30,7 +30,7 @@ pub struct Options {
 }
 
 /// What people look at first: the ports of the defaults, if they are free.
-const LISTEN: [&str; 2] = ["127.0.0.1:8025", "127.0.0.1:8026"];
+const LISTEN: [&str; 3] = ["127.0.0.1:8025", "127.0.0.1:8026", "127.0.0.1:8027"];
 
 /// Runs the demo; it stays up on a terminal.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
@@ -40,7 +40,8 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         .unwrap_or_else(|| std::env::temp_dir().join(format!("versand-demo-{}", rustix::process::getuid().as_raw())));
     let mut config = Config::from_toml("[log]\nlevel = \"warn,versand::app=error\"")?;
     config.server.state_dir.clone_from(&state_dir);
-    for (address, wanted) in [&mut config.server.listen, &mut config.catcher.listen].into_iter().zip(LISTEN) {
+    let addresses = [&mut config.server.listen, &mut config.catcher.listen, &mut config.public.listen];
+    for (address, wanted) in addresses.into_iter().zip(LISTEN) {
         let free = std::net::TcpListener::bind(wanted).is_ok();
         *address = if free { wanted } else { "127.0.0.1:0" }.parse()?;
     }
@@ -103,7 +104,8 @@ async fn tell(client: &Client, recipients: u32) -> anyhow::Result<String> {
     ))?;
     let ended = client.follow(&id, |state| matches!(state, "start_pending" | "in_progress")).await?;
     say(format_args!("\n5  {}", ended["state"].as_str().unwrap_or_default()))?;
-    figures(&ended["kpis"])?;
+    client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await?;
+    figures(&client.get(&format!("/deliveries/{id}/progress")).await?["kpis"])?;
     logs(client, &id).await?;
     Ok(id)
 }
@@ -114,7 +116,7 @@ fn definition() -> Value {
         "sender": { "name": "The Shop", "email": "news@shop.example" },
         "content": {
             "subject": "{{ first_name }}, the autumn is here",
-            "html": "<h1>Dear {{ first_name }} {{ last_name }},</h1>\n<p>your {{ points }} points are waiting in {{ city }}.</p>\n<p><a href=\"https://shop.example/autumn\">See the collection</a> or <a href=\"https://shop.example/unsubscribe\">unsubscribe</a>.</p>",
+            "html": "<h1>Dear {{ first_name }} {{ last_name }},</h1>\n<p>your {{ points }} points are waiting in {{ city }}.</p>\n<p><a href=\"https://shop.example/autumn\">See the collection</a> or <a href=\"{{ unsubscribe_url }}\">unsubscribe</a>.</p>",
         },
         // the catcher defers some messages once; seconds instead of minutes, so that the demo ends soon
         "settings": { "retry_minutes": [0.03] },
@@ -123,7 +125,7 @@ fn definition() -> Value {
 
 fn figures(kpis: &Value) -> anyhow::Result<()> {
     let percent = |name: &str| kpis[name].as_f64().map_or_else(|| "-".to_owned(), |rate| format!("{:.1} %", rate * 100.0));
-    let count = |name: &str| kpis[name].as_u64().map_or_else(|| "not tracked yet".to_owned(), |n| n.to_string());
+    let count = |name: &str| kpis[name].as_u64().map_or_else(|| "not computed yet".to_owned(), |n| n.to_string());
     for (label, figure, rate) in [
         ("targeted", "targeted", None),
         ("to deliver", "to_deliver", None),
@@ -171,6 +173,7 @@ fn try_next(client: &Client, id: &str, state_dir: &std::path::Path, smtp_port: u
          curl -H \"Authorization: Bearer $T\" {api}/deliveries/{id}\n  \
          curl -H \"Authorization: Bearer $T\" {api}/deliveries/{id}/recipients/0/preview\n  \
          curl -H \"Authorization: Bearer $T\" '{api}/deliveries/{id}/log/export?format=csv'\n  \
+         curl -X POST -H \"Authorization: Bearer $T\" {api}/deliveries/{id}/statistics     # after opening the links of a preview\n  \
          curl {}/metrics\n  \
          {} audit verify --url {} --token-file {token}\n  \
          and any mail program against smtp://127.0.0.1:{smtp_port}",
