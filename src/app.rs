@@ -154,7 +154,8 @@ impl Application {
         self.background.spawn(upkeep(self.api.metrics.clone(), self.end.clone()));
         let (server, router) = (context.config.server.clone(), http::router(self.api));
         let recording = context.clone();
-        self.background.spawn(async move { recording.record_hits(self.arrivals).await });
+        let end = self.end.clone();
+        self.background.spawn(async move { recording.record_hits(self.arrivals, end).await });
         let public = http::serve(
             self.public,
             http::public_router(context.clone()),

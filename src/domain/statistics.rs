@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{
     kpi::rate,
     ledger::Status,
+    settings::Settings,
     tracking::{Class, Hit, HitKind, tracked},
 };
 
@@ -20,11 +21,12 @@ pub struct Statistics {
     pub hits: u64,
     pub delivered: u64,
     pub failed: u64,
-    /// With at least one open, click or mirror page by a human: a click implies an open, an opt-out does not.
-    pub unique_opens: u64,
+    /// With at least one open, click or mirror page by a human: a click implies an open, an opt-out does not. None if opens are not
+    /// tracked.
+    pub unique_opens: Option<u64>,
     pub open_rate: Option<f64>,
-    /// With at least one click by a human.
-    pub unique_clicks: u64,
+    /// With at least one click by a human; none if clicks are not tracked.
+    pub unique_clicks: Option<u64>,
     pub click_through_rate: Option<f64>,
     pub unique_mirror_pages: u64,
     pub mirror_page_rate: Option<f64>,
@@ -112,7 +114,7 @@ impl Reckoning {
     }
 
     /// `statuses`: every recipient's, by number.
-    pub fn close(mut self, statuses: &[Option<Status>], test: bool, now: Timestamp) -> Statistics {
+    pub fn close(mut self, statuses: &[Option<Status>], settings: &Settings, now: Timestamp) -> Statistics {
         let is_sent = |number: usize| statuses.get(number).copied().flatten() == Some(Status::Sent);
         let count = |sent: bool, wanted: u8| {
             let counts = |(number, bits): &(usize, &u8)| *bits & wanted != 0 && is_sent(*number) == sent;
@@ -124,8 +126,10 @@ impl Reckoning {
             self.links[usize::from(*link)].unique += u64::from(is_sent(*number as usize));
         }
         let with = |status| statuses.iter().filter(|found| **found == Some(status)).count() as u64;
-        let (delivered, failed) = if test { (0, 0) } else { (with(Status::Sent), with(Status::Failed)) };
-        let (opens, clicks) = (count(true, tracked::OPENED), count(true, tracked::HUMAN_CLICK));
+        let (delivered, failed) = if settings.smtp_test { (0, 0) } else { (with(Status::Sent), with(Status::Failed)) };
+        // unknown is not zero
+        let opens = settings.tracking.opens.then(|| count(true, tracked::OPENED));
+        let clicks = settings.tracking.clicks.then(|| count(true, tracked::HUMAN_CLICK));
         let (mirrors, unsubscribes) = (count(true, tracked::HUMAN_MIRROR), count(true, tracked::OPT_OUT));
         Statistics {
             computed_at: now,
@@ -133,9 +137,9 @@ impl Reckoning {
             delivered,
             failed,
             unique_opens: opens,
-            open_rate: rate(opens, delivered),
+            open_rate: opens.and_then(|opens| rate(opens, delivered)),
             unique_clicks: clicks,
-            click_through_rate: rate(clicks, delivered),
+            click_through_rate: clicks.and_then(|clicks| rate(clicks, delivered)),
             unique_mirror_pages: mirrors,
             mirror_page_rate: rate(mirrors, delivered),
             unsubscribes,
@@ -158,6 +162,15 @@ mod tests {
 
     use super::*;
     use crate::domain::tracking::{Label, NO_AGENT, NO_LINK};
+
+    fn settings(smtp_test: bool, tracked: bool) -> Settings {
+        let tracking = serde_json::json!({ "url": "", "opens": tracked, "clicks": tracked, "mirror_link": "" });
+        let settings = serde_json::json!({
+            "in_doubt": "hold", "validity_hours": 1.0, "retry_minutes": [1.0], "message_limit_kib": 1, "grace_minutes": 1.0,
+            "request_confirmation": true, "approvals": 1, "smtp_test": smtp_test, "tracking": tracking,
+        });
+        serde_json::from_value(settings).expect("settings")
+    }
 
     fn hit(recipient: u32, kind: HitKind, label: Label, link: u16) -> Hit {
         let from = IpAddr::from([192, 0, 2, 1]);
@@ -186,9 +199,9 @@ mod tests {
             reckoning.note(&hit);
         }
         assert_eq!(reckoning.of(3), (tracked::MACHINE_OPEN | tracked::MACHINE_CLICK, 2));
-        let s = reckoning.close(&statuses, false, Timestamp::UNIX_EPOCH);
+        let s = reckoning.close(&statuses, &settings(false, true), Timestamp::UNIX_EPOCH);
         assert_eq!((s.hits, s.delivered, s.failed), (12, 10, 1));
-        assert_eq!((s.unique_opens, s.unique_clicks, s.unique_mirror_pages, s.unsubscribes), (4, 1, 1, 1));
+        assert_eq!((s.unique_opens, s.unique_clicks, s.unique_mirror_pages, s.unsubscribes), (Some(4), Some(1), 1, 1));
         assert_eq!((s.open_rate, s.click_through_rate), (Some(0.4), Some(0.1)));
         assert_eq!((s.proxied_opens, s.apple_opens, s.machine_opens, s.machine_clicks), (1, 1, 1, 1));
         assert_eq!((s.opens_of_others, s.clicks_of_others), (1, 1));
@@ -200,7 +213,14 @@ mod tests {
     fn a_test_has_no_rates() {
         let mut reckoning = Reckoning::new(1, 0);
         reckoning.note(&hit(0, HitKind::Open, Label::Human, NO_LINK));
-        let s = reckoning.close(&[Some(Status::Sent)], true, Timestamp::UNIX_EPOCH);
+        let s = reckoning.close(&[Some(Status::Sent)], &settings(true, true), Timestamp::UNIX_EPOCH);
         assert_eq!((s.delivered, s.open_rate), (0, None));
+    }
+
+    #[test]
+    fn what_is_not_tracked_is_unknown_and_not_zero() {
+        let s = Reckoning::new(1, 0).close(&[Some(Status::Sent)], &settings(false, false), Timestamp::UNIX_EPOCH);
+        assert_eq!((s.delivered, s.unique_opens, s.unique_clicks), (1, None, None));
+        assert_eq!((s.open_rate, s.click_through_rate), (None, None));
     }
 }

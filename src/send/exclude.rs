@@ -48,17 +48,21 @@ impl Context {
         todo: &mut Vec<u16>,
     ) -> Result<bool, JobError> {
         let Some(settings) = delivery.document.plan.as_ref().map(|plan| &plan.settings) else { return Ok(true) };
+        let rule = settings.fatigue.filter(|_| !ledger.is_checked());
+        let denies = settings.denylist && !self.store.denies_nobody().await?;
+        if rule.is_none() && !denies {
+            return Ok(true);
+        }
         let of = |position: &u16| Some((*position, key_of(&recipients.get(usize::from(*position))?.email)?));
         let (positions, addresses): (Vec<u16>, Vec<AddressKey>) = todo.iter().filter_map(of).unzip();
         let mut out = BTreeMap::new();
-        let rule = settings.fatigue.filter(|_| !ledger.is_checked());
         if let Some(rule) = &rule {
             let moment = Moment::Release { at: wave.released_at, delivery: &delivery.id };
             let asked: Vec<_> = addresses.iter().map(|address| (*address, moment)).collect();
             let tired = self.tired(&delivery.id, rule, &asked, &mut HashMap::new()).await?;
             out.extend(positions.iter().zip(tired).filter(|(_, tired)| *tired).map(|(position, _)| (*position, Cause::Fatigue)));
         }
-        if settings.denylist {
+        if denies {
             let denied = self.store.denied(&addresses).await?;
             out.extend(positions.iter().zip(denied).filter(|(_, denied)| *denied).map(|(p, _)| (*p, Cause::Denylisted)));
         }

@@ -45,7 +45,7 @@ impl Context {
         let mut reckoning = Reckoning::new(numbers, self.links(&delivery, plan).await?.len());
         hits.iter().for_each(|hit| reckoning.note(hit));
         let statuses = self.statuses_of(&delivery, plan, &reckoning).await?;
-        let statistics = reckoning.close(&statuses, plan.settings.smtp_test, Timestamp::now());
+        let statistics = reckoning.close(&statuses, &plan.settings, Timestamp::now());
         self.store.keep_statistics(id, &statistics).await?;
         Ok(statistics)
     }

@@ -10,6 +10,7 @@ use std::{
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::{Context, Refusal, preview::Letter, unix_now};
 use crate::{
@@ -157,6 +158,10 @@ impl Context {
         let released_at = document.release.as_ref().map(|release| release.confirmed_at);
         let is_counted = released_at.is_some() && document.tracking_cleaned_at.is_none();
         let sent = Arc::new(Sent { mailing, links, released_at, is_counted, known_at: Instant::now() });
+        if sent.released_at.is_none() {
+            // a preview: the next look may find it released, and from then on everything counts
+            return Ok(Some(sent));
+        }
         let mut known = known();
         if known.len() >= KEPT {
             known.retain(|_, sent| sent.known_at.elapsed() < FRESH);
@@ -201,10 +206,16 @@ impl Context {
         Ok(())
     }
 
-    /// The task: records what arrives, in groups: while one is on its way the next one gathers.
-    pub async fn record_hits(&self, mut arrivals: Arrivals) {
+    /// The task: records what arrives, in groups: while one is on its way the next one gathers. What comes after the end is not
+    /// recorded, and not acknowledged.
+    pub async fn record_hits(&self, mut arrivals: Arrivals, end: CancellationToken) {
         let mut group = Vec::with_capacity(GROUP);
-        while arrivals.0.recv_many(&mut group, GROUP).await > 0 {
+        loop {
+            tokio::select! {
+                biased;
+                arrived = arrivals.0.recv_many(&mut group, GROUP) => if arrived == 0 { return },
+                () = end.cancelled() => return,
+            }
             let mut deliveries: HashMap<Mailing, Vec<Arrival>> = HashMap::new();
             for arrival in group.drain(..) {
                 deliveries.entry(arrival.mailing.clone()).or_default().push(arrival);

@@ -22,6 +22,16 @@ impl Store {
         Ok(self.conn.clone().srem(set_of(address), &address.bytes()[..]).await?)
     }
 
+    /// Whether nobody is on the list.
+    pub async fn denies_nobody(&self) -> Result<bool, StoreError> {
+        let mut pipe = redis::pipe();
+        for set in 0..16 {
+            pipe.exists(keys::denylist(set));
+        }
+        let there: Vec<bool> = pipe.query_async(&mut self.conn.clone()).await?;
+        Ok(!there.contains(&true))
+    }
+
     /// Which of some addresses are on the list, in their order.
     pub async fn denied(&self, addresses: &[AddressKey]) -> Result<Vec<bool>, StoreError> {
         let mut sets: BTreeMap<String, Vec<usize>> = BTreeMap::new();

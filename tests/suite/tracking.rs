@@ -213,6 +213,10 @@ async fn forged_links_get_a_harmless_answer_and_proofs_and_previews_count_for_no
     client.wait_for(&id, &["finished"]).await;
     let (_, statistics) = client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
     assert_eq!(statistics["hits"], json!(0), "{statistics}");
+    // and that somebody looked before does not keep what comes after from being counted
+    visit(&of[&'c'][0], FIREFOX).await;
+    let (_, statistics) = client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
+    assert_eq!((&statistics["hits"], &statistics["unique_opens"]), (&json!(1), &json!(1)), "{statistics}");
     // after its deletion the links are too old
     let (status, _) =
         crate::harness::client::answer(client.request(Method::DELETE, &format!("/deliveries/{id}")).send().await.unwrap()).await;
@@ -287,4 +291,26 @@ async fn the_hourly_statistics_are_computed_by_one_daemon_and_by_another_one_if_
     app.context().observe_ratios().await;
     assert!(app.context().ratios.text().contains(&format!("versand_delivery_open_ratio{{delivery=\"{id}\"}} 0.2\n")));
     running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_opts_out_after_the_preparation_is_taken_out_at_the_release() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "").await;
+    let client = &app.client;
+    let id = client.create(&definition()).await;
+    client.upload(&id, audience(10)).await;
+    client.prepare(&id).await;
+    let put = client.request(Method::PUT, "/denylist/USER3@example.com").send().await.unwrap();
+    assert_eq!(put.status(), StatusCode::CREATED);
+    let digest = client.get(&format!("/deliveries/{id}")).await["plan"]["digest"].as_str().unwrap().to_owned();
+    client.confirm(&id, &digest).await;
+    let view = client.wait_for(&id, &["finished"]).await;
+    assert_eq!((&view["counts"]["sent"], &view["counts"]["excluded"]), (&json!(9), &json!(1)));
+    let log = client.log(&id).await;
+    let out: Vec<&Value> = log.iter().filter(|line| line["status"] == "excluded").collect();
+    assert_eq!((&out[0]["email"], &out[0]["cause"]), (&json!("user3@example.com"), &json!("denylisted")));
+    let removed = client.request(Method::DELETE, "/denylist/user3@example.com").send().await.unwrap();
+    assert_eq!(removed.status(), StatusCode::NO_CONTENT);
+    app.stop().await;
 }
