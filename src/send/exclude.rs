@@ -97,6 +97,10 @@ impl Context {
         let (_, letter) = self.letter_of(found).await?;
         let address = key_of(&letter.recipient.email).ok_or(Miss::Expired)?;
         self.store.deny(address).await?;
+        if found.is_uncounted() {
+            // no hit is recorded whose durability would be waited for
+            self.store.durable().await?;
+        }
         Ok(())
     }
 

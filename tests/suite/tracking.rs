@@ -314,3 +314,30 @@ async fn who_opts_out_after_the_preparation_is_taken_out_at_the_release() {
     assert_eq!(removed.status(), StatusCode::NO_CONTENT);
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_human_hit_proves_that_a_recipient_in_doubt_was_sent_to_and_a_machine_s_does_not() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "").await;
+    let client = &app.client;
+    let id = client.send(&definition(), audience(2)).await;
+    client.wait_for(&id, &["finished"]).await;
+    // as a crash would have left both
+    let mut connection = app.context.store.connection();
+    for number in 0..2 {
+        let at = 32 + 16 * number;
+        let ledger = format!("versand:{{{id}}}:ledger:0");
+        let _: usize = redis::cmd("SETRANGE").arg(&ledger).arg(at).arg(&[5u8][..]).query_async(&mut connection).await.unwrap();
+    }
+    for (word, by) in [("sent", -2), ("in_doubt", 2)] {
+        let counts = format!("versand:{{{id}}}:counts");
+        let _: i64 = redis::cmd("HINCRBY").arg(counts).arg(word).arg(by).query_async(&mut connection).await.unwrap();
+    }
+    visit(&links(client, &id, 0).await[&'o'][0], FIREFOX).await;
+    visit(&links(client, &id, 1).await[&'o'][0], "curl/8.9").await;
+    let log = client.log(&id).await;
+    assert_eq!((&log[0]["status"], &log[1]["status"]), (&json!("sent"), &json!("in_doubt")));
+    let (_, computed) = client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
+    compare(&computed, &log, &export(client, &id, "tracking/export?format=ndjson").await);
+    app.stop().await;
+}

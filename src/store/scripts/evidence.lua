@@ -13,10 +13,7 @@ if is_bounce and r.status ~= FAILED and r.status ~= EXCLUDED then
     r.flags = bor(band(r.flags, RESENT + DUPLICATE + ACCEPTED), BOUNCED, tonumber(ARGV[5]))
   end)
 elseif not is_bounce and r.status == IN_DOUBT then
-  alter(position, r, sum, function()
-    r.status, r.reason, r.when = SENT, 0, now
-    r.flags = bor(r.flags, ACCEPTED)
-  end)
+  prove(position, r, sum, now)
 else
   return { OK, 0 }
 end

@@ -119,6 +119,11 @@ local function doubt(position, r, sum, now, resends)
   end
 end
 
+-- Whoever reads a message has got it: who was in doubt was sent to.
+local function prove(position, r, sum, now)
+  alter(position, r, sum, function() r.status, r.reason, r.when, r.flags = SENT, 0, now, bor(r.flags, ACCEPTED) end)
+end
+
 -- Which run of Redis this is, in eight bytes: another one may have forgotten what this one acknowledged.
 local function this_run()
   return string.sub(string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'), 1, 8)
