@@ -61,7 +61,7 @@ impl Store {
             place[2..4].copy_from_slice(&position.to_be_bytes());
             place[4] = hit.tracked();
             place[5] = u8::from(class == Class::Human);
-            script.arg(&hit.encode()[..]).arg(*agent).arg(&place[..]).arg(format!("{}:{}", hit.kind.word(), class.word()));
+            script.arg(&hit.encode()[..]).arg(*agent).arg(&place[..]);
         }
         if hits.is_empty() {
             return Ok(0);

@@ -2,7 +2,7 @@
 
 use redis::AsyncCommands;
 
-use super::{Store, StoreError, damaged, keys};
+use super::{Store, StoreError, damaged, hits::BLOCK, keys};
 use crate::domain::{id::DeliveryId, state::State};
 
 /// Blocks of a tracking log looked at or removed at a time.
@@ -54,14 +54,11 @@ impl Store {
     /// Removes the tracking log; its counters and the statistics stay.
     pub async fn remove_tracking(&self, id: &DeliveryId) -> Result<(), StoreError> {
         let mut conn = self.conn.clone();
-        let blocks = |from: usize| (from..from + AT_A_TIME).map(|n| keys::hits(id, n as u64)).collect::<Vec<_>>();
-        let mut end = 0;
-        while conn.exists::<_, u64>(blocks(end)).await? > 0 {
-            end += AT_A_TIME;
-        }
-        // the last ones first: what a crash leaves begins with the first block, and is found again
-        for from in (0..end).step_by(AT_A_TIME).rev() {
-            let () = conn.unlink(blocks(from)).await?;
+        // the count stays, so that what a crash leaves, or who came in between, is found again
+        let blocks = self.hit_count(id).await?.div_ceil(BLOCK);
+        for from in (0..blocks).step_by(AT_A_TIME) {
+            let names: Vec<String> = (from..blocks.min(from + AT_A_TIME as u64)).map(|n| keys::hits(id, n)).collect();
+            let () = conn.unlink(names).await?;
         }
         Ok(conn.unlink(keys::agents(id)).await?)
     }

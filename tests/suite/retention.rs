@@ -43,7 +43,10 @@ async fn sent(app: &App, redis: &RedisServer) -> String {
     for block in 0..150 {
         pipe.set(format!("versand:{{{id}}}:hits:{block}"), "x").ignore();
     }
-    pipe.hset(format!("versand:{{{id}}}:agents"), 0, "x").ignore().hset(format!("versand:{{{id}}}:tracking"), "n", 1).ignore();
+    pipe.hset(format!("versand:{{{id}}}:agents"), "x", 0)
+        .ignore()
+        .hset(format!("versand:{{{id}}}:tracking"), "hits", 150 * 4096)
+        .ignore();
     let () = pipe.query_async(&mut connection(redis).await).await.unwrap();
     id
 }

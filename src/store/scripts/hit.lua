@@ -1,13 +1,14 @@
--- Records a group of hits of one delivery: the log, the records of their recipients, the live counters.
+-- Records a group of hits of one delivery: the log, and the records of their recipients.
 -- KEYS: delivery, counts, tracking, agents, then the ledgers   ARGV: generation, now, hits in a block, most agents, prefix of the
 -- blocks, then of each hit its bytes, its user agent, and packed: number of its ledger from 0 (2), position (2), tracked bits (1),
--- whether a human did it (1); last its kind and class, as the counter's word
--- Answers how many were recorded: none if that generation was not released.
+-- whether a human did it (1)
+-- Answers how many were recorded: none if that generation was not released, or its tracking log was removed.
 local delivery, counts, tracking, agents = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local now, block, most = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 if redis.call('HGET', delivery, 'planned') ~= ARGV[1] or redis.call('EXISTS', KEYS[5]) == 0 then return 0 end
+if redis.call('HEXISTS', delivery, 'swept_tracking') == 1 then return 0 end
 local n = tonumber(redis.call('HGET', tracking, 'hits') or 0)
-local numbers, pieces, words, sum, recorded = {}, {}, {}, {}, 0
+local numbers, pieces, sum, recorded = {}, {}, {}, 0
 
 local function number_of(agent)
   if agent == '' then return 65535 end
@@ -25,7 +26,7 @@ local function number_of(agent)
   return number
 end
 
-for i = 6, #ARGV, 4 do
+for i = 6, #ARGV, 3 do
   local ledger, position, bits, human = unpack('>I2I2BB', ARGV[i + 2])
   ledger = KEYS[5 + ledger]
   load(ledger, position, position)
@@ -41,12 +42,10 @@ for i = 6, #ARGV, 4 do
     redis.call('SETRANGE', ledger, HEADER + RECORD * position + 13, seen)
     local at = math.floor(n / block)
     pieces[at] = (pieces[at] or '') .. ARGV[i]:sub(1, 18) .. pack('>I2', number_of(ARGV[i + 1])) .. ARGV[i]:sub(21)
-    words[ARGV[i + 3]] = (words[ARGV[i + 3]] or 0) + 1
     n, recorded = n + 1, recorded + 1
   end
 end
 for at, bytes in pairs(pieces) do redis.call('APPEND', ARGV[5] .. at, bytes) end
-words.hits = recorded
-for word, by in pairs(words) do redis.call('HINCRBY', tracking, word, by) end
+redis.call('HSET', tracking, 'hits', n)
 publish(KEYS[5], counts, sum)
 return recorded
