@@ -60,6 +60,7 @@ impl Application {
     /// What cannot be opened, in one line.
     pub async fn build(mut config: Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
         let state = StateDir::lock(&config.server.state_dir)?;
+        config.retention.make_archive_dir()?;
         let listener =
             TcpListener::bind(config.server.listen).await.with_context(|| format!("server.listen {}", config.server.listen))?;
         let (end, background, tracker) = (CancellationToken::new(), TaskTracker::new(), TaskTracker::new());

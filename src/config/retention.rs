@@ -1,6 +1,6 @@
 //! How long what is kept.
 
-use std::path::PathBuf;
+use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt, path::PathBuf};
 
 use serde::Deserialize;
 
@@ -15,6 +15,20 @@ pub struct Retention {
     pub archive_dir: PathBuf,
 }
 
+impl Retention {
+    /// Makes the folder of the archives where it is missing: in a state directory that the service manager makes nobody else can.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn make_archive_dir(&self) -> Result<(), ConfigError> {
+        if self.archive_dir.as_os_str().is_empty() {
+            return Ok(());
+        }
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.archive_dir);
+        made.map_err(|e| refuse("retention.archive_dir", format!("{}: {e}", self.archive_dir.display())))
+    }
+}
+
 impl Config {
     pub(super) fn check_retention(&self) -> Result<(), ConfigError> {
         let Retention { deliveries_days, logs_days, tracking_days, archive_dir } = &self.retention;
@@ -22,8 +36,8 @@ impl Config {
         if let Some((name, days)) = all.into_iter().find(|(_, days)| !(0.0..=36_500.0).contains(*days)) {
             return Err(refuse(format!("retention.{name}"), format!("must be 0 to 36500, is {days}")));
         }
-        if !archive_dir.as_os_str().is_empty() && !archive_dir.is_dir() {
-            return Err(refuse("retention.archive_dir", "must be a folder that is there, or empty"));
+        if archive_dir.exists() && !archive_dir.is_dir() {
+            return Err(refuse("retention.archive_dir", "must be a folder, or empty"));
         }
         Ok(())
     }

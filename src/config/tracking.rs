@@ -7,13 +7,14 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{Config, ConfigError, refuse};
-use crate::domain::tracking::rules::{BUILT_IN, Rules};
+use crate::domain::tracking::rules::{BUILT_IN, Rules, networks};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Public {
     pub listen: SocketAddr,
     pub url: String,
+    #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<IpNet>,
     pub substitution_url: String,
     pub link_days: u32,

@@ -227,8 +227,8 @@ fn of_kind(lines: &[Value], kind: &str) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_removed_before_its_archive_is_written() {
     let (redis, parent) = (RedisServer::start(), tempfile::tempdir().unwrap());
+    // made at the start
     let folder = parent.path().join("archive");
-    std::fs::create_dir(&folder).unwrap();
     let app = App::start(&redis, &settings(0, 1, 1, folder.to_str().unwrap())).await;
     let id = sent(&app, &redis).await;
     let log = app.client.log(&id).await;

@@ -128,7 +128,11 @@ async fn a_domain_that_defers_nearly_all_is_left_alone_for_a_while_by_every_daem
     let deferred = |i: usize| json!({ "email": format!("defer{i}@deferred.example"), "name": "R" });
     let good = |i: usize| json!({ "email": format!("r{i}@good.example"), "name": "R" });
     let lines: String = (0..60).map(|i| format!("{}\n{}\n", deferred(i), good(i))).collect();
-    // the first attempts are deferred by the server's own rules for these names
+    // as if by greylisting
+    let greylisted = Act::reply(Stage::Recipient, "450 4.7.1 try again later");
+    relay.catcher.change_rules(|rules| {
+        (0..60).for_each(|i| rules.script(&format!("defer{i}@deferred.example"), [Some(greylisted.clone())]))
+    });
     let id = client.send(&definition(), lines).await;
     let tripped = async || {
         let mut trips = 0.0;
@@ -148,6 +152,7 @@ async fn a_domain_that_defers_nearly_all_is_left_alone_for_a_while_by_every_daem
     sleep(Duration::from_secs(2)).await;
     assert_eq!(counts().await, before, "nothing is begun while it is open");
     assert_eq!(sent(client, &id).await, 60, "the other domain is sent to");
+    assert_eq!(daemons[0].series("versand_breakers_open{kind=\"delivery\"}").await, Some(0.0), "who waits refuses nobody");
     eventually("it goes on afterwards", Duration::from_secs(15), async || (counts().await != before).then_some(())).await;
 }
 

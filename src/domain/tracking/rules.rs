@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use aho_corasick::AhoCorasick;
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{Hit, HitKind, Label, signs};
 
@@ -23,8 +23,22 @@ struct File {
     agents: Vec<String>,
     image_proxies: Vec<String>,
     apple_proxies: Vec<String>,
+    #[serde(deserialize_with = "networks")]
     machine_networks: Vec<IpNet>,
+    #[serde(deserialize_with = "networks")]
     probable_networks: Vec<IpNet>,
+}
+
+/// Networks, such as `10.0.0.0/8`, and single addresses.
+///
+/// # Errors
+/// One is neither.
+pub fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+    let network = |text: String| {
+        let parsed = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        parsed.map_err(|_| D::Error::custom(format!("{text:?} is neither a network, such as \"10.0.0.0/8\", nor an address")))
+    };
+    Vec::<String>::deserialize(from)?.into_iter().map(network).collect()
 }
 
 /// The rules in force.
@@ -159,6 +173,12 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_used_says_why() {
         assert!(Rules::parse("version = 1").is_err_and(|e| e.contains("agents")));
+        let address = BUILT_IN.replace("40.92.0.0/15", "192.0.2.7");
+        assert!(
+            Rules::parse(&address).is_ok_and(|rules| rules.machine_networks.iter().any(|net| net.to_string() == "192.0.2.7/32"))
+        );
+        let name = BUILT_IN.replace("40.92.0.0/15", "scanner.example");
+        assert!(Rules::parse(&name).is_err_and(|e| e.contains("\"scanner.example\" is neither a network")));
         assert!(Rules::parse(&BUILT_IN.replace("40.92.0.0/15", "40.92.0.0/33")).is_err());
         assert!(Rules::parse(&BUILT_IN.replace("\"curl/\"", "\"\"")).is_err_and(|e| e.contains("empty word")));
     }

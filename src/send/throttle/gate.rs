@@ -190,6 +190,8 @@ impl Gate {
         // unreachable is the relay, or the way to it
         let throttled = status == Status::Deferred && reason != Some(FailureReason::Unreachable);
         let refused = reason == Some(FailureReason::Refused);
+        // greylisting looks like policy, and a later attempt gets through
+        let refused_for_good = refused && status == Status::Failed;
         let Some(Domain { name, .. }) = self.domain(report.position) else { return };
         let (now, settings) = (Instant::now(), &self.context.config.breaker);
         let bound =
@@ -198,7 +200,7 @@ impl Gate {
             let mut tallies = locked(&self.context.throttle.0.tallies);
             (
                 tallies.domain(name, throttled || refused, bound(settings.domain_errors_percent), now),
-                tallies.delivery(&self.delivery, refused, bound(settings.delivery_refusals_percent), now),
+                tallies.delivery(&self.delivery, refused_for_good, bound(settings.delivery_refusals_percent), now),
             )
         };
         if let Some(share) = domain_share {
