@@ -22,7 +22,7 @@
 //! | 4..9 | claim number: epoch (4) and claim within the epoch (1) |
 //! | 9..13 | when, Unix seconds: due if deferred, else of the last change |
 //! | 13 | what came back, see `tracking::tracked`; this and the next are never written by the sender |
-//! | 14..16 | hits, at most 65535 |
+//! | 14..16 | hits in the tracking log |
 
 use serde::{Deserialize, Serialize};
 

@@ -66,7 +66,7 @@ routes! {
     get "/api/v1/deliveries/{id}/exclusions" ADMINISTRATION, logs::exclusions, "a page of the exclusion log: `from`, `limit`";
     get "/api/v1/deliveries/{id}/exclusions/export" ADMINISTRATION, logs::export_exclusions, "the whole exclusion log, `format=csv` or `ndjson`";
     get "/api/v1/deliveries/{id}/archive" ADMINISTRATION, logs::archive, "the delivery with all its logs, zstd-compressed NDJSON";
-    get "/api/v1/deliveries/{id}/recipients/{number}/preview" PREPARE, logs::preview, "the very bytes of a recipient's message";
+    get "/api/v1/deliveries/{id}/recipients/{number}/preview" PREPARE, logs::preview, "the very bytes of a recipient's message; while it is in doubt with links that count for nothing";
     post "/api/v1/deliveries/{id}/statistics" PREPARE, statistics::compute, "compute the statistics now: opens, clicks, opt-outs";
     get "/api/v1/deliveries/{id}/statistics" MONITORING, statistics::read, "the statistics as they were computed last";
     get "/api/v1/deliveries/{id}/links" MONITORING, statistics::links, "its tracked links, and the clicks on each (hot clicks)";

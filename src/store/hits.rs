@@ -14,6 +14,8 @@ use crate::domain::{
 pub const BLOCK: u64 = 4096;
 /// User agents that are kept of one delivery; who makes more up has them forgotten.
 const MOST_AGENTS: u64 = 10_000;
+/// Hits of one recipient that are kept: a person has a few, a message that was passed on some dozens.
+const MOST_HITS: u64 = 1000;
 
 /// A delivery whose mail is out there, as the links in it name it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -46,7 +48,7 @@ impl Store {
         let id = &of.delivery;
         let mut script = self.scripts.hit.prepare_invoke();
         script.key(keys::delivery(id)).key(keys::counts(id)).key(keys::tracking(id)).key(keys::agents(id));
-        script.arg(of.generation).arg(now).arg(BLOCK).arg(MOST_AGENTS).arg(keys::hits_prefix(id));
+        script.arg(of.generation).arg(now).arg(BLOCK).arg(MOST_AGENTS).arg(MOST_HITS).arg(keys::hits_prefix(id));
         let mut ledgers: HashMap<u32, u16> = HashMap::new();
         for (hit, agent) in hits {
             let Some((chunk, position)) = of.locate(hit.recipient) else { continue };

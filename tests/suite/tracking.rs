@@ -322,6 +322,7 @@ async fn a_human_hit_proves_that_a_recipient_in_doubt_was_sent_to_and_a_machine_
     let client = &app.client;
     let id = client.send(&definition(), audience(2)).await;
     client.wait_for(&id, &["finished"]).await;
+    let got = [links(client, &id, 0).await, links(client, &id, 1).await];
     // as a crash would have left both
     let mut connection = app.context.store.connection();
     for number in 0..2 {
@@ -333,8 +334,11 @@ async fn a_human_hit_proves_that_a_recipient_in_doubt_was_sent_to_and_a_machine_
         let counts = format!("versand:{{{id}}}:counts");
         let _: i64 = redis::cmd("HINCRBY").arg(counts).arg(word).arg(by).query_async(&mut connection).await.unwrap();
     }
+    // who looks at a preview to decide is not the recipient
     visit(&links(client, &id, 0).await[&'o'][0], FIREFOX).await;
-    visit(&links(client, &id, 1).await[&'o'][0], "curl/8.9").await;
+    assert_eq!(client.log(&id).await[0]["status"], "in_doubt");
+    visit(&got[0][&'o'][0], FIREFOX).await;
+    visit(&got[1][&'o'][0], "curl/8.9").await;
     let log = client.log(&id).await;
     assert_eq!((&log[0]["status"], &log[1]["status"]), (&json!("sent"), &json!("in_doubt")));
     let (_, computed) = client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;

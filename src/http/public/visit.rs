@@ -1,6 +1,9 @@
 //! Who visits: address, user agent and what else a request shows.
 
-use std::{convert::Infallible, net::IpAddr};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+};
 
 use axum::{
     extract::FromRequestParts,
@@ -21,7 +24,7 @@ impl FromRequestParts<Context> for Visit {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Infallible> {
-        let peer = parts.extensions.get().map_or(IpAddr::from([0, 0, 0, 0]), |Peer(ip)| *ip);
+        let peer = parts.extensions.get().map_or(IpAddr::from([0, 0, 0, 0]), |Peer(ip)| ip.to_canonical());
         let mut signs = 0;
         if parts.method == Method::HEAD {
             signs |= signs::HEAD;
@@ -43,12 +46,15 @@ fn is_prefetch(headers: &HeaderMap, name: &str) -> bool {
 /// The last address in X-Forwarded-For that is not one of the trusted proxies; each one was added by who came after it, and
 /// only the trusted ones are believed.
 fn forwarded(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip.to_canonical()));
+    let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
     let values: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
     let mut ip = peer;
     for hop in values.iter().flat_map(|value| value.split(',')).rev() {
-        match hop.trim().parse() {
-            Ok(before) if is_trusted(ip) => ip = before,
+        let hop = hop.trim();
+        // some proxies write the port, too
+        let before = hop.parse().or_else(|_| hop.parse().map(|from: SocketAddr| from.ip()));
+        match before {
+            Ok(before) if is_trusted(ip) => ip = before.to_canonical(),
             _ => break,
         }
     }
@@ -76,6 +82,7 @@ mod tests {
         assert_eq!(from("10.1.1.1", &["203.0.113.9, 198.51.100.7, 10.2.2.2"]), "198.51.100.7");
         assert_eq!(from("10.1.1.1", &["203.0.113.9", "198.51.100.7"]), "198.51.100.7");
         assert_eq!(from("::1", &["2001:db8::7"]), "2001:db8::7");
+        assert_eq!(from("10.1.1.1", &["198.51.100.7:40112, ::ffff:10.2.2.2"]), "198.51.100.7");
         assert_eq!(from("10.1.1.1", &["198.51.100.7, nonsense"]), "10.1.1.1");
         assert_eq!(from("10.1.1.1", &[]), "10.1.1.1");
     }

@@ -1,14 +1,15 @@
 -- Records a group of hits of one delivery: the log, and the records of their recipients.
--- KEYS: delivery, counts, tracking, agents, then the ledgers   ARGV: generation, now, hits in a block, most agents, prefix of the
--- blocks, then of each hit its bytes, its user agent, and packed: number of its ledger from 0 (2), position (2), tracked bits (1),
+-- KEYS: delivery, counts, tracking, agents, then the ledgers   ARGV: generation, now, hits in a block, most agents, most hits of a
+-- recipient, prefix of the blocks, then of each hit its bytes, its user agent, and packed: number of its ledger from 0 (2), position (2), tracked bits (1),
 -- whether a human did it (1)
--- Answers how many were recorded: none if that generation was not released, or its tracking log was removed.
+-- Answers how many were recorded: none if that generation was not released, or its tracking log was removed. What a recipient has
+-- beyond the most is only counted (`beyond`): one link that is called for ever must not fill Redis.
 local delivery, counts, tracking, agents = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local now, block, most = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local now, block, most, most_hits = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 if redis.call('HGET', delivery, 'planned') ~= ARGV[1] or redis.call('EXISTS', KEYS[5]) == 0 then return 0 end
 if redis.call('HEXISTS', delivery, 'swept_tracking') == 1 then return 0 end
 local n = tonumber(redis.call('HGET', tracking, 'hits') or 0)
-local numbers, pieces, sum, recorded = {}, {}, {}, 0
+local numbers, pieces, sum, recorded, beyond = {}, {}, {}, 0, 0
 
 local function number_of(agent)
   if agent == '' then return 65535 end
@@ -26,7 +27,7 @@ local function number_of(agent)
   return number
 end
 
-for i = 6, #ARGV, 3 do
+for i = 7, #ARGV, 3 do
   local ledger, position, bits, human = unpack('>I2I2BB', ARGV[i + 2])
   ledger = KEYS[5 + ledger]
   load(ledger, position, position)
@@ -38,14 +39,20 @@ for i = 6, #ARGV, 3 do
       dirty = {}
     end
     local tracked, hits = unpack('>BI2', page, 14)
-    local seen = pack('>BI2', bor(tracked, bits), math.min(hits + 1, 65535))
+    local seen = pack('>BI2', bor(tracked, bits), math.min(hits + 1, most_hits))
     redis.call('SETRANGE', ledger, HEADER + RECORD * position + 13, seen)
-    local at = math.floor(n / block)
-    pieces[at] = (pieces[at] or '') .. ARGV[i]:sub(1, 18) .. pack('>I2', number_of(ARGV[i + 1])) .. ARGV[i]:sub(21)
-    n, recorded = n + 1, recorded + 1
+    if hits < most_hits then
+      local at = math.floor(n / block)
+      pieces[at] = (pieces[at] or '') .. ARGV[i]:sub(1, 18) .. pack('>I2', number_of(ARGV[i + 1])) .. ARGV[i]:sub(21)
+      n = n + 1
+    else
+      beyond = beyond + 1
+    end
+    recorded = recorded + 1
   end
 end
-for at, bytes in pairs(pieces) do redis.call('APPEND', ARGV[5] .. at, bytes) end
+for at, bytes in pairs(pieces) do redis.call('APPEND', ARGV[6] .. at, bytes) end
 redis.call('HSET', tracking, 'hits', n)
+if beyond > 0 then redis.call('HINCRBY', tracking, 'beyond', beyond) end
 publish(KEYS[5], counts, sum)
 return recorded
