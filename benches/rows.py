@@ -26,13 +26,14 @@ USUAL_BYTES = 4200
 CHUNK_SIZE = 500
 
 
-def definition(size):
+def definition(size, tracked=True):
     times = max(0, round((size - OTHER_BYTES) / PARAGRAPH_BYTES))
     html, text = (part.replace("range(7)", f"range({times})") for part in (HTML, TEXT))
     return {
         "name": "Benchmark",
         "sender": {"name": "The Shop", "email": "news@shop.example"},
         "content": {"subject": "{{ name }}, autumn is here", "html": html, "text": text},
+        "settings": {} if tracked else {"tracking": {"opens": False, "clicks": False}},
     }
 
 
@@ -54,10 +55,10 @@ def bare(port, n, size, sessions=SESSIONS):
     return {"per_s": n / seconds, "cpu_s_per_1000": cpu / n * 1000}
 
 
-def prepared(daemon, n, size=USUAL_BYTES):
+def prepared(daemon, n, size=USUAL_BYTES, tracked=True):
     """A prepared delivery: its id and digest, and what that took."""
     body, figures = audience(n), {}
-    delivery = json.loads(daemon.ask("POST", "/deliveries", definition(size)))["id"]
+    delivery = json.loads(daemon.ask("POST", "/deliveries", definition(size, tracked)))["id"]
     began = time.monotonic()
     daemon.ask("PUT", f"/deliveries/{delivery}/audience", body, "application/x-ndjson")
     figures["upload_s"] = time.monotonic() - began
@@ -98,13 +99,13 @@ def send(daemons, redis, delivery, digest, n):
     }
 
 
-def us(port, n, daemons=1, fsync="always", more="", size=USUAL_BYTES):
+def us(port, n, daemons=1, fsync="always", more="", size=USUAL_BYTES, tracked=True):
     """The daemon, end to end."""
     with Redis(fsync) as redis:
         running = [Daemon(redis, port, more) for _ in range(daemons)]
         try:
             empty = redis.used_bytes()
-            delivery, digest, figures = prepared(running[0], n, size)
+            delivery, digest, figures = prepared(running[0], n, size, tracked)
             figures["bytes_on_the_wire"] = len(running[0].ask("GET", f"/deliveries/{delivery}/recipients/0/preview"))
             figures["redis_bytes_each_prepared"] = (redis.used_bytes() - empty) / n
             figures["daemon_peak_mb_prepared"] = running[0].peak_mb()

@@ -14,6 +14,7 @@ import pictures
 import plots
 import rows
 import schedule
+import tracked
 from parts import ROOT, Redis, Sink
 
 OUT = ROOT / "target/bench"
@@ -32,6 +33,10 @@ BUDGETS = [
     ("first connection", "ms", -1, 50),
     ("network", "us", -1, 1.2),
     ("tracking hits", "ratio", 1, 0.6),
+    ("us / us, untracked", "ratio", 1, 0.85),
+    ("history", "ms", -1, 20),
+    ("statistics, 1,000,000 recipients", "s", -1, 0.2),
+    ("statistics, 1,000,000 recipients", "redis_bytes_each", -1, 30),
     ("idle", "daemon_share_of_a_core", -1, 0.005),
     ("us, 1,000,000 recipients", "recount_s", -1, 0.2),
     ("us, 1,000,000 recipients", "daemon_peak_mb", -1, 150),
@@ -89,6 +94,7 @@ def main():
             gather(results, "wire", rows.wire(sink.port, n, size))
             gather(results, "us", rows.us(sink.port, n))
             gather(results, "bare", rows.bare(sink.port, n, size))
+            gather(results, "us, untracked", rows.us(sink.port, n, tracked=False))
             if arguments.variants:
                 more = "[send]\nworkers = 64\nchunks_in_flight = 64\n"
                 gather(results, "us, everysec", rows.us(sink.port, n, fsync="everysec", more=more))
@@ -104,6 +110,8 @@ def main():
         gather(results, "idle", rows.idle(sink.port))
         for figures in hits.hits(sink.port, arguments.repetitions):
             gather(results, "tracking hits", figures)
+        for figures in tracked.history(sink.port):
+            gather(results, "history", figures)
         if arguments.schedule:
             for waiting in (0, 10_000):
                 for figures in schedule.due_to_connection(sink.port, waiting):
@@ -111,6 +119,8 @@ def main():
         if arguments.curve:
             for recipients in (10_000, 100_000, 1_000_000):
                 gather(results, f"us, {recipients:,} recipients", rows.us(sink.port, recipients))
+            for figures in tracked.statistics(sink.port, 1_000_000):
+                gather(results, "statistics, 1,000,000 recipients", figures)
         if arguments.plots:
             drawings = pictures.all_of_them(sink.port, size, arguments.repetitions)
     spread = f"noise {noise(results):.1%}"
