@@ -78,14 +78,13 @@ pub fn rewrite(
             Ok(())
         }))
         .append_element_content_handler(element!("body", |body| {
-            if !begun.replace(true) {
-                body.prepend(&mirror, ContentType::Html);
-            }
+            // of a template with a body in each of its branches one is left: each has its own
+            begun.set(true);
+            body.prepend(&mirror, ContentType::Html);
             let (ended, pixel) = (ended.clone(), pixel.clone());
             body.on_end_tag(end_tag!(move |end| {
-                if !ended.replace(true) {
-                    end.before(&pixel, ContentType::Html);
-                }
+                ended.set(true);
+                end.before(&pixel, ContentType::Html);
                 Ok(())
             }))
         }));

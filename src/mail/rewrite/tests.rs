@@ -122,6 +122,17 @@ fn pixel_and_mirror_link_stand_in_the_body() {
         format!("<html><BODY class=x>{mirror}<!-- </body> --><p>Hi</p>{pixel}</Body></html>\n")
     );
     assert_eq!(both("<body>Hi"), format!("<body>{mirror}Hi{pixel}"));
+    // only one branch is left in a message
+    assert_eq!(
+        both("{% if a %}<html><body>1</body></html>{% else %}<html><body>2</body></html>{% endif %}"),
+        format!(
+            "{{% if a %}}<html><body>{mirror}1{pixel}</body></html>{{% else %}}<html><body>{mirror}2{pixel}</body></html>{{% endif %}}"
+        )
+    );
+    assert_eq!(
+        both("{% if a %}<body class=a>{% else %}<body>{% endif %}Hi</body>"),
+        format!("{{% if a %}}<body class=a>{mirror}{{% else %}}<body>{mirror}{{% endif %}}Hi{pixel}</body>")
+    );
     assert!(rewrite("{{ __token[1] }}", &tracking(""), "https://t.example", |_| None).is_err());
 }
 

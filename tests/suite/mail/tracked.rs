@@ -80,6 +80,20 @@ fn every_address_of_a_message_is_its_recipients_own() {
 }
 
 #[test]
+fn each_branch_of_a_template_with_a_document_of_its_own_has_mirror_link_and_pixel() {
+    let branch = |text| format!("<html><body><p>{text}</p></body></html>");
+    let html = format!("{{% if lang == 'de' %}}{}{{% else %}}{}{{% endif %}}", branch("Hallo"), branch("Hello"));
+    let template = tracked(Some(&html), Some("x"));
+    for (lang, greeting) in [("de", "Hallo"), ("en", "Hello")] {
+        let message = template.render(&recipient(json!({ "lang": lang })), &signed(3)).expect("renders");
+        let html = part(&read_back(&message), 1);
+        assert!(html.contains(greeting), "{html}");
+        assert_eq!(attributes(&html, "href"), [url(3, Purpose::Mirror)]);
+        assert_eq!(attributes(&html, "src"), [url(3, Purpose::Open)]);
+    }
+}
+
+#[test]
 fn tokens_are_read_back_wherever_lines_are_broken() {
     let lines: String = (0..160).map(|n| format!("{}<a href='https://shop.example/{n}'>ü</a>\n", "x".repeat(n))).collect();
     let template = tracked(Some(&format!("<p>{{{{ a }}}}\n{lines}</p>")), Some("x"));
