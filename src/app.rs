@@ -106,6 +106,7 @@ impl Application {
             acceptances: Default::default(),
             conservation: Default::default(),
             ratios: Default::default(),
+            has_catcher: catcher.is_some(),
             released: Default::default(),
             redis_writable: Arc::new(true.into()),
             heads_damaged: Default::default(),

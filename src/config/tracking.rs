@@ -1,10 +1,13 @@
 //! The public listener, and what is tracked.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use ipnet::IpNet;
 use serde::Deserialize;
-use url::Url;
+use url::{Host, Url};
 
 use super::{Config, ConfigError, refuse};
 use crate::domain::tracking::rules::{BUILT_IN, Rules, networks};
@@ -27,6 +30,28 @@ pub struct Tracking {
     pub clicks: bool,
     pub mirror_link: String,
     pub rules_file: PathBuf,
+}
+
+impl Public {
+    /// What keeps recipients from opting out with one click: whoever prepares a delivery should know.
+    pub fn fault(&self) -> Option<&'static str> {
+        let url = Url::parse(&self.url).ok()?;
+        let is_here = |ip: IpAddr| ip.to_canonical().is_loopback() || ip.to_canonical().is_unspecified();
+        let is_unreachable = match url.host()? {
+            Host::Domain(name) => name.trim_end_matches('.').rsplit('.').next() == Some("localhost"),
+            Host::Ipv4(ip) => is_here(ip.into()),
+            Host::Ipv6(ip) => is_here(ip.into()),
+        };
+        if is_unreachable {
+            return Some(
+                "no recipient can reach this machine under its own address: links and opt-outs will not work. \
+                 Set public.url to where they reach the public listener, such as \"https://mail.example.com\"",
+            );
+        }
+        (url.scheme() != "https").then_some(
+            "public.url is not https: mail programs then offer no opt-out in one click (RFC 8058), which large providers ask of bulk mail",
+        )
+    }
 }
 
 impl Tracking {
@@ -64,5 +89,25 @@ impl Config {
             return Err(refuse("tracking.mirror_link", "must have at most 200 printable characters"));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_recipients_cannot_reach_or_not_over_tls_are_faults() {
+        let fault = |url: &str| {
+            let config = Config::from_toml(&format!("[public]\nurl = {url:?}")).expect("settings");
+            config.public.fault().map(|fault| fault.split(' ').next().unwrap_or_default())
+        };
+        for here in ["127.1.2.3:8027", "0.0.0.0", "[::1]", "[::]:80", "[::ffff:127.0.0.1]", "LocalHost", "a.localhost.", "127.1"]
+        {
+            assert_eq!(fault(&format!("https://{here}/x")), Some("no"), "{here}");
+        }
+        assert_eq!(fault("http://127.0.0.1"), Some("no"));
+        assert_eq!((fault("http://mail.example.com"), fault("http://10.0.0.1")), (Some("public.url"), Some("public.url")));
+        assert_eq!((fault("https://mail.example.com/x"), fault("https://notlocalhost")), (None, None));
     }
 }

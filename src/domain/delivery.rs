@@ -95,7 +95,7 @@ pub struct Audience {
 /// A finding of the preparation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// The field of the definition, `audience` or `preparation`.
+    /// The field of the definition, `audience`, `preparation`, or a setting of the configuration.
     pub field: String,
     /// Line of the audience upload, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -60,6 +60,10 @@ impl Preparation<'_> {
         if contents.iter().flatten().any(|text| !text.to_lowercase().contains("unsubscribe")) {
             self.warn("content", "no opt-out link was found: bulk mail needs one in every part");
         }
+        // nothing leaves the built-in catcher
+        if let Some(fault) = self.context.config.public.fault().filter(|_| !self.context.has_catcher) {
+            self.warn("public.url", fault);
+        }
         let (tracking, limit_bytes) = (&self.settings.tracking, self.settings.message_limit_bytes());
         match Template::compile(&definition.sender, &definition.content, tracking, limit_bytes) {
             Ok(template) => {

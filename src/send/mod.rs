@@ -72,6 +72,8 @@ pub struct Context {
     pub queue: Queue,
     pub relays: Relays,
     pub config: Arc<Config>,
+    /// Whether the built-in catcher takes all mail.
+    pub has_catcher: bool,
     /// This process, in every lease it takes.
     pub owner: u64,
     /// The processes that had the state directory before this one: their leases need no waiting.

@@ -13,6 +13,7 @@ use crate::{
         client::{LIMIT, audience, definition},
         eventually,
         redis::RedisServer,
+        relay::TestRelay,
     },
 };
 
@@ -75,6 +76,30 @@ async fn what_is_wrong_with_sender_and_content_is_named() {
         assert!(said.contains(message) && !said.contains('\n'), "{said}");
     }
     app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_that_no_recipient_can_follow_or_opt_out_by_in_one_click_are_warned_of() {
+    let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
+    let relay = relay.settings(1);
+    for (url, relay, expected) in [
+        ("", relay.as_str(), Some("no recipient can reach")),
+        ("http://mail.shop.example", &relay, Some("public.url is not https")),
+        ("https://mail.shop.example", &relay, None),
+        // nothing leaves the built-in catcher
+        ("", "", None),
+    ] {
+        let app = start(&redis, &format!("[public]\nurl = {url:?}\n{relay}")).await;
+        let view = prepared(&app, |_| {}, audience(2)).await;
+        assert_eq!(view["state"], "prepared", "{}", view["checks"]);
+        let warnings = view["checks"]["warnings"].as_array().unwrap();
+        assert_eq!(warnings.len(), usize::from(expected.is_some()), "{url}: {warnings:?}");
+        for warning in warnings {
+            assert_eq!(warning["field"], "public.url");
+            assert!(warning["message"].as_str().unwrap().starts_with(expected.unwrap()), "{warning}");
+        }
+        app.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
