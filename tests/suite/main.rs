@@ -49,3 +49,4 @@ mod timing;
 mod tracked_mail;
 mod tracking;
 mod unit;
+mod visits;

@@ -52,7 +52,7 @@ async fn sent(app: &App, redis: &RedisServer) -> String {
 }
 
 /// As if it had been created, and had ended if it has, `hours` before.
-async fn aged(app: &App, id: &str, hours: i64) {
+pub async fn aged(app: &App, id: &str, hours: i64) {
     let (id, store): (DeliveryId, _) = (id.parse().unwrap(), &app.context.store);
     let delivery = store.delivery(&id).await.unwrap().unwrap();
     let mut document = delivery.document.clone();

@@ -1,0 +1,123 @@
+//! Visits to the public listener as a stranger sees it: what a request shows, how long links lead on, what newer rules make of it.
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+use jiff::{Timestamp, ToSpan};
+use reqwest::{Method, Response, StatusCode, header};
+use serde_json::{Value, json};
+use versand::{
+    domain::{id::DeliveryId, tracking::rules::BUILT_IN},
+    store::deliveries::{Change, Committed},
+};
+
+use crate::{
+    harness::{app::App, client::audience, redis::RedisServer},
+    retention::aged,
+    tracking::{FIREFOX, definition, export, forged, links, recounted, visit, visitor},
+};
+
+const TARGET: &str = "https://shop.example/autumn?a=1&b=2";
+const ELSEWHERE: &str = "https://shop.example/gone?from=mail";
+
+async fn sent(app: &App, definition: &Value, ndjson: String) -> String {
+    let id = app.client.send(definition, ndjson).await;
+    app.client.wait_for(&id, &["finished"]).await;
+    id
+}
+
+/// A browser's request, with one more header.
+async fn ask(method: Method, url: &str, (name, value): (&str, &str)) -> Response {
+    visitor().request(method, url).header(header::USER_AGENT, FIREFOX).header(name, value).send().await.unwrap()
+}
+
+/// Status, and where it leads.
+async fn opt_out(url: &str) -> (StatusCode, Option<String>) {
+    let answer = visitor().post(url).body("List-Unsubscribe=One-Click").send().await.unwrap();
+    (answer.status(), answer.headers().get(header::LOCATION).map(|value| value.to_str().unwrap().to_owned()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_request_shows_is_logged_and_tells_machines_from_humans() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "").await;
+    let id = sent(&app, &definition(), audience(3)).await;
+    let of = links(&app.client, &id, 0).await;
+    let (open, click) = (&of[&'o'][0], &of[&'c'][0]);
+    let nothing = ("Accept", "*/*");
+    let looked = ask(Method::HEAD, click, nothing).await;
+    assert_eq!((looked.status(), looked.headers()[header::LOCATION].to_str().unwrap()), (StatusCode::FOUND, TARGET));
+    assert_eq!(ask(Method::HEAD, open, nothing).await.status(), StatusCode::OK);
+    for early in [("Sec-Purpose", "prefetch;prerender"), ("Purpose", "prefetch"), ("X-Purpose", "preview"), ("X-Moz", "prefetch")]
+    {
+        assert_eq!(ask(Method::GET, click, early).await.status(), StatusCode::FOUND, "{early:?}");
+    }
+    // nobody is trusted to say this
+    ask(Method::GET, open, ("X-Forwarded-For", "198.51.100.7")).await;
+
+    let log = export(&app.client, &id, "tracking").await;
+    let seen = |line: &Value| ["kind", "label", "head", "prefetch", "address"].map(|field| line[field].clone());
+    let expected = |kind: &str, label: &str| {
+        [json!(kind), json!(label), json!(label == "head"), json!(label == "prefetch"), json!("127.0.0.1")]
+    };
+    let mut lines = vec![expected("click", "head"), expected("open", "head")];
+    lines.extend(vec![expected("click", "prefetch"); 4]);
+    lines.push(expected("open", "human"));
+    assert_eq!(log.iter().map(seen).collect::<Vec<_>>(), lines);
+    let figures = recounted(&app.client, &id).await;
+    let found = ["unique_opens", "unique_clicks", "machine_opens", "machine_clicks"].map(|name| figures[name].clone());
+    assert_eq!(found, [1, 0, 1, 1].map(|n| json!(n)));
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_trusted_proxy_names_is_the_address_that_is_logged() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "[public]\ntrusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]").await;
+    let id = sent(&app, &definition(), audience(1)).await;
+    let open = &links(&app.client, &id, 0).await[&'o'][0];
+    for forwarded in ["203.0.113.9, 198.51.100.7, 10.2.2.2", "2001:db8::7"] {
+        ask(Method::GET, open, ("X-Forwarded-For", forwarded)).await;
+    }
+    let log = export(&app.client, &id, "tracking").await;
+    assert_eq!(log.iter().map(|line| &line["address"]).collect::<Vec<_>>(), ["198.51.100.7", "2001:db8::7"]);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_is_kept_on_its_way_or_follows_its_reader() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "").await;
+    let id = sent(&app, &definition(), audience(1)).await;
+    let of = links(&app.client, &id, 0).await;
+    let mut asked: Vec<(Method, String)> = ['o', 'c', 'm', 'u'].map(|kind| (Method::GET, of[&kind][0].clone())).into();
+    asked.extend([(Method::POST, of[&'u'][0].clone()), (Method::GET, forged(&of[&'c'][0], 8))]);
+    for (method, url) in asked {
+        let answer = ask(method.clone(), &url, ("Accept", "*/*")).await;
+        let of = |name: header::HeaderName| answer.headers().get(name).map(|value| value.to_str().unwrap());
+        assert_eq!(of(header::CACHE_CONTROL), Some("no-cache, max-age=0, private"), "{method} {url}");
+        assert_eq!(of(header::SET_COOKIE), None);
+        if !url.contains("/o/") {
+            assert_eq!(of(header::REFERRER_POLICY), Some("no-referrer"), "{method} {url}");
+        }
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn visits_of_recipients_that_were_not_sent_to_are_in_no_rate() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "").await;
+    let others: String =
+        ["refuse0", "full0"].map(|name| format!("{{\"email\":\"{name}@example.com\",\"name\":\"R\"}}\n")).concat();
+    let id = sent(&app, &definition(), audience(3) + &others + "{\"email\":\"nobody\"}\n").await;
+    for (number, kind) in [(0, 'o'), (3, 'c'), (4, 'o')] {
+        visit(&links(&app.client, &id, number).await[&kind][0], FIREFOX).await;
+    }
+    let figures = recounted(&app.client, &id).await;
+    assert_eq!((&figures["opens_of_others"], &figures["clicks_of_others"]), (&json!(2), &json!(1)));
+    assert_eq!((&figures["unique_opens"], &figures["unique_clicks"], &figures["failed"]), (&json!(1), &json!(0), &json!(2)));
+    app.stop().await;
+}
