@@ -169,6 +169,8 @@ impl Context {
 /// What the delivery says, and the configuration where it says nothing.
 pub(super) fn settings(context: &Context, definition: &Definition) -> Settings {
     let (own, default, rule) = (&definition.settings, &context.config.send, &context.config.fatigue);
+    // pixel and links are in the HTML part: without one nothing is known, which is not zero
+    let has_html = definition.content.html.is_some();
     let (tracking, usual) = (own.tracking.clone().unwrap_or_default(), &context.config.tracking);
     Settings {
         in_doubt: own.in_doubt.unwrap_or(default.in_doubt),
@@ -189,8 +191,8 @@ pub(super) fn settings(context: &Context, definition: &Definition) -> Settings {
         denylist: own.denylist.unwrap_or(true),
         tracking: Tracking {
             url: context.config.public.url.trim_end_matches('/').to_owned(),
-            opens: tracking.opens.unwrap_or(usual.opens),
-            clicks: tracking.clicks.unwrap_or(usual.clicks),
+            opens: has_html && tracking.opens.unwrap_or(usual.opens),
+            clicks: has_html && tracking.clicks.unwrap_or(usual.clicks),
             mirror_link: tracking.mirror_link.unwrap_or_else(|| usual.mirror_link.clone()),
         },
         message_limit_kib: u32::try_from(context.config.preparation.message_limit_kib).unwrap_or(u32::MAX),

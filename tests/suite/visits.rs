@@ -121,3 +121,20 @@ async fn visits_of_recipients_that_were_not_sent_to_are_in_no_rate() {
     assert_eq!((&figures["unique_opens"], &figures["unique_clicks"], &figures["failed"]), (&json!(1), &json!(0), &json!(2)));
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_delivery_without_an_html_part_opens_and_clicks_are_unknown() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "").await;
+    let mut definition = definition();
+    definition["content"] =
+        json!({ "subject": "Hello", "text": "https://shop.example/autumn or unsubscribe: {{ unsubscribe_url }}" });
+    let id = sent(&app, &definition, audience(2)).await;
+    let (_, figures) = app.client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
+    assert_eq!((&figures["delivered"], &figures["unsubscribe_rate"]), (&json!(2), &json!(0.0)), "{figures}");
+    let kpis = app.client.get(&format!("/deliveries/{id}")).await["kpis"].clone();
+    for name in ["unique_opens", "open_rate", "unique_clicks", "click_through_rate"] {
+        assert_eq!((&figures[name], &kpis[name]), (&Value::Null, &Value::Null), "{name}");
+    }
+    app.stop().await;
+}
