@@ -79,6 +79,7 @@ impl Found {
 pub struct Sent {
     pub mailing: Mailing,
     pub links: Vec<Link>,
+    /// None if it is a preview. With waves it is the last one's time: links age from then on.
     pub released_at: Option<Timestamp>,
     /// Whether its hits are recorded: it was released, and its tracking log is not closed.
     is_counted: bool,
@@ -155,7 +156,7 @@ impl Context {
             return Ok(None);
         }
         let links = self.links(&delivery, plan).await?;
-        let released_at = document.release.as_ref().map(|release| release.confirmed_at);
+        let released_at = document.release.as_ref().and_then(|release| plan.last_due.max(Some(release.confirmed_at)));
         let is_counted = released_at.is_some() && document.tracking_cleaned_at.is_none();
         let sent = Arc::new(Sent { mailing, links, released_at, is_counted, known_at: Instant::now() });
         if sent.released_at.is_none() {

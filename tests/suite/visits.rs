@@ -106,6 +106,46 @@ async fn no_answer_is_kept_on_its_way_or_follows_its_reader() {
     app.stop().await;
 }
 
+/// As if it had been confirmed, and its last wave had been due, so many hours before.
+async fn released(app: &App, id: &str, confirmed: i64, due: Option<i64>) {
+    let (id, store): (DeliveryId, _) = (id.parse().unwrap(), &app.context.store);
+    let delivery = store.delivery(&id).await.unwrap().unwrap();
+    let (mut document, now) = (delivery.document.clone(), Timestamp::now());
+    document.release.as_mut().unwrap().confirmed_at = now - confirmed.hours();
+    document.plan.as_mut().unwrap().last_due = due.map(|due| now - due.hours());
+    let change =
+        Change { id: &id, revision: delivery.revision, state: delivery.state, document: &document, entry: None, once: &[] };
+    assert!(matches!(store.commit(&change).await.unwrap(), Committed::Done { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_end_so_many_days_after_the_last_wave_and_opt_outs_do_not() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, &format!("[public]\nlink_days = 2\nsubstitution_url = \"{ELSEWHERE}\"")).await;
+    let mut definition = definition();
+    definition["settings"]["denylist"] = json!(false);
+    for (confirmed, due, works) in
+        [(47, None, true), (49, None, false), (1000, Some(47), true), (1000, Some(49), false), (1000, Some(-1000), true)]
+    {
+        let id = sent(&app, &definition, audience(1)).await;
+        released(&app, &id, confirmed, due).await;
+        let of = links(&app.client, &id, 0).await;
+        let clicked = visit(&of[&'c'][0], FIREFOX).await;
+        let target = if works { TARGET } else { ELSEWHERE };
+        assert_eq!((clicked.0, clicked.1.as_str()), (StatusCode::FOUND, target), "{confirmed} {due:?}");
+        let opened = visit(&of[&'o'][0], FIREFOX).await;
+        assert_eq!((opened.0, opened.2.starts_with("GIF89a")), (StatusCode::OK, true));
+        let page = visit(&of[&'m'][0], FIREFOX).await;
+        let expected = if works { (StatusCode::OK, "") } else { (StatusCode::FOUND, ELSEWHERE) };
+        assert_eq!((page.0, page.1.as_str()), expected);
+        assert_eq!(visit(&of[&'u'][0], FIREFOX).await.0, StatusCode::OK);
+        assert_eq!(opt_out(&of[&'u'][0]).await, (StatusCode::OK, None));
+        let figures = recounted(&app.client, &id).await;
+        assert_eq!((&figures["hits"], &figures["unsubscribes"]), (&json!(if works { 4 } else { 1 }), &json!(1)));
+    }
+    app.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn visits_of_recipients_that_were_not_sent_to_are_in_no_rate() {
     let redis = RedisServer::start();
