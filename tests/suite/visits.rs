@@ -147,6 +147,23 @@ async fn links_end_so_many_days_after_the_last_wave_and_opt_outs_do_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_opt_out_in_one_click_that_fails_is_not_redirected() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, &format!("[public]\nsubstitution_url = \"{ELSEWHERE}\"")).await;
+    let id = sent(&app, &definition(), audience(1)).await;
+    let deleted = sent(&app, &definition(), audience(1)).await;
+    let of_deleted = links(&app.client, &deleted, 0).await[&'u'][0].clone();
+    let answer = app.client.request(Method::DELETE, &format!("/deliveries/{deleted}")).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+    for url in [forged(&links(&app.client, &id, 0).await[&'u'][0], 15), of_deleted] {
+        assert_eq!(opt_out(&url).await, (StatusCode::NOT_FOUND, None), "it would be taken for success");
+        let looked = visit(&url, FIREFOX).await;
+        assert_eq!((looked.0, looked.1.as_str()), (StatusCode::FOUND, ELSEWHERE));
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn visits_of_recipients_that_were_not_sent_to_are_in_no_rate() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;

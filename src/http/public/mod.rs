@@ -7,7 +7,7 @@ use axum::{
     Router,
     extract::{DefaultBodyLimit, Path, State},
     middleware,
-    response::{IntoResponse, Response},
+    response::Response,
     routing::get,
 };
 
@@ -91,17 +91,20 @@ async fn opt_out(State(context): State<Context>, Path(token): Path<String>, visi
         context.opt_out(&found).await?;
         context.record_hit(&found, visit).await
     };
-    done.await.map_or_else(|miss| refuse(&context, miss), |()| pages::opted_out())
+    // never a redirect (RFC 8058, 3.1): what it leads to would be taken for success
+    done.await.map_or_else(page, |()| pages::opted_out())
 }
 
 /// Harmless, whatever was asked for.
 fn refuse(context: &Context, miss: Miss) -> Response {
+    let substitution = Some(&context.config.public.substitution_url).filter(|url| !url.is_empty());
+    let elsewhere = substitution.filter(|_| matches!(miss, Miss::Forged | Miss::Expired)).and_then(|url| pages::redirect(url));
+    elsewhere.unwrap_or_else(|| page(miss))
+}
+
+fn page(miss: Miss) -> Response {
     match miss {
-        Miss::Forged | Miss::Expired => {
-            let substitution = &context.config.public.substitution_url;
-            let elsewhere = (!substitution.is_empty()).then(|| pages::redirect(substitution)).flatten();
-            elsewhere.unwrap_or_else(pages::substitution)
-        }
-        Miss::Unavailable(_) | Miss::Unrecorded => pages::try_again().into_response(),
+        Miss::Forged | Miss::Expired => pages::substitution(),
+        Miss::Unavailable(_) | Miss::Unrecorded => pages::try_again(),
     }
 }
