@@ -27,8 +27,8 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     for id in ids {
         let response = client.send(Method::POST, &["api", "v1", "deliveries", &id, "relabel"], "").await?;
         let status = response.status();
-        if all && matches!(status, StatusCode::CONFLICT | StatusCode::NOT_FOUND) {
-            // it was not released, or is gone
+        if all && matches!(status, StatusCode::CONFLICT | StatusCode::NOT_FOUND | StatusCode::GONE) {
+            // it was not released, or it or its logs are gone
             continue;
         }
         let answer: Value = response.json().await?;

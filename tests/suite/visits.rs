@@ -195,3 +195,71 @@ async fn of_a_delivery_without_an_html_part_opens_and_clicks_are_unknown() {
     }
     app.stop().await;
 }
+
+/// The rules that are built in, and more.
+fn write_rules(file: &Path, version: i64, more: &[(&str, &str)]) {
+    let mut rules: toml::Table = BUILT_IN.parse().unwrap();
+    rules.insert("version".into(), version.into());
+    for (name, value) in more {
+        rules[*name].as_array_mut().unwrap().push((*value).into());
+    }
+    std::fs::write(file, rules.to_string()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn newer_rules_apply_to_what_was_recorded_before_by_route_and_by_command() {
+    let (redis, folder) = (RedisServer::start(), tempfile::tempdir().unwrap());
+    let [rules, token] = ["rules.toml", "token"].map(|name| folder.path().join(name));
+    let settings =
+        format!("[tracking]\nrules_file = {rules:?}\n[public]\ntrusted_proxies = [\"127.0.0.1\"]\n[retention]\nlogs_days = 1");
+    write_rules(&rules, 900, &[]);
+    let app = App::start(&redis, &settings).await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let id = sent(&app, &definition(), audience(4)).await;
+        visit(&links(&app.client, &id, 0).await[&'c'][0], "ShopScanner/1.0").await;
+        let open = links(&app.client, &id, 1).await[&'o'][0].clone();
+        ask(Method::GET, &open, ("X-Forwarded-For", "198.51.100.7")).await;
+        visit(&links(&app.client, &id, 2).await[&'o'][0], FIREFOX).await;
+        ids.push(id);
+    }
+    let unreleased = app.client.create(&definition()).await;
+    app.stop().await;
+
+    write_rules(&rules, 901, &[("agents", "shopscanner"), ("machine_networks", "198.51.100.0/24")]);
+    let app = App::start(&redis, &settings).await;
+    let of = |figures: &Value| {
+        ["unique_opens", "unique_clicks", "machine_opens", "machine_clicks"].map(|name| figures[name].as_u64().unwrap())
+    };
+    for id in &ids {
+        assert_eq!(of(&recounted(&app.client, id).await), [3, 1, 0, 0], "labels are kept until somebody asks");
+    }
+    let (status, relabelled) = app.client.post(&format!("/deliveries/{}/relabel", ids[0]), &json!({})).await;
+    assert_eq!((status, of(&relabelled)), (StatusCode::OK, [1, 0, 1, 1]));
+    assert_eq!(of(&recounted(&app.client, &ids[0]).await), [1, 0, 1, 1]);
+    let log = export(&app.client, &ids[0], "tracking").await;
+    let labels: Vec<_> = log.iter().map(|line| (line["label"].as_str().unwrap(), line["rules"].as_u64().unwrap())).collect();
+    assert_eq!(labels, [("agent", 901), ("network", 901), ("human", 901)]);
+
+    // one is cleaned, and one has nothing yet: neither keeps the others from being relabelled
+    aged(&app, &ids[2], 25).await;
+    app.context.retain_all().await;
+    std::fs::write(&token, &app.client.token).unwrap();
+    let relabel = async |which: &str| -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_versand"));
+        command.args(["relabel", which, "--url", &app.client.url, "--token-file"]).arg(&token);
+        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    };
+    let all = relabel("all").await;
+    assert!(all.status.success(), "{all:?}");
+    let told = String::from_utf8(all.stdout).unwrap();
+    for (id, is_told) in [(&ids[0], true), (&ids[1], true), (&ids[2], false), (&unreleased, false)] {
+        assert_eq!(told.contains(&format!("{id} 3 hits, 1 unique opens, 0 unique clicks")), is_told, "{told}");
+        assert_eq!(told.contains(id.as_str()), is_told, "{told}");
+    }
+    assert_eq!(of(&app.client.get(&format!("/deliveries/{}/statistics", ids[1])).await), [1, 0, 1, 1]);
+    assert_eq!(of(&app.client.get(&format!("/deliveries/{}/statistics", ids[2])).await), [3, 1, 0, 0], "its figures are frozen");
+    let refused = relabel(&ids[2]).await;
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stdout).contains("410"), "{refused:?}");
+    app.stop().await;
+}
