@@ -61,6 +61,13 @@ impl Application {
     pub async fn build(mut config: Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
         let state = StateDir::lock(&config.server.state_dir)?;
         config.retention.make_archive_dir()?;
+        if let Some((setting, days)) = config.retention.ends_opt_outs() {
+            tracing::warn!(
+                setting,
+                days,
+                "so soon after the end of a delivery its opt-out links end: 60 days at least are advised"
+            );
+        }
         let listener =
             TcpListener::bind(config.server.listen).await.with_context(|| format!("server.listen {}", config.server.listen))?;
         let (end, background, tracker) = (CancellationToken::new(), TaskTracker::new(), TaskTracker::new());
@@ -99,6 +106,7 @@ impl Application {
             throttle: Throttle::new(&config),
             turns: Default::default(),
             config: Arc::new(config),
+            has_catcher: catcher.is_some(),
             owner: state.owner(),
             dead_owners: state.predecessors().into(),
             stamps: StampKey::new(&secret)?,
@@ -106,7 +114,6 @@ impl Application {
             acceptances: Default::default(),
             conservation: Default::default(),
             ratios: Default::default(),
-            has_catcher: catcher.is_some(),
             released: Default::default(),
             redis_writable: Arc::new(true.into()),
             heads_damaged: Default::default(),

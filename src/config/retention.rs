@@ -15,7 +15,16 @@ pub struct Retention {
     pub archive_dir: PathBuf,
 }
 
+/// An opt-out has to work for 30 days at least after its mail was sent (CAN-SPAM), and some read late.
+const OPT_OUT_DAYS: f64 = 60.0;
+
 impl Retention {
+    /// The setting, and its days, by which links to opt out end too early, if one does: with the logs it is forgotten whose they are.
+    pub fn ends_opt_outs(&self) -> Option<(&'static str, f64)> {
+        let all = [("retention.logs_days", self.logs_days), ("retention.deliveries_days", self.deliveries_days)];
+        all.into_iter().find(|(_, days)| *days > 0.0 && *days < OPT_OUT_DAYS)
+    }
+
     /// Makes the folder of the archives where it is missing: in a state directory that the service manager makes nobody else can.
     ///
     /// # Errors

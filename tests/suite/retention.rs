@@ -15,6 +15,7 @@ use crate::{
     harness::{
         app::App,
         client::{audience, definition},
+        daemon::Daemon,
         redis::RedisServer,
     },
     healing::connection,
@@ -281,4 +282,13 @@ async fn the_command_writes_an_archive_whole_or_not_at_all_and_over_no_other_fil
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("is there already"), "{refused:?}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left");
     app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retention_that_ends_opt_outs_too_early_is_warned_of_at_the_start() {
+    for (name, days, is_warned) in [("logs_days", 59, true), ("deliveries_days", 59, true), ("logs_days", 60, false)] {
+        let mut daemon = Daemon::start(&format!("[retention]\n{name} = {days}")).await;
+        assert_eq!(daemon.log().contains(&format!("setting=\"retention.{name}\" days=59")), is_warned, "{}", daemon.log());
+        assert!(daemon.terminate().await.success());
+    }
 }
