@@ -176,6 +176,10 @@ async fn visits_of_recipients_that_were_not_sent_to_are_in_no_rate() {
     let figures = recounted(&app.client, &id).await;
     assert_eq!((&figures["opens_of_others"], &figures["clicks_of_others"]), (&json!(2), &json!(1)));
     assert_eq!((&figures["unique_opens"], &figures["unique_clicks"], &figures["failed"]), (&json!(1), &json!(0), &json!(2)));
+    let kpis = app.client.get(&format!("/deliveries/{id}")).await["kpis"].clone();
+    let rates =
+        ["delivered_rate", "bounce_and_error_rate", "hard_bounce_rate", "soft_bounce_rate"].map(|name| kpis[name].clone());
+    assert_eq!(rates, [0.6, 0.4, 0.2, 0.2].map(|rate| json!(rate)));
     app.stop().await;
 }
 
