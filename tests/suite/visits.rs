@@ -57,7 +57,7 @@ async fn what_a_request_shows_is_logged_and_tells_machines_from_humans() {
     // nobody is trusted to say this
     ask(Method::GET, open, ("X-Forwarded-For", "198.51.100.7")).await;
 
-    let log = export(&app.client, &id, "tracking").await;
+    let log = export(&app.client, &id, "tracking/export?format=ndjson").await;
     let seen = |line: &Value| ["kind", "label", "head", "prefetch", "address"].map(|field| line[field].clone());
     let expected = |kind: &str, label: &str| {
         [json!(kind), json!(label), json!(label == "head"), json!(label == "prefetch"), json!("127.0.0.1")]
@@ -81,7 +81,7 @@ async fn what_a_trusted_proxy_names_is_the_address_that_is_logged() {
     for forwarded in ["203.0.113.9, 198.51.100.7, 10.2.2.2", "2001:db8::7"] {
         ask(Method::GET, open, ("X-Forwarded-For", forwarded)).await;
     }
-    let log = export(&app.client, &id, "tracking").await;
+    let log = export(&app.client, &id, "tracking/export?format=ndjson").await;
     assert_eq!(log.iter().map(|line| &line["address"]).collect::<Vec<_>>(), ["198.51.100.7", "2001:db8::7"]);
     app.stop().await;
 }
@@ -241,7 +241,7 @@ async fn newer_rules_apply_to_what_was_recorded_before_by_route_and_by_command()
     let (status, relabelled) = app.client.post(&format!("/deliveries/{}/relabel", ids[0]), &json!({})).await;
     assert_eq!((status, of(&relabelled)), (StatusCode::OK, [1, 0, 1, 1]));
     assert_eq!(of(&recounted(&app.client, &ids[0]).await), [1, 0, 1, 1]);
-    let log = export(&app.client, &ids[0], "tracking").await;
+    let log = export(&app.client, &ids[0], "tracking/export?format=ndjson").await;
     let labels: Vec<_> = log.iter().map(|line| (line["label"].as_str().unwrap(), line["rules"].as_u64().unwrap())).collect();
     assert_eq!(labels, [("agent", 901), ("network", 901), ("human", 901)]);
 
