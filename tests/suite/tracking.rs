@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use crate::harness::{app::App, client::audience, daemon::Daemon, redis::RedisServer, relay::TestRelay};
 
-const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
+pub const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
 const GMAIL: &str = "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)";
 
-fn definition() -> Value {
+pub fn definition() -> Value {
     json!({
         "name": "Autumn",
         "sender": { "name": "The Shop", "email": "news@shop.example" },
@@ -28,14 +28,14 @@ fn visitor() -> reqwest::Client {
     reqwest::Client::builder().redirect(Policy::none()).build().unwrap()
 }
 
-async fn visit(url: &str, agent: &str) -> (StatusCode, String, String) {
+pub async fn visit(url: &str, agent: &str) -> (StatusCode, String, String) {
     let response = visitor().get(url).header(header::USER_AGENT, agent).send().await.unwrap();
     let location = response.headers().get(header::LOCATION).map_or("", |value| value.to_str().unwrap()).to_owned();
     (response.status(), location, response.text().await.unwrap())
 }
 
 /// The links of a recipient's message, by the letter of their path: `o`, `c` (in their order), `m`, `u`.
-async fn links(client: &crate::harness::client::Client, id: &str, number: u64) -> HashMap<char, Vec<String>> {
+pub async fn links(client: &crate::harness::client::Client, id: &str, number: u64) -> HashMap<char, Vec<String>> {
     let raw = client.bytes(&format!("/deliveries/{id}/recipients/{number}/preview")).await;
     let text = String::from_utf8(raw).unwrap().replace("=\r\n", "").replace("=3D", "=");
     let html = &text[text.find("text/html").unwrap()..];
@@ -117,13 +117,13 @@ async fn opens_clicks_mirror_pages_and_opt_outs_become_figures_that_agree_with_t
     app.stop().await;
 }
 
-async fn export(client: &crate::harness::client::Client, id: &str, what: &str) -> Vec<Value> {
+pub async fn export(client: &crate::harness::client::Client, id: &str, what: &str) -> Vec<Value> {
     let raw = client.bytes(&format!("/deliveries/{id}/{what}")).await;
     raw.split(|b| *b == b'\n').filter(|line| !line.is_empty()).map(|line| serde_json::from_slice(line).unwrap()).collect()
 }
 
 /// Every figure, counted anew from nothing but the exported logs.
-fn compare(computed: &Value, sending: &[Value], log: &[Value]) {
+pub fn compare(computed: &Value, sending: &[Value], log: &[Value]) {
     let sent: BTreeSet<u64> =
         sending.iter().filter(|line| line["status"] == "sent").map(|line| line["recipient"].as_u64().unwrap()).collect();
     let who = |wanted: &dyn Fn(&Value) -> bool| -> BTreeSet<u64> {
