@@ -14,7 +14,11 @@ use crate::{
             rules::{Agent, bursts},
         },
     },
-    store::{StoreError, ledgers::ChunkRef, slices::Part},
+    store::{
+        StoreError,
+        slices::Part,
+        tracking_log::{Basis, Relabelled},
+    },
 };
 
 /// Blocks of the tracking log, and ledgers, that are read at a time.
@@ -30,24 +34,39 @@ const PAGE: usize = 1000;
 const RECENT: usize = 20;
 const RECENT_AMONG: usize = 200;
 
+/// How often they are computed if others change labels all the while.
+const ATTEMPTS: u32 = 10;
+
+const CHANGING: Refusal = Refusal::Conflict("its labels or its state change all the time: ask again");
 const NOT_RELEASED: Refusal = Refusal::Conflict("it was not released: there is nothing to compute");
 
 impl Context {
     /// *Compute statistics*: reads ledgers and tracking log, marks bursts, and keeps the figures. With `anew` all hits are labelled
     /// by the rules in force.
     pub async fn compute_statistics(&self, id: &DeliveryId, anew: bool) -> Result<Statistics, Refusal> {
-        // what is left of one that was cleaned are the figures that it had
-        let delivery = self.delivery_with_tracking(id).await?;
+        for _ in 0..ATTEMPTS {
+            // what is left of one that was cleaned are the figures that it had
+            let delivery = self.delivery_with_tracking(id).await?;
+            let labels = self.store.label_changes(id).await?;
+            let mut basis = Basis { delivery: id.clone(), revision: delivery.revision, labels };
+            if let Some(statistics) = self.try_statistics(&delivery, &mut basis, anew).await? {
+                return Ok(statistics);
+            }
+        }
+        Err(CHANGING)
+    }
+
+    /// `None`, and nothing is kept, if what they are made of changed meanwhile.
+    async fn try_statistics(&self, delivery: &Delivery, basis: &mut Basis, anew: bool) -> Result<Option<Statistics>, Refusal> {
         let plan = delivery.document.plan.as_ref().filter(|_| delivery.document.has_started()).ok_or(NOT_RELEASED)?;
-        let hits = self.labelled_hits(id, anew).await?;
+        let Some(hits) = self.labelled_hits(basis, anew).await? else { return Ok(None) };
         let numbers = u64::from(plan.chunks) * u64::from(plan.chunk_size);
         let numbers = usize::try_from(numbers).map_err(|_| StoreError::Damaged("too many recipients".into()))?;
-        let mut reckoning = Reckoning::new(numbers, self.links(&delivery, plan).await?.len());
+        let mut reckoning = Reckoning::new(numbers, self.links(delivery, plan).await?.len());
         hits.iter().for_each(|hit| reckoning.note(hit));
-        let statuses = self.statuses_of(&delivery, plan, &reckoning).await?;
-        let statistics = reckoning.close(&statuses, &plan.settings, Timestamp::now());
-        self.store.keep_statistics(id, &statistics).await?;
-        Ok(statistics)
+        let statuses = self.statuses_of(basis, plan, &reckoning).await?;
+        let statistics = Statistics { labels: basis.labels, ..reckoning.close(&statuses, &plan.settings, Timestamp::now()) };
+        Ok(self.store.keep_statistics(basis, &statistics).await?.then_some(statistics))
     }
 
     /// The tracked links of a prepared delivery.
@@ -59,8 +78,9 @@ impl Context {
         self.store.slice(&delivery.id, Part::Links(plan.generation), 0).await
     }
 
-    /// The whole tracking log, with the labels that it has from now on.
-    async fn labelled_hits(&self, id: &DeliveryId, anew: bool) -> Result<Vec<Hit>, StoreError> {
+    /// The whole tracking log, with the labels that it has from now on. `None` if somebody else changes them.
+    async fn labelled_hits(&self, basis: &mut Basis, anew: bool) -> Result<Option<Vec<Hit>>, StoreError> {
+        let id = &basis.delivery;
         let count = self.store.hit_count(id).await?;
         let mut hits = Vec::with_capacity(count as usize);
         let blocks = count.div_ceil(crate::store::hits::BLOCK);
@@ -83,21 +103,20 @@ impl Context {
         for place in bursts(&hits) {
             hits[place].label = Label::Burst;
         }
-        let changed: Vec<(u64, Hit)> = (0..)
+        let changed: Vec<Relabelled> = (0..)
             .zip(hits.iter().zip(&before))
             .filter(|(_, (now, before))| now != before)
-            .map(|(i, (now, _))| (i, *now))
+            .map(|(place, (now, before))| Relabelled { place, before: before.label_bytes(), now: now.label_bytes() })
             .collect();
-        self.store.relabel(id, &changed).await?;
-        Ok(hits)
+        Ok(self.store.relabel(basis, &changed).await?.then_some(hits))
     }
 
     /// Every recipient's status; on the way the bits of records are mended that the log does not bear out.
-    async fn statuses_of(&self, delivery: &Delivery, plan: &Plan, log: &Reckoning) -> Result<Vec<Option<Status>>, StoreError> {
+    async fn statuses_of(&self, basis: &Basis, plan: &Plan, log: &Reckoning) -> Result<Vec<Option<Status>>, StoreError> {
         let mut statuses = Vec::new();
         for from in (0..plan.chunks).step_by(LEDGERS as usize) {
             let chunks = from..plan.chunks.min(from + LEDGERS);
-            for (chunk, ledger) in chunks.clone().zip(self.store.ledgers(&delivery.id, chunks).await?) {
+            for (chunk, ledger) in chunks.clone().zip(self.store.ledgers(&basis.delivery, chunks).await?) {
                 let first = chunk * plan.chunk_size;
                 statuses.resize(first as usize, None);
                 let mut wrong = Vec::new();
@@ -105,11 +124,11 @@ impl Context {
                     statuses.push(Some(record.status));
                     let (bits, hits) = log.of(first + u32::from(position));
                     if record.tracked != bits {
-                        wrong.push((position, hits, bits));
+                        wrong.push((position, record.tracked, hits, bits));
                     }
                 }
                 if !wrong.is_empty() {
-                    self.store.mend_tracked(&ChunkRef { delivery: delivery.id.clone(), chunk }, &wrong).await?;
+                    self.store.mend_tracked(basis, chunk, &wrong).await?;
                 }
             }
         }
@@ -176,8 +195,9 @@ impl Context {
     async fn compute_if_changed(&self, id: &DeliveryId) -> Result<(), Refusal> {
         if self.store.counts_begun(id).await? {
             let (kept, counts) = (self.store.statistics(id).await?, self.store.counts(id).await?);
-            let hits = self.store.hit_count(id).await?;
-            if kept.is_none_or(|kept| (kept.hits, kept.delivered, kept.failed) != (hits, counts.sent, counts.failed)) {
+            let (hits, labels) = (self.store.hit_count(id).await?, self.store.label_changes(id).await?);
+            let now = (hits, labels, counts.sent, counts.failed);
+            if kept.is_none_or(|kept| (kept.hits, kept.labels, kept.delivered, kept.failed) != now) {
                 self.compute_statistics(id, false).await?;
             }
         }

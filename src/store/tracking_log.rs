@@ -2,15 +2,35 @@
 
 use std::collections::HashMap;
 
-use redis::AsyncCommands;
+use redis::{AsyncCommands, ScriptInvocation};
 
-use super::{Store, StoreError, damaged, hits::BLOCK, keys, ledgers::ChunkRef};
+use super::{Store, StoreError, damaged, hits::BLOCK, keys};
 use crate::domain::{
     id::DeliveryId,
     ledger::{HEADER_BYTES, RECORD_BYTES},
     statistics::Statistics,
-    tracking::{HIT_BYTES, Hit, LABEL_AT},
+    tracking::{HIT_BYTES, Hit, LABEL_AT, LABEL_BYTES},
 };
+
+/// Lines or records that are written in one step.
+const AT_ONCE: usize = 1000;
+
+/// What a computation goes by: if its delivery or a label has changed since, nothing of its outcome is written.
+#[derive(Debug, Clone)]
+pub struct Basis {
+    pub delivery: DeliveryId,
+    pub revision: u64,
+    /// How often labels were changed.
+    pub labels: u64,
+}
+
+/// A line of the log that gets another label: what stood there, label and version of its rules, and what stands there from now on.
+#[derive(Debug, Clone, Copy)]
+pub struct Relabelled {
+    pub place: u64,
+    pub before: [u8; LABEL_BYTES],
+    pub now: [u8; LABEL_BYTES],
+}
 
 impl Store {
     /// How many lines the tracking log has.
@@ -41,29 +61,59 @@ impl Store {
         Ok(agents.into_iter().map(|(agent, number)| (number, String::from_utf8_lossy(&agent).into_owned())).collect())
     }
 
-    /// Gives lines of the log, by their places, other labels.
-    pub async fn relabel(&self, id: &DeliveryId, changed: &[(u64, Hit)]) -> Result<(), StoreError> {
-        for some in changed.chunks(1000) {
-            let mut pipe = redis::pipe();
-            for (place, hit) in some {
-                let at = (place % BLOCK) as usize * HIT_BYTES + LABEL_AT;
-                // label, and the version of its rules
-                pipe.setrange(keys::hits(id, place / BLOCK), at as isize, &hit.encode()[LABEL_AT..LABEL_AT + 3]).ignore();
+    /// How often labels of the log were changed.
+    pub async fn label_changes(&self, id: &DeliveryId) -> Result<u64, StoreError> {
+        let labels: Option<u64> = self.conn.clone().hget(keys::tracking(id), "labels").await?;
+        Ok(labels.unwrap_or_default())
+    }
+
+    /// Gives lines of the log other labels, in the order of their places. False if somebody else did, or the delivery changed: then
+    /// what was read is to be read again.
+    pub async fn relabel(&self, basis: &mut Basis, changed: &[Relabelled]) -> Result<bool, StoreError> {
+        for of_block in changed.chunk_by(|a, b| a.place / BLOCK == b.place / BLOCK) {
+            let key = keys::hits(&basis.delivery, of_block[0].place / BLOCK);
+            for some in of_block.chunks(AT_ONCE) {
+                let mut script = self.reckoned(basis, &key, 1);
+                for Relabelled { place, before, now } in some {
+                    script.arg((place % BLOCK) as usize * HIT_BYTES + LABEL_AT).arg(&before[..]).arg(&now[..]);
+                }
+                let labels: i64 = script.invoke_async(&mut self.conn.clone()).await?;
+                let Ok(labels) = u64::try_from(labels) else { return Ok(false) };
+                basis.labels = labels;
             }
-            let () = pipe.query_async(&mut self.conn.clone()).await?;
+        }
+        Ok(true)
+    }
+
+    /// What the log says of recipients of a chunk, where a record says something else: position, bits before, hits, bits now. A
+    /// record with other hits stays as it is: some came meanwhile.
+    pub async fn mend_tracked(&self, basis: &Basis, chunk: u32, wrong: &[(u16, u8, u16, u8)]) -> Result<(), StoreError> {
+        let key = keys::ledger(&basis.delivery, chunk);
+        for some in wrong.chunks(AT_ONCE) {
+            let mut script = self.reckoned(basis, &key, 0);
+            for (position, before, hits, now) in some {
+                let with = |bits: u8| [&[bits], &hits.to_be_bytes()[..]].concat();
+                script.arg(HEADER_BYTES + RECORD_BYTES * usize::from(*position) + 13).arg(with(*before)).arg(with(*now));
+            }
+            let _: i64 = script.invoke_async(&mut self.conn.clone()).await?;
         }
         Ok(())
     }
 
-    /// What the log says of recipients, where a record says something else: position, how many hits there were, bits. A record with
-    /// other hits stays as it is: some came meanwhile.
-    pub async fn mend_tracked(&self, at: &ChunkRef, wrong: &[(u16, u16, u8)]) -> Result<(), StoreError> {
-        let mut script = self.scripts.mend_tracked.prepare_invoke();
-        script.key(keys::ledger(&at.delivery, at.chunk));
-        for (position, hits, bits) in wrong {
-            script.arg(HEADER_BYTES + RECORD_BYTES * usize::from(*position) + 13).arg(*hits).arg(&[*bits][..]);
-        }
-        Ok(script.invoke_async(&mut self.conn.clone()).await?)
+    /// Keeps figures, unless what they were made of has changed: then it is false.
+    pub async fn keep_statistics(&self, basis: &Basis, statistics: &Statistics) -> Result<bool, StoreError> {
+        let key = keys::statistics(&basis.delivery);
+        let mut script = self.reckoned(basis, &key, 0);
+        script.arg(-1).arg("").arg(serde_json::to_vec(statistics).map_err(damaged)?);
+        Ok(script.invoke_async::<i64>(&mut self.conn.clone()).await? >= 0)
+    }
+
+    /// The script that writes what was made of `basis` into `key`.
+    fn reckoned(&self, basis: &Basis, key: &str, raise: u8) -> ScriptInvocation<'_> {
+        let mut script = self.scripts.reckoned.prepare_invoke();
+        script.key(keys::delivery(&basis.delivery)).key(keys::tracking(&basis.delivery)).key(key);
+        script.arg(basis.revision).arg(basis.labels).arg(raise);
+        script
     }
 
     /// The figures that were computed last.
@@ -84,10 +134,6 @@ impl Store {
         let texts: Vec<Option<Vec<u8>>> = pipe.query_async(&mut self.conn.clone()).await?;
         let known = ids.iter().zip(texts).filter_map(|(id, text)| Some((id.clone(), text?)));
         known.map(|(id, text)| Ok((id, serde_json::from_slice(&text).map_err(damaged)?))).collect()
-    }
-
-    pub async fn keep_statistics(&self, id: &DeliveryId, statistics: &Statistics) -> Result<(), StoreError> {
-        Ok(self.conn.clone().set(keys::statistics(id), serde_json::to_vec(statistics).map_err(damaged)?).await?)
     }
 
     /// Whether this daemon may compute the statistics of an hour, for the next `lock_s`: nobody else does, and they are not done.

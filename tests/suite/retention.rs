@@ -53,7 +53,7 @@ async fn sent(app: &App, redis: &RedisServer) -> String {
 }
 
 /// As if it had been created, and had ended if it has, `hours` before.
-async fn aged(app: &App, id: &str, hours: i64) {
+pub async fn aged(app: &App, id: &str, hours: i64) {
     let (id, store): (DeliveryId, _) = (id.parse().unwrap(), &app.context.store);
     let delivery = store.delivery(&id).await.unwrap().unwrap();
     let mut document = delivery.document.clone();
@@ -73,7 +73,7 @@ async fn aged(app: &App, id: &str, hours: i64) {
 }
 
 /// The keys of a delivery, without what expires.
-async fn keys(redis: &RedisServer, id: &str) -> BTreeSet<String> {
+pub async fn keys(redis: &RedisServer, id: &str) -> BTreeSet<String> {
     let prefix = format!("versand:{{{id}}}:");
     let all: Vec<String> =
         ::redis::cmd("KEYS").arg(format!("{prefix}*")).query_async(&mut connection(redis).await).await.unwrap();
@@ -81,7 +81,7 @@ async fn keys(redis: &RedisServer, id: &str) -> BTreeSet<String> {
     rests.filter(|key| !key.starts_with("idempotency")).collect()
 }
 
-fn names(names: &[&str]) -> BTreeSet<String> {
+pub fn names(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
