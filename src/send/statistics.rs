@@ -7,18 +7,12 @@ use crate::{
     domain::{
         delivery::{Delivery, Plan},
         id::DeliveryId,
+        labelling::{Labelling, Relabelled},
         ledger::Status,
         statistics::{Reckoning, Statistics},
-        tracking::{
-            Hit, Label, Link, NO_AGENT, UNKEPT_AGENT,
-            rules::{Agent, bursts},
-        },
+        tracking::Link,
     },
-    store::{
-        StoreError,
-        slices::Part,
-        tracking_log::{Basis, Relabelled},
-    },
+    store::{StoreError, hits::BLOCK, slices::Part, tracking_log::Basis},
 };
 
 /// Blocks of the tracking log, and ledgers, that are read at a time.
@@ -40,10 +34,19 @@ const ATTEMPTS: u32 = 10;
 const CHANGING: Refusal = Refusal::Conflict("its labels or its state change all the time: ask again");
 const NOT_RELEASED: Refusal = Refusal::Conflict("it was not released: there is nothing to compute");
 
+pub(super) const DAMAGED: &str = "a line of the tracking log";
+
+/// Does what takes long where it holds nobody up.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Damaged(e.to_string()))
+}
+
 impl Context {
     /// *Compute statistics*: reads ledgers and tracking log, marks bursts, and keeps the figures. With `anew` all hits are labelled
     /// by the rules in force.
     pub async fn compute_statistics(&self, id: &DeliveryId, anew: bool) -> Result<Statistics, Refusal> {
+        // one log of many lines at a time
+        let _alone = self.reckoning.lock().await;
         for _ in 0..ATTEMPTS {
             // what is left of one that was cleaned are the figures that it had
             let delivery = self.delivery_with_tracking(id).await?;
@@ -59,13 +62,17 @@ impl Context {
     /// `None`, and nothing is kept, if what they are made of changed meanwhile.
     async fn try_statistics(&self, delivery: &Delivery, basis: &mut Basis, anew: bool) -> Result<Option<Statistics>, Refusal> {
         let plan = delivery.document.plan.as_ref().filter(|_| delivery.document.has_started()).ok_or(NOT_RELEASED)?;
-        let Some(hits) = self.labelled_hits(basis, anew).await? else { return Ok(None) };
         let numbers = u64::from(plan.chunks) * u64::from(plan.chunk_size);
         let numbers = usize::try_from(numbers).map_err(|_| StoreError::Damaged("too many recipients".into()))?;
-        let mut reckoning = Reckoning::new(numbers, self.links(delivery, plan).await?.len());
-        hits.iter().for_each(|hit| reckoning.note(hit));
+        let reckoning = Reckoning::new(numbers, self.links(delivery, plan).await?.len());
+        let (reckoning, changed) = self.read_log(&delivery.id, reckoning, anew).await?;
+        if !self.store.relabel(basis, &changed).await? {
+            return Ok(None);
+        }
         let statuses = self.statuses_of(basis, plan, &reckoning).await?;
-        let statistics = Statistics { labels: basis.labels, ..reckoning.close(&statuses, &plan.settings, Timestamp::now()) };
+        let settings = plan.settings.clone();
+        let figures = aside(move || reckoning.close(&statuses, &settings, Timestamp::now())).await?;
+        let statistics = Statistics { labels: basis.labels, ..figures };
         Ok(self.store.keep_statistics(basis, &statistics).await?.then_some(statistics))
     }
 
@@ -78,37 +85,27 @@ impl Context {
         self.store.slice(&delivery.id, Part::Links(plan.generation), 0).await
     }
 
-    /// The whole tracking log, with the labels that it has from now on. `None` if somebody else changes them.
-    async fn labelled_hits(&self, basis: &mut Basis, anew: bool) -> Result<Option<Vec<Hit>>, StoreError> {
-        let id = &basis.delivery;
-        let count = self.store.hit_count(id).await?;
-        let mut hits = Vec::with_capacity(count as usize);
-        let blocks = count.div_ceil(crate::store::hits::BLOCK);
+    /// Reads the whole tracking log: what it says of each recipient, and which lines get other labels.
+    async fn read_log(
+        &self,
+        id: &DeliveryId,
+        reckoning: Reckoning,
+        anew: bool,
+    ) -> Result<(Reckoning, Vec<Relabelled>), StoreError> {
+        // who comes later may have an agent that is not among these
+        let lines = self.store.hit_count(id).await?;
+        let anew = if anew { Some((self.rules.clone(), self.store.agents(id).await?)) } else { None };
+        let mut labelling = Labelling::new(reckoning, anew);
+        let blocks = lines.div_ceil(BLOCK);
         for from in (0..blocks).step_by(BLOCKS as usize) {
-            hits.extend(self.store.hits(id, from..blocks.min(from + BLOCKS)).await?);
+            let some = self.store.hit_blocks(id, from..blocks.min(from + BLOCKS)).await?;
+            let read = aside(move || {
+                let is_whole = some.iter().all(|(first, block)| labelling.read(*first..lines, block));
+                is_whole.then_some(labelling)
+            });
+            labelling = read.await?.ok_or_else(|| StoreError::Damaged(DAMAGED.into()))?;
         }
-        let before = hits.clone();
-        if anew {
-            let agents = self.store.agents(id).await?;
-            for hit in &mut hits {
-                let agent = match hit.agent {
-                    NO_AGENT => Agent::None,
-                    UNKEPT_AGENT => Agent::NotKept,
-                    number => agents.get(&number).map_or(Agent::NotKept, |agent| Agent::Is(agent)),
-                };
-                hit.label = self.rules.label(hit.kind, hit.signs, agent, hit.from);
-                hit.rules = self.rules.version;
-            }
-        }
-        for place in bursts(&hits) {
-            hits[place].label = Label::Burst;
-        }
-        let changed: Vec<Relabelled> = (0..)
-            .zip(hits.iter().zip(&before))
-            .filter(|(_, (now, before))| now != before)
-            .map(|(place, (now, before))| Relabelled { place, before: before.label_bytes(), now: now.label_bytes() })
-            .collect();
-        Ok(self.store.relabel(basis, &changed).await?.then_some(hits))
+        aside(move || labelling.close()).await
     }
 
     /// Every recipient's status; on the way the bits of records are mended that the log does not bear out.

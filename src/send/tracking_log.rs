@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Refusal, logs::Page};
+use super::{Context, Refusal, logs::Page, statistics::DAMAGED};
 use crate::{
     domain::{
         delivery::Delivery,
         id::DeliveryId,
-        tracking::{Class, HitKind, Label, signs},
+        tracking::{Class, Hit, HitKind, Label, signs},
     },
     store::{StoreError, hits::BLOCK},
 };
@@ -49,9 +49,14 @@ impl Context {
     /// One block of the log.
     pub async fn tracking_lines(&self, delivery: &Delivery, block: u64) -> Result<Vec<TrackingLine>, StoreError> {
         let Some(plan) = &delivery.document.plan else { return Ok(Vec::new()) };
-        let hits = self.store.hits(&delivery.id, block..block + 1).await?;
+        let mut hits = Vec::new();
+        for (first, lines) in self.store.hit_blocks(&delivery.id, block..block + 1).await? {
+            for (line, bytes) in (first..).zip(lines.as_chunks().0) {
+                hits.push((line, Hit::decode(bytes).ok_or_else(|| StoreError::Damaged(DAMAGED.into()))?));
+            }
+        }
         let (links, agents) = (self.links(delivery, plan).await?, self.store.agents(&delivery.id).await?);
-        let line = |(line, hit): (u64, crate::domain::tracking::Hit)| {
+        let line = |(line, hit): (u64, Hit)| {
             let link = links.get(usize::from(hit.link));
             TrackingLine {
                 line,
@@ -71,7 +76,7 @@ impl Context {
                 prefetch: hit.signs & signs::PREFETCH != 0,
             }
         };
-        Ok((block * BLOCK..).zip(hits).map(line).collect())
+        Ok(hits.into_iter().map(line).collect())
     }
 
     /// A page of the log from line `from`.

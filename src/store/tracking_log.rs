@@ -1,15 +1,16 @@
 //! The tracking log as it is read and relabelled, and the figures that were made of it.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Range};
 
 use redis::{AsyncCommands, ScriptInvocation};
 
 use super::{Store, StoreError, damaged, hits::BLOCK, keys};
 use crate::domain::{
     id::DeliveryId,
+    labelling::Relabelled,
     ledger::{HEADER_BYTES, RECORD_BYTES},
     statistics::Statistics,
-    tracking::{HIT_BYTES, Hit, LABEL_AT, LABEL_BYTES},
+    tracking::{HIT_BYTES, LABEL_AT},
 };
 
 /// Lines or records that are written in one step.
@@ -24,14 +25,6 @@ pub struct Basis {
     pub labels: u64,
 }
 
-/// A line of the log that gets another label: what stood there, label and version of its rules, and what stands there from now on.
-#[derive(Debug, Clone, Copy)]
-pub struct Relabelled {
-    pub place: u64,
-    pub before: [u8; LABEL_BYTES],
-    pub now: [u8; LABEL_BYTES],
-}
-
 impl Store {
     /// How many lines the tracking log has.
     pub async fn hit_count(&self, id: &DeliveryId) -> Result<u64, StoreError> {
@@ -39,20 +32,14 @@ impl Store {
         Ok(hits.unwrap_or_default())
     }
 
-    /// Some blocks of the log.
-    pub async fn hits(&self, id: &DeliveryId, blocks: std::ops::Range<u64>) -> Result<Vec<Hit>, StoreError> {
-        let names: Vec<String> = blocks.map(|block| keys::hits(id, block)).collect();
+    /// Some blocks of the log: where each begins, and its lines.
+    pub async fn hit_blocks(&self, id: &DeliveryId, blocks: Range<u64>) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        let names: Vec<String> = blocks.clone().map(|block| keys::hits(id, block)).collect();
         if names.is_empty() {
             return Ok(Vec::new());
         }
         let raw: Vec<Option<Vec<u8>>> = redis::cmd("MGET").arg(names).query_async(&mut self.conn.clone()).await?;
-        let mut hits = Vec::new();
-        for bytes in raw.into_iter().flatten() {
-            for hit in bytes.as_chunks::<HIT_BYTES>().0 {
-                hits.push(Hit::decode(hit).ok_or_else(|| damaged("a line of the tracking log"))?);
-            }
-        }
-        Ok(hits)
+        Ok(blocks.zip(raw).filter_map(|(block, lines)| Some((block * BLOCK, lines?))).collect())
     }
 
     /// User agents by their numbers.

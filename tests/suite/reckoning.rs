@@ -7,13 +7,11 @@ use serde_json::{Value, json};
 use versand::{
     domain::{
         id::DeliveryId,
+        labelling::Relabelled,
         statistics::Statistics,
         tracking::{Hit, HitKind, Label, NO_AGENT, NO_LINK},
     },
-    store::{
-        hits::Mailing,
-        tracking_log::{Basis, Relabelled},
-    },
+    store::{hits::Mailing, tracking_log::Basis},
 };
 
 use crate::{
