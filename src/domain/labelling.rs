@@ -5,7 +5,7 @@ use std::{collections::HashMap, ops::Range, sync::Arc};
 use crate::domain::{
     statistics::Reckoning,
     tracking::{
-        HIT_BYTES, Hit, HitKind, LABEL_BYTES, NO_AGENT, UNKEPT_AGENT,
+        HIT_BYTES, Hit, HitKind, LABEL_BYTES, NO_AGENT,
         rules::{Agent, Line, Rules, bursts},
     },
 };
@@ -51,8 +51,7 @@ impl Labelling {
         if let Some((rules, agents)) = &self.anew {
             let agent = match hit.agent {
                 NO_AGENT => Agent::None,
-                UNKEPT_AGENT => Agent::NotKept,
-                number => agents.get(&number).map_or(Agent::NotKept, |agent| Agent::Is(agent)),
+                number => agents.get(&number).map_or(Agent::NotKept(hit.label), |agent| Agent::Is(agent)),
             };
             hit.label = rules.label(hit.kind, hit.signs, agent, hit.from);
             hit.rules = rules.version;

@@ -163,3 +163,29 @@ async fn replicas_with_different_rules_that_compute_at_once_end_with_figures_tha
     }
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_came_after_the_last_user_agent_that_is_kept_stays_a_machine_when_labelled_anew() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "").await;
+    let id = sent(&app, &[]).await;
+    let mut fill = redis::pipe();
+    for number in 0..10_000 {
+        fill.hset(format!("versand:{{{id}}}:agents"), format!("agent {number}"), number).ignore();
+    }
+    let () = fill.query_async(&mut app.context.store.connection()).await.unwrap();
+    for (number, agent) in [(0, "python-requests/2.32"), (1, tracking::FIREFOX), (2, "YahooMailProxy")] {
+        let of = tracking::links(&app.client, id.as_str(), number).await;
+        tracking::visit(&of[&'o'][0], agent).await;
+    }
+    let labels = async || -> Vec<Value> {
+        let log = tracking::export(&app.client, id.as_str(), "tracking/export?format=ndjson").await;
+        assert!(log.iter().all(|line| line["agent"].is_null()), "{log:?}");
+        log.iter().map(|line| line["label"].clone()).collect()
+    };
+    assert_eq!(labels().await, ["agent", "human", "image_proxy"]);
+    let (status, _) = app.client.post(&format!("/deliveries/{id}/relabel"), &json!({})).await;
+    assert!(status.is_success());
+    assert_eq!(labels().await, ["agent", "human", "image_proxy"]);
+    app.stop().await;
+}

@@ -27,7 +27,6 @@ pub const LABEL_AT: usize = 11;
 pub const LABEL_BYTES: usize = 3;
 pub const NO_LINK: u16 = u16::MAX;
 pub const NO_AGENT: u16 = u16::MAX;
-pub const UNKEPT_AGENT: u16 = u16::MAX - 1;
 
 /// What was asked for. The numbers are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -74,7 +74,8 @@ impl Rules {
         })
     }
 
-    /// The label of a hit by what its request shows. An agent that is not known, because it was not kept, says nothing.
+    /// The label of a hit by what its request shows. Of an agent that was not kept the label says
+    /// what it was.
     pub fn label(&self, kind: HitKind, signs: u8, agent: Agent<'_>, from: IpAddr) -> Label {
         let is_in = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&from));
         if signs & signs::HEAD != 0 {
@@ -95,6 +96,9 @@ impl Rules {
         if is_in(&self.machine_networks) {
             return Label::Network;
         }
+        if let Agent::NotKept(before @ (Label::Agent | Label::ImageProxy | Label::AppleProxy | Label::NoAgent)) = agent {
+            return before;
+        }
         if is_in(&self.probable_networks) { Label::ProbableScanner } else { Label::Human }
     }
 }
@@ -104,8 +108,8 @@ impl Rules {
 pub enum Agent<'a> {
     None,
     Is(&'a str),
-    /// It is not known any more.
-    NotKept,
+    /// It is not known any more; what its hit was labelled.
+    NotKept(Label),
 }
 
 /// A line of the log as it will be, where it stands there, and the label that it had.
@@ -152,7 +156,12 @@ mod tests {
             (HitKind::Click, signs::HEAD, Agent::Is(FIREFOX), home, Label::Head),
             (HitKind::Click, signs::PREFETCH, Agent::Is(FIREFOX), home, Label::Prefetch),
             (HitKind::Open, 0, Agent::None, home, Label::NoAgent),
-            (HitKind::Open, 0, Agent::NotKept, home, Label::Human),
+            (HitKind::Open, 0, Agent::NotKept(Label::Human), home, Label::Human),
+            (HitKind::Open, 0, Agent::NotKept(Label::ProbableScanner), home, Label::Human),
+            (HitKind::Open, 0, Agent::NotKept(Label::ImageProxy), home, Label::ImageProxy),
+            (HitKind::Click, 0, Agent::NotKept(Label::Agent), "67.231.144.9", Label::Agent),
+            (HitKind::Click, 0, Agent::NotKept(Label::Agent), "40.93.1.1", Label::Network),
+            (HitKind::Click, signs::HEAD, Agent::NotKept(Label::Agent), home, Label::Head),
             (HitKind::Click, 0, Agent::Is("Python-Requests/2.32"), home, Label::Agent),
             (HitKind::Open, 0, Agent::Is(GMAIL), "66.249.84.1", Label::ImageProxy),
             (HitKind::Open, 0, Agent::Is("YahooMailProxy; https://help.yahoo.com"), home, Label::ImageProxy),
