@@ -189,3 +189,30 @@ async fn who_came_after_the_last_user_agent_that_is_kept_stays_a_machine_when_la
     assert_eq!(labels().await, ["agent", "human", "image_proxy"]);
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_few_lines_among_very_many_says_where_to_go_on() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "").await;
+    let id = sent(&app, &[]).await;
+    let opens = hit(0, HitKind::Open, Label::Human).encode().repeat(4096);
+    let mut log = redis::pipe();
+    for block in 0..70 {
+        log.set(format!("versand:{{{id}}}:hits:{block}"), &opens).ignore();
+    }
+    // the only click is the last line; what comes after was not there when the count was read
+    let lines = 69 * 4096 + 3;
+    let click = hit(4, HitKind::Click, Label::Human).encode();
+    log.setrange(format!("versand:{{{id}}}:hits:69"), 2 * 36, &click[..]).ignore();
+    log.setrange(format!("versand:{{{id}}}:hits:69"), 3 * 36, &click[..]).ignore();
+    log.hset(format!("versand:{{{id}}}:tracking"), "hits", lines).ignore();
+    let () = log.query_async(&mut app.context.store.connection()).await.unwrap();
+    let page = async |from: u64| app.client.get(&format!("/deliveries/{id}/tracking?kind=click&from={from}")).await;
+    let first = page(0).await;
+    assert_eq!((&first["items"], first["next"].as_u64()), (&json!([]), Some(64 * 4096)));
+    let last = page(64 * 4096).await;
+    let found: Vec<u64> = last["items"].as_array().unwrap().iter().map(|line| line["line"].as_u64().unwrap()).collect();
+    assert_eq!((found, &last["next"]), (vec![lines - 1], &Value::Null));
+    assert_eq!(page(u64::MAX).await, json!({ "items": [], "next": null }));
+    app.stop().await;
+}
