@@ -98,6 +98,7 @@ impl Application {
             tokens: TokenKey::new(&token_secret)?,
             recorder,
             rules: config.tracking.rules()?.into(),
+            reckoning: Default::default(),
             sent_lately: Default::default(),
             relays: Relays::new(&config)?,
             store,

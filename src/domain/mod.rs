@@ -9,6 +9,7 @@ pub mod exclusion;
 pub mod fatigue;
 pub mod id;
 pub mod kpi;
+pub mod labelling;
 pub mod ledger;
 pub mod outcome;
 pub mod recipient;

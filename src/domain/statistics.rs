@@ -19,6 +19,12 @@ pub struct Statistics {
     pub computed_at: Timestamp,
     /// Lines of the tracking log that were read.
     pub hits: u64,
+    /// Hits that are in no line of it: those of a recipient that has a thousand already.
+    #[serde(default)]
+    pub hits_beyond: u64,
+    /// How often labels of the log had been changed when it was read.
+    #[serde(default)]
+    pub labels: u64,
     pub delivered: u64,
     pub failed: u64,
     /// With at least one open, click or mirror page by a human: a click implies an open, an opt-out does not. None if opens are not
@@ -134,6 +140,8 @@ impl Reckoning {
         Statistics {
             computed_at: now,
             hits: self.hits,
+            hits_beyond: 0,
+            labels: 0,
             delivered,
             failed,
             unique_opens: opens,

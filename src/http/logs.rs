@@ -141,15 +141,15 @@ impl Source {
 pub(super) fn export<T, F, R>(source: Source, pieces: u32, (format, head): (Format, &'static str), read: R) -> Response
 where
     T: Serialize + Send + 'static,
-    F: Future<Output = Result<Vec<T>, StoreError>> + Send,
-    R: Fn(Arc<Source>, u32) -> F + Send + Sync + Copy + 'static,
+    F: Future<Output = Result<Vec<T>, StoreError>> + Send + 'static,
+    R: Fn(Arc<Source>, u32) -> F + Send + 'static,
 {
     let kind = if format == Format::Csv { "text/csv; charset=utf-8; header=present" } else { "application/x-ndjson" };
     let source = Arc::new(source);
     let head = (format == Format::Csv).then_some(Ok(Bytes::from_static(head.as_bytes())));
     let body = stream::iter(0..pieces).then(move |piece| {
-        let source = source.clone();
-        async move { text(&read(source, piece).await?, format) }
+        let lines = read(source.clone(), piece);
+        async move { text(&lines.await?, format) }
     });
     ([(header::CONTENT_TYPE, kind)], streamed(stream::iter(head).chain(body))).into_response()
 }

@@ -80,8 +80,11 @@ pub async fn tracking(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Ask
 
 pub async fn export(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<ExportAsked>) -> Result<Response, Answer> {
     let delivery = api.context.delivery_with_tracking(&id).await?;
-    let hits = api.context.store.hit_count(&id).await.map_err(Refusal::from)?;
-    let blocks = u32::try_from(hits.div_ceil(crate::store::hits::BLOCK)).unwrap_or(u32::MAX);
-    let lines = |source: Arc<Source>, block| async move { source.0.context.tracking_lines(&source.1, u64::from(block)).await };
+    let log = Arc::new(api.context.tracking_log(&delivery).await.map_err(Refusal::from)?);
+    let blocks = u32::try_from(log.lines.div_ceil(crate::store::hits::BLOCK)).unwrap_or(u32::MAX);
+    let lines = move |source: Arc<Source>, block| {
+        let log = log.clone();
+        async move { source.0.context.tracking_lines(&source.1.id, &log, u64::from(block), |_, _| true).await }
+    };
     Ok(exported(Source(api, delivery), blocks, (asked.format, TRACKING), lines))
 }

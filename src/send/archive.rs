@@ -11,7 +11,7 @@ use tokio::{
     io::AsyncWriteExt,
 };
 
-use super::Context;
+use super::{Context, tracking_log::TrackingLog};
 use crate::{
     domain::delivery::{Delivery, Plan},
     store::{StoreError, hits::BLOCK, slices::ndjson},
@@ -52,26 +52,26 @@ impl Context {
         let plan = delivery.document.plan.as_ref();
         let exclusions = (0..plan.map_or(0, |plan| plan.exclusion_slices)).map(Piece::Exclusions);
         let sending = (0..plan.map_or(0, |plan| plan.chunks)).map(Piece::Sending);
-        let blocks = match delivery.document.tracking_cleaned_at {
-            Some(_) => 0,
-            None => self.store.hit_count(&delivery.id).await?.div_ceil(BLOCK),
+        let log = match delivery.document.tracking_cleaned_at {
+            Some(_) => TrackingLog::default(),
+            None => self.tracking_log(&delivery).await?,
         };
-        let tracking = (0..blocks).map(Piece::Tracking);
+        let tracking = (0..log.lines.div_ceil(BLOCK)).map(Piece::Tracking);
         let audit = (0..delivery.document.audit.seq.div_ceil(ENTRIES)).map(Piece::Audit);
         let pieces: Vec<Piece> =
             [Piece::Document].into_iter().chain(exclusions).chain(sending).chain(tracking).chain(audit).collect();
-        let source = Arc::new((self.clone(), delivery));
+        let source = Arc::new((self.clone(), delivery, log));
         Ok(stream::iter(pieces).then(move |piece| {
             let source = source.clone();
             async move {
-                let text = source.0.archived(&source.1, piece).await?;
+                let text = source.0.archived(&source.1, &source.2, piece).await?;
                 let packed = zstd::bulk::compress(&text, LEVEL).map_err(|e| StoreError::Damaged(e.to_string()))?;
                 Ok(Bytes::from(packed))
             }
         }))
     }
 
-    async fn archived(&self, delivery: &Delivery, piece: Piece) -> Result<Vec<u8>, StoreError> {
+    async fn archived(&self, delivery: &Delivery, log: &TrackingLog, piece: Piece) -> Result<Vec<u8>, StoreError> {
         let plan = || delivery.document.plan.as_ref().ok_or_else(|| StoreError::Damaged("a log without a plan".into()));
         let plan: &Plan = match piece {
             Piece::Document => {
@@ -88,7 +88,7 @@ impl Context {
             Piece::Exclusions(slice) => lines("exclusion", self.exclusions(delivery, plan, slice).await?),
             Piece::Sending(chunk) => lines("sending", self.sending_lines(delivery, plan, chunk).await?),
             Piece::Tracking(block) => {
-                let hits = self.tracking_lines(delivery, block).await?;
+                let hits = self.tracking_lines(&delivery.id, log, block, |_, _| true).await?;
                 lines("tracking", hits.into_iter().map(|hit| json!({ "hit": hit })).collect())
             }
             Piece::Document | Piece::Audit(_) => Ok(Vec::new()),

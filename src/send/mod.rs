@@ -53,6 +53,7 @@ use std::sync::{
 };
 
 use jiff::Timestamp;
+use tokio::sync::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -86,6 +87,8 @@ pub struct Context {
     pub recorder: track::Recorder,
     /// What tells humans from machines.
     pub rules: Arc<Rules>,
+    /// Held by who computes statistics.
+    pub reckoning: Arc<Mutex<()>>,
     /// Deliveries that links led to.
     pub sent_lately: track::Known,
     pub watch: watch::Watch,

@@ -97,6 +97,11 @@ impl Context {
     /// Says in the document what is to be removed, and freezes its figures. False if somebody else changed it meanwhile.
     async fn mark(&self, delivery: &Delivery, (delete, logs, tracking): (bool, bool, bool)) -> Result<bool, Refusal> {
         let (now, mut document, mut state) = (Timestamp::now(), delivery.document.clone(), delivery.state);
+        let is_whole = document.cleaned.is_none() && document.tracking_cleaned_at.is_none();
+        if !delete && is_whole && document.has_started() {
+            // what came in since the last hour; if that fails nothing is removed
+            self.compute_statistics(&delivery.id, false).await?;
+        }
         let act = if delete {
             state = state.after(Action::Delete)?;
             (document.audience, document.recurrence) = (None, None);

@@ -7,14 +7,17 @@ use crate::{
     domain::{
         delivery::{Delivery, Plan},
         id::DeliveryId,
+        labelling::{Labelling, Relabelled},
         ledger::Status,
         statistics::{Reckoning, Statistics},
-        tracking::{
-            Hit, Label, Link, NO_AGENT, UNKEPT_AGENT,
-            rules::{Agent, bursts},
-        },
+        tracking::Link,
     },
-    store::{StoreError, ledgers::ChunkRef, slices::Part},
+    store::{
+        StoreError,
+        hits::BLOCK,
+        slices::Part,
+        tracking_log::{Basis, Extent},
+    },
 };
 
 /// Blocks of the tracking log, and ledgers, that are read at a time.
@@ -30,24 +33,58 @@ const PAGE: usize = 1000;
 const RECENT: usize = 20;
 const RECENT_AMONG: usize = 200;
 
+/// How often they are computed if others change labels all the while.
+const ATTEMPTS: u32 = 10;
+
+const CHANGING: Refusal = Refusal::Conflict("its labels or its state change all the time: ask again");
 const NOT_RELEASED: Refusal = Refusal::Conflict("it was not released: there is nothing to compute");
+
+pub(super) const DAMAGED: &str = "a line of the tracking log";
+
+/// Does what takes long where it holds nobody up.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Damaged(e.to_string()))
+}
 
 impl Context {
     /// *Compute statistics*: reads ledgers and tracking log, marks bursts, and keeps the figures. With `anew` all hits are labelled
     /// by the rules in force.
     pub async fn compute_statistics(&self, id: &DeliveryId, anew: bool) -> Result<Statistics, Refusal> {
-        // what is left of one that was cleaned are the figures that it had
-        let delivery = self.delivery_with_tracking(id).await?;
+        // one log of many lines at a time
+        let _alone = self.reckoning.lock().await;
+        for _ in 0..ATTEMPTS {
+            // what is left of one that was cleaned are the figures that it had
+            let delivery = self.delivery_with_tracking(id).await?;
+            let Extent { labels, beyond, .. } = self.store.extent(id).await?;
+            let mut basis = Basis { delivery: id.clone(), revision: delivery.revision, labels };
+            if let Some(statistics) = self.try_statistics(&delivery, &mut basis, beyond, anew).await? {
+                return Ok(statistics);
+            }
+        }
+        Err(CHANGING)
+    }
+
+    /// `None`, and nothing is kept, if what they are made of changed meanwhile.
+    async fn try_statistics(
+        &self,
+        delivery: &Delivery,
+        basis: &mut Basis,
+        hits_beyond: u64,
+        anew: bool,
+    ) -> Result<Option<Statistics>, Refusal> {
         let plan = delivery.document.plan.as_ref().filter(|_| delivery.document.has_started()).ok_or(NOT_RELEASED)?;
-        let hits = self.labelled_hits(id, anew).await?;
         let numbers = u64::from(plan.chunks) * u64::from(plan.chunk_size);
         let numbers = usize::try_from(numbers).map_err(|_| StoreError::Damaged("too many recipients".into()))?;
-        let mut reckoning = Reckoning::new(numbers, self.links(&delivery, plan).await?.len());
-        hits.iter().for_each(|hit| reckoning.note(hit));
-        let statuses = self.statuses_of(&delivery, plan, &reckoning).await?;
-        let statistics = reckoning.close(&statuses, &plan.settings, Timestamp::now());
-        self.store.keep_statistics(id, &statistics).await?;
-        Ok(statistics)
+        let reckoning = Reckoning::new(numbers, self.links(delivery, plan).await?.len());
+        let (reckoning, changed) = self.read_log(&delivery.id, reckoning, anew).await?;
+        if !self.store.relabel(basis, &changed).await? {
+            return Ok(None);
+        }
+        let statuses = self.statuses_of(basis, plan, &reckoning).await?;
+        let settings = plan.settings.clone();
+        let figures = aside(move || reckoning.close(&statuses, &settings, Timestamp::now())).await?;
+        let statistics = Statistics { labels: basis.labels, hits_beyond, ..figures };
+        Ok(self.store.keep_statistics(basis, &statistics).await?.then_some(statistics))
     }
 
     /// The tracked links of a prepared delivery.
@@ -59,45 +96,35 @@ impl Context {
         self.store.slice(&delivery.id, Part::Links(plan.generation), 0).await
     }
 
-    /// The whole tracking log, with the labels that it has from now on.
-    async fn labelled_hits(&self, id: &DeliveryId, anew: bool) -> Result<Vec<Hit>, StoreError> {
-        let count = self.store.hit_count(id).await?;
-        let mut hits = Vec::with_capacity(count as usize);
-        let blocks = count.div_ceil(crate::store::hits::BLOCK);
+    /// Reads the whole tracking log: what it says of each recipient, and which lines get other labels.
+    async fn read_log(
+        &self,
+        id: &DeliveryId,
+        reckoning: Reckoning,
+        anew: bool,
+    ) -> Result<(Reckoning, Vec<Relabelled>), StoreError> {
+        // who comes later may have an agent that is not among these
+        let lines = self.store.extent(id).await?.hits;
+        let anew = if anew { Some((self.rules.clone(), self.store.agents(id).await?)) } else { None };
+        let mut labelling = Labelling::new(reckoning, anew);
+        let blocks = lines.div_ceil(BLOCK);
         for from in (0..blocks).step_by(BLOCKS as usize) {
-            hits.extend(self.store.hits(id, from..blocks.min(from + BLOCKS)).await?);
+            let some = self.store.hit_blocks(id, from..blocks.min(from + BLOCKS)).await?;
+            let read = aside(move || {
+                let is_whole = some.iter().all(|(first, block)| labelling.read(*first..lines, block));
+                is_whole.then_some(labelling)
+            });
+            labelling = read.await?.ok_or_else(|| StoreError::Damaged(DAMAGED.into()))?;
         }
-        let before = hits.clone();
-        if anew {
-            let agents = self.store.agents(id).await?;
-            for hit in &mut hits {
-                let agent = match hit.agent {
-                    NO_AGENT => Agent::None,
-                    UNKEPT_AGENT => Agent::NotKept,
-                    number => agents.get(&number).map_or(Agent::NotKept, |agent| Agent::Is(agent)),
-                };
-                hit.label = self.rules.label(hit.kind, hit.signs, agent, hit.from);
-                hit.rules = self.rules.version;
-            }
-        }
-        for place in bursts(&hits) {
-            hits[place].label = Label::Burst;
-        }
-        let changed: Vec<(u64, Hit)> = (0..)
-            .zip(hits.iter().zip(&before))
-            .filter(|(_, (now, before))| now != before)
-            .map(|(i, (now, _))| (i, *now))
-            .collect();
-        self.store.relabel(id, &changed).await?;
-        Ok(hits)
+        aside(move || labelling.close()).await
     }
 
     /// Every recipient's status; on the way the bits of records are mended that the log does not bear out.
-    async fn statuses_of(&self, delivery: &Delivery, plan: &Plan, log: &Reckoning) -> Result<Vec<Option<Status>>, StoreError> {
+    async fn statuses_of(&self, basis: &Basis, plan: &Plan, log: &Reckoning) -> Result<Vec<Option<Status>>, StoreError> {
         let mut statuses = Vec::new();
         for from in (0..plan.chunks).step_by(LEDGERS as usize) {
             let chunks = from..plan.chunks.min(from + LEDGERS);
-            for (chunk, ledger) in chunks.clone().zip(self.store.ledgers(&delivery.id, chunks).await?) {
+            for (chunk, ledger) in chunks.clone().zip(self.store.ledgers(&basis.delivery, chunks).await?) {
                 let first = chunk * plan.chunk_size;
                 statuses.resize(first as usize, None);
                 let mut wrong = Vec::new();
@@ -105,11 +132,11 @@ impl Context {
                     statuses.push(Some(record.status));
                     let (bits, hits) = log.of(first + u32::from(position));
                     if record.tracked != bits {
-                        wrong.push((position, hits, bits));
+                        wrong.push((position, record.tracked, hits, bits));
                     }
                 }
                 if !wrong.is_empty() {
-                    self.store.mend_tracked(&ChunkRef { delivery: delivery.id.clone(), chunk }, &wrong).await?;
+                    self.store.mend_tracked(basis, chunk, &wrong).await?;
                 }
             }
         }
@@ -176,8 +203,9 @@ impl Context {
     async fn compute_if_changed(&self, id: &DeliveryId) -> Result<(), Refusal> {
         if self.store.counts_begun(id).await? {
             let (kept, counts) = (self.store.statistics(id).await?, self.store.counts(id).await?);
-            let hits = self.store.hit_count(id).await?;
-            if kept.is_none_or(|kept| (kept.hits, kept.delivered, kept.failed) != (hits, counts.sent, counts.failed)) {
+            let now = (self.store.extent(id).await?, counts.sent, counts.failed);
+            let extent = |kept: &Statistics| Extent { hits: kept.hits, beyond: kept.hits_beyond, labels: kept.labels };
+            if kept.is_none_or(|kept| (extent(&kept), kept.delivered, kept.failed) != now) {
                 self.compute_statistics(id, false).await?;
             }
         }

@@ -1,16 +1,16 @@
 //! The tracking log: every open, click, mirror page and opt-out, with who is taken to have done it.
 
-use std::net::IpAddr;
+use std::{collections::HashMap, net::IpAddr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Refusal, logs::Page};
+use super::{Context, Refusal, logs::Page, statistics::DAMAGED};
 use crate::{
     domain::{
         delivery::Delivery,
         id::DeliveryId,
-        tracking::{Class, HitKind, Label, signs},
+        tracking::{Class, Hit, HitKind, Label, Link, signs},
     },
     store::{StoreError, hits::BLOCK},
 };
@@ -45,36 +45,69 @@ pub struct Filter {
     pub class: Option<Class>,
 }
 
+/// Blocks that are looked at for one page at the most.
+const MOST_BLOCKS: u64 = 64;
+
+/// A tracking log to be read, as long as it was then: what its lines name by number is read once.
+#[derive(Debug, Default)]
+pub struct TrackingLog {
+    pub lines: u64,
+    links: Vec<Link>,
+    agents: HashMap<u16, String>,
+}
+
+impl TrackingLog {
+    fn line(&self, line: u64, hit: &Hit) -> TrackingLine {
+        let link = self.links.get(usize::from(hit.link));
+        TrackingLine {
+            line,
+            recipient: hit.recipient,
+            at: Timestamp::from_millisecond(hit.at_ms.try_into().unwrap_or_default()).unwrap_or_default(),
+            kind: hit.kind,
+            class: hit.label.class(),
+            label: hit.label,
+            certain: hit.label.is_certain(),
+            rules: hit.rules,
+            link: link.map(|_| hit.link),
+            link_label: link.map(|link| link.label.clone()),
+            url: link.map(|link| link.url.clone()),
+            agent: self.agents.get(&hit.agent).cloned(),
+            address: hit.from,
+            head: hit.signs & signs::HEAD != 0,
+            prefetch: hit.signs & signs::PREFETCH != 0,
+        }
+    }
+}
+
 impl Context {
-    /// One block of the log.
-    pub async fn tracking_lines(&self, delivery: &Delivery, block: u64) -> Result<Vec<TrackingLine>, StoreError> {
-        let Some(plan) = &delivery.document.plan else { return Ok(Vec::new()) };
-        let hits = self.store.hits(&delivery.id, block..block + 1).await?;
-        let (links, agents) = (self.links(delivery, plan).await?, self.store.agents(&delivery.id).await?);
-        let line = |(line, hit): (u64, crate::domain::tracking::Hit)| {
-            let link = links.get(usize::from(hit.link));
-            TrackingLine {
-                line,
-                recipient: hit.recipient,
-                at: Timestamp::from_millisecond(hit.at_ms.try_into().unwrap_or_default()).unwrap_or_default(),
-                kind: hit.kind,
-                class: hit.label.class(),
-                label: hit.label,
-                certain: hit.label.is_certain(),
-                rules: hit.rules,
-                link: link.map(|_| hit.link),
-                link_label: link.map(|link| link.label.clone()),
-                url: link.map(|link| link.url.clone()),
-                agent: agents.get(&hit.agent).cloned(),
-                address: hit.from,
-                head: hit.signs & signs::HEAD != 0,
-                prefetch: hit.signs & signs::PREFETCH != 0,
-            }
-        };
-        Ok((block * BLOCK..).zip(hits).map(line).collect())
+    pub async fn tracking_log(&self, delivery: &Delivery) -> Result<TrackingLog, StoreError> {
+        let Some(plan) = &delivery.document.plan else { return Ok(TrackingLog::default()) };
+        // the agents afterwards: so none of these lines lacks its own
+        let lines = self.store.extent(&delivery.id).await?.hits;
+        Ok(TrackingLog { lines, links: self.links(delivery, plan).await?, agents: self.store.agents(&delivery.id).await? })
     }
 
-    /// A page of the log from line `from`.
+    /// Of one block of the log the lines that are wanted.
+    pub async fn tracking_lines(
+        &self,
+        id: &DeliveryId,
+        log: &TrackingLog,
+        block: u64,
+        wanted: impl Fn(u64, &Hit) -> bool,
+    ) -> Result<Vec<TrackingLine>, StoreError> {
+        let mut found = Vec::new();
+        for (first, lines) in self.store.hit_blocks(id, block..block + 1).await? {
+            for (line, bytes) in (first..log.lines).zip(lines.as_chunks().0) {
+                let hit = Hit::decode(bytes).ok_or_else(|| StoreError::Damaged(DAMAGED.into()))?;
+                if wanted(line, &hit) {
+                    found.push(log.line(line, &hit));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// A page of the log from line `from`; a filter that lets few lines pass makes it shorter, or empty, before the end.
     pub async fn tracking_page(
         &self,
         id: &DeliveryId,
@@ -82,21 +115,23 @@ impl Context {
         limit: usize,
         filter: Filter,
     ) -> Result<Page<TrackingLine>, Refusal> {
-        let delivery = self.delivery_with_tracking(id).await?;
-        let wanted = |line: &TrackingLine| {
-            line.line >= from
-                && filter.kind.is_none_or(|kind| line.kind == kind)
-                && filter.class.is_none_or(|class| line.class == class)
+        let log = self.tracking_log(&self.delivery_with_tracking(id).await?).await?;
+        let wanted = |line: u64, hit: &Hit| {
+            line >= from
+                && filter.kind.is_none_or(|kind| hit.kind == kind)
+                && filter.class.is_none_or(|class| hit.label.class() == class)
         };
         let mut items = Vec::new();
-        for block in from / BLOCK..self.store.hit_count(id).await?.div_ceil(BLOCK) {
-            for line in self.tracking_lines(&delivery, block).await?.into_iter().filter(wanted) {
+        let blocks = log.lines.div_ceil(BLOCK);
+        let end = blocks.min((from / BLOCK).saturating_add(MOST_BLOCKS));
+        for block in from / BLOCK..end {
+            for line in self.tracking_lines(id, &log, block, wanted).await? {
                 if items.len() == limit {
                     return Ok(Page { items, next: Some(line.line) });
                 }
                 items.push(line);
             }
         }
-        Ok(Page { items, next: None })
+        Ok(Page { items, next: (end < blocks).then_some(end * BLOCK) })
     }
 }

@@ -113,7 +113,7 @@ pub fn ledger(id: &DeliveryId, chunk: u32) -> String {
     format!("versand:{{{id}}}:ledger:{chunk}")
 }
 
-/// Hash: how many hits were recorded (`hits`).
+/// Hash: how many hits were recorded (`hits`), and how often labels were changed (`labels`).
 pub fn tracking(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:tracking")
 }

@@ -55,7 +55,7 @@ impl Store {
     pub async fn remove_tracking(&self, id: &DeliveryId) -> Result<(), StoreError> {
         let mut conn = self.conn.clone();
         // the count stays, so that what a crash leaves, or who came in between, is found again
-        let blocks = self.hit_count(id).await?.div_ceil(BLOCK);
+        let blocks = self.extent(id).await?.hits.div_ceil(BLOCK);
         for from in (0..blocks).step_by(AT_A_TIME) {
             let names: Vec<String> = (from..blocks.min(from + AT_A_TIME as u64)).map(|n| keys::hits(id, n)).collect();
             let () = conn.unlink(names).await?;

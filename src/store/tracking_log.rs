@@ -1,38 +1,57 @@
 //! The tracking log as it is read and relabelled, and the figures that were made of it.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Range};
 
-use redis::AsyncCommands;
+use redis::{AsyncCommands, ScriptInvocation};
 
-use super::{Store, StoreError, damaged, hits::BLOCK, keys, ledgers::ChunkRef};
+use super::{Store, StoreError, damaged, hits::BLOCK, keys};
 use crate::domain::{
     id::DeliveryId,
+    labelling::Relabelled,
     ledger::{HEADER_BYTES, RECORD_BYTES},
     statistics::Statistics,
-    tracking::{HIT_BYTES, Hit, LABEL_AT},
+    tracking::{HIT_BYTES, LABEL_AT},
 };
 
+/// Lines or records that are written in one step.
+const AT_ONCE: usize = 1000;
+
+/// Counters of a tracking log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Lines.
+    pub hits: u64,
+    /// Hits that are in no line, since their recipients had too many.
+    pub beyond: u64,
+    /// How often labels were changed.
+    pub labels: u64,
+}
+
+/// What a computation goes by: if its delivery or a label has changed since, nothing of its outcome is written.
+#[derive(Debug, Clone)]
+pub struct Basis {
+    pub delivery: DeliveryId,
+    pub revision: u64,
+    /// How often labels were changed.
+    pub labels: u64,
+}
+
 impl Store {
-    /// How many lines the tracking log has.
-    pub async fn hit_count(&self, id: &DeliveryId) -> Result<u64, StoreError> {
-        let hits: Option<u64> = self.conn.clone().hget(keys::tracking(id), "hits").await?;
-        Ok(hits.unwrap_or_default())
+    /// How far the tracking log is.
+    pub async fn extent(&self, id: &DeliveryId) -> Result<Extent, StoreError> {
+        let counters: [Option<u64>; 3] = self.conn.clone().hmget(keys::tracking(id), &["hits", "beyond", "labels"]).await?;
+        let [hits, beyond, labels] = counters.map(Option::unwrap_or_default);
+        Ok(Extent { hits, beyond, labels })
     }
 
-    /// Some blocks of the log.
-    pub async fn hits(&self, id: &DeliveryId, blocks: std::ops::Range<u64>) -> Result<Vec<Hit>, StoreError> {
-        let names: Vec<String> = blocks.map(|block| keys::hits(id, block)).collect();
+    /// Some blocks of the log: where each begins, and its lines.
+    pub async fn hit_blocks(&self, id: &DeliveryId, blocks: Range<u64>) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        let names: Vec<String> = blocks.clone().map(|block| keys::hits(id, block)).collect();
         if names.is_empty() {
             return Ok(Vec::new());
         }
         let raw: Vec<Option<Vec<u8>>> = redis::cmd("MGET").arg(names).query_async(&mut self.conn.clone()).await?;
-        let mut hits = Vec::new();
-        for bytes in raw.into_iter().flatten() {
-            for hit in bytes.as_chunks::<HIT_BYTES>().0 {
-                hits.push(Hit::decode(hit).ok_or_else(|| damaged("a line of the tracking log"))?);
-            }
-        }
-        Ok(hits)
+        Ok(blocks.zip(raw).filter_map(|(block, lines)| Some((block * BLOCK, lines?))).collect())
     }
 
     /// User agents by their numbers.
@@ -41,29 +60,53 @@ impl Store {
         Ok(agents.into_iter().map(|(agent, number)| (number, String::from_utf8_lossy(&agent).into_owned())).collect())
     }
 
-    /// Gives lines of the log, by their places, other labels.
-    pub async fn relabel(&self, id: &DeliveryId, changed: &[(u64, Hit)]) -> Result<(), StoreError> {
-        for some in changed.chunks(1000) {
-            let mut pipe = redis::pipe();
-            for (place, hit) in some {
-                let at = (place % BLOCK) as usize * HIT_BYTES + LABEL_AT;
-                // label, and the version of its rules
-                pipe.setrange(keys::hits(id, place / BLOCK), at as isize, &hit.encode()[LABEL_AT..LABEL_AT + 3]).ignore();
+    /// Gives lines of the log other labels, in the order of their places. False if somebody else did, or the delivery changed: then
+    /// what was read is to be read again.
+    pub async fn relabel(&self, basis: &mut Basis, changed: &[Relabelled]) -> Result<bool, StoreError> {
+        for of_block in changed.chunk_by(|a, b| a.place / BLOCK == b.place / BLOCK) {
+            let key = keys::hits(&basis.delivery, of_block[0].place / BLOCK);
+            for some in of_block.chunks(AT_ONCE) {
+                let mut script = self.reckoned(basis, &key, 1);
+                for Relabelled { place, before, now } in some {
+                    script.arg((place % BLOCK) as usize * HIT_BYTES + LABEL_AT).arg(&before[..]).arg(&now[..]);
+                }
+                let labels: i64 = script.invoke_async(&mut self.conn.clone()).await?;
+                let Ok(labels) = u64::try_from(labels) else { return Ok(false) };
+                basis.labels = labels;
             }
-            let () = pipe.query_async(&mut self.conn.clone()).await?;
+        }
+        Ok(true)
+    }
+
+    /// What the log says of recipients of a chunk, where a record says something else: position, bits before, hits, bits now. A
+    /// record with other hits stays as it is: some came meanwhile.
+    pub async fn mend_tracked(&self, basis: &Basis, chunk: u32, wrong: &[(u16, u8, u16, u8)]) -> Result<(), StoreError> {
+        let key = keys::ledger(&basis.delivery, chunk);
+        for some in wrong.chunks(AT_ONCE) {
+            let mut script = self.reckoned(basis, &key, 0);
+            for (position, before, hits, now) in some {
+                let with = |bits: u8| [&[bits], &hits.to_be_bytes()[..]].concat();
+                script.arg(HEADER_BYTES + RECORD_BYTES * usize::from(*position) + 13).arg(with(*before)).arg(with(*now));
+            }
+            let _: i64 = script.invoke_async(&mut self.conn.clone()).await?;
         }
         Ok(())
     }
 
-    /// What the log says of recipients, where a record says something else: position, how many hits there were, bits. A record with
-    /// other hits stays as it is: some came meanwhile.
-    pub async fn mend_tracked(&self, at: &ChunkRef, wrong: &[(u16, u16, u8)]) -> Result<(), StoreError> {
-        let mut script = self.scripts.mend_tracked.prepare_invoke();
-        script.key(keys::ledger(&at.delivery, at.chunk));
-        for (position, hits, bits) in wrong {
-            script.arg(HEADER_BYTES + RECORD_BYTES * usize::from(*position) + 13).arg(*hits).arg(&[*bits][..]);
-        }
-        Ok(script.invoke_async(&mut self.conn.clone()).await?)
+    /// Keeps figures, unless what they were made of has changed: then it is false.
+    pub async fn keep_statistics(&self, basis: &Basis, statistics: &Statistics) -> Result<bool, StoreError> {
+        let key = keys::statistics(&basis.delivery);
+        let mut script = self.reckoned(basis, &key, 0);
+        script.arg(-1).arg("").arg(serde_json::to_vec(statistics).map_err(damaged)?);
+        Ok(script.invoke_async::<i64>(&mut self.conn.clone()).await? >= 0)
+    }
+
+    /// The script that writes what was made of `basis` into `key`.
+    fn reckoned(&self, basis: &Basis, key: &str, raise: u8) -> ScriptInvocation<'_> {
+        let mut script = self.scripts.reckoned.prepare_invoke();
+        script.key(keys::delivery(&basis.delivery)).key(keys::tracking(&basis.delivery)).key(key);
+        script.arg(basis.revision).arg(basis.labels).arg(raise);
+        script
     }
 
     /// The figures that were computed last.
@@ -84,10 +127,6 @@ impl Store {
         let texts: Vec<Option<Vec<u8>>> = pipe.query_async(&mut self.conn.clone()).await?;
         let known = ids.iter().zip(texts).filter_map(|(id, text)| Some((id.clone(), text?)));
         known.map(|(id, text)| Ok((id, serde_json::from_slice(&text).map_err(damaged)?))).collect()
-    }
-
-    pub async fn keep_statistics(&self, id: &DeliveryId, statistics: &Statistics) -> Result<(), StoreError> {
-        Ok(self.conn.clone().set(keys::statistics(id), serde_json::to_vec(statistics).map_err(damaged)?).await?)
     }
 
     /// Whether this daemon may compute the statistics of an hour, for the next `lock_s`: nobody else does, and they are not done.

@@ -37,6 +37,7 @@ mod queue_embedded;
 mod queue_redis;
 mod queue_traps;
 mod readme;
+mod reckoning;
 mod recovery;
 mod recurring;
 mod relays;

@@ -19,6 +19,7 @@ use crate::{
         redis::RedisServer,
     },
     healing::connection,
+    tracking,
 };
 
 /// Days of each kind; the archive goes to `folder`.
@@ -73,7 +74,7 @@ pub async fn aged(app: &App, id: &str, hours: i64) {
 }
 
 /// The keys of a delivery, without what expires.
-async fn keys(redis: &RedisServer, id: &str) -> BTreeSet<String> {
+pub async fn keys(redis: &RedisServer, id: &str) -> BTreeSet<String> {
     let prefix = format!("versand:{{{id}}}:");
     let all: Vec<String> =
         ::redis::cmd("KEYS").arg(format!("{prefix}*")).query_async(&mut connection(redis).await).await.unwrap();
@@ -81,7 +82,7 @@ async fn keys(redis: &RedisServer, id: &str) -> BTreeSet<String> {
     rests.filter(|key| !key.starts_with("idempotency")).collect()
 }
 
-fn names(names: &[&str]) -> BTreeSet<String> {
+pub fn names(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
@@ -109,7 +110,13 @@ async fn logs_are_removed_after_their_time_and_the_figures_are_frozen() {
     assert_eq!(kept, names(&["delivery", "audit", "agents", "tracking", "statistics"]));
     let after = app.client.get(&path).await;
     let removed_at = after["cleaned_at"].as_str().unwrap();
-    for field in ["counts", "kpis", "plan", "definition", "audience", "state"] {
+    let figures = |view: &Value| {
+        let mut kpis = view["kpis"].clone();
+        kpis["statistics_at"].take();
+        kpis
+    };
+    assert_eq!(figures(&after), figures(&before));
+    for field in ["counts", "plan", "definition", "audience", "state"] {
         assert_eq!(after[field], before[field], "{field}");
     }
     assert_eq!(app.client.get(&format!("{path}/progress")).await["cleaned_at"], removed_at);
@@ -143,6 +150,31 @@ async fn logs_are_removed_after_their_time_and_the_figures_are_frozen() {
     let acts = acts(&app, &id).await;
     assert_eq!(acts[acts.len() - 3..], ["finish", "clean", "clean"], "each once");
     app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frozen_figures_hold_every_hit_that_was_in_the_log_when_that_was_removed() {
+    let redis = RedisServer::start();
+    for (logs, days) in [(true, (1, 0)), (false, (0, 1))] {
+        let app = App::start(&redis, &settings(0, days.0, days.1, "")).await;
+        let id = app.client.send(&tracking::definition(), audience(5)).await;
+        app.client.wait_for(&id, &["finished"]).await;
+        app.client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
+        for number in 0..3 {
+            let of = tracking::links(&app.client, &id, number).await;
+            tracking::visit(&of[&'c'][0], tracking::FIREFOX).await;
+        }
+        let log = tracking::export(&app.client, &id, "tracking/export?format=ndjson").await;
+        let sending = app.client.log(&id).await;
+        aged(&app, &id, 25).await;
+        app.context.retain_all().await;
+        let view = app.client.get(&format!("/deliveries/{id}")).await;
+        assert_eq!((view["cleaned_at"].is_string(), view["tracking_cleaned_at"].is_string()), (logs, !logs));
+        let frozen = app.client.get(&format!("/deliveries/{id}/statistics")).await;
+        tracking::compare(&frozen, &sending, &log);
+        assert_eq!((log.len(), &view["kpis"]["unique_clicks"]), (3, &json!(3)));
+        app.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -185,6 +185,8 @@ fn statistics_of(computed: &Value, sending: &[Value], log: &[Value]) -> Value {
     json!({
         "computed_at": computed["computed_at"],
         "hits": log.len(),
+        "hits_beyond": computed["hits_beyond"],
+        "labels": computed["labels"],
         "delivered": sent.len(),
         "failed": with("failed").count(),
         "unique_opens": among(&opens),

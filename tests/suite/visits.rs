@@ -267,3 +267,24 @@ async fn newer_rules_apply_to_what_was_recorded_before_by_route_and_by_command()
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stdout).contains("410"), "{refused:?}");
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_is_called_for_ever_fills_no_log_and_hides_no_click() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "").await;
+    let id = sent(&app, &definition(), audience(2)).await;
+    let of = links(&app.client, &id, 0).await;
+    let client = visitor();
+    for _ in 0..11 {
+        let calls = (0..100).map(|_| client.get(&of[&'o'][0]).header(header::USER_AGENT, FIREFOX).send());
+        for answer in futures_util::future::join_all(calls).await {
+            assert_eq!(answer.unwrap().status(), StatusCode::OK);
+        }
+    }
+    visit(&of[&'c'][0], FIREFOX).await;
+    let log = export(&app.client, &id, "tracking/export?format=ndjson").await;
+    assert_eq!(log.len(), 1001);
+    let computed = recounted(&app.client, &id).await;
+    assert_eq!((&computed["hits_beyond"], &computed["unique_clicks"]), (&json!(100), &json!(1)));
+    app.stop().await;
+}

@@ -24,9 +24,9 @@ use serde::{Deserialize, Serialize};
 pub const HIT_BYTES: usize = 36;
 /// Where the label and the version of its rules stand in a hit.
 pub const LABEL_AT: usize = 11;
+pub const LABEL_BYTES: usize = 3;
 pub const NO_LINK: u16 = u16::MAX;
 pub const NO_AGENT: u16 = u16::MAX;
-pub const UNKEPT_AGENT: u16 = u16::MAX - 1;
 
 /// What was asked for. The numbers are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -188,8 +188,7 @@ impl Hit {
         b[..4].copy_from_slice(&self.recipient.to_be_bytes());
         b[4..10].copy_from_slice(&self.at_ms.to_be_bytes()[2..]);
         b[10] = self.kind as u8;
-        b[LABEL_AT] = self.label as u8;
-        b[12..14].copy_from_slice(&self.rules.to_be_bytes());
+        b[LABEL_AT..LABEL_AT + LABEL_BYTES].copy_from_slice(&self.label_bytes());
         b[14..16].copy_from_slice(&self.link.to_be_bytes());
         b[16] = self.signs;
         b[18..20].copy_from_slice(&self.agent.to_be_bytes());
@@ -199,6 +198,12 @@ impl Hit {
         };
         b[20..].copy_from_slice(&from.octets());
         b
+    }
+
+    /// Its label and the version of its rules, as they are stored.
+    pub fn label_bytes(&self) -> [u8; LABEL_BYTES] {
+        let [high, low] = self.rules.to_be_bytes();
+        [self.label as u8, high, low]
     }
 
     /// `None` if kind or label are not what this program writes.

@@ -1,13 +1,12 @@
 //! Human or machine: the rules that give a hit its label. What they go by is a file, `config/machines.toml`.
 
 use core::net::IpAddr;
-use std::collections::HashMap;
 
 use aho_corasick::AhoCorasick;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::{Hit, HitKind, Label, signs};
+use super::{Hit, HitKind, LABEL_BYTES, Label, signs};
 
 /// `config/machines.toml`, compiled in.
 pub const BUILT_IN: &str = include_str!("../../../config/machines.toml");
@@ -75,7 +74,8 @@ impl Rules {
         })
     }
 
-    /// The label of a hit by what its request shows. An agent that is not known, because it was not kept, says nothing.
+    /// The label of a hit by what its request shows. Of an agent that was not kept the label says
+    /// what it was.
     pub fn label(&self, kind: HitKind, signs: u8, agent: Agent<'_>, from: IpAddr) -> Label {
         let is_in = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&from));
         if signs & signs::HEAD != 0 {
@@ -96,6 +96,9 @@ impl Rules {
         if is_in(&self.machine_networks) {
             return Label::Network;
         }
+        if let Agent::NotKept(before @ (Label::Agent | Label::ImageProxy | Label::AppleProxy | Label::NoAgent)) = agent {
+            return before;
+        }
         if is_in(&self.probable_networks) { Label::ProbableScanner } else { Label::Human }
     }
 }
@@ -105,31 +108,32 @@ impl Rules {
 pub enum Agent<'a> {
     None,
     Is(&'a str),
-    /// It is not known any more.
-    NotKept,
+    /// It is not known any more; what its hit was labelled.
+    NotKept(Label),
 }
 
-/// Which hits belong to a burst, by their places: five clicks or more of one recipient within a second, those before the fifth
-/// one, too.
-pub fn bursts(hits: &[Hit]) -> Vec<usize> {
-    let mut clicks: HashMap<u32, Vec<usize>> = HashMap::new();
-    for (i, hit) in hits.iter().enumerate().filter(|(_, hit)| hit.kind == HitKind::Click) {
-        clicks.entry(hit.recipient).or_default().push(i);
-    }
-    let mut found = Vec::new();
-    for of_one in clicks.values_mut().filter(|of_one| of_one.len() >= BURST) {
-        of_one.sort_by_key(|i| hits[*i].at_ms);
+/// A line of the log as it will be, where it stands there, and the label that it had.
+#[derive(Debug, Clone, Copy)]
+pub struct Line {
+    pub hit: Hit,
+    pub place: u64,
+    pub before: [u8; LABEL_BYTES],
+}
+
+/// Labels the clicks that belong to a burst, and sorts all: five clicks or more of one recipient within a second, those before the
+/// fifth one, too.
+pub fn bursts(clicks: &mut [Line]) {
+    clicks.sort_unstable_by_key(|click| (click.hit.recipient, click.hit.at_ms, click.place));
+    for of_one in clicks.chunk_by_mut(|a, b| a.hit.recipient == b.hit.recipient) {
         let mut marked = 0;
-        for (end, last) in of_one.iter().enumerate().skip(BURST - 1) {
-            let first = end + 1 - BURST;
-            if hits[*last].at_ms - hits[of_one[first]].at_ms < BURST_MS {
-                found.extend(&of_one[first.max(marked)..=end]);
-                marked = end + 1;
+        for end in BURST..=of_one.len() {
+            let first = end - BURST;
+            if of_one[end - 1].hit.at_ms - of_one[first].hit.at_ms < BURST_MS {
+                of_one[first.max(marked)..end].iter_mut().for_each(|click| click.hit.label = Label::Burst);
+                marked = end;
             }
         }
     }
-    found.sort_unstable();
-    found
 }
 
 #[cfg(test)]
@@ -152,7 +156,12 @@ mod tests {
             (HitKind::Click, signs::HEAD, Agent::Is(FIREFOX), home, Label::Head),
             (HitKind::Click, signs::PREFETCH, Agent::Is(FIREFOX), home, Label::Prefetch),
             (HitKind::Open, 0, Agent::None, home, Label::NoAgent),
-            (HitKind::Open, 0, Agent::NotKept, home, Label::Human),
+            (HitKind::Open, 0, Agent::NotKept(Label::Human), home, Label::Human),
+            (HitKind::Open, 0, Agent::NotKept(Label::ProbableScanner), home, Label::Human),
+            (HitKind::Open, 0, Agent::NotKept(Label::ImageProxy), home, Label::ImageProxy),
+            (HitKind::Click, 0, Agent::NotKept(Label::Agent), "67.231.144.9", Label::Agent),
+            (HitKind::Click, 0, Agent::NotKept(Label::Agent), "40.93.1.1", Label::Network),
+            (HitKind::Click, signs::HEAD, Agent::NotKept(Label::Agent), home, Label::Head),
             (HitKind::Click, 0, Agent::Is("Python-Requests/2.32"), home, Label::Agent),
             (HitKind::Open, 0, Agent::Is(GMAIL), "66.249.84.1", Label::ImageProxy),
             (HitKind::Open, 0, Agent::Is("YahooMailProxy; https://help.yahoo.com"), home, Label::ImageProxy),
@@ -185,26 +194,23 @@ mod tests {
 
     #[test]
     fn five_clicks_within_a_second_are_a_burst_also_the_ones_before() {
-        let hit = |recipient, at_ms, kind| Hit {
-            recipient,
-            at_ms,
-            kind,
-            label: Label::Human,
-            rules: 1,
-            link: NO_LINK,
-            signs: 0,
-            agent: NO_AGENT,
-            from: IpAddr::from([192, 0, 2, 1]),
+        let click = |(recipient, at_ms)| {
+            let (kind, label, from) = (HitKind::Click, Label::Human, IpAddr::from([192, 0, 2, 1]));
+            let hit = Hit { recipient, at_ms, kind, label, rules: 1, link: NO_LINK, signs: 0, agent: NO_AGENT, from };
+            Line { hit, place: at_ms, before: hit.label_bytes() }
         };
-        let click = |recipient, at_ms| hit(recipient, at_ms, HitKind::Click);
-        let mut hits: Vec<Hit> = [0, 5000, 5100, 5200, 5300, 5999, 6200].map(|at| click(1, at)).to_vec();
-        hits.extend([0, 250, 500, 750, 1000].map(|at| click(2, at)));
-        hits.extend([0, 1, 2, 3, 4].map(|at| hit(3, at, HitKind::Open)));
-        assert_eq!(bursts(&hits), [1, 2, 3, 4, 5], "6200 has only four others within a second before it");
+        let found = |clicks: &[(u32, u64)]| -> Vec<u64> {
+            let mut clicks: Vec<Line> = clicks.iter().copied().map(click).collect();
+            bursts(&mut clicks);
+            clicks.iter().filter(|click| click.hit.label == Label::Burst).map(|click| click.place).collect()
+        };
+        let mut clicks = [0, 5000, 5100, 5200, 5300, 5999, 6200].map(|at| (1, at)).to_vec();
+        clicks.extend([0, 250, 500, 750, 1000].map(|at| (2, at)));
+        assert_eq!(found(&clicks), [5000, 5100, 5200, 5300, 5999], "6200 has only four others within a second before it");
         // in whatever order they were recorded
-        hits.reverse();
-        assert_eq!(bursts(&hits).len(), 5);
-        hits.push(click(2, 999));
-        assert_eq!(bursts(&hits).len(), 5 + 6);
+        clicks.reverse();
+        assert_eq!(found(&clicks).len(), 5);
+        clicks.push((2, 999));
+        assert_eq!(found(&clicks).len(), 5 + 6);
     }
 }

@@ -39,9 +39,9 @@ for i = 7, #ARGV, 3 do
       dirty = {}
     end
     local tracked, hits = unpack('>BI2', page, 14)
-    local seen = pack('>BI2', bor(tracked, bits), math.min(hits + 1, most_hits))
-    redis.call('SETRANGE', ledger, HEADER + RECORD * position + 13, seen)
-    if hits < most_hits then
+    local all = bor(tracked, bits)
+    if hits < most_hits or all ~= tracked then
+      redis.call('SETRANGE', ledger, HEADER + RECORD * position + 13, pack('>BI2', all, hits + 1))
       local at = math.floor(n / block)
       pieces[at] = (pieces[at] or '') .. ARGV[i]:sub(1, 18) .. pack('>I2', number_of(ARGV[i + 1])) .. ARGV[i]:sub(21)
       n = n + 1

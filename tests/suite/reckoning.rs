@@ -1,0 +1,218 @@
+//! Statistics of a log that changes while they are computed: what was read before is never kept.
+
+use std::net::IpAddr;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use versand::{
+    domain::{
+        id::DeliveryId,
+        labelling::Relabelled,
+        statistics::Statistics,
+        tracking::{Hit, HitKind, Label, NO_AGENT, NO_LINK},
+    },
+    store::{hits::Mailing, tracking_log::Basis},
+};
+
+use crate::{
+    harness::{
+        app::{App, idle},
+        client::audience,
+        redis::RedisServer,
+    },
+    retention::{aged, keys, names},
+    tracking,
+};
+
+/// The label of a machine, and a version of its rules.
+const AGENT: [u8; 3] = [Label::Agent as u8, 0, 2];
+const HUMAN: [u8; 3] = [Label::Human as u8, 0, 2];
+
+fn hit(recipient: u32, kind: HitKind, label: Label) -> Hit {
+    let from = IpAddr::from([192, 0, 2, 1]);
+    Hit { recipient, at_ms: u64::from(recipient) * 5000, kind, label, rules: 2, link: NO_LINK, signs: 0, agent: NO_AGENT, from }
+}
+
+/// A delivery that was sent to five, and these hits in its log, each with its user agent.
+async fn sent(app: &App, hits: &[(Hit, &str)]) -> DeliveryId {
+    let id = app.client.send(&tracking::definition(), audience(5)).await;
+    app.client.wait_for(&id, &["finished"]).await;
+    let id: DeliveryId = id.parse().unwrap();
+    let plan = app.context.delivery(&id).await.unwrap().document.plan.unwrap();
+    let mailing = Mailing { delivery: id.clone(), generation: plan.generation, chunk_size: plan.chunk_size };
+    assert_eq!(app.context.store.record_hits(&mailing, hits, 0).await.unwrap(), hits.len() as u64);
+    id
+}
+
+async fn basis(app: &App, id: &DeliveryId) -> Basis {
+    let revision = app.context.delivery(id).await.unwrap().revision;
+    Basis { delivery: id.clone(), revision, labels: app.context.store.extent(id).await.unwrap().labels }
+}
+
+/// What the hourly job does, whoever did it before.
+async fn hourly(app: &App) {
+    let mut connection = app.context.store.connection();
+    let keys: Vec<String> = redis::cmd("KEYS").arg("versand:statistics:*").query_async(&mut connection).await.unwrap();
+    for key in keys {
+        let _: u64 = redis::cmd("DEL").arg(key).query_async(&mut connection).await.unwrap();
+    }
+    app.context.hourly_statistics().await.unwrap();
+}
+
+/// The figures that are kept; they agree with the logs.
+async fn agreeing(app: &App, id: &DeliveryId) -> Value {
+    let kept = app.client.get(&format!("/deliveries/{id}/statistics")).await;
+    let log = tracking::export(&app.client, id.as_str(), "tracking/export?format=ndjson").await;
+    tracking::compare(&kept, &app.client.log(id.as_str()).await, &log);
+    kept
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relabelling_that_was_cut_short_is_counted_by_the_next_hourly_job() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "").await;
+    let opens = [0, 1, 2].map(|number| (hit(number, HitKind::Open, Label::Human), tracking::FIREFOX));
+    let id = sent(&app, &opens).await;
+    hourly(&app).await;
+    assert_eq!(agreeing(&app, &id).await["unique_opens"], json!(3));
+    // of all lines that were to get another label one got it
+    let mut basis = basis(&app, &id).await;
+    let line = Relabelled { place: 1, before: HUMAN, now: AGENT };
+    assert!(app.context.store.relabel(&mut basis, &[line]).await.unwrap());
+    hourly(&app).await;
+    let kept = agreeing(&app, &id).await;
+    assert_eq!((&kept["unique_opens"], &kept["machine_opens"]), (&json!(2), &json!(1)));
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_kept_that_was_made_of_other_labels() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "").await;
+    let id = sent(&app, &[0, 1].map(|number| (hit(number, HitKind::Open, Label::Human), tracking::FIREFOX))).await;
+    let store = &app.context.store;
+    let old = app.context.compute_statistics(&id, false).await.unwrap();
+    let (before, mut now) = (basis(&app, &id).await, basis(&app, &id).await);
+    assert!(store.relabel(&mut now, &[Relabelled { place: 0, before: HUMAN, now: AGENT }]).await.unwrap());
+    app.context.compute_statistics(&id, false).await.unwrap();
+
+    assert!(!store.keep_statistics(&before, &old).await.unwrap());
+    let line = Relabelled { place: 1, before: HUMAN, now: AGENT };
+    assert!(!store.relabel(&mut before.clone(), &[line]).await.unwrap());
+    let record = async || store.ledgers(&id, 0..1).await.unwrap()[0].as_ref().unwrap().records().next().unwrap();
+    assert_eq!(record().await.tracked, 2, "opened by a machine");
+    store.mend_tracked(&before, 0, &[(0, 2, 1, 1)]).await.unwrap();
+    assert_eq!(record().await.tracked, 2);
+    store.mend_tracked(&now, 0, &[(0, 2, 2, 1)]).await.unwrap();
+    assert_eq!(record().await.tracked, 2, "another hit has come meanwhile");
+    store.mend_tracked(&now, 0, &[(0, 2, 1, 1)]).await.unwrap();
+    assert_eq!(record().await.tracked, 1);
+    assert_eq!(agreeing(&app, &id).await["unique_opens"], json!(1));
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_removed_does_not_come_back_by_a_computation_that_still_ran() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "[retention]\nlogs_days = 1\ntracking_days = 1").await;
+    let opens = [(hit(0, HitKind::Open, Label::Human), tracking::FIREFOX)];
+    for is_deleted in [true, false] {
+        let id = sent(&app, &opens).await;
+        let old = app.context.compute_statistics(&id, false).await.unwrap();
+        let left = if is_deleted { &["delivery", "audit"][..] } else { &["delivery", "audit", "tracking", "statistics"] };
+        if !is_deleted {
+            aged(&app, id.as_str(), 25).await;
+        }
+        let before = basis(&app, &id).await;
+        if is_deleted {
+            let gone = app.client.request(Method::DELETE, &format!("/deliveries/{id}")).send().await.unwrap();
+            assert!(gone.status().is_success());
+        } else {
+            app.context.retain_all().await;
+        }
+        assert_eq!(keys(&redis, id.as_str()).await, names(left));
+        let frozen = app.context.store.statistics(&id).await.unwrap();
+        let wrong = Statistics { hits: 77, ..old };
+        assert!(!app.context.store.keep_statistics(&before, &wrong).await.unwrap());
+        let line = Relabelled { place: 0, before: HUMAN, now: AGENT };
+        assert!(!app.context.store.relabel(&mut before.clone(), &[line]).await.unwrap());
+        app.context.store.mend_tracked(&before, 0, &[(0, 1, 1, 2)]).await.unwrap();
+        assert_eq!(keys(&redis, id.as_str()).await, names(left));
+        assert_eq!(app.context.store.statistics(&id).await.unwrap(), frozen);
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_with_different_rules_that_compute_at_once_end_with_figures_that_agree_with_the_log() {
+    let (redis, folder) = (RedisServer::start(), tempfile::tempdir().unwrap());
+    let app = App::start(&redis, "").await;
+    let file = folder.path().join("machines.toml");
+    let other_rules =
+        versand::domain::tracking::rules::BUILT_IN.replace("version = 2", "version = 3").replace("\"scrapy\", ", "");
+    std::fs::write(&file, other_rules).unwrap();
+    let (other, _state) = idle(&redis, &format!("[tracking]\nrules_file = {file:?}")).await;
+    let opens = [0, 1, 2, 3].map(|number| (hit(number, HitKind::Open, Label::Agent), "Scrapy/2"));
+    let id = sent(&app, &opens).await;
+    for round in 0..20 {
+        let (one, two) =
+            tokio::join!(app.context.compute_statistics(&id, round % 2 == 0), other.context().compute_statistics(&id, true));
+        assert!(one.is_ok() || two.is_ok(), "{one:?} {two:?}");
+        hourly(&app).await;
+        agreeing(&app, &id).await;
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_came_after_the_last_user_agent_that_is_kept_stays_a_machine_when_labelled_anew() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "").await;
+    let id = sent(&app, &[]).await;
+    let mut fill = redis::pipe();
+    for number in 0..10_000 {
+        fill.hset(format!("versand:{{{id}}}:agents"), format!("agent {number}"), number).ignore();
+    }
+    let () = fill.query_async(&mut app.context.store.connection()).await.unwrap();
+    for (number, agent) in [(0, "python-requests/2.32"), (1, tracking::FIREFOX), (2, "YahooMailProxy")] {
+        let of = tracking::links(&app.client, id.as_str(), number).await;
+        tracking::visit(&of[&'o'][0], agent).await;
+    }
+    let labels = async || -> Vec<Value> {
+        let log = tracking::export(&app.client, id.as_str(), "tracking/export?format=ndjson").await;
+        assert!(log.iter().all(|line| line["agent"].is_null()), "{log:?}");
+        log.iter().map(|line| line["label"].clone()).collect()
+    };
+    assert_eq!(labels().await, ["agent", "human", "image_proxy"]);
+    let (status, _) = app.client.post(&format!("/deliveries/{id}/relabel"), &json!({})).await;
+    assert!(status.is_success());
+    assert_eq!(labels().await, ["agent", "human", "image_proxy"]);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_few_lines_among_very_many_says_where_to_go_on() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "").await;
+    let id = sent(&app, &[]).await;
+    let opens = hit(0, HitKind::Open, Label::Human).encode().repeat(4096);
+    let mut log = redis::pipe();
+    for block in 0..70 {
+        log.set(format!("versand:{{{id}}}:hits:{block}"), &opens).ignore();
+    }
+    // the only click is the last line; what comes after was not there when the count was read
+    let lines = 69 * 4096 + 3;
+    let click = hit(4, HitKind::Click, Label::Human).encode();
+    log.setrange(format!("versand:{{{id}}}:hits:69"), 2 * 36, &click[..]).ignore();
+    log.setrange(format!("versand:{{{id}}}:hits:69"), 3 * 36, &click[..]).ignore();
+    log.hset(format!("versand:{{{id}}}:tracking"), "hits", lines).ignore();
+    let () = log.query_async(&mut app.context.store.connection()).await.unwrap();
+    let page = async |from: u64| app.client.get(&format!("/deliveries/{id}/tracking?kind=click&from={from}")).await;
+    let first = page(0).await;
+    assert_eq!((&first["items"], first["next"].as_u64()), (&json!([]), Some(64 * 4096)));
+    let last = page(64 * 4096).await;
+    let found: Vec<u64> = last["items"].as_array().unwrap().iter().map(|line| line["line"].as_u64().unwrap()).collect();
+    assert_eq!((found, &last["next"]), (vec![lines - 1], &Value::Null));
+    assert_eq!(page(u64::MAX).await, json!({ "items": [], "next": null }));
+    app.stop().await;
+}
