@@ -74,8 +74,7 @@ impl Rules {
         })
     }
 
-    /// The label of a hit by what its request shows. Of an agent that was not kept the label says
-    /// what it was.
+    /// The label of a hit by what its request shows. What an agent was that is not kept, its label says.
     pub fn label(&self, kind: HitKind, signs: u8, agent: Agent<'_>, from: IpAddr) -> Label {
         let is_in = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&from));
         if signs & signs::HEAD != 0 {
