@@ -171,26 +171,7 @@ fn text<T: Serialize>(items: &[T], format: Format) -> Result<Bytes, StoreError> 
     for item in items {
         writer.serialize(item).map_err(|e| StoreError::Damaged(e.to_string()))?;
     }
-    let csv = writer.into_inner().map_err(|e| StoreError::Damaged(e.to_string()))?;
-    Ok(without_formulas(csv).map_err(|e| StoreError::Damaged(e.to_string()))?.into())
-}
-
-/// Cells that a spreadsheet would compute begin with an apostrophe: user agents and replies are whatever somebody sent.
-fn without_formulas(csv: Vec<u8>) -> csv::Result<Vec<u8>> {
-    const SIGNS: [u8; 6] = *b"=+-@\t\r";
-    let begins = |cell: &[u8]| cell.first().is_some_and(|first| SIGNS.contains(first));
-    let before_a_cell = |pair: &[u8]| matches!(pair[0], b',' | b'"' | b'\n') && SIGNS.contains(&pair[1]);
-    if !begins(&csv) && !csv.windows(2).any(before_a_cell) {
-        return Ok(csv);
-    }
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(csv.as_slice());
-    let mut writer = csv::Writer::from_writer(Vec::with_capacity(csv.len() + 64));
-    for record in reader.byte_records() {
-        let record = record?;
-        let cells = record.iter().map(|cell| if begins(cell) { [b"'", cell].concat() } else { cell.to_vec() });
-        writer.write_record(cells)?;
-    }
-    writer.into_inner().map_err(|e| e.into_error().into())
+    Ok(writer.into_inner().map_err(|e| StoreError::Damaged(e.to_string()))?.into())
 }
 
 pub async fn archive(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, Answer> {
@@ -240,16 +221,4 @@ pub async fn audit_heads(State(api): State<Arc<Api>>, Asked(asked): Asked<PageAs
 pub async fn exclusion_causes() -> Response {
     let causes = Cause::ALL.map(|cause| serde_json::json!({ "cause": cause, "description": cause.description() }));
     Reply(causes).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cells_that_a_spreadsheet_would_compute_begin_with_an_apostrophe() {
-        let csv = |agent: &str| text(&[(7, agent, 1)], Format::Csv).expect("it is written");
-        assert_eq!(csv("Mozilla/5.0"), "7,Mozilla/5.0,1\n");
-        assert_eq!(csv("=HYPERLINK(\"http://x\",\"y\")"), "7,\"'=HYPERLINK(\"\"http://x\"\",\"\"y\"\")\",1\n");
-    }
 }
