@@ -42,7 +42,7 @@ const NOT_RELEASED: Refusal = Refusal::Conflict("it was not released: there is n
 pub(super) const DAMAGED: &str = "a line of the tracking log";
 
 /// Does what takes long where it holds nobody up.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
     tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Damaged(e.to_string()))
 }
 
@@ -55,9 +55,7 @@ impl Context {
         for _ in 0..ATTEMPTS {
             // what is left of one that was cleaned are the figures that it had
             let delivery = self.delivery_with_tracking(id).await?;
-            let Extent { labels, beyond, .. } = self.store.extent(id).await?;
-            let mut basis = Basis { delivery: id.clone(), revision: delivery.revision, labels };
-            if let Some(statistics) = self.try_statistics(&delivery, &mut basis, beyond, anew).await? {
+            if let Some(statistics) = self.try_statistics(&delivery, anew).await? {
                 return Ok(statistics);
             }
         }
@@ -65,26 +63,22 @@ impl Context {
     }
 
     /// `None`, and nothing is kept, if what they are made of changed meanwhile.
-    async fn try_statistics(
-        &self,
-        delivery: &Delivery,
-        basis: &mut Basis,
-        hits_beyond: u64,
-        anew: bool,
-    ) -> Result<Option<Statistics>, Refusal> {
+    async fn try_statistics(&self, delivery: &Delivery, anew: bool) -> Result<Option<Statistics>, Refusal> {
         let plan = delivery.document.plan.as_ref().filter(|_| delivery.document.has_started()).ok_or(NOT_RELEASED)?;
         let numbers = u64::from(plan.chunks) * u64::from(plan.chunk_size);
         let numbers = usize::try_from(numbers).map_err(|_| StoreError::Damaged("too many recipients".into()))?;
         let reckoning = Reckoning::new(numbers, self.links(delivery, plan).await?.len());
-        let (reckoning, changed) = self.read_log(&delivery.id, reckoning, anew).await?;
-        if !self.store.relabel(basis, &changed).await? {
+        let Extent { hits, beyond, labels } = self.store.extent(&delivery.id).await?;
+        let mut basis = Basis { delivery: delivery.id.clone(), revision: delivery.revision, labels };
+        let (reckoning, changed) = self.read_log(&delivery.id, hits, reckoning, anew).await?;
+        if !self.store.relabel(&mut basis, &changed).await? {
             return Ok(None);
         }
-        let statuses = self.statuses_of(basis, plan, &reckoning).await?;
+        let statuses = self.statuses_of(&basis, plan, &reckoning).await?;
         let settings = plan.settings.clone();
-        let figures = aside(move || reckoning.close(&statuses, &settings, Timestamp::now())).await?;
-        let statistics = Statistics { labels: basis.labels, hits_beyond, ..figures };
-        Ok(self.store.keep_statistics(basis, &statistics).await?.then_some(statistics))
+        let figures = blocking(move || reckoning.close(&statuses, &settings, Timestamp::now())).await?;
+        let statistics = Statistics { labels: basis.labels, hits_beyond: beyond, ..figures };
+        Ok(self.store.keep_statistics(&basis, &statistics).await?.then_some(statistics))
     }
 
     /// The tracked links of a prepared delivery.
@@ -96,27 +90,27 @@ impl Context {
         self.store.slice(&delivery.id, Part::Links(plan.generation), 0).await
     }
 
-    /// Reads the whole tracking log: what it says of each recipient, and which lines get other labels.
+    /// Reads the first lines of the tracking log: what they say of each recipient, and which of them get other labels.
     async fn read_log(
         &self,
         id: &DeliveryId,
+        lines: u64,
         reckoning: Reckoning,
         anew: bool,
     ) -> Result<(Reckoning, Vec<Relabelled>), StoreError> {
-        // who comes later may have an agent that is not among these
-        let lines = self.store.extent(id).await?.hits;
+        // read after the lines were counted: so none of them has an agent that is not among these
         let anew = if anew { Some((self.rules.clone(), self.store.agents(id).await?)) } else { None };
         let mut labelling = Labelling::new(reckoning, anew);
         let blocks = lines.div_ceil(BLOCK);
         for from in (0..blocks).step_by(BLOCKS as usize) {
             let some = self.store.hit_blocks(id, from..blocks.min(from + BLOCKS)).await?;
-            let read = aside(move || {
+            let read = blocking(move || {
                 let is_whole = some.iter().all(|(first, block)| labelling.read(*first..lines, block));
                 is_whole.then_some(labelling)
             });
             labelling = read.await?.ok_or_else(|| StoreError::Damaged(DAMAGED.into()))?;
         }
-        aside(move || labelling.close()).await
+        blocking(move || labelling.close()).await
     }
 
     /// Every recipient's status; on the way the bits of records are mended that the log does not bear out.
