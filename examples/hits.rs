@@ -21,6 +21,9 @@ use tokio::{
 
 const AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:128.0) Gecko/20100101 Thunderbird/128.4.0";
 
+/// Of the open pixel of the daemon.
+const PIXEL_BYTES: usize = 42;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -39,7 +42,7 @@ async fn main() -> anyhow::Result<()> {
 
 async fn bare(port: u16) -> anyhow::Result<()> {
     let pixel = |Path(_): Path<String>| async {
-        ([(header::CONTENT_TYPE, "image/gif"), (header::CACHE_CONTROL, "no-cache, max-age=0, private")], [0; 43])
+        ([(header::CONTENT_TYPE, "image/gif"), (header::CACHE_CONTROL, "no-cache, max-age=0, private")], [0; PIXEL_BYTES])
     };
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     Ok(axum::serve(listener, Router::new().route("/o/{token}", get(pixel))).await?)
@@ -67,7 +70,7 @@ async fn visit(mut stream: TcpStream, paths: Arc<[String]>, next: Arc<AtomicUsiz
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: {AGENT}\r\nAccept: image/*\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut read = 0;
-        // head and 43 bytes: they come in one piece, or the rest follows
+        // head and pixel: they come in one piece, or the rest follows
         while !is_whole(&answer[..read]) {
             let n = stream.read(&mut answer[read..]).await?;
             ensure!(n > 0, "the server closed");
@@ -81,5 +84,5 @@ async fn visit(mut stream: TcpStream, paths: Arc<[String]>, next: Arc<AtomicUsiz
 }
 
 fn is_whole(answer: &[u8]) -> bool {
-    answer.windows(4).position(|four| four == b"\r\n\r\n").is_some_and(|head| answer.len() >= head + 4 + 43)
+    answer.windows(4).position(|four| four == b"\r\n\r\n").is_some_and(|head| answer.len() >= head + 4 + PIXEL_BYTES)
 }
