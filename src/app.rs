@@ -22,9 +22,9 @@ use crate::{
     scheduler,
     send::{
         Context,
+        recorder::{Arrivals, Recorder},
         render::StampKey,
         throttle::Throttle,
-        track::{Arrivals, Recorder},
         watch::Watch,
     },
     store::{Store, durability::Durability, embedded::Embedded, state_dir::StateDir},
@@ -168,7 +168,7 @@ impl Application {
         self.background.spawn(async move { recording.record_hits(self.arrivals, end).await });
         let public = http::serve(
             self.public,
-            http::public_router(context.clone()),
+            http::Public::new(context.clone()),
             server.clone(),
             self.end.clone(),
             self.background.clone(),

@@ -2,10 +2,12 @@
 #![allow(clippy::disallowed_macros)] // this is where they belong
 
 mod operations;
+mod requests;
 mod tracking;
 
 use std::time::Duration;
 
+pub use requests::{Requests, http_request};
 pub use tracking::{Ratios, tracking_hit};
 
 use metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
@@ -287,12 +289,6 @@ pub fn went_back(became: &'static str) {
 pub fn redis(up: bool, writable: bool) {
     gauge!(REDIS_UP).set(f64::from(u8::from(up)));
     gauge!(REDIS_WRITABLE).set(f64::from(u8::from(writable)));
-}
-
-/// `route` is the pattern, never the path, and `method` one of a few: their values are bounded.
-pub fn http_request(route: &str, method: &'static str, status: u16, took: Duration) {
-    counter!(HTTP_REQUESTS, "route" => route.to_owned(), "method" => method, "status" => status.to_string()).increment(1);
-    histogram!(HTTP_SECONDS, "route" => route.to_owned()).record(took.as_secs_f64());
 }
 
 pub fn login_failure() {

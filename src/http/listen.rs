@@ -1,13 +1,10 @@
 //! A listener: how many connections it serves at a time, and how long each may take for what.
 
-use std::{future::poll_fn, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::poll_fn, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, extract::Request};
-use hyper::{body::Incoming, server::conn::http1};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use axum::{Router, body::Body, extract::Request, response::Response};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -27,10 +24,28 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// Whose request it is.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Peer(pub IpAddr);
+pub struct Peer(pub IpAddr);
+
+/// What answers the requests of a listener.
+pub trait Respond: Clone + Send + Unpin + 'static {
+    fn respond(self, peer: Peer, request: Request<Incoming>) -> impl Future<Output = Response> + Send;
+}
+
+impl Respond for Router {
+    async fn respond(self, peer: Peer, mut request: Request<Incoming>) -> Response {
+        request.extensions_mut().insert(peer);
+        self.oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {})
+    }
+}
 
 /// Serves until `end`. Who comes when all connections are taken waits to be accepted.
-pub async fn serve(listener: TcpListener, router: Router, server: config::Server, end: CancellationToken, tasks: TaskTracker) {
+pub async fn serve(
+    listener: TcpListener,
+    respond: impl Respond,
+    server: config::Server,
+    end: CancellationToken,
+    tasks: TaskTracker,
+) {
     let room = Arc::new(Semaphore::new(server.connections));
     while let Some(Ok(place)) = end.run_until_cancelled(room.clone().acquire_owned()).await {
         let (stream, address) = match end.run_until_cancelled(listener.accept()).await {
@@ -42,7 +57,7 @@ pub async fn serve(listener: TcpListener, router: Router, server: config::Server
             }
             None => return,
         };
-        let session = connection(stream, Peer(address.ip()), router.clone(), server.clone(), end.clone());
+        let session = connection(stream, Peer(address.ip()), respond.clone(), server.clone(), end.clone());
         tasks.spawn(async move {
             session.await;
             drop(place);
@@ -50,17 +65,17 @@ pub async fn serve(listener: TcpListener, router: Router, server: config::Server
     }
 }
 
-async fn connection(stream: TcpStream, peer: Peer, router: Router, server: config::Server, end: CancellationToken) {
+async fn connection(stream: TcpStream, peer: Peer, respond: impl Respond, server: config::Server, end: CancellationToken) {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(Duration::from_millis(server.stall_timeout_ms)));
-    let service = router.map_request(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer);
-        request.map(Body::new)
+    let service = service_fn(move |request| {
+        let respond = respond.clone();
+        Box::pin(async move { Ok::<_, Infallible>(respond.respond(peer, request).await) })
     });
     let mut builder = http1::Builder::new();
     let head_timeout = Duration::from_millis(server.head_timeout_ms);
     builder.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(HEAD_LIMIT);
-    let mut served = builder.serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(service));
+    let mut served = builder.serve_connection(TokioIo::new(Box::pin(stream)), service);
     let ended = tokio::select! {
         ended = poll_fn(|cx| served.poll_without_shutdown(cx)) => ended,
         () = end.cancelled() => {

@@ -32,7 +32,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 pub use listen::serve;
 pub use problem::Problem;
-pub use public::{PUBLIC_ROUTES, router as public_router};
+pub use public::{PUBLIC_ROUTES, Public};
 pub use routes::{ROUTES, Route};
 
 use listen::Peer;

@@ -2,10 +2,10 @@
 
 use std::{
     fmt::Write,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
-use metrics::counter;
+use metrics::{Counter, counter};
 
 use super::{ALL, BOUNCE_RATIO, CLICK_THROUGH_RATIO, DELIVERED_RATIO, HITS, OPEN_RATIO};
 use crate::domain::{kpi::rate, statistics::Statistics};
@@ -47,15 +47,23 @@ impl Ratios {
     }
 }
 
-/// Counters that must be there before their first event.
+/// The counters of hits, which must be there before their first event; each is looked up once.
+static HIT_COUNTERS: OnceLock<Vec<(&'static str, &'static str, Counter)>> = OnceLock::new();
+
 pub(super) fn begin() {
-    for kind in ["open", "click", "mirror", "opt_out"] {
-        for class in ["human", "apple_proxy", "machine", "uncounted", "forged", "expired"] {
-            counter!(HITS, "type" => kind, "class" => class).absolute(0);
-        }
-    }
+    let classes = |kind| {
+        ["human", "apple_proxy", "machine", "uncounted", "forged", "expired"].map(|class| {
+            let counter = counter!(HITS, "type" => kind, "class" => class);
+            counter.absolute(0);
+            (kind, class, counter)
+        })
+    };
+    HIT_COUNTERS.get_or_init(|| ["open", "click", "mirror", "opt_out"].into_iter().flat_map(classes).collect());
 }
 
 pub fn tracking_hit(kind: &'static str, class: &'static str) {
-    counter!(HITS, "type" => kind, "class" => class).increment(1);
+    let mut counters = HIT_COUNTERS.get().into_iter().flatten();
+    if let Some((_, _, counter)) = counters.find(|counted| (counted.0, counted.1) == (kind, class)) {
+        counter.increment(1);
+    }
 }

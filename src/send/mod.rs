@@ -31,7 +31,8 @@ pub mod prepare;
 pub mod preview;
 pub mod proofs;
 pub mod recall;
-pub mod reconcile;
+mod reconcile;
+pub mod recorder;
 pub mod recur;
 pub mod release;
 pub mod render;
@@ -84,7 +85,7 @@ pub struct Context {
     /// Makes and checks the tokens in links.
     pub tokens: TokenKey,
     pub templates: render::Cache,
-    pub recorder: track::Recorder,
+    pub recorder: recorder::Recorder,
     /// What tells humans from machines.
     pub rules: Arc<Rules>,
     /// Held by who computes statistics.

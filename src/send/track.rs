@@ -3,18 +3,15 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
-use super::{Context, Refusal, preview::Letter, unix_now};
+use super::{Context, Refusal, preview::Letter};
 use crate::{
-    domain::tracking::{Hit, HitKind, Link, NO_AGENT, NO_LINK, rules::Agent},
+    domain::tracking::{HitKind, Link},
     mail::{
         rewrite::web_address,
         template::{Stamp, Template},
@@ -28,13 +25,6 @@ use crate::{
 const FRESH: Duration = Duration::from_secs(60);
 /// Deliveries that are remembered at the most.
 const KEPT: usize = 1000;
-/// Hits that wait to be recorded at the most; who comes then waits outside.
-const WAITING: usize = 10_000;
-/// Hits in one group.
-const GROUP: usize = 1000;
-/// A longer user agent is cut.
-const LONGEST_AGENT: usize = 300;
-
 /// A request to the public listener, as far as it matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Visit {
@@ -90,25 +80,9 @@ pub struct Sent {
 #[derive(Clone, Default)]
 pub struct Known(Arc<Mutex<HashMap<u32, Arc<Sent>>>>);
 
-/// Where hits go to be recorded.
-#[derive(Clone)]
-pub struct Recorder(mpsc::Sender<Arrival>);
-
-/// The other end of it.
-pub struct Arrivals(mpsc::Receiver<Arrival>);
-
-struct Arrival {
-    mailing: Mailing,
-    hit: Hit,
-    agent: String,
-    /// Told whether it was recorded.
-    done: oneshot::Sender<bool>,
-}
-
-impl Recorder {
-    pub fn new() -> (Self, Arrivals) {
-        let (sender, receiver) = mpsc::channel(WAITING);
-        (Self(sender), Arrivals(receiver))
+impl Known {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Arc<Sent>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -144,10 +118,14 @@ impl Context {
 
     /// The delivery of a preparation, if that is still what is or will be sent.
     async fn sent(&self, preparation: u32) -> Result<Option<Arc<Sent>>, StoreError> {
-        let known = || self.sent_lately.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sent) = known().get(&preparation).filter(|sent| sent.known_at.elapsed() < FRESH) {
+        if let Some(sent) = self.sent_lately.lock().get(&preparation).filter(|sent| sent.known_at.elapsed() < FRESH) {
             return Ok(Some(sent.clone()));
         }
+        // in a box: the most requests do not get here, and need no room for it
+        Box::pin(self.sent_anew(preparation)).await
+    }
+
+    async fn sent_anew(&self, preparation: u32) -> Result<Option<Arc<Sent>>, StoreError> {
         let Some(mailing) = self.store.mailing(preparation).await? else { return Ok(None) };
         let Some(delivery) = self.store.delivery(&mailing.delivery).await? else { return Ok(None) };
         let document = &delivery.document;
@@ -163,7 +141,7 @@ impl Context {
             // a preview: the next look may find it released, and from then on everything counts
             return Ok(Some(sent));
         }
-        let mut known = known();
+        let mut known = self.sent_lately.lock();
         if known.len() >= KEPT {
             known.retain(|_, sent| sent.known_at.elapsed() < FRESH);
         }
@@ -171,78 +149,6 @@ impl Context {
             known.insert(preparation, sent.clone());
         }
         Ok(Some(sent))
-    }
-
-    /// Records a hit; it returns once that cannot be undone. Of proofs and previews nothing is recorded.
-    ///
-    /// # Errors
-    /// If Redis does not take it: whoever asked may ask again.
-    pub async fn record_hit(&self, found: &Found, visit: Visit) -> Result<(), Miss> {
-        let kind = found.purpose.kind();
-        if found.is_uncounted() {
-            metrics::tracking_hit(kind.word(), "uncounted");
-            return Ok(());
-        }
-        let agent = visit.agent.as_deref().map_or(Agent::None, Agent::Is);
-        let label = self.rules.label(kind, visit.signs, agent, visit.from);
-        let hit = Hit {
-            recipient: found.holder.recipient,
-            at_ms: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default(),
-            kind,
-            label,
-            rules: self.rules.version,
-            link: if let Purpose::Click(link) = found.purpose { link } else { NO_LINK },
-            signs: visit.signs,
-            agent: NO_AGENT,
-            from: visit.from,
-        };
-        let (done, recorded) = oneshot::channel();
-        let agent = visit.agent.unwrap_or_default().chars().take(LONGEST_AGENT).collect();
-        let arrival = Arrival { mailing: found.sent.mailing.clone(), hit, agent, done };
-        self.recorder.0.send(arrival).await.map_err(|_| Miss::Unrecorded)?;
-        if !recorded.await.unwrap_or(false) {
-            return Err(Miss::Unrecorded);
-        }
-        metrics::tracking_hit(kind.word(), label.class().word());
-        Ok(())
-    }
-
-    /// The task: records what arrives, in groups: while one is on its way the next one gathers. What comes after the end is not
-    /// recorded, and not acknowledged.
-    pub async fn record_hits(&self, mut arrivals: Arrivals, end: CancellationToken) {
-        let mut group = Vec::with_capacity(GROUP);
-        loop {
-            tokio::select! {
-                biased;
-                arrived = arrivals.0.recv_many(&mut group, GROUP) => if arrived == 0 { return },
-                () = end.cancelled() => return,
-            }
-            let mut deliveries: HashMap<Mailing, Vec<Arrival>> = HashMap::new();
-            for arrival in group.drain(..) {
-                deliveries.entry(arrival.mailing.clone()).or_default().push(arrival);
-            }
-            join_all(deliveries.into_iter().map(|(mailing, arrived)| self.record_group(mailing, arrived))).await;
-        }
-    }
-
-    async fn record_group(&self, mailing: Mailing, arrived: Vec<Arrival>) {
-        let hits: Vec<(Hit, &str)> = arrived.iter().map(|arrival| (arrival.hit, arrival.agent.as_str())).collect();
-        let answer = self.store.record_hits(&mailing, &hits, unix_now()).await;
-        let context = self.clone();
-        // those of the next group need not wait until this one cannot be undone
-        self.tracker.spawn(async move {
-            let recorded = match answer {
-                Ok(_) => context.store.durable().await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = &recorded {
-                tracing::warn!(delivery.id = %mailing.delivery, %error, "hits are not recorded: they are not acknowledged");
-            }
-            for arrival in arrived {
-                // who asked may be gone
-                let _ = arrival.done.send(recorded.is_ok());
-            }
-        });
     }
 }
 
@@ -257,7 +163,7 @@ impl Context {
         if !link.merged {
             return web_address(&link.url).ok_or(Miss::Expired);
         }
-        let (template, Letter { recipient, .. }) = self.letter_of(found).await?;
+        let (template, Letter { recipient, .. }) = Box::pin(self.letter_of(found)).await?;
         template.target(number, &recipient).ok_or(Miss::Expired)
     }
 

@@ -1,13 +1,13 @@
 //! Hits as they are recorded: the tracking log of a delivery, in blocks.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use redis::AsyncCommands;
 
 use super::{Store, StoreError, keys, messages::Registered};
 use crate::domain::{
     id::DeliveryId,
-    tracking::{Class, Hit},
+    tracking::{Class, HIT_BYTES, Hit, NO_AGENT},
 };
 
 /// Hits in a block of the log.
@@ -16,6 +16,8 @@ pub const BLOCK: u64 = 4096;
 const MOST_AGENTS: u64 = 10_000;
 /// Hits of one recipient that are kept: a person has a few, a message that was passed on some dozens.
 const MOST_HITS: u64 = 1000;
+/// What the script is told of a hit beside its bytes.
+const PLACE_BYTES: usize = 4;
 
 /// A delivery whose mail is out there, as the links in it name it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -45,29 +47,42 @@ impl Store {
     /// Records hits of one delivery, each with its user agent; how many of them: none if they are of a preparation that was not
     /// released, and none of recipients that are not there.
     pub async fn record_hits(&self, of: &Mailing, hits: &[(Hit, &str)], now: u32) -> Result<u64, StoreError> {
+        let (mut agents, mut numbers) = (Vec::new(), HashMap::new());
+        let mut ledgers: BTreeMap<u32, Vec<(u16, Hit)>> = BTreeMap::new();
+        for (hit, agent) in hits {
+            let Some((chunk, position)) = of.locate(hit.recipient) else { continue };
+            let agent = match *agent {
+                "" => NO_AGENT,
+                agent => *numbers.entry(agent).or_insert_with(|| {
+                    agents.push(agent);
+                    agents.len() as u16 - 1
+                }),
+            };
+            ledgers.entry(chunk).or_default().push((position, Hit { agent, ..*hit }));
+        }
+        if ledgers.is_empty() {
+            return Ok(0);
+        }
         let id = &of.delivery;
         let mut script = self.scripts.hit.prepare_invoke();
         script.key(keys::delivery(id)).key(keys::counts(id)).key(keys::tracking(id)).key(keys::agents(id));
         script.arg(of.generation).arg(now).arg(BLOCK).arg(MOST_AGENTS).arg(MOST_HITS).arg(keys::hits_prefix(id));
-        let mut ledgers: HashMap<u32, u16> = HashMap::new();
-        for (hit, agent) in hits {
-            let Some((chunk, position)) = of.locate(hit.recipient) else { continue };
-            let next = ledgers.len() as u16;
-            let ledger = *ledgers.entry(chunk).or_insert_with(|| {
-                script.key(keys::ledger(id, chunk));
-                next
-            });
-            let class = hit.label.class();
-            let mut place = [0; 6];
-            place[..2].copy_from_slice(&ledger.to_be_bytes());
-            place[2..4].copy_from_slice(&position.to_be_bytes());
-            place[4] = hit.tracked();
-            place[5] = u8::from(class == Class::Human);
-            script.arg(&hit.encode()[..]).arg(*agent).arg(&place[..]);
-        }
-        if hits.is_empty() {
-            return Ok(0);
+        script.arg(agents.len()).arg(agents);
+        for (chunk, mut hits) in ledgers {
+            hits.sort_by_key(|(position, _)| *position);
+            script.key(keys::ledger(id, chunk)).arg(pack(&hits));
         }
         Ok(script.invoke_async(&mut self.conn.clone()).await?)
     }
+}
+
+/// Hits of one ledger, as the script reads them.
+fn pack(hits: &[(u16, Hit)]) -> Vec<u8> {
+    let mut packed = Vec::with_capacity(hits.len() * (PLACE_BYTES + HIT_BYTES));
+    for (position, hit) in hits {
+        packed.extend(position.to_be_bytes());
+        packed.extend([hit.tracked(), u8::from(hit.label.class() == Class::Human)]);
+        packed.extend(hit.encode());
+    }
+    packed
 }

@@ -54,7 +54,11 @@ impl Default for Scripts {
             doubt: script(include_str!("scripts/doubt.lua")),
             settle: script(include_str!("scripts/settle.lua")),
             evidence: script(include_str!("scripts/evidence.lua")),
-            hit: script(include_str!("scripts/hit.lua")),
+            hit: Script::new(concat!(
+                include_str!("scripts/hit.lua"),
+                include_str!("scripts/prelude.lua"),
+                include_str!("scripts/proof.lua"),
+            )),
             reckoned: Script::new(include_str!("scripts/reckoned.lua")),
             exclude: script(include_str!("scripts/exclude.lua")),
             find: Script::new(include_str!("scripts/find.lua")),

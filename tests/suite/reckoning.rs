@@ -9,7 +9,7 @@ use versand::{
         id::DeliveryId,
         labelling::Relabelled,
         statistics::Statistics,
-        tracking::{Hit, HitKind, Label, NO_AGENT, NO_LINK},
+        tracking::{HIT_BYTES, Hit, HitKind, Label, NO_AGENT, NO_LINK},
     },
     store::{hits::Mailing, tracking_log::Basis},
 };
@@ -214,5 +214,54 @@ async fn a_page_of_few_lines_among_very_many_says_where_to_go_on() {
     let found: Vec<u64> = last["items"].as_array().unwrap().iter().map(|line| line["line"].as_u64().unwrap()).collect();
     assert_eq!((found, &last["next"]), (vec![lines - 1], &Value::Null));
     assert_eq!(page(u64::MAX).await, json!({ "items": [], "next": null }));
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_of_hits_leaves_what_each_of_them_would_leave() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "[preparation]\nchunk_size = 2").await;
+    let (groups, per_group) = (6, 750_u32);
+    let agents = [tracking::FIREFOX, "", "curl/8"];
+    let one = |n: u32| {
+        let kind = HitKind::ALL[n as usize / 7 % 3];
+        let label = [Label::Human, Label::ImageProxy, Label::Agent, Label::AppleProxy][n as usize / 11 % 4];
+        (Hit { at_ms: u64::from(n), ..hit(n * 3 / 2 % 5, kind, label) }, agents[n as usize % 3])
+    };
+    let all: Vec<(Hit, &str)> = (0..groups * per_group).map(one).collect();
+    let (first, rest) = all.split_at(per_group as usize);
+    let id = sent(&app, first).await;
+    let (store, plan) = (&app.context.store, app.context.delivery(&id).await.unwrap().document.plan.unwrap());
+    let mailing = Mailing { delivery: id.clone(), generation: plan.generation, chunk_size: plan.chunk_size };
+    for group in rest.chunks(per_group as usize) {
+        assert_eq!(store.record_hits(&mailing, group, 0).await.unwrap(), group.len() as u64);
+    }
+
+    let names = store.agents(&id).await.unwrap();
+    let blocks = store.hit_blocks(&id, 0..3).await.unwrap();
+    assert_eq!(blocks.iter().map(|(_, bytes)| bytes.len() / HIT_BYTES).collect::<Vec<_>>(), [4096, all.len() - 4096]);
+    let bytes: Vec<u8> = blocks.into_iter().flat_map(|(_, bytes)| bytes).collect();
+    let (lines, _) = bytes.as_chunks::<HIT_BYTES>();
+    let mut log: Vec<(Hit, &str)> = lines
+        .iter()
+        .map(|line| Hit::decode(line).unwrap())
+        .map(|hit| (Hit { agent: NO_AGENT, ..hit }, names.get(&hit.agent).map_or("", String::as_str)))
+        .collect();
+    let of = |recipient: u32| all.iter().filter(move |(hit, _)| hit.recipient == recipient);
+    for recipient in 0..5 {
+        // of one recipient they are in the order in which they came
+        assert!(log.iter().filter(|(hit, _)| hit.recipient == recipient).eq(of(recipient)));
+    }
+    log.sort_by_key(|(hit, _)| hit.at_ms);
+    assert!(log == all);
+    for recipient in 0..5 {
+        let at = 32 + 16 * (recipient % 2) + 13;
+        let mut tracked = redis::cmd("GETRANGE");
+        tracked.arg(format!("versand:{{{id}}}:ledger:{}", recipient / 2)).arg(at).arg(at + 2);
+        let tracked: Vec<u8> = tracked.query_async(&mut store.connection()).await.unwrap();
+        let bits = of(recipient).fold(0, |bits, (hit, _)| bits | hit.tracked());
+        let [high, low] = (of(recipient).count() as u16).to_be_bytes();
+        assert_eq!(tracked, [bits, high, low], "{recipient}");
+    }
     app.stop().await;
 }

@@ -3,17 +3,19 @@
 mod pages;
 mod visit;
 
-use axum::{
-    Router,
-    extract::{DefaultBodyLimit, Path, State},
-    middleware,
-    response::Response,
-    routing::get,
-};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
-use super::observe;
+use axum::{extract::Request, response::Response};
+use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
+
+use super::{
+    known,
+    listen::{Peer, Respond},
+};
 use crate::{
     domain::tracking::HitKind,
+    metrics::Requests,
     send::{
         Context,
         track::{Miss, Visit},
@@ -29,65 +31,97 @@ pub const PUBLIC_ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/u/{token}", "opts out, in one click (RFC 8058)"),
 ];
 
-/// A form of one click is short.
-const BODY_LIMIT: usize = 16 * 1024;
+/// Answers requests of the public listener, without a router: what calls routes and layers costs more than a hit itself.
+#[derive(Clone)]
+pub struct Public(Arc<Shared>);
 
-/// The router of the public listener.
-pub fn router(context: Context) -> Router {
-    Router::new()
-        .route("/o/{token}", get(open))
-        .route("/c/{token}", get(click))
-        .route("/m/{token}", get(mirror))
-        .route("/u/{token}", get(ask).post(opt_out))
-        .fallback(|| async { pages::substitution() })
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .layer(middleware::from_fn(observe))
-        .with_state(context)
+struct Shared {
+    context: Context,
+    requests: Requests,
 }
 
-async fn open(State(context): State<Context>, Path(token): Path<String>, visit: Visit) -> Response {
+impl Public {
+    pub fn new(context: Context) -> Self {
+        Self(Arc::new(Shared { context, requests: Requests::default() }))
+    }
+}
+
+impl Respond for Public {
+    async fn respond(self, Peer(peer): Peer, request: Request<Incoming>) -> Response {
+        let began = Instant::now();
+        let Shared { context, requests } = &*self.0;
+        // what stands in a form of one click changes nothing
+        let (parts, _) = request.into_parts();
+        let visit = || Visit::of(peer, &parts, &context.config.public.trusted_proxies);
+        let asked = asked(parts.uri.path());
+        let response = match &asked {
+            None => pages::substitution(),
+            Some((_, kind, token)) => match (kind, parts.method.as_str()) {
+                (HitKind::OptOut, "POST") => Box::pin(opt_out(context, token, visit())).await,
+                (HitKind::OptOut, "GET" | "HEAD") => Box::pin(ask(context, token)).await,
+                (HitKind::Open, "GET" | "HEAD") => Box::pin(open(context, token, visit())).await,
+                (HitKind::Click, "GET" | "HEAD") => Box::pin(click(context, token, visit())).await,
+                (HitKind::Mirror, "GET" | "HEAD") => Box::pin(mirror(context, token, visit())).await,
+                _ => pages::not_allowed(if *kind == HitKind::OptOut { "GET,HEAD,POST" } else { "GET,HEAD" }),
+            },
+        };
+        let route = asked.map_or("none", |(route, ..)| route);
+        requests.answered(route, known(&parts.method), response.status().as_u16(), began.elapsed());
+        response
+    }
+}
+
+/// The pattern of a path, what is asked for, and the token.
+fn asked(path: &str) -> Option<(&'static str, HitKind, Cow<'_, str>)> {
+    let paths = HitKind::ALL.into_iter().zip(["/o/{token}", "/c/{token}", "/m/{token}", "/u/{token}"]);
+    let mut found = paths.filter_map(|(kind, route)| Some((route, kind, path.strip_prefix(route.strip_suffix("{token}")?)?)));
+    let (route, kind, token) = found.next().filter(|(_, _, token)| !token.is_empty() && !token.contains('/'))?;
+    Some((route, kind, percent_decode_str(token).decode_utf8_lossy()))
+}
+
+async fn open(context: &Context, token: &str, visit: Visit) -> Response {
     let recorded = async {
-        let found = context.find_sent(HitKind::Open, &token).await?;
+        let found = context.find_sent(HitKind::Open, token).await?;
         context.record_hit(&found, visit).await
     };
     match recorded.await {
         Ok(()) | Err(Miss::Forged | Miss::Expired) => pages::pixel(),
-        Err(miss) => refuse(&context, miss),
+        Err(miss) => refuse(context, miss),
     }
 }
 
-async fn click(State(context): State<Context>, Path(token): Path<String>, visit: Visit) -> Response {
+async fn click(context: &Context, token: &str, visit: Visit) -> Response {
     let target = async {
-        let found = context.find_sent(HitKind::Click, &token).await?;
+        let found = context.find_sent(HitKind::Click, token).await?;
         // where it leads is looked up first: nobody is told to go on before it is recorded, and nothing recorded leads nowhere
         let target = context.target_of(&found).await?;
         context.record_hit(&found, visit).await?;
         Ok(target)
     };
     match target.await {
-        Ok(target) => pages::redirect(&target).unwrap_or_else(|| refuse(&context, Miss::Expired)),
-        Err(miss) => refuse(&context, miss),
+        Ok(target) => pages::redirect(&target).unwrap_or_else(|| refuse(context, Miss::Expired)),
+        Err(miss) => refuse(context, miss),
     }
 }
 
-async fn mirror(State(context): State<Context>, Path(token): Path<String>, visit: Visit) -> Response {
+async fn mirror(context: &Context, token: &str, visit: Visit) -> Response {
     let html = async {
-        let found = context.find_sent(HitKind::Mirror, &token).await?;
+        let found = context.find_sent(HitKind::Mirror, token).await?;
         let html = context.mirror_of(&found).await?;
         context.record_hit(&found, visit).await?;
         Ok(html)
     };
-    html.await.map_or_else(|miss| refuse(&context, miss), pages::mirror)
+    html.await.map_or_else(|miss| refuse(context, miss), pages::mirror)
 }
 
 /// Scanners follow every link: a GET must not opt anybody out.
-async fn ask(State(context): State<Context>, Path(token): Path<String>) -> Response {
-    context.find_sent(HitKind::OptOut, &token).await.map_or_else(|miss| refuse(&context, miss), |_| pages::opt_out())
+async fn ask(context: &Context, token: &str) -> Response {
+    context.find_sent(HitKind::OptOut, token).await.map_or_else(|miss| refuse(context, miss), |_| pages::opt_out())
 }
 
-async fn opt_out(State(context): State<Context>, Path(token): Path<String>, visit: Visit) -> Response {
+async fn opt_out(context: &Context, token: &str, visit: Visit) -> Response {
     let done = async {
-        let found = context.find_sent(HitKind::OptOut, &token).await?;
+        let found = context.find_sent(HitKind::OptOut, token).await?;
         context.opt_out(&found).await?;
         context.record_hit(&found, visit).await
     };

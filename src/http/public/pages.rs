@@ -40,6 +40,10 @@ pub fn substitution() -> Response {
     page(StatusCode::NOT_FOUND, "This link does not work", "<p>It is incomplete, or too old.</p>")
 }
 
+pub fn not_allowed(allowed: &'static str) -> Response {
+    (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, allowed)]).into_response()
+}
+
 pub fn opt_out() -> Response {
     let form =
         "<p>Press the button to get no more of these messages.</p><form method=\"post\"><button>Unsubscribe</button></form>";

@@ -1,30 +1,24 @@
 //! Who visits: address, user agent and what else a request shows.
 
-use std::{
-    convert::Infallible,
-    net::{IpAddr, SocketAddr},
-};
+use std::net::{IpAddr, SocketAddr};
 
-use axum::{
-    extract::FromRequestParts,
-    http::{HeaderMap, Method, header, request::Parts},
-};
+use axum::http::{HeaderMap, HeaderName, Method, header, request::Parts};
 use ipnet::IpNet;
 
-use crate::{
-    domain::tracking::signs,
-    http::listen::Peer,
-    send::{Context, track::Visit},
-};
+use crate::{domain::tracking::signs, send::track::Visit};
 
 /// Headers of a client that fetches what nobody has asked for yet.
-const PURPOSES: [&str; 4] = ["sec-purpose", "purpose", "x-purpose", "x-moz"];
+static PURPOSES: [HeaderName; 4] = [
+    HeaderName::from_static("sec-purpose"),
+    HeaderName::from_static("purpose"),
+    HeaderName::from_static("x-purpose"),
+    HeaderName::from_static("x-moz"),
+];
+static FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-impl FromRequestParts<Context> for Visit {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Infallible> {
-        let peer = parts.extensions.get().map_or(IpAddr::from([0, 0, 0, 0]), |Peer(ip)| ip.to_canonical());
+impl Visit {
+    /// What a request shows; of `trusted` proxies it is believed for whom they ask.
+    pub(super) fn of(peer: IpAddr, parts: &Parts, trusted: &[IpNet]) -> Self {
         let mut signs = 0;
         if parts.method == Method::HEAD {
             signs |= signs::HEAD;
@@ -33,13 +27,14 @@ impl FromRequestParts<Context> for Visit {
             signs |= signs::PREFETCH;
         }
         let agent = parts.headers.get(header::USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-        let from = forwarded(peer, &parts.headers, &context.config.public.trusted_proxies);
-        Ok(Self { from, agent: agent.filter(|agent| !agent.trim().is_empty()), signs })
+        let from = forwarded(peer.to_canonical(), &parts.headers, trusted);
+        Self { from, agent: agent.filter(|agent| !agent.trim().is_empty()), signs }
     }
 }
 
-fn is_prefetch(headers: &HeaderMap, name: &str) -> bool {
-    let value = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
+fn is_prefetch(headers: &HeaderMap, name: &HeaderName) -> bool {
+    let Some(value) = headers.get(name).and_then(|value| value.to_str().ok()) else { return false };
+    let value = value.to_ascii_lowercase();
     ["prefetch", "preview", "prerender"].iter().any(|purpose| value.contains(purpose))
 }
 
@@ -47,7 +42,7 @@ fn is_prefetch(headers: &HeaderMap, name: &str) -> bool {
 /// only the trusted ones are believed.
 fn forwarded(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
-    let values: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+    let values: Vec<&str> = headers.get_all(&FORWARDED).iter().filter_map(|value| value.to_str().ok()).collect();
     let mut ip = peer;
     for hop in values.iter().flat_map(|value| value.split(',')).rev() {
         let hop = hop.trim();

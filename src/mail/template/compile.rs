@@ -16,6 +16,7 @@ use crate::{
 /// Steps and 64-byte pieces that one part may take: far above any mail, some 20 ms and 12 MB at most.
 const FUEL: u64 = 200_000;
 const FUEL_BYTES: u64 = 64;
+pub(super) const LIMITS: Limits = Limits { steps: FUEL, bytes: (FUEL * FUEL_BYTES) as usize };
 
 pub(super) fn compile(
     sender: &Sender,
@@ -67,7 +68,7 @@ pub(super) fn compile(
     let tracked = Tracked::new(&mut environment, tracking).map_err(|problem| vec![problem])?;
     let parts = ["subject", "html", "text"].map(|name| {
         let fields = used(&environment, name);
-        let quick = Quick::new(&environment, name, &fields, Limits { steps: FUEL, bytes: (FUEL * FUEL_BYTES) as usize });
+        let quick = Quick::new(&environment, name, &fields, LIMITS);
         Part { name, fields, quick }
     });
     Ok(Template {

@@ -6,7 +6,7 @@ use html_escape::{decode_html_entities, encode_text};
 use minijinja::Environment;
 use url::Url;
 
-use super::{Problem, RenderError, Stamp, Template, describe, fields, fields::Values};
+use super::{Problem, RenderError, Stamp, Template, compile::LIMITS, describe, fields, fields::Values, merge::Merge};
 use crate::{
     domain::{recipient::Recipient, settings::Tracking, tracking::Link},
     mail::{
@@ -23,6 +23,8 @@ pub(super) struct Tracked {
     /// Of the public listener, without a character that HTML, a template or a header would have to escape.
     pub base: String,
     pub links: Vec<Link>,
+    /// The quick way to the addresses that differ between recipients, by the numbers of their links.
+    targets: Vec<Option<Merge>>,
     pub untracked: Vec<String>,
 }
 
@@ -40,17 +42,19 @@ impl Tracked {
             base
         });
         let Some(source) = environment.get_template("html").ok().map(|html| html.source().to_owned()) else {
-            return Ok(Some(Self { base, links: Vec::new(), untracked: Vec::new() }));
+            return Ok(Some(Self { base, links: Vec::new(), targets: Vec::new(), untracked: Vec::new() }));
         };
         let fields_of = |piece: &str| variables(environment, piece);
         let problem = |message| Problem { part: "html", line: None, message };
         let rewritten = rewrite(&source, tracking, &base, fields_of).map_err(problem)?;
         let Rewritten { source: html, links, untracked } = rewritten;
+        let target = |link: &Link| Merge::new(&link.url, &variables(environment, &link.url)?, true).filter(|_| link.merged);
+        let targets = links.iter().map(target).collect();
         for (name, source) in [(ORIGINAL, source), ("html", html)] {
             let added = environment.add_template_owned(name, source);
             added.map_err(|error| problem(format!("cannot be tracked: {}", describe(&error))))?;
         }
-        Ok(Some(Self { base, links, untracked }))
+        Ok(Some(Self { base, links, targets, untracked }))
     }
 }
 
@@ -58,6 +62,11 @@ impl Tracked {
 fn variables(environment: &Environment<'static>, source: &str) -> Option<BTreeSet<String>> {
     let template = environment.template_from_named_str("html", source).ok()?;
     Some(template.undeclared_variables(false).into_iter().collect())
+}
+
+/// An address as a mail program reads it.
+fn as_read(url: &str) -> String {
+    decode_html_entities(url).trim().to_owned()
 }
 
 impl Template {
@@ -72,16 +81,23 @@ impl Template {
     }
 
     /// Where a tracked link of this recipient leads to, as a mail program would read it: `http` or `https`, ASCII.
-    pub fn target(&self, link: u16, recipient: &Recipient) -> Option<String> {
-        let link = self.links().get(usize::from(link))?;
-        if link.merged { web_address(&self.merged(link, recipient)?) } else { web_address(&link.url) }
+    pub fn target(&self, number: u16, recipient: &Recipient) -> Option<String> {
+        let link = self.links().get(usize::from(number))?;
+        if !link.merged {
+            return web_address(&link.url);
+        }
+        let values = Values { recipient, own: None };
+        let url = self.merged(usize::from(number), &values).or_else(|| self.merged_by_engine(link, &values))?;
+        web_address(&as_read(&url))
     }
 
-    fn merged(&self, link: &Link, recipient: &Recipient) -> Option<String> {
-        let values = Values { recipient, own: None };
+    fn merged(&self, number: usize, values: &Values<'_>) -> Option<String> {
+        self.tracked.as_ref()?.targets.get(number)?.as_ref()?.render(values, LIMITS)
+    }
+
+    fn merged_by_engine(&self, link: &Link, values: &Values<'_>) -> Option<String> {
         let template = self.environment.template_from_named_str("html", &link.url).ok()?;
-        let url = template.render(fields::context(&self.used, &values)).ok()?;
-        Some(decode_html_entities(&url).trim().to_owned())
+        template.render(fields::context(&self.used, values)).ok()
     }
 
     /// What the tracked message does not show: whether the links that differ between recipients can be made for this one.
@@ -89,14 +105,23 @@ impl Template {
     /// # Errors
     /// A missing field, an address that is not of the web.
     pub fn try_links(&self, recipient: &Recipient, stamp: &Stamp) -> Result<(), RenderError> {
-        if self.links().iter().all(|link| !link.merged) {
-            return Ok(());
-        }
-        let values = self.values(recipient, stamp)?;
-        self.whole(ORIGINAL, &values, &fields::context(&self.used, &values))?;
-        for link in self.links().iter().filter(|link| link.merged) {
+        let values = Values { recipient, own: None };
+        let mut in_place = false;
+        for (number, link) in self.links().iter().enumerate().filter(|(_, link)| link.merged) {
+            let url = match self.merged(number, &values) {
+                Some(url) => Some(url),
+                None => {
+                    if !in_place {
+                        // what is missing where it stands: in a condition that does not hold it may be
+                        let values = self.values(recipient, stamp)?;
+                        self.whole(ORIGINAL, &values, &fields::context(&self.used, &values))?;
+                        in_place = true;
+                    }
+                    self.merged_by_engine(link, &values)
+                }
+            };
             // one that is no URL at all may be within a condition
-            let url = self.merged(link, recipient).filter(|url| Url::parse(url).is_ok() && web_address(url).is_none());
+            let url = url.map(|url| as_read(&url)).filter(|url| Url::parse(url).is_ok() && web_address(url).is_none());
             if let Some(url) = url {
                 let message =
                     format!("the link {:?} leads to {url:?}: what is no web page needs data-track=\"false\"", link.label);

@@ -1,58 +1,90 @@
 -- Records a group of hits of one delivery: the log, and the records of their recipients.
 -- KEYS: delivery, counts, tracking, agents, then the ledgers   ARGV: generation, now, hits in a block, most agents, most hits of a
--- recipient, prefix of the blocks, then of each hit its bytes, its user agent, and packed: number of its ledger from 0 (2), position (2), tracked bits (1),
--- whether a human did it (1)
+-- recipient, prefix of the blocks, how many user agents, these, then of each ledger its hits, packed and in the order of their
+-- positions: position (2), tracked bits (1), whether a human did it (1), the hit (36) with the number of its user agent among
+-- these, from 0; 65535 if it had none
 -- Answers how many were recorded: none if that generation was not released, or its tracking log was removed. What a recipient has
 -- beyond the most is only counted (`beyond`): one link that is called for ever must not fill Redis.
-local delivery, counts, tracking, agents = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local now, block, most, most_hits = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-if redis.call('HGET', delivery, 'planned') ~= ARGV[1] or redis.call('EXISTS', KEYS[5]) == 0 then return 0 end
-if redis.call('HEXISTS', delivery, 'swept_tracking') == 1 then return 0 end
-local n = tonumber(redis.call('HGET', tracking, 'hits') or 0)
-local numbers, pieces, sum, recorded, beyond = {}, {}, {}, 0, 0
+-- This part takes nothing of the prelude, which costs more than some hits; proof.lua comes after it, where it is needed.
+local call, byte, sub, format, bor, spread = redis.call, string.byte, string.sub, string.format, bit.bor, unpack
+local HEAD, SIZE, TRACKED, DOUBTED = 32, 16, 13, 5 -- of a ledger
+local PLACE, HIT, AGENT = 4, 36, 18 -- of what comes in
+local block, most, most_hits, named = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[7])
+local planned, swept = spread(call('HMGET', KEYS[1], 'planned', 'swept_tracking'))
+if planned ~= ARGV[1] or swept then return 0 end
 
-local function number_of(agent)
-  if agent == '' then return 65535 end
-  if numbers[agent] then return numbers[agent] end
-  local number = tonumber(redis.call('HGET', agents, agent))
-  if not number then
-    number = redis.call('HLEN', agents)
-    if number >= most then
-      number = 65534
-    else
-      redis.call('HSET', agents, agent, number)
-    end
-  end
-  numbers[agent] = number
-  return number
+local function short(number) return string.char(math.floor(number / 256), number % 256) end
+
+local function short_at(bytes, at)
+  local high, low = byte(bytes, at, at + 1)
+  return 256 * high + low
 end
 
-for i = 7, #ARGV, 3 do
-  local ledger, position, bits, human = unpack('>I2I2BB', ARGV[i + 2])
-  ledger = KEYS[5 + ledger]
-  load(ledger, position, position)
-  if #page == RECORD then
-    local r = read(position)
-    if human == 1 and r.status == IN_DOUBT then
-      prove(position, r, sum, now)
-      flush(ledger)
-      dirty = {}
+-- of each agent its number in the delivery, as it is stored
+local numbers = { [65535] = short(65535) }
+if named > 0 then
+  local known, many = call('HMGET', KEYS[4], spread(ARGV, 8, 7 + named)), nil
+  for i = 1, named do
+    local number = known[i]
+    if not number then
+      many = many or call('HLEN', KEYS[4])
+      if many < most then
+        number = many
+        call('HSET', KEYS[4], ARGV[7 + i], number)
+        many = many + 1
+      end
     end
-    local tracked, hits = unpack('>BI2', page, 14)
-    local all = bor(tracked, bits)
-    if hits < most_hits or all ~= tracked then
-      redis.call('SETRANGE', ledger, HEADER + RECORD * position + 13, pack('>BI2', all, hits + 1))
-      local at = math.floor(n / block)
-      pieces[at] = (pieces[at] or '') .. ARGV[i]:sub(1, 18) .. pack('>I2', number_of(ARGV[i + 1])) .. ARGV[i]:sub(21)
-      n = n + 1
-    else
-      beyond = beyond + 1
-    end
-    recorded = recorded + 1
+    numbers[i - 1] = short(number or 65534)
   end
 end
-for at, bytes in pairs(pieces) do redis.call('APPEND', ARGV[6] .. at, bytes) end
-redis.call('HSET', tracking, 'hits', n)
-if beyond > 0 then redis.call('HINCRBY', tracking, 'beyond', beyond) end
-publish(KEYS[5], counts, sum)
-return recorded
+
+local log, n, beyond, proofs = {}, 0, 0, {} -- three pieces of each hit
+for i = 8 + named, #ARGV do
+  local ledger, hits = KEYS[i - 3 - named], ARGV[i]
+  local first, last = short_at(hits, 1), short_at(hits, #hits + 1 - PLACE - HIT)
+  local page = call('GETRANGE', ledger, HEAD + SIZE * first, HEAD + SIZE * (last + 1) - 1)
+  local changes, m, current, had, many = {}, 0, nil, nil, nil
+  for at = 1, #hits, PLACE + HIT do
+    local position, new, human = short_at(hits, at), byte(hits, at + 2, at + 3)
+    local record = SIZE * (position - first)
+    if record + SIZE <= #page then
+      if human == 1 and byte(page, record + 1) == DOUBTED then proofs[#proofs + 1] = { ledger, position } end
+      local again = position == current
+      if not again then
+        local high, low
+        had, high, low = byte(page, record + TRACKED + 1, record + TRACKED + 3)
+        current, many = position, 256 * high + low
+      end
+      local all = bor(had, new)
+      if many < most_hits or all ~= had then
+        -- the change of the same recipient before it is not needed any more
+        if again and changes.of == position then m = m - 4 end
+        had, many, changes.of = all, many + 1, position
+        changes[m + 1], changes[m + 2] = 'SET', 'u24'
+        changes[m + 3], changes[m + 4] = format('%d', 8 * (HEAD + SIZE * position + TRACKED)), format('%d', 65536 * all + many)
+        m = m + 4
+        local hit = at + PLACE
+        log[n + 1] = sub(hits, hit, hit + AGENT - 1)
+        log[n + 2] = numbers[short_at(hits, hit + AGENT)]
+        log[n + 3] = sub(hits, hit + AGENT + 2, hit + HIT - 1)
+        n = n + 3
+      else
+        beyond = beyond + 1
+      end
+    end
+  end
+  if m > 0 then call('BITFIELD', ledger, spread(changes, 1, m)) end
+end
+
+local recorded = n / 3 + beyond
+if beyond > 0 then call('HINCRBY', KEYS[3], 'beyond', beyond) end
+if n > 0 then
+  local logged = call('HINCRBY', KEYS[3], 'hits', n / 3) - n / 3
+  local from = 1
+  while from <= n do
+    local pieces = math.min(3 * (block - logged % block), n + 1 - from)
+    call('APPEND', ARGV[6] .. math.floor(logged / block), table.concat(log, '', from, from + pieces - 1))
+    logged, from = logged + pieces / 3, from + pieces
+  end
+end
+if #proofs == 0 then return recorded end
