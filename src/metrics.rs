@@ -86,7 +86,7 @@ metrics_table! {
     REDIS_WRITABLE Gauge "versand_redis_writable" "1 if Redis took writes last time; 0 as long as it is away, out of memory or disk, or read only";
     HTTP_REQUESTS Counter "versand_http_requests_total" "HTTP requests by route, method and status";
     HTTP_SECONDS Histogram "versand_http_request_duration_seconds" "Time to the head of the response, by route";
-    HITS Counter "versand_tracking_hits_total" "Requests to the public listener by type (open, click, mirror, opt_out) and class: human, apple_proxy, machine are recorded; uncounted are of proofs and previews; forged and expired get a harmless answer";
+    HITS Counter "versand_tracking_hits_total" "Requests to the public listener by type (open, click, mirror, opt_out) and class: human, apple_proxy, machine are recorded, as they came: the statistics find bursts later; uncounted are of proofs, previews and deliveries whose tracking log was removed; unrecorded were answered with 503; forged and expired get a harmless answer";
     OPEN_RATIO Gauge "versand_delivery_open_ratio" "Unique opens of delivered messages, of the 20 deliveries that were created last and have statistics, by delivery; so are the next three";
     CLICK_THROUGH_RATIO Gauge "versand_delivery_click_through_ratio" "Recipients who clicked, of delivered messages, by delivery";
     DELIVERED_RATIO Gauge "versand_delivery_delivered_ratio" "Delivered messages of processed ones, by delivery";

@@ -77,6 +77,9 @@ impl Config {
             if !url.is_empty() && (!usable || !url.is_ascii() || url.len() > 200) {
                 return Err(refuse(setting, "must be an http or https URL of at most 200 ASCII characters, or empty"));
             }
+            if Url::parse(url).is_ok_and(|url| !url.username().is_empty() || url.password().is_some()) {
+                return Err(refuse(setting, "must hold no user name or password: it goes to every recipient"));
+            }
         }
         if self.public.url.contains(['?', '#']) {
             return Err(refuse("public.url", "must have neither query nor fragment"));
@@ -109,5 +112,17 @@ mod tests {
         assert_eq!(fault("http://127.0.0.1"), Some("no"));
         assert_eq!((fault("http://mail.example.com"), fault("http://10.0.0.1")), (Some("public.url"), Some("public.url")));
         assert_eq!((fault("https://mail.example.com/x"), fault("https://notlocalhost")), (None, None));
+    }
+
+    #[test]
+    fn no_password_is_sent_to_every_recipient() {
+        for setting in ["url", "substitution_url"] {
+            for secret in ["user:pw@", "user@", ":pw@"] {
+                let refused = Config::from_toml(&format!("[public]\n{setting} = \"https://{secret}mail.example.com\""));
+                let refused = refused.expect_err("it holds a secret");
+                assert_eq!(refused.setting, format!("public.{setting}"));
+                assert!(!refused.reason.contains("pw"), "{}", refused.reason);
+            }
+        }
     }
 }

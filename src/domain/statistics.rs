@@ -34,6 +34,16 @@ pub struct Statistics {
     /// With at least one click by a human; none if clicks are not tracked.
     pub unique_clicks: Option<u64>,
     pub click_through_rate: Option<f64>,
+    /// The raw figures beside them: with any open or click, whoever or whatever it was, or a human's mirror page; with any click.
+    #[serde(default)]
+    pub raw_opens: Option<u64>,
+    #[serde(default)]
+    pub raw_open_rate: Option<f64>,
+    #[serde(default)]
+    pub raw_clicks: Option<u64>,
+    #[serde(default)]
+    pub raw_click_rate: Option<f64>,
+    /// By humans.
     pub unique_mirror_pages: u64,
     pub mirror_page_rate: Option<f64>,
     pub unsubscribes: u64,
@@ -136,6 +146,8 @@ impl Reckoning {
         // unknown is not zero
         let opens = settings.tracking.opens.then(|| count(true, tracked::OPENED));
         let clicks = settings.tracking.clicks.then(|| count(true, tracked::HUMAN_CLICK));
+        let raw_opens = settings.tracking.opens.then(|| count(true, tracked::RAW_OPENED));
+        let raw_clicks = settings.tracking.clicks.then(|| count(true, tracked::RAW_CLICKED));
         let (mirrors, unsubscribes) = (count(true, tracked::HUMAN_MIRROR), count(true, tracked::OPT_OUT));
         Statistics {
             computed_at: now,
@@ -148,6 +160,10 @@ impl Reckoning {
             open_rate: opens.and_then(|opens| rate(opens, delivered)),
             unique_clicks: clicks,
             click_through_rate: clicks.and_then(|clicks| rate(clicks, delivered)),
+            raw_opens,
+            raw_open_rate: raw_opens.and_then(|opens| rate(opens, delivered)),
+            raw_clicks,
+            raw_click_rate: raw_clicks.and_then(|clicks| rate(clicks, delivered)),
             unique_mirror_pages: mirrors,
             mirror_page_rate: rate(mirrors, delivered),
             unsubscribes,
@@ -211,6 +227,7 @@ mod tests {
         assert_eq!((s.hits, s.delivered, s.failed), (12, 10, 1));
         assert_eq!((s.unique_opens, s.unique_clicks, s.unique_mirror_pages, s.unsubscribes), (Some(4), Some(1), 1, 1));
         assert_eq!((s.open_rate, s.click_through_rate), (Some(0.4), Some(0.1)));
+        assert_eq!((s.raw_opens, s.raw_clicks, s.raw_open_rate, s.raw_click_rate), (Some(6), Some(2), Some(0.6), Some(0.2)));
         assert_eq!((s.proxied_opens, s.apple_opens, s.machine_opens, s.machine_clicks), (1, 1, 1, 1));
         assert_eq!((s.opens_of_others, s.clicks_of_others), (1, 1));
         assert_eq!(s.links[1], LinkClicks { unique: 1, human: 3, machine: 1 });

@@ -60,7 +60,7 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let status = match &refusal {
             Refusal::NotFound | Refusal::NoRecipient | Refusal::NoRecurrence => StatusCode::NOT_FOUND,
-            Refusal::Cleaned(_) => StatusCode::GONE,
+            Refusal::Cleaned(_) | Refusal::TrackingCleaned(_) => StatusCode::GONE,
             Refusal::MissingRole(_) | Refusal::NotYours(_) => StatusCode::FORBIDDEN,
             Refusal::Illegal(_) | Refusal::KeyReused | Refusal::Conflict(_) => StatusCode::CONFLICT,
             Refusal::StaleDigest => StatusCode::PRECONDITION_FAILED,

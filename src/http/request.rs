@@ -2,7 +2,7 @@
 
 use axum::{
     body::{Body, Bytes, to_bytes},
-    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    extract::{FromRequest, FromRequestParts, Path, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use serde::de::DeserializeOwned;
@@ -113,9 +113,13 @@ pub struct Asked<T>(pub T);
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     type Rejection = Answer;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Answer> {
-        let asked = Query::<T>::from_request_parts(parts, state).await;
-        asked.map(|Query(value)| Self(value)).map_err(|rejection| unprocessable(rejection.body_text()).with_field("query").into())
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Answer> {
+        let query = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        let asked = serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(query));
+        asked.map(Self).map_err(|error: serde_path_to_error::Error<serde_urlencoded::de::Error>| {
+            let field = blamed(&error.path().to_string(), &error.inner().to_string());
+            unprocessable(format!("{field}: {}", error.inner())).with_field(field).into()
+        })
     }
 }
 

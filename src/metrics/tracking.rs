@@ -52,7 +52,7 @@ static HIT_COUNTERS: OnceLock<Vec<(&'static str, &'static str, Counter)>> = Once
 
 pub(super) fn begin() {
     let classes = |kind| {
-        ["human", "apple_proxy", "machine", "uncounted", "forged", "expired"].map(|class| {
+        ["human", "apple_proxy", "machine", "uncounted", "unrecorded", "forged", "expired"].map(|class| {
             let counter = counter!(HITS, "type" => kind, "class" => class);
             counter.absolute(0);
             (kind, class, counter)

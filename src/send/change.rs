@@ -125,7 +125,7 @@ impl Context {
     pub async fn delivery_with_tracking(&self, id: &DeliveryId) -> Result<Delivery, Refusal> {
         let delivery = self.delivery_with_logs(id).await?;
         match delivery.document.tracking_cleaned_at {
-            Some(cleaned_at) => Err(Refusal::Cleaned(cleaned_at)),
+            Some(cleaned_at) => Err(Refusal::TrackingCleaned(cleaned_at)),
             None => Ok(delivery),
         }
     }

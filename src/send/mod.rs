@@ -125,6 +125,8 @@ pub enum Refusal {
     NoRecurrence,
     #[error("the logs were removed on {0:.0}")]
     Cleaned(Timestamp),
+    #[error("the tracking log was removed on {0:.0}; the statistics stay as they were")]
+    TrackingCleaned(Timestamp),
     #[error("the role {} is missing", .0.word())]
     MissingRole(Role),
     /// Somebody else has to do it.

@@ -1,6 +1,9 @@
 //! Statistics of a log that changes while they are computed: what was read before is never kept.
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -18,7 +21,10 @@ use crate::{
     harness::{
         app::{App, idle},
         client::audience,
+        daemon::Daemon,
+        eventually,
         redis::RedisServer,
+        relay::TestRelay,
     },
     retention::{aged, keys, names},
     tracking,
@@ -47,6 +53,17 @@ async fn sent(app: &App, hits: &[(Hit, &str)]) -> DeliveryId {
 async fn basis(app: &App, id: &DeliveryId) -> Basis {
     let revision = app.context.delivery(id).await.unwrap().revision;
     Basis { delivery: id.clone(), revision, labels: app.context.store.extent(id).await.unwrap().labels }
+}
+
+/// What fills so many blocks of the tracking log with opens of the first recipient.
+fn opens(id: &str, blocks: u64) -> redis::Pipeline {
+    let opens = hit(0, HitKind::Open, Label::Human).encode().repeat(4096);
+    let mut log = redis::pipe();
+    for block in 0..blocks {
+        log.set(format!("versand:{{{id}}}:hits:{block}"), &opens).ignore();
+    }
+    log.hset(format!("versand:{{{id}}}:tracking"), "hits", blocks * 4096).ignore();
+    log
 }
 
 /// What the hourly job does, whoever did it before.
@@ -195,11 +212,7 @@ async fn a_page_of_few_lines_among_very_many_says_where_to_go_on() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let id = sent(&app, &[]).await;
-    let opens = hit(0, HitKind::Open, Label::Human).encode().repeat(4096);
-    let mut log = redis::pipe();
-    for block in 0..70 {
-        log.set(format!("versand:{{{id}}}:hits:{block}"), &opens).ignore();
-    }
+    let mut log = opens(id.as_str(), 70);
     // the only click is the last line; what comes after was not there when the count was read
     let lines = 69 * 4096 + 3;
     let click = hit(4, HitKind::Click, Label::Human).encode();
@@ -264,4 +277,45 @@ async fn a_group_of_hits_leaves_what_each_of_them_would_leave() {
         assert_eq!(tracked, [bits, high, low], "{recipient}");
     }
     app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hourly_statistics_whose_daemon_was_killed_on_the_way_are_computed_by_the_next() {
+    const BLOCKS: u64 = 150;
+    let redis = RedisServer::start();
+    let relay = TestRelay::start(Duration::ZERO).await;
+    let mut daemon = Daemon::start_with_clock(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(4), redis.url())).await;
+    let id = daemon.client.send(&tracking::definition(), audience(5)).await;
+    daemon.client.wait_for(&id, &["finished"]).await;
+    let mut connection = redis::Client::open(redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let () = opens(&id, BLOCKS).query_async(&mut connection).await.unwrap();
+    let kept = format!("versand:{{{id}}}:statistics");
+    let _: u64 = redis::cmd("DEL").arg(&kept).query_async(&mut connection).await.unwrap();
+
+    // in an hour that is still to come, five seconds before the task
+    let ahead = |now: i64| (now.div_euclid(3600) + 3) * 3600 + 625 - now;
+    let now = jiff::Timestamp::now().as_second();
+    let lock = format!("versand:statistics:{}", (now + ahead(now)).div_euclid(3600));
+    daemon.set_clock(ahead(now));
+    let lasts = async |connection: &mut redis::aio::MultiplexedConnection| -> i64 {
+        redis::cmd("TTL").arg(&lock).query_async(connection).await.unwrap()
+    };
+    let limit = Instant::now() + Duration::from_secs(60);
+    while lasts(&mut connection).await < 0 {
+        assert!(Instant::now() < limit, "nobody took the hour");
+    }
+    daemon.kill();
+    let exists: bool = redis::cmd("EXISTS").arg(&kept).query_async(&mut connection).await.unwrap();
+    assert!(!exists && (1..=120).contains(&lasts(&mut connection).await), "it was done before it was killed");
+
+    // as if two minutes had passed
+    let _: u64 = redis::cmd("DEL").arg(&lock).query_async(&mut connection).await.unwrap();
+    daemon.set_clock(ahead(jiff::Timestamp::now().as_second()));
+    daemon.restart().await;
+    let figures = eventually("the figures of the next one", Duration::from_secs(60), async || {
+        let answer = daemon.client.request(Method::GET, &format!("/deliveries/{id}/statistics")).send().await.unwrap();
+        if answer.status().is_success() { answer.json::<Value>().await.ok() } else { None }
+    })
+    .await;
+    assert_eq!((&figures["hits"], &figures["unique_opens"]), (&json!(BLOCKS * 4096), &json!(1)));
 }

@@ -168,6 +168,8 @@ fn statistics_of(computed: &Value, sending: &[Value], log: &[Value]) -> Value {
     let human = |line: &Value| line["class"] == "human";
     let opens = who(&|line| human(line) && ["open", "click", "mirror"].contains(&line["kind"].as_str().unwrap()));
     let clicks = who(&|line| human(line) && line["kind"] == "click");
+    let raw_clicks = who(&|line| line["kind"] == "click");
+    let raw_opens: BTreeSet<u64> = &(&who(&|line| line["kind"] == "open") | &raw_clicks) | &opens;
     let mirrors = among(&who(&|line| human(line) && line["kind"] == "mirror"));
     let opt_outs = among(&who(&|line| line["kind"] == "opt_out"));
     let machine = |kind: &'static str| among(&who(&|line| line["class"] == "machine" && line["kind"] == kind));
@@ -193,6 +195,10 @@ fn statistics_of(computed: &Value, sending: &[Value], log: &[Value]) -> Value {
         "open_rate": rate(among(&opens), sent.len()),
         "unique_clicks": among(&clicks),
         "click_through_rate": rate(among(&clicks), sent.len()),
+        "raw_opens": among(&raw_opens),
+        "raw_open_rate": rate(among(&raw_opens), sent.len()),
+        "raw_clicks": among(&raw_clicks),
+        "raw_click_rate": rate(among(&raw_clicks), sent.len()),
         "unique_mirror_pages": mirrors,
         "mirror_page_rate": rate(mirrors, sent.len()),
         "unsubscribes": opt_outs,

@@ -166,6 +166,9 @@ pub mod tracked {
     pub const PROXIED_OPEN: u8 = 128;
     /// Any of these counts as an open: a human click implies one.
     pub const OPENED: u8 = HUMAN_OPEN | HUMAN_CLICK | HUMAN_MIRROR;
+    /// The same by whomever; of mirror pages only those of humans are noted.
+    pub const RAW_OPENED: u8 = OPENED | MACHINE_OPEN | APPLE_OPEN | MACHINE_CLICK;
+    pub const RAW_CLICKED: u8 = HUMAN_CLICK | MACHINE_CLICK;
 }
 
 /// One line of the tracking log, as it is stored.
