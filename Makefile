@@ -1,4 +1,5 @@
 # make demo: see it work    make test: prove it    make check: what a change must pass
+# make dist: the program to install, target/dist/versand
 # make fire: nothing lost, nothing doubled under random faults (SEEDS=1-100 RECIPIENTS=2000 LEASE_MS=1000)
 # make fuzz: random input for what reads strangers' bytes, each target for FUZZ_SECONDS=600
 # make bench: ours beside the wire and beside peers (ARGS="--peers --variants --curve --plots"; npm for BullMQ)
@@ -7,14 +8,18 @@
 
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 
-.PHONY: help demo test fire fuzz bench guard check
+.PHONY: help demo test dist fire fuzz bench guard check
 
 help:
-	@sed -n '1,6s/^# //p' Makefile
+	@sed -n '1,7s/^# //p' Makefile
 
 demo:
 	@scripts/setup.sh run
 	cargo run --release -- demo $(ARGS)
+
+dist:
+	@scripts/setup.sh run
+	cargo build --profile dist --bin versand
 
 test:
 	@scripts/setup.sh test
@@ -34,7 +39,7 @@ fuzz:
 
 bench:
 	@scripts/setup.sh test
-	cargo build --release --bin versand --examples
+	cargo build --profile dist --bin versand --examples
 	/usr/bin/python3 benches/run.py $(ARGS)
 
 guard:

@@ -8,11 +8,13 @@ from parts import BUILT, Daemon, Part, Redis, free_port, listens, until
 from rows import prepared, settled
 
 # so many that none has more hits than are kept of a recipient
-RECIPIENTS, SECONDS, CONNECTIONS = 3000, 5, 64
+RECIPIENTS, SECONDS = 3000, 4
+# at a time; the daemon serves a thousand by default
+VISITORS = (64, 256, 900)
 
 
-def load(port, paths):
-    command = [str(BUILT / "examples/hits"), "load", f"127.0.0.1:{port}", str(SECONDS), str(CONNECTIONS)]
+def load(port, paths, visitors):
+    command = [str(BUILT / "examples/hits"), "load", f"127.0.0.1:{port}", str(SECONDS), str(visitors)]
     return float(subprocess.run(command, input="\n".join(paths), text=True, check=True, capture_output=True).stdout)
 
 
@@ -32,10 +34,10 @@ def hits(sink, repetitions):
         paths, port = list(pixels(daemon, delivery)), free_port()
         with Part([str(BUILT / "examples/hits"), "bare", str(port)]):
             until("the bare endpoint", lambda: listens(port))
-            for _ in range(repetitions):
+            for visitors in VISITORS * repetitions:
                 cpu = daemon.cpu_s() + redis.cpu_s()
-                recorded = load(daemon.public, paths)
+                recorded = load(daemon.public, paths, visitors)
                 spent = daemon.cpu_s() + redis.cpu_s() - cpu
                 answer = {"recorded_per_s": recorded, "cpu_us_each": spent / recorded / SECONDS * 1e6}
-                nothing = load(port, paths)
-                yield answer | {"bare_per_s": nothing, "ratio": recorded / nothing}
+                nothing = load(port, paths, visitors)
+                yield visitors, answer | {"bare_per_s": nothing, "ratio": recorded / nothing}

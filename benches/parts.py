@@ -14,7 +14,7 @@ import time
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BUILT = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"), "release")
+BUILT = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"), "dist")
 LIMIT_S = 1800
 TICKS = os.sysconf("SC_CLK_TCK")
 SESSIONS = 20

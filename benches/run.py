@@ -32,7 +32,7 @@ BUDGETS = [
     ("us", "redis_bytes_each", -1, 80),
     ("first connection", "ms", -1, 50),
     ("network", "us", -1, 1.2),
-    ("tracking hits", "ratio", 1, 0.6),
+    *((f"tracking hits, {visitors} visitors", "ratio", 1, 0.6) for visitors in hits.VISITORS),
     ("us / us, untracked", "ratio", 1, 0.85),
     ("history", "ms", -1, 20),
     ("statistics, 1,000,000 recipients", "s", -1, 0.2),
@@ -108,8 +108,8 @@ def main():
         for figures in rows.first_connection(sink.port):
             gather(results, "first connection", figures)
         gather(results, "idle", rows.idle(sink.port))
-        for figures in hits.hits(sink.port, arguments.repetitions):
-            gather(results, "tracking hits", figures)
+        for visitors, figures in hits.hits(sink.port, arguments.repetitions):
+            gather(results, f"tracking hits, {visitors} visitors", figures)
         for figures in tracked.history(sink.port):
             gather(results, "history", figures)
         if arguments.schedule:

@@ -34,6 +34,8 @@ use crate::{
 
 /// Asks of a connection that travel in one group at the most.
 const LARGEST_GROUP: usize = 512;
+/// A group waits for more as long as no connection is short of claims, but no longer than this.
+const PATIENCE: Duration = Duration::from_millis(1);
 /// Pause before a group is sent again whose answer was lost.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -123,7 +125,17 @@ impl Scribe {
                         }
                         // whoever is ready to ask does so first: larger groups, fewer of them
                         tokio::task::yield_now().await;
-                        self.gather(ask, &mut reports, &mut hungry, &mut used_up);
+                        let mut presses = self.gather(ask, &mut reports, &mut hungry, &mut used_up);
+                        let mut patience = std::pin::pin!(tokio::time::sleep(PATIENCE));
+                        while !presses && !self.todo.is_empty() && !self.halt.is_cancelled() {
+                            tokio::select! {
+                                ask = self.asks.recv() => match ask {
+                                    Some(ask) => presses = self.gather(ask, &mut reports, &mut hungry, &mut used_up),
+                                    None => break,
+                                },
+                                () = &mut patience => break,
+                            }
+                        }
                     }
                 },
             }
@@ -132,16 +144,25 @@ impl Scribe {
         }
     }
 
-    fn gather(&mut self, first: Ask, reports: &mut Vec<Report>, hungry: &mut VecDeque<usize>, used_up: &mut Vec<Connection>) {
-        let mut next = Some(first);
+    /// Whether somebody is short of claims: who asks for the second time has gone through half of its window.
+    fn gather(
+        &mut self,
+        first: Ask,
+        reports: &mut Vec<Report>,
+        hungry: &mut VecDeque<usize>,
+        used_up: &mut Vec<Connection>,
+    ) -> bool {
+        let (mut next, mut presses) = (Some(first), false);
         while let Some(ask) = next {
             reports.extend(ask.report);
+            presses |= ask.used_up.is_some() || ask.want > 1 || hungry.contains(&ask.connection);
             used_up.extend(ask.used_up);
             if self.grants.contains_key(&ask.connection) {
                 hungry.extend(std::iter::repeat_n(ask.connection, ask.want));
             }
             next = if reports.len() < LARGEST_GROUP { self.asks.try_recv().ok() } else { None };
         }
+        presses || reports.len() >= LARGEST_GROUP
     }
 
     /// One group. False if some of the hungry were not served although there is more to do.

@@ -3,6 +3,7 @@
 use std::{
     path::Path,
     process::{Command, Output},
+    time::Duration,
 };
 
 use jiff::{Timestamp, ToSpan};
@@ -14,7 +15,7 @@ use versand::{
 };
 
 use crate::{
-    harness::{app::App, client::audience, redis::RedisServer},
+    harness::{app::App, client::audience, daemon::Daemon, redis::RedisServer, relay::TestRelay},
     retention::aged,
     tracking::{FIREFOX, definition, export, forged, links, recounted, visit, visitor},
 };
@@ -287,4 +288,53 @@ async fn a_link_that_is_called_for_ever_fills_no_log_and_hides_no_click() {
     let computed = recounted(&app.client, &id).await;
     assert_eq!((&computed["hits_beyond"], &computed["unique_clicks"]), (&json!(100), &json!(1)));
     app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_path_takes_its_methods_and_tokens_however_they_are_written() {
+    let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
+    let daemon = Daemon::start(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(4), redis.url())).await;
+    let id = daemon.client.send(&definition(), audience(3)).await;
+    daemon.client.wait_for(&id, &["finished"]).await;
+    let of = links(&daemon.client, &id, 0).await;
+    let [open, click, opt_out] = ['o', 'c', 'u'].map(|kind| of[&kind][0].clone());
+    let nothing = ("Accept", "*/*");
+    for (method, url, allowed) in
+        [(Method::PUT, &open, "GET,HEAD"), (Method::POST, &click, "GET,HEAD"), (Method::DELETE, &opt_out, "GET,HEAD,POST")]
+    {
+        let answer = ask(method, url, nothing).await;
+        assert_eq!(
+            (answer.status(), &answer.headers()[header::ALLOW]),
+            (StatusCode::METHOD_NOT_ALLOWED, &allowed.parse().unwrap())
+        );
+    }
+    let (base, token) = open.split_once("/o/").unwrap();
+    for path in ["", "/", "/o", "/o/", "/x/abc", "/o/a/b", "//o/abc"] {
+        assert_eq!(ask(Method::GET, &format!("{base}{path}"), nothing).await.status(), StatusCode::NOT_FOUND, "{path}");
+    }
+    let head = ask(Method::HEAD, &open, nothing).await;
+    assert_eq!((head.headers()[header::CONTENT_LENGTH].to_str().unwrap(), head.bytes().await.unwrap().len()), ("42", 0));
+    let escaped: String = token.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    assert_eq!(ask(Method::GET, &format!("{base}/o/{escaped}"), nothing).await.bytes().await.unwrap().len(), 42);
+    // what is in the body of a POST is not read, and does no harm to the next request
+    let client = visitor();
+    for _ in 0..3 {
+        let answer = client.post(&opt_out).body("x".repeat(100_000)).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
+    let log = export(&daemon.client, &id, "tracking/export?format=ndjson").await;
+    assert_eq!(
+        log.iter().map(|line| line["kind"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["open", "open", "opt_out", "opt_out", "opt_out"]
+    );
+    for (route, method, status, times) in [
+        ("/o/{token}", "GET", 200, 1.0),
+        ("/o/{token}", "other", 200, 1.0),
+        ("/o/{token}", "PUT", 405, 1.0),
+        ("/u/{token}", "POST", 200, 3.0),
+        ("none", "GET", 404, 7.0),
+    ] {
+        let series = format!("versand_http_requests_total{{route=\"{route}\",method=\"{method}\",status=\"{status}\"}}");
+        assert_eq!(daemon.series(&series).await, Some(times), "{series}");
+    }
 }
