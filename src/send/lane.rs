@@ -16,8 +16,8 @@ use super::{
     Context,
     claimed::{Claimed, given_back, report},
     expire::expired,
+    group::Ask,
     lease::{Validity, boottime_ms},
-    scribe::Ask,
     turns::{Turn, Turns},
     unix_now,
 };

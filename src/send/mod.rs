@@ -20,6 +20,7 @@ mod exclude;
 mod expire;
 mod fatigue;
 pub mod finish;
+mod group;
 mod heal;
 pub mod history;
 mod lane;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Context,
     claimed::{Claimed, given_back},
+    group::{Ask, Group},
     lease::{Validity, boottime_ms},
     recall::{Hold, Recalled},
     throttle::gate::Gate,
@@ -27,15 +28,10 @@ use crate::{
         ledger::{ClaimNumber, Ledger, Status, flags},
         state::State,
     },
-    mail::relay::Connection,
     metrics,
     store::ledgers::{Applied, Claim, Report, Turn, TurnAnswer, Verdict},
 };
 
-/// Asks of a connection that travel in one group at the most.
-const LARGEST_GROUP: usize = 512;
-/// A group waits for more as long as no connection is short of claims, but no longer than this.
-const PATIENCE: Duration = Duration::from_millis(1);
 /// Pause before a group is sent again whose answer was lost.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -44,16 +40,6 @@ const WAITS: u32 = 10;
 
 /// How often it is looked whether the delivery goes on; pause and stop are to take effect within a second.
 const LOOK: Duration = Duration::from_millis(400);
-
-/// What a connection tells the scribe: what became of a claim, and how many more it has room for.
-pub struct Ask {
-    pub connection: usize,
-    pub report: Option<Report>,
-    pub want: usize,
-    /// A connection that needs nothing more. It counts until all that was claimed for it is recorded, so that a crash leaves
-    /// no more in doubt than connections times window.
-    pub used_up: Option<Connection>,
-}
 
 pub struct Scribe {
     pub context: Context,
@@ -99,7 +85,7 @@ impl Scribe {
                 self.grants.clear();
                 hungry.clear();
             }
-            let (mut reports, mut used_up) = (Vec::new(), Vec::new());
+            let mut group = Group::default();
             tokio::select! {
                 biased;
                 _ = beat.tick() => self.show_life().await,
@@ -123,46 +109,14 @@ impl Scribe {
                             connected = true;
                             slice.as_mut().reset(tokio::time::Instant::now() + slice_length);
                         }
-                        // whoever is ready to ask does so first: larger groups, fewer of them
-                        tokio::task::yield_now().await;
-                        let mut presses = self.gather(ask, &mut reports, &mut hungry, &mut used_up);
-                        let mut patience = std::pin::pin!(tokio::time::sleep(PATIENCE));
-                        while !presses && !self.todo.is_empty() && !self.halt.is_cancelled() {
-                            tokio::select! {
-                                ask = self.asks.recv() => match ask {
-                                    Some(ask) => presses = self.gather(ask, &mut reports, &mut hungry, &mut used_up),
-                                    None => break,
-                                },
-                                () = &mut patience => break,
-                            }
-                        }
+                        group = self.gather(ask, &mut hungry).await;
                     }
                 },
             }
-            while (!reports.is_empty() || is_durable && !hungry.is_empty()) && !self.turn(&mut reports, &mut hungry).await {}
-            drop(used_up);
+            let reports = &mut group.reports;
+            while (!reports.is_empty() || is_durable && !hungry.is_empty()) && !self.turn(reports, &mut hungry).await {}
+            drop(group.used_up);
         }
-    }
-
-    /// Whether somebody is short of claims: who asks for the second time has gone through half of its window.
-    fn gather(
-        &mut self,
-        first: Ask,
-        reports: &mut Vec<Report>,
-        hungry: &mut VecDeque<usize>,
-        used_up: &mut Vec<Connection>,
-    ) -> bool {
-        let (mut next, mut presses) = (Some(first), false);
-        while let Some(ask) = next {
-            reports.extend(ask.report);
-            presses |= ask.used_up.is_some() || ask.want > 1 || hungry.contains(&ask.connection);
-            used_up.extend(ask.used_up);
-            if self.grants.contains_key(&ask.connection) {
-                hungry.extend(std::iter::repeat_n(ask.connection, ask.want));
-            }
-            next = if reports.len() < LARGEST_GROUP { self.asks.try_recv().ok() } else { None };
-        }
-        presses || reports.len() >= LARGEST_GROUP
     }
 
     /// One group. False if some of the hungry were not served although there is more to do.

@@ -313,7 +313,8 @@ async fn each_path_takes_its_methods_and_tokens_however_they_are_written() {
         assert_eq!(ask(Method::GET, &format!("{base}{path}"), nothing).await.status(), StatusCode::NOT_FOUND, "{path}");
     }
     let head = ask(Method::HEAD, &open, nothing).await;
-    assert_eq!((head.headers()[header::CONTENT_LENGTH].to_str().unwrap(), head.bytes().await.unwrap().len()), ("42", 0));
+    assert_eq!(head.headers()[header::CONTENT_LENGTH], "42");
+    assert_eq!(head.bytes().await.unwrap().len(), 0);
     let escaped: String = token.bytes().map(|byte| format!("%{byte:02X}")).collect();
     assert_eq!(ask(Method::GET, &format!("{base}/o/{escaped}"), nothing).await.bytes().await.unwrap().len(), 42);
     // what is in the body of a POST is not read, and does no harm to the next request
