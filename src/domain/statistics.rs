@@ -35,13 +35,9 @@ pub struct Statistics {
     pub unique_clicks: Option<u64>,
     pub click_through_rate: Option<f64>,
     /// The raw figures beside them: with any open or click, whoever or whatever it was, or a human's mirror page; with any click.
-    #[serde(default)]
     pub raw_opens: Option<u64>,
-    #[serde(default)]
     pub raw_open_rate: Option<f64>,
-    #[serde(default)]
     pub raw_clicks: Option<u64>,
-    #[serde(default)]
     pub raw_click_rate: Option<f64>,
     /// By humans.
     pub unique_mirror_pages: u64,

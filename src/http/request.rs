@@ -45,14 +45,14 @@ pub async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, 
     Bytes::from_request(request, state).await.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()).into())
 }
 
-/// The field to blame: serde names the one that is missing in its text only.
-fn blamed(path: &str, text: &str) -> String {
-    let missing = text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
-    match (path, missing) {
-        (".", None) => "body".to_owned(),
-        (".", Some(missing)) => missing.to_owned(),
+/// The field to blame, or the `whole`: serde names the one that is missing, or there twice, in its text only.
+fn blamed(path: &str, text: &str, whole: &str) -> String {
+    let named = ["missing field `", "duplicate field `"].iter().find_map(|prefix| text.strip_prefix(prefix));
+    match (path, named.and_then(|rest| rest.split('`').next())) {
+        ("." | "", None) => whole.to_owned(),
+        ("." | "", Some(named)) => named.to_owned(),
         (path, None) => path.to_owned(),
-        (path, Some(missing)) => format!("{path}.{missing}"),
+        (path, Some(named)) => format!("{path}.{named}"),
     }
 }
 
@@ -65,7 +65,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Answer> {
         let path = error.path().to_string();
         let inner = error.into_inner();
         if inner.is_data() {
-            let field = blamed(&path, &inner.to_string());
+            let field = blamed(&path, &inner.to_string(), "body");
             unprocessable(format!("{field}: {inner}")).with_field(field)
         } else {
             Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {inner}"))
@@ -117,7 +117,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
         let query = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
         let asked = serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(query));
         asked.map(Self).map_err(|error: serde_path_to_error::Error<serde_urlencoded::de::Error>| {
-            let field = blamed(&error.path().to_string(), &error.inner().to_string());
+            let field = blamed(&error.path().to_string(), &error.inner().to_string(), "query");
             unprocessable(format!("{field}: {}", error.inner())).with_field(field).into()
         })
     }

@@ -78,9 +78,8 @@ impl Context {
             agent = agent.chars().take(LONGEST_AGENT).collect();
         }
         let arrival = Arrival { sent: found.sent.clone(), preparation: found.holder.preparation, hit, agent, done };
-        let on_its_way = self.recorder.0.send(arrival).await.is_ok();
-        if !on_its_way || !recorded.await.unwrap_or(false) {
-            metrics::tracking_hit(kind.word(), "unrecorded");
+        self.recorder.0.send(arrival).await.map_err(|_| Miss::Unrecorded)?;
+        if !recorded.await.unwrap_or(false) {
             return Err(Miss::Unrecorded);
         }
         metrics::tracking_hit(kind.word(), label.class().word());

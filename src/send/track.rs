@@ -96,7 +96,6 @@ impl Context {
         match &found {
             Err(Miss::Forged) => metrics::tracking_hit(kind.word(), "forged"),
             Err(Miss::Expired) => metrics::tracking_hit(kind.word(), "expired"),
-            Err(Miss::Unavailable(_)) => metrics::tracking_hit(kind.word(), "unrecorded"),
             _ => {}
         }
         found

@@ -45,7 +45,7 @@ impl Store {
     }
 
     /// Records hits of one delivery, each with its user agent; how many of them: none if they are of a preparation that was not
-    /// released, and none of recipients that are not there.
+    /// released, and none of recipients that are not there. A thousand at a time at the most: a script can hand on no more values than some.
     pub async fn record_hits(&self, of: &Mailing, hits: &[(Hit, &str)], now: u32) -> Result<u64, StoreError> {
         let (mut agents, mut numbers) = (Vec::new(), HashMap::new());
         let mut ledgers: BTreeMap<u32, Vec<(u16, Hit)>> = BTreeMap::new();

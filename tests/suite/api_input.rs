@@ -93,10 +93,21 @@ async fn absurd_sizes_and_numbers_are_refused() {
             }
         }
     }
-    for query in ["status=bad", "status=", "limit=1&limit=2"] {
-        refused(client, (Method::GET, &format!("/deliveries/{id}/log?{query}")), JSON, "", StatusCode::UNPROCESSABLE_ENTITY)
-            .await;
+    let blamed = [
+        ("status=bad", "status"),
+        ("status=", "status"),
+        ("limit=1&limit=2", "limit"),
+        ("limit=x", "limit"),
+        ("color=red", "color"),
+        ("=1", "query"),
+    ];
+    for (query, field) in blamed {
+        let path = format!("/deliveries/{id}/log?{query}");
+        let body = refused(client, (Method::GET, &path), JSON, "", StatusCode::UNPROCESSABLE_ENTITY).await;
+        assert_eq!(body["field"], field, "{query}: {body}");
     }
+    let path = format!("/deliveries/{id}/log/export");
+    assert_eq!(refused(client, (Method::GET, &path), JSON, "", StatusCode::UNPROCESSABLE_ENTITY).await["field"], "format");
     for query in ["", "format=xml", "format=csv&x=1"] {
         let path = format!("/deliveries/{id}/log/export?{query}");
         refused(client, (Method::GET, &path), JSON, "", StatusCode::UNPROCESSABLE_ENTITY).await;

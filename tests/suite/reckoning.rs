@@ -319,3 +319,30 @@ async fn hourly_statistics_whose_daemon_was_killed_on_the_way_are_computed_by_th
     .await;
     assert_eq!((&figures["hits"], &figures["unique_opens"]), (&json!(BLOCKS * 4096), &json!(1)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_logged_leaves_nothing() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "").await;
+    let id = sent(&app, &[]).await;
+    let (store, plan) = (&app.context.store, app.context.delivery(&id).await.unwrap().document.plan.unwrap());
+    let mailing = Mailing { delivery: id.clone(), generation: plan.generation, chunk_size: plan.chunk_size };
+    let record = async |recipient: u32, agents: std::ops::Range<u32>| {
+        let agents: Vec<String> = agents.map(|n| format!("Mozilla/{n}")).collect();
+        let hits: Vec<(Hit, &str)> = agents.iter().map(|agent| (hit(recipient, HitKind::Open, Label::Human), agent.as_str())).collect();
+        store.record_hits(&mailing, &hits, 0).await.unwrap()
+    };
+    // nobody has this number
+    assert_eq!(record(5, 0..10).await, 0);
+    assert_eq!((store.agents(&id).await.unwrap().len(), store.extent(&id).await.unwrap().hits), (0, 0));
+    // beyond the most of a recipient hits are counted, and their agents are not kept
+    assert_eq!((record(1, 0..700).await, record(1, 700..1400).await), (700, 700));
+    let extent = store.extent(&id).await.unwrap();
+    assert_eq!((store.agents(&id).await.unwrap().len(), extent.hits, extent.beyond), (1000, 1000, 400));
+    // with links to a delivery that was deleted a minute ago
+    let deleted = app.client.request(Method::DELETE, &format!("/deliveries/{id}")).send().await.unwrap();
+    assert!(deleted.status().is_success());
+    assert_eq!(record(2, 0..10).await, 0);
+    assert_eq!((store.agents(&id).await.unwrap().len(), store.extent(&id).await.unwrap().hits), (0, 0));
+    app.stop().await;
+}

@@ -317,7 +317,7 @@ async fn each_path_takes_its_methods_and_tokens_however_they_are_written() {
     assert_eq!(head.bytes().await.unwrap().len(), 0);
     let escaped: String = token.bytes().map(|byte| format!("%{byte:02X}")).collect();
     assert_eq!(ask(Method::GET, &format!("{base}/o/{escaped}"), nothing).await.bytes().await.unwrap().len(), 42);
-    // what is in the body of a POST is not read, and does no harm to the next request
+    // what is in the body of a POST does not matter
     let client = visitor();
     for _ in 0..3 {
         let answer = client.post(&opt_out).body("x".repeat(100_000)).send().await.unwrap();

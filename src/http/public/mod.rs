@@ -5,7 +5,7 @@ mod visit;
 
 use std::{borrow::Cow, sync::Arc, time::Instant};
 
-use axum::{extract::Request, response::Response};
+use axum::{extract::Request, http::StatusCode, response::Response};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     domain::tracking::HitKind,
-    metrics::Requests,
+    metrics::{self, Requests},
     send::{
         Context,
         track::{Miss, Visit},
@@ -65,6 +65,11 @@ impl Respond for Public {
                 _ => pages::not_allowed(if *kind == HitKind::OptOut { "GET,HEAD,POST" } else { "GET,HEAD" }),
             },
         };
+        if let Some((_, kind, _)) = asked
+            && response.status() == StatusCode::SERVICE_UNAVAILABLE
+        {
+            metrics::tracking_hit(kind.word(), "unrecorded");
+        }
         let route = asked.map_or("none", |(route, ..)| route);
         requests.answered(route, known(&parts.method), response.status().as_u16(), began.elapsed());
         response

@@ -48,7 +48,10 @@ impl Tracked {
         let problem = |message| Problem { part: "html", line: None, message };
         let rewritten = rewrite(&source, tracking, &base, fields_of).map_err(problem)?;
         let Rewritten { source: html, links, untracked } = rewritten;
-        let target = |link: &Link| Merge::new(&link.url, &variables(environment, &link.url)?, true).filter(|_| link.merged);
+        let target = |link: &Link| match link.merged {
+            true => Merge::new(&link.url, &variables(environment, &link.url)?, true),
+            false => None,
+        };
         let targets = links.iter().map(target).collect();
         for (name, source) in [(ORIGINAL, source), ("html", html)] {
             let added = environment.add_template_owned(name, source);

@@ -20,37 +20,41 @@ local function short_at(bytes, at)
   return 256 * high + low
 end
 
--- of each agent its number in the delivery, as it is stored
+-- of each agent its number in the delivery, as it is stored; a new one gets it with its first hit that is logged
 local numbers = { [65535] = short(65535) }
-if named > 0 then
-  local known, many = call('HMGET', KEYS[4], spread(ARGV, 8, 7 + named)), nil
-  for i = 1, named do
-    local number = known[i]
+local known = named > 0 and call('HMGET', KEYS[4], spread(ARGV, 8, 7 + named)) or {}
+
+local function number_of(agent)
+  if not numbers[agent] then
+    local number = known[agent + 1]
     if not number then
-      many = many or call('HLEN', KEYS[4])
-      if many < most then
-        number = many
-        call('HSET', KEYS[4], ARGV[7 + i], number)
-        many = many + 1
-      end
+      number = call('HLEN', KEYS[4])
+      if number < most then call('HSET', KEYS[4], ARGV[8 + agent], number) else number = 65534 end
     end
-    numbers[i - 1] = short(number or 65534)
+    numbers[agent] = short(number)
   end
+  return numbers[agent]
 end
 
 local log, n, beyond, proofs = {}, 0, 0, {} -- three pieces of each hit
 for i = 8 + named, #ARGV do
   local ledger, hits = KEYS[i - 3 - named], ARGV[i]
   local first, last = short_at(hits, 1), short_at(hits, #hits + 1 - PLACE - HIT)
-  local page = call('GETRANGE', ledger, HEAD + SIZE * first, HEAD + SIZE * (last + 1) - 1)
+  local function load(from, to)
+    first = from
+    return call('GETRANGE', ledger, HEAD + SIZE * from, HEAD + SIZE * (to + 1) - 1)
+  end
+  -- a command costs as much as this many records more
+  local sparse = last - first > 200 * #hits / (PLACE + HIT)
+  local page = sparse and '' or load(first, last)
   local changes, m, current, had, many = {}, 0, nil, nil, nil
   for at = 1, #hits, PLACE + HIT do
     local position, new, human = short_at(hits, at), byte(hits, at + 2, at + 3)
+    if sparse and position ~= current then page = load(position, position) end
     local record = SIZE * (position - first)
     if record + SIZE <= #page then
       if human == 1 and byte(page, record + 1) == DOUBTED then proofs[#proofs + 1] = { ledger, position } end
-      local again = position == current
-      if not again then
+      if position ~= current then
         local high, low
         had, high, low = byte(page, record + TRACKED + 1, record + TRACKED + 3)
         current, many = position, 256 * high + low
@@ -58,14 +62,14 @@ for i = 8 + named, #ARGV do
       local all = bor(had, new)
       if many < most_hits or all ~= had then
         -- the change of the same recipient before it is not needed any more
-        if again and changes.of == position then m = m - 4 end
+        if changes.of == position then m = m - 4 end
         had, many, changes.of = all, many + 1, position
         changes[m + 1], changes[m + 2] = 'SET', 'u24'
         changes[m + 3], changes[m + 4] = format('%d', 8 * (HEAD + SIZE * position + TRACKED)), format('%d', 65536 * all + many)
         m = m + 4
         local hit = at + PLACE
         log[n + 1] = sub(hits, hit, hit + AGENT - 1)
-        log[n + 2] = numbers[short_at(hits, hit + AGENT)]
+        log[n + 2] = number_of(short_at(hits, hit + AGENT))
         log[n + 3] = sub(hits, hit + AGENT + 2, hit + HIT - 1)
         n = n + 3
       else
