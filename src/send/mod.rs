@@ -32,7 +32,7 @@ pub mod prepare;
 pub mod preview;
 pub mod proofs;
 pub mod recall;
-mod reconcile;
+pub mod reconcile;
 pub mod recorder;
 pub mod recur;
 pub mod release;
