@@ -329,7 +329,8 @@ async fn what_is_not_logged_leaves_nothing() {
     let mailing = Mailing { delivery: id.clone(), generation: plan.generation, chunk_size: plan.chunk_size };
     let record = async |recipient: u32, agents: std::ops::Range<u32>| {
         let agents: Vec<String> = agents.map(|n| format!("Mozilla/{n}")).collect();
-        let hits: Vec<(Hit, &str)> = agents.iter().map(|agent| (hit(recipient, HitKind::Open, Label::Human), agent.as_str())).collect();
+        let hits: Vec<(Hit, &str)> =
+            agents.iter().map(|agent| (hit(recipient, HitKind::Open, Label::Human), agent.as_str())).collect();
         store.record_hits(&mailing, &hits, 0).await.unwrap()
     };
     // nobody has this number
