@@ -181,8 +181,12 @@ fn judge(url: &str, bound: &BTreeSet<String>, fields_of: impl Fn(&str) -> Option
 
 /// An address that a redirect may lead to, as a browser writes it.
 pub fn web_address(url: &str) -> Option<String> {
-    let url = Url::parse(url.trim()).ok()?;
-    matches!(url.scheme(), "http" | "https").then(|| url.into())
+    Url::parse(url.trim()).ok().filter(is_web).map(String::from)
+}
+
+/// Whether it is one of those.
+pub fn is_web(url: &Url) -> bool {
+    matches!(url.scheme(), "http" | "https")
 }
 
 #[derive(Default)]

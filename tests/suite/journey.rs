@@ -18,7 +18,9 @@ async fn a_delivery_goes_from_the_first_request_to_a_complete_sending_log() {
         "{}{{\"email\":\"refuse1@example.com\",\"name\":\"R\"}}\n{{\"email\":\"defer1@example.com\",\"name\":\"D\"}}\n{{\"email\":\"USER3@Example.com\",\"name\":\"D\"}}\n{{\"email\":\"nobody\",\"name\":\"D\"}}\n{{\"email\":null,\"name\":\"E\"}}\n",
         audience(250)
     );
-    let id = client.send(&definition(), lines).await;
+    let mut untracked = definition();
+    untracked["settings"]["tracking"] = json!({ "opens": false, "clicks": false });
+    let id = client.send(&untracked, lines).await;
     let view = client.wait_for(&id, &["finished"]).await;
 
     assert_eq!(view["plan"]["causes"], json!({ "empty_address": 1, "invalid_address": 1, "duplicate": 1 }));

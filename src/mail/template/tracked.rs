@@ -11,7 +11,7 @@ use crate::{
     domain::{recipient::Recipient, settings::Tracking, tracking::Link},
     mail::{
         links,
-        rewrite::{Rewritten, rewrite, web_address},
+        rewrite::{Rewritten, is_web, rewrite, web_address},
     },
 };
 
@@ -124,7 +124,7 @@ impl Template {
                 }
             };
             // one that is no URL at all may be within a condition
-            let url = url.map(|url| as_read(&url)).filter(|url| Url::parse(url).is_ok() && web_address(url).is_none());
+            let url = url.map(|url| as_read(&url)).filter(|url| Url::parse(url).is_ok_and(|url| !is_web(&url)));
             if let Some(url) = url {
                 let message =
                     format!("the link {:?} leads to {url:?}: what is no web page needs data-track=\"false\"", link.label);
