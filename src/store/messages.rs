@@ -120,7 +120,7 @@ impl Store {
                 bucket.iter().flat_map(|(address, recipient)| address.entry(preparation, *recipient)).collect();
             pipe.append(keys::messages(bucket[0].0.bucket()), entries).ignore();
         }
-        Ok(pipe.query_async(&mut self.conn.clone()).await?)
+        self.run(&pipe).await
     }
 
     /// The messages to some addresses, in their order.

@@ -133,6 +133,14 @@ impl Store {
         Ok(Self { conn, beside, promised: Arc::default(), leases: Arc::default(), scripts: Arc::default() })
     }
 
+    /// Runs commands whose answers do not matter. Without any there is nothing to do, which redis takes for an error.
+    async fn run(&self, commands: &redis::Pipeline) -> Result<(), StoreError> {
+        match commands.is_empty() {
+            true => Ok(()),
+            false => Ok(commands.query_async(&mut self.conn.clone()).await?),
+        }
+    }
+
     /// The connection, for the queue.
     pub fn connection(&self) -> ConnectionManager {
         self.conn.clone()

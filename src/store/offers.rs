@@ -54,7 +54,7 @@ impl Store {
         let mut pipe = redis::pipe();
         // who comes now begins where this job begins: behind nobody who waits for a longer one
         pipe.zincr(keys::WANTING, id.as_str(), length).ignore().set(keys::VIRTUAL_TIME, at - length).ignore();
-        Ok(pipe.query_async(&mut self.conn.clone()).await?)
+        self.run(&pipe).await
     }
 
     /// A delivery wants no jobs, or may have no more at a time.
@@ -69,7 +69,7 @@ impl Store {
         for chunk in later {
             pipe.cmd("ZADD").arg(keys::open(id)).arg("XX").arg("LT").arg(now).arg(chunk).ignore();
         }
-        Ok(pipe.query_async(&mut self.conn.clone()).await?)
+        self.run(&pipe).await
     }
 
     /// How many chunks want attention, now or later.
@@ -109,7 +109,7 @@ impl Store {
         for chunk in chunks.filter(|chunk| !aside.contains(chunk)) {
             pipe.cmd("ZADD").arg(keys::open(id)).arg("NX").arg(0).arg(chunk).ignore();
         }
-        Ok(pipe.query_async(&mut self.conn.clone()).await?)
+        self.run(&pipe).await
     }
 }
 
@@ -133,7 +133,7 @@ impl Store {
         let mut pipe = redis::pipe();
         pipe.atomic().srem(keys::aside(&at.delivery), at.chunk).ignore();
         pipe.hdel(keys::crashes(&at.delivery), at.chunk).ignore().zadd(keys::open(&at.delivery), at.chunk, 0).ignore();
-        Ok(pipe.query_async(&mut self.conn.clone()).await?)
+        self.run(&pipe).await
     }
 
     /// Counts a worker that died with a chunk; how many there were since its last good end.

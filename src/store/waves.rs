@@ -43,7 +43,7 @@ impl Store {
         for (part, bytes) in tables {
             pipe.hset(keys::parts(id), part.name(), 1).ignore().set(part.key(id, 0), bytes).ignore();
         }
-        Ok(pipe.query_async(&mut self.conn.clone()).await?)
+        self.run(&pipe).await
     }
 
     /// All waves, by when they are due.
@@ -99,7 +99,7 @@ impl Store {
             let state = Part::Waves(plan.generation).key(id, 0);
             pipe.setrange(state, (number * WAVE_BYTES + 12) as isize, &[WaveState::Open as u8][..]).ignore();
         }
-        Ok(pipe.query_async(&mut self.conn.clone()).await?)
+        self.run(&pipe).await
     }
 
     /// Says that every chunk of the waves that are released wants attention: the sets are hints.

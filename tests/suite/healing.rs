@@ -218,3 +218,19 @@ async fn a_resumed_delivery_goes_on_without_waiting_for_the_reconciler() {
     context.control(&anybody(), &id, Control::Resume, None).await.unwrap();
     assert_eq!(waiting().await, 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_was_cut_short_just_before_its_end_is_carried_out_again() {
+    let redis = RedisServer::start();
+    let (application, _state) = idle(&redis, "").await;
+    let context = application.context();
+    let id = started(context, 10).await;
+    // its waves are open, and nobody has noted that it has started
+    force(context, &id, State::StartPending).await;
+    context.start(&id).await.unwrap();
+    assert_eq!(context.delivery(&id).await.unwrap().state, State::InProgress);
+    // where nothing is to be written nothing fails
+    context.store.look_at_all(&id, u32::MAX).await.unwrap();
+    context.store.open(&id, std::iter::empty()).await.unwrap();
+    context.store.note_messages(1, Vec::new()).await.unwrap();
+}
