@@ -63,7 +63,8 @@ pub(super) fn begin() {
 
 pub fn tracking_hit(kind: &'static str, class: &'static str) {
     let mut counters = HIT_COUNTERS.get().into_iter().flatten();
-    if let Some((_, _, counter)) = counters.find(|counted| (counted.0, counted.1) == (kind, class)) {
-        counter.increment(1);
+    match counters.find(|counted| (counted.0, counted.1) == (kind, class)) {
+        Some((_, _, counter)) => counter.increment(1),
+        None => counter!(HITS, "type" => kind, "class" => class).increment(1),
     }
 }

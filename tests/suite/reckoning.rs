@@ -347,3 +347,27 @@ async fn what_is_not_logged_leaves_nothing() {
     assert_eq!((store.agents(&id).await.unwrap().len(), store.extent(&id).await.unwrap().hits), (0, 0));
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hits_that_are_far_apart_in_a_chunk_are_recorded_as_those_that_are_close() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "").await;
+    let id = app.client.send(&tracking::definition(), audience(500)).await;
+    app.client.wait_for(&id, &["finished"]).await;
+    let id: DeliveryId = id.parse().unwrap();
+    let (store, plan) = (&app.context.store, app.context.delivery(&id).await.unwrap().document.plan.unwrap());
+    assert_eq!(plan.chunks, 1);
+    let mailing = Mailing { delivery: id.clone(), generation: plan.generation, chunk_size: plan.chunk_size };
+    let [first, last] = [0, 450].map(|number| (hit(number, HitKind::Open, Label::Human), tracking::FIREFOX));
+    let click = (hit(450, HitKind::Click, Label::Human), tracking::FIREFOX);
+    for group in [vec![first, last], vec![last, first], vec![click, first]] {
+        assert_eq!(store.record_hits(&mailing, &group, 0).await.unwrap(), 2);
+    }
+    let ledger = store.ledgers(&id, 0..1).await.unwrap().remove(0).unwrap();
+    let opened: Vec<(usize, u8)> =
+        ledger.records().map(|record| record.tracked).enumerate().filter(|(_, tracked)| *tracked != 0).collect();
+    assert_eq!(opened, [(0, 1), (450, 1 | 8)]);
+    app.context.compute_statistics(&id, false).await.unwrap();
+    assert_eq!(agreeing(&app, &id).await["unique_clicks"], json!(1));
+    app.stop().await;
+}

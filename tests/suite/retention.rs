@@ -170,6 +170,10 @@ async fn frozen_figures_hold_every_hit_that_was_in_the_log_when_that_was_removed
         app.context.retain_all().await;
         let view = app.client.get(&format!("/deliveries/{id}")).await;
         assert_eq!((view["cleaned_at"].is_string(), view["tracking_cleaned_at"].is_string()), (logs, !logs));
+        let answer = app.client.request(Method::GET, &format!("/deliveries/{id}/tracking")).send().await.unwrap();
+        let detail = problem(answer, StatusCode::GONE).await["detail"].as_str().unwrap().to_owned();
+        let gone = if logs { "the logs were removed on " } else { "the tracking log was removed on " };
+        assert!(detail.contains(gone), "{detail}");
         let frozen = app.client.get(&format!("/deliveries/{id}/statistics")).await;
         tracking::compare(&frozen, &sending, &log);
         assert_eq!((log.len(), &view["kpis"]["unique_clicks"]), (3, &json!(3)));

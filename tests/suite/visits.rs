@@ -339,3 +339,29 @@ async fn each_path_takes_its_methods_and_tokens_however_they_are_written() {
         assert_eq!(daemon.series(&series).await, Some(times), "{series}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_recorded_is_not_answered_as_if_it_were_and_is_counted() {
+    let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
+    let daemon = Daemon::start(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(4), redis.url())).await;
+    let id = daemon.client.send(&definition(), audience(3)).await;
+    daemon.client.wait_for(&id, &["finished"]).await;
+    let of = links(&daemon.client, &id, 0).await;
+    let mut connection = redis::Client::open(redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let mut memory = async |bytes: u64| {
+        let _: () = redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes).query_async(&mut connection).await.unwrap();
+    };
+    memory(1).await;
+    for (kind, word) in [('o', "open"), ('c', "click"), ('u', "opt_out")] {
+        let method = if kind == 'u' { Method::POST } else { Method::GET };
+        let answer = ask(method, &of[&kind][0], ("Accept", "*/*")).await;
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{word}");
+        assert!(answer.headers().contains_key(header::RETRY_AFTER) && !answer.headers().contains_key(header::LOCATION));
+        let series = format!("versand_tracking_hits_total{{type=\"{word}\",class=\"unrecorded\"}}");
+        assert_eq!(daemon.series(&series).await, Some(1.0), "{series}");
+    }
+    memory(0).await;
+    assert_eq!(visit(&of[&'c'][0], FIREFOX).await.1, TARGET);
+    let log = export(&daemon.client, &id, "tracking/export?format=ndjson").await;
+    assert_eq!(log.iter().map(|line| line["kind"].as_str().unwrap()).collect::<Vec<_>>(), ["click"]);
+}
