@@ -132,7 +132,7 @@ async fn smtp(n: u32, port: u16) -> Result<(), Failure> {
     let mut current = envelope(0)?;
     for i in 1..=n {
         let next = (i < n).then(|| envelope(i)).transpose()?;
-        match connection.send(&current, &message, next.clone(), &|| true).await {
+        match connection.send(&current, &mut message.clone(), next.clone(), &|| true).await {
             Transaction::Accepted(_) => {}
             other => return Err(format!("not accepted: {other:?}").into()),
         }

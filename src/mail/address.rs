@@ -31,6 +31,24 @@ pub fn to_ascii(address: &str) -> Result<String, AddressError> {
         return Err(AddressError::Empty);
     }
     let (local, domain) = address.rsplit_once('@').ok_or(AddressError::Invalid)?;
+    if is_simple(local, domain) {
+        return Ok(address.to_owned());
+    }
+    parsed(local, domain)
+}
+
+/// Told at sight of most addresses: words of letters and digits with single dots between them, the last one no number.
+fn is_simple(local: &str, domain: &str) -> bool {
+    let is_label = |label: &str| !label.is_empty() && label.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9'));
+    let is_word =
+        |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+' | b'-'));
+    (local.len() <= 64 && domain.len() <= 63)
+        && local.split('.').all(is_word)
+        && domain.split('.').all(is_label)
+        && domain.rsplit('.').next().is_some_and(|last| last.starts_with(|c: char| c.is_ascii_lowercase()))
+}
+
+fn parsed(local: &str, domain: &str) -> Result<String, AddressError> {
     if !local.is_ascii() {
         return Err(AddressError::LocalPart);
     }
@@ -87,6 +105,15 @@ mod tests {
             (long.as_str(), AddressError::TooLong),
         ] {
             assert_eq!(to_ascii(address), Err(error), "{address}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_told_at_sight_is_what_the_parser_says(local in "[aZ0_+.-]{0,66}", domain in "([az0]{0,9}[.-]?){0,9}") {
+            if is_simple(&local, &domain) {
+                assert_eq!(parsed(&local, &domain), Ok(format!("{local}@{domain}")));
+            }
         }
     }
 }

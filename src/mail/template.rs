@@ -7,6 +7,7 @@ mod merge;
 mod quick;
 mod steps;
 mod tracked;
+mod trial;
 
 use std::{cell::LazyCell, collections::BTreeSet, ops::Deref};
 
@@ -91,6 +92,15 @@ struct Part {
     quick: Quick,
 }
 
+/// What differs between recipients, before it is encoded.
+struct Draft<'a> {
+    /// In ASCII.
+    to: String,
+    subject: String,
+    text: Option<Body<'a>>,
+    html: Option<Body<'a>>,
+}
+
 impl Template {
     /// Compiles a delivery's content. `limit_bytes` bounds a rendered message.
     ///
@@ -143,18 +153,8 @@ impl Template {
         marks: Option<&Marks>,
         mut space: Vec<u8>,
     ) -> Result<Vec<u8>, RenderError> {
-        let to = address::to_ascii(marks.map_or(&recipient.email, |marks| &marks.to)).map_err(|e| RenderError {
-            part: "email",
-            field: Some("email".into()),
-            message: e.to_string(),
-        })?;
         let values = self.values(recipient, stamp)?;
-        let context = LazyCell::new(|| fields::context(&self.used, &values));
-        let [subject, html, text] = &self.parts;
-        let subject = self.body(subject, &values, &context)?.map_or_else(String::new, |body| body.text());
-        self.check_header(&subject, &values)?;
-        let text = self.body(text, &values, &context)?;
-        let html = self.body(html, &values, &context)?;
+        let Draft { to, subject, text, html } = self.draft(marks.map_or(&recipient.email, |marks| &marks.to), &values)?;
         let size: usize = text.iter().chain(&html).map(|body| body.encoded_bytes).sum();
         space.clear();
         let mut out = String::from_utf8(space).unwrap_or_default();
@@ -186,6 +186,20 @@ impl Template {
             });
         }
         Ok(out.into_bytes())
+    }
+
+    fn draft<'a>(&'a self, to: &str, values: &'a Values<'_>) -> Result<Draft<'a>, RenderError> {
+        let to = address::to_ascii(to).map_err(|e| RenderError {
+            part: "email",
+            field: Some("email".into()),
+            message: e.to_string(),
+        })?;
+        let context = LazyCell::new(|| fields::context(&self.used, values));
+        let [subject, html, text] = &self.parts;
+        let subject = self.body(subject, values, &context)?.map_or_else(String::new, |body| body.text());
+        self.check_header(&subject, values)?;
+        let text = self.body(text, values, &context)?;
+        Ok(Draft { to, subject, text, html: self.body(html, values, &context)? })
     }
 
     fn values<'a>(&'a self, recipient: &'a Recipient, stamp: &'a Stamp) -> Result<Values<'a>, RenderError> {

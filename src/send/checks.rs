@@ -106,7 +106,7 @@ impl Preparation<'_> {
         Stamp { signer: Some(self.context.tokens.signer(id, self.generation, holder)), ..stamp }
     }
 
-    /// Renders every message: the only way to know that every field is there and that what comes out may be sent.
+    /// Merges every message: the only way to know that every field is there and that what comes out may be sent.
     pub(super) async fn try_messages(
         &self,
         kept: Vec<Recipient>,
@@ -115,17 +115,12 @@ impl Preparation<'_> {
         let definition = self.delivery.document.definition.clone();
         let stamp = self.trial_stamp();
         let work = move || {
-            let (mut faults, mut space) = (Vec::new(), Vec::new());
-            for recipient in &kept {
-                let made = template.render_into(recipient, &stamp, std::mem::take(&mut space));
-                match made.and_then(|message| template.try_links(recipient, &stamp).map(|()| message)) {
-                    Ok(message) => space = message,
-                    Err(e) => {
-                        let field = e.field.map_or_else(|| field_of(&definition, e.part), |field| format!("audience.{field}"));
-                        faults.push((recipient.line, field, format!("{}: {}", e.part, e.message)));
-                    }
-                }
-            }
+            let fault = |recipient: &Recipient| {
+                let e = template.try_message(recipient, &stamp).err()?;
+                let field = e.field.map_or_else(|| field_of(&definition, e.part), |field| format!("audience.{field}"));
+                Some((recipient.line, field, format!("{}: {}", e.part, e.message)))
+            };
+            let faults = kept.iter().filter_map(fault).collect();
             (kept, faults)
         };
         tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Damaged(e.to_string()))

@@ -6,10 +6,14 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use jiff::Timestamp;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, error::TryRecvError},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -37,6 +41,9 @@ use crate::{
     },
     store::ledgers::{ChunkRef, Report},
 };
+
+/// So long a message waits at the most for the envelope that is to go along with its end.
+const PATIENCE: Duration = Duration::from_millis(4);
 
 /// What all connections of a chunk share.
 pub struct Run {
@@ -102,9 +109,9 @@ impl Run {
                     },
                 };
                 let report = match ready {
-                    Ok(ready) if connection.is_usable() && !self.halt.is_cancelled() => {
-                        next = self.make_next(&mut lane, &mut spaces);
-                        let report = self.attempt(&mut connection, &ready, &mut next, &mut lane).await;
+                    Ok(mut ready) if connection.is_usable() && !self.halt.is_cancelled() => {
+                        next = self.make_next(&mut lane, &mut spaces, open > 1).await;
+                        let report = self.attempt(&mut connection, &mut ready, &mut next, &mut lane).await;
                         spaces.push(ready.message);
                         report
                     }
@@ -119,10 +126,15 @@ impl Run {
         }
     }
 
-    /// What comes next, if it is granted already.
-    fn make_next(&self, lane: &mut Lane, spaces: &mut Vec<Vec<u8>>) -> Option<Ready> {
+    /// What comes next. Its grant is waited for if it has been asked for: an envelope that goes alone costs a write, a read and a
+    /// round trip.
+    async fn make_next(&self, lane: &mut Lane, spaces: &mut Vec<Vec<u8>>, is_asked_for: bool) -> Option<Ready> {
         loop {
-            match self.make(lane.granted.try_recv().ok()?, spaces) {
+            let claimed = match lane.granted.try_recv() {
+                Err(TryRecvError::Empty) if is_asked_for => timeout(PATIENCE, lane.granted.recv()).await.ok().flatten(),
+                granted => granted.ok(),
+            };
+            match self.make(claimed?, spaces) {
                 Ok(ready) => return Some(ready),
                 Err(report) => lane.tell(Some(report), 1),
             }
@@ -134,7 +146,7 @@ impl Run {
         // a closed channel says that there will be no grants
         let over = async {
             while !granted.is_closed() {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         tokio::select! {
@@ -156,7 +168,7 @@ impl Run {
     }
 
     /// One transaction. What waits behind it is given back at once when no more may be started: it may take minutes.
-    async fn attempt(&self, connection: &mut Connection, ready: &Ready, next: &mut Option<Ready>, lane: &mut Lane) -> Report {
+    async fn attempt(&self, connection: &mut Connection, ready: &mut Ready, next: &mut Option<Ready>, lane: &mut Lane) -> Report {
         let upcoming = next.as_ref().map(|next| next.envelope.clone());
         let mut sending = pin!(self.send(connection, ready, upcoming));
         tokio::select! {
@@ -202,7 +214,7 @@ impl Run {
         }
     }
 
-    async fn send(&self, connection: &mut Connection, ready: &Ready, next: Option<Arc<Envelope>>) -> Report {
+    async fn send(&self, connection: &mut Connection, ready: &mut Ready, next: Option<Arc<Envelope>>) -> Report {
         let may_go = || self.validity.holds(boottime_ms()) && !self.halt.is_cancelled();
         // of the only relay of a route the gate has seen to it
         if let Some((relay, rate)) = connection.limit().filter(|_| self.context.relays.only_rate(&self.route).is_none()) {
@@ -210,7 +222,7 @@ impl Run {
         }
         let transaction = match self.plan.settings.smtp_test {
             true => connection.test(&ready.envelope, &may_go).await,
-            false => connection.send(&ready.envelope, &ready.message, next, &may_go).await,
+            false => connection.send(&ready.envelope, &mut ready.message, next, &may_go).await,
         };
         self.judge(&ready.claimed, transaction)
     }

@@ -250,7 +250,7 @@ impl Job {
         let signer = self.context.signer(&self.delivery.id, &self.plan, letter.number, true);
         let stamp = Stamp { message_id, signer, ..letter.stamp.clone() };
         // the prefix may make it too large
-        let message = self.template.proof(&letter.recipient, &stamp, &marks).map_err(|error| error.to_string())?;
+        let mut message = self.template.proof(&letter.recipient, &stamp, &marks).map_err(|error| error.to_string())?;
         let envelope = match Envelope::new(self.template.envelope_from(), to, message.len()) {
             Ok(envelope) => envelope,
             Err(reply) => return Ok(Transaction::Refused(reply)),
@@ -261,7 +261,7 @@ impl Job {
         if let Some((relay, rate)) = connection.limit() {
             context.throttle.wait_for_relay(&context.store, relay, rate, &may_go).await;
         }
-        let transaction = connection.send(&envelope, &message, None, &may_go).await;
+        let transaction = connection.send(&envelope, &mut message, None, &may_go).await;
         match transaction {
             Transaction::Accepted(_) => {
                 // in no ledger, and accounted for all the same

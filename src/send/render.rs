@@ -64,8 +64,9 @@ impl StampKey {
         <Hmac<Sha256> as Mac>::new_from_slice(secret).map(|mac| Self(Arc::new(mac)))
     }
 
-    fn derive(&self, from: &str) -> [u8; 32] {
-        Hmac::clone(&self.0).chain_update(from).finalize().into_bytes().into()
+    fn derive(&self, from: &[&str]) -> [u8; 32] {
+        let mac = from.iter().fold(Hmac::clone(&self.0), |mac, piece| mac.chain_update(piece));
+        mac.finalize().into_bytes().into()
     }
 }
 
@@ -73,7 +74,7 @@ impl Context {
     /// The stamp of a recipient's message. It depends on nothing but delivery, position, key and instant, so a retry, a second
     /// sending and the preview have the same bytes. It has no signer yet.
     pub fn stamp(&self, at: &ChunkRef, position: u16, definition: &Definition, date: Timestamp) -> Stamp {
-        let bytes = self.stamps.derive(&format!("message\0{}\0{}\0{position}", at.delivery, at.chunk));
+        let bytes = self.stamps.derive(&["message\0", at.delivery.as_str(), &format!("\0{}\0{position}", at.chunk)]);
         let (id, boundary) = bytes.split_at(15);
         Stamp { date, message_id: message_id(id, definition), boundary: HEXLOWER.encode(&boundary[..12]), signer: None }
     }
@@ -88,13 +89,14 @@ impl Context {
     /// then take for a duplicate.
     pub fn proof_id(&self, definition: &Definition, digest: &str, marks: &Marks) -> String {
         let proof = format!("proof\0{}\0{digest}\0{}\0{}", marks.of, marks.to, marks.subject_prefix);
-        message_id(&self.stamps.derive(&proof)[..15], definition)
+        message_id(&self.stamps.derive(&[&proof])[..15], definition)
     }
 }
 
 fn message_id(id: &[u8], definition: &Definition) -> String {
     let domain = definition.sender.email.rsplit_once('@').map_or("invalid", |(_, domain)| domain);
-    let mut message_id = BASE32_DNSSEC.encode(id);
+    let mut message_id = String::with_capacity(BASE32_DNSSEC.encode_len(id.len()) + 1 + domain.len());
+    BASE32_DNSSEC.encode_append(id, &mut message_id);
     message_id.extend(["@", domain]);
     message_id
 }

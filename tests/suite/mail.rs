@@ -82,7 +82,7 @@ async fn deliver(
         Err(reply) => return Transaction::Refused(reply),
     };
     let next = next.map(|to| Arc::new(Envelope::new(from, to, message.len()).unwrap()));
-    connection.send(&envelope, message, next, may_go).await
+    connection.send(&envelope, &mut message.to_vec(), next, may_go).await
 }
 
 /// A relay on 127.0.0.1 with short time-outs.

@@ -66,8 +66,9 @@ impl Connection {
         (self.pool.messages_per_second > 0.0).then_some((self.pool.name.as_str(), self.pool.messages_per_second))
     }
 
-    /// One transaction; the message has CRLF line ends. `may_go` is asked before the envelope and before the write that contains the end of data; if it says no
-    /// there, the connection is closed and nothing is delivered.
+    /// One transaction; the message has CRLF line ends, and is of no use afterwards: what goes with it over the wire is appended to it.
+    /// `may_go` is asked before the envelope and before the write that contains the end of data; if it says no there, the connection is
+    /// closed and nothing is delivered.
     ///
     /// `next` is the envelope of the message that will be sent after this one: it may go along. If another one is sent, or none,
     /// the connection is closed instead, and nothing is delivered to `next`.
@@ -76,7 +77,7 @@ impl Connection {
     pub async fn send(
         &mut self,
         envelope: &Envelope,
-        message: &[u8],
+        message: &mut Vec<u8>,
         next: Option<Arc<Envelope>>,
         may_go: &(dyn Fn() -> bool + Sync),
     ) -> Transaction {
@@ -89,7 +90,7 @@ impl Connection {
     async fn transact(
         &mut self,
         envelope: &Envelope,
-        message: &[u8],
+        message: &mut Vec<u8>,
         next: Option<Arc<Envelope>>,
         may_go: &(dyn Fn() -> bool + Sync),
     ) -> Transaction {

@@ -1,23 +1,28 @@
 //! Transparency: the message as it goes over the wire (RFC 5321, 4.5.2).
 
-/// Dots at line starts doubled, the final dot added (RFC 5321, 4.5.2); no CRLF more than needed.
-pub fn stuff(message: &[u8]) -> Vec<u8> {
-    let mut stuffed = Vec::with_capacity(message.len() + message.len() / 64 + 8);
-    if message.first() == Some(&b'.') {
-        stuffed.push(b'.');
+/// Dots at line starts doubled, the final dot added (RFC 5321, 4.5.2); no CRLF more than needed. In place if no dot is to be
+/// doubled, as in every message that is encoded in quoted-printable or base64.
+pub fn stuff(message: &mut Vec<u8>) {
+    if message.starts_with(b".") || memchr::memmem::find(message, b"\n.").is_some() {
+        *message = doubled(message);
     }
-    let mut copied = 0;
-    for line_end in memchr::memmem::find_iter(message, b"\n.") {
-        stuffed.extend_from_slice(&message[copied..=line_end]);
-        stuffed.push(b'.');
-        copied = line_end + 1;
-    }
-    stuffed.extend_from_slice(&message[copied..]);
     if !message.ends_with(b"\r\n") {
-        stuffed.extend_from_slice(b"\r\n");
+        message.extend_from_slice(b"\r\n");
     }
-    stuffed.extend_from_slice(b".\r\n");
-    stuffed
+    message.extend_from_slice(b".\r\n");
+}
+
+fn doubled(message: &[u8]) -> Vec<u8> {
+    let mut doubled = Vec::with_capacity(message.len() + message.len() / 16);
+    let mut line_start = true;
+    for byte in message {
+        if line_start && *byte == b'.' {
+            doubled.push(b'.');
+        }
+        doubled.push(*byte);
+        line_start = *byte == b'\n';
+    }
+    doubled
 }
 
 #[cfg(test)]
@@ -34,7 +39,9 @@ mod tests {
             ("\r\n.\r\n.", "\r\n..\r\n..\r\n.\r\n"),
             ("a\n.b", "a\n..b\r\n.\r\n"),
         ] {
-            assert_eq!(stuff(message.as_bytes()), stuffed.as_bytes(), "{message:?}");
+            let mut found = message.as_bytes().to_vec();
+            stuff(&mut found);
+            assert_eq!(found, stuffed.as_bytes(), "{message:?}");
         }
     }
 }

@@ -57,7 +57,7 @@ impl Session {
         &mut self,
         limits: Limits,
         envelope: &Envelope,
-        message: &[u8],
+        message: &mut Vec<u8>,
         next: Option<Arc<Envelope>>,
         may_go: &(dyn Fn() -> bool + Sync),
     ) -> Transaction {
@@ -132,11 +132,10 @@ impl Session {
 
     /// MAIL, RCPT, DATA; on return the server waits for the message.
     async fn envelope(&mut self, limits: Limits, envelope: &Envelope) -> Result<(), Ended> {
-        let (mail, rcpt) = (envelope.mail(self.offers.size), envelope.rcpt());
         if self.offers.pipelining {
             // all in one write (RFC 2920, 3.1)
             let reset = if self.needs_reset { "RSET\r\n" } else { "" };
-            self.write(limits.command, format!("{reset}{mail}{rcpt}DATA\r\n").as_bytes()).await?;
+            self.write(limits.command, format!("{reset}{}", envelope.commands(self.offers.size)).as_bytes()).await?;
             if self.needs_reset {
                 self.answer(limits.command).await?;
                 self.needs_reset = false;
@@ -147,12 +146,12 @@ impl Session {
             self.ask(limits.command, "RSET\r\n").await?;
             self.needs_reset = false;
         }
-        let reply = self.ask(limits.command, &mail).await?;
+        let reply = self.ask(limits.command, &envelope.mail(self.offers.size)).await?;
         if !is_done(&reply) {
             return Err(refused_sender(reply));
         }
         self.needs_reset = true;
-        let reply = self.ask(limits.command, &rcpt).await?;
+        let reply = self.ask(limits.command, &envelope.rcpt()).await?;
         if !is_done(&reply) {
             return Err(refused("RCPT", reply));
         }
@@ -196,18 +195,18 @@ impl Session {
     async fn message(
         &mut self,
         limits: Limits,
-        message: &[u8],
+        message: &mut Vec<u8>,
         next: Option<Arc<Envelope>>,
         may_go: &(dyn Fn() -> bool + Sync),
     ) -> Transaction {
-        let mut stuffed = stuff(message);
-        let tail = if stuffed.len() > ONE_WRITE_BYTES { stuffed.len() - TAIL_BYTES } else { 0 };
         let next = next.filter(|_| self.offers.pipelining);
+        stuff(message);
+        let tail = if message.len() > ONE_WRITE_BYTES { message.len() - TAIL_BYTES } else { 0 };
         if let Some(next) = &next {
-            stuffed.extend_from_slice(format!("{}{}DATA\r\n", next.mail(self.offers.size), next.rcpt()).as_bytes());
+            message.extend_from_slice(next.commands(self.offers.size).as_bytes());
         }
         if tail > 0
-            && let Err(e) = self.wire.write(&stuffed[..tail], limits.body).await
+            && let Err(e) = self.wire.write(&message[..tail], limits.body).await
         {
             return Transaction::Deferred { reply: None, fault: Some(Fault::wire("message", &e).to_string()) };
         }
@@ -216,7 +215,7 @@ impl Session {
         }
         // The dividing line: from here on only a complete reply says what happened.
         let in_doubt = |e: &WireError| Transaction::InDoubt(Fault::wire("end of data", e).to_string());
-        if let Err(e) = self.wire.write(&stuffed[tail..], limits.body).await {
+        if let Err(e) = self.wire.write(&message[tail..], limits.body).await {
             return in_doubt(&e);
         }
         match self.wire.reply(limits.last).await {

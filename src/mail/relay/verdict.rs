@@ -89,6 +89,14 @@ impl Envelope {
     pub fn rcpt(&self) -> String {
         format!("RCPT TO:<{}>\r\n", self.to)
     }
+
+    /// MAIL, RCPT and DATA, for a server that takes them together.
+    pub fn commands(&self, with_size: bool) -> String {
+        let mut commands = self.mail(with_size);
+        commands.reserve(self.to.len() + 24);
+        commands.extend(["RCPT TO:<", &self.to, ">\r\nDATA\r\n"]);
+        commands
+    }
 }
 
 fn unsendable(who: &str) -> Reply {

@@ -1,6 +1,10 @@
 //! Templates of literal text, merge fields, and conditions and loops over these, the most of them: merged without the engine.
 
-use std::{collections::BTreeSet, fmt::Write};
+use std::{
+    collections::BTreeSet,
+    fmt::Write,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use minijinja::HtmlEscape;
 use serde_json::Value as Json;
@@ -16,8 +20,8 @@ pub struct Merge {
     steps: Vec<Step>,
     /// Values are escaped.
     html: bool,
-    /// About what it comes to.
-    bytes: usize,
+    /// The longest that it came to, so that the next one finds room.
+    bytes: AtomicUsize,
 }
 
 /// What the engine would not do more of, either.
@@ -30,14 +34,18 @@ pub struct Limits {
 impl Merge {
     /// `None` if the template holds anything else.
     pub fn new(source: &str, used: &BTreeSet<String>, html: bool) -> Option<Self> {
-        Some(Self { steps: read(source, used)?, html, bytes: source.len() + source.len() / 4 + 256 })
+        Some(Self { steps: read(source, used)?, html, bytes: AtomicUsize::new(source.len()) })
     }
 
     /// `None` if it takes the engine: a field is missing or no text, number or truth value, or a limit is reached.
     pub fn render(&self, values: &Values<'_>, limits: Limits) -> Option<String> {
-        let out = String::with_capacity(self.bytes);
+        let longest = self.bytes.load(Ordering::Relaxed);
+        let out = String::with_capacity(longest);
         let mut merging = Merging { values, html: self.html, items: Vec::new(), out, limits };
         merging.go(&self.steps)?;
+        if merging.out.len() > longest {
+            self.bytes.fetch_max(merging.out.len(), Ordering::Relaxed);
+        }
         Some(merging.out)
     }
 }

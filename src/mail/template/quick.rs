@@ -103,16 +103,15 @@ mod tests {
         Recipient { line: 1, email: "ann@example.org".into(), fields }
     }
 
-    fn render(template: &Template, recipient: &Recipient) -> Result<String, RenderError> {
+    fn stamp() -> Stamp {
         let holder = Holder { preparation: 1, recipient: 2, is_proof: false };
         let signer = TokenKey::new(&[1; 32]).expect("a key").signer(&"0123456789abcdef".parse().expect("an id"), 1, holder);
-        let stamp = Stamp {
-            date: jiff::Timestamp::UNIX_EPOCH,
-            message_id: "1@shop.example".into(),
-            boundary: "b".into(),
-            signer: Some(signer),
-        };
-        template.render(recipient, &stamp).map(|message| String::from_utf8(message).expect("ASCII"))
+        let (message_id, boundary) = ("1@shop.example".into(), "b".into());
+        Stamp { date: jiff::Timestamp::UNIX_EPOCH, message_id, boundary, signer: Some(signer) }
+    }
+
+    fn render(template: &Template, recipient: &Recipient) -> Result<String, RenderError> {
+        template.render(recipient, &stamp()).map(|message| String::from_utf8(message).expect("ASCII"))
     }
 
     fn by_source(mut template: Template, recipient: &Recipient) -> Result<String, RenderError> {
@@ -233,6 +232,11 @@ mod tests {
             let fields = json!({"a": a, "b": b, "c": c, "n": n, "i": b, "l": l, "m": {"k": c, "l": [{"k": a}, {"k": n}]}});
             let to = recipient(serde_json::from_value(fields).expect("an object"));
             let quick = render(&template, &to);
+            let tried = quick.clone().and_then(|_| template.try_links(&to, &stamp()));
+            prop_assert_eq!(template.try_message(&to, &stamp()), tried);
+            if let (Ok(message), Ok(most)) = (&quick, template.most_bytes(&to, &stamp())) {
+                prop_assert!(message.len() <= most);
+            }
             prop_assert_eq!(quick, by_source(template, &to));
         }
     }

@@ -4,14 +4,13 @@ use std::{cell::LazyCell, collections::BTreeSet};
 
 use html_escape::{decode_html_entities, encode_text};
 use minijinja::Environment;
-use url::Url;
 
 use super::{Problem, RenderError, Stamp, Template, compile::LIMITS, describe, fields, fields::Values, merge::Merge};
 use crate::{
     domain::{recipient::Recipient, settings::Tracking, tracking::Link},
     mail::{
         links,
-        rewrite::{Rewritten, is_web, rewrite, web_address},
+        rewrite::{Rewritten, rewrite, web_address},
     },
 };
 
@@ -68,7 +67,7 @@ fn variables(environment: &Environment<'static>, source: &str) -> Option<BTreeSe
 }
 
 /// An address as a mail program reads it.
-fn as_read(url: &str) -> String {
+pub(super) fn as_read(url: &str) -> String {
     decode_html_entities(url).trim().to_owned()
 }
 
@@ -94,44 +93,13 @@ impl Template {
         web_address(&as_read(&url))
     }
 
-    fn merged(&self, number: usize, values: &Values<'_>) -> Option<String> {
+    pub(super) fn merged(&self, number: usize, values: &Values<'_>) -> Option<String> {
         self.tracked.as_ref()?.targets.get(number)?.as_ref()?.render(values, LIMITS)
     }
 
-    fn merged_by_engine(&self, link: &Link, values: &Values<'_>) -> Option<String> {
+    pub(super) fn merged_by_engine(&self, link: &Link, values: &Values<'_>) -> Option<String> {
         let template = self.environment.template_from_named_str("html", &link.url).ok()?;
         template.render(fields::context(&self.used, values)).ok()
-    }
-
-    /// What the tracked message does not show: whether the links that differ between recipients can be made for this one.
-    ///
-    /// # Errors
-    /// A missing field, an address that is not of the web.
-    pub fn try_links(&self, recipient: &Recipient, stamp: &Stamp) -> Result<(), RenderError> {
-        let values = Values { recipient, own: None };
-        let mut in_place = false;
-        for (number, link) in self.links().iter().enumerate().filter(|(_, link)| link.merged) {
-            let url = match self.merged(number, &values) {
-                Some(url) => Some(url),
-                None => {
-                    if !in_place {
-                        // what is missing where it stands: in a condition that does not hold it may be
-                        let values = self.values(recipient, stamp)?;
-                        self.whole(ORIGINAL, &values, &fields::context(&self.used, &values))?;
-                        in_place = true;
-                    }
-                    self.merged_by_engine(link, &values)
-                }
-            };
-            // one that is no URL at all may be within a condition
-            let url = url.map(|url| as_read(&url)).filter(|url| Url::parse(url).is_ok_and(|url| !is_web(&url)));
-            if let Some(url) = url {
-                let message =
-                    format!("the link {:?} leads to {url:?}: what is no web page needs data-track=\"false\"", link.label);
-                return Err(RenderError { part: "html", field: None, message });
-            }
-        }
-        Ok(())
     }
 
     /// What is wrong with the links of one recipient's HTML part, as they were given.

@@ -147,7 +147,7 @@ fn a_link_leads_where_it_would_have_led_this_recipient() {
     }
     assert_eq!(target(3, json!({})), None);
     // what the message itself no longer shows is found by the trial
-    let tried = |fields: Value| template.try_links(&recipient(fields), &signed(0)).map_err(|error| (error.part, error.field));
+    let tried = |fields: Value| template.try_message(&recipient(fields), &signed(0)).map_err(|error| (error.part, error.field));
     assert_eq!(tried(json!({"id": 1, "name": "n", "link": ""})), Ok(()));
     assert_eq!(tried(json!({"id": 1, "link": ""})), Err(("html", Some("name".into()))));
     assert_eq!(tried(json!({"id": 1, "name": "n", "link": "mailto:a@b.example"})), Err(("html", None)));

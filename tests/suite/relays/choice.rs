@@ -33,7 +33,7 @@ async fn connection(relays: &Relays, route: &Route) -> Connection {
 async fn send(connection: &mut Connection, to: usize) {
     let message = b"Message-ID: <m@shop.example>\r\n\r\nHi\r\n";
     let envelope = Envelope::new(FROM, &format!("r{to}@x.example"), message.len()).unwrap();
-    let sent = connection.send(&envelope, message, None, &|| true).await;
+    let sent = connection.send(&envelope, &mut message.to_vec(), None, &|| true).await;
     assert!(matches!(sent, Transaction::Accepted(_)), "{sent:?}");
 }
 
