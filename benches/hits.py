@@ -4,7 +4,7 @@ import email
 import re
 import subprocess
 
-from parts import BUILT, Daemon, Part, Redis, free_port, listens, until
+from parts import BATCH, BUILT, Daemon, Part, Redis, free_port, listens, until
 from rows import prepared, settled
 
 # so many that none has more hits than are kept of a recipient
@@ -32,7 +32,7 @@ def hits(sink, repetitions):
         daemon.ask("POST", f"/deliveries/{delivery}/confirm", {"digest": digest})
         until("sent", lambda: settled(daemon, delivery, ("finished",)))
         paths, port = list(pixels(daemon, delivery)), free_port()
-        with Part([str(BUILT / "examples/hits"), "bare", str(port)]):
+        with Part([*BATCH, str(BUILT / "examples/hits"), "bare", str(port)]):
             until("the bare endpoint", lambda: listens(port))
             for visitors in VISITORS * repetitions:
                 cpu = daemon.cpu_s() + redis.cpu_s()

@@ -18,6 +18,8 @@ BUILT = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"), "dist"
 LIMIT_S = 1800
 TICKS = os.sysconf("SC_CLK_TCK")
 SESSIONS = 20
+# what systemd/versand.service says of the daemon: whatever sends or serves runs so, but for the wire (which has a row for it, too)
+BATCH = ["chrt", "--batch", "0"]
 
 
 def free_port():
@@ -175,7 +177,7 @@ level = "error"
 """
         )
         self.url = f"http://127.0.0.1:{listen}"
-        super().__init__([str(BUILT / "versand"), "serve", "--config", str(settings)])
+        super().__init__([*BATCH, str(BUILT / "versand"), "serve", "--config", str(settings)])
         until("the daemon", lambda: listens(listen) and self.ready())
         self.token = pathlib.Path(self.folder, "state/admin.token").read_text().strip()
 

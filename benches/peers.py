@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 
-from parts import BUILT, LIMIT_S, ROOT, Delay, Redis
+from parts import BATCH, BUILT, LIMIT_S, ROOT, Delay, Redis
 
 HERE = pathlib.Path(__file__).resolve().parent / "peers"
 PLACE = ROOT / "target/bench"
@@ -18,7 +18,7 @@ MESSAGES = {"bullmq": 4000, "celery": 1500, "naive apalis": 4000}
 def figures(name, command, messages=None, **more):
     messages = messages or MESSAGES[name]
     before = os.times()
-    out = subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S, **more).stdout
+    out = subprocess.run([*BATCH, *command], check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S, **more).stdout
     after = os.times()
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     seconds = json.loads(out.splitlines()[-1])["seconds"]

@@ -4,7 +4,7 @@ import json
 import subprocess
 import time
 
-from parts import BUILT, LIMIT_S, SESSIONS, Daemon, Delay, Door, Redis, relay, run, until
+from parts import BATCH, BUILT, LIMIT_S, SESSIONS, Daemon, Delay, Door, Redis, relay, run, until
 
 # two parts of a letter that a shop might send; 4.2 kB on the wire
 PARAGRAPH = (
@@ -42,16 +42,16 @@ def audience(n):
     return "".join(line % (i, i, i * 2654435761 % 2**32) for i in range(n)).encode()
 
 
-def wire(port, n, size, sessions=SESSIONS):
+def wire(port, n, size, sessions=SESSIONS, policy=()):
     """smtp-source to the sink: what a sender costs that has nothing to do."""
-    command = ["smtp-source", "-s", str(sessions), "-m", str(n), "-l", str(size), "-d"]
+    command = [*policy, "smtp-source", "-s", str(sessions), "-m", str(n), "-l", str(size), "-d"]
     seconds, cpu = run([*command, "-f", "news@shop.example", "-t", "user@example.com", f"127.0.0.1:{port}"])
     return {"per_s": n / seconds, "cpu_s_per_1000": cpu / n * 1000}
 
 
 def bare(port, n, size, sessions=SESSIONS):
     """A sender that pipelines as the daemon does, and renders and records nothing."""
-    seconds, cpu = run([str(BUILT / "examples/bare_sender"), f"127.0.0.1:{port}", str(n), str(size), str(sessions)])
+    seconds, cpu = run([*BATCH, str(BUILT / "examples/bare_sender"), f"127.0.0.1:{port}", str(n), str(size), str(sessions)])
     return {"per_s": n / seconds, "cpu_s_per_1000": cpu / n * 1000}
 
 

@@ -15,7 +15,7 @@ import plots
 import rows
 import schedule
 import tracked
-from parts import ROOT, Redis, Sink
+from parts import BATCH, ROOT, Redis, Sink
 
 OUT = ROOT / "target/bench"
 
@@ -92,6 +92,7 @@ def main():
         size = int(rows.us(sink.port, 1000)["bytes_on_the_wire"])
         for _ in range(arguments.repetitions):
             gather(results, "wire", rows.wire(sink.port, n, size))
+            gather(results, "wire, batch", rows.wire(sink.port, n, size, policy=BATCH))
             gather(results, "us", rows.us(sink.port, n))
             gather(results, "bare", rows.bare(sink.port, n, size))
             gather(results, "us, untracked", rows.us(sink.port, n, tracked=False))
