@@ -18,7 +18,7 @@ BUILT = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"), "dist"
 LIMIT_S = 1800
 TICKS = os.sysconf("SC_CLK_TCK")
 SESSIONS = 20
-# what systemd/versand.service says of the daemon: whatever sends or serves runs so, but for the wire (which has a row for it, too)
+# what systemd/versand.service says of the daemon: peers and bare ones run so, too; Redis and the sink do not, and the wire in a row of its own
 BATCH = ["chrt", "--batch", "0"]
 
 

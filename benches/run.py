@@ -22,6 +22,7 @@ OUT = ROOT / "target/bench"
 # row, figure, at least (1) or at most (-1), what
 BUDGETS = [
     ("us / wire", "ratio", 1, 1.25),
+    ("us / wire, batch", "ratio", 1, 1.25),
     ("us / bare", "ratio", 1, 0.7),
     ("us / bullmq", "ratio", 1, 18),
     ("us / celery", "ratio", 1, 50),

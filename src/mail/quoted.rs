@@ -101,6 +101,18 @@ mod tests {
         assert_eq!(encode(&"x".repeat(76)).lines().count(), 1);
     }
 
+    #[test]
+    fn a_block_is_judged_as_its_bytes() {
+        for byte in 0..=u8::MAX {
+            for at in 0..BLOCK {
+                let mut block = *b"sixteen literals";
+                block[at] = byte;
+                let one_by_one = block.iter().all(|b| matches!(b, b' '..=b'<' | b'>'..=b'~'));
+                assert_eq!(are_literal(&block), one_by_one, "{byte} at {at}");
+            }
+        }
+    }
+
     fn decoded(encoded: &str) -> String {
         let soft = encoded.replace("=\r\n", "");
         let mut bytes = Vec::new();

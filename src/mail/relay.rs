@@ -236,7 +236,7 @@ impl Relay {
                 let Some(old) = Weak::upgrade(&weak).map(|pool| pool.take_old()) else {
                     return;
                 };
-                let quits = old.into_iter().map(async |(link, permit)| {
+                let quits = old.into_iter().map(|(link, permit)| async move {
                     link.quit().await;
                     drop(permit);
                 });

@@ -2,6 +2,7 @@
 
 mod compile;
 mod cut;
+mod encode;
 mod fields;
 mod merge;
 mod quick;
@@ -11,7 +12,7 @@ mod trial;
 
 use std::{cell::LazyCell, collections::BTreeSet, ops::Deref};
 
-use jiff::{Timestamp, fmt::rfc2822, tz::TimeZone};
+use jiff::Timestamp;
 use minijinja::{Environment, Error, ErrorKind, Value};
 
 use crate::{
@@ -20,8 +21,9 @@ use crate::{
         recipient::Recipient,
         settings::Tracking,
     },
-    mail::{address, body::Body, mime, token::Signer},
+    mail::{address, body::Body, token::Signer},
 };
+use encode::Draft;
 use fields::{Own, Values};
 use quick::Quick;
 use tracked::{ORIGINAL, Tracked};
@@ -92,15 +94,6 @@ struct Part {
     quick: Quick,
 }
 
-/// What differs between recipients, before it is encoded.
-struct Draft<'a> {
-    /// In ASCII.
-    to: String,
-    subject: String,
-    text: Option<Body<'a>>,
-    html: Option<Body<'a>>,
-}
-
 impl Template {
     /// Compiles a delivery's content. `limit_bytes` bounds a rendered message.
     ///
@@ -151,41 +144,11 @@ impl Template {
         recipient: &Recipient,
         stamp: &Stamp,
         marks: Option<&Marks>,
-        mut space: Vec<u8>,
+        space: Vec<u8>,
     ) -> Result<Vec<u8>, RenderError> {
         let values = self.values(recipient, stamp)?;
-        let Draft { to, subject, text, html } = self.draft(marks.map_or(&recipient.email, |marks| &marks.to), &values)?;
-        let size: usize = text.iter().chain(&html).map(|body| body.encoded_bytes).sum();
-        space.clear();
-        let mut out = String::from_utf8(space).unwrap_or_default();
-        out.reserve(self.head.len() + size + 1024);
-        out.push_str(&self.head);
-        append(&mut out, ["Date: ", &date(stamp), "\r\nMessage-ID: <", &stamp.message_id, ">\r\nTo: ", &to, "\r\n"]);
-        if let Some(own) = &values.own {
-            mime::opt_out_headers(&mut out, &own.unsubscribe_url);
-        }
-        match marks {
-            Some(marks) => {
-                append(&mut out, ["X-Versand-Proof: ", &marks.of, "\r\n"]);
-                mime::text_header(&mut out, "Subject", &format!("{}{subject}", marks.subject_prefix));
-            }
-            None => mime::text_header(&mut out, "Subject", &subject),
-        }
-        match (text, html) {
-            (Some(text), Some(html)) => alternative(&mut out, &stamp.boundary, &text, &html),
-            (Some(text), None) => mime::text_part(&mut out, "plain", &text),
-            (None, Some(html)) => mime::text_part(&mut out, "html", &html),
-            // compiling saw to it that there is one
-            (None, None) => {}
-        }
-        if out.len() > self.limit_bytes {
-            return Err(RenderError {
-                part: "message",
-                field: None,
-                message: format!("has {} bytes, the limit is {}", out.len(), self.limit_bytes),
-            });
-        }
-        Ok(out.into_bytes())
+        let draft = self.draft(marks.map_or(&recipient.email, |marks| &marks.to), &values)?;
+        self.encode(draft, &values, stamp, marks, space)
     }
 
     fn draft<'a>(&'a self, to: &str, values: &'a Values<'_>) -> Result<Draft<'a>, RenderError> {
@@ -262,27 +225,6 @@ impl Template {
             message: format!("holds the control character U+{:04X}, which a header may not", u32::from(found)),
         })
     }
-}
-
-/// RFC 5322, 3.3, in UTC.
-fn date(stamp: &Stamp) -> String {
-    let zoned = stamp.date.to_zoned_datetime(TimeZone::UTC);
-    // Only years beyond four digits fail, which a timestamp cannot have.
-    rfc2822::to_string(&zoned).unwrap_or_default()
-}
-
-/// RFC 2046, 5.1.4: the simplest part first. `=_` cannot occur in either transfer encoding, so no body
-/// holds the boundary.
-fn alternative(out: &mut String, boundary: &str, text: &Body<'_>, html: &Body<'_>) {
-    append(out, ["Content-Type: multipart/alternative;\r\n boundary=\"=_", boundary, "\"\r\n\r\n--=_", boundary, "\r\n"]);
-    mime::text_part(out, "plain", text);
-    append(out, ["--=_", boundary, "\r\n"]);
-    mime::text_part(out, "html", html);
-    append(out, ["--=_", boundary, "--\r\n"]);
-}
-
-fn append<const N: usize>(out: &mut String, pieces: [&str; N]) {
-    out.extend(pieces);
 }
 
 /// One line.

@@ -168,7 +168,7 @@ impl Run {
         for number in 0..connections {
             let (grant, granted) = unbounded_channel();
             grants.insert(number, grant);
-            self.context.tracker.spawn(self.clone().drive(Lane { number, granted, asks: ask.clone() }));
+            self.context.tracker.spawn(self.clone().drive(Lane { number, granted, asks: ask.clone(), rests: 0 }));
         }
         drop(ask);
         let (context, validity, halt) = (self.context.clone(), self.validity.clone(), self.halt.clone());

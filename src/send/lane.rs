@@ -12,7 +12,7 @@ use std::{
 use jiff::Timestamp;
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, error::TryRecvError},
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +44,8 @@ use crate::{
 
 /// So long a message waits at the most for the envelope that is to go along with its end.
 const PATIENCE: Duration = Duration::from_millis(4);
+/// After a wait in vain so many messages are not waited with: claims may be held back, or Redis slow.
+const RESTS: u32 = 20;
 
 /// What all connections of a chunk share.
 pub struct Run {
@@ -76,11 +78,28 @@ pub struct Lane {
     pub number: usize,
     pub granted: UnboundedReceiver<Claimed>,
     pub asks: UnboundedSender<Ask>,
+    /// So many messages yet are not waited with.
+    pub rests: u32,
 }
 
 impl Lane {
     fn tell(&self, report: Option<Report>, want: usize) {
         let _ = self.asks.send(Ask { connection: self.number, report, want, used_up: None });
+    }
+
+    /// The next claim, waited for until then if it `waits` and that was not in vain lately. Cancel-safe.
+    async fn next_grant(&mut self, until: Instant, waits: bool) -> Option<Claimed> {
+        match self.granted.try_recv() {
+            Err(TryRecvError::Empty) if waits && self.rests == 0 => {
+                let waited = timeout_at(until, self.granted.recv()).await;
+                self.rests = if waited.is_err() { RESTS } else { 0 };
+                waited.ok()?
+            }
+            granted => {
+                self.rests = self.rests.saturating_sub(1);
+                granted.ok()
+            }
+        }
     }
 
     fn part_with(&self, connection: Connection) {
@@ -110,7 +129,8 @@ impl Run {
                 };
                 let report = match ready {
                     Ok(mut ready) if connection.is_usable() && !self.halt.is_cancelled() => {
-                        next = self.make_next(&mut lane, &mut spaces, open > 1).await;
+                        let waits = open > 1 && connection.takes_next() && !self.plan.settings.smtp_test;
+                        next = self.make_next(&mut lane, &mut spaces, waits).await;
                         let report = self.attempt(&mut connection, &mut ready, &mut next, &mut lane).await;
                         spaces.push(ready.message);
                         report
@@ -126,15 +146,12 @@ impl Run {
         }
     }
 
-    /// What comes next. Its grant is waited for if it has been asked for: an envelope that goes alone costs a write, a read and a
-    /// round trip.
-    async fn make_next(&self, lane: &mut Lane, spaces: &mut Vec<Vec<u8>>, is_asked_for: bool) -> Option<Ready> {
+    /// What comes next. A little is waited for its grant, if that has been asked for and its envelope could go along: one that goes
+    /// alone costs a write, a read and a round trip.
+    async fn make_next(&self, lane: &mut Lane, spaces: &mut Vec<Vec<u8>>, waits: bool) -> Option<Ready> {
+        let until = Instant::now() + PATIENCE;
         loop {
-            let claimed = match lane.granted.try_recv() {
-                Err(TryRecvError::Empty) if is_asked_for => timeout(PATIENCE, lane.granted.recv()).await.ok().flatten(),
-                granted => granted.ok(),
-            };
-            match self.make(claimed?, spaces) {
+            match self.make(lane.next_grant(until, waits).await?, spaces) {
                 Ok(ready) => return Some(ready),
                 Err(report) => lane.tell(Some(report), 1),
             }

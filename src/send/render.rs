@@ -1,6 +1,7 @@
 //! Messages: a delivery's compiled template, and the stamp that makes every message unique and repeatable.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -17,6 +18,7 @@ use crate::{
         id::DeliveryId,
     },
     mail::{
+        address,
         template::{Marks, Problem, Stamp, Template},
         token::{Holder, Signer},
     },
@@ -64,9 +66,13 @@ impl StampKey {
         <Hmac<Sha256> as Mac>::new_from_slice(secret).map(|mac| Self(Arc::new(mac)))
     }
 
-    fn derive(&self, from: &[&str]) -> [u8; 32] {
-        let mac = from.iter().fold(Hmac::clone(&self.0), |mac, piece| mac.chain_update(piece));
-        mac.finalize().into_bytes().into()
+    fn derive(&self, from: &str) -> [u8; 32] {
+        Hmac::clone(&self.0).chain_update(from).finalize().into_bytes().into()
+    }
+
+    /// Never to be another one: a message that is tried again after an upgrade keeps its Message-ID.
+    fn derive_for(&self, at: &ChunkRef, position: u16) -> [u8; 32] {
+        self.derive(&format!("message\0{}\0{}\0{position}", at.delivery, at.chunk))
     }
 }
 
@@ -74,7 +80,7 @@ impl Context {
     /// The stamp of a recipient's message. It depends on nothing but delivery, position, key and instant, so a retry, a second
     /// sending and the preview have the same bytes. It has no signer yet.
     pub fn stamp(&self, at: &ChunkRef, position: u16, definition: &Definition, date: Timestamp) -> Stamp {
-        let bytes = self.stamps.derive(&["message\0", at.delivery.as_str(), &format!("\0{}\0{position}", at.chunk)]);
+        let bytes = self.stamps.derive_for(at, position);
         let (id, boundary) = bytes.split_at(15);
         Stamp { date, message_id: message_id(id, definition), boundary: HEXLOWER.encode(&boundary[..12]), signer: None }
     }
@@ -89,14 +95,47 @@ impl Context {
     /// then take for a duplicate.
     pub fn proof_id(&self, definition: &Definition, digest: &str, marks: &Marks) -> String {
         let proof = format!("proof\0{}\0{digest}\0{}\0{}", marks.of, marks.to, marks.subject_prefix);
-        message_id(&self.stamps.derive(&[&proof])[..15], definition)
+        message_id(&self.stamps.derive(&proof)[..15], definition)
     }
 }
 
 fn message_id(id: &[u8], definition: &Definition) -> String {
-    let domain = definition.sender.email.rsplit_once('@').map_or("invalid", |(_, domain)| domain);
+    let sender = definition.sender.email.trim();
+    // as it was given, if it can stand so in a header
+    let sender =
+        if sender.is_ascii() { Cow::Borrowed(sender) } else { Cow::Owned(address::to_ascii(sender).unwrap_or_default()) };
+    let domain = sender.rsplit_once('@').map_or("invalid", |(_, domain)| domain);
     let mut message_id = String::with_capacity(BASE32_DNSSEC.encode_len(id.len()) + 1 + domain.len());
     BASE32_DNSSEC.encode_append(id, &mut message_id);
     message_id.extend(["@", domain]);
     message_id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_are_those_of_earlier_versions() {
+        let at = ChunkRef { delivery: "0123456789abcdef".parse().expect("an id"), chunk: 3 };
+        let bytes = StampKey::new(&[7; 32]).expect("a key").derive_for(&at, 17);
+        let (id, boundary) = bytes.split_at(15);
+        assert_eq!(BASE32_DNSSEC.encode(id), "4n83pj5jtn8tloe242k8bhuo");
+        assert_eq!(HEXLOWER.encode(&boundary[..12]), "0da221a4b65e367d10796ea6");
+    }
+
+    #[test]
+    fn a_message_id_is_ascii_whatever_the_senders_domain() {
+        let definition = |email: &str| -> Definition {
+            let sender = serde_json::json!({"name": "A", "sender": {"email": email}, "content": {"subject": "s", "text": "t"}});
+            serde_json::from_value(sender).expect("a definition")
+        };
+        for (email, domain) in [
+            ("news@Shop.example", "Shop.example"),
+            (" a@müller.example ", "xn--mller-kva.example"),
+            ("a@b.example ", "b.example"),
+        ] {
+            assert_eq!(message_id(&[0; 15], &definition(email)), format!("{}@{domain}", "0".repeat(24)));
+        }
+    }
 }

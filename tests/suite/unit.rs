@@ -54,6 +54,14 @@ fn stopping_leaves_time_to_drain() {
     assert!(stop_s * 1000 >= drain_ms + 20_000, "{stop_s} s, {drain_ms} ms");
 }
 
+#[test]
+fn the_benchmark_runs_the_daemon_under_its_policy() {
+    let policy = text(repository(UNIT));
+    let policy = value(&policy, "CPUSchedulingPolicy").unwrap();
+    let prefix = format!("BATCH = [\"chrt\", \"--{policy}\", \"0\"]");
+    assert!(text(repository("benches/parts.py")).contains(&prefix), "{prefix}");
+}
+
 /// The embedded Redis reads its whole log first; killed on the way, it would begin anew for ever.
 #[test]
 fn starting_has_no_limit() {

@@ -66,6 +66,12 @@ impl Connection {
         (self.pool.messages_per_second > 0.0).then_some((self.pool.name.as_str(), self.pool.messages_per_second))
     }
 
+    /// Whether the next message's envelope can go along with this one's end.
+    pub fn takes_next(&self) -> bool {
+        let after_this = |link: &Link| link.messages + 1 < self.pool.messages_per_connection;
+        self.link.as_ref().is_some_and(|link| link.session.takes_next() && after_this(link))
+    }
+
     /// One transaction; the message has CRLF line ends, and is of no use afterwards: what goes with it over the wire is appended to it.
     /// `may_go` is asked before the envelope and before the write that contains the end of data; if it says no there, the connection is
     /// closed and nothing is delivered.

@@ -51,6 +51,11 @@ impl Session {
         self.ahead.is_some()
     }
 
+    /// Whether the server takes an envelope along with the end of data.
+    pub fn takes_next(&self) -> bool {
+        self.offers.pipelining
+    }
+
     /// Drives one transaction, and begins that of `next` where the server offers PIPELINING. `usable` is false while it runs, so a
     /// dropped future leaves it so.
     pub async fn transact(
@@ -199,7 +204,7 @@ impl Session {
         next: Option<Arc<Envelope>>,
         may_go: &(dyn Fn() -> bool + Sync),
     ) -> Transaction {
-        let next = next.filter(|_| self.offers.pipelining);
+        let next = next.filter(|_| self.takes_next());
         stuff(message);
         let tail = if message.len() > ONE_WRITE_BYTES { message.len() - TAIL_BYTES } else { 0 };
         if let Some(next) = &next {

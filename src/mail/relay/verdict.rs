@@ -92,10 +92,7 @@ impl Envelope {
 
     /// MAIL, RCPT and DATA, for a server that takes them together.
     pub fn commands(&self, with_size: bool) -> String {
-        let mut commands = self.mail(with_size);
-        commands.reserve(self.to.len() + 24);
-        commands.extend(["RCPT TO:<", &self.to, ">\r\nDATA\r\n"]);
-        commands
+        format!("{}{}DATA\r\n", self.mail(with_size), self.rcpt())
     }
 }
 

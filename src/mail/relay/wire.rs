@@ -112,22 +112,16 @@ impl Wire {
     /// # Errors
     /// Time out, end of stream, or what RFC 5321, 4.2 does not allow.
     pub async fn reply(&mut self, limit: Duration) -> Result<Reply, WireError> {
-        let length = within(limit, self.read_reply()).await?;
-        let reply = Reply::parse(&String::from_utf8_lossy(&self.unread[..length])).map_err(|_| WireError::Garbage);
-        self.unread.drain(..length);
-        reply
+        let lines = self.reply_lines(limit).await?;
+        Reply::parse(&lines).map_err(|_| WireError::Garbage)
     }
 
     /// The next complete reply as it came, line by line; EHLO needs the lines.
     pub async fn reply_lines(&mut self, limit: Duration) -> Result<String, WireError> {
-        let length = within(limit, self.read_reply()).await?;
-        let lines = String::from_utf8_lossy(&self.unread[..length]).into_owned();
-        self.unread.drain(..length);
-        Ok(lines)
+        within(limit, self.read_reply()).await
     }
 
-    /// The length of the next complete reply, which is the first of the unread.
-    async fn read_reply(&mut self) -> Result<usize, WireError> {
+    async fn read_reply(&mut self) -> Result<String, WireError> {
         let mut parsed = 0;
         loop {
             while let Some(length) = self.unread[parsed..].iter().position(|b| *b == b'\n') {
@@ -138,7 +132,9 @@ impl Wire {
                 let last = line.get(3) != Some(&b'-');
                 parsed += length + 1;
                 if last {
-                    return Ok(parsed);
+                    let lines = String::from_utf8_lossy(&self.unread[..parsed]).into_owned();
+                    self.unread.drain(..parsed);
+                    return Ok(lines);
                 }
             }
             if self.unread.len() - parsed > LINE_LIMIT_BYTES || self.unread.len() > REPLY_LIMIT_BYTES {

@@ -15,12 +15,15 @@ use super::{
 };
 use crate::mail::body::holds_mark;
 
+/// No more room is made beforehand: one recipient with a very long list is not to make it for all.
+const ROOM_BYTES: usize = 64 * 1024;
+
 #[derive(Debug)]
 pub struct Merge {
     steps: Vec<Step>,
     /// Values are escaped.
     html: bool,
-    /// The longest that it came to, so that the next one finds room.
+    /// The longest that it came to, within reason, so that the next one finds room.
     bytes: AtomicUsize,
 }
 
@@ -34,7 +37,7 @@ pub struct Limits {
 impl Merge {
     /// `None` if the template holds anything else.
     pub fn new(source: &str, used: &BTreeSet<String>, html: bool) -> Option<Self> {
-        Some(Self { steps: read(source, used)?, html, bytes: AtomicUsize::new(source.len()) })
+        Some(Self { steps: read(source, used)?, html, bytes: AtomicUsize::new(source.len().min(ROOM_BYTES)) })
     }
 
     /// `None` if it takes the engine: a field is missing or no text, number or truth value, or a limit is reached.
@@ -43,7 +46,7 @@ impl Merge {
         let out = String::with_capacity(longest);
         let mut merging = Merging { values, html: self.html, items: Vec::new(), out, limits };
         merging.go(&self.steps)?;
-        if merging.out.len() > longest {
+        if (longest..ROOM_BYTES).contains(&merging.out.len()) {
             self.bytes.fetch_max(merging.out.len(), Ordering::Relaxed);
         }
         Some(merging.out)

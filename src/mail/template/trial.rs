@@ -3,7 +3,9 @@
 use url::Url;
 
 use super::{
-    RenderError, Stamp, Template, fields,
+    RenderError, Stamp, Template,
+    encode::Draft,
+    fields,
     fields::Values,
     tracked::{ORIGINAL, as_read},
 };
@@ -11,7 +13,7 @@ use crate::{domain::recipient::Recipient, mail::rewrite::is_web};
 
 /// No transfer encoding, and no encoded words, make more of a byte: `=C3` and its share of soft line breaks.
 const MOST_OF_A_BYTE: usize = 4;
-/// Headers and boundaries beside head, subject and the address of the opt-out.
+/// Of the headers and boundaries that are not counted one by one.
 const OTHER_BYTES: usize = 2048;
 
 impl Template {
@@ -20,19 +22,19 @@ impl Template {
     /// # Errors
     /// As [`Template::render`]; of a link: a missing field, an address that is not of the web.
     pub fn try_message(&self, recipient: &Recipient, stamp: &Stamp) -> Result<(), RenderError> {
-        if self.most_bytes(recipient, stamp)? > self.limit_bytes {
-            self.render(recipient, stamp)?;
+        let values = self.values(recipient, stamp)?;
+        let draft = self.draft(&recipient.email, &values)?;
+        if self.most_bytes(&draft, &values, stamp) > self.limit_bytes {
+            self.encode(draft, &values, stamp, None, Vec::new())?;
         }
         self.try_links(recipient, stamp)
     }
 
-    /// More than the message has, however it is encoded.
-    pub(super) fn most_bytes(&self, recipient: &Recipient, stamp: &Stamp) -> Result<usize, RenderError> {
-        let values = self.values(recipient, stamp)?;
-        let draft = self.draft(&recipient.email, &values)?;
+    /// What the message does not have more of, however it is encoded.
+    fn most_bytes(&self, draft: &Draft<'_>, values: &Values<'_>, stamp: &Stamp) -> usize {
         let bytes = draft.subject.len() + draft.text.iter().chain(&draft.html).map(|body| body.bytes).sum::<usize>();
         let opt_out = values.own.as_ref().map_or(0, |own| own.unsubscribe_url.len());
-        Ok(self.head.len() + OTHER_BYTES + opt_out + MOST_OF_A_BYTE * bytes)
+        self.head.len() + opt_out + stamp.message_id.len() + OTHER_BYTES + MOST_OF_A_BYTE * bytes
     }
 
     /// What the tracked message does not show: whether the links that differ between recipients can be made for this one.
@@ -65,5 +67,36 @@ impl Template {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::domain::{
+        delivery::{Content, Sender},
+        settings::Tracking,
+    };
+
+    proptest::proptest! {
+        #[test]
+        fn no_message_has_more_than_the_most(
+            subject in "\\PC{0,200}", html in "[ -~é\n=.]{0,300}|\\PC{0,300}", text in proptest::option::of("\n{0,300}|[ =\t\n.é]{0,300}|\\PC{0,300}"),
+        ) {
+            let sender = Sender { name: None, email: "news@shop.example".into(), reply_to: None, envelope_from: None };
+            let content = Content { subject: "{{ subject }}".into(), html: Some("{{ html }}".into()), text: text.as_ref().map(|_| "{{ text }}".into()) };
+            let template = Template::compile(&sender, &content, &Tracking::default(), 1 << 20).expect("compiles");
+            let fields = json!({"subject": subject, "html": html, "text": text});
+            let recipient = Recipient { line: 1, email: "ann@example.org".into(), fields: fields.as_object().cloned().expect("an object") };
+            let (message_id, boundary) = ("1@shop.example".into(), "b".into());
+            let stamp = Stamp { date: jiff::Timestamp::UNIX_EPOCH, message_id, boundary, signer: None };
+            let values = template.values(&recipient, &stamp).expect("nothing is tracked");
+            let Ok(draft) = template.draft(&recipient.email, &values) else { return Ok(()) };
+            let most = template.most_bytes(&draft, &values, &stamp);
+            let message = template.encode(draft, &values, &stamp, None, Vec::new()).expect("below the limit");
+            proptest::prop_assert!(message.len() + OTHER_BYTES / 2 <= most, "{} {most}", message.len());
+        }
     }
 }
