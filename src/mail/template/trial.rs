@@ -83,7 +83,9 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_message_has_more_than_the_most(
-            subject in "\\PC{0,200}", html in "[ -~é\n=.]{0,300}|\\PC{0,300}", text in proptest::option::of("\n{0,300}|[ =\t\n.é]{0,300}|\\PC{0,300}"),
+            subject in "\\PC{0,200}",
+            html in "={0,3000}|[ -~é\n=.]{0,300}|\\PC{0,300}",
+            text in proptest::option::of("\n{0,3000}|[ =\t\n.é]{0,300}|\\PC{0,300}"),
         ) {
             let sender = Sender { name: None, email: "news@shop.example".into(), reply_to: None, envelope_from: None };
             let content = Content { subject: "{{ subject }}".into(), html: Some("{{ html }}".into()), text: text.as_ref().map(|_| "{{ text }}".into()) };
