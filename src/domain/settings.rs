@@ -56,7 +56,7 @@ pub struct Overrides {
 
 /// What a delivery says of its tracking.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "an object with opens, clicks, mirror_link")]
 pub struct OwnTracking {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub opens: Option<bool>,
@@ -185,5 +185,10 @@ mod tests {
         assert_eq!(unasked.check(false), Ok(()));
         assert_eq!(refused(unasked.clone(), true), "settings.request_confirmation");
         assert_eq!(refused(Overrides { approvals: Some(2), ..unasked }, false), "settings.request_confirmation");
+    }
+    #[test]
+    fn what_is_no_tracking_is_told_what_is() {
+        let error = serde_json::from_str::<Overrides>(r#"{"tracking": true}"#).unwrap_err().to_string();
+        assert!(error.contains("expected an object with opens, clicks, mirror_link"), "{error}");
     }
 }

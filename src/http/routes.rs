@@ -71,7 +71,7 @@ routes! {
     get "/api/v1/deliveries/{id}/statistics" MONITORING, statistics::read, "the statistics as they were computed last";
     get "/api/v1/deliveries/{id}/links" MONITORING, statistics::links, "its tracked links, and the clicks on each (hot clicks)";
     post "/api/v1/deliveries/{id}/relabel" ADMINISTRATION, statistics::relabel, "tell humans from machines anew, by the rules in force";
-    get "/api/v1/deliveries/{id}/tracking" ADMINISTRATION, statistics::tracking, "a page of the tracking log: `from`, `limit`, `kind`, `class`; it may be short, or empty, and go on at `next`";
+    get "/api/v1/deliveries/{id}/tracking" ADMINISTRATION, statistics::tracking, "a page of the tracking log: `from`, `limit`, `kind`, `class`, `label`, `recipient`; it may be short, or empty, and go on at `next`";
     get "/api/v1/deliveries/{id}/tracking/export" ADMINISTRATION, statistics::export, "the whole tracking log, `format=csv` or `ndjson`";
     get "/api/v1/deliveries/{id}/audit" ADMINISTRATION, logs::audit, "a page of the audit chain: `from`, `limit`";
     get "/api/v1/profiles/{email}/messages" ADMINISTRATION, profiles::messages, "every message an address got or is to get, newest first: `from`, `limit`";

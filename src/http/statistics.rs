@@ -18,7 +18,7 @@ use super::{
 use crate::{
     domain::{
         statistics::{LinkClicks, Statistics},
-        tracking::{Class, HitKind, Link},
+        tracking::{Class, HitKind, Label, Link},
     },
     send::{Refusal, tracking_log::Filter},
 };
@@ -71,10 +71,12 @@ pub struct TrackingAsked {
     limit: Option<usize>,
     kind: Option<HitKind>,
     class: Option<Class>,
+    label: Option<Label>,
+    recipient: Option<u32>,
 }
 
 pub async fn tracking(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<TrackingAsked>) -> Result<Response, Answer> {
-    let filter = Filter { kind: asked.kind, class: asked.class };
+    let filter = Filter { kind: asked.kind, class: asked.class, label: asked.label, recipient: asked.recipient };
     Ok(Reply(api.context.tracking_page(&id, asked.from, limit(asked.limit)?, filter).await?).into_response())
 }
 

@@ -43,6 +43,18 @@ pub struct TrackingLine {
 pub struct Filter {
     pub kind: Option<HitKind>,
     pub class: Option<Class>,
+    pub label: Option<Label>,
+    /// By number in the sending log.
+    pub recipient: Option<u32>,
+}
+
+impl Filter {
+    fn passes(self, hit: &Hit) -> bool {
+        self.kind.is_none_or(|kind| hit.kind == kind)
+            && self.class.is_none_or(|class| hit.label.class() == class)
+            && self.label.is_none_or(|label| hit.label == label)
+            && self.recipient.is_none_or(|recipient| hit.recipient == recipient)
+    }
 }
 
 /// Blocks that are looked at for one page at the most.
@@ -116,11 +128,7 @@ impl Context {
         filter: Filter,
     ) -> Result<Page<TrackingLine>, Refusal> {
         let log = self.tracking_log(&self.delivery_with_tracking(id).await?).await?;
-        let wanted = |line: u64, hit: &Hit| {
-            line >= from
-                && filter.kind.is_none_or(|kind| hit.kind == kind)
-                && filter.class.is_none_or(|class| hit.label.class() == class)
-        };
+        let wanted = |line: u64, hit: &Hit| line >= from && filter.passes(hit);
         let mut items = Vec::new();
         let blocks = log.lines.div_ceil(BLOCK);
         let end = blocks.min((from / BLOCK).saturating_add(MOST_BLOCKS));

@@ -231,6 +231,39 @@ async fn a_page_of_few_lines_among_very_many_says_where_to_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_the_tracking_log_can_be_of_one_recipient_class_or_label() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "").await;
+    let id = sent(&app, &[]).await;
+    let hits = [
+        (1, HitKind::Open, Label::Human),
+        (2, HitKind::Open, Label::Agent),
+        (2, HitKind::Click, Label::Human),
+        (3, HitKind::Click, Label::Head),
+    ];
+    let bytes: Vec<u8> = hits.iter().flat_map(|(recipient, kind, label)| hit(*recipient, *kind, *label).encode()).collect();
+    let mut log = redis::pipe();
+    log.set(format!("versand:{{{id}}}:hits:0"), bytes).ignore();
+    log.hset(format!("versand:{{{id}}}:tracking"), "hits", hits.len()).ignore();
+    let () = log.query_async(&mut app.context.store.connection()).await.unwrap();
+    for (query, lines) in [
+        ("", vec![0, 1, 2, 3]),
+        ("recipient=2", vec![1, 2]),
+        ("recipient=2&kind=open", vec![1]),
+        ("recipient=9", vec![]),
+        ("label=human", vec![0, 2]),
+        ("label=head", vec![3]),
+        ("class=machine", vec![1, 3]),
+        ("class=machine&recipient=3", vec![3]),
+    ] {
+        let page = app.client.get(&format!("/deliveries/{id}/tracking?{query}")).await;
+        let found: Vec<u64> = page["items"].as_array().unwrap().iter().map(|line| line["line"].as_u64().unwrap()).collect();
+        assert_eq!(found, lines, "{query}");
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_group_of_hits_leaves_what_each_of_them_would_leave() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "[preparation]\nchunk_size = 2").await;
