@@ -186,6 +186,7 @@ mod tests {
         assert_eq!(refused(unasked.clone(), true), "settings.request_confirmation");
         assert_eq!(refused(Overrides { approvals: Some(2), ..unasked }, false), "settings.request_confirmation");
     }
+
     #[test]
     fn what_is_no_tracking_is_told_what_is() {
         let error = serde_json::from_str::<Overrides>(r#"{"tracking": true}"#).unwrap_err().to_string();

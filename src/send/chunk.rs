@@ -10,7 +10,8 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use super::{
     Context, Refusal,
-    lane::{Lane, Run},
+    group::Lane,
+    lane::Run,
     lease::{Validity, boottime_ms},
     recall::Hold,
     scribe::Scribe,
@@ -168,7 +169,7 @@ impl Run {
         for number in 0..connections {
             let (grant, granted) = unbounded_channel();
             grants.insert(number, grant);
-            self.context.tracker.spawn(self.clone().drive(Lane { number, granted, asks: ask.clone(), rests: 0 }));
+            self.context.tracker.spawn(self.clone().drive(Lane::new(number, granted, ask.clone())));
         }
         drop(ask);
         let (context, validity, halt) = (self.context.clone(), self.validity.clone(), self.halt.clone());

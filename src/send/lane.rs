@@ -10,17 +10,14 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::{
-    sync::mpsc::{UnboundedReceiver, UnboundedSender, error::TryRecvError},
-    time::{Instant, timeout_at},
-};
+use tokio::{sync::mpsc::UnboundedReceiver, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Context,
     claimed::{Claimed, given_back, report},
     expire::expired,
-    group::Ask,
+    group::Lane,
     lease::{Validity, boottime_ms},
     turns::{Turn, Turns},
     unix_now,
@@ -44,8 +41,6 @@ use crate::{
 
 /// So long a message waits at the most for the envelope that is to go along with its end.
 const PATIENCE: Duration = Duration::from_millis(4);
-/// After a wait in vain so many messages are not waited with: claims may be held back, or Redis slow.
-const RESTS: u32 = 20;
 
 /// What all connections of a chunk share.
 pub struct Run {
@@ -71,40 +66,6 @@ struct Ready {
     claimed: Claimed,
     envelope: Arc<Envelope>,
     message: Vec<u8>,
-}
-
-/// A connection's side of the talk with the scribe.
-pub struct Lane {
-    pub number: usize,
-    pub granted: UnboundedReceiver<Claimed>,
-    pub asks: UnboundedSender<Ask>,
-    /// So many messages yet are not waited with.
-    pub rests: u32,
-}
-
-impl Lane {
-    fn tell(&self, report: Option<Report>, want: usize) {
-        let _ = self.asks.send(Ask { connection: self.number, report, want, used_up: None });
-    }
-
-    /// The next claim, waited for until then if it `waits` and that was not in vain lately. Cancel-safe.
-    async fn next_grant(&mut self, until: Instant, waits: bool) -> Option<Claimed> {
-        match self.granted.try_recv() {
-            Err(TryRecvError::Empty) if waits && self.rests == 0 => {
-                let waited = timeout_at(until, self.granted.recv()).await;
-                self.rests = if waited.is_err() { RESTS } else { 0 };
-                waited.ok()?
-            }
-            granted => {
-                self.rests = self.rests.saturating_sub(1);
-                granted.ok()
-            }
-        }
-    }
-
-    fn part_with(&self, connection: Connection) {
-        let _ = self.asks.send(Ask { connection: self.number, report: None, want: 0, used_up: Some(connection) });
-    }
 }
 
 impl Run {

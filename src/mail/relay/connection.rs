@@ -103,11 +103,11 @@ impl Connection {
         if !self.is_usable() {
             return Transaction::NotStarted;
         }
+        let next = next.filter(|_| self.takes_next());
         let Some(link) = self.link.as_mut() else {
             return Transaction::NotStarted;
         };
         link.messages += 1;
-        let next = next.filter(|_| link.messages < self.pool.messages_per_connection);
         let ended = link.session.transact(self.pool.limits, envelope, message, next, may_go).await;
         self.end(ended)
     }

@@ -56,7 +56,7 @@ impl Session {
         self.offers.pipelining
     }
 
-    /// Drives one transaction, and begins that of `next` where the server offers PIPELINING. `usable` is false while it runs, so a
+    /// Drives one transaction, and begins that of `next`, which only a server gets that takes it. `usable` is false while it runs, so a
     /// dropped future leaves it so.
     pub async fn transact(
         &mut self,
@@ -204,7 +204,6 @@ impl Session {
         next: Option<Arc<Envelope>>,
         may_go: &(dyn Fn() -> bool + Sync),
     ) -> Transaction {
-        let next = next.filter(|_| self.takes_next());
         stuff(message);
         let tail = if message.len() > ONE_WRITE_BYTES { message.len() - TAIL_BYTES } else { 0 };
         if let Some(next) = &next {
