@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use versand::{
     config::Config,
     domain::{
-        id::DeliveryId,
-        tracking::{Hit, HitKind, Label, NO_AGENT, NO_LINK},
+        delivery::DeliveryId,
+        tracking::{Hit, HitKind, HitLabel, NO_AGENT, NO_LINK},
     },
-    store::{Store, hits::Mailing},
+    store::{Store, tracking::PreparationRef},
 };
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -24,7 +24,7 @@ async fn main() -> Result<(), Failure> {
         return Err("usage: fill_tracking_log REDIS_URL DELIVERY GENERATION RECIPIENTS CHUNK_SIZE".into());
     };
     let (delivery, recipients): (DeliveryId, u32) = (delivery.parse()?, recipients.parse()?);
-    let of = Mailing { delivery, generation: generation.parse()?, chunk_size: chunk_size.parse()? };
+    let of = PreparationRef { delivery, generation: generation.parse()?, chunk_size: chunk_size.parse()? };
     let mut settings = Config::from_toml("")?.redis;
     settings.url.clone_from(url);
     let store = Store::connect(&settings).await?;
@@ -35,7 +35,7 @@ async fn main() -> Result<(), Failure> {
             recipient,
             at_ms,
             kind,
-            label: Label::Human,
+            label: HitLabel::Human,
             rules: 1,
             link,
             signs: 0,

@@ -8,19 +8,18 @@ use serde_json::json;
 use versand::{
     config::Config,
     domain::{
-        delivery::{Content, Sender},
-        id::DeliveryId,
+        audience::Recipient,
+        delivery::{Content, DeliveryId, Sender, Tracking},
         ledger::{ClaimNumber, Ledger, Status, flags},
-        recipient::Recipient,
-        settings::Tracking,
     },
     mail::{
-        relay::{Envelope, Relay, Transaction},
-        template::{Stamp, Template},
+        smtp::{Envelope, Relay, Transaction},
+        template::{MessageStamp, Template},
     },
     store::{
-        Store, keys,
-        ledgers::{Applied, ChunkRef, Claim, Grounds, Report, Taken, Turn},
+        Store,
+        chunks::{Batch, ChunkRef, Claim, Report, ReportEffect, Taken, TakeoverGrounds},
+        keys,
     },
 };
 
@@ -68,7 +67,8 @@ fn render(n: u32) -> Result<(), Failure> {
         Template::compile(&sender, &content, &Tracking::default(), 512 * 1024).map_err(|problems| format!("{problems:?}"))?;
     let (recipient, date) = (recipient(7), Timestamp::from_second(i64::from(NOW))?);
     for i in 0..n {
-        let stamp = Stamp { date, message_id: format!("d1.c2.r{i}@shop.example"), boundary: format!("d1c2r{i}"), signer: None };
+        let stamp =
+            MessageStamp { date, message_id: format!("d1.c2.r{i}@shop.example"), boundary: format!("d1c2r{i}"), signer: None };
         std::hint::black_box(template.render(&recipient, &stamp).map_err(|error| format!("{error:?}"))?);
     }
     Ok(())
@@ -88,7 +88,9 @@ async fn ledger(n: u32, url: &str) -> Result<(), Failure> {
         let packed = Ledger::new(CHUNK);
         let () =
             redis::cmd("SET").arg(keys::ledger(&at.delivery, chunk)).arg(packed.bytes()).query_async(&mut connection).await?;
-        let Taken::Yes(mut lease, _) = store.take(&at, 1, Grounds::default(), NOW).await? else { return Err("not taken".into()) };
+        let Taken::Yes(mut lease, _) = store.take(&at, 1, TakeoverGrounds::default(), NOW).await? else {
+            return Err("not taken".into());
+        };
         for first in (0..=CHUNK).step_by(usize::from(GROUP)) {
             let report = |position| Report {
                 position,
@@ -99,14 +101,14 @@ async fn ledger(n: u32, url: &str) -> Result<(), Failure> {
                 when: NOW,
                 reply: String::new(),
             };
-            let turn = Turn {
+            let turn = Batch {
                 reports: (first.saturating_sub(GROUP)..first).map(report).collect(),
                 claims: (first..CHUNK.min(first + GROUP)).map(|position| Claim { position, n: 1 }).collect(),
                 redo: false,
             };
             let answer = store.turn(&at, &lease, &turn, NOW, None).await?;
             lease.seq += 1;
-            if !answer.reports.iter().all(|applied| *applied == Applied::Applied)
+            if !answer.reports.iter().all(|applied| *applied == ReportEffect::Applied)
                 || !answer.granted.iter().all(|granted| *granted)
             {
                 return Err(format!("not applied: {answer:?}").into());

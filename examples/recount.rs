@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use versand::{
     config::Config,
-    domain::{counts::Counts, id::DeliveryId},
+    domain::{delivery::DeliveryId, ledger::Counts},
     store::Store,
 };
 

@@ -9,25 +9,23 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Config,
-    domain::role::{Principal, Role},
+    deliveries::Context,
+    domain::{Principal, Role},
+    feedback::{HitArrivals, HitRecorder},
     http::{self, Api},
     identity::Keyring,
     mail::{
-        catcher::{Catcher, Options},
-        relays::Relays,
-        token::TokenKey,
+        StampKey,
+        catcher::{Catcher, CatcherOptions},
+        links::TokenKey,
+        smtp::Relays,
     },
     metrics,
     queue::{Queue, WorkerHealth, Workers},
+    redis_server::{EmbeddedRedis, StateDir},
     scheduler,
-    send::{
-        Context,
-        recorder::{Arrivals, Recorder},
-        render::StampKey,
-        throttle::Throttle,
-        watch::Watch,
-    },
-    store::{Store, durability::Durability, embedded::Embedded, state_dir::StateDir},
+    send::{limits::Throttles, recover::Liveness},
+    store::{Durability, Store},
     worker,
 };
 
@@ -42,9 +40,9 @@ pub struct Application {
     listener: TcpListener,
     api: Api,
     workers: Workers,
-    embedded: Option<Embedded>,
+    embedded: Option<EmbeddedRedis>,
     public: TcpListener,
-    arrivals: Arrivals,
+    arrivals: HitArrivals,
     catcher: Option<(Catcher, SocketAddr)>,
     token: Option<String>,
     background: TaskTracker,
@@ -78,7 +76,7 @@ impl Application {
         }
         let catcher = catch(&mut config, &background, &end).await?;
         let embedded = match config.redis.url.is_empty() {
-            true => Some(Embedded::start(&state, &config.redis.program).await?),
+            true => Some(EmbeddedRedis::start(&state, &config.redis.program).await?),
             false => None,
         };
         if let Some(embedded) = &embedded {
@@ -93,7 +91,7 @@ impl Application {
         // of all daemons alike: whoever takes a chunk over makes the same messages
         let secret = store.shared_secret("message", state.secret("message")?).await?;
         let token_secret = store.shared_secret("token", state.secret("token")?).await?;
-        let (recorder, arrivals) = Recorder::new();
+        let (recorder, arrivals) = HitRecorder::new();
         let context = Context {
             tokens: TokenKey::new(&token_secret)?,
             recorder,
@@ -103,8 +101,8 @@ impl Application {
             relays: Relays::new(&config)?,
             store,
             queue: queue.clone(),
-            watch: Watch::new(config.send.lease()),
-            throttle: Throttle::new(&config),
+            watch: Liveness::new(config.send.lease()),
+            throttle: Throttles::new(&config),
             turns: Default::default(),
             config: Arc::new(config),
             has_catcher: catcher.is_some(),
@@ -168,7 +166,7 @@ impl Application {
         self.background.spawn(async move { recording.record_hits(self.arrivals, end).await });
         let public = http::serve(
             self.public,
-            http::Public::new(context.clone()),
+            http::PublicListener::new(context.clone()),
             server.clone(),
             self.end.clone(),
             self.background.clone(),
@@ -238,7 +236,7 @@ async fn catch(
     tracing::warn!(%address, "neither relay.host nor relays are set: the built-in mail catcher takes all mail and delivers nothing");
     config.relay.host = address.ip().to_string();
     config.relay.port = address.port();
-    let catcher = Catcher::new(Options { keep: config.catcher.keep, ..Options::default() });
+    let catcher = Catcher::new(CatcherOptions { keep: config.catcher.keep, ..CatcherOptions::default() });
     background.spawn(catcher.clone().serve(listener, end.clone()));
     Ok(Some((catcher, address)))
 }

@@ -5,7 +5,7 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, Notify};
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
-use crate::{metrics, send::Context};
+use crate::{deliveries::Context, metrics};
 
 /// So long without a tick, and the scheduler is started anew: when the clock goes back it would wait until it has caught up.
 const SILENCE: Duration = Duration::from_secs(5);

@@ -1,9 +1,9 @@
 //! One line per job: which step it runs.
 
 use crate::{
-    domain::id::DeliveryId,
-    queue::{Job, JobError, QueueName, Received, Workers},
-    send::Context,
+    deliveries::Context,
+    domain::delivery::DeliveryId,
+    queue::{Job, JobError, QueueName, ReceivedJob, Workers},
 };
 
 /// Confirmations and steps are short; a few at a time are plenty.
@@ -24,7 +24,7 @@ pub fn start(context: &Context, workers: &Workers) {
     workers.start(QueueName::Chunks, context.config.send.workers, move |job| run(chunks.clone(), job));
 }
 
-async fn run(context: Context, received: Received) -> Result<(), JobError> {
+async fn run(context: Context, received: ReceivedJob) -> Result<(), JobError> {
     match Job::decode(&received.payload)? {
         Job::Prepare { delivery } => context.prepare(&id(&delivery)?).await,
         Job::StartDelivery { delivery } => context.start(&id(&delivery)?).await,

@@ -5,24 +5,24 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Args;
 use reqwest::Method;
 
-use super::client::{Client, Connection};
-use crate::send::archive::write_durably;
+use super::client::{AdminClient, ClientOptions};
+use crate::report::write_durably;
 
 #[derive(Debug, Args)]
-pub struct Options {
+pub struct ArchiveOptions {
     /// Id of the delivery
     delivery: String,
     /// The file to write, zstd-compressed NDJSON; it must not be there
     file: PathBuf,
     #[command(flatten)]
-    connection: Connection,
+    connection: ClientOptions,
 }
 
 /// Writes the file, whole or not at all.
-pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
-    let Options { delivery, file, connection } = options;
+pub async fn run(options: ArchiveOptions) -> anyhow::Result<ExitCode> {
+    let ArchiveOptions { delivery, file, connection } = options;
     anyhow::ensure!(!file.try_exists()?, "{} is there already", file.display());
-    let client = Client::new(connection)?;
+    let client = AdminClient::new(connection)?;
     let response = client.send(Method::GET, &["api", "v1", "deliveries", &delivery, "archive"], "").await?;
     if !response.status().is_success() {
         let problem: serde_json::Value = response.json().await?;

@@ -4,33 +4,33 @@ use std::{collections::BTreeMap, io::Write, process::ExitCode};
 
 use clap::Subcommand;
 
-use super::client::{Client, Connection};
-use crate::domain::audit::{Entry, verify};
+use super::client::{AdminClient, ClientOptions};
+use crate::domain::delivery::{AuditEntry, verify};
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum AuditCommand {
     /// Verify the chain of heads and the chain of every delivery it names; exit code 1 if one is broken
-    Verify(Connection),
+    Verify(ClientOptions),
 }
 
 /// Verifies everything and says what was found.
-pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
-    let Command::Verify(connection) = command;
-    let client = Client::new(connection)?;
-    let heads: Vec<Entry> = client.all(&["api", "v1", "audit"]).await?;
+pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
+    let AuditCommand::Verify(connection) = command;
+    let client = AdminClient::new(connection)?;
+    let heads: Vec<AuditEntry> = client.all(&["api", "v1", "audit"]).await?;
     let mut out = std::io::stdout();
     let mut broken = 0;
     if let Err(fault) = verify(&heads) {
         broken += 1;
         writeln!(out, "BROKEN the chain of heads: {fault}")?;
     }
-    let mut known: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
+    let mut known: BTreeMap<&str, Vec<&AuditEntry>> = BTreeMap::new();
     for head in &heads {
         known.entry(&head.subject).or_default().push(head);
     }
     let mut entries = 0;
     for (delivery, heads) in &known {
-        let chain: Vec<Entry> = client.all(&["api", "v1", "deliveries", delivery, "audit"]).await?;
+        let chain: Vec<AuditEntry> = client.all(&["api", "v1", "deliveries", delivery, "audit"]).await?;
         entries += chain.len();
         if let Some(fault) = fault(&chain, heads) {
             broken += 1;
@@ -48,7 +48,7 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 /// What is wrong with a chain that should hold every one of these heads.
-fn fault(chain: &[Entry], heads: &[&Entry]) -> Option<String> {
+fn fault(chain: &[AuditEntry], heads: &[&AuditEntry]) -> Option<String> {
     if let Err(fault) = verify(chain) {
         return Some(fault.to_string());
     }

@@ -7,10 +7,10 @@ use clap::Args;
 use reqwest::{Method, Response, Url};
 use serde::de::DeserializeOwned;
 
-use crate::send::logs::Page;
+use crate::report::Page;
 
 #[derive(Debug, Args)]
-pub struct Connection {
+pub struct ClientOptions {
     /// The admin API
     #[arg(long, default_value = "http://127.0.0.1:8025")]
     url: Url,
@@ -19,14 +19,14 @@ pub struct Connection {
     token_file: PathBuf,
 }
 
-pub struct Client {
+pub struct AdminClient {
     http: reqwest::Client,
     url: Url,
     token: String,
 }
 
-impl Client {
-    pub fn new(connection: Connection) -> anyhow::Result<Self> {
+impl AdminClient {
+    pub fn new(connection: ClientOptions) -> anyhow::Result<Self> {
         let file = &connection.token_file;
         let token = fs::read_to_string(file).with_context(|| format!("--token-file {}", file.display()))?;
         Ok(Self { http: reqwest::Client::new(), url: connection.url, token: token.trim().to_owned() })

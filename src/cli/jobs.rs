@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::client::{Client, Connection};
+use super::client::{AdminClient, ClientOptions};
 use crate::queue::QueueName;
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum JobsCommand {
     /// List the dead jobs: queue, id, attempts, end, and why
     List(Listing),
     /// Put a dead job, or all of them, back on its queue as if it were new
@@ -23,7 +23,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Listing {
     #[command(flatten)]
-    connection: Connection,
+    connection: ClientOptions,
     /// One of confirm, steps, chunks, preparations; without it, all of them
     #[arg(long)]
     queue: Option<QueueName>,
@@ -51,13 +51,13 @@ struct Dead {
 }
 
 /// Lists, retries or discards. Exit code 1 if there was no such job, or if one was left as it was.
-pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
+pub async fn run(command: JobsCommand) -> anyhow::Result<ExitCode> {
     match command {
-        Command::List(listing) => list(listing).await,
-        Command::Retry(choice) => {
+        JobsCommand::List(listing) => list(listing).await,
+        JobsCommand::Retry(choice) => {
             change(choice, Change { method: Method::POST, step: Some("retry"), done: "queued again" }).await
         }
-        Command::Discard(choice) => change(choice, Change { method: Method::DELETE, step: None, done: "discarded" }).await,
+        JobsCommand::Discard(choice) => change(choice, Change { method: Method::DELETE, step: None, done: "discarded" }).await,
     }
 }
 
@@ -66,14 +66,14 @@ fn queues(chosen: Option<QueueName>) -> Vec<QueueName> {
 }
 
 /// The dead jobs of a queue, each of them once.
-async fn dead(client: &Client, queue: QueueName) -> anyhow::Result<Vec<Dead>> {
+async fn dead(client: &AdminClient, queue: QueueName) -> anyhow::Result<Vec<Dead>> {
     let mut seen = BTreeSet::new();
     let all: Vec<Dead> = client.all(&["api", "v1", "queues", queue.as_str(), "dead"]).await?;
     Ok(all.into_iter().filter(|job| seen.insert(job.id.clone())).collect())
 }
 
 async fn list(listing: Listing) -> anyhow::Result<ExitCode> {
-    let client = Client::new(listing.connection)?;
+    let client = AdminClient::new(listing.connection)?;
     let (mut out, mut found) = (std::io::stdout(), 0);
     for queue in queues(listing.queue) {
         for job in dead(&client, queue).await? {
@@ -101,7 +101,7 @@ struct Change {
 }
 
 async fn change(choice: Choice, change: Change) -> anyhow::Result<ExitCode> {
-    let client = Client::new(choice.listing.connection)?;
+    let client = AdminClient::new(choice.listing.connection)?;
     let (mut out, mut changed, mut left) = (std::io::stdout(), 0, 0);
     for queue in queues(choice.listing.queue) {
         let ids = match &choice.id {

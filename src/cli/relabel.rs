@@ -6,21 +6,21 @@ use clap::Args;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
-use super::client::{Client, Connection};
+use super::client::{AdminClient, ClientOptions};
 
 const PAGE: usize = 1000;
 
 #[derive(Debug, Args)]
-pub struct Options {
+pub struct RelabelOptions {
     #[command(flatten)]
-    connection: Connection,
+    connection: ClientOptions,
     /// The delivery, or `all`
     delivery: String,
 }
 
 /// Relabels, and says what came of it. Exit code 1 if a delivery could not be relabelled.
-pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
-    let client = Client::new(options.connection)?;
+pub async fn run(options: RelabelOptions) -> anyhow::Result<ExitCode> {
+    let client = AdminClient::new(options.connection)?;
     let all = options.delivery == "all";
     let ids = if all { deliveries(&client).await? } else { vec![options.delivery] };
     let (mut out, mut failed) = (std::io::stdout(), false);
@@ -47,7 +47,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn deliveries(client: &Client) -> anyhow::Result<Vec<String>> {
+async fn deliveries(client: &AdminClient) -> anyhow::Result<Vec<String>> {
     let mut ids = Vec::new();
     for offset in (0..).step_by(PAGE) {
         let query = format!("offset={offset}&limit={PAGE}");

@@ -9,12 +9,12 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp
 use sha2::{Digest, Sha256};
 
 use crate::{
-    domain::role::Role,
+    domain::Role,
     identity::{CONFIRM_SEND, Claims},
 };
 
 #[derive(Debug, Args)]
-pub struct Options {
+pub struct TokenOptions {
     /// Who will present it
     #[arg(long)]
     name: String,
@@ -63,7 +63,7 @@ impl From<RoleWord> for Role {
 }
 
 /// Writes the token to stdout; the setting that admits a bearer token goes to stderr, so that the token can be piped.
-pub fn run(options: &Options) -> anyhow::Result<()> {
+pub fn run(options: &TokenOptions) -> anyhow::Result<()> {
     let roles: Vec<Role> = options.roles.iter().map(|word| Role::from(*word)).collect();
     let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
     if let (Some(file), Some(issuer)) = (&options.key_file, &options.issuer) {
@@ -86,7 +86,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn sign(options: &Options, file: &PathBuf, issuer: &str, roles: Vec<Role>) -> anyhow::Result<String> {
+fn sign(options: &TokenOptions, file: &PathBuf, issuer: &str, roles: Vec<Role>) -> anyhow::Result<String> {
     let bytes = fs::read(file).with_context(|| format!("--key-file {}", file.display()))?;
     let (algorithm, key) = match options.algorithm.as_str() {
         "HS256" => (Algorithm::HS256, EncodingKey::from_secret(bytes.trim_ascii())),

@@ -1,6 +1,6 @@
 //! The checks that types alone cannot make: ranges, and settings that need each other.
 
-use super::{Config, ConfigError, refuse};
+use super::settings::{Config, ConfigError, refuse};
 
 impl Config {
     pub(super) fn check(&self) -> Result<(), ConfigError> {

@@ -4,7 +4,10 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::{Config, ConfigError, Relay, Tls, refuse, throttles::is_rate};
+use super::{
+    settings::{Config, ConfigError, RelaySettings, Tls, refuse},
+    throttles::is_rate,
+};
 
 /// A relay that leaves a setting out has that of `[relay]`, but for its name.
 pub(super) fn inherit(merged: &mut Value) {
@@ -19,7 +22,7 @@ pub(super) fn inherit(merged: &mut Value) {
 
 impl Config {
     /// The relays in use, each with what an error calls it: `[[relays]]`, or `[relay]` where there are none.
-    pub fn relays(&self) -> Vec<(String, &Relay)> {
+    pub fn relays(&self) -> Vec<(String, &RelaySettings)> {
         match self.relays.is_empty() {
             true => vec![("relay".to_owned(), &self.relay)],
             false => self.relays.iter().enumerate().map(|(i, relay)| (format!("relays[{i}]"), relay)).collect(),
@@ -43,7 +46,7 @@ impl Config {
     }
 }
 
-impl Relay {
+impl RelaySettings {
     fn check_ranges(&self, at: &str) -> Result<(), ConfigError> {
         let ranges: [(&str, u64, u64, u64); 10] = [
             ("port", u64::from(self.port), 1, 65_535),

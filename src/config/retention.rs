@@ -4,11 +4,11 @@ use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt, path::PathBuf};
 
 use serde::Deserialize;
 
-use super::{Config, ConfigError, refuse};
+use super::settings::{Config, ConfigError, refuse};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Retention {
+pub struct RetentionSettings {
     pub deliveries_days: f64,
     pub logs_days: f64,
     pub tracking_days: f64,
@@ -18,7 +18,7 @@ pub struct Retention {
 /// An opt-out has to work for 30 days at least after its mail was sent (CAN-SPAM), and some read late.
 const OPT_OUT_DAYS: f64 = 60.0;
 
-impl Retention {
+impl RetentionSettings {
     /// The setting, and its days, by which links to opt out end too early, if one does: with the logs it is forgotten whose they are.
     pub fn ends_opt_outs(&self) -> Option<(&'static str, f64)> {
         let all = [("retention.logs_days", self.logs_days), ("retention.deliveries_days", self.deliveries_days)];
@@ -40,7 +40,7 @@ impl Retention {
 
 impl Config {
     pub(super) fn check_retention(&self) -> Result<(), ConfigError> {
-        let Retention { deliveries_days, logs_days, tracking_days, archive_dir } = &self.retention;
+        let RetentionSettings { deliveries_days, logs_days, tracking_days, archive_dir } = &self.retention;
         let all = [("deliveries_days", deliveries_days), ("logs_days", logs_days), ("tracking_days", tracking_days)];
         if let Some((name, days)) = all.into_iter().find(|(_, days)| !(0.0..=36_500.0).contains(*days)) {
             return Err(refuse(format!("retention.{name}"), format!("must be 0 to 36500, is {days}")));

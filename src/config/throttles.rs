@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Config, ConfigError, refuse};
+use super::settings::{Config, ConfigError, refuse};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Throttle {
+pub struct ThrottleSettings {
     pub domains: Vec<DomainLimit>,
 }
 
@@ -29,7 +29,7 @@ pub struct DomainLimit {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Breaker {
+pub struct BreakerSettings {
     pub window_minutes: f64,
     pub minimum: u64,
     pub domain_errors_percent: u32,
@@ -38,7 +38,7 @@ pub struct Breaker {
     pub delivery_pause_minutes: f64,
 }
 
-impl Breaker {
+impl BreakerSettings {
     pub fn window(&self) -> Duration {
         Duration::from_secs_f64(self.window_minutes * 60.0)
     }

@@ -9,12 +9,12 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use url::{Host, Url};
 
-use super::{Config, ConfigError, refuse};
-use crate::domain::tracking::rules::{BUILT_IN, Rules, networks};
+use super::settings::{Config, ConfigError, refuse};
+use crate::domain::tracking::{BUILT_IN, MachineRules, networks};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Public {
+pub struct PublicSettings {
     pub listen: SocketAddr,
     pub url: String,
     #[serde(deserialize_with = "networks")]
@@ -25,14 +25,14 @@ pub struct Public {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Tracking {
+pub struct TrackingSettings {
     pub opens: bool,
     pub clicks: bool,
     pub mirror_link: String,
     pub rules_file: PathBuf,
 }
 
-impl Public {
+impl PublicSettings {
     /// What keeps recipients from opting out with one click: whoever prepares a delivery should know.
     pub fn fault(&self) -> Option<&'static str> {
         let url = Url::parse(&self.url).ok()?;
@@ -54,18 +54,18 @@ impl Public {
     }
 }
 
-impl Tracking {
+impl TrackingSettings {
     /// What tells humans from machines.
     ///
     /// # Errors
     /// Why the file of `rules_file` cannot be used.
-    pub fn rules(&self) -> Result<Rules, ConfigError> {
+    pub fn rules(&self) -> Result<MachineRules, ConfigError> {
         let refuse = |reason: String| refuse("tracking.rules_file", format!("{}: {reason}", self.rules_file.display()));
         if self.rules_file.as_os_str().is_empty() {
-            return Rules::parse(BUILT_IN).map_err(refuse);
+            return MachineRules::parse(BUILT_IN).map_err(refuse);
         }
         let text = std::fs::read_to_string(&self.rules_file).map_err(|e| refuse(e.to_string()))?;
-        Rules::parse(&text).map_err(refuse)
+        MachineRules::parse(&text).map_err(refuse)
     }
 }
 

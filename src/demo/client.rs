@@ -7,13 +7,13 @@ use futures_util::StreamExt;
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
-pub struct Client {
+pub struct DemoClient {
     http: reqwest::Client,
     url: String,
     token: String,
 }
 
-impl Client {
+impl DemoClient {
     pub fn new(url: String, token: String) -> Self {
         Self { http: reqwest::Client::new(), url, token }
     }

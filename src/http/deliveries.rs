@@ -13,23 +13,23 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Api,
     problem::{Answer, Problem},
     request::{Asked, Caller, Id, Json, from, idempotency_key, limit, media_type},
+    router::Api,
 };
 use crate::{
+    deliveries::{Context, Refusal, unix_now},
     domain::{
-        audience::Format,
-        counts::Counts,
-        delivery::{Approval, Audience, Checks, Definition, Delivery, Document, Plan, Release},
-        id::DeliveryId,
-        kpi::Kpis,
-        recurrence::{Occurrence, Recurrence},
-        state::State as Stage,
-        waves::WaveState,
+        audience::AudienceFormat,
+        delivery::{
+            Approval, Audience, Checks, Confirmation, Definition, Delivery, DeliveryId, DeliveryState as Stage, Document, Plan,
+        },
+        ledger::Counts,
+        schedule::{Occurrence, Recurrence, WaveState},
+        tracking::Kpis,
     },
-    send::{Context, Refusal, unix_now, waves::instant},
-    store::slices::PreparationProgress,
+    send::release::instant,
+    store::audience::PreparationProgress,
 };
 
 /// A delivery as the API shows it.
@@ -44,7 +44,7 @@ struct View {
     checks: Checks,
     plan: Option<Plan>,
     approval: Option<Approval>,
-    release: Option<Release>,
+    release: Option<Confirmation>,
     ended_at: Option<Timestamp>,
     /// How it recurs, if it is a template.
     recurrence: Option<Recurrence>,
@@ -273,8 +273,8 @@ pub async fn upload(
     body: Body,
 ) -> Result<Response, Answer> {
     let format = match media_type(&headers).as_deref() {
-        Some("application/x-ndjson" | "application/jsonl") => Format::Ndjson,
-        Some("text/csv") => Format::Csv,
+        Some("application/x-ndjson" | "application/jsonl") => AudienceFormat::Ndjson,
+        Some("text/csv") => AudienceFormat::Csv,
         _ => {
             let detail = "the audience must be application/x-ndjson or text/csv";
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).into());

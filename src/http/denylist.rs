@@ -6,9 +6,9 @@ use axum::{Json as Reply, extract::State, http::StatusCode};
 use serde_json::{Value, json};
 
 use super::{
-    Api,
     problem::{Answer, Problem},
     request::Words,
+    router::Api,
 };
 
 pub async fn read(State(api): State<Arc<Api>>, Words(email): Words<String>) -> Result<Reply<Value>, Answer> {

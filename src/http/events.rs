@@ -9,12 +9,12 @@ use axum::{
 use futures_util::{Stream, stream};
 
 use super::{
-    Api,
     deliveries::{Progress, progress_of},
     problem::Answer,
     request::Id,
+    router::Api,
 };
-use crate::{domain::id::DeliveryId, send::Refusal};
+use crate::{deliveries::Refusal, domain::delivery::DeliveryId};
 
 /// How often the figures are looked at.
 const INTERVAL: Duration = Duration::from_millis(500);

@@ -42,7 +42,7 @@ impl Respond for Router {
 pub async fn serve(
     listener: TcpListener,
     respond: impl Respond,
-    server: config::Server,
+    server: config::ServerSettings,
     end: CancellationToken,
     tasks: TaskTracker,
 ) {
@@ -65,7 +65,13 @@ pub async fn serve(
     }
 }
 
-async fn connection(stream: TcpStream, peer: Peer, respond: impl Respond, server: config::Server, end: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    peer: Peer,
+    respond: impl Respond,
+    server: config::ServerSettings,
+    end: CancellationToken,
+) {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(Duration::from_millis(server.stall_timeout_ms)));
     let service = service_fn(move |request| {

@@ -14,20 +14,20 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Api,
     problem::Answer,
     request::{Asked, Id, Words, from, limit},
+    router::Api,
 };
 use crate::{
     domain::{
-        audit::Entry,
-        delivery::{Delivery, Plan},
-        exclusion::Cause,
+        audience::ExclusionCause,
+        delivery::{AuditEntry, Delivery, Plan},
         ledger::Status,
-        waves::{Wave, WaveState},
+        schedule::{Wave, WaveState},
     },
-    send::{logs::Page, waves::instant},
-    store::{StoreError, slices::ndjson},
+    report::Page,
+    send::release::instant,
+    store::{StoreError, audience::ndjson},
 };
 
 #[derive(Deserialize)]
@@ -89,7 +89,7 @@ pub async fn exclusions(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): A
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Format {
+pub(super) enum ExportFormat {
     Csv,
     Ndjson,
 }
@@ -102,7 +102,7 @@ const EXCLUSIONS: &str = "line,email,cause\n";
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExportAsked {
-    pub(super) format: Format,
+    pub(super) format: ExportFormat,
 }
 
 pub async fn export_sending(
@@ -113,8 +113,8 @@ pub async fn export_sending(
     let delivery = api.context.delivery_with_logs(&id).await?;
     let chunks = delivery.document.plan.as_ref().map_or(0, |plan| plan.chunks);
     let lines =
-        |source: Arc<Source>, chunk| async move { source.0.context.sending_lines(&source.1, source.plan()?, chunk).await };
-    Ok(export(Source(api, delivery), chunks, (asked.format, SENDING), lines))
+        |source: Arc<LogSource>, chunk| async move { source.0.context.sending_lines(&source.1, source.plan()?, chunk).await };
+    Ok(export(LogSource(api, delivery), chunks, (asked.format, SENDING), lines))
 }
 
 pub async fn export_exclusions(
@@ -124,29 +124,30 @@ pub async fn export_exclusions(
 ) -> Result<Response, Answer> {
     let delivery = api.context.delivery_with_logs(&id).await?;
     let slices = delivery.document.plan.as_ref().map_or(0, |plan| plan.exclusion_slices);
-    let lines = |source: Arc<Source>, slice| async move { source.0.context.exclusions(&source.1, source.plan()?, slice).await };
-    Ok(export(Source(api, delivery), slices, (asked.format, EXCLUSIONS), lines))
+    let lines =
+        |source: Arc<LogSource>, slice| async move { source.0.context.exclusions(&source.1, source.plan()?, slice).await };
+    Ok(export(LogSource(api, delivery), slices, (asked.format, EXCLUSIONS), lines))
 }
 
 /// What an export reads from.
-pub(super) struct Source(pub Arc<Api>, pub Delivery);
+pub(super) struct LogSource(pub Arc<Api>, pub Delivery);
 
-impl Source {
+impl LogSource {
     fn plan(&self) -> Result<&Plan, StoreError> {
         self.1.document.plan.as_ref().ok_or_else(|| StoreError::Damaged("a log without a plan".into()))
     }
 }
 
 /// Streams a log piece by piece: its length does not matter.
-pub(super) fn export<T, F, R>(source: Source, pieces: u32, (format, head): (Format, &'static str), read: R) -> Response
+pub(super) fn export<T, F, R>(source: LogSource, pieces: u32, (format, head): (ExportFormat, &'static str), read: R) -> Response
 where
     T: Serialize + Send + 'static,
     F: Future<Output = Result<Vec<T>, StoreError>> + Send + 'static,
-    R: Fn(Arc<Source>, u32) -> F + Send + 'static,
+    R: Fn(Arc<LogSource>, u32) -> F + Send + 'static,
 {
-    let kind = if format == Format::Csv { "text/csv; charset=utf-8; header=present" } else { "application/x-ndjson" };
+    let kind = if format == ExportFormat::Csv { "text/csv; charset=utf-8; header=present" } else { "application/x-ndjson" };
     let source = Arc::new(source);
-    let head = (format == Format::Csv).then_some(Ok(Bytes::from_static(head.as_bytes())));
+    let head = (format == ExportFormat::Csv).then_some(Ok(Bytes::from_static(head.as_bytes())));
     let body = stream::iter(0..pieces).then(move |piece| {
         let lines = read(source.clone(), piece);
         async move { text(&lines.await?, format) }
@@ -163,8 +164,8 @@ fn streamed(body: impl Stream<Item = Result<Bytes, StoreError>> + Send + 'static
     }))
 }
 
-fn text<T: Serialize>(items: &[T], format: Format) -> Result<Bytes, StoreError> {
-    if format == Format::Ndjson {
+fn text<T: Serialize>(items: &[T], format: ExportFormat) -> Result<Bytes, StoreError> {
+    if format == ExportFormat::Ndjson {
         return Ok(ndjson(items)?.into());
     }
     let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
@@ -176,7 +177,7 @@ fn text<T: Serialize>(items: &[T], format: Format) -> Result<Bytes, StoreError> 
 
 pub async fn archive(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, Answer> {
     let delivery = api.context.delivery_with_logs(&id).await?;
-    let archive = api.context.archive(delivery).await.map_err(crate::send::Refusal::from)?;
+    let archive = api.context.archive(delivery).await.map_err(crate::deliveries::Refusal::from)?;
     Ok(([(header::CONTENT_TYPE, "application/zstd")], streamed(archive)).into_response())
 }
 
@@ -193,7 +194,7 @@ pub async fn preview(
     Words((_, number)): Words<(String, String)>,
     Asked(asked): Asked<PreviewAsked>,
 ) -> Result<Response, Answer> {
-    let number = number.parse().map_err(|_| crate::send::Refusal::NoRecipient)?;
+    let number = number.parse().map_err(|_| crate::deliveries::Refusal::NoRecipient)?;
     let preview = api.context.preview(&id, number, asked.date).await?;
     let headers = [
         ("content-type", "message/rfc822".to_owned()),
@@ -203,7 +204,7 @@ pub async fn preview(
     Ok((headers, preview.message).into_response())
 }
 
-fn audit_page(entries: Vec<Entry>, from: usize, limit: usize) -> Response {
+fn audit_page(entries: Vec<AuditEntry>, from: usize, limit: usize) -> Response {
     let next = (entries.len() == limit).then_some((from + limit) as u64);
     Reply(Page { items: entries, next }).into_response()
 }
@@ -219,6 +220,6 @@ pub async fn audit_heads(State(api): State<Arc<Api>>, Asked(asked): Asked<PageAs
 }
 
 pub async fn exclusion_causes() -> Response {
-    let causes = Cause::ALL.map(|cause| serde_json::json!({ "cause": cause, "description": cause.description() }));
+    let causes = ExclusionCause::ALL.map(|cause| serde_json::json!({ "cause": cause, "description": cause.description() }));
     Reply(causes).into_response()
 }

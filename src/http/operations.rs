@@ -11,9 +11,9 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    Api,
     problem::{Answer, Problem},
     request::{Asked, Words, limit},
+    router::Api,
 };
 use crate::{queue::QueueName, store::keys};
 

@@ -7,7 +7,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::{identity::NotAuthentic, queue::QueueError, send::Refusal};
+use crate::{deliveries::Refusal, identity::NotAuthentic, queue::QueueError};
 
 /// A problem: `type` is `about:blank`, so `title` is that of the status (RFC 9457, 4.2.1).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

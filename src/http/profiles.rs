@@ -10,9 +10,9 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    Api,
     problem::Answer,
     request::{Asked, Words, from, limit},
+    router::Api,
 };
 
 #[derive(Deserialize)]

@@ -12,18 +12,16 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
-    Api,
     problem::Answer,
     request::{Caller, Id, Json},
+    router::Api,
 };
 use crate::{
+    deliveries::{Context, Refusal},
     domain::{
-        delivery::Delivery,
-        id::DeliveryId,
-        recurrence::{Recurrence, Rule, id_of},
-        state::State as Stage,
+        delivery::{Delivery, DeliveryId, DeliveryState as Stage},
+        schedule::{Recurrence, RecurrenceRule, id_of},
     },
-    send::{Context, Refusal},
 };
 
 /// How many of the occurrences to come are shown.
@@ -60,7 +58,12 @@ async fn view(context: &Context, delivery: Delivery) -> Result<Reply<View>, Answ
     Ok(Reply(View { recurrence, upcoming }))
 }
 
-pub async fn set(State(api): State<Arc<Api>>, Caller(by): Caller, Id(id): Id, body: Json<Rule>) -> Result<Response, Answer> {
+pub async fn set(
+    State(api): State<Arc<Api>>,
+    Caller(by): Caller,
+    Id(id): Id,
+    body: Json<RecurrenceRule>,
+) -> Result<Response, Answer> {
     let delivery = api.context.set_recurrence(&by, &id, body.value).await?;
     Ok(view(&api.context, delivery).await?.into_response())
 }

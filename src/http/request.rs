@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 
 use super::problem::{Answer, Problem};
 use crate::{
-    domain::{id::DeliveryId, role::Principal},
-    send::{Refusal, change::IdempotencyKey},
+    deliveries::{IdempotencyKey, Refusal},
+    domain::{Principal, delivery::DeliveryId},
 };
 
 /// Largest `limit` of a page.

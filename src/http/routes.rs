@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use axum::routing::{self, MethodRouter};
 
-use super::{Api, deliveries, denylist, events, logs, operations, profiles, recurrence, release, release::Bare, statistics};
-use crate::{domain::role::Role, send::settle::Control};
+use super::{actions::PlainAction, router::Api};
+use crate::{
+    domain::Role,
+    http::{actions, deliveries, denylist, events, logs, operations, profiles, recurrence, statistics},
+    send::operate::Control,
+};
 
 /// A route as the README lists it. Without a role it is open to whoever reaches the listener.
 #[derive(Debug, Clone, Copy)]
@@ -43,18 +47,18 @@ routes! {
     put "/api/v1/deliveries/{id}" PREPARE, deliveries::change, "replace the definition; puts it back to `editing`";
     delete "/api/v1/deliveries/{id}" PREPARE, deliveries::delete, "delete a delivery with its audience and logs; its audit log stays";
     put "/api/v1/deliveries/{id}/audience" PREPARE, deliveries::upload, "stream the audience, `application/x-ndjson` or `text/csv`";
-    post "/api/v1/deliveries/{id}/prepare" PREPARE, release::prepare, "prepare: checks, exclusions, chunks, digest";
-    post "/api/v1/deliveries/{id}/confirm" START, release::confirm, "confirm the send of what `digest` names";
-    post "/api/v1/deliveries/{id}/approve" START, release::approve, "approve what `digest` names, where two persons are needed";
-    post "/api/v1/deliveries/{id}/unschedule" START, release::bare(Bare::Unschedule), "withdraw the confirmation of a scheduled delivery";
-    post "/api/v1/deliveries/{id}/release" START, release::bare(Bare::Release), "release the waves that are held";
-    post "/api/v1/deliveries/{id}/pause" START, release::bare(Bare::Control(Control::Pause)), "pause";
-    post "/api/v1/deliveries/{id}/resume" START, release::bare(Bare::Control(Control::Resume)), "resume";
-    post "/api/v1/deliveries/{id}/stop" PREPARE, release::bare(Bare::Control(Control::Stop)), "stop a preparation, or (role `start_deliveries`) the sending for good";
-    post "/api/v1/deliveries/{id}/in-doubt" START, release::settle, "settle recipients in doubt as `sent`, `failed` or `resend`";
-    post "/api/v1/deliveries/{id}/chunks/{chunk}/retry" START, release::retry_chunk, "try a chunk again that was set aside";
+    post "/api/v1/deliveries/{id}/prepare" PREPARE, actions::prepare, "prepare: checks, exclusions, chunks, digest";
+    post "/api/v1/deliveries/{id}/confirm" START, actions::confirm, "confirm the send of what `digest` names";
+    post "/api/v1/deliveries/{id}/approve" START, actions::approve, "approve what `digest` names, where two persons are needed";
+    post "/api/v1/deliveries/{id}/unschedule" START, actions::bare(PlainAction::Unschedule), "withdraw the confirmation of a scheduled delivery";
+    post "/api/v1/deliveries/{id}/release" START, actions::bare(PlainAction::Release), "release the waves that are held";
+    post "/api/v1/deliveries/{id}/pause" START, actions::bare(PlainAction::Control(Control::Pause)), "pause";
+    post "/api/v1/deliveries/{id}/resume" START, actions::bare(PlainAction::Control(Control::Resume)), "resume";
+    post "/api/v1/deliveries/{id}/stop" PREPARE, actions::bare(PlainAction::Control(Control::Stop)), "stop a preparation, or (role `start_deliveries`) the sending for good";
+    post "/api/v1/deliveries/{id}/in-doubt" START, actions::settle, "settle recipients in doubt as `sent`, `failed` or `resend`";
+    post "/api/v1/deliveries/{id}/chunks/{chunk}/retry" START, actions::retry_chunk, "try a chunk again that was set aside";
     post "/api/v1/deliveries/{id}/copy" PREPARE, deliveries::copy, "copy a delivery without its schedule: `name`, and with `\"audience\": true` its audience";
-    post "/api/v1/deliveries/{id}/proofs" PREPARE, release::proofs, "send the messages of `recipients` to the test addresses `to`, at most 100 in all: `subject_prefix`";
+    post "/api/v1/deliveries/{id}/proofs" PREPARE, actions::proofs, "send the messages of `recipients` to the test addresses `to`, at most 100 in all: `subject_prefix`";
     put "/api/v1/deliveries/{id}/recurrence" START, recurrence::set, "let it recur: `cron`, `zone`, `lead_minutes`, `audience`, `until`, `request_confirmation`";
     get "/api/v1/deliveries/{id}/recurrence" MONITORING, recurrence::read, "how it recurs, and the next ten occurrences";
     delete "/api/v1/deliveries/{id}/recurrence" START, recurrence::end, "create no more occurrences; those that are there stay";

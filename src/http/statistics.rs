@@ -10,17 +10,15 @@ use axum::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Api,
-    logs::{ExportAsked, Source, export as exported},
+    logs::{ExportAsked, LogSource, export as exported},
     problem::Answer,
     request::{Asked, Id, limit},
+    router::Api,
 };
 use crate::{
-    domain::{
-        statistics::{LinkClicks, Statistics},
-        tracking::{Class, HitKind, Label, Link},
-    },
-    send::{Refusal, tracking_log::Filter},
+    deliveries::Refusal,
+    domain::tracking::{HitClass, HitKind, HitLabel, LinkClicks, Statistics, TrackedLink},
+    report::TrackingFilter,
 };
 
 /// The members of a line in their order.
@@ -45,7 +43,7 @@ pub async fn read(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Reply<Stati
 struct LinkLine {
     link: usize,
     #[serde(flatten)]
-    target: Link,
+    target: TrackedLink,
     #[serde(flatten)]
     clicks: LinkClicks,
 }
@@ -70,23 +68,23 @@ pub struct TrackingAsked {
     from: u64,
     limit: Option<usize>,
     kind: Option<HitKind>,
-    class: Option<Class>,
-    label: Option<Label>,
+    class: Option<HitClass>,
+    label: Option<HitLabel>,
     recipient: Option<u32>,
 }
 
 pub async fn tracking(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<TrackingAsked>) -> Result<Response, Answer> {
-    let filter = Filter { kind: asked.kind, class: asked.class, label: asked.label, recipient: asked.recipient };
+    let filter = TrackingFilter { kind: asked.kind, class: asked.class, label: asked.label, recipient: asked.recipient };
     Ok(Reply(api.context.tracking_page(&id, asked.from, limit(asked.limit)?, filter).await?).into_response())
 }
 
 pub async fn export(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<ExportAsked>) -> Result<Response, Answer> {
     let delivery = api.context.delivery_with_tracking(&id).await?;
     let log = Arc::new(api.context.tracking_log(&delivery).await.map_err(Refusal::from)?);
-    let blocks = u32::try_from(log.lines.div_ceil(crate::store::hits::BLOCK)).unwrap_or(u32::MAX);
-    let lines = move |source: Arc<Source>, block| {
+    let blocks = u32::try_from(log.lines.div_ceil(crate::store::tracking::BLOCK)).unwrap_or(u32::MAX);
+    let lines = move |source: Arc<LogSource>, block| {
         let log = log.clone();
         async move { source.0.context.tracking_lines(&source.1.id, &log, u64::from(block), |_, _| true).await }
     };
-    Ok(exported(Source(api, delivery), blocks, (asked.format, TRACKING), lines))
+    Ok(exported(LogSource(api, delivery), blocks, (asked.format, TRACKING), lines))
 }

@@ -1,16 +1,12 @@
-//! Mail out: templates become messages, relays take them; the catcher stands in for a relay.
+//! TODO head
 
 pub mod address;
-mod body;
 pub mod catcher;
-mod hole;
-mod links;
-mod mime;
-mod plain;
-mod quoted;
-pub mod relay;
-pub mod relays;
-pub mod rewrite;
-mod scan;
+pub mod compose;
+pub mod links;
+pub mod message_maker;
+pub mod smtp;
 pub mod template;
-pub mod token;
+
+pub use address::to_ascii;
+pub use message_maker::{StampKey, TemplateCache};

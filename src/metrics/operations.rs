@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{counter, gauge, histogram};
 
-use super::{
+use super::catalogue::{
     ENDED, FAILURES, PREPARATIONS, QUEUE_AGE, QUEUE_UP, REDIS_SECONDS, RETENTION_REMOVED, SCHEDULER, START_PENDING, WAVES_DUE,
 };
 

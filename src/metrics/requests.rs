@@ -8,7 +8,7 @@ use std::{
 
 use metrics::{Counter, Histogram, counter, histogram};
 
-use super::{HTTP_REQUESTS, HTTP_SECONDS};
+use super::catalogue::{HTTP_REQUESTS, HTTP_SECONDS};
 
 /// `route` is the pattern, never the path, and `method` one of a few: their values are bounded.
 pub fn http_request(route: &str, method: &'static str, status: u16, took: Duration) {
@@ -34,9 +34,9 @@ impl Answered {
 
 /// The same for many requests of few routes: each series is looked up once.
 #[derive(Default)]
-pub struct Requests(Mutex<HashMap<(&'static str, &'static str, u16), Answered>>);
+pub struct RequestMetrics(Mutex<HashMap<(&'static str, &'static str, u16), Answered>>);
 
-impl Requests {
+impl RequestMetrics {
     pub fn answered(&self, route: &'static str, method: &'static str, status: u16, took: Duration) {
         let mut series = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         series.entry((route, method, status)).or_insert_with(|| Answered::new(route, method, status)).in_time(took);

@@ -7,16 +7,16 @@ use std::{
 
 use metrics::{Counter, counter};
 
-use super::{ALL, BOUNCE_RATIO, CLICK_THROUGH_RATIO, DELIVERED_RATIO, HITS, OPEN_RATIO};
-use crate::domain::{kpi::rate, statistics::Statistics};
+use super::catalogue::{ALL, BOUNCE_RATIO, CLICK_THROUGH_RATIO, DELIVERED_RATIO, HITS, OPEN_RATIO};
+use crate::domain::tracking::{Statistics, rate};
 
 type Ratio = fn(&Statistics) -> Option<f64>;
 
 /// What `/metrics` shows of the most recent deliveries. It is written here and not by the recorder, which never forgets a series.
 #[derive(Clone, Default)]
-pub struct Ratios(Arc<Mutex<String>>);
+pub struct DeliveryRatios(Arc<Mutex<String>>);
 
-impl Ratios {
+impl DeliveryRatios {
     /// Shows the figures of these deliveries and of no others. A ratio that is unknown is absent.
     pub fn show(&self, deliveries: &[(String, Statistics)]) {
         let ratios: [(&str, Ratio); 4] = [

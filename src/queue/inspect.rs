@@ -1,10 +1,13 @@
 //! What people and metrics see of the queues.
 
-use super::{Queue, QueueError, QueueName, check_id, mend::now_s};
+use super::{
+    enqueue::{Queue, QueueError, QueueName, check_id},
+    orphan_recovery::now_s,
+};
 
 /// How full a queue is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Depth {
+pub struct QueueDepth {
     pub queue: QueueName,
     /// Waiting to be fetched.
     pub active: u64,
@@ -81,7 +84,7 @@ pub struct JobStatus {
 
 impl Queue {
     /// How full each queue is.
-    pub async fn depths(&self) -> Result<Vec<Depth>, QueueError> {
+    pub async fn depths(&self) -> Result<Vec<QueueDepth>, QueueError> {
         let mut depths = Vec::with_capacity(QueueName::ALL.len());
         for name in QueueName::ALL {
             depths.push(self.depth(name).await?);
@@ -94,7 +97,7 @@ impl Queue {
         Ok(redis::cmd("LLEN").arg(name.key("active")).query_async(&mut self.conn()).await?)
     }
 
-    async fn depth(&self, name: QueueName) -> Result<Depth, QueueError> {
+    async fn depth(&self, name: QueueName) -> Result<QueueDepth, QueueError> {
         let mut conn = self.conn();
         let now_s = now_s();
         type Counts = (u64, u64, u64, u64, u64, Vec<(String, f64)>);
@@ -116,7 +119,7 @@ impl Queue {
             false => held.query_async(&mut conn).await?,
         };
         let first = self.first(name, now_s).await?;
-        Ok(Depth {
+        Ok(QueueDepth {
             queue: name,
             active,
             scheduled,

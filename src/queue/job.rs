@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::JobError;
+use super::job_run::JobError;
 
 /// A job of our own, on the queues `steps`, `preparations` and `chunks`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

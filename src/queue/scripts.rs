@@ -18,16 +18,16 @@ pub(super) struct Scripts {
 impl Scripts {
     pub fn new() -> Self {
         Self {
-            enqueue: Script::new(include_str!("scripts/enqueue.lua")),
-            begin: Script::new(include_str!("scripts/begin.lua")),
-            put_back: Script::new(include_str!("scripts/put_back.lua")),
-            set_aside: Script::new(include_str!("scripts/set_aside.lua")),
-            retire: Script::new(include_str!("scripts/retire.lua")),
-            promote: Script::new(include_str!("scripts/promote.lua")),
-            sweep: Script::new(include_str!("scripts/sweep.lua")),
-            retry_dead: Script::new(include_str!("scripts/retry_dead.lua")),
-            discard_dead: Script::new(include_str!("scripts/discard_dead.lua")),
-            status: Script::new(include_str!("scripts/status.lua")),
+            enqueue: Script::new(include_str!("enqueue.lua")),
+            begin: Script::new(include_str!("begin.lua")),
+            put_back: Script::new(include_str!("put_back.lua")),
+            set_aside: Script::new(include_str!("set_aside.lua")),
+            retire: Script::new(include_str!("retire.lua")),
+            promote: Script::new(include_str!("promote.lua")),
+            sweep: Script::new(include_str!("sweep.lua")),
+            retry_dead: Script::new(include_str!("retry_dead.lua")),
+            discard_dead: Script::new(include_str!("discard_dead.lua")),
+            status: Script::new(include_str!("status.lua")),
         }
     }
 }

@@ -3,17 +3,15 @@
 use redis::AsyncCommands;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Store, StoreError, damaged, keys, unreadable};
-use crate::domain::{
-    audit::Entry,
-    delivery::{Delivery, Document},
-    id::DeliveryId,
-    state::State,
+use super::connection::{Store, StoreError, damaged, unreadable};
+use crate::{
+    domain::delivery::{AuditEntry, Delivery, DeliveryId, DeliveryState, Document},
+    store::keys,
 };
 
 /// A key that is written together with a change, and must not be there before.
 #[derive(Debug, Clone)]
-pub struct Once {
+pub struct OnceKey {
     pub key: String,
     pub value: String,
     pub seconds: u64,
@@ -21,18 +19,18 @@ pub struct Once {
 
 /// A change of a delivery at `revision` (0: it must not exist).
 #[derive(Debug)]
-pub struct Change<'a> {
+pub struct DeliveryChange<'a> {
     pub id: &'a DeliveryId,
     pub revision: u64,
-    pub state: State,
+    pub state: DeliveryState,
     pub document: &'a Document,
-    pub entry: Option<&'a Entry>,
-    pub once: &'a [Once],
+    pub entry: Option<&'a AuditEntry>,
+    pub once: &'a [OnceKey],
 }
 
 /// What became of a change.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Committed {
+pub enum CommitOutcome {
     Done {
         revision: u64,
     },
@@ -62,13 +60,13 @@ impl Store {
     }
 
     /// Only the state, for those who ask often.
-    pub async fn state(&self, id: &DeliveryId) -> Result<Option<State>, StoreError> {
+    pub async fn state(&self, id: &DeliveryId) -> Result<Option<DeliveryState>, StoreError> {
         let state: Option<String> = self.conn.clone().hget(keys::delivery(id), "state").await?;
         state.map(|s| serde_json::from_value(s.into()).map_err(damaged)).transpose()
     }
 
     /// Makes a change if nobody else made one since `revision`. The hints are written before and removed after.
-    pub async fn commit(&self, change: &Change<'_>) -> Result<Committed, StoreError> {
+    pub async fn commit(&self, change: &DeliveryChange<'_>) -> Result<CommitOutcome, StoreError> {
         let mut conn = self.conn.clone();
         if change.revision == 0 {
             let mut list = redis::cmd("ZADD");
@@ -79,7 +77,7 @@ impl Store {
         if change.state.is_moving() {
             let () = conn.sadd(keys::MOVING, change.id.as_str()).await?;
         }
-        if change.state == State::Scheduled {
+        if change.state == DeliveryState::Scheduled {
             let due = change.document.plan.as_ref().and_then(|plan| plan.first_due).map_or(0, |due| due.as_second());
             let () = conn.zadd(keys::DUE, change.id.as_str(), due).await?;
         }
@@ -104,10 +102,10 @@ impl Store {
                     // slow pass finds it
                     let _: redis::RedisResult<()> = conn.sadd(keys::MOVING, change.id.as_str()).await;
                 }
-                Ok(Committed::Done { revision: number })
+                Ok(CommitOutcome::Done { revision: number })
             }
-            (LOST, _) => Ok(Committed::Stale),
-            (_, value) => Ok(Committed::Taken { key: number as usize, value: value.unwrap_or_default() }),
+            (LOST, _) => Ok(CommitOutcome::Stale),
+            (_, value) => Ok(CommitOutcome::Taken { key: number as usize, value: value.unwrap_or_default() }),
         }
     }
 
@@ -119,7 +117,7 @@ impl Store {
     }
 
     /// States of some deliveries; `None` for those that are not there.
-    pub async fn states(&self, ids: &[DeliveryId]) -> Result<Vec<Option<State>>, StoreError> {
+    pub async fn states(&self, ids: &[DeliveryId]) -> Result<Vec<Option<DeliveryState>>, StoreError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -153,29 +151,29 @@ impl Store {
     }
 
     /// Entries of an audit chain from `offset`.
-    pub async fn audit(&self, id: &DeliveryId, offset: usize, limit: usize) -> Result<Vec<Entry>, StoreError> {
+    pub async fn audit(&self, id: &DeliveryId, offset: usize, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
         self.chain(&keys::audit(id), offset, limit).await
     }
 
     /// Entries of the chain of heads from `offset`.
-    pub async fn audit_heads(&self, offset: usize, limit: usize) -> Result<Vec<Entry>, StoreError> {
+    pub async fn audit_heads(&self, offset: usize, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
         self.chain(keys::AUDIT_HEADS, offset, limit).await
     }
 
-    async fn chain(&self, key: &str, offset: usize, limit: usize) -> Result<Vec<Entry>, StoreError> {
+    async fn chain(&self, key: &str, offset: usize, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
         let to = (offset + limit).saturating_sub(1) as isize;
         let entries: Vec<String> = self.conn.clone().lrange(key, offset as isize, to).await?;
         entries.iter().map(|e| json(e)).collect()
     }
 
     /// The last entry of the chain of heads.
-    pub async fn last_audit_head(&self) -> Result<Option<Entry>, StoreError> {
+    pub async fn last_audit_head(&self) -> Result<Option<AuditEntry>, StoreError> {
         let last: Option<String> = self.conn.clone().lindex(keys::AUDIT_HEADS, -1).await?;
         last.map(|e| json(&e)).transpose()
     }
 
     /// Appends to the chain of heads, unless its length or the head noted for this delivery is no longer what was seen.
-    pub async fn append_audit_head(&self, entry: &Entry, seq: u64) -> Result<bool, StoreError> {
+    pub async fn append_audit_head(&self, entry: &AuditEntry, seq: u64) -> Result<bool, StoreError> {
         let mut script = self.scripts.append.prepare_invoke();
         script.key(keys::AUDIT_HEADS).key(keys::AUDIT_NOTED).arg(entry.seq - 1).arg(text(entry)?).arg(&entry.subject).arg(seq);
         Ok(script.invoke_async(&mut self.conn.clone()).await?)

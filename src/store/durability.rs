@@ -2,7 +2,8 @@
 
 use std::{collections::HashMap, fmt, sync::PoisonError, time::Duration};
 
-use super::{Store, StoreError, keys};
+use super::connection::{Store, StoreError};
+use crate::store::keys;
 
 /// With `appendfsync everysec` what was acknowledged is on disk after two seconds at the latest (redis.io, persistence).
 const EVERYSEC: Duration = Duration::from_secs(2);
@@ -15,7 +16,7 @@ pub enum Durability {
     /// Every write is on disk before it is acknowledged, nothing is evicted, and there is nobody to fail over to.
     Strict,
     /// A crash or a fail-over may undo the last writes. That is noticed: what may have been sent is put back or in doubt.
-    GoesBack(Lag),
+    GoesBack(DurabilityLag),
     /// Acknowledged writes can be lost: why.
     Weak(String),
     /// Redis does not say (CONFIG or INFO is not permitted): why.
@@ -24,7 +25,7 @@ pub enum Durability {
 
 /// After what a write cannot be undone any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Lag {
+pub struct DurabilityLag {
     pub settle: Duration,
     /// Replicas that must have it: any of them may become the master.
     pub replicas: u32,
@@ -43,10 +44,10 @@ impl Durability {
         }
     }
 
-    fn lag(&self) -> Option<Lag> {
+    fn lag(&self) -> Option<DurabilityLag> {
         match self {
             Self::GoesBack(lag) => Some(*lag),
-            Self::Unknown(_) => Some(Lag { settle: EVERYSEC, replicas: 0 }),
+            Self::Unknown(_) => Some(DurabilityLag { settle: EVERYSEC, replicas: 0 }),
             Self::Strict | Self::Weak(_) => None,
         }
     }
@@ -100,7 +101,7 @@ impl Store {
         self.lag().is_some()
     }
 
-    fn lag(&self) -> Option<Lag> {
+    fn lag(&self) -> Option<DurabilityLag> {
         self.promised.read().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(Durability::lag)
     }
 
@@ -170,8 +171,8 @@ fn judge(settings: &HashMap<String, String>, replication: &str) -> Durability {
             return Durability::Weak(format!("appendfsync is {other}: a crash of Redis' machine loses what was not synced"));
         }
     };
-    let lag = Lag { settle, replicas: field(replication, "connected_slaves").parse().unwrap_or_default() };
-    if lag == Lag::default() { Durability::Strict } else { Durability::GoesBack(lag) }
+    let lag = DurabilityLag { settle, replicas: field(replication, "connected_slaves").parse().unwrap_or_default() };
+    if lag == DurabilityLag::default() { Durability::Strict } else { Durability::GoesBack(lag) }
 }
 
 #[cfg(test)]
@@ -210,10 +211,10 @@ mod tests {
     #[test]
     fn a_second_that_may_be_lost_and_a_replica_that_may_be_behind_are_waited_for() {
         let everysec = judged(&[("appendfsync", "everysec")], ALONE);
-        assert_eq!(everysec, Durability::GoesBack(Lag { settle: EVERYSEC, replicas: 0 }));
+        assert_eq!(everysec, Durability::GoesBack(DurabilityLag { settle: EVERYSEC, replicas: 0 }));
         assert!(everysec.to_string().contains("everysec") && everysec.to_string().contains("in doubt"));
         let replica = judged(&[], "role:master\r\nconnected_slaves:2\r\n");
-        assert_eq!(replica, Durability::GoesBack(Lag { settle: Duration::ZERO, replicas: 2 }));
+        assert_eq!(replica, Durability::GoesBack(DurabilityLag { settle: Duration::ZERO, replicas: 2 }));
         assert!(replica.to_string().contains("2 replicas"), "{replica}");
     }
 }

@@ -1,6 +1,6 @@
 //! Every key of the store. All keys of one delivery carry its id as the hash tag and so live on one shard.
 
-use crate::domain::id::DeliveryId;
+use crate::domain::delivery::DeliveryId;
 
 /// Hint: all deliveries, by creation time in ms.
 pub const INDEX: &str = "versand:deliveries";

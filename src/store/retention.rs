@@ -2,20 +2,23 @@
 
 use redis::AsyncCommands;
 
-use super::{Store, StoreError, damaged, hits::BLOCK, keys};
-use crate::domain::{id::DeliveryId, state::State};
+use super::connection::{Store, StoreError, damaged};
+use crate::{
+    domain::delivery::{DeliveryId, DeliveryState},
+    store::{keys, tracking::BLOCK},
+};
 
 /// Blocks of a tracking log looked at or removed at a time.
 const AT_A_TIME: usize = 100;
 
 /// What was removed of a delivery to the last key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Swept {
+pub struct SweptParts {
     pub logs: bool,
     pub tracking: bool,
 }
 
-impl Swept {
+impl SweptParts {
     pub fn covers(self, wanted: Self) -> bool {
         (self.logs || !wanted.logs) && (self.tracking || !wanted.tracking)
     }
@@ -30,7 +33,7 @@ impl Store {
     }
 
     /// The states of some deliveries, and what was removed of them.
-    pub async fn swept(&self, ids: &[DeliveryId]) -> Result<Vec<(Option<State>, Swept)>, StoreError> {
+    pub async fn swept(&self, ids: &[DeliveryId]) -> Result<Vec<(Option<DeliveryState>, SweptParts)>, StoreError> {
         type Fields = (Option<String>, Option<u8>, Option<u8>);
         let mut pipe = redis::pipe();
         for id in ids {
@@ -39,13 +42,13 @@ impl Store {
         let found: Vec<Fields> = if ids.is_empty() { Vec::new() } else { pipe.query_async(&mut self.conn.clone()).await? };
         let read = |(state, logs, tracking): Fields| {
             let state = state.map(|word| serde_json::from_value(word.into()).map_err(damaged)).transpose()?;
-            Ok((state, Swept { logs: logs.is_some(), tracking: tracking.is_some() }))
+            Ok((state, SweptParts { logs: logs.is_some(), tracking: tracking.is_some() }))
         };
         found.into_iter().map(read).collect()
     }
 
     /// Notes what was removed, so that no later pass looks for it.
-    pub async fn note_swept(&self, id: &DeliveryId, swept: Swept) -> Result<(), StoreError> {
+    pub async fn note_swept(&self, id: &DeliveryId, swept: SweptParts) -> Result<(), StoreError> {
         let fields = [("swept_logs", swept.logs), ("swept_tracking", swept.tracking)];
         let fields: Vec<(&str, u8)> = fields.into_iter().filter(|(_, done)| *done).map(|(name, _)| (name, 1)).collect();
         Ok(self.conn.clone().hset_multiple(keys::delivery(id), &fields).await?)

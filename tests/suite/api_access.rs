@@ -2,7 +2,7 @@
 
 use reqwest::{Method, StatusCode, header};
 use versand::{
-    domain::role::{Principal, Role},
+    domain::{Principal, Role},
     http::{ROUTES, Route},
 };
 

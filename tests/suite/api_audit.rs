@@ -5,8 +5,8 @@ use std::{io::Write, process::Command, time::Duration};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use versand::{
-    domain::audit::{Entry, Head, verify},
-    mail::catcher::{Act, Action, Stage},
+    domain::delivery::{AuditEntry, AuditHead, verify},
+    mail::catcher::{CatcherAct, CatcherAction, CatcherStage},
 };
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-async fn chain(app: &App, path: &str) -> Vec<Entry> {
+async fn chain(app: &App, path: &str) -> Vec<AuditEntry> {
     let page = app.client.get(&format!("{path}?limit=1000")).await;
     serde_json::from_value(page["items"].clone()).unwrap()
 }
@@ -28,7 +28,7 @@ async fn chain(app: &App, path: &str) -> Vec<Entry> {
 /// A delivery that went all the way: one of its recipients was in doubt and was settled.
 async fn delivery(app: &App) -> String {
     app.catcher.as_ref().unwrap().change_rules(|rules| {
-        rules.script("user1@example.com", [Some(Act::new(Stage::End, Action::Close))]);
+        rules.script("user1@example.com", [Some(CatcherAct::new(CatcherStage::End, CatcherAction::Close))]);
     });
     let (preparer, starter) = (app.client.with_token("preparer"), app.client.with_token("starter"));
     let id = preparer.create(&definition()).await;
@@ -80,7 +80,11 @@ async fn the_audit_log_says_who_did_what() {
     let heads = chain(&app, "/audit").await;
     verify(&heads).unwrap();
     let last = heads.iter().rfind(|entry| entry.subject == id).unwrap();
-    assert_eq!(serde_json::from_value::<Head>(last.details.clone()).unwrap(), head, "the chain of heads vouches for all of it");
+    assert_eq!(
+        serde_json::from_value::<AuditHead>(last.details.clone()).unwrap(),
+        head,
+        "the chain of heads vouches for all of it"
+    );
     let mut altered = entries.clone();
     altered[4].principal = "somebody".into();
     assert!(verify(&altered).is_err());

@@ -8,7 +8,7 @@ use std::{
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use versand::mail::catcher::{Act, Action, Stage};
+use versand::mail::catcher::{CatcherAct, CatcherAction, CatcherStage};
 
 use crate::{
     api_people::{problem, start},
@@ -132,7 +132,7 @@ async fn a_delivery_can_be_stopped_while_it_is_paused() {
 async fn in_doubt(app: &App) -> String {
     app.catcher.as_ref().unwrap().change_rules(|rules| {
         for i in 2..=6 {
-            let close = Act::new(Stage::End, Action::Close);
+            let close = CatcherAct::new(CatcherStage::End, CatcherAction::Close);
             // of two of them the server has the mail nevertheless
             rules.script(&format!("user{i}@example.com"), [Some(if i < 4 { close.accepted() } else { close })]);
         }
@@ -205,7 +205,7 @@ async fn settling_with_a_key_settles_once() {
     // they are in doubt again after the second attempt
     app.catcher.as_ref().unwrap().change_rules(|rules| {
         for i in 4..=5 {
-            rules.script(&format!("user{i}@example.com"), [Some(Act::new(Stage::End, Action::Close))]);
+            rules.script(&format!("user{i}@example.com"), [Some(CatcherAct::new(CatcherStage::End, CatcherAction::Close))]);
         }
     });
     let all = futures_util::future::join_all((0..20).map(|_| settle(&body))).await;
@@ -234,7 +234,7 @@ async fn a_settling_that_a_crash_cut_off_is_repeated_but_nobody_is_released_a_th
     // 4 and 5 come into doubt again after the second attempt
     app.catcher.as_ref().unwrap().change_rules(|rules| {
         for i in 4..=5 {
-            rules.script(&format!("user{i}@example.com"), [Some(Act::new(Stage::End, Action::Close))]);
+            rules.script(&format!("user{i}@example.com"), [Some(CatcherAct::new(CatcherStage::End, CatcherAction::Close))]);
         }
     });
     assert_eq!(settle().await, (StatusCode::OK, json!({ "settled": 5 })));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use versand::domain::role::{Principal, Role};
+use versand::domain::{Principal, Role};
 
 use crate::{
     api_people::{problem, start},

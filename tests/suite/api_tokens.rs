@@ -7,7 +7,7 @@ use jsonwebtoken::{EncodingKey, Header, encode, get_current_timestamp};
 use reqwest::{Method, RequestBuilder, StatusCode, header};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use versand::{domain::role::Role, http::ROUTES, identity::CONFIRM_SEND};
+use versand::{domain::Role, http::ROUTES, identity::CONFIRM_SEND};
 
 use crate::{
     api_access::{method, path, principal},

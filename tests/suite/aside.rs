@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, time::Duration};
 use reqwest::StatusCode;
 use serde_json::json;
 use versand::{
+    deliveries::{Context, unix_now},
     queue::QueueName,
-    send::{Context, unix_now},
-    store::ledgers::{ChunkRef, Grounds, Taken},
+    store::chunks::{ChunkRef, Taken, TakeoverGrounds},
 };
 
 use crate::{
@@ -27,7 +27,7 @@ const CRASHES: usize = 3;
 
 /// A worker takes the chunk, begins with its first recipient and dies; the reconciler notices.
 async fn crash(context: &Context, at: &ChunkRef) {
-    assert!(matches!(context.store.take(at, DEAD, Grounds::default(), unix_now()).await.unwrap(), Taken::Yes(..)));
+    assert!(matches!(context.store.take(at, DEAD, TakeoverGrounds::default(), unix_now()).await.unwrap(), Taken::Yes(..)));
     context.reconcile().await.unwrap();
 }
 
@@ -165,7 +165,7 @@ async fn a_lower_limit_does_not_concern_what_was_approved() {
     definition["content"]["html"] = format!("<p>{}unsubscribe", "word ".repeat(2000)).into();
     let id = context.create(&anybody(), serde_json::from_value(definition).unwrap(), None).await.unwrap().answer().id;
     let body = futures_util::stream::iter([Ok::<_, String>(audience(5).into())]);
-    context.upload(&anybody(), &id, versand::domain::audience::Format::Ndjson, body).await.unwrap();
+    context.upload(&anybody(), &id, versand::domain::audience::AudienceFormat::Ndjson, body).await.unwrap();
     context.request_preparation(&anybody(), &id, None).await.unwrap();
     context.prepare(&id).await.unwrap();
     let app = App::start(&redis, "[preparation]\nmessage_limit_kib = 8").await;
@@ -195,7 +195,7 @@ async fn a_chunk_that_was_set_aside_expires_with_its_delivery() {
     assert_eq!(context.store.aside(&id).await.unwrap(), BTreeSet::from([0, 1]));
     // somebody has begun with one of them when he dies, too
     let at = ChunkRef { delivery: id.clone(), chunk: 1 };
-    assert!(matches!(context.store.take(&at, DEAD, Grounds::default(), unix_now()).await.unwrap(), Taken::Yes(..)));
+    assert!(matches!(context.store.take(&at, DEAD, TakeoverGrounds::default(), unix_now()).await.unwrap(), Taken::Yes(..)));
     context.reconcile().await.unwrap();
     assert_eq!(context.store.counts(&id).await.unwrap().pending, 20, "before its time");
     validity_ends(&context, &id).await;

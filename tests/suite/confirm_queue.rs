@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use versand::{
-    domain::role::Role,
+    domain::Role,
     identity::{CONFIRM_SEND, Claims},
     queue::QueueName,
 };

@@ -1,6 +1,6 @@
 //! The conservation difference can fail: whatever is corrupted, it shows.
 
-use versand::domain::id::DeliveryId;
+use versand::domain::delivery::DeliveryId;
 
 use crate::harness::{
     app::App,

@@ -5,20 +5,17 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use versand::{
     config::Config,
+    deliveries::{Context, unix_now},
     domain::{
-        audience::Format,
-        delivery::Delivery,
-        exclusion::Cause,
-        fatigue::{AddressKey, Fatigue, digest_of},
-        id::DeliveryId,
+        audience::{AddressKey, AudienceFormat, ExclusionCause, FatigueRule, Recipient, digest_of},
+        delivery::{Delivery, DeliveryId},
         ledger::Status,
-        recipient::Recipient,
     },
-    send::{Context, settle::Control, unix_now},
+    send::operate::Control,
     store::{
-        ledgers::{ChunkRef, Claim, Grounds, Lease, Report, Taken, Turn, Verdict},
-        messages::Registered,
-        slices::{Part, ndjson},
+        addresses::RegisteredPreparation,
+        audience::{SliceKind, ndjson},
+        chunks::{Batch, ChunkRef, Claim, Lease, LeaseVerdict, Report, Taken, TakeoverGrounds},
     },
 };
 
@@ -58,7 +55,7 @@ fn saying(fatigue: Value, after: i64) -> Value {
 async fn prepare(context: &Context, definition: Value, emails: &[&str]) -> Delivery {
     let id = context.create(&anybody(), serde_json::from_value(definition).unwrap(), None).await.unwrap().answer().id;
     let body = futures_util::stream::iter([Ok::<_, String>(people(emails).into())]);
-    context.upload(&anybody(), &id, Format::Ndjson, body).await.unwrap();
+    context.upload(&anybody(), &id, AudienceFormat::Ndjson, body).await.unwrap();
     prepare_again(context, &id).await
 }
 
@@ -99,8 +96,11 @@ async fn left_out(context: &Context, definition: Value, emails: &[&str]) -> Vec<
     let delivery = prepare(context, definition, &[emails, &["somebody@else.example"]].concat()).await;
     let plan = delivery.document.plan.unwrap_or_else(|| panic!("{:?}", delivery.document.checks));
     let page = context.exclusion_page(&delivery.id, 0, 100).await.unwrap();
-    assert!(page.items.iter().all(|exclusion| exclusion.cause == Cause::Fatigue));
-    assert_eq!((plan.causes.get(&Cause::Fatigue).copied().unwrap_or(0), plan.excluded), (page.items.len() as u64, plan.excluded));
+    assert!(page.items.iter().all(|exclusion| exclusion.cause == ExclusionCause::Fatigue));
+    assert_eq!(
+        (plan.causes.get(&ExclusionCause::Fatigue).copied().unwrap_or(0), plan.excluded),
+        (page.items.len() as u64, plan.excluded)
+    );
     page.items.into_iter().map(|exclusion| exclusion.email).collect()
 }
 
@@ -332,9 +332,15 @@ async fn the_index_holds_each_message_once_and_no_longer_than_its_delivery() {
     let generation = context.delivery(id).await.unwrap().document.generation;
     let recipient = |(line, email): (u64, &&str)| Recipient { line, email: (*email).to_owned(), fields: serde_json::Map::new() };
     let recipients: Vec<Recipient> = (1..).zip(&all[..7]).map(recipient).collect();
-    store.write_slice(id, Part::Chunks(generation), 0, &ndjson(&recipients).unwrap()).await.unwrap();
+    store.write_slice(id, SliceKind::Chunks(generation), 0, &ndjson(&recipients).unwrap()).await.unwrap();
     let number = store
-        .number_preparation(&Registered { delivery: id.clone(), generation, chunk_size: 7, ruled: true, name: String::new() })
+        .number_preparation(&RegisteredPreparation {
+            delivery: id.clone(),
+            generation,
+            chunk_size: 7,
+            ruled: true,
+            name: String::new(),
+        })
         .await
         .unwrap();
     let key = |email: &&str| AddressKey::of(digest_of(email));
@@ -381,9 +387,11 @@ async fn only_the_holder_takes_out_and_only_who_was_not_begun() {
     context.start(&delivery.id).await.unwrap();
     let at = ChunkRef { delivery: delivery.id.clone(), chunk: 0 };
     let store = &context.store;
-    let Taken::Yes(mut lease, _) = store.take(&at, 7, Grounds::default(), unix_now()).await.unwrap() else { panic!("not taken") };
+    let Taken::Yes(mut lease, _) = store.take(&at, 7, TakeoverGrounds::default(), unix_now()).await.unwrap() else {
+        panic!("not taken")
+    };
     let exclude = async |lease: &Lease, positions: &[u16]| {
-        let who = positions.iter().map(|position| (*position, Cause::Fatigue)).collect();
+        let who = positions.iter().map(|position| (*position, ExclusionCause::Fatigue)).collect();
         store.exclude(&at, lease, &who, unix_now()).await.unwrap()
     };
     let statuses = async || {
@@ -392,7 +400,7 @@ async fn only_the_holder_takes_out_and_only_who_was_not_begun() {
     };
     // 0 is being attempted, 1 is deferred
     let claims = vec![Claim { position: 0, n: 1 }, Claim { position: 1, n: 1 }];
-    store.turn(&at, &lease, &Turn { claims, ..Turn::default() }, unix_now(), None).await.unwrap();
+    store.turn(&at, &lease, &Batch { claims, ..Batch::default() }, unix_now(), None).await.unwrap();
     lease.seq += 1;
     let claim = versand::domain::ledger::ClaimNumber { epoch: lease.epoch, n: 1 };
     let deferred = Report {
@@ -404,24 +412,24 @@ async fn only_the_holder_takes_out_and_only_who_was_not_begun() {
         when: unix_now(),
         reply: String::new(),
     };
-    store.turn(&at, &lease, &Turn { reports: vec![deferred], ..Turn::default() }, unix_now(), None).await.unwrap();
+    store.turn(&at, &lease, &Batch { reports: vec![deferred], ..Batch::default() }, unix_now(), None).await.unwrap();
     lease.seq += 1;
     use Status::{Attempting, Deferred, Excluded, Pending};
     let before = (false, vec![Attempting, Deferred, Pending, Pending]);
-    assert_eq!(exclude(&Lease { owner: 8, ..lease }, &[2]).await, (Verdict::Lost, 0));
-    assert_eq!(exclude(&Lease { epoch: 0, ..lease }, &[2]).await, (Verdict::Lost, 0));
-    assert_eq!(exclude(&Lease { seq: lease.seq + 5, ..lease }, &[2]).await, (Verdict::RolledBack, 0));
+    assert_eq!(exclude(&Lease { owner: 8, ..lease }, &[2]).await, (LeaseVerdict::Lost, 0));
+    assert_eq!(exclude(&Lease { epoch: 0, ..lease }, &[2]).await, (LeaseVerdict::Lost, 0));
+    assert_eq!(exclude(&Lease { seq: lease.seq + 5, ..lease }, &[2]).await, (LeaseVerdict::RolledBack, 0));
     assert_eq!(statuses().await, before);
-    assert_eq!(exclude(&lease, &[0, 1, 2, 900]).await, (Verdict::Ok, 2));
+    assert_eq!(exclude(&lease, &[0, 1, 2, 900]).await, (LeaseVerdict::Ok, 2));
     let after = (true, vec![Attempting, Excluded, Excluded, Pending]);
     assert_eq!(statuses().await, after);
     // its answer was lost
-    assert_eq!(exclude(&lease, &[0, 1, 2, 3]).await, (Verdict::Ok, 0));
+    assert_eq!(exclude(&lease, &[0, 1, 2, 3]).await, (LeaseVerdict::Ok, 0));
     assert_eq!(statuses().await, after);
     let counts = store.counts(&at.delivery).await.unwrap();
     assert_eq!((counts.pending, counts.attempting, counts.deferred, counts.excluded), (1, 1, 0, 2));
     let page = context.sending_page(&at.delivery, 0, 10, Some(Excluded), None).await.unwrap();
-    assert!(page.items.iter().all(|line| line.cause == Some(Cause::Fatigue) && line.failure_reason.is_none()));
+    assert!(page.items.iter().all(|line| line.cause == Some(ExclusionCause::Fatigue) && line.failure_reason.is_none()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -440,8 +448,8 @@ async fn settings_that_cannot_be_used_name_their_field() {
     }
     // fixed at the preparation, and part of what is approved
     let mut digests = std::collections::BTreeSet::new();
-    let own = Fatigue { messages: 3, days: 7.0 };
-    let default = Fatigue { messages: 4, days: 2.5 };
+    let own = FatigueRule { messages: 3, days: 7.0 };
+    let default = FatigueRule { messages: 4, days: 2.5 };
     for (says, expected) in [(Value::Null, json!(default)), (rule(3), json!(own)), (json!(false), Value::Null)] {
         let id = app.client.create(&saying(says, 0)).await;
         app.client.upload(&id, people(&["a@x.example"])).await;

@@ -7,14 +7,14 @@ use std::{
 
 use redis::aio::MultiplexedConnection;
 use versand::{
+    deliveries::{Context, Decision, unix_now},
     domain::{
-        id::DeliveryId,
-        role::{Principal, Role},
-        state::State,
+        Principal, Role,
+        delivery::{DeliveryId, DeliveryState},
     },
     queue::QueueName,
-    send::{Context, change::Decision, settle::Control, unix_now},
-    store::ledgers::{ChunkRef, Grounds, Taken},
+    send::operate::Control,
+    store::chunks::{ChunkRef, Taken, TakeoverGrounds},
 };
 
 use crate::harness::{
@@ -39,7 +39,7 @@ pub async fn prepared(context: &Context, recipients: usize) -> (DeliveryId, Stri
     let definition = serde_json::from_value(definition()).unwrap();
     let id = context.create(&anybody(), definition, None).await.unwrap().answer().id;
     let body = futures_util::stream::iter([Ok::<_, String>(audience(recipients).into())]);
-    context.upload(&anybody(), &id, versand::domain::audience::Format::Ndjson, body).await.unwrap();
+    context.upload(&anybody(), &id, versand::domain::audience::AudienceFormat::Ndjson, body).await.unwrap();
     context.request_preparation(&anybody(), &id, None).await.unwrap();
     context.prepare(&id).await.unwrap();
     let plan = context.delivery(&id).await.unwrap().document.plan.unwrap();
@@ -55,7 +55,7 @@ pub async fn started(context: &Context, recipients: usize) -> DeliveryId {
 }
 
 /// Sets the state without any of what belongs to a change.
-async fn force(context: &Context, id: &DeliveryId, state: State) {
+async fn force(context: &Context, id: &DeliveryId, state: DeliveryState) {
     let force = |delivery: &versand::domain::delivery::Delivery, _| {
         let mut document = delivery.document.clone();
         document.release.iter_mut().for_each(|release| release.started = true);
@@ -83,8 +83,8 @@ async fn a_reconciler_that_saw_the_old_state_does_not_lose_a_delivery() {
     };
     let change = async {
         for _ in 0..50 {
-            force(context, &id, State::Paused).await;
-            force(context, &id, State::InProgress).await;
+            force(context, &id, DeliveryState::Paused).await;
+            force(context, &id, DeliveryState::InProgress).await;
             assert!(context.store.moving().await.unwrap().contains(&id), "nobody looks after it");
         }
         over.store(true, Ordering::Relaxed);
@@ -101,7 +101,7 @@ async fn a_dead_worker_is_found_however_many_deliveries_there_are() {
     let id = started(context, 10).await;
     let at = ChunkRef { delivery: id.clone(), chunk: 0 };
     // of a process that nobody can prove dead
-    assert!(matches!(context.store.take(&at, 77, Grounds::default(), unix_now()).await.unwrap(), Taken::Yes(..)));
+    assert!(matches!(context.store.take(&at, 77, TakeoverGrounds::default(), unix_now()).await.unwrap(), Taken::Yes(..)));
     // others that are only looked at, again and again
     let document = serde_json::to_string(&context.delivery(&id).await.unwrap().document).unwrap();
     let mut pipe = redis::pipe();
@@ -153,7 +153,7 @@ async fn a_deletion_that_was_cut_short_is_finished() {
     for by_a_person in [true, false] {
         let id = started(context, 25).await;
         // the tombstone is there, and then the process died
-        force(context, &id, State::Deleted).await;
+        force(context, &id, DeliveryState::Deleted).await;
         assert!(left(&id).await.len() > 10);
         match by_a_person {
             true => context.delete(&anybody(), &id).await.unwrap(),
@@ -208,7 +208,7 @@ async fn a_resumed_delivery_goes_on_without_waiting_for_the_reconciler() {
     let context = application.context();
     let (id, digest) = prepared(context, 10).await;
     context.confirm(&anybody(), &id, &digest, "test", &[]).await.unwrap();
-    force(context, &id, State::Paused).await;
+    force(context, &id, DeliveryState::Paused).await;
     context.store.open(&id, 0..1).await.unwrap();
     let waiting = async || {
         let depths = context.queue.depths().await.unwrap();
@@ -226,9 +226,9 @@ async fn a_start_that_was_cut_short_just_before_its_end_is_carried_out_again() {
     let context = application.context();
     let id = started(context, 10).await;
     // its waves are open, and nobody has noted that it has started
-    force(context, &id, State::StartPending).await;
+    force(context, &id, DeliveryState::StartPending).await;
     context.start(&id).await.unwrap();
-    assert_eq!(context.delivery(&id).await.unwrap().state, State::InProgress);
+    assert_eq!(context.delivery(&id).await.unwrap().state, DeliveryState::InProgress);
     // where nothing is to be written nothing fails
     context.store.look_at_all(&id, u32::MAX).await.unwrap();
     context.store.open(&id, std::iter::empty()).await.unwrap();

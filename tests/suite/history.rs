@@ -4,18 +4,12 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use versand::{
     domain::{
-        delivery::Document,
-        fatigue::{AddressKey, digest_of},
-        id::DeliveryId,
+        audience::{AddressKey, digest_of},
+        delivery::{DeliveryId, DeliveryState, Document},
         ledger::{HEADER_BYTES, Ledger, Status, flags},
-        state::State,
         tracking::tracked,
     },
-    store::{
-        deliveries::{Change, Committed},
-        ledgers::ChunkRef,
-        messages::Registered,
-    },
+    store::{CommitOutcome, DeliveryChange, addresses::RegisteredPreparation, chunks::ChunkRef},
 };
 
 use crate::{
@@ -81,8 +75,13 @@ async fn an_address_has_a_history_of_what_it_got_and_is_to_get_and_of_nothing_el
     client.wait_for(&abandoned, &["finished"]).await;
 
     // what a crash left of a preparation that never came to a plan
-    let registered =
-        Registered { delivery: sent.parse().unwrap(), generation: 9, chunk_size: 500, ruled: false, name: "Lost".into() };
+    let registered = RegisteredPreparation {
+        delivery: sent.parse().unwrap(),
+        generation: 9,
+        chunk_size: 500,
+        ruled: false,
+        name: "Lost".into(),
+    };
     let number = app.context.store.number_preparation(&registered).await.unwrap();
     let ann = AddressKey::of(digest_of("ann@xn--bro-hoa.example"));
     app.context.store.note_messages(number, vec![(ann, 0)]).await.unwrap();
@@ -137,8 +136,13 @@ async fn written(app: &App, n: u32, address: &str) -> DeliveryId {
     let (store, mut bytes) = (&app.context.store, [0; 10]);
     bytes[..4].copy_from_slice(&n.to_be_bytes());
     let id = DeliveryId::from_random(bytes);
-    let registered =
-        Registered { delivery: id.clone(), generation: 1, chunk_size: 500, ruled: false, name: format!("Delivery number {n}") };
+    let registered = RegisteredPreparation {
+        delivery: id.clone(),
+        generation: 1,
+        chunk_size: 500,
+        ruled: false,
+        name: format!("Delivery number {n}"),
+    };
     let number = store.number_preparation(&registered).await.unwrap();
     store.note_messages(number, vec![(AddressKey::of(digest_of(address)), 501)]).await.unwrap();
     let mut ledger = Ledger::new(2).bytes().to_vec();
@@ -149,8 +153,9 @@ async fn written(app: &App, n: u32, address: &str) -> DeliveryId {
     store.create_ledger(&at, &Ledger::parse(ledger).unwrap()).await.unwrap();
     let definition = serde_json::from_value(definition()).unwrap();
     let document = Document::new(definition, "test", jiff::Timestamp::now());
-    let change = Change { id: &id, revision: 0, state: State::Finished, document: &document, entry: None, once: &[] };
-    assert_eq!(store.commit(&change).await.unwrap(), Committed::Done { revision: 1 });
+    let change =
+        DeliveryChange { id: &id, revision: 0, state: DeliveryState::Finished, document: &document, entry: None, once: &[] };
+    assert_eq!(store.commit(&change).await.unwrap(), CommitOutcome::Done { revision: 1 });
     let mut plan = ::redis::cmd("HSET");
     let () =
         plan.arg(format!("versand:{{{id}}}:delivery")).arg("planned").arg(1).query_async(&mut store.connection()).await.unwrap();

@@ -25,8 +25,8 @@ use versand::{
     config::{self, Config},
     domain::outcome::Reply,
     mail::{
-        catcher::{Catcher, Options, Rules},
-        relay::{Connection, Envelope, Fault, Relay, Transaction},
+        catcher::{Catcher, CatcherOptions, CatcherRules},
+        smtp::{Envelope, Relay, RelayFault, SmtpConnection, Transaction},
     },
 };
 
@@ -42,10 +42,10 @@ struct World {
 }
 
 impl World {
-    async fn new(rules: impl FnOnce(&mut Rules), settings: impl FnOnce(&mut config::Relay)) -> Self {
+    async fn new(rules: impl FnOnce(&mut CatcherRules), settings: impl FnOnce(&mut config::RelaySettings)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let catcher = Catcher::new(Options { journal: true, ..Options::default() });
+        let catcher = Catcher::new(CatcherOptions { journal: true, ..CatcherOptions::default() });
         catcher.change_rules(rules);
         let stop = CancellationToken::new();
         TaskTracker::new().spawn(catcher.clone().serve(listener, stop.clone()));
@@ -71,7 +71,7 @@ impl World {
 
 /// One transaction; the envelope of `next` goes along.
 async fn deliver(
-    connection: &mut Connection,
+    connection: &mut SmtpConnection,
     (from, to): (&str, &str),
     message: &[u8],
     next: Option<&str>,
@@ -86,7 +86,7 @@ async fn deliver(
 }
 
 /// A relay on 127.0.0.1 with short time-outs.
-fn relay(settings: impl FnOnce(&mut config::Relay)) -> Relay {
+fn relay(settings: impl FnOnce(&mut config::RelaySettings)) -> Relay {
     let mut relay = Config::from_toml("").expect("the defaults").relay;
     relay.host = "127.0.0.1".into();
     relay.hello_name = "client.example".into();
@@ -99,7 +99,7 @@ fn relay(settings: impl FnOnce(&mut config::Relay)) -> Relay {
     Relay::new(&relay).expect("a relay")
 }
 
-async fn fault(relay: &Relay) -> Fault {
+async fn fault(relay: &Relay) -> RelayFault {
     let opened = tokio::time::timeout(Duration::from_secs(10), relay.connection()).await.expect("in time");
     opened.err().expect("a fault")
 }

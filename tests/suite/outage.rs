@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use versand::{
     app::Application,
     config::Config,
-    domain::{delivery::Release, id::DeliveryId, state::State},
-    mail::catcher::{Act, Action, Stage},
-    send::change::Decision,
+    deliveries::Decision,
+    domain::delivery::{Confirmation, DeliveryId, DeliveryState},
+    mail::catcher::{CatcherAct, CatcherAction, CatcherStage},
 };
 
 use crate::harness::{
@@ -43,7 +43,7 @@ async fn what_is_in_doubt_as_the_validity_ends_is_not_sent_again_and_holds_nothi
     let redis = RedisServer::start();
     // a doubt is sent again a lease and a second later: after the end
     let app = App::start(&redis, "[send]\nlease_ms = 3000").await;
-    let silent = Act::new(Stage::End, Action::Close);
+    let silent = CatcherAct::new(CatcherStage::End, CatcherAction::Close);
     app.catcher.as_ref().unwrap().change_rules(|rules| rules.every = Some(silent));
     let mut definition = definition();
     definition["settings"] = json!({ "validity_hours": 3.0 / 3600.0, "in_doubt": "resend" });
@@ -58,7 +58,7 @@ async fn a_doubt_that_is_due_as_the_validity_ends_stays_a_doubt() {
     let redis = RedisServer::start();
     // due two seconds later, over one connection that takes its time
     let app = App::start(&redis, "[send]\nlease_ms = 1000\n[relay]\nconnections = 1").await;
-    let silent = Act::new(Stage::End, Action::Close);
+    let silent = CatcherAct::new(CatcherStage::End, CatcherAction::Close);
     app.catcher.as_ref().unwrap().change_rules(|rules| {
         rules.every = Some(silent);
         rules.delay = Duration::from_millis(30);
@@ -85,8 +85,8 @@ async fn a_delivery_that_is_stopped_before_it_starts_is_cancelled_to_the_last() 
     let delivery: DeliveryId = id.parse().unwrap();
     let released = |d: &versand::domain::delivery::Delivery, now| {
         let mut document = d.document.clone();
-        document.release = Some(Release { by: "ann".into(), confirmed_at: now, started: false });
-        Ok(Decision { state: State::StartPending, document, answer: (), act: None })
+        document.release = Some(Confirmation { by: "ann".into(), confirmed_at: now, started: false });
+        Ok(Decision { state: DeliveryState::StartPending, document, answer: (), act: None })
     };
     app.context.change(&delivery, "ann", &[], released).await.unwrap();
     let (status, answer) = app.client.post(&format!("/deliveries/{id}/stop"), &json!({})).await;
@@ -130,7 +130,9 @@ async fn a_redis_that_went_back_in_time_leaves_doubts_and_no_doubles() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "[relay]\nconnections = 2").await;
     let catcher = app.catcher.as_ref().unwrap();
-    catcher.change_rules(|rules| rules.every = Some(Act::new(Stage::Mail, Action::Stall(Duration::from_millis(10)))));
+    catcher.change_rules(|rules| {
+        rules.every = Some(CatcherAct::new(CatcherStage::Mail, CatcherAction::Stall(Duration::from_millis(10))))
+    });
     let id = app.client.send(&definition(), audience(300)).await;
     let ledger = format!("versand:{{{id}}}:ledger:0");
     while catcher.messages().len() < 50 {
@@ -161,7 +163,9 @@ async fn a_holder_that_cannot_show_life_starts_nothing_more_though_it_has_claims
     // one connection, a hundred claims ahead, ten messages a second: work for far longer than the lease of a second
     let app = App::start(&redis, "[relay]\nconnections = 1\n[send]\nclaim_window = 100").await;
     let catcher = app.catcher.as_ref().unwrap();
-    catcher.change_rules(|rules| rules.every = Some(Act::new(Stage::Mail, Action::Stall(Duration::from_millis(100)))));
+    catcher.change_rules(|rules| {
+        rules.every = Some(CatcherAct::new(CatcherStage::Mail, CatcherAction::Stall(Duration::from_millis(100))))
+    });
     let id = app.client.send(&definition(), audience(60)).await;
     while catcher.messages().len() < 5 {
         tokio::time::sleep(Duration::from_millis(5)).await;

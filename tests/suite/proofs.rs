@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use versand::{
-    domain::id::DeliveryId,
-    mail::catcher::{Act, Action, Caught, Stage},
+    domain::delivery::DeliveryId,
+    mail::catcher::{CatcherAct, CatcherAction, CatcherStage, CaughtMessage},
 };
 
 use crate::{
@@ -48,7 +48,7 @@ fn header<'a>(message: &'a str, name: &str) -> &'a str {
     head.split("\r\n").find_map(|line| line.strip_prefix(&format!("{name}: "))).unwrap_or_else(|| panic!("{name} in {head}"))
 }
 
-fn text(caught: &Caught) -> String {
+fn text(caught: &CaughtMessage) -> String {
     String::from_utf8(caught.bytes.clone()).unwrap()
 }
 
@@ -138,7 +138,7 @@ async fn proofs_reach_the_test_addresses_and_leave_the_delivery_as_it_is() {
     assert_eq!(outcomes(&prove(&preparer, &id, &asked).await), ["accepted"; 4]);
     assert_eq!(untouched(&app, &id).await, before);
     let again = catcher.messages().split_off(14);
-    let ids = |messages: &[std::sync::Arc<Caught>]| -> BTreeSet<String> {
+    let ids = |messages: &[std::sync::Arc<CaughtMessage>]| -> BTreeSet<String> {
         messages.iter().map(|caught| header(&text(caught), "Message-ID").to_owned()).collect()
     };
     assert_eq!(ids(&again), ids(&caught), "the same proof has the same Message-ID");
@@ -146,7 +146,7 @@ async fn proofs_reach_the_test_addresses_and_leave_the_delivery_as_it_is() {
     for (proof, to) in again.iter().zip([7, 7, 3, 3]) {
         let real = real.iter().find(|caught| caught.to == [format!("user{to}@example.com")]).unwrap();
         assert_eq!(header(&text(proof), "Date"), header(&text(real), "Date"));
-        let body = |message: &Caught| {
+        let body = |message: &CaughtMessage| {
             let body = text(message).split_once("\r\nContent-Type: ").unwrap().1.replace("=\r\n", "");
             tokens(&body).iter().fold(body.clone(), |body, token| body.replace(token, "TOKEN"))
         };
@@ -260,8 +260,8 @@ async fn what_the_relay_says_to_each_is_told_and_a_fault_ends_the_rest() {
     let id = prepared(&app.client, &definition(), audience(3)).await;
     let catcher = app.catcher.clone().unwrap();
     catcher.change_rules(|rules| {
-        rules.script("lost@test.example", [Some(Act::new(Stage::End, Action::Close))]);
-        rules.script("broken@test.example", [Some(Act::new(Stage::Recipient, Action::Close))]);
+        rules.script("lost@test.example", [Some(CatcherAct::new(CatcherStage::End, CatcherAction::Close))]);
+        rules.script("broken@test.example", [Some(CatcherAct::new(CatcherStage::Recipient, CatcherAction::Close))]);
     });
     let to = ["refuse@test.example", "defer@test.example", "lost@test.example", "broken@test.example", "a@test.example"];
     let proofs = prove(&app.client, &id, &json!({ "recipients": [1], "to": to })).await;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use versand::queue::{ConfirmSend, Job, JobError, JobState, Queue, QueueName, Received};
+use versand::queue::{ConfirmSend, Job, JobError, JobState, Queue, QueueName, ReceivedJob};
 
 use crate::{
     harness::python::python,
@@ -105,7 +105,7 @@ async fn a_shutdown_finishes_what_runs_and_others_do_the_rest() {
     let (ended, mut endings) = mpsc::unbounded_channel();
     let run_slowly = |who: &'static str, wait: Duration| {
         let ended = ended.clone();
-        move |job: Received| {
+        move |job: ReceivedJob| {
             let ended = ended.clone();
             async move {
                 tokio::time::sleep(wait).await;
@@ -163,8 +163,7 @@ async fn the_age_of_the_first_job_is_known() {
 /// What producers copy must be what we run.
 #[test]
 fn the_contract_and_the_example_say_what_the_program_does() {
-    let script: Vec<&str> =
-        include_str!("../../src/queue/scripts/enqueue.lua").lines().filter(|l| !l.starts_with("--")).collect();
+    let script: Vec<&str> = include_str!("../../src/queue/enqueue.lua").lines().filter(|l| !l.starts_with("--")).collect();
     let script = script.join("\n");
     let name = QueueName::Confirm.redis_name();
     for (file, text) in [

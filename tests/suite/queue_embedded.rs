@@ -4,21 +4,18 @@ use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use redis::AsyncCommands;
 use tempfile::tempdir;
-use versand::store::{
-    embedded::{Embedded, EmbeddedError},
-    state_dir::{StateDir, StateError},
-};
+use versand::redis_server::{EmbeddedError, EmbeddedRedis, StateDir, StateError};
 
 use crate::queue_redis::eventually;
 
 const SOON: Duration = Duration::from_secs(10);
 
-async fn connect(redis: &Embedded) -> redis::aio::MultiplexedConnection {
+async fn connect(redis: &EmbeddedRedis) -> redis::aio::MultiplexedConnection {
     let client = redis::Client::open(redis.url()).expect("url");
     client.get_multiplexed_async_connection().await.expect("connect")
 }
 
-async fn pid(redis: &Embedded) -> i32 {
+async fn pid(redis: &EmbeddedRedis) -> i32 {
     let text: String = redis::cmd("INFO").arg("server").query_async(&mut connect(redis).await).await.expect("INFO");
     let line = text.lines().find_map(|line| line.strip_prefix("process_id:"));
     line.expect("process_id").parse().expect("a number")
@@ -69,7 +66,7 @@ fn a_secret_stays_the_same_and_is_private() {
 async fn a_redis_that_is_killed_is_started_again_with_its_content() {
     let dir = tempdir().expect("folder");
     let state = StateDir::lock(&dir.path().join("with a space")).expect("lock");
-    let redis = Embedded::start(&state, "redis-server").await.expect("start");
+    let redis = EmbeddedRedis::start(&state, "redis-server").await.expect("start");
     for round in 1..=2 {
         let () = connect(&redis).await.set("kept", round).await.expect("SET");
         signal(pid(&redis).await, rustix::process::Signal::KILL);
@@ -84,12 +81,12 @@ async fn a_redis_that_is_killed_is_started_again_with_its_content() {
 async fn a_redis_that_was_left_is_adopted_watched_and_stopped() {
     let dir = tempdir().expect("folder");
     let state = StateDir::lock(dir.path()).expect("lock");
-    let first = Embedded::start(&state, "redis-server").await.expect("start");
+    let first = EmbeddedRedis::start(&state, "redis-server").await.expect("start");
     let left = pid(&first).await;
     drop(first);
     drop(state);
     let state = StateDir::lock(dir.path()).expect("lock");
-    let second = Embedded::start(&state, "redis-server").await.expect("adopt");
+    let second = EmbeddedRedis::start(&state, "redis-server").await.expect("adopt");
     assert_eq!(pid(&second).await, left);
     // Its connection may end while it lives: that is no reason to start another.
     let _: u64 = redis::cmd("CLIENT")
@@ -112,8 +109,8 @@ async fn a_redis_that_was_left_is_adopted_watched_and_stopped() {
 async fn an_adopted_redis_is_stopped_too() {
     let dir = tempdir().expect("folder");
     let state = StateDir::lock(dir.path()).expect("lock");
-    drop(Embedded::start(&state, "redis-server").await.expect("start"));
-    let adopted = Embedded::start(&state, "redis-server").await.expect("adopt");
+    drop(EmbeddedRedis::start(&state, "redis-server").await.expect("start"));
+    let adopted = EmbeddedRedis::start(&state, "redis-server").await.expect("adopt");
     tokio::time::timeout(SOON, adopted.stop()).await.expect("stopped");
     let socket = dir.path().join("redis/redis.sock");
     assert!(std::os::unix::net::UnixStream::connect(socket).is_err());
@@ -123,19 +120,19 @@ async fn an_adopted_redis_is_stopped_too() {
 async fn a_frozen_redis_is_not_joined_by_a_second_one() {
     let dir = tempdir().expect("folder");
     let state = StateDir::lock(dir.path()).expect("lock");
-    let redis = Embedded::start(&state, "redis-server").await.expect("start");
+    let redis = EmbeddedRedis::start(&state, "redis-server").await.expect("start");
     let frozen = pid(&redis).await;
     drop(redis);
     signal(frozen, rustix::process::Signal::STOP);
-    let refused = Embedded::start(&state, "redis-server").await.err();
+    let refused = EmbeddedRedis::start(&state, "redis-server").await.err();
     signal(frozen, rustix::process::Signal::CONT);
     assert!(matches!(refused, Some(EmbeddedError::Stuck { .. })), "{refused:?}");
-    Embedded::start(&state, "redis-server").await.expect("adopt").stop().await;
+    EmbeddedRedis::start(&state, "redis-server").await.expect("adopt").stop().await;
 }
 
 async fn refusal(path: &Path, program: &str) -> String {
     let state = StateDir::lock(path).expect("lock");
-    match Embedded::start(&state, program).await {
+    match EmbeddedRedis::start(&state, program).await {
         Ok(_) => "started".into(),
         Err(e) => e.to_string(),
     }

@@ -6,7 +6,7 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use versand::{
     config::Config,
-    queue::{JobError, Queue, QueueName, Received, WorkerHealth, Workers},
+    queue::{JobError, Queue, QueueName, ReceivedJob, WorkerHealth, Workers},
 };
 
 use crate::harness::{self, redis::RedisServer};
@@ -65,7 +65,7 @@ pub struct Daemon {
 impl Daemon {
     pub fn start<H, F>(queue: &Queue, name: QueueName, concurrency: usize, handler: H) -> Self
     where
-        H: Fn(Received) -> F + Send + Sync + 'static,
+        H: Fn(ReceivedJob) -> F + Send + Sync + 'static,
         F: Future<Output = Result<(), JobError>> + Send + 'static,
     {
         let workers = Workers {

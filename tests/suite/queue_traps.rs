@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use versand::queue::{Job, JobError, JobState, QueueError, QueueName, Received};
+use versand::queue::{Job, JobError, JobState, QueueError, QueueName, ReceivedJob};
 
 use crate::harness::redis::RedisServer;
 use crate::queue_redis::{Daemon, Redis, eventually};
@@ -260,7 +260,7 @@ async fn a_long_job_is_not_taken_over_while_its_worker_lives() {
     let redis = Redis::start();
     let runs = Arc::new(AtomicU32::new(0));
     let counted = runs.clone();
-    let handler = move |job: Received| {
+    let handler = move |job: ReceivedJob| {
         let counted = counted.clone();
         async move {
             if job.id == "long:0" {

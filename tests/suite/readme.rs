@@ -5,12 +5,12 @@ use std::fmt::Write;
 use versand::{
     config,
     domain::{
-        exclusion::Cause,
+        Role,
+        audience::ExclusionCause,
+        delivery::{Action, DeliveryState},
         ledger::Status,
-        role::Role,
-        state::{Action, State},
     },
-    http::{PUBLIC_ROUTES, ROUTES},
+    http::{ROUTES, public::PUBLIC_ROUTES},
     metrics,
 };
 
@@ -135,7 +135,7 @@ const ACTIONS: [Action; 19] = [
 ];
 
 /// What a state takes, and the state that follows.
-fn actions(state: State) -> String {
+fn actions(state: DeliveryState) -> String {
     let mut taken = String::new();
     for action in ACTIONS {
         if let Ok(next) = state.after(action) {
@@ -151,11 +151,11 @@ fn the_states_are_those_of_the_code_with_what_each_takes() {
     let page = "docs/reference/states.md";
     let found = table_rows(&text(repository(page)), "States of a delivery");
     // meaning and mover are written by hand, and stay
-    let by_hand = |state: State, at: usize| {
+    let by_hand = |state: DeliveryState, at: usize| {
         let row = found.iter().find(|row| row.first().is_some_and(|name| name == state.word()));
         row.and_then(|row| row.get(at)).filter(|cell| !cell.is_empty()).cloned().unwrap_or_else(|| "TO BE WRITTEN".to_owned())
     };
-    let rows = State::ALL.map(|state| vec![code(state.word()), by_hand(state, 1), by_hand(state, 2), actions(state)]);
+    let rows = DeliveryState::ALL.map(|state| vec![code(state.word()), by_hand(state, 1), by_hand(state, 2), actions(state)]);
     compare(page, "States of a delivery", &rows.to_vec());
     assert!(!text(repository(page)).contains("TO BE WRITTEN"), "{page}");
 }
@@ -170,7 +170,7 @@ fn actions_statuses_and_causes_are_all_explained() {
     let page = "docs/reference/states.md";
     assert_eq!(names(page, "Actions"), ACTIONS.map(word));
     assert_eq!(names(page, "Status of a recipient"), Status::ALL.map(Status::word));
-    let causes = Cause::ALL.map(|cause| vec![code(cause.word()), cause.description().to_owned()]);
+    let causes = ExclusionCause::ALL.map(|cause| vec![code(cause.word()), cause.description().to_owned()]);
     compare(page, "Exclusion causes", &causes.to_vec());
 }
 

@@ -9,12 +9,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use versand::{
     domain::{
-        id::DeliveryId,
-        labelling::Relabelled,
-        statistics::Statistics,
-        tracking::{HIT_BYTES, Hit, HitKind, Label, NO_AGENT, NO_LINK},
+        delivery::DeliveryId,
+        tracking::{HIT_BYTES, Hit, HitKind, HitLabel, NO_AGENT, NO_LINK, Relabelled, Statistics},
     },
-    store::{hits::Mailing, tracking_log::Basis},
+    store::tracking::{PreparationRef, StatisticsBasis},
 };
 
 use crate::{
@@ -31,10 +29,10 @@ use crate::{
 };
 
 /// The label of a machine, and a version of its rules.
-const AGENT: [u8; 3] = [Label::Agent as u8, 0, 2];
-const HUMAN: [u8; 3] = [Label::Human as u8, 0, 2];
+const AGENT: [u8; 3] = [HitLabel::Agent as u8, 0, 2];
+const HUMAN: [u8; 3] = [HitLabel::Human as u8, 0, 2];
 
-fn hit(recipient: u32, kind: HitKind, label: Label) -> Hit {
+fn hit(recipient: u32, kind: HitKind, label: HitLabel) -> Hit {
     let from = IpAddr::from([192, 0, 2, 1]);
     Hit { recipient, at_ms: u64::from(recipient) * 5000, kind, label, rules: 2, link: NO_LINK, signs: 0, agent: NO_AGENT, from }
 }
@@ -45,19 +43,19 @@ async fn sent(app: &App, hits: &[(Hit, &str)]) -> DeliveryId {
     app.client.wait_for(&id, &["finished"]).await;
     let id: DeliveryId = id.parse().unwrap();
     let plan = app.context.delivery(&id).await.unwrap().document.plan.unwrap();
-    let mailing = Mailing { delivery: id.clone(), generation: plan.generation, chunk_size: plan.chunk_size };
+    let mailing = PreparationRef { delivery: id.clone(), generation: plan.generation, chunk_size: plan.chunk_size };
     assert_eq!(app.context.store.record_hits(&mailing, hits, 0).await.unwrap(), hits.len() as u64);
     id
 }
 
-async fn basis(app: &App, id: &DeliveryId) -> Basis {
+async fn basis(app: &App, id: &DeliveryId) -> StatisticsBasis {
     let revision = app.context.delivery(id).await.unwrap().revision;
-    Basis { delivery: id.clone(), revision, labels: app.context.store.extent(id).await.unwrap().labels }
+    StatisticsBasis { delivery: id.clone(), revision, labels: app.context.store.extent(id).await.unwrap().labels }
 }
 
 /// What fills so many blocks of the tracking log with opens of the first recipient.
 fn opens(id: &str, blocks: u64) -> redis::Pipeline {
-    let opens = hit(0, HitKind::Open, Label::Human).encode().repeat(4096);
+    let opens = hit(0, HitKind::Open, HitLabel::Human).encode().repeat(4096);
     let mut log = redis::pipe();
     for block in 0..blocks {
         log.set(format!("versand:{{{id}}}:hits:{block}"), &opens).ignore();
@@ -88,7 +86,7 @@ async fn agreeing(app: &App, id: &DeliveryId) -> Value {
 async fn a_relabelling_that_was_cut_short_is_counted_by_the_next_hourly_job() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
-    let opens = [0, 1, 2].map(|number| (hit(number, HitKind::Open, Label::Human), tracking::FIREFOX));
+    let opens = [0, 1, 2].map(|number| (hit(number, HitKind::Open, HitLabel::Human), tracking::FIREFOX));
     let id = sent(&app, &opens).await;
     hourly(&app).await;
     assert_eq!(agreeing(&app, &id).await["unique_opens"], json!(3));
@@ -106,7 +104,7 @@ async fn a_relabelling_that_was_cut_short_is_counted_by_the_next_hourly_job() {
 async fn nothing_is_kept_that_was_made_of_other_labels() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
-    let id = sent(&app, &[0, 1].map(|number| (hit(number, HitKind::Open, Label::Human), tracking::FIREFOX))).await;
+    let id = sent(&app, &[0, 1].map(|number| (hit(number, HitKind::Open, HitLabel::Human), tracking::FIREFOX))).await;
     let store = &app.context.store;
     let old = app.context.compute_statistics(&id, false).await.unwrap();
     let (before, mut now) = (basis(&app, &id).await, basis(&app, &id).await);
@@ -132,7 +130,7 @@ async fn nothing_is_kept_that_was_made_of_other_labels() {
 async fn what_was_removed_does_not_come_back_by_a_computation_that_still_ran() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "[retention]\nlogs_days = 1\ntracking_days = 1").await;
-    let opens = [(hit(0, HitKind::Open, Label::Human), tracking::FIREFOX)];
+    let opens = [(hit(0, HitKind::Open, HitLabel::Human), tracking::FIREFOX)];
     for is_deleted in [true, false] {
         let id = sent(&app, &opens).await;
         let old = app.context.compute_statistics(&id, false).await.unwrap();
@@ -165,11 +163,10 @@ async fn replicas_with_different_rules_that_compute_at_once_end_with_figures_tha
     let (redis, folder) = (RedisServer::start(), tempfile::tempdir().unwrap());
     let app = App::start(&redis, "").await;
     let file = folder.path().join("machines.toml");
-    let other_rules =
-        versand::domain::tracking::rules::BUILT_IN.replace("version = 2", "version = 3").replace("\"scrapy\", ", "");
+    let other_rules = versand::domain::tracking::BUILT_IN.replace("version = 2", "version = 3").replace("\"scrapy\", ", "");
     std::fs::write(&file, other_rules).unwrap();
     let (other, _state) = idle(&redis, &format!("[tracking]\nrules_file = {file:?}")).await;
-    let opens = [0, 1, 2, 3].map(|number| (hit(number, HitKind::Open, Label::Agent), "Scrapy/2"));
+    let opens = [0, 1, 2, 3].map(|number| (hit(number, HitKind::Open, HitLabel::Agent), "Scrapy/2"));
     let id = sent(&app, &opens).await;
     for round in 0..20 {
         let (one, two) =
@@ -215,7 +212,7 @@ async fn a_page_of_few_lines_among_very_many_says_where_to_go_on() {
     let mut log = opens(id.as_str(), 70);
     // the only click is the last line; what comes after was not there when the count was read
     let lines = 69 * 4096 + 3;
-    let click = hit(4, HitKind::Click, Label::Human).encode();
+    let click = hit(4, HitKind::Click, HitLabel::Human).encode();
     log.setrange(format!("versand:{{{id}}}:hits:69"), 2 * 36, &click[..]).ignore();
     log.setrange(format!("versand:{{{id}}}:hits:69"), 3 * 36, &click[..]).ignore();
     log.hset(format!("versand:{{{id}}}:tracking"), "hits", lines).ignore();
@@ -236,10 +233,10 @@ async fn a_page_of_the_tracking_log_can_be_of_one_recipient_class_or_label() {
     let app = App::start(&redis, "").await;
     let id = sent(&app, &[]).await;
     let hits = [
-        (1, HitKind::Open, Label::Human),
-        (2, HitKind::Open, Label::Agent),
-        (2, HitKind::Click, Label::Human),
-        (3, HitKind::Click, Label::Head),
+        (1, HitKind::Open, HitLabel::Human),
+        (2, HitKind::Open, HitLabel::Agent),
+        (2, HitKind::Click, HitLabel::Human),
+        (3, HitKind::Click, HitLabel::Head),
     ];
     let bytes: Vec<u8> = hits.iter().flat_map(|(recipient, kind, label)| hit(*recipient, *kind, *label).encode()).collect();
     let mut log = redis::pipe();
@@ -271,14 +268,14 @@ async fn a_group_of_hits_leaves_what_each_of_them_would_leave() {
     let agents = [tracking::FIREFOX, "", "curl/8"];
     let one = |n: u32| {
         let kind = HitKind::ALL[n as usize / 7 % 3];
-        let label = [Label::Human, Label::ImageProxy, Label::Agent, Label::AppleProxy][n as usize / 11 % 4];
+        let label = [HitLabel::Human, HitLabel::ImageProxy, HitLabel::Agent, HitLabel::AppleProxy][n as usize / 11 % 4];
         (Hit { at_ms: u64::from(n), ..hit(n * 3 / 2 % 5, kind, label) }, agents[n as usize % 3])
     };
     let all: Vec<(Hit, &str)> = (0..groups * per_group).map(one).collect();
     let (first, rest) = all.split_at(per_group as usize);
     let id = sent(&app, first).await;
     let (store, plan) = (&app.context.store, app.context.delivery(&id).await.unwrap().document.plan.unwrap());
-    let mailing = Mailing { delivery: id.clone(), generation: plan.generation, chunk_size: plan.chunk_size };
+    let mailing = PreparationRef { delivery: id.clone(), generation: plan.generation, chunk_size: plan.chunk_size };
     for group in rest.chunks(per_group as usize) {
         assert_eq!(store.record_hits(&mailing, group, 0).await.unwrap(), group.len() as u64);
     }
@@ -359,11 +356,11 @@ async fn what_is_not_logged_leaves_nothing() {
     let app = App::start(&redis, "").await;
     let id = sent(&app, &[]).await;
     let (store, plan) = (&app.context.store, app.context.delivery(&id).await.unwrap().document.plan.unwrap());
-    let mailing = Mailing { delivery: id.clone(), generation: plan.generation, chunk_size: plan.chunk_size };
+    let mailing = PreparationRef { delivery: id.clone(), generation: plan.generation, chunk_size: plan.chunk_size };
     let record = async |recipient: u32, agents: std::ops::Range<u32>| {
         let agents: Vec<String> = agents.map(|n| format!("Mozilla/{n}")).collect();
         let hits: Vec<(Hit, &str)> =
-            agents.iter().map(|agent| (hit(recipient, HitKind::Open, Label::Human), agent.as_str())).collect();
+            agents.iter().map(|agent| (hit(recipient, HitKind::Open, HitLabel::Human), agent.as_str())).collect();
         store.record_hits(&mailing, &hits, 0).await.unwrap()
     };
     // nobody has this number
@@ -390,9 +387,9 @@ async fn hits_that_are_far_apart_in_a_chunk_are_recorded_as_those_that_are_close
     let id: DeliveryId = id.parse().unwrap();
     let (store, plan) = (&app.context.store, app.context.delivery(&id).await.unwrap().document.plan.unwrap());
     assert_eq!(plan.chunks, 1);
-    let mailing = Mailing { delivery: id.clone(), generation: plan.generation, chunk_size: plan.chunk_size };
-    let [first, last] = [0, 450].map(|number| (hit(number, HitKind::Open, Label::Human), tracking::FIREFOX));
-    let click = (hit(450, HitKind::Click, Label::Human), tracking::FIREFOX);
+    let mailing = PreparationRef { delivery: id.clone(), generation: plan.generation, chunk_size: plan.chunk_size };
+    let [first, last] = [0, 450].map(|number| (hit(number, HitKind::Open, HitLabel::Human), tracking::FIREFOX));
+    let click = (hit(450, HitKind::Click, HitLabel::Human), tracking::FIREFOX);
     for group in [vec![first, last], vec![last, first], vec![click, first]] {
         assert_eq!(store.record_hits(&mailing, &group, 0).await.unwrap(), 2);
     }

@@ -4,11 +4,12 @@ use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
 use serde_json::json;
 use versand::{
-    domain::{id::DeliveryId, state::State},
-    mail::catcher::{Act, Stage},
+    deliveries::{Context, unix_now},
+    domain::delivery::{DeliveryId, DeliveryState},
+    mail::catcher::{CatcherAct, CatcherStage},
     queue::{JobState, QueueName},
-    send::{Context, settle::Control, unix_now},
-    store::ledgers::{ChunkRef, Claim, Grounds, Lease, Taken, Turn},
+    send::operate::Control,
+    store::chunks::{Batch, ChunkRef, Claim, Lease, Taken, TakeoverGrounds},
 };
 
 use crate::{
@@ -50,7 +51,7 @@ fn every_state_has_a_row_and_every_row_a_test_that_exists() {
     }
     assert!(rows > 30);
     let named: Vec<String> = table_rows(&page, "Deliveries").into_iter().map(|mut row| row.remove(0)).collect();
-    assert_eq!(named, State::ALL.map(|state| state.word().to_owned()));
+    assert_eq!(named, DeliveryState::ALL.map(|state| state.word().to_owned()));
 }
 
 /// Every trace of the jobs of a queue.
@@ -84,9 +85,9 @@ async fn reconciled<T>(context: &Context, what: &str, mut probe: impl AsyncFnMut
 
 /// A worker that is dead by now takes a chunk and claims its first recipient.
 async fn begun_by_the_dead(context: &Context, at: &ChunkRef) -> Lease {
-    let taken = context.store.take(at, DEAD, Grounds::default(), unix_now()).await.unwrap();
+    let taken = context.store.take(at, DEAD, TakeoverGrounds::default(), unix_now()).await.unwrap();
     let Taken::Yes(lease, _) = taken else { panic!("it is held") };
-    let turn = Turn { claims: vec![Claim { position: 0, n: 1 }], ..Turn::default() };
+    let turn = Batch { claims: vec![Claim { position: 0, n: 1 }], ..Batch::default() };
     assert_eq!(context.store.turn(at, &lease, &turn, unix_now(), None).await.unwrap().granted, [true]);
     lease
 }
@@ -100,7 +101,7 @@ async fn a_preparation_whose_job_is_gone_is_named_again() {
     context.request_preparation(&anybody(), &id, None).await.unwrap();
     lose_jobs(&redis, QueueName::Preparations).await;
     reconciled(context, "named again", async || (waiting(context, QueueName::Preparations).await == 1).then_some(())).await;
-    assert_eq!(context.delivery(&id).await.unwrap().state, State::Preparing);
+    assert_eq!(context.delivery(&id).await.unwrap().state, DeliveryState::Preparing);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -127,7 +128,7 @@ async fn a_finish_whose_job_is_gone_is_named_again() {
     lose_jobs(&redis, QueueName::Steps).await;
     reconciled(context, "named again", async || (waiting(context, QueueName::Steps).await > 0).then_some(())).await;
     context.finish(&id).await.unwrap();
-    assert_eq!(context.delivery(&id).await.unwrap().state, State::Finished);
+    assert_eq!(context.delivery(&id).await.unwrap().state, DeliveryState::Finished);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,7 +136,7 @@ async fn a_pause_and_a_stop_end_though_the_worker_died() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "[preparation]\nchunk_size = 10").await;
     let context = application.context();
-    for (action, end) in [(Control::Pause, State::Paused), (Control::Stop, State::Stopped)] {
+    for (action, end) in [(Control::Pause, DeliveryState::Paused), (Control::Stop, DeliveryState::Stopped)] {
         let id = started(context, 20).await;
         let at = ChunkRef { delivery: id.clone(), chunk: 1 };
         begun_by_the_dead(context, &at).await;
@@ -259,7 +260,7 @@ async fn work_that_was_left_on_the_queue_is_done_by_the_next_daemon() {
 async fn what_is_deferred_is_tried_again_by_the_next_daemon() {
     let redis = RedisServer::start();
     let first = App::start(&redis, "").await;
-    let later = || Some(Act::reply(Stage::Recipient, "451 4.2.1 later"));
+    let later = || Some(CatcherAct::reply(CatcherStage::Recipient, "451 4.2.1 later"));
     first.catcher.as_ref().unwrap().change_rules(|rules| rules.every = later());
     let mut definition = definition();
     definition["settings"]["retry_minutes"] = json!([0.05]);

@@ -7,8 +7,12 @@ use jiff::{SignedDuration, Timestamp};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use versand::{
-    domain::{audience::Format, delivery::Delivery, id::DeliveryId, recurrence::id_of, state::State},
-    send::{Context, Refusal},
+    deliveries::{Context, Refusal},
+    domain::{
+        audience::AudienceFormat,
+        delivery::{Delivery, DeliveryId, DeliveryState},
+        schedule::id_of,
+    },
 };
 
 use crate::{
@@ -27,7 +31,7 @@ mod requests;
 async fn template(context: &Context) -> DeliveryId {
     let id = context.create(&anybody(), serde_json::from_value(definition()).unwrap(), None).await.unwrap().answer().id;
     let body = futures_util::stream::iter([Ok::<_, String>(audience(10).into())]);
-    context.upload(&anybody(), &id, Format::Ndjson, body).await.unwrap();
+    context.upload(&anybody(), &id, AudienceFormat::Ndjson, body).await.unwrap();
     id
 }
 
@@ -71,10 +75,10 @@ async fn occurrences_follow_the_wall_clock_across_clock_changes_and_are_prepared
         for _ in 0..3 {
             let due = next(context, &template).await;
             let occurrence = recur(context, &template).await;
-            assert_eq!(occurrence.state, State::Preparing);
+            assert_eq!(occurrence.state, DeliveryState::Preparing);
             context.prepare(&occurrence.id).await.unwrap();
             let Delivery { state, document, .. } = context.delivery(&occurrence.id).await.unwrap();
-            assert_eq!(state, State::Prepared, "{:?}", document.checks);
+            assert_eq!(state, DeliveryState::Prepared, "{:?}", document.checks);
             assert_eq!(document.plan.unwrap().first_due, Some(due), "it is sent at its very instant");
             let local = document.definition.schedule.local_times()[0].1.to_owned();
             let (month, time) = (local[5..7].parse::<i8>().unwrap(), &local[11..16]);
@@ -84,7 +88,7 @@ async fn occurrences_follow_the_wall_clock_across_clock_changes_and_are_prepared
         }
         // the template itself is never sent
         let delivery = context.delivery(&template).await.unwrap();
-        assert_eq!((delivery.state, delivery.document.plan), (State::Editing, None));
+        assert_eq!((delivery.state, delivery.document.plan), (DeliveryState::Editing, None));
         assert_eq!(actions(context, &template).await, ["create", "upload", "recur", "occurrence", "occurrence", "occurrence"]);
     }
 }
@@ -106,10 +110,10 @@ async fn two_daemons_at_once_create_each_occurrence_once() {
         assert_eq!(next(second, &id).await, due + minutes(10));
         assert_eq!(first.store.delivery_ids(0, 100).await.unwrap().len(), 1 + round);
         let occurrence = first.delivery(&id_of(&id, due)).await.unwrap();
-        assert_eq!((occurrence.revision, occurrence.state), (1, State::Preparing));
+        assert_eq!((occurrence.revision, occurrence.state), (1, DeliveryState::Preparing));
         assert_eq!(actions(first, &occurrence.id).await, ["create"]);
         first.prepare(&occurrence.id).await.unwrap();
-        assert_eq!(first.store.state(&occurrence.id).await.unwrap(), Some(State::Prepared));
+        assert_eq!(first.store.state(&occurrence.id).await.unwrap(), Some(DeliveryState::Prepared));
     }
     assert_eq!(actions(first, &id).await.iter().filter(|action| *action == "occurrence").count(), 10);
 }
@@ -128,12 +132,12 @@ async fn a_crash_between_creating_an_occurrence_and_going_on_is_repeated() {
     assert_eq!(next(context, &id).await, due);
     // meanwhile the template gets another audience: of later ones
     let body = futures_util::stream::iter([Ok::<_, String>(audience(3).into())]);
-    context.upload(&anybody(), &id, Format::Ndjson, body).await.unwrap();
+    context.upload(&anybody(), &id, AudienceFormat::Ndjson, body).await.unwrap();
     context.recur(&id, due - minutes(60)).await.unwrap();
     assert_ne!(next(context, &id).await, due);
     context.prepare(&created).await.unwrap();
     let occurrence = context.delivery(&created).await.unwrap();
-    assert_eq!((occurrence.id.clone(), occurrence.state), (id_of(&id, due), State::Prepared));
+    assert_eq!((occurrence.id.clone(), occurrence.state), (id_of(&id, due), DeliveryState::Prepared));
     assert_eq!(occurrence.document.plan.unwrap().to_deliver, 10);
     assert_eq!(actions(context, &created).await, ["create", "prepared"]);
     // one that still sees the old template creates nothing more, and one that cannot copy what is gone creates nothing
@@ -162,7 +166,7 @@ async fn what_no_daemon_created_in_time_is_skipped_and_what_nobody_released_is_s
     assert_eq!(actions(context, &id).await, ["create", "upload", "recur", "skip"]);
     // nobody uploads anything
     let occurrence = recur(context, &id).await;
-    assert_eq!((occurrence.state, occurrence.document.audience), (State::Editing, None));
+    assert_eq!((occurrence.state, occurrence.document.audience), (DeliveryState::Editing, None));
     context.recur(&occurrence.id, ahead + minutes(29)).await.unwrap();
     assert!(!context.delivery(&occurrence.id).await.unwrap().document.occurrence.unwrap().lapsed, "it can still be released");
     for _ in 0..3 {
@@ -260,5 +264,5 @@ async fn the_end_of_a_rule_ends_it() {
         recur(context, &id).await;
     }
     let document = context.delivery(&id).await.unwrap().document;
-    assert_eq!((document.recurrence.as_ref().unwrap().next, document.wakes(State::Editing)), (None, None));
+    assert_eq!((document.recurrence.as_ref().unwrap().next, document.wakes(DeliveryState::Editing)), (None, None));
 }

@@ -5,7 +5,7 @@ mod choice;
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
-use versand::mail::catcher::{Act, Action, Stage};
+use versand::mail::catcher::{CatcherAct, CatcherAction, CatcherStage};
 
 use crate::harness::{
     app::App,
@@ -156,7 +156,7 @@ async fn what_breaks_before_the_end_of_data_is_sent_by_the_other_one() {
     let app = App::start(&redis, &[first.named("first", ""), other.named("other", "")].concat()).await;
     let id = app.client.send(&definition(), audience(1500)).await;
     eventually("some are sent", LIMIT, async || (first.accepted() > 100).then_some(())).await;
-    first.catcher.change_rules(|rules| rules.every = Some(Act::new(Stage::Data, Action::Close)));
+    first.catcher.change_rules(|rules| rules.every = Some(CatcherAct::new(CatcherStage::Data, CatcherAction::Close)));
     let view = app.client.wait_for(&id, &["finished"]).await;
     assert_eq!((&view["counts"]["sent"], &view["counts"]["in_doubt"]), (&json!(1500), &json!(0)));
     everybody_once([&first, &other], 1500);
@@ -191,7 +191,7 @@ async fn a_relay_that_dies_leaves_doubts_only_where_it_had_everything() {
 async fn from_the_end_of_data_on_nothing_goes_to_another_relay() {
     for accepted in [true, false] {
         let (first, other) = two().await;
-        let act = Act { accept: accepted, ..Act::new(Stage::End, Action::Close) };
+        let act = CatcherAct { accept: accepted, ..CatcherAct::new(CatcherStage::End, CatcherAction::Close) };
         first.catcher.change_rules(|rules| rules.every = Some(act));
         let redis = RedisServer::start();
         let relays = [first.named("first", "connections = 5"), other.named("other", "")].concat();
@@ -231,7 +231,7 @@ async fn a_relay_of_weight_0_steps_in_and_stands_back_again() {
     // what is open is refused, too
     first.catcher.change_rules(|rules| {
         rules.greeting = Some("421 4.3.2 not now".into());
-        rules.every = Some(Act::reply(Stage::Mail, "421 4.3.2 not now"));
+        rules.every = Some(CatcherAct::reply(CatcherStage::Mail, "421 4.3.2 not now"));
     });
     send(300).await;
     assert_eq!((first.accepted(), standby.accepted()), (300, 300));

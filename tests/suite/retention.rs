@@ -6,8 +6,8 @@ use jiff::ToSpan;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use versand::{
-    domain::id::DeliveryId,
-    store::deliveries::{Change, Committed},
+    domain::delivery::DeliveryId,
+    store::{CommitOutcome, DeliveryChange},
 };
 
 use crate::{
@@ -60,9 +60,15 @@ pub async fn aged(app: &App, id: &str, hours: i64) {
     let mut document = delivery.document.clone();
     document.ended_at = document.ended_at.map(|at| at - hours.hours());
     document.changed_at -= hours.hours();
-    let change =
-        Change { id: &id, revision: delivery.revision, state: delivery.state, document: &document, entry: None, once: &[] };
-    assert!(matches!(store.commit(&change).await.unwrap(), Committed::Done { .. }));
+    let change = DeliveryChange {
+        id: &id,
+        revision: delivery.revision,
+        state: delivery.state,
+        document: &document,
+        entry: None,
+        once: &[],
+    };
+    assert!(matches!(store.commit(&change).await.unwrap(), CommitOutcome::Done { .. }));
     let mut list = ::redis::cmd("ZINCRBY");
     let _: String = list
         .arg("versand:deliveries")

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
 use serde_json::json;
-use versand::mail::catcher::{Act, Action, Stage};
+use versand::mail::catcher::{CatcherAct, CatcherAction, CatcherStage};
 
 use crate::harness::{
     client::{audience, definition},
@@ -73,7 +73,7 @@ async fn a_relay_that_stalls_is_not_waited_for_beyond_the_limit() {
     let mut daemon = Daemon::start(&settings(&relay, &more)).await;
     let id = daemon.client.send(&definition(), audience(RECIPIENTS)).await;
     accepted(&relay, 150).await;
-    let stall = Act::new(Stage::End, Action::Stall(Duration::from_secs(60)));
+    let stall = CatcherAct::new(CatcherStage::End, CatcherAction::Stall(Duration::from_secs(60)));
     relay.catcher.change_rules(|rules| rules.every = Some(stall));
     tokio::time::sleep(Duration::from_millis(300)).await;
     let url = daemon.client.url.clone();
@@ -102,7 +102,9 @@ async fn a_relay_that_stalls_is_not_waited_for_beyond_the_limit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_takes_effect_within_a_second_though_the_relay_is_slow() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
-    relay.catcher.change_rules(|rules| rules.every = Some(Act::new(Stage::End, Action::Stall(Duration::from_millis(600)))));
+    relay.catcher.change_rules(|rules| {
+        rules.every = Some(CatcherAct::new(CatcherStage::End, CatcherAction::Stall(Duration::from_millis(600))))
+    });
     let daemon = Daemon::start(&settings(&relay, &format!("[redis]\nurl = \"{}\"\n", redis.url()))).await;
     let id = daemon.client.send(&definition(), audience(RECIPIENTS)).await;
     accepted(&relay, 2 * CONNECTIONS).await;
@@ -129,14 +131,14 @@ async fn no_address_is_ever_logged() {
     let relay = TestRelay::start(DELAY).await;
     let said = |code: &str| format!("{code} <user1@example.com>: unknown; ask postmaster@example.com");
     relay.catcher.change_rules(|rules| {
-        let at = |stage, reply: String| Some(Act::reply(stage, &reply));
-        rules.script("user1@example.com", [at(Stage::Recipient, said("550 5.1.1"))]);
-        rules.script("user2@example.com", [at(Stage::Recipient, said("451 4.2.1"))]);
-        rules.script("user3@example.com", [at(Stage::End, said("421 4.3.2"))]);
-        rules.script("user4@example.com", [at(Stage::End, said("554 5.7.1"))]);
-        rules.script("user5@example.com", [Some(Act::new(Stage::End, Action::Garbage))]);
-        rules.script("user6@example.com", [Some(Act::new(Stage::Data, Action::Close))]);
-        rules.next.push_back(Act::reply(Stage::Mail, "421 4.3.2 news@shop.example is blocked"));
+        let at = |stage, reply: String| Some(CatcherAct::reply(stage, &reply));
+        rules.script("user1@example.com", [at(CatcherStage::Recipient, said("550 5.1.1"))]);
+        rules.script("user2@example.com", [at(CatcherStage::Recipient, said("451 4.2.1"))]);
+        rules.script("user3@example.com", [at(CatcherStage::End, said("421 4.3.2"))]);
+        rules.script("user4@example.com", [at(CatcherStage::End, said("554 5.7.1"))]);
+        rules.script("user5@example.com", [Some(CatcherAct::new(CatcherStage::End, CatcherAction::Garbage))]);
+        rules.script("user6@example.com", [Some(CatcherAct::new(CatcherStage::Data, CatcherAction::Close))]);
+        rules.next.push_back(CatcherAct::reply(CatcherStage::Mail, "421 4.3.2 news@shop.example is blocked"));
     });
     let mut daemon = Daemon::start(&settings(&relay, "[log]\nlevel = \"versand=trace,info\"\n")).await;
     let mut definition = definition();

@@ -3,11 +3,11 @@
 use serde_json::json;
 use versand::{
     domain::{
-        id::DeliveryId,
-        tracking::{HitKind, Link},
+        delivery::DeliveryId,
+        tracking::{HitKind, TrackedLink},
     },
-    mail::token::{Holder, Token},
-    store::slices::Part,
+    mail::links::{LinkToken, TokenHolder},
+    store::audience::SliceKind,
 };
 
 use crate::{
@@ -27,13 +27,13 @@ const HTML: &str = "<body><p>Dear {{ name }},</p>\n\
     <a href='{{ unsubscribe_url }}'>Off</a></body>";
 
 /// The holders of all tokens of a message, with what they are for.
-fn holders(app: &App, (id, generation): (&DeliveryId, u32), message: &[u8]) -> Vec<(HitKind, Holder)> {
+fn holders(app: &App, (id, generation): (&DeliveryId, u32), message: &[u8]) -> Vec<(HitKind, TokenHolder)> {
     let text = String::from_utf8(message.to_vec()).unwrap().replace("=\r\n", "");
     let mut found = Vec::new();
     for (kind, path) in [(HitKind::Open, "/o/"), (HitKind::Click, "/c/"), (HitKind::OptOut, "/u/")] {
         for after in text.split(&format!("https://t.shop.example{path}")).skip(1) {
             let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-').unwrap();
-            let token = Token::read(&after[..end], kind).unwrap();
+            let token = LinkToken::read(&after[..end], kind).unwrap();
             assert!(app.context.tokens.signer(id, generation, token.holder).has_signed(&token), "{text}");
             found.push((kind, token.holder));
         }
@@ -57,7 +57,7 @@ async fn every_message_carries_tokens_of_its_own_recipient_and_a_proof_says_that
 
     let delivery: DeliveryId = id.parse().unwrap();
     let plan = app.context.delivery(&delivery).await.unwrap().document.plan.unwrap();
-    let links: Vec<Link> = app.context.store.slice(&delivery, Part::Links(plan.generation), 0).await.unwrap();
+    let links: Vec<TrackedLink> = app.context.store.slice(&delivery, SliceKind::Links(plan.generation), 0).await.unwrap();
     let listed: Vec<_> = links.iter().map(|link| (link.label.as_str(), link.url.as_str(), link.merged)).collect();
     assert_eq!(
         listed,
@@ -73,7 +73,7 @@ async fn every_message_carries_tokens_of_its_own_recipient_and_a_proof_says_that
     for message in &caught {
         let is_proof = message.to[0] == "qa@test.example";
         let number: u64 = if is_proof { 9 } else { message.to[0][4..].split('@').next().unwrap().parse().unwrap() };
-        let holder = Holder { preparation: plan.number, recipient: number as u32, is_proof };
+        let holder = TokenHolder { preparation: plan.number, recipient: number as u32, is_proof };
         let expected = [HitKind::Open, HitKind::Click, HitKind::Click, HitKind::OptOut, HitKind::OptOut, HitKind::OptOut];
         let found = holders(&app, (&delivery, plan.generation), &message.bytes);
         assert_eq!(found, expected.map(|kind| (kind, holder)));

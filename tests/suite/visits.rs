@@ -10,8 +10,8 @@ use jiff::{Timestamp, ToSpan};
 use reqwest::{Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 use versand::{
-    domain::{id::DeliveryId, tracking::rules::BUILT_IN},
-    store::deliveries::{Change, Committed},
+    domain::{delivery::DeliveryId, tracking::BUILT_IN},
+    store::{CommitOutcome, DeliveryChange},
 };
 
 use crate::{
@@ -114,9 +114,15 @@ async fn released(app: &App, id: &str, confirmed: i64, due: Option<i64>) {
     let (mut document, now) = (delivery.document.clone(), Timestamp::now());
     document.release.as_mut().unwrap().confirmed_at = now - confirmed.hours();
     document.plan.as_mut().unwrap().last_due = due.map(|due| now - due.hours());
-    let change =
-        Change { id: &id, revision: delivery.revision, state: delivery.state, document: &document, entry: None, once: &[] };
-    assert!(matches!(store.commit(&change).await.unwrap(), Committed::Done { .. }));
+    let change = DeliveryChange {
+        id: &id,
+        revision: delivery.revision,
+        state: delivery.state,
+        document: &document,
+        entry: None,
+        once: &[],
+    };
+    assert!(matches!(store.commit(&change).await.unwrap(), CommitOutcome::Done { .. }));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! What servers write in their refusals.
 
-use super::FailureReason;
+use super::failure::FailureReason;
 
 /// The first phrase that occurs decides; faults of the sender come first, because they must never count against a recipient.
 const PHRASES: [(FailureReason, &[&str]); 7] = [

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use axum::http::{HeaderMap, HeaderName, Method, header, request::Parts};
 use ipnet::IpNet;
 
-use crate::{domain::tracking::signs, send::track::Visit};
+use crate::{domain::tracking::signs, feedback::Visit};
 
 /// Headers of a client that fetches what nobody has asked for yet.
 static PURPOSES: [HeaderName; 4] = [

@@ -7,8 +7,8 @@ use std::{
 
 /// Where in a transaction something happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// Instead of the reply to MAIL; only from [`Rules::next`] and [`Rules::every`].
+pub enum CatcherStage {
+    /// Instead of the reply to MAIL; only from [`CatcherRules::next`] and [`CatcherRules::every`].
     Mail,
     Recipient,
     Data,
@@ -20,7 +20,7 @@ pub enum Stage {
 
 /// What happens there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
+pub enum CatcherAction {
     /// This reply, without CRLF; a 421 closes the connection after it.
     Reply(String),
     /// As usual, but so much later.
@@ -35,20 +35,20 @@ pub enum Action {
 
 /// One attempt's fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Act {
-    pub stage: Stage,
-    pub action: Action,
+pub struct CatcherAct {
+    pub stage: CatcherStage,
+    pub action: CatcherAction,
     /// At the end of data: the message counts as accepted, whatever the client hears.
     pub accept: bool,
 }
 
-impl Act {
-    pub fn new(stage: Stage, action: Action) -> Self {
+impl CatcherAct {
+    pub fn new(stage: CatcherStage, action: CatcherAction) -> Self {
         Self { stage, action, accept: false }
     }
 
-    pub fn reply(stage: Stage, reply: &str) -> Self {
-        Self::new(stage, Action::Reply(reply.to_owned()))
+    pub fn reply(stage: CatcherStage, reply: &str) -> Self {
+        Self::new(stage, CatcherAction::Reply(reply.to_owned()))
     }
 
     /// The same, with the message accepted.
@@ -60,7 +60,7 @@ impl Act {
 
 /// What decides about a transaction, in this order: `scripts`, `next`, `every`, the local part.
 #[derive(Debug, Clone)]
-pub struct Rules {
+pub struct CatcherRules {
     /// Greets with this instead of 220, and closes.
     pub greeting: Option<String>,
     /// Whether PIPELINING (RFC 2920) is offered; without it, pipelined commands are refused.
@@ -70,16 +70,16 @@ pub struct Rules {
     /// Before every reply.
     pub delay: Duration,
     /// Per address (lower case): one entry for each attempt, `None` for the usual.
-    pub scripts: HashMap<String, VecDeque<Option<Act>>>,
+    pub scripts: HashMap<String, VecDeque<Option<CatcherAct>>>,
     /// For the next transactions, whoever they are for.
-    pub next: VecDeque<Act>,
+    pub next: VecDeque<CatcherAct>,
     /// For all transactions.
-    pub every: Option<Act>,
+    pub every: Option<CatcherAct>,
     /// `refuse*`: 550; `full*`: 552; `defer*`: 451 at the first attempt.
     pub by_local_part: bool,
 }
 
-impl Default for Rules {
+impl Default for CatcherRules {
     fn default() -> Self {
         Self {
             greeting: None,
@@ -94,30 +94,30 @@ impl Default for Rules {
     }
 }
 
-impl Rules {
+impl CatcherRules {
     /// Appends to an address' script.
-    pub fn script(&mut self, address: &str, acts: impl IntoIterator<Item = Option<Act>>) {
+    pub fn script(&mut self, address: &str, acts: impl IntoIterator<Item = Option<CatcherAct>>) {
         self.scripts.entry(address.to_lowercase()).or_default().extend(acts);
     }
 
     /// The fault at MAIL, before the recipient is known.
-    pub(super) fn at_mail(&mut self) -> Option<Act> {
+    pub(super) fn at_mail(&mut self) -> Option<CatcherAct> {
         match self.next.front() {
-            Some(act) if act.stage == Stage::Mail => self.next.pop_front(),
-            _ => self.every.clone().filter(|act| act.stage == Stage::Mail),
+            Some(act) if act.stage == CatcherStage::Mail => self.next.pop_front(),
+            _ => self.every.clone().filter(|act| act.stage == CatcherStage::Mail),
         }
     }
 
     /// The fault for this attempt at a recipient; an entry of a script is used up.
-    pub(super) fn at_recipient(&mut self, address: &str) -> Option<Act> {
+    pub(super) fn at_recipient(&mut self, address: &str) -> Option<CatcherAct> {
         if !self.scripts.is_empty()
             && let Some(act) = self.scripts.get_mut(&address.to_lowercase()).and_then(VecDeque::pop_front)
         {
             return act;
         }
         match self.next.front() {
-            Some(act) if act.stage != Stage::Mail => self.next.pop_front(),
-            _ => self.every.clone().filter(|act| act.stage != Stage::Mail),
+            Some(act) if act.stage != CatcherStage::Mail => self.next.pop_front(),
+            _ => self.every.clone().filter(|act| act.stage != CatcherStage::Mail),
         }
     }
 }

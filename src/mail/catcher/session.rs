@@ -8,16 +8,16 @@ use tokio::{
 };
 
 use super::{
-    Catcher, lock,
-    rules::{Act, Action, Stage, by_local_part},
-    stream::{Ended, Line, Stream},
+    rules::{CatcherAct, CatcherAction, CatcherStage, by_local_part},
+    server::{Catcher, lock},
+    stream::{ClientStream, InputLine, StreamEnded},
 };
 
 const RECIPIENTS: usize = 100;
 const NAME: &str = "catcher.invalid";
 
 pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(catcher: &Catcher, stream: S, busy: bool) {
-    let mut session = Session { catcher, stream: Stream::new(stream), greeted: false, transaction: None };
+    let mut session = Session { catcher, stream: ClientStream::new(stream), greeted: false, transaction: None };
     // However it ended, what was answered goes out.
     let _ = session.serve(busy).await;
     session.stream.close().await;
@@ -25,7 +25,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(catcher: &Catcher, st
 
 struct Session<'a, S> {
     catcher: &'a Catcher,
-    stream: Stream<S>,
+    stream: ClientStream<S>,
     greeted: bool,
     transaction: Option<Transaction>,
 }
@@ -35,21 +35,21 @@ struct Transaction {
     from: String,
     to: Vec<String>,
     /// What is to happen later in it.
-    act: Option<Act>,
+    act: Option<CatcherAct>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
-    async fn serve(&mut self, busy: bool) -> Result<(), Ended> {
+    async fn serve(&mut self, busy: bool) -> Result<(), StreamEnded> {
         let greeting = lock(&self.catcher.0.rules).greeting.clone();
         if let Some(greeting) = greeting.or_else(|| busy.then(|| "421 4.3.2 Too many connections".to_owned())) {
             self.stream.reply(&greeting);
-            return Err(Ended);
+            return Err(StreamEnded);
         }
         self.stream.reply(&format!("220 {NAME} ESMTP"));
         loop {
             let line = match self.stream.line().await? {
-                Line::Text(line) => line,
-                Line::TooLong => {
+                InputLine::Text(line) => line,
+                InputLine::TooLong => {
                     self.odd("500 5.5.2 Line too long");
                     continue;
                 }
@@ -64,20 +64,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             }
             if self.stream.has_input() && !pipelining {
                 self.odd("503 5.5.0 Pipelining was not offered");
-                return Err(Ended);
+                return Err(StreamEnded);
             }
             self.command(&line, pipelining).await?;
         }
     }
 
-    async fn command(&mut self, line: &str, pipelining: bool) -> Result<(), Ended> {
+    async fn command(&mut self, line: &str, pipelining: bool) -> Result<(), StreamEnded> {
         let verb = line.split([' ', ':']).next().unwrap_or("").to_ascii_uppercase();
         match verb.as_str() {
             "EHLO" | "HELO" => self.hello(verb == "EHLO", pipelining),
             "QUIT" => {
                 self.count(|counts| &counts.quits);
                 self.stream.reply("221 2.0.0 Bye");
-                return Err(Ended);
+                return Err(StreamEnded);
             }
             "RSET" => {
                 self.count(|counts| &counts.resets);
@@ -110,7 +110,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         self.stream.reply("250 ENHANCEDSTATUSCODES");
     }
 
-    async fn mail(&mut self, line: &str) -> Result<(), Ended> {
+    async fn mail(&mut self, line: &str) -> Result<(), StreamEnded> {
         let Some((from, parameters)) = path(line, "FROM:") else {
             self.odd("501 5.5.4 MAIL FROM:<address>");
             return Ok(());
@@ -127,7 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         Ok(())
     }
 
-    async fn recipient(&mut self, line: &str) -> Result<(), Ended> {
+    async fn recipient(&mut self, line: &str) -> Result<(), StreamEnded> {
         let Some((to, _)) = path(line, "TO:").filter(|(to, _)| !to.is_empty()) else {
             self.odd("501 5.5.4 RCPT TO:<address>");
             return Ok(());
@@ -142,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         };
         let full = self.transaction.as_ref().is_some_and(|t| t.to.len() >= RECIPIENTS);
         let usual = if full { Some("452 4.5.3 Too many recipients") } else { usual };
-        let here = act.as_ref().filter(|act| act.stage == Stage::Recipient);
+        let here = act.as_ref().filter(|act| act.stage == CatcherStage::Recipient);
         let taken = self.answer(here, usual.unwrap_or("250 2.1.5 Ok")).await?;
         if !taken {
             self.catcher.note(&to, b"", false);
@@ -156,7 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         Ok(())
     }
 
-    async fn data(&mut self) -> Result<(), Ended> {
+    async fn data(&mut self) -> Result<(), StreamEnded> {
         let Some(transaction) = self.transaction.take() else { return Ok(()) };
         let nobody = transaction.to.is_empty();
         if nobody && !lock(&self.catcher.0.rules).data_without_recipient {
@@ -166,30 +166,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         }
         let act = transaction.act.clone().filter(|_| !nobody);
         let at = |stage| act.as_ref().filter(|act| act.stage == stage);
-        if !self.answer(at(Stage::Data), "354 End data with <CR><LF>.<CR><LF>").await? {
+        if !self.answer(at(CatcherStage::Data), "354 End data with <CR><LF>.<CR><LF>").await? {
             self.note_refused(&transaction);
             self.transaction = Some(transaction);
             return Ok(());
         }
         self.stream.flush().await?;
-        if let Some(act) = at(Stage::Body) {
+        if let Some(act) = at(CatcherStage::Body) {
             // Something of the message has arrived, its end has not been looked for.
             self.stream.fill().await?;
             match &act.action {
-                Action::Stall(pause) | Action::Slow(pause) => sleep(*pause).await,
-                Action::Reply(reply) => {
+                CatcherAction::Stall(pause) | CatcherAction::Slow(pause) => sleep(*pause).await,
+                CatcherAction::Reply(reply) => {
                     self.stream.reply(reply);
-                    return Err(Ended);
+                    return Err(StreamEnded);
                 }
-                Action::Garbage | Action::Close => return Err(Ended),
+                CatcherAction::Garbage | CatcherAction::Close => return Err(StreamEnded),
             }
         }
         let message = self.stream.message(self.catcher.0.options.message_limit_bytes).await?;
-        self.end(&transaction, message, at(Stage::End)).await
+        self.end(&transaction, message, at(CatcherStage::End)).await
     }
 
     /// The verdict on a message that has arrived.
-    async fn end(&mut self, transaction: &Transaction, message: Option<Vec<u8>>, act: Option<&Act>) -> Result<(), Ended> {
+    async fn end(
+        &mut self,
+        transaction: &Transaction,
+        message: Option<Vec<u8>>,
+        act: Option<&CatcherAct>,
+    ) -> Result<(), StreamEnded> {
         if transaction.to.is_empty() {
             self.stream.reply("554 5.5.1 No valid recipients");
             return Ok(());
@@ -205,8 +210,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         if early && let Some(bytes) = bytes.take() {
             self.catcher.keep(&transaction.from, &transaction.to, bytes);
         }
-        let positive = !matches!(act, Some(Act { action: Action::Reply(_) | Action::Garbage | Action::Close, .. }));
-        if let (true, Some(Act { action: Action::Stall(pause), .. })) = (positive, act) {
+        let positive = !matches!(
+            act,
+            Some(CatcherAct { action: CatcherAction::Reply(_) | CatcherAction::Garbage | CatcherAction::Close, .. })
+        );
+        if let (true, Some(CatcherAct { action: CatcherAction::Stall(pause), .. })) = (positive, act) {
             sleep(*pause).await;
         }
         match bytes {
@@ -215,7 +223,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             None => {}
         }
         // A stall is over by now.
-        let act = act.filter(|act| !matches!(act.action, Action::Stall(_)));
+        let act = act.filter(|act| !matches!(act.action, CatcherAction::Stall(_)));
         self.answer(act, "250 2.0.0 Ok: caught").await?;
         Ok(())
     }
@@ -227,24 +235,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     }
 
     /// The usual reply, or what `act` makes of it; whether it was positive.
-    async fn answer(&mut self, act: Option<&Act>, usual: &str) -> Result<bool, Ended> {
+    async fn answer(&mut self, act: Option<&CatcherAct>, usual: &str) -> Result<bool, StreamEnded> {
         let reply = match act.map(|act| &act.action) {
             None => usual,
-            Some(Action::Reply(reply)) => reply,
-            Some(Action::Stall(pause)) => {
+            Some(CatcherAction::Reply(reply)) => reply,
+            Some(CatcherAction::Stall(pause)) => {
                 self.stream.flush().await?;
                 sleep(*pause).await;
                 usual
             }
-            Some(Action::Slow(duration)) => {
+            Some(CatcherAction::Slow(duration)) => {
                 self.stream.reply_slowly(usual, *duration).await?;
                 return Ok(self.tally(usual));
             }
-            Some(Action::Garbage) => "!!! not SMTP",
-            Some(Action::Close) => return Err(Ended),
+            Some(CatcherAction::Garbage) => "!!! not SMTP",
+            Some(CatcherAction::Close) => return Err(StreamEnded),
         };
         self.stream.reply(reply);
-        if reply.starts_with("421") { Err(Ended) } else { Ok(self.tally(reply)) }
+        if reply.starts_with("421") { Err(StreamEnded) } else { Ok(self.tally(reply)) }
     }
 
     fn tally(&self, reply: &str) -> bool {
@@ -261,7 +269,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         self.stream.reply(reply);
     }
 
-    fn count(&self, which: impl Fn(&super::Counts) -> &std::sync::atomic::AtomicU64) {
+    fn count(&self, which: impl Fn(&super::server::CatcherCounts) -> &std::sync::atomic::AtomicU64) {
         which(self.catcher.counts()).fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -14,14 +14,14 @@ const IDLE: Duration = Duration::from_secs(300);
 const READ_BYTES: usize = 16 * 1024;
 
 /// The client is gone, silent for too long, or to be sent away.
-pub struct Ended;
+pub struct StreamEnded;
 
-pub enum Line {
+pub enum InputLine {
     Text(String),
     TooLong,
 }
 
-pub struct Stream<S> {
+pub struct ClientStream<S> {
     stream: S,
     input: Vec<u8>,
     /// Bytes of `input` that were used.
@@ -29,19 +29,19 @@ pub struct Stream<S> {
     output: Vec<u8>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
     pub fn new(stream: S) -> Self {
         Self { stream, input: Vec::new(), used: 0, output: Vec::new() }
     }
 
     /// The next line without its end. What was answered so far goes out before waiting.
-    pub async fn line(&mut self) -> Result<Line, Ended> {
+    pub async fn line(&mut self) -> Result<InputLine, StreamEnded> {
         let mut skipped = false;
         loop {
             if let Some(end) = self.rest().iter().position(|b| *b == b'\n') {
                 let line = String::from_utf8_lossy(self.rest()[..end].trim_ascii_end()).into_owned();
                 self.used += end + 1;
-                return Ok(if skipped || line.len() > LINE_LIMIT_BYTES { Line::TooLong } else { Line::Text(line) });
+                return Ok(if skipped || line.len() > LINE_LIMIT_BYTES { InputLine::TooLong } else { InputLine::Text(line) });
             }
             if self.rest().len() > LINE_LIMIT_BYTES {
                 skipped = true;
@@ -52,7 +52,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
     }
 
     /// The message up to its final dot, dots unstuffed; `None` if it is above `limit_bytes`.
-    pub async fn message(&mut self, limit_bytes: usize) -> Result<Option<Vec<u8>>, Ended> {
+    pub async fn message(&mut self, limit_bytes: usize) -> Result<Option<Vec<u8>>, StreamEnded> {
         let mut message = Some(Vec::new());
         // In a line whose start was taken already: dots mean nothing there.
         let mut inside = false;
@@ -90,17 +90,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         self.output.extend_from_slice(b"\r\n");
     }
 
-    pub async fn flush(&mut self) -> Result<(), Ended> {
+    pub async fn flush(&mut self) -> Result<(), StreamEnded> {
         if !self.output.is_empty() {
-            self.stream.write_all(&self.output).await.map_err(|_| Ended)?;
-            self.stream.flush().await.map_err(|_| Ended)?;
+            self.stream.write_all(&self.output).await.map_err(|_| StreamEnded)?;
+            self.stream.flush().await.map_err(|_| StreamEnded)?;
             self.output.clear();
         }
         Ok(())
     }
 
     /// Sends a reply spread over `duration`.
-    pub async fn reply_slowly(&mut self, reply: &str, duration: Duration) -> Result<(), Ended> {
+    pub async fn reply_slowly(&mut self, reply: &str, duration: Duration) -> Result<(), StreamEnded> {
         self.flush().await?;
         let line = format!("{reply}\r\n");
         let pause = duration / u32::try_from(line.len()).unwrap_or(u32::MAX);
@@ -113,14 +113,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
     }
 
     /// Waits until at least one more byte is there.
-    pub async fn fill(&mut self) -> Result<(), Ended> {
+    pub async fn fill(&mut self) -> Result<(), StreamEnded> {
         self.flush().await?;
         self.input.drain(..self.used);
         self.used = 0;
         self.input.reserve(READ_BYTES);
         match timeout(IDLE, self.stream.read_buf(&mut self.input)).await {
             Ok(Ok(1..)) => Ok(()),
-            _ => Err(Ended),
+            _ => Err(StreamEnded),
         }
     }
 

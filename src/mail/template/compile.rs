@@ -4,26 +4,34 @@ use std::collections::BTreeSet;
 
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
-use super::{ORIGINAL, Part, Problem, Template, Tracked, describe, merge::Limits, quick::Quick};
+use super::{
+    render::{MessagePart, Template, TemplateProblem, describe},
+    tracked_links::{ORIGINAL, TrackedLinks},
+};
 use crate::{
-    domain::{
-        delivery::{Content, Sender},
-        settings::Tracking,
+    domain::delivery::{Content, Sender, Tracking},
+    mail::{
+        address,
+        compose::mime,
+        links::placeholder,
+        template::{
+            fast_path::{FastPathPart, MergeLimits},
+            tags, text_alternative,
+        },
     },
-    mail::{address, hole, mime, plain, scan},
 };
 
 /// Steps and 64-byte pieces that one part may take: far above any mail, some 20 ms and 12 MB at most.
 const FUEL: u64 = 200_000;
 const FUEL_BYTES: u64 = 64;
-pub(super) const LIMITS: Limits = Limits { steps: FUEL, bytes: (FUEL * FUEL_BYTES) as usize };
+pub(super) const LIMITS: MergeLimits = MergeLimits { steps: FUEL, bytes: (FUEL * FUEL_BYTES) as usize };
 
 pub(super) fn compile(
     sender: &Sender,
     content: &Content,
     tracking: &Tracking,
     limit_bytes: usize,
-) -> Result<Template, Vec<Problem>> {
+) -> Result<Template, Vec<TemplateProblem>> {
     let mut problems = Vec::new();
     let head = head(sender, &mut problems);
     let from = sender.envelope_from.as_deref().unwrap_or(&sender.email);
@@ -34,8 +42,8 @@ pub(super) fn compile(
     let envelope_from = checked(part, from, &mut problems);
     let mut environment = environment();
     for (part, source) in parts(content, limit_bytes, &mut problems) {
-        if let Some((line, message)) = scan::too_deep(&source) {
-            problems.push(Problem { part, line: Some(line), message });
+        if let Some((line, message)) = tags::too_deep(&source) {
+            problems.push(TemplateProblem { part, line: Some(line), message });
         } else if let Err(error) = environment.add_template_owned(part, source) {
             problems.push(problem(part, &error));
         } else if let Some(found) = try_out(&environment, part) {
@@ -44,14 +52,14 @@ pub(super) fn compile(
     }
     let text_from_html = match (&content.html, &content.text) {
         (Some(html), None) if problems.is_empty() => {
-            plain::from_html(html).map_err(|message| Problem { part: "text", line: None, message }).map(Some)
+            text_alternative::from_html(html).map_err(|message| TemplateProblem { part: "text", line: None, message }).map(Some)
         }
         _ => Ok(None),
     };
     match text_from_html {
         Ok(Some(source)) => {
             if let Err(error) = environment.add_template_owned("text", source) {
-                problems.push(Problem {
+                problems.push(TemplateProblem {
                     part: "text",
                     line: None,
                     message: format!("could not be made from html, give one: {}", describe(&error)),
@@ -65,11 +73,11 @@ pub(super) fn compile(
     if !problems.is_empty() {
         return Err(problems);
     }
-    let tracked = Tracked::new(&mut environment, tracking).map_err(|problem| vec![problem])?;
+    let tracked = TrackedLinks::new(&mut environment, tracking).map_err(|problem| vec![problem])?;
     let parts = ["subject", "html", "text"].map(|name| {
         let fields = used(&environment, name);
-        let quick = Quick::new(&environment, name, &fields, LIMITS);
-        Part { name, fields, quick }
+        let quick = FastPathPart::new(&environment, name, &fields, LIMITS);
+        MessagePart { name, fields, quick }
     });
     Ok(Template {
         used: parts.iter().flat_map(|part| part.fields.clone()).chain(used(&environment, ORIGINAL)).collect(),
@@ -98,11 +106,11 @@ fn environment() -> Environment<'static> {
 }
 
 /// The headers that are the same for every recipient.
-fn head(sender: &Sender, problems: &mut Vec<Problem>) -> String {
+fn head(sender: &Sender, problems: &mut Vec<TemplateProblem>) -> String {
     let mut head = String::from("MIME-Version: 1.0\r\n");
     let name = sender.name.as_deref().unwrap_or("");
     if name.chars().any(char::is_control) {
-        problems.push(Problem {
+        problems.push(TemplateProblem {
             part: "sender.name",
             line: None,
             message: "holds a control character, which a header may not".into(),
@@ -117,17 +125,17 @@ fn head(sender: &Sender, problems: &mut Vec<Problem>) -> String {
     head
 }
 
-fn checked(part: &'static str, email: &str, problems: &mut Vec<Problem>) -> String {
+fn checked(part: &'static str, email: &str, problems: &mut Vec<TemplateProblem>) -> String {
     address::to_ascii(email).unwrap_or_else(|error| {
-        problems.push(Problem { part, line: None, message: error.to_string() });
+        problems.push(TemplateProblem { part, line: None, message: error.to_string() });
         String::new()
     })
 }
 
 /// The sources that were given, checked for what no template may be.
-fn parts(content: &Content, limit_bytes: usize, problems: &mut Vec<Problem>) -> Vec<(&'static str, String)> {
+fn parts(content: &Content, limit_bytes: usize, problems: &mut Vec<TemplateProblem>) -> Vec<(&'static str, String)> {
     let mut refuse = |part, message: String| {
-        problems.push(Problem { part, line: None, message });
+        problems.push(TemplateProblem { part, line: None, message });
     };
     if content.html.is_none() && content.text.is_none() {
         refuse("html", "neither html nor text is given".into());
@@ -155,7 +163,7 @@ fn parts(content: &Content, limit_bytes: usize, problems: &mut Vec<Problem>) -> 
 
 /// Renders a part without any field, to find what is wrong for everybody: unknown filters and functions,
 /// endless loops. What fails for want of fields is no problem.
-fn try_out(environment: &Environment<'static>, part: &'static str) -> Option<Problem> {
+fn try_out(environment: &Environment<'static>, part: &'static str) -> Option<TemplateProblem> {
     let mut lenient = environment.clone();
     lenient.set_undefined_behavior(UndefinedBehavior::Chainable);
     let error = lenient.get_template(part).ok()?.render(()).err()?;
@@ -171,8 +179,8 @@ fn try_out(environment: &Environment<'static>, part: &'static str) -> Option<Pro
     certain.then(|| problem(part, &error))
 }
 
-fn problem(part: &'static str, error: &Error) -> Problem {
-    Problem { part, line: error.line().and_then(|line| u32::try_from(line).ok()), message: describe(error) }
+fn problem(part: &'static str, error: &Error) -> TemplateProblem {
+    TemplateProblem { part, line: error.line().and_then(|line| u32::try_from(line).ok()), message: describe(error) }
 }
 
 /// Without what the template engine brings along, such as `range`.
@@ -183,6 +191,6 @@ fn used(environment: &Environment<'static>, part: &str) -> BTreeSet<String> {
         .map(|template| template.undeclared_variables(false))
         .unwrap_or_default()
         .into_iter()
-        .filter(|name| !globals.contains(name.as_str()) && name != hole::NAME)
+        .filter(|name| !globals.contains(name.as_str()) && name != placeholder::NAME)
         .collect()
 }

@@ -9,49 +9,46 @@ use minijinja::{
 use serde_json::Value as Json;
 
 use crate::{
-    domain::recipient::Recipient,
-    mail::{
-        hole,
-        token::{Purpose, Signer},
-    },
+    domain::audience::Recipient,
+    mail::links::{LinkPurpose, TokenSigner, placeholder},
 };
 
 /// Where the values of one message come from.
-pub struct Values<'a> {
+pub struct FieldValues<'a> {
     pub recipient: &'a Recipient,
-    pub own: Option<Own<'a>>,
+    pub own: Option<OwnFields<'a>>,
 }
 
 /// What a tracked message has of its own.
-pub struct Own<'a> {
-    pub signer: &'a Signer,
+pub struct OwnFields<'a> {
+    pub signer: &'a TokenSigner,
     pub unsubscribe_url: String,
     /// Empty if no template uses it.
     pub mirror_url: String,
 }
 
-impl<'a> Own<'a> {
-    pub fn new(base: &str, signer: &'a Signer, used: &BTreeSet<String>) -> Self {
-        let url = |purpose: Purpose| {
+impl<'a> OwnFields<'a> {
+    pub fn new(base: &str, signer: &'a TokenSigner, used: &BTreeSet<String>) -> Self {
+        let url = |purpose: LinkPurpose| {
             let mut url = String::with_capacity(base.len() + 32);
             url.extend([base, purpose.path()]);
             signer.write(&mut url, purpose);
             url
         };
-        let mirror_url = if used.contains("mirror_url") { url(Purpose::Mirror) } else { String::new() };
-        Self { signer, unsubscribe_url: url(Purpose::OptOut), mirror_url }
+        let mirror_url = if used.contains("mirror_url") { url(LinkPurpose::Mirror) } else { String::new() };
+        Self { signer, unsubscribe_url: url(LinkPurpose::OptOut), mirror_url }
     }
 }
 
-impl Values<'_> {
-    pub fn signer(&self) -> Option<&Signer> {
+impl FieldValues<'_> {
+    pub fn signer(&self) -> Option<&TokenSigner> {
         self.own.as_ref().map(|own| own.signer)
     }
 }
 
 /// The tokens of a message, by the numbers of their holes.
 #[derive(Debug)]
-struct Tokens(Signer);
+struct Tokens(TokenSigner);
 
 impl Object for Tokens {
     fn repr(self: &Arc<Self>) -> ObjectRepr {
@@ -60,26 +57,26 @@ impl Object for Tokens {
 
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
         let mut token = String::new();
-        self.0.write(&mut token, hole::purpose(u16::try_from(key.as_usize()?).ok()?));
+        self.0.write(&mut token, placeholder::purpose(u16::try_from(key.as_usize()?).ok()?));
         Some(Value::from_safe_string(token))
     }
 }
 
 /// The values of the fields that are used; a null is missing, so that nobody is greeted as "none".
-pub fn context(used: &BTreeSet<String>, values: &Values<'_>) -> Value {
-    let tokens = values.signer().map(|signer| (hole::NAME, Value::from_object(Tokens(*signer))));
+pub fn context(used: &BTreeSet<String>, values: &FieldValues<'_>) -> Value {
+    let tokens = values.signer().map(|signer| (placeholder::NAME, Value::from_object(Tokens(*signer))));
     let fields = used.iter().filter_map(|name| {
         let value = match lookup(values, name)? {
-            Found::Email(email) => Value::from(email),
-            Found::Url(url) => Value::from_safe_string(url.to_owned()),
-            Found::Field(value) => value_of(value)?,
+            FoundField::Email(email) => Value::from(email),
+            FoundField::Url(url) => Value::from_safe_string(url.to_owned()),
+            FoundField::Field(value) => value_of(value)?,
         };
         Some((name.as_str(), value))
     });
     Value::from_pairs(fields.chain(tokens))
 }
 
-pub enum Found<'a> {
+pub enum FoundField<'a> {
     Email(&'a str),
     /// Of the public listener: nothing in it needs escaping.
     Url(&'a str),
@@ -87,12 +84,12 @@ pub enum Found<'a> {
 }
 
 /// What is the message's own always wins over a field of the same name.
-pub fn lookup<'a>(values: &'a Values<'_>, name: &str) -> Option<Found<'a>> {
+pub fn lookup<'a>(values: &'a FieldValues<'_>, name: &str) -> Option<FoundField<'a>> {
     match (name, &values.own) {
-        ("email", _) => Some(Found::Email(&values.recipient.email)),
-        ("unsubscribe_url", Some(own)) => Some(Found::Url(&own.unsubscribe_url)),
-        ("mirror_url", Some(own)) => Some(Found::Url(&own.mirror_url)),
-        _ => values.recipient.fields.get(name).map(Found::Field),
+        ("email", _) => Some(FoundField::Email(&values.recipient.email)),
+        ("unsubscribe_url", Some(own)) => Some(FoundField::Url(&own.unsubscribe_url)),
+        ("mirror_url", Some(own)) => Some(FoundField::Url(&own.mirror_url)),
+        _ => values.recipient.fields.get(name).map(FoundField::Field),
     }
 }
 
@@ -114,12 +111,12 @@ pub fn value_of(json: &Json) -> Option<Value> {
 }
 
 /// The field behind an undefined value: the one named where the error is, else the only one missing.
-pub fn missing(error: &Error, source: &str, used: Option<&BTreeSet<String>>, values: &Values<'_>) -> Option<String> {
+pub fn missing(error: &Error, source: &str, used: Option<&BTreeSet<String>>, values: &FieldValues<'_>) -> Option<String> {
     let absent: Vec<&String> = used?
         .iter()
         .filter(|name| match lookup(values, name) {
-            Some(Found::Field(value)) => value.is_null(),
-            Some(Found::Email(_) | Found::Url(_)) => false,
+            Some(FoundField::Field(value)) => value.is_null(),
+            Some(FoundField::Email(_) | FoundField::Url(_)) => false,
             None => true,
         })
         .collect();
@@ -140,12 +137,12 @@ pub fn missing(error: &Error, source: &str, used: Option<&BTreeSet<String>>, val
 }
 
 /// The first of the fields whose value holds `wanted`.
-pub fn holding(wanted: char, used: Option<&BTreeSet<String>>, values: &Values<'_>) -> Option<String> {
+pub fn holding(wanted: char, used: Option<&BTreeSet<String>>, values: &FieldValues<'_>) -> Option<String> {
     used?
         .iter()
         .find(|name| match lookup(values, name) {
-            Some(Found::Field(value)) => holds(value, wanted),
-            Some(Found::Email(text) | Found::Url(text)) => text.contains(wanted),
+            Some(FoundField::Field(value)) => holds(value, wanted),
+            Some(FoundField::Email(text) | FoundField::Url(text)) => text.contains(wanted),
             None => false,
         })
         .cloned()

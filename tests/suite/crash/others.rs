@@ -1,6 +1,6 @@
 //! Several daemons on one Redis: one dies or freezes, the other goes on.
 
-use versand::{domain::id::DeliveryId, store::Store};
+use versand::{domain::delivery::DeliveryId, store::Store};
 
 use super::*;
 

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
-use versand::{app::Application, config::Config, domain::id::DeliveryId, mail::catcher::Catcher};
+use versand::{app::Application, config::Config, domain::delivery::DeliveryId, mail::catcher::Catcher};
 
 use super::{client::Client, redis::RedisServer};
 
@@ -19,7 +19,7 @@ pub struct App {
     pub client: Client,
     /// What took the mail, unless the settings name another relay.
     pub catcher: Option<Catcher>,
-    pub context: versand::send::Context,
+    pub context: versand::deliveries::Context,
     stop: oneshot::Sender<()>,
     running: JoinHandle<bool>,
     _state: TempDir,
@@ -49,7 +49,7 @@ pub fn token(name: &str, roles: &[&str]) -> String {
 }
 
 /// Lets the validity period of a delivery end now: its first wave was released long ago.
-pub async fn validity_ends(context: &versand::send::Context, id: &DeliveryId) {
+pub async fn validity_ends(context: &versand::deliveries::Context, id: &DeliveryId) {
     let delivery = context.delivery(id).await.unwrap();
     let key = format!("versand:{{{id}}}:waves.{}:0", delivery.document.plan.unwrap().generation);
     let mut long_ago = redis::cmd("SETRANGE");

@@ -51,7 +51,7 @@ impl RedisServer {
     }
 
     /// The settings of a store on it.
-    pub fn settings(&self) -> versand::config::Redis {
+    pub fn settings(&self) -> versand::config::RedisSettings {
         let mut settings = versand::config::Config::from_toml("").unwrap().redis;
         settings.url = self.url();
         settings

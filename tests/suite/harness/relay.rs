@@ -7,7 +7,7 @@ use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
-use versand::mail::catcher::{Catcher, Options};
+use versand::mail::catcher::{Catcher, CatcherOptions};
 
 /// The settings of one of several relays, on a port of 127.0.0.1.
 pub fn named(name: &str, port: u16, more: &str) -> String {
@@ -23,7 +23,7 @@ pub struct TestRelay {
 impl TestRelay {
     /// `delay` is added to every reply, so that the middle of a sending can be hit.
     pub async fn start(delay: Duration) -> Self {
-        let catcher = Catcher::new(Options { journal: true, ..Options::default() });
+        let catcher = Catcher::new(CatcherOptions { journal: true, ..CatcherOptions::default() });
         catcher.change_rules(|rules| rules.delay = delay);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();

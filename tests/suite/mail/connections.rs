@@ -8,8 +8,8 @@ use std::{
 use futures_util::future::join_all;
 use tokio::{net::TcpListener, time::timeout};
 use versand::mail::{
-    catcher::{Act, Action, Catcher, Options, Stage},
-    relay::Transaction,
+    catcher::{Catcher, CatcherAct, CatcherAction, CatcherOptions, CatcherStage},
+    smtp::Transaction,
 };
 
 use super::{FROM, MESSAGE, World, deliver, fault, relay, until};
@@ -77,7 +77,7 @@ async fn a_connection_the_server_ended_meanwhile_is_replaced_unnoticed() {
     let world = World::new(|_| (), |_| ()).await;
     // Says goodbye right after the reply, as a server does that is restarted.
     world.catcher.change_rules(|rules| {
-        rules.next.push_back(Act::reply(Stage::End, "250 2.0.0 Ok\r\n421 4.3.2 shutting down").accepted());
+        rules.next.push_back(CatcherAct::reply(CatcherStage::End, "250 2.0.0 Ok\r\n421 4.3.2 shutting down").accepted());
     });
     assert!(matches!(world.send("a@x.example").await, Transaction::Accepted(_)));
     assert!(matches!(world.send("b@x.example").await, Transaction::Accepted(_)));
@@ -89,7 +89,7 @@ async fn a_connection_the_server_ended_meanwhile_is_replaced_unnoticed() {
 async fn a_connection_dropped_in_the_middle_is_not_reused() {
     let world = World::new(|_| (), |relay| relay.connections = 1).await;
     world.catcher.change_rules(|rules| {
-        rules.next.push_back(Act::new(Stage::End, Action::Stall(Duration::from_millis(200))));
+        rules.next.push_back(CatcherAct::new(CatcherStage::End, CatcherAction::Stall(Duration::from_millis(200))));
     });
     let mut connection = world.relay.connection().await.expect("a connection");
     let cut = timeout(Duration::from_millis(50), deliver(&mut connection, (FROM, "a@x.example"), MESSAGE, None, &|| true)).await;
@@ -171,7 +171,7 @@ async fn how_fast_is_it() {
 
 #[tokio::test]
 async fn the_catcher_keeps_the_newest_and_counts_all() {
-    let catcher = Catcher::new(Options { keep: 2, message_limit_bytes: 100, journal: true });
+    let catcher = Catcher::new(CatcherOptions { keep: 2, message_limit_bytes: 100, journal: true });
     let (client, server) = tokio::io::duplex(4096);
     let session = catcher.session(server);
     let talk = async move {

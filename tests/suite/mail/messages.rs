@@ -8,11 +8,10 @@ use std::{
 use serde_json::{Value, json};
 use versand::{
     domain::{
-        delivery::{Content, Sender},
-        recipient::Recipient,
-        settings::Tracking,
+        audience::Recipient,
+        delivery::{Content, Sender, Tracking},
     },
-    mail::template::{Stamp, Template},
+    mail::template::{MessageStamp, Template},
 };
 
 use super::templates::error;
@@ -90,8 +89,8 @@ pub fn recipient(fields: Value) -> Recipient {
     Recipient { line: 1, email: "Jane.Doe@Example.ORG".into(), fields: serde_json::from_value(fields).expect("an object") }
 }
 
-pub fn stamp() -> Stamp {
-    Stamp {
+pub fn stamp() -> MessageStamp {
+    MessageStamp {
         date: "2026-11-23T14:50:01Z".parse().expect("an instant"),
         message_id: "d1.c2.r3@shop.example".into(),
         boundary: "d1c2r3".into(),

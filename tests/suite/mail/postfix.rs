@@ -3,7 +3,7 @@
 use versand::{
     config::Tls,
     domain::outcome::{FailureReason, FailureType, classify},
-    mail::relay::{Relay, Transaction},
+    mail::smtp::{Relay, Transaction},
 };
 
 use super::{FROM, deliver, relay};

@@ -19,8 +19,8 @@ use tokio_util::task::TaskTracker;
 use versand::{
     config::{self, Config, Tls},
     mail::{
-        catcher::{Catcher, Options},
-        relay::{Fault, Relay, Transaction},
+        catcher::{Catcher, CatcherOptions},
+        smtp::{Relay, RelayFault, Transaction},
     },
 };
 
@@ -54,7 +54,7 @@ impl Server {
         Self { listener, acceptor: TlsAcceptor::from(Arc::new(config)), folder }
     }
 
-    fn settings(&self, relay: &mut config::Relay, tls: Tls) {
+    fn settings(&self, relay: &mut config::RelaySettings, tls: Tls) {
         relay.host = "localhost".into();
         relay.port = self.listener.local_addr().unwrap().port();
         relay.tls = tls;
@@ -117,7 +117,7 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(stream: S, greeting: Option<&st
 }
 
 /// The server's side and the relay's, which must fail.
-async fn failing(server: impl Future<Output = Vec<String>>, relay: &Relay) -> (Vec<String>, Fault) {
+async fn failing(server: impl Future<Output = Vec<String>>, relay: &Relay) -> (Vec<String>, RelayFault) {
     tokio::join!(server, fault(relay))
 }
 
@@ -207,7 +207,7 @@ async fn a_server_without_ehlo_is_a_fault() {
 async fn messages_go_over_tls_and_the_connection_is_reused() {
     let server = Server::new("localhost").await;
     let relay = server.relay(Tls::Implicit);
-    let catcher = Catcher::new(Options::default());
+    let catcher = Catcher::new(CatcherOptions::default());
     let tasks = TaskTracker::new();
     let (acceptor, theirs) = (server.acceptor.clone(), catcher.clone());
     let listener = server.listener;
@@ -233,7 +233,7 @@ fn settings_that_cannot_be_used_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let not_pem = file(&folder, "not.pem", "hello");
     let empty = file(&folder, "empty", "\nsecret");
-    let check = |change: &dyn Fn(&mut config::Relay), setting: &str| {
+    let check = |change: &dyn Fn(&mut config::RelaySettings), setting: &str| {
         let mut settings = Config::from_toml("").unwrap().relay;
         settings.host = "relay.example".into();
         settings.tls = Tls::Implicit;
@@ -247,7 +247,7 @@ fn settings_that_cannot_be_used_are_named() {
     check(&|relay| relay.host = "not a name".into(), "relay.host");
     check(&|relay| relay.hello_name = "two words".into(), "relay.hello_name");
     for path in ["/nowhere/password".into(), empty.clone()] {
-        let password = move |relay: &mut config::Relay| {
+        let password = move |relay: &mut config::RelaySettings| {
             relay.tls = Tls::None;
             relay.username = "user".into();
             relay.password_file.clone_from(&path);

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 use versand::{
-    domain::{delivery::Sender, settings::Tracking},
-    mail::template::{Problem, RenderError, Template},
+    domain::delivery::{Sender, Tracking},
+    mail::template::{RenderError, Template, TemplateProblem},
 };
 
 use super::messages::{LIMIT_BYTES, compile, content, recipient, sender, stamp};
 
-fn problems(subject: &str, html: Option<&str>, text: Option<&str>) -> Vec<Problem> {
+fn problems(subject: &str, html: Option<&str>, text: Option<&str>) -> Vec<TemplateProblem> {
     Template::compile(&sender(), &content(subject, html, text), &Tracking::default(), LIMIT_BYTES).expect_err("has problems")
 }
 
@@ -36,7 +36,8 @@ fn a_missing_field_is_named() {
 
 #[test]
 fn problems_name_part_and_line() {
-    let line = |found: &[Problem]| -> Vec<(&'static str, Option<u32>)> { found.iter().map(|p| (p.part, p.line)).collect() };
+    let line =
+        |found: &[TemplateProblem]| -> Vec<(&'static str, Option<u32>)> { found.iter().map(|p| (p.part, p.line)).collect() };
     let found = problems("{{ a", Some("<p>\n{% for %}</p>"), Some("a\n\n{{ b|nosuch }}"));
     assert_eq!(line(&found), [("subject", Some(1)), ("html", Some(2)), ("text", Some(3))], "{found:?}");
     assert_eq!(line(&problems("s", None, None)), [("html", None)]);

@@ -3,31 +3,31 @@
 use std::sync::atomic::Ordering;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use versand::mail::catcher::{Act, Action, Stage};
+use versand::mail::catcher::{CatcherAct, CatcherAction, CatcherStage};
 
 use super::*;
 
-async fn test(connection: &mut Connection, to: &str) -> Transaction {
+async fn test(connection: &mut SmtpConnection, to: &str) -> Transaction {
     connection.test(&Envelope::new(FROM, to, MESSAGE.len()).unwrap(), &|| true).await
 }
 
 #[tokio::test]
 async fn every_fault_of_a_test_is_before_the_dividing_line() {
-    let says = |text: &str| Action::Reply(text.to_owned());
+    let says = |text: &str| CatcherAction::Reply(text.to_owned());
     let refused = |text: &str| Some(Transaction::Refused(reply(text)));
     let deferred = |text: &str| Some(Transaction::Deferred { reply: Some(reply(text)), fault: None });
     let cases = [
-        (Stage::Mail, says("550 5.1.1 user unknown"), refused("550 5.1.1 sender refused: user unknown"), true),
-        (Stage::Mail, says("451 4.3.0 later"), deferred("451 4.3.0 sender refused: later"), true),
-        (Stage::Mail, says("421 4.7.0 bye"), deferred("421 4.7.0 bye"), false),
-        (Stage::Mail, Action::Close, None, false),
-        (Stage::Recipient, says("550 5.1.1 unknown"), refused("550 5.1.1 unknown"), true),
-        (Stage::Recipient, says("450 4.2.0 greylisted"), deferred("450 4.2.0 greylisted"), true),
-        (Stage::Recipient, says("421 4.7.0 bye"), deferred("421 4.7.0 bye"), false),
-        (Stage::Recipient, says("530 5.7.0 Authentication required"), None, false),
-        (Stage::Recipient, Action::Close, None, false),
-        (Stage::Recipient, Action::Garbage, None, false),
-        (Stage::Recipient, Action::Stall(Duration::from_secs(30)), None, false),
+        (CatcherStage::Mail, says("550 5.1.1 user unknown"), refused("550 5.1.1 sender refused: user unknown"), true),
+        (CatcherStage::Mail, says("451 4.3.0 later"), deferred("451 4.3.0 sender refused: later"), true),
+        (CatcherStage::Mail, says("421 4.7.0 bye"), deferred("421 4.7.0 bye"), false),
+        (CatcherStage::Mail, CatcherAction::Close, None, false),
+        (CatcherStage::Recipient, says("550 5.1.1 unknown"), refused("550 5.1.1 unknown"), true),
+        (CatcherStage::Recipient, says("450 4.2.0 greylisted"), deferred("450 4.2.0 greylisted"), true),
+        (CatcherStage::Recipient, says("421 4.7.0 bye"), deferred("421 4.7.0 bye"), false),
+        (CatcherStage::Recipient, says("530 5.7.0 Authentication required"), None, false),
+        (CatcherStage::Recipient, CatcherAction::Close, None, false),
+        (CatcherStage::Recipient, CatcherAction::Garbage, None, false),
+        (CatcherStage::Recipient, CatcherAction::Stall(Duration::from_secs(30)), None, false),
     ];
     for (stage, action, expected, usable) in cases {
         for pipelining in [true, false] {
@@ -35,7 +35,7 @@ async fn every_fault_of_a_test_is_before_the_dividing_line() {
             let world = World::new(|rules| rules.pipelining = pipelining, |_| ()).await;
             let mut connection = world.relay.connection().await.expect("a connection");
             assert_eq!(test(&mut connection, "a@x.example").await, Transaction::Tested(reply("250 2.1.5 Ok")), "{name}");
-            world.catcher.change_rules(|rules| rules.next.push_back(Act::new(stage, action.clone())));
+            world.catcher.change_rules(|rules| rules.next.push_back(CatcherAct::new(stage, action.clone())));
             let ended = test(&mut connection, "jane@x.example").await;
             match &expected {
                 Some(expected) => assert_eq!(ended, *expected, "{name}"),
@@ -51,7 +51,7 @@ async fn every_fault_of_a_test_is_before_the_dividing_line() {
             }
             assert_eq!(world.accepted(), (u64::from(usable), usize::from(usable)), "{name}");
             // pipelined behind a MAIL that is refused, RCPT is out of place
-            let odd = u64::from(pipelining && stage == Stage::Mail && usable);
+            let odd = u64::from(pipelining && stage == CatcherStage::Mail && usable);
             assert_eq!(world.catcher.counts().odd.load(Ordering::Relaxed), odd, "{name}");
         }
     }

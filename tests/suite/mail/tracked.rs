@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 use versand::{
-    domain::{settings::Tracking, tracking::HitKind},
+    domain::{delivery::Tracking, tracking::HitKind},
     mail::{
-        template::{Stamp, Template},
-        token::{Holder, Purpose, Signer, Token, TokenKey},
+        links::{LinkPurpose, LinkToken, TokenHolder, TokenKey, TokenSigner},
+        template::{MessageStamp, Template},
     },
 };
 
@@ -21,16 +21,16 @@ fn tracked(html: Option<&str>, text: Option<&str>) -> Template {
     Template::compile(&sender(), &content("Hi", html, text), &tracking(URL), LIMIT_BYTES).expect("compiles")
 }
 
-fn signer(recipient: u32) -> Signer {
-    let holder = Holder { preparation: 7, recipient, is_proof: false };
+fn signer(recipient: u32) -> TokenSigner {
+    let holder = TokenHolder { preparation: 7, recipient, is_proof: false };
     TokenKey::new(&[1; 32]).expect("a key").signer(&"0123456789abcdef".parse().expect("an id"), 1, holder)
 }
 
-fn signed(number: u32) -> Stamp {
-    Stamp { signer: Some(signer(number)), ..stamp() }
+fn signed(number: u32) -> MessageStamp {
+    MessageStamp { signer: Some(signer(number)), ..stamp() }
 }
 
-fn url(number: u32, purpose: Purpose) -> String {
+fn url(number: u32, purpose: LinkPurpose) -> String {
     let mut url = format!("{URL}{}", purpose.path());
     signer(number).write(&mut url, purpose);
     url
@@ -60,11 +60,12 @@ fn every_address_of_a_message_is_its_recipients_own() {
         check_bytes(&message);
         let read = read_back(&message);
         assert_eq!(read["defects"], json!([]));
-        let [mirror, first, second] = [Purpose::Mirror, Purpose::Click(0), Purpose::Click(1)].map(|purpose| url(number, purpose));
-        let off = url(number, Purpose::OptOut);
+        let [mirror, first, second] =
+            [LinkPurpose::Mirror, LinkPurpose::Click(0), LinkPurpose::Click(1)].map(|purpose| url(number, purpose));
+        let off = url(number, LinkPurpose::OptOut);
         let html = part(&read, 1);
         assert_eq!(attributes(&html, "href"), [&mirror, &first, &second, &off, &mirror]);
-        assert_eq!(attributes(&html, "src"), [url(number, Purpose::Open)]);
+        assert_eq!(attributes(&html, "src"), [url(number, LinkPurpose::Open)]);
         assert_eq!(part(&read, 0), format!("Dear jö: https://shop.example/a {off}\n{mirror}"));
         let header = |name: &str| {
             read["headers"].as_array().expect("headers").iter().find(|h| h[0] == name).expect("it stands")[1].clone()
@@ -74,9 +75,9 @@ fn every_address_of_a_message_is_its_recipients_own() {
         assert_eq!(template.mirror(&to, &signed(number)).expect("renders"), html);
         assert!(seen.insert(message), "others have other tokens");
     }
-    let token = url(1, Purpose::Click(1));
-    let token = Token::read(token.rsplit('/').next().expect("a token"), HitKind::Click).expect("a token");
-    assert!(signer(1).has_signed(&token) && token.purpose == Purpose::Click(1));
+    let token = url(1, LinkPurpose::Click(1));
+    let token = LinkToken::read(token.rsplit('/').next().expect("a token"), HitKind::Click).expect("a token");
+    assert!(signer(1).has_signed(&token) && token.purpose == LinkPurpose::Click(1));
 }
 
 #[test]
@@ -88,8 +89,8 @@ fn each_branch_of_a_template_with_a_document_of_its_own_has_mirror_link_and_pixe
         let message = template.render(&recipient(json!({ "lang": lang })), &signed(3)).expect("renders");
         let html = part(&read_back(&message), 1);
         assert!(html.contains(greeting), "{html}");
-        assert_eq!(attributes(&html, "href"), [url(3, Purpose::Mirror)]);
-        assert_eq!(attributes(&html, "src"), [url(3, Purpose::Open)]);
+        assert_eq!(attributes(&html, "href"), [url(3, LinkPurpose::Mirror)]);
+        assert_eq!(attributes(&html, "src"), [url(3, LinkPurpose::Open)]);
     }
 }
 
@@ -100,11 +101,11 @@ fn tokens_are_read_back_wherever_lines_are_broken() {
     let message = template.render(&recipient(json!({"a": "A"})), &signed(5)).expect("renders");
     check_bytes(&message);
     let text = String::from_utf8(message.clone()).expect("ASCII");
-    let is_whole = |n| text.contains(url(5, Purpose::Click(n)).rsplit('/').next().expect("a token"));
+    let is_whole = |n| text.contains(url(5, LinkPurpose::Click(n)).rsplit('/').next().expect("a token"));
     assert!((0..160).any(is_whole) && !(0..160).all(is_whole), "some are broken");
     let html = part(&read_back(&message), 1);
     let expected: Vec<String> =
-        [Purpose::Mirror].into_iter().chain((0..160).map(Purpose::Click)).map(|purpose| url(5, purpose)).collect();
+        [LinkPurpose::Mirror].into_iter().chain((0..160).map(LinkPurpose::Click)).map(|purpose| url(5, purpose)).collect();
     assert_eq!(attributes(&html, "href"), expected);
     // in base64, too
     let foreign = format!("<p>{{{{ a }}}}\n{}<a href='https://shop.example'>x</a>\n</p>", "Здравствуйте\n".repeat(60));
@@ -160,7 +161,7 @@ fn a_link_leads_where_it_would_have_led_this_recipient() {
 fn the_mirror_page_of_a_text_is_the_text() {
     let template = tracked(None, Some("{{ a }} & <b>\n{{ mirror_url }}"));
     let page = template.mirror(&recipient(json!({"a": "<script>"})), &signed(2)).expect("renders");
-    assert_eq!(page, format!("<pre>&lt;script&gt; &amp; &lt;b&gt;\n{}</pre>", url(2, Purpose::Mirror)));
+    assert_eq!(page, format!("<pre>&lt;script&gt; &amp; &lt;b&gt;\n{}</pre>", url(2, LinkPurpose::Mirror)));
 }
 
 #[test]

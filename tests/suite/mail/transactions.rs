@@ -8,8 +8,8 @@ use std::{
 use versand::{
     domain::outcome::{FailureReason, FailureType, classify},
     mail::{
-        catcher::{Act, Action, Stage},
-        relay::Transaction,
+        catcher::{CatcherAct, CatcherAction, CatcherStage},
+        smtp::Transaction,
     },
 };
 
@@ -19,7 +19,7 @@ const LONG: Duration = Duration::from_secs(30);
 
 /// What a fault leads to, and whether the connection lives on.
 struct Case {
-    act: Act,
+    act: CatcherAct,
     expected: Expected,
     /// Whether the catcher took the message.
     caught: bool,
@@ -33,19 +33,19 @@ enum Expected {
     Accepted(&'static str),
 }
 
-fn case(stage: Stage, action: Action, expected: Expected) -> Case {
-    Case { act: Act::new(stage, action), expected, caught: false }
+fn case(stage: CatcherStage, action: CatcherAction, expected: Expected) -> Case {
+    Case { act: CatcherAct::new(stage, action), expected, caught: false }
 }
 
-fn accepted(stage: Stage, action: Action, expected: Expected) -> Case {
-    Case { act: Act::new(stage, action).accepted(), expected, caught: true }
+fn accepted(stage: CatcherStage, action: CatcherAction, expected: Expected) -> Case {
+    Case { act: CatcherAct::new(stage, action).accepted(), expected, caught: true }
 }
 
 fn cases() -> Vec<Case> {
-    use Action::{Close, Garbage, Slow, Stall};
+    use CatcherAction::{Close, Garbage, Slow, Stall};
+    use CatcherStage::{Body, Data, End, Mail, Recipient};
     use Expected::{Accepted, Deferred, Fault, InDoubt, Refused};
-    use Stage::{Body, Data, End, Mail, Recipient};
-    let says = |text: &str| Action::Reply(text.to_owned());
+    let says = |text: &str| CatcherAction::Reply(text.to_owned());
     vec![
         case(Mail, says("451 4.3.0 later"), Deferred(Some("451 4.3.0 sender refused: later"))),
         case(Mail, says("550 5.1.1 user unknown"), Refused("550 5.1.1 sender refused: user unknown")),
@@ -101,10 +101,10 @@ async fn check(case: Case, pipelining: bool, after: bool, before: bool) {
     let stage = case.act.stage;
     let name = format!("{:?}, pipelining {pipelining}, after {after}, before {before}", case.act);
     // Pipelined behind a MAIL that is refused, RCPT and DATA are out of place.
-    let odd = if pipelining && stage == Stage::Mail && case.act.action != Action::Garbage { 2 } else { 0 };
+    let odd = if pipelining && stage == CatcherStage::Mail && case.act.action != CatcherAction::Garbage { 2 } else { 0 };
     let mut connection = world.relay.connection().await.expect("a connection");
     if after {
-        let usual = Act::new(Stage::Data, Action::Stall(Duration::ZERO));
+        let usual = CatcherAct::new(CatcherStage::Data, CatcherAction::Stall(Duration::ZERO));
         world.catcher.change_rules(|rules| rules.next.extend([usual, case.act]));
         let ended = deliver(&mut connection, (FROM, "first@example.org"), MESSAGE, Some("jane@example.org"), &|| true).await;
         assert!(matches!(ended, Transaction::Accepted(_)), "{name}: {ended:?}");
@@ -148,7 +148,7 @@ async fn check(case: Case, pipelining: bool, after: bool, before: bool) {
     assert_eq!(by_relay, u64::from(accepted) + u64::from(after), "{name}");
     assert!(!accepted || by_catcher as u64 == by_relay, "{name}");
     // Whatever happened, the next one goes through, on the same connection where that is right.
-    if before && keeps && stage != Stage::Body {
+    if before && keeps && stage != CatcherStage::Body {
         assert!(
             matches!(
                 deliver(&mut connection, (FROM, "next@example.org"), MESSAGE, None, &|| true).await,
@@ -161,7 +161,7 @@ async fn check(case: Case, pipelining: bool, after: bool, before: bool) {
         assert!(keeps || ended == Transaction::NotStarted, "{name}: {ended:?}");
     }
     drop(connection);
-    if keeps && stage != Stage::Body {
+    if keeps && stage != CatcherStage::Body {
         assert!(matches!(world.send("last@example.org").await, Transaction::Accepted(_)), "{name}");
         let received =
             world.catcher.messages().into_iter().flat_map(|caught| caught.to.clone()).filter(|to| to == "next@example.org");
@@ -244,7 +244,7 @@ async fn who_may_not_go_sends_nothing() {
 #[tokio::test]
 async fn most_of_a_long_message_is_before_the_dividing_line() {
     let world = World::new(|_| (), |_| ()).await;
-    world.catcher.change_rules(|rules| rules.next.push_back(Act::new(Stage::Body, Action::Stall(LONG))));
+    world.catcher.change_rules(|rules| rules.next.push_back(CatcherAct::new(CatcherStage::Body, CatcherAction::Stall(LONG))));
     let mut connection = world.relay.connection().await.expect("a connection");
     // More than the buffers between the two hold.
     let long = "line of text\r\n".repeat(2_000_000);
@@ -258,7 +258,7 @@ async fn most_of_a_long_message_is_before_the_dividing_line() {
 #[tokio::test]
 async fn time_outs_are_those_of_the_settings() {
     let world = World::new(|_| (), |relay| relay.final_timeout_ms = 700).await;
-    world.catcher.change_rules(|rules| rules.every = Some(Act::new(Stage::End, Action::Stall(LONG))));
+    world.catcher.change_rules(|rules| rules.every = Some(CatcherAct::new(CatcherStage::End, CatcherAction::Stall(LONG))));
     let started = Instant::now();
     assert!(matches!(world.send("jane@x.example").await, Transaction::InDoubt(_)));
     let took = started.elapsed();

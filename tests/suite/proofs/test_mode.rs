@@ -2,10 +2,11 @@
 
 use versand::{
     domain::ledger::{Ledger, Status},
-    mail::catcher::Counts,
+    mail::catcher::CatcherCounts,
     store::{
-        Store, keys,
-        ledgers::{ChunkRef, Claim, Grounds, Taken, Turn},
+        Store,
+        chunks::{Batch, ChunkRef, Claim, Taken, TakeoverGrounds},
+        keys,
     },
 };
 
@@ -18,7 +19,7 @@ fn test() -> Value {
     definition
 }
 
-fn load(counts: &Counts, which: impl Fn(&Counts) -> &std::sync::atomic::AtomicU64) -> u64 {
+fn load(counts: &CatcherCounts, which: impl Fn(&CatcherCounts) -> &std::sync::atomic::AtomicU64) -> u64 {
     which(counts).load(Ordering::Relaxed)
 }
 
@@ -29,8 +30,8 @@ async fn runs_and_delivers_nothing(pipelining: bool) {
     let catcher = app.catcher.clone().unwrap();
     catcher.change_rules(|rules| {
         rules.pipelining = pipelining;
-        rules.script("user7@example.com", [Some(Act::new(Stage::Recipient, Action::Close)), None]);
-        rules.script("user8@example.com", [Some(Act::reply(Stage::Recipient, "421 4.3.2 bye")), None]);
+        rules.script("user7@example.com", [Some(CatcherAct::new(CatcherStage::Recipient, CatcherAction::Close)), None]);
+        rules.script("user8@example.com", [Some(CatcherAct::reply(CatcherStage::Recipient, "421 4.3.2 bye")), None]);
     });
     let more = ["refuse1", "full1", "defer1"].map(|name| format!("{{\"email\":\"{name}@example.com\",\"name\":\"N\"}}\n"));
     let id = app.client.send(&test(), audience(130) + &more.concat()).await;
@@ -158,19 +159,19 @@ async fn the_scripts_put_nobody_in_doubt_in_a_test() {
             ledger.records().map(|record| record.status).collect()
         };
         let lost = if is_test { Status::Deferred } else { Status::InDoubt };
-        let take = async |grounds: Grounds| match store.take(&at, 7, grounds, 100).await.unwrap() {
+        let take = async |grounds: TakeoverGrounds| match store.take(&at, 7, grounds, 100).await.unwrap() {
             Taken::Yes(lease, _) => lease,
             held => panic!("{held:?}"),
         };
-        let claim = async |position, mut lease: versand::store::ledgers::Lease| {
-            let turn = Turn { claims: vec![Claim { position, n: 1 }], ..Turn::default() };
+        let claim = async |position, mut lease: versand::store::chunks::Lease| {
+            let turn = Batch { claims: vec![Claim { position, n: 1 }], ..Batch::default() };
             assert_eq!(store.turn(&at, &lease, &turn, 100, None).await.unwrap().granted, [true]);
             lease.seq += 1;
             lease
         };
         // its holder died
-        claim(0, take(Grounds::default()).await).await;
-        let lease = take(Grounds { dead: Some(7), ..Grounds::default() }).await;
+        claim(0, take(TakeoverGrounds::default()).await).await;
+        let lease = take(TakeoverGrounds { dead: Some(7), ..TakeoverGrounds::default() }).await;
         assert_eq!(statuses().await, [lost, Status::Pending, Status::Pending]);
         // it gives the chunk back with a claim that was not recorded
         let lease = claim(1, lease).await;
@@ -178,7 +179,7 @@ async fn the_scripts_put_nobody_in_doubt_in_a_test() {
         assert_eq!(statuses().await, [lost, lost, Status::Pending]);
         assert_eq!(due, Some(0));
         // Redis went back in time
-        let lease = take(Grounds::default()).await;
+        let lease = take(TakeoverGrounds::default()).await;
         let doubted = store.doubt(&at, &lease, 102, None).await.unwrap();
         let third = if is_test { Status::Pending } else { Status::InDoubt };
         assert_eq!((statuses().await, doubted), (vec![lost, lost, third], u64::from(!is_test)));

@@ -2,13 +2,13 @@
 
 use versand::{
     domain::ledger::{Record, Status, flags},
-    store::ledgers::{Applied, Report},
+    store::chunks::{Report, ReportEffect},
 };
 
 use super::spec::{Mutation, Terms};
 
 /// What the reporter is told, and whether the reply is kept.
-pub type Told = (Applied, bool);
+pub type Told = (ReportEffect, bool);
 
 /// Flags that tell of earlier claims; the others belong to the report that decides.
 pub const LASTING: u8 = flags::RESENT | flags::DUPLICATE | flags::ACCEPTED;
@@ -19,7 +19,7 @@ pub fn merge(r: &mut Record, report: &Report, terms: &Terms) -> Told {
     // A claim that Redis has forgotten is the newest one, but does not end the attempt of an earlier one by failing.
     let forgotten = report.claim > r.claim;
     if forgotten && r.status == Status::Attempting && report.status != Some(Status::Sent) {
-        return (Applied::NoEffect, false);
+        return (ReportEffect::NoEffect, false);
     }
     let applied = match (forgotten || r.claim == report.claim, report.status) {
         (true, Some(status @ (Status::Sent | Status::InDoubt))) if forgotten && r.has(flags::ACCEPTED) => accepted_too(r, status),
@@ -27,9 +27,9 @@ pub fn merge(r: &mut Record, report: &Report, terms: &Terms) -> Told {
         (true, Some(status)) => not_accepted(r, report, status, terms),
         (true, None) => given_back(r, terms.now),
         (false, Some(Status::Sent)) => accepted_earlier(r, report, terms),
-        (false, _) => Applied::NoEffect,
+        (false, _) => ReportEffect::NoEffect,
     };
-    let changes = matches!(applied, Applied::Applied | Applied::Twice);
+    let changes = matches!(applied, ReportEffect::Applied | ReportEffect::Twice);
     if forgotten && changes {
         r.claim = report.claim;
     }
@@ -37,59 +37,61 @@ pub fn merge(r: &mut Record, report: &Report, terms: &Terms) -> Told {
     (applied, changes)
 }
 
-fn accepted(r: &mut Record, report: &Report) -> Applied {
+fn accepted(r: &mut Record, report: &Report) -> ReportEffect {
     let twice = is_open(r) && r.has(flags::ACCEPTED);
     match r.status {
-        Status::Sent if r.has(flags::ACCEPTED) => return Applied::Known,
+        Status::Sent if r.has(flags::ACCEPTED) => return ReportEffect::Known,
         Status::Failed if !r.has(flags::SETTLED) => {
             // A bounce came first, and it stands.
             if !r.has(flags::ACCEPTED) {
                 r.flags |= flags::ACCEPTED;
-                return Applied::Applied;
+                return ReportEffect::Applied;
             }
             if r.has(flags::DUPLICATE) || !r.has(flags::RESENT) {
-                return Applied::Known;
+                return ReportEffect::Known;
             }
             // An earlier one was accepted, too, or possibly so.
             r.flags |= flags::DUPLICATE;
-            return Applied::Twice;
+            return ReportEffect::Twice;
         }
         _ => decide(r, report, Status::Sent),
     }
     r.flags |= if twice { flags::ACCEPTED | flags::DUPLICATE } else { flags::ACCEPTED };
-    if twice { Applied::Twice } else { Applied::Applied }
+    if twice { ReportEffect::Twice } else { ReportEffect::Applied }
 }
 
 /// Redis has forgotten this claim, and an earlier one that was accepted came first when both were put back: it was accepted, too,
 /// or possibly so.
-fn accepted_too(r: &mut Record, status: Status) -> Applied {
+fn accepted_too(r: &mut Record, status: Status) -> ReportEffect {
     if r.has(flags::DUPLICATE) {
-        return Applied::Known;
+        return ReportEffect::Known;
     }
     r.flags |= flags::DUPLICATE | flags::RESENT;
-    if status == Status::Sent { Applied::Twice } else { Applied::Applied }
+    if status == Status::Sent { ReportEffect::Twice } else { ReportEffect::Applied }
 }
 
-fn not_accepted(r: &mut Record, report: &Report, status: Status, terms: &Terms) -> Applied {
+fn not_accepted(r: &mut Record, report: &Report, status: Status, terms: &Terms) -> ReportEffect {
     match r.status {
         // It stays in doubt unless it surely failed: its chunk may be settled and its delivery finished by now.
-        Status::InDoubt if status != Status::Failed && terms.mutation != Mutation::LateDeferrals => return Applied::NoEffect,
+        Status::InDoubt if status != Status::Failed && terms.mutation != Mutation::LateDeferrals => {
+            return ReportEffect::NoEffect;
+        }
         Status::Attempting | Status::InDoubt => {}
-        same if same == status => return Applied::Known,
-        _ => return Applied::NoEffect,
+        same if same == status => return ReportEffect::Known,
+        _ => return ReportEffect::NoEffect,
     }
     match status {
         Status::InDoubt if r.has(flags::ACCEPTED) => lose(r, report.when, terms.test),
         _ if r.has(flags::ACCEPTED) => sent_before(r, report.when),
         _ => decide(r, report, status),
     }
-    Applied::Applied
+    ReportEffect::Applied
 }
 
 /// The claim was not started: it is as if it had not been made.
-fn given_back(r: &mut Record, now: u32) -> Applied {
+fn given_back(r: &mut Record, now: u32) -> ReportEffect {
     if r.status != Status::Attempting {
-        return Applied::NoEffect;
+        return ReportEffect::NoEffect;
     }
     r.attempts = r.attempts.saturating_sub(1);
     r.status = if r.attempts == 0 { Status::Pending } else { Status::Deferred };
@@ -97,18 +99,18 @@ fn given_back(r: &mut Record, now: u32) -> Applied {
     if r.has(flags::ACCEPTED) {
         sent_before(r, now);
     }
-    Applied::Applied
+    ReportEffect::Applied
 }
 
 /// Late truth. While the newer claim is under way it is only noted; otherwise it decides, unless a bounce has, and its number
 /// becomes the recipient's: told again it is known, and an acceptance of the newer claim would be the second.
-fn accepted_earlier(r: &mut Record, report: &Report, terms: &Terms) -> Applied {
+fn accepted_earlier(r: &mut Record, report: &Report, terms: &Terms) -> ReportEffect {
     if r.has(flags::DUPLICATE) || r.status == Status::Attempting && r.has(flags::ACCEPTED) {
-        return Applied::Known;
+        return ReportEffect::Known;
     }
     if r.has(flags::ACCEPTED) {
         r.flags |= flags::DUPLICATE;
-        return Applied::Twice;
+        return ReportEffect::Twice;
     }
     let possibly_twice = r.status == Status::InDoubt;
     if r.status != Status::Attempting {
@@ -118,7 +120,7 @@ fn accepted_earlier(r: &mut Record, report: &Report, terms: &Terms) -> Applied {
         }
     }
     r.flags |= if possibly_twice { flags::ACCEPTED | flags::DUPLICATE } else { flags::ACCEPTED };
-    Applied::Applied
+    ReportEffect::Applied
 }
 
 /// The claim of a worker that is gone: nobody knows whether it was accepted, unless an earlier claim was. In SMTP test mode nothing

@@ -2,8 +2,8 @@
 
 use stateright::{Checker, Expectation, HasDiscoveries, Model, Property};
 use versand::domain::{
+    delivery::DeliveryState,
     ledger::{Record, Status, flags},
-    state::State,
 };
 
 use super::{
@@ -48,18 +48,18 @@ impl Model for Small {
                 each(world, |i, r| r.status != Status::InDoubt || world.doubtful[i])
             }),
             Property::always("a delivery at rest has nothing open", |_, world: &World| {
-                !matches!(world.state, State::Finished | State::Stopped) || world.chunk.counts().open() == 0
+                !matches!(world.state, DeliveryState::Finished | DeliveryState::Stopped) || world.chunk.counts().open() == 0
             }),
             Property::always("a free chunk with work is open or offered", |model: &Small, world: &World| {
-                let (chunk, moving) = (&world.chunk, world.state == State::InProgress);
+                let (chunk, moving) = (&world.chunk, world.state == DeliveryState::InProgress);
                 let seen = chunk.open.is_some() || chunk.offered.is_some();
                 !moving || chunk.owner != 0 || seen || !model.has_work(world)
             }),
             Property::always("when all is quiet everybody is settled", |model: &Small, world: &World| {
                 let counts = world.chunk.counts();
-                let finished = world.state == State::Finished && !model.has_work(world);
-                let paused = world.state == State::Pausing && counts.attempting == 0;
-                paused || finished || (world.state == State::Stopped && counts.open() == 0) || !model.is_quiet(world)
+                let finished = world.state == DeliveryState::Finished && !model.has_work(world);
+                let paused = world.state == DeliveryState::Pausing && counts.attempting == 0;
+                paused || finished || (world.state == DeliveryState::Stopped && counts.open() == 0) || !model.is_quiet(world)
             }),
             Property::always("what the server accepted is not called anything else", |model: &Small, world: &World| {
                 each(world, |i, r| world.accepted[i] == 0 || is_truth(world, i, r)) || !model.is_quiet(world)

@@ -1,11 +1,8 @@
 //! The steps of the model: everything that can happen next in a world.
 
 use versand::{
-    domain::{ledger::Status, state::State},
-    store::{
-        endings::{Evidence, Settlement},
-        ledgers::Verdict,
-    },
+    domain::{delivery::DeliveryState, ledger::Status},
+    store::chunks::{Evidence, LeaseVerdict, Settlement},
 };
 
 use super::{
@@ -105,10 +102,10 @@ impl Small {
             return;
         }
         let lease = worker.lease().expect("it has one");
-        if world.run > 1 && !worker.expired && world.chunk.against(&lease) == Verdict::RolledBack {
+        if world.run > 1 && !worker.expired && world.chunk.against(&lease) == LeaseVerdict::RolledBack {
             steps.push(Step::Notice(w));
         }
-        if worker.expired && !worker.halted && world.chunk.against(&lease) == Verdict::Ok {
+        if worker.expired && !worker.halted && world.chunk.against(&lease) == LeaseVerdict::Ok {
             steps.push(Step::Beat(w));
         }
         self.groups(world, w, steps);
@@ -181,16 +178,16 @@ impl Small {
         }
         let counts = world.chunk.counts();
         match world.state {
-            State::InProgress if counts.attempting == 0 && !self.has_work(world) => steps.push(Step::Rest),
-            State::Stopping if counts.pending + counts.deferred > 0 => steps.push(Step::Cancel),
-            State::Stopping if counts.attempting == 0 => steps.push(Step::Rest),
-            State::Pausing => steps.push(Step::Resume),
+            DeliveryState::InProgress if counts.attempting == 0 && !self.has_work(world) => steps.push(Step::Rest),
+            DeliveryState::Stopping if counts.pending + counts.deferred > 0 => steps.push(Step::Cancel),
+            DeliveryState::Stopping if counts.attempting == 0 => steps.push(Step::Rest),
+            DeliveryState::Pausing => steps.push(Step::Resume),
             _ => {}
         }
-        if world.luck.pauses > 0 && world.state == State::InProgress {
+        if world.luck.pauses > 0 && world.state == DeliveryState::InProgress {
             steps.push(Step::Pause);
         }
-        if world.luck.stops > 0 && matches!(world.state, State::InProgress | State::Pausing) {
+        if world.luck.stops > 0 && matches!(world.state, DeliveryState::InProgress | DeliveryState::Pausing) {
             steps.push(Step::Stop);
         }
         self.outside(world, &mut steps);
@@ -289,14 +286,17 @@ impl Small {
             Step::Thaw(w) => world.workers[w].frozen = false,
             Step::Pause => {
                 world.luck.pauses -= 1;
-                world.state = State::Pausing;
+                world.state = DeliveryState::Pausing;
             }
-            Step::Resume => world.state = State::InProgress,
+            Step::Resume => world.state = DeliveryState::InProgress,
             Step::Stop => {
                 world.luck.stops -= 1;
-                world.state = State::Stopping;
+                world.state = DeliveryState::Stopping;
             }
-            Step::Rest => world.state = if world.state == State::Stopping { State::Stopped } else { State::Finished },
+            Step::Rest => {
+                world.state =
+                    if world.state == DeliveryState::Stopping { DeliveryState::Stopped } else { DeliveryState::Finished }
+            }
             Step::Settle(i, settlement) => {
                 world.luck.persons -= 1;
                 world.settle(i, settlement, &terms);

@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, fmt::Debug};
 use redis::aio::ConnectionManager;
 use versand::{
     domain::{
-        id::DeliveryId,
+        delivery::{DeliveryId, DeliveryState},
         ledger::{ClaimNumber, HEADER_BYTES, RECORD_BYTES, Status, flags},
-        state::State,
     },
     store::{
-        Store, keys,
-        ledgers::{ChunkRef, Claim, Grounds, Lease, Report, Taken, Turn, Verdict},
+        Store,
+        chunks::{Batch, ChunkRef, Claim, Lease, LeaseVerdict, Report, Taken, TakeoverGrounds},
+        keys,
     },
 };
 
@@ -35,7 +35,7 @@ struct Kept {
 struct Worker {
     lease: Option<Lease>,
     /// The last group and the lease it went out under.
-    last: Option<(Lease, Turn)>,
+    last: Option<(Lease, Batch)>,
 }
 
 pub struct Play<'a> {
@@ -58,7 +58,7 @@ pub struct Play<'a> {
 #[derive(Clone)]
 struct Past {
     chunk: Chunk,
-    state: State,
+    state: DeliveryState,
     tracking: Vec<[u8; 3]>,
     replies: BTreeMap<u16, String>,
 }
@@ -73,8 +73,15 @@ fn same<T: PartialEq + Debug>(what: &str, real: T, spec: T) -> Result<(), String
 impl<'a> Play<'a> {
     pub async fn begin(store: &'a Store, delivery: DeliveryId, (recipients, test): (u16, bool), mutation: Mutation) -> Self {
         let (chunk, tracking) = (Chunk::new(recipients), vec![[0; 3]; usize::from(recipients)]);
-        let terms =
-            Terms { state: State::InProgress, now: 1_000, resend_after_s: None, run: 1, goes_back: false, test, mutation };
+        let terms = Terms {
+            state: DeliveryState::InProgress,
+            now: 1_000,
+            resend_after_s: None,
+            run: 1,
+            goes_back: false,
+            test,
+            mutation,
+        };
         let (at, conn, replies) = (ChunkRef { delivery, chunk: 7 }, store.connection(), BTreeMap::new());
         let run = store.run_id().await.unwrap().as_bytes()[..8].try_into().unwrap();
         let past = Past { chunk: chunk.clone(), state: terms.state, tracking: tracking.clone(), replies: BTreeMap::new() };
@@ -134,7 +141,7 @@ impl<'a> Play<'a> {
             }
             Step::Cancel { stop } => {
                 if *stop {
-                    self.set_state(State::Stopping).await;
+                    self.set_state(DeliveryState::Stopping).await;
                 }
                 let real = self.store.cancel(&self.at, self.terms.now).await.unwrap();
                 same("cancelled", real, self.chunk.cancel(&self.terms))?;
@@ -178,7 +185,7 @@ impl<'a> Play<'a> {
         same("kept", self.kept().await, self.expected())
     }
 
-    async fn set_state(&mut self, state: State) {
+    async fn set_state(&mut self, state: DeliveryState) {
         self.terms.state = state;
         let mut set = redis::cmd("HSET");
         set.arg(keys::delivery(&self.at.delivery)).arg("state").arg(state.word());
@@ -194,7 +201,7 @@ impl<'a> Play<'a> {
             Why::Dead => (None, Some(owner)),
             Why::OtherDead => (None, Some(owner + 77)),
         };
-        let grounds = Grounds { still, dead, resends: self.terms.resend_after_s.is_some() };
+        let grounds = TakeoverGrounds { still, dead, resends: self.terms.resend_after_s.is_some() };
         // Eight bytes that tell a byte order apart.
         let name = 0x0102_0304_0506_0700 + worker as u64;
         let real = match self.store.take(&self.at, name, grounds, self.terms.now).await.unwrap() {
@@ -227,10 +234,10 @@ impl<'a> Play<'a> {
         let Some(lease) = self.workers[worker].lease else { return Ok(()) };
         let reports = said.iter().filter_map(|said| self.report(said)).collect();
         let claims = wanted.iter().map(|w| self.claim(&lease, w)).collect();
-        let turn = Turn { reports, claims, redo: false };
+        let turn = Batch { reports, claims, redo: false };
         self.workers[worker].last = Some((lease, turn.clone()));
         let verdict = self.turn(&lease, &turn).await?;
-        if verdict == Verdict::Ok && !lost {
+        if verdict == LeaseVerdict::Ok && !lost {
             self.workers[worker].lease = Some(Lease { seq: lease.seq + 1, ..lease });
         }
         Ok(())
@@ -244,16 +251,16 @@ impl<'a> Play<'a> {
 
     async fn repeat(&mut self, worker: usize, redo: bool) -> Result<(), String> {
         let Some((lease, turn)) = self.workers[worker].last.clone() else { return Ok(()) };
-        let turn = Turn { redo, ..turn };
+        let turn = Batch { redo, ..turn };
         let verdict = self.turn(&lease, &turn).await?;
         let current = self.workers[worker].lease == Some(lease);
-        if verdict == Verdict::Ok && current {
+        if verdict == LeaseVerdict::Ok && current {
             self.workers[worker].lease = Some(Lease { seq: lease.seq + 1, ..lease });
         }
         Ok(())
     }
 
-    async fn turn(&mut self, lease: &Lease, turn: &Turn) -> Result<Verdict, String> {
+    async fn turn(&mut self, lease: &Lease, turn: &Batch) -> Result<LeaseVerdict, String> {
         let real = self.store.turn(&self.at, lease, turn, self.terms.now, self.terms.resend_after_s).await.unwrap();
         let (spec, kept) = self.chunk.turn(lease, turn, &self.terms);
         for (claim, _) in turn.claims.iter().zip(&real.granted).filter(|(_, granted)| **granted) {

@@ -8,10 +8,11 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner},
 };
 use versand::{
-    domain::{id::DeliveryId, ledger::Ledger},
+    domain::{delivery::DeliveryId, ledger::Ledger},
     store::{
-        Store, keys,
-        ledgers::{ChunkRef, Claim, Grounds, Lease, Taken, Turn, Verdict},
+        Store,
+        chunks::{Batch, ChunkRef, Claim, Lease, LeaseVerdict, Taken, TakeoverGrounds},
+        keys,
     },
 };
 
@@ -97,7 +98,7 @@ async fn a_lease_that_redis_forgot_is_not_mistaken_for_the_next_one() {
         set.arg(keys::ledger(&at.delivery, at.chunk)).arg(Ledger::new(1).bytes());
         let () = set.query_async(&mut store.connection()).await.unwrap();
     };
-    let take = async || match store.take(&at, 7, Grounds::default(), 0).await.unwrap() {
+    let take = async || match store.take(&at, 7, TakeoverGrounds::default(), 0).await.unwrap() {
         Taken::Yes(lease, _) => lease,
         held => panic!("{held:?}"),
     };
@@ -106,11 +107,11 @@ async fn a_lease_that_redis_forgot_is_not_mistaken_for_the_next_one() {
     lay_out().await;
     let lease = take().await;
     assert_eq!((forgotten.owner, forgotten.epoch), (lease.owner, lease.epoch));
-    let turn = Turn { claims: vec![Claim { position: 0, n: 1 }], ..Turn::default() };
+    let turn = Batch { claims: vec![Claim { position: 0, n: 1 }], ..Batch::default() };
     for seq in lease.seq..lease.seq + 2 {
-        assert_eq!(store.beat(&at, &forgotten).await.unwrap(), Verdict::RolledBack);
-        assert_eq!(store.turn(&at, &forgotten, &turn, 0, None).await.unwrap().lease, Verdict::RolledBack);
-        assert_eq!(store.turn(&at, &Lease { seq, ..lease }, &turn, 0, None).await.unwrap().lease, Verdict::Ok);
+        assert_eq!(store.beat(&at, &forgotten).await.unwrap(), LeaseVerdict::RolledBack);
+        assert_eq!(store.turn(&at, &forgotten, &turn, 0, None).await.unwrap().lease, LeaseVerdict::RolledBack);
+        assert_eq!(store.turn(&at, &Lease { seq, ..lease }, &turn, 0, None).await.unwrap().lease, LeaseVerdict::Ok);
     }
 }
 

@@ -4,14 +4,10 @@
 
 use versand::{
     domain::{
-        counts::Counts,
-        ledger::{ClaimNumber, HEADER_BYTES, Ledger, Record, Status, flags},
-        state::State,
+        delivery::DeliveryState,
+        ledger::{ClaimNumber, Counts, HEADER_BYTES, Ledger, Record, Status, flags},
     },
-    store::{
-        endings::{Evidence, Settlement},
-        ledgers::{Applied, Grounds, Lease, Turn, TurnAnswer, Verdict},
-    },
+    store::chunks::{Batch, BatchAnswer, Evidence, Lease, LeaseVerdict, ReportEffect, Settlement, TakeoverGrounds},
 };
 
 use super::merge::{LASTING, Told, lose, merge};
@@ -61,7 +57,7 @@ impl Mutation {
 /// What a script is told besides who calls: the delivery as Redis knows it, the caller's clock and policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Terms {
-    pub state: State,
+    pub state: DeliveryState,
     /// Unix seconds.
     pub now: u32,
     /// `None` under the policy `hold`.
@@ -113,7 +109,7 @@ impl Chunk {
     /// what to watch: epoch and beat.
     ///
     /// `first` is the sequence number it begins with, which no other lease of this owner has or comes to.
-    pub fn take(&mut self, owner: u64, grounds: Grounds, first: u32, terms: &Terms) -> Result<Lease, (u32, u32)> {
+    pub fn take(&mut self, owner: u64, grounds: TakeoverGrounds, first: u32, terms: &Terms) -> Result<Lease, (u32, u32)> {
         let free = self.owner == 0 || grounds.dead == Some(self.owner) || grounds.still == Some((self.epoch, self.beat));
         if !free {
             return Err((self.epoch, self.beat));
@@ -132,9 +128,9 @@ impl Chunk {
     }
 
     /// The holder lives.
-    pub fn beat(&mut self, lease: &Lease, terms: &Terms) -> Verdict {
+    pub fn beat(&mut self, lease: &Lease, terms: &Terms) -> LeaseVerdict {
         let verdict = self.against(lease);
-        if verdict == Verdict::Ok {
+        if verdict == LeaseVerdict::Ok {
             self.beat += 1;
             self.run = if terms.goes_back { terms.run } else { self.run };
         }
@@ -142,19 +138,19 @@ impl Chunk {
     }
 
     /// Reports, then claims. The holder's groups are numbered: one that comes again is only answered.
-    pub fn turn(&mut self, lease: &Lease, turn: &Turn, terms: &Terms) -> (TurnAnswer, Vec<bool>) {
+    pub fn turn(&mut self, lease: &Lease, turn: &Batch, terms: &Terms) -> (BatchAnswer, Vec<bool>) {
         let again = (self.owner, self.epoch, self.seq) == (lease.owner, lease.epoch, lease.seq + 1);
-        let verdict = if again { Verdict::Ok } else { self.against(lease) };
-        if verdict == Verdict::RolledBack {
-            let reports = vec![Applied::NoEffect; turn.reports.len()];
+        let verdict = if again { LeaseVerdict::Ok } else { self.against(lease) };
+        if verdict == LeaseVerdict::RolledBack {
+            let reports = vec![ReportEffect::NoEffect; turn.reports.len()];
             let kept = vec![false; turn.reports.len()];
-            return (TurnAnswer { lease: verdict, reports, claims: verdict, granted: vec![false; turn.claims.len()] }, kept);
+            return (BatchAnswer { lease: verdict, reports, claims: verdict, granted: vec![false; turn.claims.len()] }, kept);
         }
         let told = turn.reports.iter().map(|r| self.report(r, again, verdict, terms)).collect::<Vec<_>>();
-        let in_progress = terms.state == State::InProgress || terms.mutation == Mutation::ClaimsInAnyState;
+        let in_progress = terms.state == DeliveryState::InProgress || terms.mutation == Mutation::ClaimsInAnyState;
         let claims = match verdict {
-            _ if terms.mutation == Mutation::ClaimsWithoutLease => Verdict::Ok,
-            Verdict::Ok if !in_progress && !turn.redo && !turn.claims.is_empty() => Verdict::Forbidden,
+            _ if terms.mutation == Mutation::ClaimsWithoutLease => LeaseVerdict::Ok,
+            LeaseVerdict::Ok if !in_progress && !turn.redo && !turn.claims.is_empty() => LeaseVerdict::Forbidden,
             other => other,
         };
         let granted = turn.claims.iter().map(|claim| {
@@ -162,32 +158,32 @@ impl Chunk {
             match self.records.get_mut(usize::from(claim.position)) {
                 // What was granted stays granted, though the delivery was paused while its answer was lost.
                 Some(r) if again => {
-                    let forgotten = terms.mutation == Mutation::GrantsForgotten && claims == Verdict::Forbidden;
+                    let forgotten = terms.mutation == Mutation::GrantsForgotten && claims == LeaseVerdict::Forbidden;
                     r.status == Status::Attempting && r.claim == number && !forgotten
                 }
-                Some(r) => claims == Verdict::Ok && claim_one(r, number, turn.redo, terms),
+                Some(r) => claims == LeaseVerdict::Ok && claim_one(r, number, turn.redo, terms),
                 None => false,
             }
         });
         let granted = granted.collect();
-        self.seq += u32::from(verdict == Verdict::Ok && !again);
+        self.seq += u32::from(verdict == LeaseVerdict::Ok && !again);
         let (reports, kept) = told.into_iter().unzip();
-        (TurnAnswer { lease: verdict, reports, claims, granted }, kept)
+        (BatchAnswer { lease: verdict, reports, claims, granted }, kept)
     }
 
-    fn report(&mut self, report: &versand::store::ledgers::Report, again: bool, verdict: Verdict, terms: &Terms) -> Told {
-        let barred = terms.mutation == Mutation::ReportsNeedLease && verdict != Verdict::Ok;
+    fn report(&mut self, report: &versand::store::chunks::Report, again: bool, verdict: LeaseVerdict, terms: &Terms) -> Told {
+        let barred = terms.mutation == Mutation::ReportsNeedLease && verdict != LeaseVerdict::Ok;
         match self.records.get_mut(usize::from(report.position)) {
-            _ if again => (Applied::Known, false),
+            _ if again => (ReportEffect::Known, false),
             Some(r) if !barred => merge(r, report, terms),
-            _ => (Applied::NoEffect, false),
+            _ => (ReportEffect::NoEffect, false),
         }
     }
 
     /// The lease goes back. What is still attempted is lost; the rest says when the chunk wants attention again.
-    pub fn release(&mut self, lease: &Lease, terms: &Terms) -> (Verdict, Option<u32>) {
+    pub fn release(&mut self, lease: &Lease, terms: &Terms) -> (LeaseVerdict, Option<u32>) {
         let verdict = self.against(lease);
-        if verdict != Verdict::Ok {
+        if verdict != LeaseVerdict::Ok {
             return (verdict, None);
         }
         self.lose_attempts(terms);
@@ -195,21 +191,21 @@ impl Chunk {
         self.seq += 1;
         self.offered = None;
         self.open = self.records.iter().filter_map(|r| r.claimable_at(terms.resend_after_s)).min();
-        (Verdict::Ok, self.open)
+        (LeaseVerdict::Ok, self.open)
     }
 
     /// What was not begun is cancelled in a delivery that is stopping; what may have been accepted stays in doubt. How many
     /// are still being attempted: then it must be asked again.
-    pub fn cancel(&mut self, terms: &Terms) -> (Verdict, u64) {
-        if terms.state != State::Stopping {
-            return (Verdict::Forbidden, 0);
+    pub fn cancel(&mut self, terms: &Terms) -> (LeaseVerdict, u64) {
+        if terms.state != DeliveryState::Stopping {
+            return (LeaseVerdict::Forbidden, 0);
         }
         for r in self.records.iter_mut().filter(|r| matches!(r.status, Status::Pending | Status::Deferred)) {
             let doubtful = r.has(flags::RESENT) && terms.mutation != Mutation::DoubtCancelled;
             r.status = if doubtful { Status::InDoubt } else { Status::Cancelled };
             r.when = terms.now;
         }
-        (Verdict::Ok, self.records.iter().filter(|r| r.status == Status::Attempting).count() as u64)
+        (LeaseVerdict::Ok, self.records.iter().filter(|r| r.status == Status::Attempting).count() as u64)
     }
 
     /// Redis went back further than the holder remembers: all that is not settled is in doubt, and nobody holds the chunk.
@@ -248,7 +244,7 @@ impl Chunk {
     /// A person settles recipients in doubt. Nothing is released again in a delivery that was stopped.
     pub fn settle(&mut self, settlement: Settlement, positions: Option<&[u16]>, terms: &Terms) -> Vec<u16> {
         let resend = settlement == Settlement::Resend;
-        if resend && matches!(terms.state, State::Stopping | State::Stopped) {
+        if resend && matches!(terms.state, DeliveryState::Stopping | DeliveryState::Stopped) {
             return Vec::new();
         }
         let all: Vec<u16> = (0..self.records.len() as u16).collect();
@@ -274,7 +270,7 @@ impl Chunk {
     /// A job is named for a chunk that wants attention, while fewer than `window` are.
     pub fn offer(&mut self, window: usize, terms: &Terms) -> Option<u32> {
         let due = self.open.is_some_and(|at| at <= terms.now);
-        if terms.state != State::InProgress || window <= usize::from(self.offered.is_some()) || !due {
+        if terms.state != DeliveryState::InProgress || window <= usize::from(self.offered.is_some()) || !due {
             return None;
         }
         self.open = None;
@@ -324,15 +320,15 @@ impl Chunk {
     }
 
     /// What stands against a lease: another one, or a ledger that is older than what its holder has seen.
-    pub fn against(&self, lease: &Lease) -> Verdict {
+    pub fn against(&self, lease: &Lease) -> LeaseVerdict {
         if self.epoch < lease.epoch {
-            Verdict::RolledBack
+            LeaseVerdict::RolledBack
         } else if (self.owner, self.epoch) != (lease.owner, lease.epoch) {
-            Verdict::Lost
+            LeaseVerdict::Lost
         } else if self.seq != lease.seq {
-            Verdict::RolledBack
+            LeaseVerdict::RolledBack
         } else {
-            Verdict::Ok
+            LeaseVerdict::Ok
         }
     }
 

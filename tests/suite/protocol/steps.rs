@@ -2,8 +2,8 @@
 
 use proptest::{collection::vec, prelude::*};
 use versand::{
-    domain::{ledger::Status, state::State},
-    store::endings::{Evidence, Settlement},
+    domain::{delivery::DeliveryState, ledger::Status},
+    store::chunks::{Evidence, Settlement},
 };
 
 pub const RECIPIENTS: u16 = 4;
@@ -98,7 +98,7 @@ pub enum Step {
     Reopen {
         rounds_ago: u32,
     },
-    State(State),
+    State(DeliveryState),
     Policy(Option<u32>),
     Time(u32),
     Track {
@@ -140,11 +140,11 @@ pub fn step() -> impl Strategy<Value = Step> {
         prop_oneof![(0..4u8, any::<bool>()).prop_map(|(reason, hard)| Evidence::Bounce { reason, hard }), Just(Evidence::Hit)];
     let positions = prop::option::of(vec(0..RECIPIENTS + 1, 0..4));
     let state = prop_oneof![
-        6 => Just(State::InProgress),
-        1 => Just(State::Pausing),
-        1 => Just(State::Stopping),
-        1 => Just(State::Stopped),
-        1 => Just(State::Finished),
+        6 => Just(DeliveryState::InProgress),
+        1 => Just(DeliveryState::Pausing),
+        1 => Just(DeliveryState::Stopping),
+        1 => Just(DeliveryState::Stopped),
+        1 => Just(DeliveryState::Finished),
     ];
     prop_oneof![
         5 => (worker(), why).prop_map(|(worker, why)| Step::Take { worker, why }),
@@ -193,7 +193,7 @@ pub fn wide_step() -> impl Strategy<Value = Step> {
         2 => (0..2usize, why).prop_map(|(worker, why)| Step::Take { worker, why }),
         20 => turn.prop_map(|(worker, said, wanted, lost)| Step::Turn { worker, said, wanted: wanted.concat(), lost }),
         2 => (0..WIDE, any::<[u8; 3]>()).prop_map(|(position, bytes)| Step::Track { position, bytes }),
-        1 => Just(Step::State(State::InProgress)),
+        1 => Just(Step::State(DeliveryState::InProgress)),
         3 => Just(Step::Remember),
         2 => Just(Step::RollBack),
         4 => (0..2usize).prop_map(|worker| Step::Redo { worker }),

@@ -2,13 +2,10 @@
 
 use versand::{
     domain::{
+        delivery::DeliveryState,
         ledger::{ClaimNumber, Status, flags},
-        state::State,
     },
-    store::{
-        endings::{Evidence, Settlement},
-        ledgers::{Claim, Grounds, Lease, Report, Turn, Verdict},
-    },
+    store::chunks::{Batch, Claim, Evidence, Lease, LeaseVerdict, Report, Settlement, TakeoverGrounds},
 };
 
 use super::spec::{Chunk, Mutation, Terms};
@@ -97,7 +94,7 @@ pub struct Luck {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct World {
     pub chunk: Chunk,
-    pub state: State,
+    pub state: DeliveryState,
     pub workers: [Worker; WORKERS],
     pub luck: Luck,
     /// How many leases there were.
@@ -106,7 +103,7 @@ pub struct World {
     pub run: u32,
     pub goes_back: bool,
     /// What it may go back to.
-    pub past: Option<(Chunk, State)>,
+    pub past: Option<(Chunk, DeliveryState)>,
     /// How often the server accepted the message.
     pub accepted: [u8; RECIPIENTS],
     /// How often a person said resend.
@@ -123,7 +120,7 @@ pub struct World {
 
 impl Done {
     /// As it is done again.
-    fn turn(&self, with_claims: bool) -> Turn {
+    fn turn(&self, with_claims: bool) -> Batch {
         let report = |(i, claim, reply): (usize, ClaimNumber, Reply)| {
             let status = match reply {
                 Reply::Accepted => Some(Status::Sent),
@@ -135,7 +132,7 @@ impl Done {
             Report { position: i as u16, claim, status, reason: 0, flags: 0, when: 0, reply: String::new() }
         };
         let claims = self.claim.filter(|_| with_claims).map(|(i, n)| Claim { position: i as u16, n });
-        Turn { reports: self.report.map(report).into_iter().collect(), claims: claims.into_iter().collect(), redo: true }
+        Batch { reports: self.report.map(report).into_iter().collect(), claims: claims.into_iter().collect(), redo: true }
     }
 }
 
@@ -195,7 +192,7 @@ impl World {
         }
         Self {
             chunk,
-            state: State::InProgress,
+            state: DeliveryState::InProgress,
             workers: [Worker::new(1), Worker::new(2)],
             luck,
             takes: 0,
@@ -225,17 +222,18 @@ impl World {
     }
 
     /// On which grounds the worker may take the chunk now: a job is named for it, its holder is dead, or it stood still.
-    pub fn grounds(&self, w: usize, terms: &Terms) -> Option<Grounds> {
+    pub fn grounds(&self, w: usize, terms: &Terms) -> Option<TakeoverGrounds> {
         let resends = terms.resend_after_s.is_some();
         if self.chunk.owner == 0 {
             let named = self.chunk.clone().offer(1, terms).is_some() || self.chunk.offered.is_some();
-            return (named && self.state == State::InProgress).then_some(Grounds { resends, ..Grounds::default() });
+            return (named && self.state == DeliveryState::InProgress)
+                .then_some(TakeoverGrounds { resends, ..TakeoverGrounds::default() });
         }
         match self.workers.iter().position(|other| other.owner == self.chunk.owner) {
-            None => Some(Grounds { still: None, dead: Some(self.chunk.owner), resends }),
+            None => Some(TakeoverGrounds { still: None, dead: Some(self.chunk.owner), resends }),
             // frozen, or it has given this lease back and Redis has forgotten that
             Some(holder) if holder != w && self.workers[holder].frozen || !self.holds(holder) => {
-                Some(Grounds { still: Some((self.chunk.epoch, self.chunk.beat)), dead: None, resends })
+                Some(TakeoverGrounds { still: Some((self.chunk.epoch, self.chunk.beat)), dead: None, resends })
             }
             Some(_) => None,
         }
@@ -329,7 +327,7 @@ impl World {
 
     pub fn beat(&mut self, w: usize, terms: &Terms) {
         let Some(lease) = self.workers[w].lease() else { return };
-        self.workers[w].expired &= self.chunk.beat(&lease, terms) != Verdict::Ok;
+        self.workers[w].expired &= self.chunk.beat(&lease, terms) != LeaseVerdict::Ok;
     }
 
     /// The holder sees that Redis went back in time.
@@ -357,10 +355,10 @@ impl World {
 
     fn release(&mut self, lease: &Lease, groups: &[Done], terms: &Terms) {
         let mut verdict = self.chunk.release(lease, terms).0;
-        if verdict == Verdict::RolledBack && self.recall(lease, groups, terms) {
+        if verdict == LeaseVerdict::RolledBack && self.recall(lease, groups, terms) {
             verdict = self.chunk.release(lease, terms).0;
         }
-        if verdict == Verdict::Lost {
+        if verdict == LeaseVerdict::Lost {
             // somebody was faster: what became of the claims still counts
             for done in groups {
                 self.chunk.turn(lease, &done.turn(false), terms);
@@ -412,10 +410,10 @@ impl World {
     pub fn turn(&mut self, w: usize, group: Group, is_answered: bool, terms: &Terms) {
         let Some(lease) = self.workers[w].lease() else { return };
         let done = Done { seq: lease.seq, report: group.report.and_then(|i| self.workers[w].outcome(i)), claim: group.claim };
-        let turn = Turn { redo: false, ..done.turn(true) };
+        let turn = Batch { redo: false, ..done.turn(true) };
         let before = self.chunk.clone();
         let (answer, _) = self.chunk.turn(&lease, &turn, terms);
-        if answer.lease == Verdict::RolledBack {
+        if answer.lease == LeaseVerdict::RolledBack {
             self.wrong = self.wrong.or((self.run == 1).then_some("told that Redis was rolled back"));
             if self.notice(w, terms) {
                 self.workers[w].unanswered = Some(group);
@@ -423,7 +421,7 @@ impl World {
             }
         }
         let newly = |i: usize| before.records[i].claim != self.chunk.records[i].claim;
-        if self.state != State::InProgress && group.claim.is_some_and(|(i, _)| answer.granted == [true] && newly(i)) {
+        if self.state != DeliveryState::InProgress && group.claim.is_some_and(|(i, _)| answer.granted == [true] && newly(i)) {
             self.wrong = Some("claimed although the delivery is not in progress");
         }
         if !is_answered {
@@ -434,16 +432,16 @@ impl World {
         let report = group.report.and_then(|i| self.workers[w].outcome(i));
         let worker = &mut self.workers[w];
         worker.unanswered = None;
-        if answer.lease != Verdict::Ok {
+        if answer.lease != LeaseVerdict::Ok {
             (worker.expired, worker.halted) = (true, true);
         }
-        if answer.lease == Verdict::Ok || answer.lease == Verdict::Lost && report.is_some() {
+        if answer.lease == LeaseVerdict::Ok || answer.lease == LeaseVerdict::Lost && report.is_some() {
             if self.past.is_some() {
                 worker.groups.push(Done { seq: lease.seq, report, claim });
             }
             worker.lease = Some((lease.epoch, lease.seq + 1));
         }
-        worker.halted |= answer.claims == Verdict::Forbidden;
+        worker.halted |= answer.claims == LeaseVerdict::Forbidden;
         if let Some(i) = group.report {
             worker.jobs[i] = None;
         }
@@ -463,8 +461,8 @@ impl World {
         let settled = self.chunk.settle(settlement, Some(&[i as u16]), terms);
         if settlement == Settlement::Resend && !settled.is_empty() {
             self.released_by_person[i] += 1;
-            if self.state == State::Finished {
-                self.state = State::InProgress;
+            if self.state == DeliveryState::Finished {
+                self.state = DeliveryState::InProgress;
             }
         }
     }

@@ -6,10 +6,7 @@ use futures_util::future::join_all;
 use tokio::{io::AsyncWriteExt, net::TcpListener, time::timeout};
 use versand::{
     config::Config,
-    mail::{
-        relay::{Connection, Envelope, Transaction},
-        relays::{Relays, Route},
-    },
+    mail::smtp::{Envelope, RelayRoute, Relays, SmtpConnection, Transaction},
 };
 
 use crate::harness::{
@@ -20,17 +17,17 @@ use crate::harness::{
 const FROM: &str = "news@shop.example";
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn relays(settings: &[String]) -> (Relays, Route) {
+fn relays(settings: &[String]) -> (Relays, RelayRoute) {
     let relays = Relays::new(&Config::from_toml(&settings.concat()).unwrap()).unwrap();
     let route = relays.route(FROM).unwrap();
     (relays, route)
 }
 
-async fn connection(relays: &Relays, route: &Route) -> Connection {
+async fn connection(relays: &Relays, route: &RelayRoute) -> SmtpConnection {
     timeout(LIMIT, relays.connection(route)).await.expect("in time").expect("a connection")
 }
 
-async fn send(connection: &mut Connection, to: usize) {
+async fn send(connection: &mut SmtpConnection, to: usize) {
     let message = b"Message-ID: <m@shop.example>\r\n\r\nHi\r\n";
     let envelope = Envelope::new(FROM, &format!("r{to}@x.example"), message.len()).unwrap();
     let sent = connection.send(&envelope, &mut message.to_vec(), None, &|| true).await;
@@ -57,7 +54,7 @@ async fn one_after_the_other_connections_are_chosen_by_weight_exactly() {
 async fn busy_relays_keep_to_their_shares_and_who_waits_gets_what_is_given_back() {
     let (a, b) = (TestRelay::start(Duration::ZERO).await, TestRelay::start(Duration::ZERO).await);
     let (relays, route) = relays(&[a.named("a", "weight = 2\nconnections = 6"), b.named("b", "connections = 6")]);
-    let mut held: Vec<Connection> = Vec::new();
+    let mut held: Vec<SmtpConnection> = Vec::new();
     for _ in 0..9 {
         held.push(connection(&relays, &route).await);
     }

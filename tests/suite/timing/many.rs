@@ -3,8 +3,11 @@
 use super::*;
 use crate::{harness::app::idle, healing::anybody};
 use versand::{
-    domain::{audience::Format, id::DeliveryId, state::State},
-    send::{Context, unix_now},
+    deliveries::{Context, unix_now},
+    domain::{
+        audience::AudienceFormat,
+        delivery::{DeliveryId, DeliveryState},
+    },
 };
 
 /// A scheduled delivery with a wave for each recipient, made by steps alone; all are due in some seconds.
@@ -13,7 +16,7 @@ async fn with_waves(context: &Context, waves: usize) -> DeliveryId {
     let id = context.create(&anybody(), serde_json::from_value(definition).unwrap(), None).await.unwrap().answer().id;
     let dates: Vec<Value> = (0..waves).map(|n| json!(in_seconds(3600 + n as i64).to_string())).collect();
     let body = futures_util::stream::iter([Ok::<_, String>(dated(&dates).into())]);
-    context.upload(&anybody(), &id, Format::Ndjson, body).await.unwrap();
+    context.upload(&anybody(), &id, AudienceFormat::Ndjson, body).await.unwrap();
     context.request_preparation(&anybody(), &id, None).await.unwrap();
     context.prepare(&id).await.unwrap();
     let plan = context.delivery(&id).await.unwrap().document.plan.unwrap();
@@ -38,7 +41,7 @@ async fn ten_thousand_waves_that_are_due_at_once_are_released_once_each() {
     .await;
     let sum: u64 = released.into_iter().map(|released| released.unwrap().released).sum();
     assert_eq!(sum, 10_000);
-    assert_eq!(first.store.state(&id).await.unwrap(), Some(State::StartPending));
+    assert_eq!(first.store.state(&id).await.unwrap(), Some(DeliveryState::StartPending));
     first.start(&id).await.unwrap();
     second.start(&id).await.unwrap();
     let offered = first.store.offered(&id).await.unwrap().len();
@@ -55,11 +58,11 @@ async fn more_times_than_waves_can_be_are_an_error() {
     let id = context.create(&anybody(), serde_json::from_value(definition).unwrap(), None).await.unwrap().answer().id;
     let dates: Vec<Value> = (0..10_001).map(|n| json!(in_seconds(3600 + n).to_string())).collect();
     let body = futures_util::stream::iter([Ok::<_, String>(dated(&dates).into())]);
-    context.upload(&anybody(), &id, Format::Ndjson, body).await.unwrap();
+    context.upload(&anybody(), &id, AudienceFormat::Ndjson, body).await.unwrap();
     context.request_preparation(&anybody(), &id, None).await.unwrap();
     context.prepare(&id).await.unwrap();
     let delivery = context.delivery(&id).await.unwrap();
-    assert_eq!(delivery.state, State::PreparationFailed);
+    assert_eq!(delivery.state, DeliveryState::PreparationFailed);
     assert!(delivery.document.checks.errors[0].message.contains("10000"), "{:?}", delivery.document.checks);
 }
 

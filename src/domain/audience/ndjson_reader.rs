@@ -1,0 +1,62 @@
+//! NDJSON: one JSON object per line.
+
+use serde_json::{Map, Value};
+
+use super::{
+    reader::{LineError, recipient},
+    recipient::Recipient,
+};
+
+pub struct NdjsonReader {
+    longest_line: usize,
+    line: u64,
+    partial: Vec<u8>,
+}
+
+impl NdjsonReader {
+    pub(super) fn new(longest_line: usize) -> Self {
+        Self { longest_line, line: 1, partial: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, mut bytes: &[u8], into: &mut Vec<Recipient>) -> Result<(), LineError> {
+        while let Some(end) = bytes.iter().position(|b| *b == b'\n') {
+            self.hold(&bytes[..end])?;
+            self.complete(into)?;
+            bytes = &bytes[end + 1..];
+        }
+        self.hold(bytes)
+    }
+
+    fn hold(&mut self, bytes: &[u8]) -> Result<(), LineError> {
+        if self.partial.len() + bytes.len() > self.longest_line {
+            return Err(LineError::new(self.line, format!("longer than {} bytes", self.longest_line)));
+        }
+        self.partial.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn complete(&mut self, into: &mut Vec<Recipient>) -> Result<(), LineError> {
+        let text = std::str::from_utf8(&self.partial).map_err(|_| LineError::new(self.line, "not UTF-8"))?;
+        let text = text.strip_prefix('\u{feff}').filter(|_| self.line == 1).unwrap_or(text);
+        if !text.trim().is_empty() {
+            let fields: Map<String, Value> = serde_json::from_str(text).map_err(|e| json_error(self.line, &e))?;
+            into.push(recipient(self.line, fields)?);
+        }
+        self.partial.clear();
+        self.line += 1;
+        Ok(())
+    }
+
+    pub(super) fn finish(&mut self, into: &mut Vec<Recipient>) -> Result<(), LineError> {
+        if self.partial.is_empty() { Ok(()) } else { self.complete(into) }
+    }
+}
+
+fn json_error(line: u64, error: &serde_json::Error) -> LineError {
+    if error.is_data() {
+        return LineError::new(line, "not a JSON object");
+    }
+    let text = error.to_string();
+    let reason = text.split(" at line ").next().unwrap_or_default();
+    LineError::new(line, format!("not JSON: {reason}, column {}", error.column()))
+}

@@ -1,0 +1,154 @@
+//! The audit log: an append-only chain per delivery in which every entry holds the hash of the one before.
+
+use data_encoding::HEXLOWER;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// The `previous` of the first entry.
+pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// Who did what to which delivery. `hash` is the SHA-256 over the JSON of all other fields, in this order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    /// From 1.
+    pub seq: u64,
+    pub at: Timestamp,
+    /// The delivery, or "versand" in the global chain of heads.
+    pub subject: String,
+    pub principal: String,
+    pub action: String,
+    pub details: Value,
+    pub previous: String,
+    pub hash: String,
+}
+
+/// The end of a chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditHead {
+    pub seq: u64,
+    pub hash: String,
+}
+
+impl Default for AuditHead {
+    fn default() -> Self {
+        Self { seq: 0, hash: GENESIS.to_owned() }
+    }
+}
+
+/// What is written into the next entry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuditAct {
+    pub subject: String,
+    pub principal: String,
+    pub action: &'static str,
+    pub details: Value,
+}
+
+impl AuditEntry {
+    /// The entry that follows `head`.
+    pub fn after(head: &AuditHead, at: Timestamp, act: AuditAct) -> Self {
+        let mut entry = Self {
+            seq: head.seq + 1,
+            at,
+            subject: act.subject,
+            principal: act.principal,
+            action: act.action.to_owned(),
+            details: act.details,
+            previous: head.hash.clone(),
+            hash: String::new(),
+        };
+        entry.hash = entry.digest();
+        entry
+    }
+
+    pub fn head(&self) -> AuditHead {
+        AuditHead { seq: self.seq, hash: self.hash.clone() }
+    }
+
+    fn digest(&self) -> String {
+        let fields =
+            serde_json::json!([self.seq, self.at, self.subject, self.principal, self.action, self.details, self.previous]);
+        HEXLOWER.encode(&Sha256::digest(fields.to_string()))
+    }
+}
+
+/// Where a chain is broken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("entry {seq}: {fault}")]
+pub struct BrokenChain {
+    pub seq: u64,
+    pub fault: &'static str,
+}
+
+/// Checks a chain from its beginning and returns its head.
+///
+/// # Errors
+/// The first entry that is missing, altered or out of order.
+pub fn verify<'a>(entries: impl IntoIterator<Item = &'a AuditEntry>) -> Result<AuditHead, BrokenChain> {
+    let mut head = AuditHead::default();
+    for entry in entries {
+        let broken = |fault| Err(BrokenChain { seq: entry.seq, fault });
+        if entry.seq != head.seq + 1 {
+            return broken("an entry before it is missing, or it is out of order");
+        }
+        if entry.previous != head.hash {
+            return broken("it does not follow the entry before it");
+        }
+        if entry.hash != entry.digest() {
+            return broken("its content was altered");
+        }
+        head = entry.head();
+    }
+    Ok(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(n: usize) -> Vec<AuditEntry> {
+        let mut head = AuditHead::default();
+        (0..n)
+            .map(|i| {
+                let act = AuditAct {
+                    subject: "d".into(),
+                    principal: "ann".into(),
+                    action: "confirm",
+                    details: serde_json::json!({ "b": i, "a": 1 }),
+                };
+                let entry = AuditEntry::after(&head, Timestamp::UNIX_EPOCH, act);
+                head = entry.head();
+                entry
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_whole_chain_verifies_also_after_a_trip_through_json() {
+        let text = serde_json::to_string(&chain(5)).unwrap();
+        let read: Vec<AuditEntry> = serde_json::from_str(&text).unwrap();
+        assert_eq!(verify(&read).map(|h| h.seq), Ok(5));
+    }
+
+    #[test]
+    fn every_kind_of_tampering_is_found() {
+        type Tamper = fn(&mut Vec<AuditEntry>);
+        let tampered: [(&str, Tamper); 5] = [
+            ("altered", |c| c[2].principal = "bob".into()),
+            ("removed", |c| drop(c.remove(2))),
+            ("swapped", |c| c.swap(1, 2)),
+            ("details", |c| c[4].details = serde_json::json!({})),
+            ("rehashed", |c| {
+                c[2].action = "stop".into();
+                c[2].hash = c[2].digest();
+            }),
+        ];
+        for (what, tamper) in tampered {
+            let mut entries = chain(5);
+            tamper(&mut entries);
+            assert!(verify(&entries).is_err(), "{what}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! TODO head
+
+pub mod counts;
+pub mod format;
+
+pub use counts::Counts;
+pub use format::{CHECKED, ClaimNumber, HEADER_BYTES, Ledger, LedgerHeader, RECORD_BYTES, Record, Status, flags, header_of};

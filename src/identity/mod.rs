@@ -1,0 +1,5 @@
+//! TODO head
+
+pub mod keyring;
+
+pub use keyring::{CONFIRM_SEND, Claims, Keyring, NotAuthentic};

@@ -1,0 +1,202 @@
+//! Tokens in links: whose message it was, signed; no address can be read from them, and none can be made up.
+//!
+//! 16 bytes, of a click 18, in base64url without padding (RFC 4648, 5): number of the preparation (4), number of the recipient, its
+//! first bit set in a proof (4), number of the link (2), tag (8). The tag is SipHash-2-4 over purpose and link under a key that
+//! derives, by HMAC-SHA256, from the installation's for each message: one derivation serves all links of a message.
+
+use std::{hash::Hasher, sync::Arc};
+
+use data_encoding::BASE64URL_NOPAD;
+use hmac::{Hmac, Mac, digest::InvalidLength};
+use sha2::Sha256;
+use siphasher::sip::SipHasher24;
+
+use crate::domain::{delivery::DeliveryId, tracking::HitKind};
+
+const PROOF: u32 = 1 << 31;
+
+/// What a link is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkPurpose {
+    Open,
+    /// The number of the link.
+    Click(u16),
+    Mirror,
+    OptOut,
+}
+
+impl LinkPurpose {
+    pub fn kind(self) -> HitKind {
+        match self {
+            Self::Open => HitKind::Open,
+            Self::Click(_) => HitKind::Click,
+            Self::Mirror => HitKind::Mirror,
+            Self::OptOut => HitKind::OptOut,
+        }
+    }
+
+    /// The path of the public listener that takes it.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Open => "/o/",
+            Self::Click(_) => "/c/",
+            Self::Mirror => "/m/",
+            Self::OptOut => "/u/",
+        }
+    }
+
+    /// Characters of its tokens.
+    pub fn token_bytes(self) -> usize {
+        if self.link().is_some() { 24 } else { 22 }
+    }
+
+    fn link(self) -> Option<u16> {
+        if let Self::Click(link) = self { Some(link) } else { None }
+    }
+}
+
+/// Whose message a token is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenHolder {
+    /// Number of the preparation in the index of messages.
+    pub preparation: u32,
+    /// Number in the sending log, below 2^31.
+    pub recipient: u32,
+    /// It was sent to a test address: what comes back counts for nothing.
+    pub is_proof: bool,
+}
+
+/// The key of the installation, set up once.
+#[derive(Clone)]
+pub struct TokenKey(Arc<Hmac<Sha256>>);
+
+impl TokenKey {
+    /// # Errors
+    /// None: HMAC takes keys of any length.
+    pub fn new(secret: &[u8; 32]) -> Result<Self, InvalidLength> {
+        <Hmac<Sha256> as Mac>::new_from_slice(secret).map(|mac| Self(Arc::new(mac)))
+    }
+
+    /// What makes and checks the tokens of one message.
+    pub fn signer(&self, delivery: &DeliveryId, generation: u32, holder: TokenHolder) -> TokenSigner {
+        let mut head = [0; 8];
+        head[..4].copy_from_slice(&holder.preparation.to_be_bytes());
+        head[4..].copy_from_slice(&(holder.recipient | if holder.is_proof { PROOF } else { 0 }).to_be_bytes());
+        let mac = Hmac::clone(&self.0).chain_update(delivery.as_str()).chain_update(generation.to_be_bytes()).chain_update(head);
+        let digest: [u8; 32] = mac.finalize().into_bytes().into();
+        let mut key = [0; 16];
+        key.copy_from_slice(&digest[..16]);
+        TokenSigner { head, hasher: SipHasher24::new_with_key(&key) }
+    }
+}
+
+/// Makes and checks the tokens of one message.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenSigner {
+    head: [u8; 8],
+    hasher: SipHasher24,
+}
+
+impl TokenSigner {
+    /// Appends a token: 22 characters, of a click 24.
+    pub fn write(&self, out: &mut String, purpose: LinkPurpose) {
+        let mut token = [0; 18];
+        token[..8].copy_from_slice(&self.head);
+        let mut end = 8;
+        if let Some(link) = purpose.link() {
+            token[8..10].copy_from_slice(&link.to_be_bytes());
+            end = 10;
+        }
+        token[end..end + 8].copy_from_slice(&self.tag(purpose).to_be_bytes());
+        BASE64URL_NOPAD.encode_append(&token[..end + 8], out);
+    }
+
+    pub fn has_signed(&self, token: &LinkToken) -> bool {
+        self.tag(token.purpose) == token.tag
+    }
+
+    fn tag(&self, purpose: LinkPurpose) -> u64 {
+        let mut hasher = self.hasher;
+        let [high, low] = purpose.link().unwrap_or_default().to_be_bytes();
+        hasher.write(&[purpose.kind() as u8, high, low]);
+        hasher.finish()
+    }
+}
+
+/// A token as it was read; nothing of it is true before its signer says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkToken {
+    pub holder: TokenHolder,
+    pub purpose: LinkPurpose,
+    tag: u64,
+}
+
+impl LinkToken {
+    /// `None` if it is no token of this kind.
+    pub fn read(text: &str, kind: HitKind) -> Option<Self> {
+        let length = if kind == HitKind::Click { 18 } else { 16 };
+        if text.len() != BASE64URL_NOPAD.encode_len(length) {
+            return None;
+        }
+        let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?;
+        let (preparation, rest) = bytes.split_first_chunk::<4>()?;
+        let (recipient, rest) = rest.split_first_chunk::<4>()?;
+        let (link, tag) = rest.split_last_chunk::<8>()?;
+        let recipient = u32::from_be_bytes(*recipient);
+        let purpose = match kind {
+            HitKind::Open => LinkPurpose::Open,
+            HitKind::Click => LinkPurpose::Click(u16::from_be_bytes(link.try_into().ok()?)),
+            HitKind::Mirror => LinkPurpose::Mirror,
+            HitKind::OptOut => LinkPurpose::OptOut,
+        };
+        let holder = TokenHolder {
+            preparation: u32::from_be_bytes(*preparation),
+            recipient: recipient & !PROOF,
+            is_proof: recipient & PROOF != 0,
+        };
+        Some(Self { holder, purpose, tag: u64::from_be_bytes(*tag) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signer(key: u8, delivery: &str, generation: u32, holder: TokenHolder) -> TokenSigner {
+        TokenKey::new(&[key; 32]).expect("a key").signer(&delivery.parse().expect("an id"), generation, holder)
+    }
+
+    #[test]
+    fn only_the_very_token_that_was_signed_is_good() {
+        let (id, other) = ("0123456789abcdef", "0123456789abcdeg");
+        let holder = TokenHolder { preparation: 7, recipient: 1_000_000, is_proof: false };
+        let signs = signer(1, id, 2, holder);
+        for purpose in [LinkPurpose::Open, LinkPurpose::Click(300), LinkPurpose::Mirror, LinkPurpose::OptOut] {
+            let mut text = String::new();
+            signs.write(&mut text, purpose);
+            let token = LinkToken::read(&text, purpose.kind()).expect("a token");
+            assert_eq!((token.holder, token.purpose), (holder, purpose));
+            assert_eq!(text.len(), purpose.token_bytes());
+            assert!(signs.has_signed(&token));
+            for foreign in [signer(2, id, 2, holder), signer(1, other, 2, holder), signer(1, id, 3, holder)] {
+                assert!(!foreign.has_signed(&token));
+            }
+            assert!(!signer(1, id, 2, TokenHolder { is_proof: true, ..holder }).has_signed(&token));
+            assert!(!signer(1, id, 2, TokenHolder { recipient: 1_000_001, ..holder }).has_signed(&token));
+            // for one purpose it is good for no other
+            for kind in HitKind::ALL.into_iter().filter(|kind| *kind != purpose.kind()) {
+                assert!(LinkToken::read(&text, kind).is_none_or(|token| !signs.has_signed(&token)));
+            }
+            let mut bytes = BASE64URL_NOPAD.decode(text.as_bytes()).expect("base64url");
+            for i in 8..bytes.len() {
+                bytes[i] ^= 1;
+                let changed = LinkToken::read(&BASE64URL_NOPAD.encode(&bytes), purpose.kind()).expect("a token");
+                assert!(!signs.has_signed(&changed));
+                bytes[i] ^= 1;
+            }
+        }
+        for text in ["", "x", "AAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAA=", "AAAAAAAAAAAAAAAAAAAAA%"] {
+            assert_eq!(LinkToken::read(text, HitKind::Open), None);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Reads a template that holds only literal text, merge fields, and conditions and loops over these.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value as Json;
+
+use super::literal_runs::next_tag;
+use crate::mail::links::{LinkPurpose, placeholder};
+
+#[derive(Debug)]
+pub enum MergeStep {
+    Text(String),
+    Field(FieldPath),
+    Token(LinkPurpose),
+    If { test: FieldPath, negated: bool, then: Vec<MergeStep>, otherwise: Vec<MergeStep> },
+    For { over: LoopOver, body: Vec<MergeStep>, otherwise: Vec<MergeStep> },
+}
+
+/// `root.attribute.attribute`
+#[derive(Debug)]
+pub struct FieldPath {
+    pub root: PathRoot,
+    pub attributes: Vec<String>,
+}
+
+#[derive(Debug)]
+pub enum PathRoot {
+    Field(String),
+    /// Of the loop at this depth; 0 is the outermost.
+    Item(usize),
+}
+
+#[derive(Debug)]
+pub enum LoopOver {
+    Path(FieldPath),
+    /// `range(3)` and the like
+    Numbers(Vec<Json>),
+}
+
+/// Longer ranges are left to the engine.
+const LONGEST_RANGE: u32 = 1000;
+
+/// The steps of a template that the engine has accepted; `None` if it holds anything else. `used` are its merge fields.
+pub fn read(source: &str, used: &BTreeSet<String>) -> Option<Vec<MergeStep>> {
+    let mut reader = Reader { rest: source, trim: false, used, variables: Vec::new() };
+    let (steps, end) = reader.block()?;
+    end.is_empty().then_some(steps)
+}
+
+struct Reader<'a> {
+    rest: &'a str,
+    /// The last tag takes the white space after it away.
+    trim: bool,
+    used: &'a BTreeSet<String>,
+    /// Of the loops around, the outermost first.
+    variables: Vec<&'a str>,
+}
+
+impl<'a> Reader<'a> {
+    /// Up to the end of the source or a tag that ends or parts a block, whose words are given back.
+    fn block(&mut self) -> Option<(Vec<MergeStep>, Vec<&'a str>)> {
+        let mut steps = Vec::new();
+        loop {
+            let (mut literal, tag) = next_tag(self.rest)?;
+            self.rest = &self.rest[literal.len() + tag.map_or(0, str::len)..];
+            if self.trim {
+                literal = literal.trim_start();
+            }
+            let inner = tag.map_or("", |tag| &tag[2..tag.len() - 2]);
+            // one dash for both ends: to the engine it is none at the end
+            if inner == "-" {
+                return None;
+            }
+            if inner.starts_with('-') {
+                literal = literal.trim_end();
+            }
+            if !literal.is_empty() {
+                steps.push(MergeStep::Text(literal.to_owned()));
+            }
+            let Some(tag) = tag else { return Some((steps, Vec::new())) };
+            self.trim = inner.ends_with('-');
+            let inner = inner.strip_prefix('-').unwrap_or(inner);
+            let inner = inner.strip_suffix('-').unwrap_or(inner);
+            if let Some(purpose) = placeholder::read(tag) {
+                steps.push(MergeStep::Token(purpose));
+            } else if tag.starts_with("{{") {
+                steps.push(MergeStep::Field(self.path(inner.trim_ascii())?));
+            } else if tag.starts_with("{%") {
+                let words: Vec<&str> = inner.split_ascii_whitespace().collect();
+                match words.as_slice() {
+                    ["if", test @ ..] => steps.push(self.condition(test)?),
+                    ["for", variable, "in", over] => steps.push(self.repetition(variable, over)?),
+                    ["else" | "endif" | "endfor"] | ["elif", ..] => return Some((steps, words)),
+                    _ => return None,
+                }
+            }
+        }
+    }
+
+    fn condition(&mut self, test: &[&'a str]) -> Option<MergeStep> {
+        let (negated, name) = match test {
+            ["not", name] => (true, name),
+            [name] => (false, name),
+            _ => return None,
+        };
+        let test = self.path(name)?;
+        let (then, end) = self.block()?;
+        let otherwise = match end.as_slice() {
+            ["elif", test @ ..] => vec![self.condition(test)?],
+            end => self.otherwise(end, "endif")?,
+        };
+        Some(MergeStep::If { test, negated, then, otherwise })
+    }
+
+    fn repetition(&mut self, variable: &'a str, over: &str) -> Option<MergeStep> {
+        let length = over.strip_prefix("range(").and_then(|rest| rest.strip_suffix(')'));
+        let over = match length {
+            Some(length) => {
+                let length = length.parse().ok().filter(|length| *length <= LONGEST_RANGE)?;
+                LoopOver::Numbers((0..length).map(Json::from).collect())
+            }
+            None => LoopOver::Path(self.path(over)?),
+        };
+        // such as `range`, which a later one would not mean
+        if !is_name(variable) || variable == "range" {
+            return None;
+        }
+        self.variables.push(variable);
+        let (body, end) = self.block()?;
+        self.variables.pop();
+        let otherwise = self.otherwise(&end, "endfor")?;
+        Some(MergeStep::For { over, body, otherwise })
+    }
+
+    fn otherwise(&mut self, end: &[&str], last: &str) -> Option<Vec<MergeStep>> {
+        match end {
+            ["else"] => self.block().filter(|(_, end)| end.as_slice() == [last]).map(|(steps, _)| steps),
+            end => (end == [last]).then(Vec::new),
+        }
+    }
+
+    fn path(&self, text: &str) -> Option<FieldPath> {
+        let mut names = text.split('.');
+        let name = names.next()?;
+        let root = match self.variables.iter().rposition(|variable| *variable == name) {
+            Some(depth) => PathRoot::Item(depth),
+            // what is used is a name and not, say, `true`
+            None => PathRoot::Field(self.used.get(name)?.clone()),
+        };
+        let attributes = names.map(|name| is_name(name).then(|| name.to_owned())).collect::<Option<_>>()?;
+        Some(FieldPath { root, attributes })
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}

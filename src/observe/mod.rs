@@ -1,0 +1,6 @@
+//! TODO head
+
+pub mod conservation;
+pub mod gauges;
+
+pub use conservation::ConservationDifferences;

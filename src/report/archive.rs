@@ -1,0 +1,130 @@
+//! Archives: a delivery with all its logs as compressed NDJSON, each line of a kind.
+
+use std::{error::Error, ffi::OsString, io, path::Path, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use serde::Serialize;
+use serde_json::json;
+use tokio::{
+    fs::{self, File},
+    io::AsyncWriteExt,
+};
+
+use super::tracking_log::TrackingLog;
+use crate::{
+    deliveries::Context,
+    domain::delivery::{Delivery, Plan},
+    store::{StoreError, audience::ndjson, tracking::BLOCK},
+};
+
+/// zstd's default.
+const LEVEL: i32 = 3;
+/// Audit entries read at a time.
+const ENTRIES: u64 = 1000;
+
+/// What an archive is made of, in this order; each piece is compressed by itself, for frames may follow each other (RFC 8878, 3).
+#[derive(Debug, Clone, Copy)]
+enum ArchivePiece {
+    Document,
+    Exclusions(u32),
+    Sending(u32),
+    Tracking(u64),
+    Audit(u64),
+}
+
+#[derive(Serialize)]
+struct ArchiveLine<T> {
+    kind: &'static str,
+    #[serde(flatten)]
+    line: T,
+}
+
+fn lines<T: Serialize>(kind: &'static str, items: Vec<T>) -> Result<Vec<u8>, StoreError> {
+    ndjson(&items.into_iter().map(|line| ArchiveLine { kind, line }).collect::<Vec<_>>())
+}
+
+impl Context {
+    /// Streams an archive piece by piece: its length does not matter.
+    pub async fn archive(
+        &self,
+        delivery: Delivery,
+    ) -> Result<impl Stream<Item = Result<Bytes, StoreError>> + Send + use<>, StoreError> {
+        let plan = delivery.document.plan.as_ref();
+        let exclusions = (0..plan.map_or(0, |plan| plan.exclusion_slices)).map(ArchivePiece::Exclusions);
+        let sending = (0..plan.map_or(0, |plan| plan.chunks)).map(ArchivePiece::Sending);
+        let log = match delivery.document.tracking_cleaned_at {
+            Some(_) => TrackingLog::default(),
+            None => self.tracking_log(&delivery).await?,
+        };
+        let tracking = (0..log.lines.div_ceil(BLOCK)).map(ArchivePiece::Tracking);
+        let audit = (0..delivery.document.audit.seq.div_ceil(ENTRIES)).map(ArchivePiece::Audit);
+        let pieces: Vec<ArchivePiece> =
+            [ArchivePiece::Document].into_iter().chain(exclusions).chain(sending).chain(tracking).chain(audit).collect();
+        let source = Arc::new((self.clone(), delivery, log));
+        Ok(stream::iter(pieces).then(move |piece| {
+            let source = source.clone();
+            async move {
+                let text = source.0.archived(&source.1, &source.2, piece).await?;
+                let packed = zstd::bulk::compress(&text, LEVEL).map_err(|e| StoreError::Damaged(e.to_string()))?;
+                Ok(Bytes::from(packed))
+            }
+        }))
+    }
+
+    async fn archived(&self, delivery: &Delivery, log: &TrackingLog, piece: ArchivePiece) -> Result<Vec<u8>, StoreError> {
+        let plan = || delivery.document.plan.as_ref().ok_or_else(|| StoreError::Damaged("a log without a plan".into()));
+        let plan: &Plan = match piece {
+            ArchivePiece::Document => {
+                let line = json!({ "id": delivery.id, "state": delivery.state, "document": delivery.document });
+                return lines("document", vec![line]);
+            }
+            ArchivePiece::Audit(page) => {
+                let entries = self.store.audit(&delivery.id, (page * ENTRIES) as usize, ENTRIES as usize).await?;
+                return lines("audit", entries);
+            }
+            _ => plan()?,
+        };
+        match piece {
+            ArchivePiece::Exclusions(slice) => lines("exclusion", self.exclusions(delivery, plan, slice).await?),
+            ArchivePiece::Sending(chunk) => lines("sending", self.sending_lines(delivery, plan, chunk).await?),
+            ArchivePiece::Tracking(block) => {
+                let hits = self.tracking_lines(&delivery.id, log, block, |_, _| true).await?;
+                lines("tracking", hits.into_iter().map(|hit| json!({ "hit": hit })).collect())
+            }
+            ArchivePiece::Document | ArchivePiece::Audit(_) => Ok(Vec::new()),
+        }
+    }
+}
+
+/// Writes a file whole or not at all, and so that it outlives a crash: under another name, which `tag` makes the writer's own,
+/// then it gets its own.
+///
+/// # Errors
+/// What of it failed; there is no file then, or the one that was there before.
+pub async fn write_durably<E: Into<Box<dyn Error + Send + Sync>>>(
+    target: &Path,
+    tag: &str,
+    body: impl Stream<Item = Result<Bytes, E>>,
+) -> io::Result<()> {
+    let mut name = OsString::from(target);
+    name.push(format!(".{tag}.part"));
+    let part = Path::new(&name);
+    let written = async {
+        let mut file = File::create(part).await?;
+        let mut body = std::pin::pin!(body);
+        while let Some(bytes) = body.next().await {
+            file.write_all(&bytes.map_err(io::Error::other)?).await?;
+        }
+        file.flush().await?;
+        file.sync_all().await?;
+        fs::rename(part, target).await?;
+        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder).await?.sync_all().await
+    };
+    let written = written.await;
+    if written.is_err() {
+        let _ = fs::remove_file(part).await;
+    }
+    written
+}

@@ -1,0 +1,167 @@
+//! The logs: what became of every recipient, and who was left out and why.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    deliveries::{Context, Refusal},
+    domain::{
+        audience::{Exclusion, ExclusionCause, Recipient},
+        delivery::{Delivery, DeliveryId, Plan},
+        ledger::{Record, Status, flags},
+        outcome::{FailureReason, FailureType},
+    },
+    store::{StoreError, audience::SliceKind, chunks::ChunkRef},
+};
+
+/// A line of the sending log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SendingLogLine {
+    /// Number of the recipient, from 0.
+    pub recipient: u64,
+    /// Line of the audience upload, from 1.
+    pub line: u64,
+    pub email: String,
+    pub status: Status,
+    /// SMTP transactions begun.
+    pub attempts: u8,
+    pub failure_type: Option<FailureType>,
+    pub failure_reason: Option<FailureReason>,
+    /// Why it was taken out after the preparation.
+    pub cause: Option<ExclusionCause>,
+    /// When the status was reached; absent as long as it is pending.
+    pub at: Option<Timestamp>,
+    /// When a deferred message is tried again.
+    pub due: Option<Timestamp>,
+    /// Was sent, or released to be sent, although an earlier attempt was in doubt.
+    pub resent: bool,
+    /// Was settled by a person.
+    pub settled: bool,
+    /// Was accepted more than once, or possibly so.
+    pub duplicate: bool,
+    /// The validity period ended.
+    pub expired: bool,
+    /// SMTP test mode: `sent` means that the relay took the recipient (2xx to RCPT). Nothing was delivered.
+    pub test: bool,
+    /// What the server said, the last line last.
+    pub reply: Option<String>,
+}
+
+impl SendingLogLine {
+    fn new(number: u64, recipient: Recipient, record: Option<Record>, reply: Option<String>, test: bool) -> Self {
+        let status = record.map_or(Status::Pending, |r| r.status);
+        let has = |flag| record.is_some_and(|r| r.has(flag));
+        let when = record.and_then(|r| Timestamp::from_second(i64::from(r.when)).ok());
+        Self {
+            recipient: number,
+            line: recipient.line,
+            email: recipient.email,
+            status,
+            attempts: record.map_or(0, |r| r.attempts),
+            failure_type: record.and_then(failure_type),
+            failure_reason: record.and_then(failure_reason),
+            cause: record.and_then(cause),
+            at: when.filter(|_| !matches!(status, Status::Pending | Status::Deferred)),
+            due: when.filter(|_| status == Status::Deferred),
+            resent: has(flags::RESENT),
+            settled: has(flags::SETTLED),
+            duplicate: has(flags::DUPLICATE),
+            expired: has(flags::EXPIRED),
+            test,
+            reply,
+        }
+    }
+}
+
+/// Of who has failed.
+pub(super) fn failure_type(record: Record) -> Option<FailureType> {
+    let kind = if record.has(flags::HARD) { FailureType::Hard } else { FailureType::Soft };
+    (record.status == Status::Failed).then_some(kind)
+}
+
+/// Why it failed, or was deferred.
+pub(super) fn failure_reason(record: Record) -> Option<FailureReason> {
+    let reason = FailureReason::from_code(record.reason).filter(|reason| *reason != FailureReason::None);
+    reason.filter(|_| matches!(record.status, Status::Failed | Status::Deferred))
+}
+
+/// Why it was taken out after the preparation.
+pub(super) fn cause(record: Record) -> Option<ExclusionCause> {
+    (record.status == Status::Excluded).then(|| ExclusionCause::from_code(record.reason)).flatten()
+}
+
+/// A page of a log, and where the next one begins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    pub next: Option<u64>,
+}
+
+impl Context {
+    /// The sending log of one chunk.
+    pub async fn sending_lines(&self, delivery: &Delivery, plan: &Plan, chunk: u32) -> Result<Vec<SendingLogLine>, StoreError> {
+        let at = ChunkRef { delivery: delivery.id.clone(), chunk };
+        let recipients: Vec<Recipient> = self.store.slice(&delivery.id, SliceKind::Chunks(plan.generation), chunk).await?;
+        let ledger = self.store.ledgers(&delivery.id, chunk..chunk + 1).await?.into_iter().flatten().next();
+        let mut replies = self.store.replies(&at).await?;
+        let first = u64::from(chunk) * u64::from(plan.chunk_size);
+        let line = |(position, recipient): (u16, Recipient)| {
+            let record = ledger.as_ref().and_then(|ledger| ledger.record(usize::from(position)));
+            let (number, reply) = (first + u64::from(position), replies.remove(&position));
+            SendingLogLine::new(number, recipient, record, reply, plan.settings.smtp_test)
+        };
+        Ok((0u16..).zip(recipients).map(line).collect())
+    }
+
+    /// A page of the sending log from recipient `from`, only those of `status` and of `chunk` if these are given.
+    pub async fn sending_page(
+        &self,
+        id: &DeliveryId,
+        from: u64,
+        limit: usize,
+        status: Option<Status>,
+        chunk: Option<u32>,
+    ) -> Result<Page<SendingLogLine>, Refusal> {
+        let delivery = self.delivery_with_logs(id).await?;
+        let Some(plan) = &delivery.document.plan else { return Ok(Page { items: Vec::new(), next: None }) };
+        let mut items = Vec::new();
+        let first_chunk = u32::try_from(from / u64::from(plan.chunk_size)).unwrap_or(u32::MAX);
+        let wanted = |number: &u32| chunk.is_none_or(|chunk| *number == chunk);
+        for chunk in (first_chunk..plan.chunks).filter(wanted) {
+            for line in self.sending_lines(&delivery, plan, chunk).await? {
+                if line.recipient < from || status.is_some_and(|status| line.status != status) {
+                    continue;
+                }
+                if items.len() == limit {
+                    return Ok(Page { items, next: Some(line.recipient) });
+                }
+                items.push(line);
+            }
+        }
+        Ok(Page { items, next: None })
+    }
+
+    /// One slice of the exclusion log.
+    pub async fn exclusions(&self, delivery: &Delivery, plan: &Plan, slice: u32) -> Result<Vec<Exclusion>, StoreError> {
+        self.store.slice(&delivery.id, SliceKind::Exclusions(plan.generation), slice).await
+    }
+
+    /// A page of the exclusion log: those of line `from` and later.
+    pub async fn exclusion_page(&self, id: &DeliveryId, from: u64, limit: usize) -> Result<Page<Exclusion>, Refusal> {
+        let delivery = self.delivery_with_logs(id).await?;
+        let Some(plan) = &delivery.document.plan else { return Ok(Page { items: Vec::new(), next: None }) };
+        let mut items = Vec::new();
+        for slice in 0..plan.exclusion_slices {
+            for exclusion in self.exclusions(&delivery, plan, slice).await? {
+                if exclusion.line < from {
+                    continue;
+                }
+                if items.len() == limit {
+                    return Ok(Page { items, next: Some(exclusion.line) });
+                }
+                items.push(exclusion);
+            }
+        }
+        Ok(Page { items, next: None })
+    }
+}

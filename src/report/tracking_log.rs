@@ -1,0 +1,146 @@
+//! The tracking log: every open, click, mirror page and opt-out, with who is taken to have done it.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::sending_log::Page;
+use crate::{
+    deliveries::{Context, Refusal},
+    domain::{
+        delivery::{Delivery, DeliveryId},
+        tracking::{Hit, HitClass, HitKind, HitLabel, TrackedLink, signs},
+    },
+    feedback::DAMAGED,
+    store::{StoreError, tracking::BLOCK},
+};
+
+/// A line of the tracking log; the recipient's address is in the sending log, under the same number.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrackingLogLine {
+    /// Number of the line, from 0.
+    pub line: u64,
+    pub recipient: u32,
+    pub at: Timestamp,
+    pub kind: HitKind,
+    pub class: HitClass,
+    pub label: HitLabel,
+    /// Whether the class is more than probable.
+    pub certain: bool,
+    /// Version of the rules that gave the label.
+    pub rules: u16,
+    pub link: Option<u16>,
+    pub link_label: Option<String>,
+    pub url: Option<String>,
+    pub agent: Option<String>,
+    pub address: IpAddr,
+    pub head: bool,
+    pub prefetch: bool,
+}
+
+/// Which lines are wanted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TrackingFilter {
+    pub kind: Option<HitKind>,
+    pub class: Option<HitClass>,
+    pub label: Option<HitLabel>,
+    /// By number in the sending log.
+    pub recipient: Option<u32>,
+}
+
+impl TrackingFilter {
+    fn passes(self, hit: &Hit) -> bool {
+        self.kind.is_none_or(|kind| hit.kind == kind)
+            && self.class.is_none_or(|class| hit.label.class() == class)
+            && self.label.is_none_or(|label| hit.label == label)
+            && self.recipient.is_none_or(|recipient| hit.recipient == recipient)
+    }
+}
+
+/// Blocks that are looked at for one page at the most.
+const MOST_BLOCKS: u64 = 64;
+
+/// A tracking log to be read, as long as it was then: what its lines name by number is read once.
+#[derive(Debug, Default)]
+pub struct TrackingLog {
+    pub lines: u64,
+    links: Vec<TrackedLink>,
+    agents: HashMap<u16, String>,
+}
+
+impl TrackingLog {
+    fn line(&self, line: u64, hit: &Hit) -> TrackingLogLine {
+        let link = self.links.get(usize::from(hit.link));
+        TrackingLogLine {
+            line,
+            recipient: hit.recipient,
+            at: Timestamp::from_millisecond(hit.at_ms.try_into().unwrap_or_default()).unwrap_or_default(),
+            kind: hit.kind,
+            class: hit.label.class(),
+            label: hit.label,
+            certain: hit.label.is_certain(),
+            rules: hit.rules,
+            link: link.map(|_| hit.link),
+            link_label: link.map(|link| link.label.clone()),
+            url: link.map(|link| link.url.clone()),
+            agent: self.agents.get(&hit.agent).cloned(),
+            address: hit.from,
+            head: hit.signs & signs::HEAD != 0,
+            prefetch: hit.signs & signs::PREFETCH != 0,
+        }
+    }
+}
+
+impl Context {
+    pub async fn tracking_log(&self, delivery: &Delivery) -> Result<TrackingLog, StoreError> {
+        let Some(plan) = &delivery.document.plan else { return Ok(TrackingLog::default()) };
+        // the agents afterwards: so none of these lines lacks its own
+        let lines = self.store.extent(&delivery.id).await?.hits;
+        Ok(TrackingLog { lines, links: self.links(delivery, plan).await?, agents: self.store.agents(&delivery.id).await? })
+    }
+
+    /// Of one block of the log the lines that are wanted.
+    pub async fn tracking_lines(
+        &self,
+        id: &DeliveryId,
+        log: &TrackingLog,
+        block: u64,
+        wanted: impl Fn(u64, &Hit) -> bool,
+    ) -> Result<Vec<TrackingLogLine>, StoreError> {
+        let mut found = Vec::new();
+        for (first, lines) in self.store.hit_blocks(id, block..block + 1).await? {
+            for (line, bytes) in (first..log.lines).zip(lines.as_chunks().0) {
+                let hit = Hit::decode(bytes).ok_or_else(|| StoreError::Damaged(DAMAGED.into()))?;
+                if wanted(line, &hit) {
+                    found.push(log.line(line, &hit));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// A page of the log from line `from`; a filter that lets few lines pass makes it shorter, or empty, before the end.
+    pub async fn tracking_page(
+        &self,
+        id: &DeliveryId,
+        from: u64,
+        limit: usize,
+        filter: TrackingFilter,
+    ) -> Result<Page<TrackingLogLine>, Refusal> {
+        let log = self.tracking_log(&self.delivery_with_tracking(id).await?).await?;
+        let wanted = |line: u64, hit: &Hit| line >= from && filter.passes(hit);
+        let mut items = Vec::new();
+        let blocks = log.lines.div_ceil(BLOCK);
+        let end = blocks.min((from / BLOCK).saturating_add(MOST_BLOCKS));
+        for block in from / BLOCK..end {
+            for line in self.tracking_lines(id, &log, block, wanted).await? {
+                if items.len() == limit {
+                    return Ok(Page { items, next: Some(line.line) });
+                }
+                items.push(line);
+            }
+        }
+        Ok(Page { items, next: (end < blocks).then_some(end * BLOCK) })
+    }
+}

@@ -1,0 +1,97 @@
+//! Confirmation: the one gate between "prepared" and "sent". HTTP and the queue both come through here.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::approval::enough;
+use crate::{
+    deliveries::{Changed, Context, Decision, Refusal, RepeatKey, require},
+    domain::{
+        Principal, Role,
+        delivery::{Action, Confirmation, Delivery, DeliveryId, DeliveryState, Plan},
+    },
+    queue::{Job, QueueName},
+};
+
+/// What a confirmation is answered with; a repeated one gets the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfirmedSend {
+    pub delivery: DeliveryId,
+    pub digest: String,
+    pub confirmed_by: String,
+    pub confirmed_at: Timestamp,
+    pub to_deliver: u64,
+    /// `start_pending`, or `scheduled` until the first wave is due.
+    pub state: DeliveryState,
+    pub first_due: Option<Timestamp>,
+}
+
+impl Context {
+    /// Releases what `digest` names. The compare-and-set on the state lets one confirmation through, however many there are.
+    /// `repeats` are the keys under which the same request gets its first answer; `via` says in the audit log how it came.
+    pub async fn confirm(
+        &self,
+        by: &Principal,
+        id: &DeliveryId,
+        digest: &str,
+        via: &str,
+        repeats: &[RepeatKey],
+    ) -> Result<ConfirmedSend, Refusal> {
+        require(by, Role::StartDeliveries)?;
+        let changed = self.change(id, &by.name, repeats, |delivery, now| decide(delivery, by, digest, via, now)).await?;
+        if let Changed::Now(ConfirmedSend { state: DeliveryState::StartPending, confirmed_at, .. }) = &changed {
+            // another round than that of a confirmation that was withdrawn
+            self.enqueue_start(id, confirmed_at.as_millisecond().unsigned_abs()).await?;
+        }
+        Ok(changed.answer())
+    }
+
+    /// Puts the job that starts a released delivery on the queue; another round makes another job.
+    pub async fn enqueue_start(&self, id: &DeliveryId, round: u64) -> Result<(), Refusal> {
+        let job = Job::StartDelivery { delivery: id.to_string() };
+        self.queue.enqueue(QueueName::Steps, &format!("start:{id}:{round}"), &job.encode()).await?;
+        Ok(())
+    }
+}
+
+fn decide(
+    delivery: &Delivery,
+    by: &Principal,
+    digest: &str,
+    via: &str,
+    now: Timestamp,
+) -> Result<Decision<ConfirmedSend>, Refusal> {
+    // the state first: a second confirmation is told that it is one
+    delivery.state.after(Action::Confirm { due: true })?;
+    let plan = delivery.document.plan.as_ref().filter(|plan| plan.digest == digest).ok_or(Refusal::StaleDigest)?;
+    enough(delivery, digest, plan.settings.approvals, &by.name)?;
+    let state = delivery.state.after(confirmation(plan, now)?)?;
+    let mut document = delivery.document.clone();
+    document.release = Some(Confirmation { by: by.name.clone(), confirmed_at: now, started: false });
+    document.changed_at = now;
+    let answer = ConfirmedSend {
+        delivery: delivery.id.clone(),
+        digest: digest.to_owned(),
+        confirmed_by: by.name.clone(),
+        confirmed_at: now,
+        to_deliver: plan.to_deliver,
+        state,
+        first_due: plan.first_due,
+    };
+    Ok(Decision { state, document, answer, act: Some(("confirm", json!({ "digest": digest, "via": via }))) })
+}
+
+/// What a confirmation comes to now.
+///
+/// # Errors
+/// If all of it is overdue beyond the grace window.
+pub fn confirmation(plan: &Plan, now: Timestamp) -> Result<Action, Refusal> {
+    let late = |due: Timestamp| now.duration_since(due).as_secs_f64();
+    if plan.last_due.is_some_and(|due| late(due) > plan.settings.grace_minutes * 60.0) {
+        return Err(Refusal::Conflict(
+            "its time has passed by more than the grace window: change its schedule and prepare it again",
+        ));
+    }
+    Ok(Action::Confirm { due: plan.first_due.is_none_or(|due| late(due) >= 0.0) })
+}

@@ -1,0 +1,90 @@
+//! Confirmation by a job: an upstream system put it on the queue, with a JWT that says who it is and what it releases.
+
+use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::confirmation::ConfirmedSend;
+use crate::{
+    deliveries::{Context, Refusal, RepeatKey, unix_now},
+    domain::delivery::DeliveryId,
+    identity::{Claims, NotAuthentic},
+    metrics,
+    queue::{ConfirmSend, JobError, QueueName, ReceivedJob},
+    store::keys,
+};
+
+/// How long a producer can read the outcome of its job.
+const OUTCOME_SECONDS: u64 = 24 * 3600;
+/// A job that was set aside longer ago has had its outcome: it is not told again when that has expired.
+const TOLD_WITHIN_S: u64 = 6 * 3600;
+
+/// What became of a job, for its producer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum JobOutcome {
+    Confirmed(ConfirmedSend),
+    Refused { reason: String },
+}
+
+impl Context {
+    /// The job: checks its token and confirms. What is refused goes to the dead set; either way the outcome can be read.
+    pub async fn confirm_send(&self, job: ReceivedJob) -> Result<(), JobError> {
+        let verdict = self.try_confirm_send(&job).await;
+        let outcome = match &verdict {
+            Ok(confirmed) => JobOutcome::Confirmed(confirmed.clone()),
+            Err(JobError::Abort(reason)) => JobOutcome::Refused { reason: reason.clone() },
+            Err(JobError::Retry(_)) => return verdict.map(drop),
+        };
+        self.store.keep_outcome(&job.id, &outcome, OUTCOME_SECONDS).await?;
+        if let Err(JobError::Abort(reason)) = &verdict {
+            tracing::warn!(job.id, reason, "a confirmation was refused");
+        }
+        verdict.map(drop)
+    }
+
+    /// The task: a job that was set aside without having come to an end has left no outcome; its producer is told.
+    pub async fn tell_of_dead(&self) -> Result<(), Refusal> {
+        let since_s = u64::from(unix_now()).saturating_sub(TOLD_WITHIN_S);
+        for (job, result) in self.queue.dead_since(QueueName::Confirm, since_s).await? {
+            let result: serde_json::Value = serde_json::from_str(&result).unwrap_or_default();
+            let reason = result["Err"].as_str().unwrap_or("set aside").to_owned();
+            let outcome = JobOutcome::Refused { reason };
+            if self.store.keep_outcome_of_dead(&job, &outcome, OUTCOME_SECONDS).await? {
+                tracing::warn!(job.id = job, "a confirmation was set aside without an outcome: it is refused");
+            }
+        }
+        Ok(())
+    }
+
+    async fn try_confirm_send(&self, job: &ReceivedJob) -> Result<ConfirmedSend, JobError> {
+        let request = ConfirmSend::decode(&job.payload)?;
+        let id: DeliveryId = request.delivery.parse().map_err(|e| JobError::Abort(format!("{e}")))?;
+        let claims = self.keyring.job(&request.token, &request.delivery, &request.digest).map_err(|e: NotAuthentic| {
+            metrics::login_failure();
+            JobError::Abort(e.to_string())
+        })?;
+        let repeat = spend(&id, &claims);
+        match self.confirm(&claims.principal(), &id, &request.digest, "queue", &[repeat]).await {
+            Ok(confirmed) => Ok(confirmed),
+            Err(refusal @ (Refusal::Unavailable(_) | Refusal::Queue(_))) => Err(refusal.into()),
+            Err(refusal) => Err(JobError::Abort(refusal.to_string())),
+        }
+    }
+}
+
+/// The identity of a JWT is spent in the same script as the state change; the same JWT gets the first outcome.
+fn spend(id: &DeliveryId, claims: &Claims) -> RepeatKey {
+    let name = Sha256::new()
+        .chain_update(&claims.iss)
+        .chain_update(b"\0")
+        .chain_update(claims.jti.as_deref().unwrap_or_default())
+        .finalize();
+    let bound = serde_json::json!([claims.aud, claims.delivery, claims.digest, claims.action, claims.exp, claims.sub]);
+    RepeatKey {
+        key: keys::spent(id, &HEXLOWER.encode(&name[..16])),
+        request_sha256: HEXLOWER.encode(&Sha256::digest(bound.to_string())),
+        // longer than any token lives
+        seconds: 2 * OUTCOME_SECONDS,
+    }
+}

@@ -1,0 +1,7 @@
+//! TODO head
+
+pub mod approval;
+pub mod confirmation;
+pub mod from_queue;
+
+pub use confirmation::confirmation;

@@ -1,0 +1,6 @@
+//! TODO head
+
+pub mod due_waves;
+pub mod start;
+
+pub use due_waves::instant;

@@ -1,0 +1,5 @@
+//! TODO head
+
+pub mod slices;
+
+pub use slices::{PreparationProgress, SliceKind, ndjson};

@@ -1,0 +1,3 @@
+//! TODO head
+
+pub mod throttles;

@@ -1,0 +1,6 @@
+//! TODO head
+
+pub mod recurring;
+pub mod waves;
+
+pub use waves::ReleasedWaves;

@@ -1,0 +1,50 @@
+//! The list of templates and occurrences, by when the task of recurring deliveries is to look at them: a hint.
+
+use jiff::Timestamp;
+use redis::AsyncCommands;
+
+use crate::{
+    domain::delivery::DeliveryId,
+    store::{Store, StoreError, damaged, keys},
+};
+
+impl Store {
+    /// Those that are to be looked at now.
+    pub async fn awake(&self, now: Timestamp) -> Result<Vec<DeliveryId>, StoreError> {
+        let ids: Vec<String> = self.conn.clone().zrangebyscore(keys::RECURRING, "-inf", now.as_second()).await?;
+        ids.iter().map(|id| id.parse().map_err(damaged)).collect()
+    }
+
+    /// Says when it is to be looked at next, or never.
+    pub async fn list_awake(&self, id: &DeliveryId, at: Option<Timestamp>) -> Result<(), StoreError> {
+        let mut conn = self.conn.clone();
+        match at {
+            Some(at) => conn.zadd(keys::RECURRING, id.as_str(), at.as_second()).await?,
+            None => conn.zrem(keys::RECURRING, id.as_str()).await?,
+        }
+        Ok(())
+    }
+
+    /// Puts those back that fell off the list or stand too late in it; their own slots say when.
+    pub async fn heal_awake(&self, ids: &[DeliveryId]) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut pipe = redis::pipe();
+        for id in ids {
+            pipe.hget(keys::delivery(id), "wakes");
+        }
+        let wakes: Vec<Option<i64>> = pipe.query_async(&mut self.conn.clone()).await?;
+        let mut list = redis::cmd("ZADD");
+        list.arg(keys::RECURRING).arg("LT");
+        let mut any = false;
+        for (id, at) in ids.iter().zip(wakes).filter_map(|(id, at)| Some((id, at?))) {
+            list.arg(at).arg(id.as_str());
+            any = true;
+        }
+        if any {
+            let () = list.query_async(&mut self.conn.clone()).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,7 @@
+//! TODO head
+
+pub mod hits;
+pub mod tracking_log;
+
+pub use hits::{BLOCK, PreparationRef};
+pub use tracking_log::{StatisticsBasis, TrackingLogExtent};
