@@ -10,7 +10,7 @@ use versand::{
         delivery::DeliveryId,
         tracking::{Hit, HitKind, HitLabel, NO_AGENT, NO_LINK},
     },
-    store::{Store, tracking::PreparationRef},
+    store::{Redis, Stores, tracking::PreparationRef},
 };
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -27,7 +27,7 @@ async fn main() -> Result<(), Failure> {
     let of = PreparationRef { delivery, generation: generation.parse()?, chunk_size: chunk_size.parse()? };
     let mut settings = Config::from_toml("")?.redis;
     settings.url.clone_from(url);
-    let store = Store::connect(&settings).await?;
+    let store = Stores::new(Redis::connect(&settings).await?);
     let (at_ms, from) = (u64::try_from(Timestamp::now().as_millisecond())?, IpAddr::from([192, 0, 2, 7]));
     let mut recorded = 0;
     for first in (0..recipients).step_by(of.chunk_size as usize) {
@@ -45,7 +45,7 @@ async fn main() -> Result<(), Failure> {
         let both = |recipient| [hit(recipient, HitKind::Open, NO_LINK), hit(recipient, HitKind::Click, (recipient % 2) as u16)];
         let hits: Vec<(Hit, &str)> =
             (first..recipients.min(first + of.chunk_size)).flat_map(both).map(|hit| (hit, AGENT)).collect();
-        recorded += store.record_hits(&of, &hits, 0).await?;
+        recorded += store.tracking.record_hits(&of, &hits, 0).await?;
     }
     if recorded != 2 * u64::from(recipients) {
         return Err(format!("{recorded} hits are recorded of {recipients} recipients").into());

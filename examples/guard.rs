@@ -1,6 +1,8 @@
 //! The work that `make guard` counts the instructions of, a message at a time and on one thread.
 //! `guard render N`, `guard ledger N REDIS_URL` or `guard smtp N PORT`
 
+use versand::domain::ledger::ChunkRef;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -17,8 +19,8 @@ use versand::{
         template::{MessageStamp, Template},
     },
     store::{
-        Store,
-        chunks::{Batch, ChunkRef, Claim, Report, ReportEffect, Taken, TakeoverGrounds},
+        Redis, Stores,
+        chunks::{Batch, Claim, Report, ReportEffect, Taken, TakeoverGrounds},
         keys,
     },
 };
@@ -78,9 +80,9 @@ fn render(n: u32) -> Result<(), Failure> {
 async fn ledger(n: u32, url: &str) -> Result<(), Failure> {
     let mut settings = Config::from_toml("")?.redis;
     settings.url = url.into();
-    let store = Store::connect(&settings).await?;
+    let store = Stores::new(Redis::connect(&settings).await?);
     let at = ChunkRef { delivery: DeliveryId::from_random([7; 10]), chunk: 0 };
-    let mut connection = store.connection();
+    let mut connection = store.redis.connection();
     let () =
         redis::cmd("HSET").arg(keys::delivery(&at.delivery)).arg("state").arg("in_progress").query_async(&mut connection).await?;
     for chunk in 0..n.div_ceil(u32::from(CHUNK)) {
@@ -88,7 +90,7 @@ async fn ledger(n: u32, url: &str) -> Result<(), Failure> {
         let packed = Ledger::new(CHUNK);
         let () =
             redis::cmd("SET").arg(keys::ledger(&at.delivery, chunk)).arg(packed.bytes()).query_async(&mut connection).await?;
-        let Taken::Yes(mut lease, _) = store.take(&at, 1, TakeoverGrounds::default(), NOW).await? else {
+        let Taken::Yes(mut lease, _) = store.ledgers.take(&at, 1, TakeoverGrounds::default(), NOW).await? else {
             return Err("not taken".into());
         };
         for first in (0..=CHUNK).step_by(usize::from(GROUP)) {
@@ -106,7 +108,7 @@ async fn ledger(n: u32, url: &str) -> Result<(), Failure> {
                 claims: (first..CHUNK.min(first + GROUP)).map(|position| Claim { position, n: 1 }).collect(),
                 redo: false,
             };
-            let answer = store.turn(&at, &lease, &turn, NOW, None).await?;
+            let answer = store.ledgers.turn(&at, &lease, &turn, NOW, None).await?;
             lease.seq += 1;
             if !answer.reports.iter().all(|applied| *applied == ReportEffect::Applied)
                 || !answer.granted.iter().all(|granted| *granted)
@@ -114,7 +116,7 @@ async fn ledger(n: u32, url: &str) -> Result<(), Failure> {
                 return Err(format!("not applied: {answer:?}").into());
             }
         }
-        store.release(&at, &lease, NOW, None).await?;
+        store.ledgers.release(&at, &lease, NOW, None).await?;
     }
     Ok(())
 }

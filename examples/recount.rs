@@ -6,7 +6,7 @@ use std::time::Instant;
 use versand::{
     config::Config,
     domain::{delivery::DeliveryId, ledger::Counts},
-    store::Store,
+    store::{Redis, Stores},
 };
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -24,11 +24,11 @@ async fn main() -> Result<(), Failure> {
     let chunks = recipients.div_ceil(chunk_size.parse()?);
     let mut settings = Config::from_toml("")?.redis;
     settings.url.clone_from(url);
-    let store = Store::connect(&settings).await?;
-    store.ping().await?;
+    let store = Stores::new(Redis::connect(&settings).await?);
+    store.redis.ping().await?;
     let (began, mut counts, mut open) = (Instant::now(), Counts::default(), 0);
     for from in (0..chunks).step_by(AT_A_TIME as usize) {
-        for ledger in store.ledgers(&delivery, from..chunks.min(from + AT_A_TIME)).await? {
+        for ledger in store.ledgers.ledgers(&delivery, from..chunks.min(from + AT_A_TIME)).await? {
             let ledger = ledger.ok_or("a ledger is missing")?;
             counts.add(&ledger);
             open += ledger.records().filter(|record| record.claimable_at(None).is_some()).count();

@@ -27,7 +27,9 @@
 
 pub mod app;
 pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod deliveries;
 pub mod demo;
 pub mod domain;

@@ -5,32 +5,41 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, Notify};
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
-use crate::{deliveries::Context, metrics};
+use crate::{daemon::Daemon, feedback::Feedback, metrics, observe::Observation, send::Journey};
 
 /// So long without a tick, and the scheduler is started anew: when the clock goes back it would wait until it has caught up.
 const SILENCE: Duration = Duration::from_secs(5);
 
+/// What the tasks are made of.
+pub struct Tasks {
+    pub journey: Journey,
+    pub feedback: Feedback,
+    pub observation: Observation,
+    pub daemon: Daemon,
+}
+
 /// Starts the tasks; they end with the shutdown.
-pub async fn start(context: &Context) -> Result<(), JobSchedulerError> {
+pub async fn start(tasks: Tasks) -> Result<(), JobSchedulerError> {
     let ticks = Arc::new(Notify::new());
-    let first = tasks(context, &ticks).await?;
-    let (healer, pulse, keeper) = (context.clone(), context.clone(), context.clone());
-    context.tracker.spawn(async move { pulse.pulse().await });
-    context.tracker.spawn(async move { healer.shutdown.run_until_cancelled(healer.heal()).await });
-    context.tracker.spawn(async move { keep(&keeper, first, &ticks).await });
+    let first = schedule(&tasks, &ticks).await?;
+    let (pulse, sweep) = (tasks.journey.recover.pulse.clone(), tasks.journey.recover.sweep.clone());
+    let (tracker, shutdown) = (tasks.daemon.tracker.clone(), tasks.daemon.shutdown.clone());
+    tracker.spawn(async move { pulse.pulse().await });
+    tracker.spawn(async move { shutdown.run_until_cancelled(sweep.sweep()).await });
+    tracker.spawn(async move { keep(&tasks, first, &ticks).await });
     Ok(())
 }
 
-async fn keep(context: &Context, mut scheduler: JobScheduler, ticks: &Arc<Notify>) {
+async fn keep(tasks: &Tasks, mut scheduler: JobScheduler, ticks: &Arc<Notify>) {
     let ticked = async || tokio::time::timeout(SILENCE, ticks.notified()).await;
-    while let Some(ticked) = context.shutdown.run_until_cancelled(ticked()).await {
+    while let Some(ticked) = tasks.daemon.shutdown.run_until_cancelled(ticked()).await {
         if ticked.is_ok() {
             continue;
         }
         tracing::warn!("no tick for {SILENCE:?}, as when the clock was set back: the scheduler is started anew");
         let _ = scheduler.shutdown().await;
-        context.look_at_all().await;
-        match tasks(context, ticks).await {
+        tasks.journey.recover.sweep.look_at_all().await;
+        match schedule(tasks, ticks).await {
             Ok(another) => scheduler = another,
             Err(error) => tracing::error!(%error, "the scheduler cannot be started: it is tried again"),
         }
@@ -38,42 +47,60 @@ async fn keep(context: &Context, mut scheduler: JobScheduler, ticks: &Arc<Notify
     let _ = scheduler.shutdown().await;
 }
 
-async fn tasks(context: &Context, ticks: &Arc<Notify>) -> Result<JobScheduler, JobSchedulerError> {
+async fn schedule(tasks: &Tasks, ticks: &Arc<Notify>) -> Result<JobScheduler, JobSchedulerError> {
     let (scheduler, ticks) = (JobScheduler::new().await?, ticks.clone());
+    let Tasks { journey, feedback, observation, daemon } = tasks;
+    let (release, recover, operate) = (&journey.release, &journey.recover, &journey.operate);
     let tick = move |_, _| -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let ticks = ticks.clone();
         Box::pin(async move { ticks.notify_one() })
     };
     scheduler.add(Job::new_async("* * * * * *", tick)?).await?;
-    scheduler.add(every("* * * * * *", context, "reconcile", |c| async move { c.reconcile_all().await })?).await?;
-    scheduler.add(every("* * * * * *", context, "release", |c| async move { c.release_due().await })?).await?;
-    scheduler.add(every("* * * * * *", context, "throttles", |c| async move { c.observe_throttles().await })?).await?;
-    scheduler.add(every("* * * * * *", context, "recur", |c| async move { c.recur_all().await })?).await?;
-    scheduler.add(every("*/2 * * * * *", context, "observe", |c| async move { c.observe().await })?).await?;
-    scheduler.add(every("*/10 * * * * *", context, "sweep", |c| async move { c.sweep_jobs().await })?).await?;
-    scheduler.add(every("45 * * * * *", context, "retention", |c| async move { c.retain_all().await })?).await?;
+    scheduler
+        .add(every("* * * * * *", daemon, "reconcile", &recover.reconciler, |s| async move { s.reconcile_all().await })?)
+        .await?;
+    scheduler.add(every("* * * * * *", daemon, "release", &release.due_waves, |s| async move { s.release_due().await })?).await?;
+    scheduler
+        .add(every("* * * * * *", daemon, "throttles", &journey.throttle_watch, |s| async move { s.observe().await })?)
+        .await?;
+    scheduler
+        .add(every("* * * * * *", daemon, "recur", &journey.define.recurrences, |s| async move { s.recur_all().await })?)
+        .await?;
+    scheduler.add(every("*/2 * * * * *", daemon, "observe", &observation.gauges, |s| async move { s.observe().await })?).await?;
+    scheduler
+        .add(every("*/10 * * * * *", daemon, "sweep", &journey.confirm.from_queue, |s| async move { s.sweep_jobs().await })?)
+        .await?;
+    scheduler
+        .add(every("45 * * * * *", daemon, "retention", &operate.retention, |s| async move { s.retain_all().await })?)
+        .await?;
     // often: until a replica that came back is seen, a fail-over to it is not reckoned with
-    scheduler.add(every("* * * * * *", context, "durability", |c| async move { c.observe_durability().await })?).await?;
-    scheduler.add(every("0 * * * * *", context, "heal", |c| async move { c.heal().await })?).await?;
-    scheduler.add(every("*/5 * * * * *", context, "ratios", |c| async move { c.observe_ratios().await })?).await?;
+    scheduler
+        .add(every("* * * * * *", daemon, "durability", &recover.pulse, |s| async move { s.observe_durability().await })?)
+        .await?;
+    scheduler.add(every("0 * * * * *", daemon, "heal", &recover.sweep, |s| async move { s.sweep().await })?).await?;
+    scheduler.add(every("*/5 * * * * *", daemon, "ratios", &observation.ratios, |s| async move { s.observe().await })?).await?;
     // each minute, so that an hour whose daemon died is finished by another one
-    scheduler.add(every("30 * * * * *", context, "statistics", |c| async move { c.hourly().await })?).await?;
+    scheduler
+        .add(every("30 * * * * *", daemon, "statistics", &feedback.statistics, |s| async move { s.hourly().await })?)
+        .await?;
     scheduler.start().await?;
     Ok(scheduler)
 }
 
 /// A cron task that says whether it succeeded and never overlaps itself: the scheduler does not guard against that.
-fn every<F, T>(cron: &str, context: &Context, name: &'static str, task: T) -> Result<Job, JobSchedulerError>
+fn every<S, F, T>(cron: &str, daemon: &Daemon, name: &'static str, service: &S, task: T) -> Result<Job, JobSchedulerError>
 where
-    T: Fn(Context) -> F + Send + Sync + 'static,
+    S: Clone + Send + Sync + 'static,
+    T: Fn(S) -> F + Send + Sync + 'static,
     F: Future<Output = bool> + Send + 'static,
 {
-    let (context, task, running) = (context.clone(), Arc::new(task), Arc::new(Mutex::new(())));
+    let (shutdown, service) = (daemon.shutdown.clone(), service.clone());
+    let (task, running) = (Arc::new(task), Arc::new(Mutex::new(())));
     Job::new_async(cron, move |_, _| {
-        let (context, task, running) = (context.clone(), task.clone(), running.clone());
+        let (shutdown, service, task, running) = (shutdown.clone(), service.clone(), task.clone(), running.clone());
         Box::pin(async move {
             let Ok(_guard) = running.try_lock() else { return };
-            if !context.shutdown.is_cancelled() && task(context).await {
+            if !shutdown.is_cancelled() && task(service).await {
                 metrics::task_succeeded(name);
             }
         })

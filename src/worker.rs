@@ -1,9 +1,9 @@
 //! One line per job: which step it runs.
 
 use crate::{
-    deliveries::Context,
     domain::delivery::DeliveryId,
     queue::{Job, JobError, QueueName, ReceivedJob, Workers},
+    send::Journey,
 };
 
 /// Confirmations and steps are short; a few at a time are plenty.
@@ -12,24 +12,26 @@ const STEPS: usize = 4;
 /// Those that wait hold up nobody but each other.
 const PREPARATIONS: usize = 4;
 
-/// Starts the workers of all queues.
-pub fn start(context: &Context, workers: &Workers) {
-    let (confirm, steps, preparations, chunks) = (context.clone(), context.clone(), context.clone(), context.clone());
+/// Starts the workers of all queues; `chunks` is how many chunks are sent at a time.
+pub fn start(journey: &Journey, chunks: usize, workers: &Workers) {
+    let confirmations = journey.confirm.from_queue.clone();
     workers.start(QueueName::Confirm, CONFIRMATIONS, move |job| {
-        let context = confirm.clone();
-        async move { context.confirm_send(job).await }
+        let confirmations = confirmations.clone();
+        async move { confirmations.confirm_send(job).await }
     });
-    workers.start(QueueName::Steps, STEPS, move |job| run(steps.clone(), job));
-    workers.start(QueueName::Preparations, PREPARATIONS, move |job| run(preparations.clone(), job));
-    workers.start(QueueName::Chunks, context.config.send.workers, move |job| run(chunks.clone(), job));
+    for (queue, concurrency) in [(QueueName::Steps, STEPS), (QueueName::Preparations, PREPARATIONS), (QueueName::Chunks, chunks)]
+    {
+        let journey = journey.clone();
+        workers.start(queue, concurrency, move |job| run(journey.clone(), job));
+    }
 }
 
-async fn run(context: Context, received: ReceivedJob) -> Result<(), JobError> {
+async fn run(journey: Journey, received: ReceivedJob) -> Result<(), JobError> {
     match Job::decode(&received.payload)? {
-        Job::Prepare { delivery } => context.prepare(&id(&delivery)?).await,
-        Job::StartDelivery { delivery } => context.start(&id(&delivery)?).await,
-        Job::FinishDelivery { delivery } => context.finish(&id(&delivery)?).await,
-        Job::SendChunk { delivery, chunk, .. } => context.send_chunk(&id(&delivery)?, chunk).await,
+        Job::Prepare { delivery } => journey.preparations.run(&id(&delivery)?).await,
+        Job::StartDelivery { delivery } => journey.release.starts.start(&id(&delivery)?).await,
+        Job::FinishDelivery { delivery } => journey.recover.finishes.finish(&id(&delivery)?).await,
+        Job::SendChunk { delivery, chunk, .. } => journey.chunks.send_chunk(&id(&delivery)?, chunk).await,
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     demo, identity,
     mail::smtp::Relays,
     metrics,
-    store::Store,
+    store::Redis,
 };
 
 /// EX_USAGE of sysexits.h: systemd is told not to start it again.
@@ -103,7 +103,7 @@ fn with_config(file: Option<PathBuf>, next: impl FnOnce(Config) -> anyhow::Resul
 fn files(config: &Config) -> Result<(), String> {
     identity::Keyring::new(&config.auth).map_err(|e| e.to_string())?;
     config.tracking.rules().map_err(|e| e.to_string())?;
-    Store::check(&config.redis).map_err(|e| e.to_string())?;
+    Redis::check(&config.redis).map_err(|e| e.to_string())?;
     EnvFilter::try_new(&config.log.level).map_err(|e| format!("log.level: {e}"))?;
     let _runtime = runtime().map_err(|e| e.to_string())?;
     let _guard = _runtime.enter();

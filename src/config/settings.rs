@@ -9,11 +9,12 @@ use std::{
 
 use serde::Deserialize;
 
+use super::{
+    retention::RetentionSettings,
+    throttles::{BreakerSettings, ThrottleSettings},
+    tracking::{PublicSettings, TrackingSettings},
+};
 use crate::domain::{Role, delivery::InDoubt};
-
-use super::retention::RetentionSettings;
-use super::throttles::{BreakerSettings, ThrottleSettings};
-use super::tracking::{PublicSettings, TrackingSettings};
 
 /// `config/default.toml`, compiled in: every setting and its default.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -125,6 +126,9 @@ pub struct RelaySettings {
 pub struct CatcherSettings {
     pub listen: SocketAddr,
     pub keep: usize,
+    /// Whether it takes all mail: set by the daemon, when there is no relay.
+    #[serde(skip)]
+    pub takes_mail: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]

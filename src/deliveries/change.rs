@@ -1,6 +1,9 @@
 //! Changing a delivery: read, decide, compare-and-set with its audit entry; again if somebody else was faster.
 
-use std::sync::atomic::Ordering;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
@@ -8,13 +11,13 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::refusal::{Context, Refusal};
+use super::refusal::Refusal;
 use crate::{
     domain::{
         Principal, Role,
         delivery::{Action, AuditAct, AuditEntry, AuditHead, Delivery, DeliveryId, DeliveryState, Document},
     },
-    store::{CommitOutcome, DeliveryChange, OnceKey, StoreError, keys},
+    store::{CommitOutcome, DeliveryChange, DeliveryStore, OnceKey, Redis, StoreError, keys},
 };
 
 /// How long an idempotency key repeats its answer.
@@ -96,7 +99,14 @@ pub fn require(principal: &Principal, role: Role) -> Result<(), Refusal> {
     if principal.may(role) { Ok(()) } else { Err(Refusal::MissingRole(role)) }
 }
 
-impl Context {
+#[derive(Clone)]
+pub struct Deliveries {
+    pub store: DeliveryStore,
+    pub redis: Redis,
+    pub heads_damaged: Arc<AtomicBool>,
+}
+
+impl Deliveries {
     /// The delivery, if it is there and was not deleted.
     pub async fn delivery(&self, id: &DeliveryId) -> Result<Delivery, Refusal> {
         match self.store.delivery(id).await? {
@@ -131,7 +141,7 @@ impl Context {
     {
         loop {
             if let Some(before) = self.first_answer(repeats).await? {
-                self.store.durable().await?;
+                self.redis.durable().await?;
                 return Ok(before);
             }
             let delivery = self.delivery(id).await?;
@@ -141,7 +151,7 @@ impl Context {
                 // the very same request may have been faster: its key and its effect are written in one step
                 Err(refusal) => {
                     let before = self.first_answer(repeats).await?.ok_or(refusal)?;
-                    self.store.durable().await?;
+                    self.redis.durable().await?;
                     return Ok(before);
                 }
             };
@@ -149,7 +159,7 @@ impl Context {
             let Some(changed) = self.commit(&delivery.id, delivery.revision, by, repeats, decision).await? else { continue };
             if asked {
                 // what was answered must not be undone by a crash of Redis
-                self.store.durable().await?;
+                self.redis.durable().await?;
             }
             return Ok(changed);
         }

@@ -3,5 +3,5 @@
 pub mod change;
 pub mod refusal;
 
-pub use change::{Changed, Decision, IdempotencyKey, RepeatKey, require};
-pub use refusal::{Context, Refusal, unix_now};
+pub use change::{Changed, Decision, Deliveries, IdempotencyKey, RepeatKey, require};
+pub use refusal::Refusal;

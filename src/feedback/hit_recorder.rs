@@ -9,10 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::tracked_links::{FollowedLink, LinkError, SentDelivery, Visit};
 use crate::{
-    deliveries::{Context, unix_now},
-    domain::tracking::{Hit, NO_AGENT, NO_LINK, UserAgent},
+    clock::unix_now,
+    daemon::Daemon,
+    domain::tracking::{Hit, MachineRules, NO_AGENT, NO_LINK, UserAgent},
     mail::links::LinkPurpose,
     metrics,
+    store::{Redis, tracking::TrackingStore},
 };
 
 /// Hits that wait to be recorded at the most; who comes then waits outside.
@@ -45,7 +47,16 @@ impl HitRecorder {
     }
 }
 
-impl Context {
+#[derive(Clone)]
+pub struct HitRecording {
+    pub recorder: HitRecorder,
+    pub rules: Arc<MachineRules>,
+    pub tracking: TrackingStore,
+    pub redis: Redis,
+    pub daemon: Daemon,
+}
+
+impl HitRecording {
     /// Records a hit; it returns once that cannot be undone. Of proofs and previews nothing is recorded.
     ///
     /// # Errors
@@ -104,12 +115,12 @@ impl Context {
 
     async fn record_group(&self, sent: Arc<SentDelivery>, arrived: Vec<HitArrival>) {
         let hits: Vec<(Hit, &str)> = arrived.iter().map(|arrival| (arrival.hit, arrival.agent.as_str())).collect();
-        let answer = self.store.record_hits(&sent.mailing, &hits, unix_now()).await;
-        let store = self.store.clone();
+        let answer = self.tracking.record_hits(&sent.mailing, &hits, unix_now()).await;
+        let redis = self.redis.clone();
         // those of the next group need not wait until this one cannot be undone
-        self.tracker.spawn(async move {
+        self.daemon.tracker.spawn(async move {
             let recorded = match answer {
-                Ok(_) => store.durable().await,
+                Ok(_) => redis.durable().await,
                 Err(error) => Err(error),
             };
             if let Err(error) = &recorded {

@@ -1,18 +1,22 @@
 //! Statistics: the share of opened and clicked messages, each hour and on demand; and what tells humans from machines, anew.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use crate::{
-    deliveries::{Context, Refusal},
+    daemon::Daemon,
+    deliveries::{Deliveries, Refusal},
     domain::{
         delivery::{Delivery, DeliveryId, Plan},
         ledger::Status,
-        tracking::{Labelling, Relabelled, Statistics, StatisticsCount, TrackedLink},
+        tracking::{Labelling, MachineRules, Relabelled, Statistics, StatisticsCount},
     },
     store::{
         StoreError,
-        audience::SliceKind,
-        tracking::{BLOCK, StatisticsBasis, TrackingLogExtent},
+        audience::AudienceStore,
+        chunks::LedgerStore,
+        tracking::{BLOCK, StatisticsBasis, TrackingLogExtent, TrackingStore},
     },
 };
 
@@ -24,10 +28,6 @@ const LOCK_S: u64 = 120;
 const DONE_S: i64 = 7200;
 /// Deliveries looked at in one go.
 const PAGE: usize = 1000;
-
-/// Deliveries whose ratios are exported, and among how many of the newest they are sought.
-const RECENT: usize = 20;
-const RECENT_AMONG: usize = 200;
 
 /// How often they are computed if others change labels all the while.
 const ATTEMPTS: u32 = 10;
@@ -42,16 +42,27 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Damaged(e.to_string()))
 }
 
-impl Context {
+#[derive(Clone)]
+pub struct StatisticsUpdates {
+    pub deliveries: Deliveries,
+    pub tracking: TrackingStore,
+    pub ledgers: LedgerStore,
+    pub audiences: AudienceStore,
+    pub rules: Arc<MachineRules>,
+    pub one_at_a_time: Arc<tokio::sync::Mutex<()>>,
+    pub daemon: Daemon,
+}
+
+impl StatisticsUpdates {
     /// *Compute statistics*: reads ledgers and tracking log, marks bursts, and keeps the figures. With `anew` all hits are labelled
     /// by the rules in force.
-    pub async fn compute_statistics(&self, id: &DeliveryId, anew: bool) -> Result<Statistics, Refusal> {
+    pub async fn compute(&self, id: &DeliveryId, anew: bool) -> Result<Statistics, Refusal> {
         // one log of many lines at a time
-        let _alone = self.reckoning.lock().await;
+        let _alone = self.one_at_a_time.lock().await;
         for _ in 0..ATTEMPTS {
             // what is left of one that was cleaned are the figures that it had
-            let delivery = self.delivery_with_tracking(id).await?;
-            if let Some(statistics) = self.try_statistics(&delivery, anew).await? {
+            let delivery = self.deliveries.delivery_with_tracking(id).await?;
+            if let Some(statistics) = self.try_compute(&delivery, anew).await? {
                 return Ok(statistics);
             }
         }
@@ -59,31 +70,22 @@ impl Context {
     }
 
     /// `None`, and nothing is kept, if what they are made of changed meanwhile.
-    async fn try_statistics(&self, delivery: &Delivery, anew: bool) -> Result<Option<Statistics>, Refusal> {
+    async fn try_compute(&self, delivery: &Delivery, anew: bool) -> Result<Option<Statistics>, Refusal> {
         let plan = delivery.document.plan.as_ref().filter(|_| delivery.document.has_started()).ok_or(NOT_RELEASED)?;
         let numbers = u64::from(plan.chunks) * u64::from(plan.chunk_size);
         let numbers = usize::try_from(numbers).map_err(|_| StoreError::Damaged("too many recipients".into()))?;
-        let reckoning = StatisticsCount::new(numbers, self.links(delivery, plan).await?.len());
-        let TrackingLogExtent { hits, beyond, labels } = self.store.extent(&delivery.id).await?;
+        let reckoning = StatisticsCount::new(numbers, self.audiences.links(delivery, plan).await?.len());
+        let TrackingLogExtent { hits, beyond, labels } = self.tracking.extent(&delivery.id).await?;
         let mut basis = StatisticsBasis { delivery: delivery.id.clone(), revision: delivery.revision, labels };
         let (reckoning, changed) = self.read_log(&delivery.id, hits, reckoning, anew).await?;
-        if !self.store.relabel(&mut basis, &changed).await? {
+        if !self.tracking.relabel(&mut basis, &changed).await? {
             return Ok(None);
         }
         let statuses = self.statuses_of(&basis, plan, &reckoning).await?;
         let settings = plan.settings.clone();
         let figures = blocking(move || reckoning.close(&statuses, &settings, Timestamp::now())).await?;
         let statistics = Statistics { labels: basis.labels, hits_beyond: beyond, ..figures };
-        Ok(self.store.keep_statistics(&basis, &statistics).await?.then_some(statistics))
-    }
-
-    /// The tracked links of a prepared delivery.
-    pub async fn links(&self, delivery: &Delivery, plan: &Plan) -> Result<Vec<TrackedLink>, StoreError> {
-        if plan.settings.tracking.url.is_empty() || delivery.document.cleaned.is_some() {
-            // there are none, or none any more
-            return Ok(Vec::new());
-        }
-        self.store.slice(&delivery.id, SliceKind::Links(plan.generation), 0).await
+        Ok(self.tracking.keep_statistics(&basis, &statistics).await?.then_some(statistics))
     }
 
     /// Reads the first lines of the tracking log: what they say of each recipient, and which of them get other labels.
@@ -95,11 +97,11 @@ impl Context {
         anew: bool,
     ) -> Result<(StatisticsCount, Vec<Relabelled>), StoreError> {
         // read after the lines were counted: so none of them has an agent that is not among these
-        let anew = if anew { Some((self.rules.clone(), self.store.agents(id).await?)) } else { None };
+        let anew = if anew { Some((self.rules.clone(), self.tracking.agents(id).await?)) } else { None };
         let mut labelling = Labelling::new(reckoning, anew);
         let blocks = lines.div_ceil(BLOCK);
         for from in (0..blocks).step_by(BLOCKS as usize) {
-            let some = self.store.hit_blocks(id, from..blocks.min(from + BLOCKS)).await?;
+            let some = self.tracking.hit_blocks(id, from..blocks.min(from + BLOCKS)).await?;
             let read = blocking(move || {
                 let is_whole = some.iter().all(|(first, block)| labelling.read(*first..lines, block));
                 is_whole.then_some(labelling)
@@ -119,7 +121,7 @@ impl Context {
         let mut statuses = Vec::new();
         for from in (0..plan.chunks).step_by(LEDGERS as usize) {
             let chunks = from..plan.chunks.min(from + LEDGERS);
-            for (chunk, ledger) in chunks.clone().zip(self.store.ledgers(&basis.delivery, chunks).await?) {
+            for (chunk, ledger) in chunks.clone().zip(self.ledgers.ledgers(&basis.delivery, chunks).await?) {
                 let first = chunk * plan.chunk_size;
                 statuses.resize(first as usize, None);
                 let mut wrong = Vec::new();
@@ -131,7 +133,7 @@ impl Context {
                     }
                 }
                 if !wrong.is_empty() {
-                    self.store.mend_tracked(basis, chunk, &wrong).await?;
+                    self.tracking.mend_tracked(basis, chunk, &wrong).await?;
                 }
             }
         }
@@ -150,13 +152,14 @@ impl Context {
     /// Whoever comes first has the hour; who dies on the way is followed by another one.
     pub async fn hourly_statistics(&self) -> Result<(), StoreError> {
         let hour = Timestamp::now().as_second().div_euclid(3600);
-        if !self.store.take_hour(hour, self.owner, LOCK_S).await? {
+        if !self.tracking.take_hour(hour, self.daemon.owner, LOCK_S).await? {
             return Ok(());
         }
         for from in (0..).step_by(PAGE) {
-            let ids = self.store.delivery_ids(from, PAGE).await?;
+            let ids = self.deliveries.store.delivery_ids(from, PAGE).await?;
             for id in &ids {
-                if self.shutdown.is_cancelled() || !self.store.keep_hour(hour, self.owner, LOCK_S as i64).await? {
+                if self.daemon.shutdown.is_cancelled() || !self.tracking.keep_hour(hour, self.daemon.owner, LOCK_S as i64).await?
+                {
                     return Ok(());
                 }
                 match self.compute_if_changed(id).await {
@@ -171,37 +174,17 @@ impl Context {
                 break;
             }
         }
-        self.store.keep_hour(hour, self.owner, DONE_S).await?;
+        self.tracking.keep_hour(hour, self.daemon.owner, DONE_S).await?;
         Ok(())
     }
 
-    /// The task: shows the ratios of the most recent deliveries that have statistics, the same on every replica.
-    pub async fn observe_ratios(&self) -> bool {
-        let recent = async {
-            let ids = self.store.delivery_ids(0, RECENT_AMONG).await?;
-            self.store.all_statistics(&ids).await
-        };
-        match recent.await {
-            Ok(recent) => {
-                let recent: Vec<(String, Statistics)> =
-                    recent.into_iter().take(RECENT).map(|(id, figures)| (id.to_string(), figures)).collect();
-                self.ratios.show(&recent);
-                true
-            }
-            Err(error) => {
-                tracing::debug!(%error, "the ratios of deliveries cannot be observed");
-                false
-            }
-        }
-    }
-
     async fn compute_if_changed(&self, id: &DeliveryId) -> Result<(), Refusal> {
-        if self.store.counts_begun(id).await? {
-            let (kept, counts) = (self.store.statistics(id).await?, self.store.counts(id).await?);
-            let now = (self.store.extent(id).await?, counts.sent, counts.failed);
+        if self.ledgers.counts_begun(id).await? {
+            let (kept, counts) = (self.tracking.statistics(id).await?, self.ledgers.counts(id).await?);
+            let now = (self.tracking.extent(id).await?, counts.sent, counts.failed);
             let extent = |kept: &Statistics| TrackingLogExtent { hits: kept.hits, beyond: kept.hits_beyond, labels: kept.labels };
             if kept.is_none_or(|kept| (extent(&kept), kept.delivered, kept.failed) != now) {
-                self.compute_statistics(id, false).await?;
+                self.compute(id, false).await?;
             }
         }
         Ok(())

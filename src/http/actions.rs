@@ -19,9 +19,12 @@ use super::{
 };
 use crate::{
     deliveries::RepeatKey,
-    domain::delivery::{DeliveryId, DeliveryState as Stage},
+    domain::{
+        delivery::{DeliveryId, DeliveryState as Stage},
+        ledger::ChunkRef,
+    },
     send::operate::{Control, ProofRequest, Resolution},
-    store::chunks::{ChunkRef, Settlement},
+    store::chunks::Settlement,
 };
 
 fn accepted(id: &DeliveryId, state: Stage) -> Response {
@@ -37,7 +40,7 @@ pub async fn prepare(
 ) -> Result<Response, Answer> {
     no_parameters(body).await?;
     let key = idempotency_key(&headers, &by, &format!("prepare {id}"), b"")?;
-    api.context.request_preparation(&by, &id, key.as_ref()).await?;
+    api.journey.preparations.request(&by, &id, key.as_ref()).await?;
     Ok(accepted(&id, Stage::Preparing))
 }
 
@@ -49,7 +52,7 @@ pub async fn proofs(
     body: Json<ProofRequest>,
 ) -> Result<Response, Answer> {
     let key = idempotency_key(&headers, &by, &format!("proofs {id}"), &body.bytes)?;
-    Ok(Reply(api.context.send_proofs(&by, &id, &body.value, key.as_ref()).await?).into_response())
+    Ok(Reply(api.journey.operate.proofs.send_proofs(&by, &id, &body.value, key.as_ref()).await?).into_response())
 }
 
 #[derive(Deserialize)]
@@ -67,7 +70,7 @@ pub async fn confirm(
 ) -> Result<Response, Answer> {
     let key = idempotency_key(&headers, &by, &format!("confirm {id}"), body.value.digest.as_bytes())?;
     let repeats: Vec<RepeatKey> = key.iter().map(|key| RepeatKey::of(key, &id)).collect();
-    let confirmed = api.context.confirm(&by, &id, &body.value.digest, "http", &repeats).await?;
+    let confirmed = api.journey.confirm.confirmations.confirm(&by, &id, &body.value.digest, "http", &repeats).await?;
     Ok((StatusCode::ACCEPTED, Reply(confirmed)).into_response())
 }
 
@@ -79,7 +82,7 @@ pub async fn approve(
     body: Json<ConfirmationRequest>,
 ) -> Result<Response, Answer> {
     let key = idempotency_key(&headers, &by, &format!("approve {id}"), body.value.digest.as_bytes())?;
-    Ok(Reply(api.context.approve(&by, &id, &body.value.digest, key.as_ref()).await?).into_response())
+    Ok(Reply(api.journey.confirm.confirmations.approve(&by, &id, &body.value.digest, key.as_ref()).await?).into_response())
 }
 
 /// A request without parameters.
@@ -96,11 +99,11 @@ pub fn bare(bare: PlainAction) -> impl Fn(State<Arc<Api>>, Caller, Id, HeaderMap
         Box::pin(async move {
             no_parameters(body).await?;
             let key = idempotency_key(&headers, &by, &format!("{bare:?} {id}"), b"")?;
-            let (context, key) = (&api.context, key.as_ref());
+            let (api, key) = (&api, key.as_ref());
             let state = match bare {
-                PlainAction::Control(control) => context.control(&by, &id, control, key).await?,
-                PlainAction::Release => context.release_held(&by, &id, key).await?,
-                PlainAction::Unschedule => context.unschedule(&by, &id, key).await?,
+                PlainAction::Control(control) => api.journey.operate.controls.control(&by, &id, control, key).await?,
+                PlainAction::Release => api.journey.release.due_waves.release_held(&by, &id, key).await?,
+                PlainAction::Unschedule => api.journey.release.due_waves.unschedule(&by, &id, key).await?,
             };
             Ok(accepted(&id, state))
         })
@@ -119,7 +122,7 @@ pub async fn retry_chunk(
     no_parameters(request.1).await?;
     let key = idempotency_key(&request.0, &by, &format!("retry {id} {chunk}"), b"")?;
     let at = ChunkRef { delivery: id.clone(), chunk };
-    Ok(accepted(&id, api.context.retry_chunk(&by, &at, key.as_ref()).await?))
+    Ok(accepted(&id, api.journey.operate.controls.retry_chunk(&by, &at, key.as_ref()).await?))
 }
 
 /// All recipients in doubt, or those of these numbers.
@@ -157,5 +160,5 @@ pub async fn settle(
         Which::Some(numbers) => Some(numbers),
     };
     let what = Resolution { settlement: body.value.settlement, numbers };
-    Ok(Reply(api.context.settle(&by, &id, &what, key.as_ref()).await?).into_response())
+    Ok(Reply(api.journey.operate.in_doubt.resolve(&by, &id, &what, key.as_ref()).await?).into_response())
 }

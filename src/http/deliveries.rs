@@ -18,17 +18,18 @@ use super::{
     router::Api,
 };
 use crate::{
-    deliveries::{Context, Refusal, unix_now},
+    clock::unix_now,
+    deliveries::Refusal,
     domain::{
         audience::AudienceFormat,
         delivery::{
             Approval, Audience, Checks, Confirmation, Definition, Delivery, DeliveryId, DeliveryState as Stage, Document, Plan,
         },
+        instant,
         ledger::Counts,
         schedule::{Occurrence, Recurrence, WaveState},
         tracking::Kpis,
     },
-    send::release::instant,
     store::audience::PreparationProgress,
 };
 
@@ -85,14 +86,14 @@ pub struct WaveCounts {
     pub next_due: Option<Timestamp>,
 }
 
-async fn waves_of(context: &Context, delivery: &Delivery) -> Result<Option<WaveCounts>, Refusal> {
+async fn waves_of(api: &Api, delivery: &Delivery) -> Result<Option<WaveCounts>, Refusal> {
     let Some(plan) =
         delivery.document.plan.as_ref().filter(|_| delivery.state != Stage::Deleted && delivery.document.cleaned.is_none())
     else {
         return Ok(None);
     };
     let mut counts = WaveCounts::default();
-    for wave in context.store.waves(&delivery.id, plan).await? {
+    for wave in api.stores.schedules.waves(&delivery.id, plan).await? {
         match wave.state {
             WaveState::Waiting => {
                 counts.waiting += 1;
@@ -105,9 +106,9 @@ async fn waves_of(context: &Context, delivery: &Delivery) -> Result<Option<WaveC
     Ok(Some(counts))
 }
 
-pub async fn progress_of(context: &Context, delivery: &Delivery) -> Result<Progress, Refusal> {
+pub async fn progress_of(api: &Api, delivery: &Delivery) -> Result<Progress, Refusal> {
     let preparation = match delivery.state {
-        Stage::Preparing => Some(preparation_of(context, delivery).await?),
+        Stage::Preparing => Some(preparation_of(api, delivery).await?),
         _ => None,
     };
     let released = delivery.document.plan.as_ref().filter(|_| delivery.document.has_started());
@@ -115,21 +116,21 @@ pub async fn progress_of(context: &Context, delivery: &Delivery) -> Result<Progr
         Some(plan) => {
             let counts = match &delivery.document.cleaned {
                 Some(cleaned) => cleaned.counts,
-                None => context.store.counts(&delivery.id).await?,
+                None => api.stores.ledgers.counts(&delivery.id).await?,
             };
-            let opens = context.store.statistics(&delivery.id).await?;
+            let opens = api.stores.tracking.statistics(&delivery.id).await?;
             (Some(counts), Some(Kpis::of(&counts, plan.excluded, plan.settings.smtp_test, opens.as_ref())))
         }
         None => (None, None),
     };
     let set_aside = match released.is_some() && !delivery.state.has_ended() {
-        true => context.store.aside(&delivery.id).await?,
+        true => api.stores.chunks.aside(&delivery.id).await?,
         false => BTreeSet::new(),
     };
-    let waves = waves_of(context, delivery).await?;
+    let waves = waves_of(api, delivery).await?;
     let paused_until = match delivery.state {
         Stage::InProgress => {
-            Some(context.store.broken_until(&delivery.id).await?).filter(|until| *until > unix_now()).map(instant)
+            Some(api.stores.limits.broken_until(&delivery.id).await?).filter(|until| *until > unix_now()).map(instant)
         }
         _ => None,
     };
@@ -142,16 +143,16 @@ pub async fn progress_of(context: &Context, delivery: &Delivery) -> Result<Progr
 }
 
 /// What is kept may still be that of an earlier preparation.
-async fn preparation_of(context: &Context, delivery: &Delivery) -> Result<PreparationProgress, Refusal> {
-    let kept = context.store.preparation(&delivery.id).await?;
+async fn preparation_of(api: &Api, delivery: &Delivery) -> Result<PreparationProgress, Refusal> {
+    let kept = api.stores.audiences.preparation(&delivery.id).await?;
     let Document { generation, audience, .. } = &delivery.document;
     let of = audience.as_ref().map_or(0, |audience| audience.recipients);
     let none = PreparationProgress { generation: *generation, done: 0, of, beat: 0 };
     Ok(if kept.generation == *generation { kept } else { none })
 }
 
-async fn view(context: &Context, delivery: Delivery) -> Result<View, Refusal> {
-    let progress = progress_of(context, &delivery).await?;
+async fn view(api: &Api, delivery: Delivery) -> Result<View, Refusal> {
+    let progress = progress_of(api, &delivery).await?;
     let d = delivery.document;
     Ok(View {
         id: delivery.id,
@@ -178,9 +179,9 @@ pub async fn create(
     body: Json<Definition>,
 ) -> Result<Response, Answer> {
     let key = idempotency_key(&headers, &by, "create", &body.bytes)?;
-    let created = api.context.create(&by, body.value, key.as_ref()).await?.answer();
+    let created = api.journey.define.definitions.create(&by, body.value, key.as_ref()).await?.answer();
     let location = [(header::LOCATION, format!("/api/v1/deliveries/{}", created.id))];
-    Ok((StatusCode::CREATED, location, Reply(view(&api.context, created).await?)).into_response())
+    Ok((StatusCode::CREATED, location, Reply(view(&api, created).await?)).into_response())
 }
 
 #[derive(Deserialize)]
@@ -203,11 +204,11 @@ struct Line {
 
 pub async fn list(State(api): State<Arc<Api>>, Asked(asked): Asked<ListAsked>) -> Result<Response, Answer> {
     let (offset, limit) = (from(asked.offset), limit(asked.limit)?);
-    let ids = api.context.store.delivery_ids(offset, limit).await?;
+    let ids = api.stores.deliveries.delivery_ids(offset, limit).await?;
     let next = (ids.len() == limit).then_some(offset + limit);
     let mut items = Vec::new();
     for id in ids {
-        let Some(delivery) = api.context.store.delivery(&id).await?.filter(|d| d.state != Stage::Deleted) else { continue };
+        let Some(delivery) = api.stores.deliveries.delivery(&id).await?.filter(|d| d.state != Stage::Deleted) else { continue };
         let document = delivery.document;
         items.push(Line {
             id,
@@ -221,11 +222,11 @@ pub async fn list(State(api): State<Arc<Api>>, Asked(asked): Asked<ListAsked>) -
 }
 
 pub async fn read(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, Answer> {
-    Ok(Reply(view(&api.context, api.context.delivery(&id).await?).await?).into_response())
+    Ok(Reply(view(&api, api.deliveries.delivery(&id).await?).await?).into_response())
 }
 
 pub async fn progress(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, Answer> {
-    Ok(Reply(progress_of(&api.context, &api.context.delivery(&id).await?).await?).into_response())
+    Ok(Reply(progress_of(&api, &api.deliveries.delivery(&id).await?).await?).into_response())
 }
 
 pub async fn change(
@@ -234,7 +235,7 @@ pub async fn change(
     Id(id): Id,
     body: Json<Definition>,
 ) -> Result<Response, Answer> {
-    api.context.redefine(&by, &id, body.value).await?;
+    api.journey.define.definitions.redefine(&by, &id, body.value).await?;
     read(State(api), Id(id)).await
 }
 
@@ -255,13 +256,13 @@ pub async fn copy(
 ) -> Result<Response, Answer> {
     let key = idempotency_key(&headers, &by, &format!("copy {id}"), &body.bytes)?;
     let CopyAsked { name, audience } = body.value;
-    let copy = api.context.copy(&by, &id, name, audience, key.as_ref()).await?;
+    let copy = api.journey.define.copies.copy(&by, &id, name, audience, key.as_ref()).await?;
     let location = [(header::LOCATION, format!("/api/v1/deliveries/{}", copy.id))];
-    Ok((StatusCode::CREATED, location, Reply(view(&api.context, copy).await?)).into_response())
+    Ok((StatusCode::CREATED, location, Reply(view(&api, copy).await?)).into_response())
 }
 
 pub async fn delete(State(api): State<Arc<Api>>, Caller(by): Caller, Id(id): Id) -> Result<StatusCode, Answer> {
-    api.context.delete(&by, &id).await?;
+    api.journey.define.definitions.delete(&by, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -280,6 +281,6 @@ pub async fn upload(
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).into());
         }
     };
-    let audience = api.context.upload(&by, &id, format, body.into_data_stream()).await?;
+    let audience = api.journey.define.uploads.upload(&by, &id, format, body.into_data_stream()).await?;
     Ok(Reply(audience).into_response())
 }

@@ -12,15 +12,15 @@ use super::{
 };
 
 pub async fn read(State(api): State<Arc<Api>>, Words(email): Words<String>) -> Result<Reply<Value>, Answer> {
-    Ok(Reply(json!({ "denylisted": api.context.is_denied(&email).await? })))
+    Ok(Reply(json!({ "denylisted": api.feedback.denylist.is_denied(&email).await? })))
 }
 
 pub async fn put(State(api): State<Arc<Api>>, Words(email): Words<String>) -> Result<StatusCode, Answer> {
-    Ok(if api.context.deny(&email).await? { StatusCode::CREATED } else { StatusCode::NO_CONTENT })
+    Ok(if api.feedback.denylist.deny(&email).await? { StatusCode::CREATED } else { StatusCode::NO_CONTENT })
 }
 
 pub async fn remove(State(api): State<Arc<Api>>, Words(email): Words<String>) -> Result<StatusCode, Answer> {
-    match api.context.allow(&email).await? {
+    match api.feedback.denylist.allow(&email).await? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(Problem::new(StatusCode::NOT_FOUND, "the address is not on the denylist").into()),
     }

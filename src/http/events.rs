@@ -30,7 +30,7 @@ impl Follower {
     /// The next change; `None` after the delivery has ended, or is gone.
     async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
         loop {
-            if self.ended || self.api.context.shutdown.is_cancelled() {
+            if self.ended || self.api.daemon.shutdown.is_cancelled() {
                 return None;
             }
             match self.look().await {
@@ -45,7 +45,7 @@ impl Follower {
                 Ok(_) | Err(_) => {
                     tokio::select! {
                         () = tokio::time::sleep(INTERVAL) => {}
-                        () = self.api.context.shutdown.cancelled() => return None,
+                        () = self.api.daemon.shutdown.cancelled() => return None,
                     }
                 }
             }
@@ -53,7 +53,7 @@ impl Follower {
     }
 
     async fn look(&self) -> Result<Progress, Refusal> {
-        progress_of(&self.api.context, &self.api.context.delivery(&self.id).await?).await
+        progress_of(&self.api, &self.api.deliveries.delivery(&self.id).await?).await
     }
 }
 
@@ -61,7 +61,7 @@ pub async fn stream(
     State(api): State<Arc<Api>>,
     Id(id): Id,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Answer> {
-    api.context.delivery(&id).await?;
+    api.deliveries.delivery(&id).await?;
     let follower = Follower { api, id, last: None, ended: false };
     Ok(Sse::new(stream::unfold(follower, Follower::next)).keep_alive(KeepAlive::default()))
 }

@@ -22,11 +22,11 @@ use crate::{
     domain::{
         audience::ExclusionCause,
         delivery::{AuditEntry, Delivery, Plan},
+        instant,
         ledger::Status,
         schedule::{Wave, WaveState},
     },
     report::Page,
-    send::release::instant,
     store::{StoreError, audience::ndjson},
 };
 
@@ -41,7 +41,8 @@ pub struct PageAsked {
 }
 
 pub async fn sending(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<PageAsked>) -> Result<Response, Answer> {
-    Ok(Reply(api.context.sending_page(&id, asked.from, limit(asked.limit)?, asked.status, asked.chunk).await?).into_response())
+    Ok(Reply(api.reports.sending_log.page(&id, asked.from, limit(asked.limit)?, asked.status, asked.chunk).await?)
+        .into_response())
 }
 
 /// A wave as the API shows it.
@@ -58,9 +59,9 @@ struct WaveLine {
 }
 
 pub async fn waves(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<WavesAsked>) -> Result<Response, Answer> {
-    let (delivery, limit) = (api.context.delivery_with_logs(&id).await?, limit(asked.limit)?);
+    let (delivery, limit) = (api.deliveries.delivery_with_logs(&id).await?, limit(asked.limit)?);
     let waves = match &delivery.document.plan {
-        Some(plan) => api.context.store.waves(&id, plan).await?,
+        Some(plan) => api.stores.schedules.waves(&id, plan).await?,
         None => Vec::new(),
     };
     let line = |(number, wave): (u64, &Wave)| WaveLine {
@@ -84,7 +85,7 @@ pub struct WavesAsked {
 }
 
 pub async fn exclusions(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<PageAsked>) -> Result<Response, Answer> {
-    Ok(Reply(api.context.exclusion_page(&id, asked.from, limit(asked.limit)?).await?).into_response())
+    Ok(Reply(api.reports.exclusion_log.page(&id, asked.from, limit(asked.limit)?).await?).into_response())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -110,10 +111,10 @@ pub async fn export_sending(
     Id(id): Id,
     Asked(asked): Asked<ExportAsked>,
 ) -> Result<Response, Answer> {
-    let delivery = api.context.delivery_with_logs(&id).await?;
+    let delivery = api.deliveries.delivery_with_logs(&id).await?;
     let chunks = delivery.document.plan.as_ref().map_or(0, |plan| plan.chunks);
     let lines =
-        |source: Arc<LogSource>, chunk| async move { source.0.context.sending_lines(&source.1, source.plan()?, chunk).await };
+        |source: Arc<LogSource>, chunk| async move { source.0.reports.sending_log.lines(&source.1, source.plan()?, chunk).await };
     Ok(export(LogSource(api, delivery), chunks, (asked.format, SENDING), lines))
 }
 
@@ -122,10 +123,11 @@ pub async fn export_exclusions(
     Id(id): Id,
     Asked(asked): Asked<ExportAsked>,
 ) -> Result<Response, Answer> {
-    let delivery = api.context.delivery_with_logs(&id).await?;
+    let delivery = api.deliveries.delivery_with_logs(&id).await?;
     let slices = delivery.document.plan.as_ref().map_or(0, |plan| plan.exclusion_slices);
-    let lines =
-        |source: Arc<LogSource>, slice| async move { source.0.context.exclusions(&source.1, source.plan()?, slice).await };
+    let lines = |source: Arc<LogSource>, slice| async move {
+        source.0.reports.exclusion_log.slice(&source.1, source.plan()?, slice).await
+    };
     Ok(export(LogSource(api, delivery), slices, (asked.format, EXCLUSIONS), lines))
 }
 
@@ -176,8 +178,8 @@ fn text<T: Serialize>(items: &[T], format: ExportFormat) -> Result<Bytes, StoreE
 }
 
 pub async fn archive(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, Answer> {
-    let delivery = api.context.delivery_with_logs(&id).await?;
-    let archive = api.context.archive(delivery).await.map_err(crate::deliveries::Refusal::from)?;
+    let delivery = api.deliveries.delivery_with_logs(&id).await?;
+    let archive = api.reports.archives.stream(delivery).await.map_err(crate::deliveries::Refusal::from)?;
     Ok(([(header::CONTENT_TYPE, "application/zstd")], streamed(archive)).into_response())
 }
 
@@ -195,7 +197,7 @@ pub async fn preview(
     Asked(asked): Asked<PreviewAsked>,
 ) -> Result<Response, Answer> {
     let number = number.parse().map_err(|_| crate::deliveries::Refusal::NoRecipient)?;
-    let preview = api.context.preview(&id, number, asked.date).await?;
+    let preview = api.reports.previews.preview(&id, number, asked.date).await?;
     let headers = [
         ("content-type", "message/rfc822".to_owned()),
         ("versand-date", preview.date.to_string()),
@@ -211,12 +213,12 @@ fn audit_page(entries: Vec<AuditEntry>, from: usize, limit: usize) -> Response {
 
 pub async fn audit(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<PageAsked>) -> Result<Response, Answer> {
     let (from, limit) = (from(asked.from), limit(asked.limit)?);
-    Ok(audit_page(api.context.store.audit(&id, from, limit).await?, from, limit))
+    Ok(audit_page(api.stores.deliveries.audit(&id, from, limit).await?, from, limit))
 }
 
 pub async fn audit_heads(State(api): State<Arc<Api>>, Asked(asked): Asked<PageAsked>) -> Result<Response, Answer> {
     let (from, limit) = (from(asked.from), limit(asked.limit)?);
-    Ok(audit_page(api.context.store.audit_heads(from, limit).await?, from, limit))
+    Ok(audit_page(api.stores.deliveries.audit_heads(from, limit).await?, from, limit))
 }
 
 pub async fn exclusion_causes() -> Response {

@@ -18,7 +18,8 @@ mod routes;
 mod statistics;
 
 pub use listen::{Peer, Respond, serve};
+pub use operations::metrics;
 pub use problem::Problem;
 pub use public::{PUBLIC_ROUTES, PublicListener};
-pub use router::{Api, known, router};
+pub use router::{Api, Operations, known, router};
 pub use routes::{ROUTES, Route};

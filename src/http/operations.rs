@@ -22,10 +22,10 @@ pub async fn healthz() -> &'static str {
 }
 
 pub async fn readyz(State(api): State<Arc<Api>>) -> Response {
-    let redis = api.context.store.ping().await.is_ok();
-    let writable = api.context.redis_writable.load(Ordering::Relaxed);
-    let workers = api.context.health.ready();
-    let ending = api.context.shutdown.is_cancelled();
+    let redis = api.stores.redis.ping().await.is_ok();
+    let writable = api.operations.redis_state.writable.load(Ordering::Relaxed);
+    let workers = api.operations.health.ready();
+    let ending = api.daemon.shutdown.is_cancelled();
     let ready = redis && writable && workers && !ending;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let why = serde_json::json!({
@@ -35,12 +35,12 @@ pub async fn readyz(State(api): State<Arc<Api>>) -> Response {
 }
 
 pub async fn metrics(State(api): State<Arc<Api>>) -> Response {
-    let text = api.metrics.render() + &api.context.ratios.text();
+    let text = api.operations.metrics.render() + &api.operations.ratios.text();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 pub async fn outcome(State(api): State<Arc<Api>>, Words(id): Words<String>) -> Result<Response, Answer> {
-    match api.context.store.once(&keys::outcome(&id)).await? {
+    match api.stores.deliveries.once(&keys::outcome(&id)).await? {
         Some(outcome) => Ok(([(header::CONTENT_TYPE, "application/json")], outcome).into_response()),
         None => Err(Problem::new(
             StatusCode::NOT_FOUND,
@@ -64,7 +64,7 @@ pub async fn dead(
     Asked(asked): Asked<DeadAsked>,
 ) -> Result<Response, Answer> {
     let queue: QueueName = queue.parse()?;
-    let page = api.context.queue.dead(queue, asked.from, limit(asked.limit)?).await?;
+    let page = api.operations.queue.dead(queue, asked.from, limit(asked.limit)?).await?;
     let job = |job: &crate::queue::DeadJob| {
         // a confirmation's payload holds a token: never shown
         let payload = (queue != QueueName::Confirm).then(|| String::from_utf8_lossy(&job.payload).into_owned());
@@ -75,14 +75,14 @@ pub async fn dead(
 }
 
 pub async fn retry_dead(State(api): State<Arc<Api>>, Words((queue, id)): Words<(String, String)>) -> Result<StatusCode, Answer> {
-    found(api.context.queue.retry_dead(queue.parse()?, &id).await?, StatusCode::ACCEPTED)
+    found(api.operations.queue.retry_dead(queue.parse()?, &id).await?, StatusCode::ACCEPTED)
 }
 
 pub async fn discard_dead(
     State(api): State<Arc<Api>>,
     Words((queue, id)): Words<(String, String)>,
 ) -> Result<StatusCode, Answer> {
-    found(api.context.queue.discard_dead(queue.parse()?, &id).await?, StatusCode::NO_CONTENT)
+    found(api.operations.queue.discard_dead(queue.parse()?, &id).await?, StatusCode::NO_CONTENT)
 }
 
 fn found(found: bool, status: StatusCode) -> Result<StatusCode, Answer> {

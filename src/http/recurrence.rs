@@ -17,7 +17,7 @@ use super::{
     router::Api,
 };
 use crate::{
-    deliveries::{Context, Refusal},
+    deliveries::Refusal,
     domain::{
         delivery::{Delivery, DeliveryId, DeliveryState as Stage},
         schedule::{Recurrence, RecurrenceRule, id_of},
@@ -46,12 +46,12 @@ struct Upcoming {
     state: Option<Stage>,
 }
 
-async fn view(context: &Context, delivery: Delivery) -> Result<Reply<View>, Answer> {
+async fn view(api: &Api, delivery: Delivery) -> Result<Reply<View>, Answer> {
     let recurrence = delivery.document.recurrence.ok_or(Refusal::NoRecurrence)?;
     let instants = recurrence.rule.instants()?;
     let dues = std::iter::successors(instants.after(Timestamp::now()), |due| instants.after(*due)).take(SHOWN);
     let (dues, ids): (Vec<_>, Vec<_>) = dues.map(|due| (due, id_of(&delivery.id, due))).unzip();
-    let states = context.store.states(&ids).await?;
+    let states = api.stores.deliveries.states(&ids).await?;
     let upcoming = ids.into_iter().zip(dues).zip(states);
     let upcoming =
         upcoming.map(|((id, due), state)| Upcoming { id, due, creation: recurrence.rule.creation(due), state }).collect();
@@ -64,15 +64,15 @@ pub async fn set(
     Id(id): Id,
     body: Json<RecurrenceRule>,
 ) -> Result<Response, Answer> {
-    let delivery = api.context.set_recurrence(&by, &id, body.value).await?;
-    Ok(view(&api.context, delivery).await?.into_response())
+    let delivery = api.journey.define.recurrences.set_recurrence(&by, &id, body.value).await?;
+    Ok(view(&api, delivery).await?.into_response())
 }
 
 pub async fn read(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, Answer> {
-    Ok(view(&api.context, api.context.delivery(&id).await?).await?.into_response())
+    Ok(view(&api, api.deliveries.delivery(&id).await?).await?.into_response())
 }
 
 pub async fn end(State(api): State<Arc<Api>>, Caller(by): Caller, Id(id): Id) -> Result<StatusCode, Answer> {
-    api.context.end_recurrence(&by, &id).await?;
+    api.journey.define.recurrences.end_recurrence(&by, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -13,25 +13,51 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-
-use super::problem::Problem;
-use super::routes::ROUTES;
-
-use super::listen::Peer;
-use crate::{deliveries::Context, domain::Role, identity::NotAuthentic, metrics};
 use tower_http::timeout::RequestBodyTimeoutLayer;
+
+use super::{listen::Peer, login_failures::LoginFailures, problem::Problem, routes::ROUTES};
+use crate::{
+    config::Config,
+    daemon::Daemon,
+    deliveries::Deliveries,
+    domain::Role,
+    feedback::Feedback,
+    identity::{Keyring, NotAuthentic},
+    metrics::{self, DeliveryRatios},
+    queue::{Queue, WorkerHealth},
+    report::Reports,
+    send::{Journey, recover::RedisState},
+    store::Stores,
+};
 
 /// What the routes need.
 #[derive(Clone)]
 pub struct Api {
-    pub context: Context,
+    pub stores: Stores,
+    pub deliveries: Deliveries,
+    pub journey: Journey,
+    pub reports: Reports,
+    pub feedback: Feedback,
+    pub operations: Operations,
+    pub daemon: Daemon,
+    pub config: Arc<Config>,
+}
+
+/// What operators ask of.
+#[derive(Clone)]
+pub struct Operations {
+    pub queue: Queue,
+    pub health: WorkerHealth,
+    pub keyring: Arc<Keyring>,
+    pub ratios: DeliveryRatios,
+    pub redis_state: RedisState,
     pub metrics: PrometheusHandle,
-    pub failures: super::login_failures::LoginFailures,
+    pub failures: LoginFailures,
 }
 
 /// The router of the admin listener.
 pub fn router(api: Api) -> Router {
-    let server = &api.context.config.server;
+    let server = &api.config.server;
     let limit = server.body_limit_kib * 1024;
     let request_timeout = Duration::from_millis(server.request_timeout_ms);
     let stalled = RequestBodyTimeoutLayer::new(Duration::from_millis(server.stall_timeout_ms));
@@ -60,13 +86,13 @@ pub fn router(api: Api) -> Router {
 
 /// Lets through who has the role, as an extension of the request.
 async fn authenticate(State((api, role)): State<(Api, Role)>, mut request: Request, next: Next) -> Response {
-    let principal = match bearer(request.headers()).and_then(|token| api.context.keyring.bearer(token)) {
+    let principal = match bearer(request.headers()).and_then(|token| api.operations.keyring.bearer(token)) {
         Ok(principal) => principal,
         Err(error) => {
             metrics::login_failure();
-            let first = Duration::from_millis(api.context.config.auth.failure_pause_ms);
+            let first = Duration::from_millis(api.config.auth.failure_pause_ms);
             if let Some(Peer(ip)) = request.extensions().get() {
-                tokio::time::sleep(api.failures.pause(*ip, first, Instant::now())).await;
+                tokio::time::sleep(api.operations.failures.pause(*ip, first, Instant::now())).await;
             }
             return Problem::from(error).into_response();
         }

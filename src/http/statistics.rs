@@ -25,16 +25,16 @@ use crate::{
 const TRACKING: &str = "line,recipient,at,kind,class,label,certain,rules,link,link_label,url,agent,address,head,prefetch\n";
 
 pub async fn compute(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Reply<Statistics>, Answer> {
-    Ok(Reply(api.context.compute_statistics(&id, false).await?))
+    Ok(Reply(api.feedback.statistics.compute(&id, false).await?))
 }
 
 pub async fn relabel(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Reply<Statistics>, Answer> {
-    Ok(Reply(api.context.compute_statistics(&id, true).await?))
+    Ok(Reply(api.feedback.statistics.compute(&id, true).await?))
 }
 
 pub async fn read(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Reply<Statistics>, Answer> {
-    api.context.delivery(&id).await?;
-    let kept = api.context.store.statistics(&id).await.map_err(Refusal::from)?;
+    api.deliveries.delivery(&id).await?;
+    let kept = api.stores.tracking.statistics(&id).await.map_err(Refusal::from)?;
     Ok(Reply(kept.ok_or(Refusal::Conflict("its statistics were not computed yet"))?))
 }
 
@@ -49,12 +49,12 @@ struct LinkLine {
 }
 
 pub async fn links(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, Answer> {
-    let delivery = api.context.delivery(&id).await?;
+    let delivery = api.deliveries.delivery(&id).await?;
     let links = match &delivery.document.plan {
-        Some(plan) => api.context.links(&delivery, plan).await.map_err(Refusal::from)?,
+        Some(plan) => api.stores.audiences.links(&delivery, plan).await.map_err(Refusal::from)?,
         None => Vec::new(),
     };
-    let kept = api.context.store.statistics(&id).await.map_err(Refusal::from)?;
+    let kept = api.stores.tracking.statistics(&id).await.map_err(Refusal::from)?;
     let clicks = |link: usize| kept.as_ref().and_then(|kept| kept.links.get(link).copied()).unwrap_or_default();
     let line = |(link, target)| LinkLine { link, target, clicks: clicks(link) };
     let items: Vec<LinkLine> = links.into_iter().enumerate().map(line).collect();
@@ -75,16 +75,16 @@ pub struct TrackingAsked {
 
 pub async fn tracking(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<TrackingAsked>) -> Result<Response, Answer> {
     let filter = TrackingFilter { kind: asked.kind, class: asked.class, label: asked.label, recipient: asked.recipient };
-    Ok(Reply(api.context.tracking_page(&id, asked.from, limit(asked.limit)?, filter).await?).into_response())
+    Ok(Reply(api.reports.tracking_logs.page(&id, asked.from, limit(asked.limit)?, filter).await?).into_response())
 }
 
 pub async fn export(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<ExportAsked>) -> Result<Response, Answer> {
-    let delivery = api.context.delivery_with_tracking(&id).await?;
-    let log = Arc::new(api.context.tracking_log(&delivery).await.map_err(Refusal::from)?);
+    let delivery = api.deliveries.delivery_with_tracking(&id).await?;
+    let log = Arc::new(api.reports.tracking_logs.open(&delivery).await.map_err(Refusal::from)?);
     let blocks = u32::try_from(log.lines.div_ceil(crate::store::tracking::BLOCK)).unwrap_or(u32::MAX);
     let lines = move |source: Arc<LogSource>, block| {
         let log = log.clone();
-        async move { source.0.context.tracking_lines(&source.1.id, &log, u64::from(block), |_, _| true).await }
+        async move { source.0.reports.tracking_logs.lines(&source.1.id, &log, u64::from(block), |_, _| true).await }
     };
     Ok(exported(LogSource(api, delivery), blocks, (asked.format, TRACKING), lines))
 }

@@ -12,14 +12,15 @@ use jiff::Timestamp;
 use sha2::Sha256;
 
 use crate::{
-    deliveries::Context,
-    domain::delivery::{Definition, DeliveryId, Plan},
+    domain::{
+        delivery::{Definition, DeliveryId, Plan},
+        ledger::ChunkRef,
+    },
     mail::{
         address,
-        links::{TokenHolder, TokenSigner},
+        links::{TokenHolder, TokenKey, TokenSigner},
         template::{MessageStamp, ProofMarks, Template, TemplateProblem},
     },
-    store::chunks::ChunkRef,
 };
 
 /// Deliveries whose templates are kept compiled at the most.
@@ -73,7 +74,14 @@ impl StampKey {
     }
 }
 
-impl Context {
+#[derive(Clone)]
+pub struct MessageMaker {
+    pub stamps: StampKey,
+    pub tokens: TokenKey,
+    pub templates: TemplateCache,
+}
+
+impl MessageMaker {
     /// The stamp of a recipient's message. It depends on nothing but delivery, position, key and instant, so a retry, a second
     /// sending and the preview have the same bytes. It has no signer yet.
     pub fn stamp(&self, at: &ChunkRef, position: u16, definition: &Definition, date: Timestamp) -> MessageStamp {

@@ -9,4 +9,5 @@ pub mod smtp;
 pub mod template;
 
 pub use address::to_ascii;
+pub use message_maker::MessageMaker;
 pub use message_maker::{StampKey, TemplateCache};

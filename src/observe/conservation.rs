@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::domain::delivery::DeliveryId;
+use crate::{deliveries::Deliveries, domain::delivery::DeliveryId, metrics, send::recover::Recounts, store::StoreError};
 
 /// A delivery that has ended changes no more: its ledgers are read again only so often.
 const ENDED: Duration = Duration::from_secs(600);
@@ -40,6 +40,49 @@ impl ConservationDifferences {
 
     pub fn largest(&self) -> u64 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).values().map(|c| c.difference).max().unwrap_or(0)
+    }
+}
+
+#[derive(Clone)]
+pub struct ConservationCheck {
+    pub deliveries: Deliveries,
+    pub recounts: Recounts,
+    pub differences: ConservationDifferences,
+}
+
+impl ConservationCheck {
+    /// One delivery at a time, in turn; the gauge shows the largest difference that stands.
+    pub(super) async fn check_next(&self) -> Result<(), StoreError> {
+        let ids = self.deliveries.store.delivery_ids(0, 1000).await?;
+        let now = Instant::now();
+        let Some(id) = self.differences.next(&ids, now) else { return Ok(()) };
+        let (difference, ended) = match self.difference_of(&id).await {
+            Err(error) if !error.may_pass() => {
+                // the others have their turns, too
+                tracing::error!(delivery.id = %id, %error, "its figures cannot be compared");
+                (None, false)
+            }
+            compared => compared?,
+        };
+        if difference.is_some_and(|difference| difference > 0) {
+            tracing::error!(delivery.id = %id, difference, "figures that must agree do not");
+        }
+        self.differences.note(id, difference, ended, now);
+        metrics::conservation(self.differences.largest());
+        Ok(())
+    }
+
+    /// The difference, and whether the delivery has ended.
+    async fn difference_of(&self, id: &DeliveryId) -> Result<(Option<u64>, bool), StoreError> {
+        let Some(delivery) = self.deliveries.store.delivery(id).await? else { return Ok((Some(0), true)) };
+        let compared = if delivery.document.has_started() { self.recounts.difference(&delivery).await } else { Ok(Some(0)) };
+        let difference = match compared {
+            Ok(Some(0) | None) => compared?,
+            // what is removed in these moments cannot be compared: only where nothing was changed it is a difference
+            _ if self.deliveries.store.delivery(id).await?.is_none_or(|now| now.revision != delivery.revision) => None,
+            _ => compared?,
+        };
+        Ok((difference, delivery.state.has_ended()))
     }
 }
 

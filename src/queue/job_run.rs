@@ -1,6 +1,11 @@
 //! One run of a job: counted, in a task of its own, joined when the job is delivered again meanwhile.
 
-use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, sync::Mutex, time::Duration};
+use std::{
+    collections::HashMap,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures_util::{
     FutureExt,

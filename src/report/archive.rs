@@ -11,9 +11,13 @@ use tokio::{
     io::AsyncWriteExt,
 };
 
-use super::tracking_log::TrackingLog;
+use super::{
+    exclusion_log::ExclusionLog,
+    sending_log::SendingLog,
+    tracking_log::{TrackingLog, TrackingLogs},
+};
 use crate::{
-    deliveries::Context,
+    deliveries::Deliveries,
     domain::delivery::{Delivery, Plan},
     store::{StoreError, audience::ndjson, tracking::BLOCK},
 };
@@ -44,9 +48,17 @@ fn lines<T: Serialize>(kind: &'static str, items: Vec<T>) -> Result<Vec<u8>, Sto
     ndjson(&items.into_iter().map(|line| ArchiveLine { kind, line }).collect::<Vec<_>>())
 }
 
-impl Context {
+#[derive(Clone)]
+pub struct Archives {
+    pub deliveries: Deliveries,
+    pub sending_log: SendingLog,
+    pub exclusion_log: ExclusionLog,
+    pub tracking_logs: TrackingLogs,
+}
+
+impl Archives {
     /// Streams an archive piece by piece: its length does not matter.
-    pub async fn archive(
+    pub async fn stream(
         &self,
         delivery: Delivery,
     ) -> Result<impl Stream<Item = Result<Bytes, StoreError>> + Send + use<>, StoreError> {
@@ -55,7 +67,7 @@ impl Context {
         let sending = (0..plan.map_or(0, |plan| plan.chunks)).map(ArchivePiece::Sending);
         let log = match delivery.document.tracking_cleaned_at {
             Some(_) => TrackingLog::default(),
-            None => self.tracking_log(&delivery).await?,
+            None => self.tracking_logs.open(&delivery).await?,
         };
         let tracking = (0..log.lines.div_ceil(BLOCK)).map(ArchivePiece::Tracking);
         let audit = (0..delivery.document.audit.seq.div_ceil(ENTRIES)).map(ArchivePiece::Audit);
@@ -65,14 +77,14 @@ impl Context {
         Ok(stream::iter(pieces).then(move |piece| {
             let source = source.clone();
             async move {
-                let text = source.0.archived(&source.1, &source.2, piece).await?;
+                let text = source.0.piece(&source.1, &source.2, piece).await?;
                 let packed = zstd::bulk::compress(&text, LEVEL).map_err(|e| StoreError::Damaged(e.to_string()))?;
                 Ok(Bytes::from(packed))
             }
         }))
     }
 
-    async fn archived(&self, delivery: &Delivery, log: &TrackingLog, piece: ArchivePiece) -> Result<Vec<u8>, StoreError> {
+    async fn piece(&self, delivery: &Delivery, log: &TrackingLog, piece: ArchivePiece) -> Result<Vec<u8>, StoreError> {
         let plan = || delivery.document.plan.as_ref().ok_or_else(|| StoreError::Damaged("a log without a plan".into()));
         let plan: &Plan = match piece {
             ArchivePiece::Document => {
@@ -80,16 +92,16 @@ impl Context {
                 return lines("document", vec![line]);
             }
             ArchivePiece::Audit(page) => {
-                let entries = self.store.audit(&delivery.id, (page * ENTRIES) as usize, ENTRIES as usize).await?;
+                let entries = self.deliveries.store.audit(&delivery.id, (page * ENTRIES) as usize, ENTRIES as usize).await?;
                 return lines("audit", entries);
             }
             _ => plan()?,
         };
         match piece {
-            ArchivePiece::Exclusions(slice) => lines("exclusion", self.exclusions(delivery, plan, slice).await?),
-            ArchivePiece::Sending(chunk) => lines("sending", self.sending_lines(delivery, plan, chunk).await?),
+            ArchivePiece::Exclusions(slice) => lines("exclusion", self.exclusion_log.slice(delivery, plan, slice).await?),
+            ArchivePiece::Sending(chunk) => lines("sending", self.sending_log.lines(delivery, plan, chunk).await?),
             ArchivePiece::Tracking(block) => {
-                let hits = self.tracking_lines(&delivery.id, log, block, |_, _| true).await?;
+                let hits = self.tracking_logs.lines(&delivery.id, log, block, |_, _| true).await?;
                 lines("tracking", hits.into_iter().map(|hit| json!({ "hit": hit })).collect())
             }
             ArchivePiece::Document | ArchivePiece::Audit(_) => Ok(Vec::new()),

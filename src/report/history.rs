@@ -7,17 +7,17 @@ use serde::Serialize;
 
 use super::sending_log::{Page, cause, failure_reason, failure_type};
 use crate::{
-    deliveries::{Context, Refusal},
+    deliveries::Refusal,
     domain::{
         audience::{AddressKey, ExclusionCause, digest_of},
         delivery::{DeliveryId, Invalid},
+        instant,
         ledger::{Record, Status, flags},
         outcome::{FailureReason, FailureType},
         tracking::tracked,
     },
     mail::to_ascii,
-    send::release::instant,
-    store::addresses::MessageTrace,
+    store::addresses::{AddressStore, MessageTrace},
 };
 
 /// A message in the history of an address.
@@ -88,12 +88,17 @@ impl From<MessageTrace> for HistoryLine {
     }
 }
 
-impl Context {
+#[derive(Clone)]
+pub struct History {
+    pub addresses: AddressStore,
+}
+
+impl History {
     /// A page of the messages to an address, newest first by when they were sent or are due.
-    pub async fn history_page(&self, email: &str, from: usize, limit: usize) -> Result<Page<HistoryLine>, Refusal> {
+    pub async fn page(&self, email: &str, from: usize, limit: usize) -> Result<Page<HistoryLine>, Refusal> {
         let invalid = |_| Invalid { field: "email".into(), reason: "is not an address".into() };
         let address = AddressKey::of(digest_of(&to_ascii(email).map_err(invalid)?));
-        let mut lines: Vec<HistoryLine> = self.store.history(address).await?.into_iter().map(HistoryLine::from).collect();
+        let mut lines: Vec<HistoryLine> = self.addresses.history(address).await?.into_iter().map(HistoryLine::from).collect();
         // none is at once: later than all that has an instant behind it
         lines.sort_by_cached_key(|line| Reverse((line.at.unwrap_or(Timestamp::MAX), line.delivery.as_str().to_owned())));
         let next = (lines.len() > from.saturating_add(limit)).then_some((from + limit) as u64);

@@ -4,14 +4,18 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    deliveries::{Context, Refusal},
+    deliveries::{Deliveries, Refusal},
     domain::{
-        audience::{Exclusion, ExclusionCause, Recipient},
+        audience::{ExclusionCause, Recipient},
         delivery::{Delivery, DeliveryId, Plan},
-        ledger::{Record, Status, flags},
+        ledger::{ChunkRef, Record, Status, flags},
         outcome::{FailureReason, FailureType},
     },
-    store::{StoreError, audience::SliceKind, chunks::ChunkRef},
+    store::{
+        StoreError,
+        audience::{AudienceStore, SliceKind},
+        chunks::LedgerStore,
+    },
 };
 
 /// A line of the sending log.
@@ -97,13 +101,20 @@ pub struct Page<T> {
     pub next: Option<u64>,
 }
 
-impl Context {
+#[derive(Clone)]
+pub struct SendingLog {
+    pub deliveries: Deliveries,
+    pub audiences: AudienceStore,
+    pub ledgers: LedgerStore,
+}
+
+impl SendingLog {
     /// The sending log of one chunk.
-    pub async fn sending_lines(&self, delivery: &Delivery, plan: &Plan, chunk: u32) -> Result<Vec<SendingLogLine>, StoreError> {
+    pub async fn lines(&self, delivery: &Delivery, plan: &Plan, chunk: u32) -> Result<Vec<SendingLogLine>, StoreError> {
         let at = ChunkRef { delivery: delivery.id.clone(), chunk };
-        let recipients: Vec<Recipient> = self.store.slice(&delivery.id, SliceKind::Chunks(plan.generation), chunk).await?;
-        let ledger = self.store.ledgers(&delivery.id, chunk..chunk + 1).await?.into_iter().flatten().next();
-        let mut replies = self.store.replies(&at).await?;
+        let recipients: Vec<Recipient> = self.audiences.slice(&delivery.id, SliceKind::Chunks(plan.generation), chunk).await?;
+        let ledger = self.ledgers.ledgers(&delivery.id, chunk..chunk + 1).await?.into_iter().flatten().next();
+        let mut replies = self.ledgers.replies(&at).await?;
         let first = u64::from(chunk) * u64::from(plan.chunk_size);
         let line = |(position, recipient): (u16, Recipient)| {
             let record = ledger.as_ref().and_then(|ledger| ledger.record(usize::from(position)));
@@ -114,7 +125,7 @@ impl Context {
     }
 
     /// A page of the sending log from recipient `from`, only those of `status` and of `chunk` if these are given.
-    pub async fn sending_page(
+    pub async fn page(
         &self,
         id: &DeliveryId,
         from: u64,
@@ -122,13 +133,13 @@ impl Context {
         status: Option<Status>,
         chunk: Option<u32>,
     ) -> Result<Page<SendingLogLine>, Refusal> {
-        let delivery = self.delivery_with_logs(id).await?;
+        let delivery = self.deliveries.delivery_with_logs(id).await?;
         let Some(plan) = &delivery.document.plan else { return Ok(Page { items: Vec::new(), next: None }) };
         let mut items = Vec::new();
         let first_chunk = u32::try_from(from / u64::from(plan.chunk_size)).unwrap_or(u32::MAX);
         let wanted = |number: &u32| chunk.is_none_or(|chunk| *number == chunk);
         for chunk in (first_chunk..plan.chunks).filter(wanted) {
-            for line in self.sending_lines(&delivery, plan, chunk).await? {
+            for line in self.lines(&delivery, plan, chunk).await? {
                 if line.recipient < from || status.is_some_and(|status| line.status != status) {
                     continue;
                 }
@@ -136,30 +147,6 @@ impl Context {
                     return Ok(Page { items, next: Some(line.recipient) });
                 }
                 items.push(line);
-            }
-        }
-        Ok(Page { items, next: None })
-    }
-
-    /// One slice of the exclusion log.
-    pub async fn exclusions(&self, delivery: &Delivery, plan: &Plan, slice: u32) -> Result<Vec<Exclusion>, StoreError> {
-        self.store.slice(&delivery.id, SliceKind::Exclusions(plan.generation), slice).await
-    }
-
-    /// A page of the exclusion log: those of line `from` and later.
-    pub async fn exclusion_page(&self, id: &DeliveryId, from: u64, limit: usize) -> Result<Page<Exclusion>, Refusal> {
-        let delivery = self.delivery_with_logs(id).await?;
-        let Some(plan) = &delivery.document.plan else { return Ok(Page { items: Vec::new(), next: None }) };
-        let mut items = Vec::new();
-        for slice in 0..plan.exclusion_slices {
-            for exclusion in self.exclusions(&delivery, plan, slice).await? {
-                if exclusion.line < from {
-                    continue;
-                }
-                if items.len() == limit {
-                    return Ok(Page { items, next: Some(exclusion.line) });
-                }
-                items.push(exclusion);
             }
         }
         Ok(Page { items, next: None })

@@ -7,13 +7,17 @@ use serde::{Deserialize, Serialize};
 
 use super::sending_log::Page;
 use crate::{
-    deliveries::{Context, Refusal},
+    deliveries::{Deliveries, Refusal},
     domain::{
         delivery::{Delivery, DeliveryId},
         tracking::{Hit, HitClass, HitKind, HitLabel, TrackedLink, signs},
     },
     feedback::DAMAGED,
-    store::{StoreError, tracking::BLOCK},
+    store::{
+        StoreError,
+        audience::AudienceStore,
+        tracking::{BLOCK, TrackingStore},
+    },
 };
 
 /// A line of the tracking log; the recipient's address is in the sending log, under the same number.
@@ -92,16 +96,27 @@ impl TrackingLog {
     }
 }
 
-impl Context {
-    pub async fn tracking_log(&self, delivery: &Delivery) -> Result<TrackingLog, StoreError> {
+#[derive(Clone)]
+pub struct TrackingLogs {
+    pub deliveries: Deliveries,
+    pub audiences: AudienceStore,
+    pub tracking: TrackingStore,
+}
+
+impl TrackingLogs {
+    pub async fn open(&self, delivery: &Delivery) -> Result<TrackingLog, StoreError> {
         let Some(plan) = &delivery.document.plan else { return Ok(TrackingLog::default()) };
         // the agents afterwards: so none of these lines lacks its own
-        let lines = self.store.extent(&delivery.id).await?.hits;
-        Ok(TrackingLog { lines, links: self.links(delivery, plan).await?, agents: self.store.agents(&delivery.id).await? })
+        let lines = self.tracking.extent(&delivery.id).await?.hits;
+        Ok(TrackingLog {
+            lines,
+            links: self.audiences.links(delivery, plan).await?,
+            agents: self.tracking.agents(&delivery.id).await?,
+        })
     }
 
     /// Of one block of the log the lines that are wanted.
-    pub async fn tracking_lines(
+    pub async fn lines(
         &self,
         id: &DeliveryId,
         log: &TrackingLog,
@@ -109,7 +124,7 @@ impl Context {
         wanted: impl Fn(u64, &Hit) -> bool,
     ) -> Result<Vec<TrackingLogLine>, StoreError> {
         let mut found = Vec::new();
-        for (first, lines) in self.store.hit_blocks(id, block..block + 1).await? {
+        for (first, lines) in self.tracking.hit_blocks(id, block..block + 1).await? {
             for (line, bytes) in (first..log.lines).zip(lines.as_chunks().0) {
                 let hit = Hit::decode(bytes).ok_or_else(|| StoreError::Damaged(DAMAGED.into()))?;
                 if wanted(line, &hit) {
@@ -121,20 +136,20 @@ impl Context {
     }
 
     /// A page of the log from line `from`; a filter that lets few lines pass makes it shorter, or empty, before the end.
-    pub async fn tracking_page(
+    pub async fn page(
         &self,
         id: &DeliveryId,
         from: u64,
         limit: usize,
         filter: TrackingFilter,
     ) -> Result<Page<TrackingLogLine>, Refusal> {
-        let log = self.tracking_log(&self.delivery_with_tracking(id).await?).await?;
+        let log = self.open(&self.deliveries.delivery_with_tracking(id).await?).await?;
         let wanted = |line: u64, hit: &Hit| line >= from && filter.passes(hit);
         let mut items = Vec::new();
         let blocks = log.lines.div_ceil(BLOCK);
         let end = blocks.min((from / BLOCK).saturating_add(MOST_BLOCKS));
         for block in from / BLOCK..end {
-            for line in self.tracking_lines(id, &log, block, wanted).await? {
+            for line in self.lines(id, &log, block, wanted).await? {
                 if items.len() == limit {
                     return Ok(Page { items, next: Some(line.line) });
                 }

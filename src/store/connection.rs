@@ -1,7 +1,7 @@
 //! The only user of Redis commands besides the queue. Deliveries, slices of recipients, ledgers.
 
 use std::{
-    sync::{Arc, RwLock, atomic::AtomicU32},
+    sync::{Arc, RwLock},
     time::Duration,
 };
 
@@ -77,17 +77,14 @@ fn client(settings: &config::RedisSettings) -> Result<redis::Client, ConfigError
 
 /// Connections are multiplexed: clones share one.
 #[derive(Clone)]
-pub struct Store {
+pub struct Redis {
     pub(crate) conn: ConnectionManager,
     /// For what holds up a connection.
     pub(super) beside: ConnectionManager,
     pub(super) promised: Arc<RwLock<Option<super::durability::Durability>>>,
-    /// How many leases were asked for.
-    pub(crate) leases: Arc<AtomicU32>,
-    pub(crate) scripts: Arc<crate::store::chunks::Scripts>,
 }
 
-impl Store {
+impl Redis {
     /// Whether the settings name a Redis, and a password that can be read; the URL "" is the embedded one.
     ///
     /// # Errors
@@ -109,7 +106,7 @@ impl Store {
             .set_max_delay(Duration::from_secs(1));
         let conn = ConnectionManager::new_with_config(client.clone(), config.clone()).await?;
         let beside = ConnectionManager::new_with_config(client, config).await?;
-        Ok(Self { conn, beside, promised: Arc::default(), leases: Arc::default(), scripts: Arc::default() })
+        Ok(Self { conn, beside, promised: Arc::default() })
     }
 
     /// Runs commands whose answers do not matter. Without any there is nothing to do, which redis takes for an error.
@@ -198,4 +195,9 @@ mod tests {
         assert!(error.to_string().contains("ann@"));
         assert_eq!(unreadable(error).to_string(), "damaged: Data error at line 1 column 17");
     }
+}
+
+/// A script that begins with what all scripts over ledgers share.
+pub fn with_prelude(text: &str) -> redis::Script {
+    redis::Script::new(&format!("{}\n{text}", include_str!("chunks/prelude.lua")))
 }

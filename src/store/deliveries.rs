@@ -1,9 +1,11 @@
 //! Deliveries: read, list, and the one compare-and-set through which everything changes.
 
-use redis::AsyncCommands;
+use std::sync::Arc;
+
+use redis::{AsyncCommands, Script};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::connection::{Store, StoreError, damaged, unreadable};
+use super::connection::{Redis, StoreError, damaged, unreadable, with_prelude};
 use crate::{
     domain::delivery::{AuditEntry, Delivery, DeliveryId, DeliveryState, Document},
     store::keys,
@@ -46,13 +48,40 @@ pub enum CommitOutcome {
 const OK: i64 = 0;
 const LOST: i64 = 1;
 
-impl Store {
+/// Documents, index and audit chains of the deliveries. Cheap to clone.
+#[derive(Clone)]
+pub struct DeliveryStore {
+    pub(in crate::store) redis: Redis,
+    pub(in crate::store) scripts: Arc<DeliveryScripts>,
+}
+
+pub(in crate::store) struct DeliveryScripts {
+    pub(in crate::store) commit: Script,
+    pub(in crate::store) append: Script,
+}
+
+impl Default for DeliveryScripts {
+    fn default() -> Self {
+        Self {
+            commit: with_prelude(include_str!("commit_delivery.lua")),
+            append: with_prelude(include_str!("append_audit_head.lua")),
+        }
+    }
+}
+
+impl DeliveryStore {
+    pub fn new(redis: Redis) -> Self {
+        Self { redis, scripts: Arc::default() }
+    }
+}
+
+impl DeliveryStore {
     /// The delivery, or `None` if there is none of that id. A deleted one is still there, as a tombstone.
     pub async fn delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError> {
         let (revision, state, document): (Option<u64>, Option<String>, Option<String>) = redis::cmd("HMGET")
             .arg(keys::delivery(id))
             .arg(&["revision", "state", "document"])
-            .query_async(&mut self.conn.clone())
+            .query_async(&mut self.redis.connection())
             .await?;
         let (Some(revision), Some(state), Some(document)) = (revision, state, document) else { return Ok(None) };
         let state = serde_json::from_value(state.into()).map_err(damaged)?;
@@ -61,13 +90,13 @@ impl Store {
 
     /// Only the state, for those who ask often.
     pub async fn state(&self, id: &DeliveryId) -> Result<Option<DeliveryState>, StoreError> {
-        let state: Option<String> = self.conn.clone().hget(keys::delivery(id), "state").await?;
+        let state: Option<String> = self.redis.connection().hget(keys::delivery(id), "state").await?;
         state.map(|s| serde_json::from_value(s.into()).map_err(damaged)).transpose()
     }
 
     /// Makes a change if nobody else made one since `revision`. The hints are written before and removed after.
     pub async fn commit(&self, change: &DeliveryChange<'_>) -> Result<CommitOutcome, StoreError> {
-        let mut conn = self.conn.clone();
+        let mut conn = self.redis.connection();
         if change.revision == 0 {
             let mut list = redis::cmd("ZADD");
             // one that is there already keeps its place
@@ -112,7 +141,7 @@ impl Store {
     /// Ids of the deliveries, newest first, from `offset`.
     pub async fn delivery_ids(&self, offset: usize, limit: usize) -> Result<Vec<DeliveryId>, StoreError> {
         let to = (offset + limit).saturating_sub(1) as isize;
-        let ids: Vec<String> = self.conn.clone().zrevrange(keys::INDEX, offset as isize, to).await?;
+        let ids: Vec<String> = self.redis.connection().zrevrange(keys::INDEX, offset as isize, to).await?;
         ids.iter().map(|id| id.parse().map_err(damaged)).collect()
     }
 
@@ -125,91 +154,53 @@ impl Store {
         for id in ids {
             pipe.hget(keys::delivery(id), "state");
         }
-        let words: Vec<Option<String>> = pipe.query_async(&mut self.conn.clone()).await?;
+        let words: Vec<Option<String>> = pipe.query_async(&mut self.redis.connection()).await?;
         words.into_iter().map(|word| word.map(|w| serde_json::from_value(w.into()).map_err(damaged)).transpose()).collect()
     }
 
     /// Ids of the deliveries that the daemon moves on.
     pub async fn moving(&self) -> Result<Vec<DeliveryId>, StoreError> {
-        let ids: Vec<String> = self.conn.clone().smembers(keys::MOVING).await?;
+        let ids: Vec<String> = self.redis.connection().smembers(keys::MOVING).await?;
         ids.iter().map(|id| id.parse().map_err(damaged)).collect()
     }
 
     /// Puts a delivery on the list of moving ones.
     pub async fn in_motion(&self, id: &DeliveryId) -> Result<(), StoreError> {
-        Ok(self.conn.clone().sadd(keys::MOVING, id.as_str()).await?)
+        Ok(self.redis.connection().sadd(keys::MOVING, id.as_str()).await?)
     }
 
     /// Takes a delivery that has come to rest off the list of moving ones.
     pub async fn at_rest(&self, id: &DeliveryId) -> Result<(), StoreError> {
-        Ok(self.conn.clone().srem(keys::MOVING, id.as_str()).await?)
+        Ok(self.redis.connection().srem(keys::MOVING, id.as_str()).await?)
     }
 
     /// Takes a deleted delivery off the list.
     pub async fn unlist(&self, id: &DeliveryId) -> Result<(), StoreError> {
-        Ok(self.conn.clone().zrem(keys::INDEX, id.as_str()).await?)
-    }
-
-    /// Entries of an audit chain from `offset`.
-    pub async fn audit(&self, id: &DeliveryId, offset: usize, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
-        self.chain(&keys::audit(id), offset, limit).await
-    }
-
-    /// Entries of the chain of heads from `offset`.
-    pub async fn audit_heads(&self, offset: usize, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
-        self.chain(keys::AUDIT_HEADS, offset, limit).await
-    }
-
-    async fn chain(&self, key: &str, offset: usize, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
-        let to = (offset + limit).saturating_sub(1) as isize;
-        let entries: Vec<String> = self.conn.clone().lrange(key, offset as isize, to).await?;
-        entries.iter().map(|e| json(e)).collect()
-    }
-
-    /// The last entry of the chain of heads.
-    pub async fn last_audit_head(&self) -> Result<Option<AuditEntry>, StoreError> {
-        let last: Option<String> = self.conn.clone().lindex(keys::AUDIT_HEADS, -1).await?;
-        last.map(|e| json(&e)).transpose()
-    }
-
-    /// Appends to the chain of heads, unless its length or the head noted for this delivery is no longer what was seen.
-    pub async fn append_audit_head(&self, entry: &AuditEntry, seq: u64) -> Result<bool, StoreError> {
-        let mut script = self.scripts.append.prepare_invoke();
-        script.key(keys::AUDIT_HEADS).key(keys::AUDIT_NOTED).arg(entry.seq - 1).arg(text(entry)?).arg(&entry.subject).arg(seq);
-        Ok(script.invoke_async(&mut self.conn.clone()).await?)
-    }
-
-    /// How much of a delivery's audit chain the chain of heads vouches for.
-    pub async fn noted_head(&self, id: &DeliveryId) -> Result<u64, StoreError> {
-        let seq: Option<u64> = self.conn.clone().hget(keys::AUDIT_NOTED, id.as_str()).await?;
-        Ok(seq.unwrap_or_default())
+        Ok(self.redis.connection().zrem(keys::INDEX, id.as_str()).await?)
     }
 
     /// The value of a key that was written once, such as an idempotent answer.
     pub async fn once(&self, key: &str) -> Result<Option<String>, StoreError> {
-        Ok(self.conn.clone().get(key).await?)
+        Ok(self.redis.connection().get(key).await?)
     }
 
     /// Leaves the outcome of a job where its producer can read it.
     pub async fn keep_outcome(&self, job: &str, outcome: &impl Serialize, seconds: u64) -> Result<(), StoreError> {
-        Ok(self.conn.clone().set_ex(keys::outcome(job), text(outcome)?, seconds).await?)
+        Ok(self.redis.connection().set_ex(keys::outcome(job), text(outcome)?, seconds).await?)
     }
-}
 
-impl Store {
     /// Leaves an outcome for a job that has none; false if it has.
     pub async fn keep_outcome_of_dead(&self, job: &str, outcome: &impl Serialize, seconds: u64) -> Result<bool, StoreError> {
         let mut set = redis::cmd("SET");
         set.arg(keys::outcome(job)).arg(text(outcome)?).arg("NX").arg("EX").arg(seconds);
-        let kept: Option<String> = set.query_async(&mut self.conn.clone()).await?;
+        let kept: Option<String> = set.query_async(&mut self.redis.connection()).await?;
         Ok(kept.is_some())
     }
 }
-
-fn text(value: &impl Serialize) -> Result<String, StoreError> {
+pub(super) fn text(value: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(damaged)
 }
 
-fn json<T: DeserializeOwned>(text: &str) -> Result<T, StoreError> {
+pub(super) fn json<T: DeserializeOwned>(text: &str) -> Result<T, StoreError> {
     serde_json::from_str(text).map_err(unreadable)
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt, sync::PoisonError, time::Duration};
 
-use super::connection::{Store, StoreError};
+use super::connection::{Redis, StoreError};
 use crate::store::keys;
 
 /// With `appendfsync everysec` what was acknowledged is on disk after two seconds at the latest (redis.io, persistence).
@@ -75,8 +75,8 @@ impl fmt::Display for Durability {
     }
 }
 
-impl Store {
-    /// Asks Redis what it promises; [`Store::durable`] goes by the last answer.
+impl Redis {
+    /// Asks Redis what it promises; [`Redis::durable`] goes by the last answer.
     pub async fn durability(&self) -> Result<Durability, StoreError> {
         let durability = self.ask_durability().await?;
         *self.promised.write().unwrap_or_else(PoisonError::into_inner) = Some(durability.clone());

@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod audience;
+pub mod audit;
 pub mod chunks;
 pub mod connection;
 pub mod deliveries;
@@ -10,9 +11,11 @@ pub mod keys;
 pub mod limits;
 pub mod retention;
 pub mod schedule;
+pub mod stores;
 pub mod tracking;
 
-pub use connection::{Store, StoreError, damaged, may_pass, unreadable};
-pub use deliveries::{CommitOutcome, DeliveryChange, OnceKey};
+pub use connection::{Redis, StoreError, damaged, may_pass, unreadable, with_prelude};
+pub use deliveries::{CommitOutcome, DeliveryChange, DeliveryStore, OnceKey};
 pub use durability::Durability;
 pub use retention::SweptParts;
+pub use stores::Stores;

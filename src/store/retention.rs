@@ -2,14 +2,14 @@
 
 use redis::AsyncCommands;
 
-use super::connection::{Store, StoreError, damaged};
+use super::{
+    connection::{StoreError, damaged},
+    deliveries::DeliveryStore,
+};
 use crate::{
     domain::delivery::{DeliveryId, DeliveryState},
-    store::{keys, tracking::BLOCK},
+    store::keys,
 };
-
-/// Blocks of a tracking log looked at or removed at a time.
-const AT_A_TIME: usize = 100;
 
 /// What was removed of a delivery to the last key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,10 +24,10 @@ impl SweptParts {
     }
 }
 
-impl Store {
+impl DeliveryStore {
     /// Deliveries that were created before an instant (Unix seconds), the oldest first.
     pub async fn created_before(&self, seconds: f64, offset: usize, limit: usize) -> Result<Vec<DeliveryId>, StoreError> {
-        let (mut conn, to) = (self.conn.clone(), seconds * 1000.0);
+        let (mut conn, to) = (self.redis.connection(), seconds * 1000.0);
         let ids: Vec<String> = conn.zrangebyscore_limit(keys::INDEX, "-inf", to, offset as isize, limit as isize).await?;
         ids.iter().map(|id| id.parse().map_err(damaged)).collect()
     }
@@ -39,7 +39,7 @@ impl Store {
         for id in ids {
             pipe.cmd("HMGET").arg(keys::delivery(id)).arg(&["state", "swept_logs", "swept_tracking"]);
         }
-        let found: Vec<Fields> = if ids.is_empty() { Vec::new() } else { pipe.query_async(&mut self.conn.clone()).await? };
+        let found: Vec<Fields> = if ids.is_empty() { Vec::new() } else { pipe.query_async(&mut self.redis.connection()).await? };
         let read = |(state, logs, tracking): Fields| {
             let state = state.map(|word| serde_json::from_value(word.into()).map_err(damaged)).transpose()?;
             Ok((state, SweptParts { logs: logs.is_some(), tracking: tracking.is_some() }))
@@ -51,23 +51,6 @@ impl Store {
     pub async fn note_swept(&self, id: &DeliveryId, swept: SweptParts) -> Result<(), StoreError> {
         let fields = [("swept_logs", swept.logs), ("swept_tracking", swept.tracking)];
         let fields: Vec<(&str, u8)> = fields.into_iter().filter(|(_, done)| *done).map(|(name, _)| (name, 1)).collect();
-        Ok(self.conn.clone().hset_multiple(keys::delivery(id), &fields).await?)
-    }
-
-    /// Removes the tracking log; its counters and the statistics stay.
-    pub async fn remove_tracking(&self, id: &DeliveryId) -> Result<(), StoreError> {
-        let mut conn = self.conn.clone();
-        // the count stays, so that what a crash leaves, or who came in between, is found again
-        let blocks = self.extent(id).await?.hits.div_ceil(BLOCK);
-        for from in (0..blocks).step_by(AT_A_TIME) {
-            let names: Vec<String> = (from..blocks.min(from + AT_A_TIME as u64)).map(|n| keys::hits(id, n)).collect();
-            let () = conn.unlink(names).await?;
-        }
-        Ok(conn.unlink(keys::agents(id)).await?)
-    }
-
-    /// Removes what is kept of the tracking of a delivery that is not deleted.
-    pub async fn remove_statistics(&self, id: &DeliveryId) -> Result<(), StoreError> {
-        Ok(self.conn.clone().unlink(&[keys::tracking(id), keys::statistics(id)]).await?)
+        Ok(self.redis.connection().hset_multiple(keys::delivery(id), &fields).await?)
     }
 }

@@ -1,9 +1,10 @@
-"""auth_smtp.py FOLDER PORT: an SMTP server that takes mail over STARTTLS and after AUTH only.
+"""auth_smtp.py FOLDER: an SMTP server that takes mail over STARTTLS and after AUTH only.
 
-FOLDER holds tls.pem (key and certificate) and password (the user is "versand"). Prints "ready", then
+FOLDER holds tls.pem (key and certificate) and password (the user is "versand"). Prints "ready PORT", then
 "auth USER yes|no" for every login and "mail RECIPIENT" for every message it took. Ends with its standard input.
 """
 import logging
+import socket
 import ssl
 import sys
 
@@ -34,10 +35,19 @@ def authenticate(server, session, envelope, mechanism, login):
 
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(f"{folder}/tls.pem")
-controller = Controller(
-    Taker(), hostname="127.0.0.1", port=int(sys.argv[2]), server_hostname="auth.test", tls_context=context, require_starttls=True,
-    auth_required=True, auth_require_tls=True, authenticator=authenticate)
+listener = socket.create_server(("127.0.0.1", 0))
+
+
+class OnListener(Controller):
+    def _create_server(self):
+        return self.loop.create_server(self._factory_invoker, sock=listener)
+
+
+controller = OnListener(
+    Taker(), hostname="127.0.0.1", port=listener.getsockname()[1], server_hostname="auth.test", tls_context=context, require_starttls=True,
+    auth_required=True, auth_require_tls=True, authenticator=authenticate,
+    ready_timeout=60)
 controller.start()
-say("ready")
+say("ready", controller.port)
 sys.stdin.read()
 controller.stop()

@@ -141,7 +141,7 @@ pub fn weight(rule: &FatigueRule, moment: FatigueMoment<'_>, other: &DeliveryId,
 /// chunk was first sent.
 pub fn message_counts(weight: FatigueWeight, state: DeliveryState, status: Status, certain: bool) -> bool {
     // what has not been begun is cancelled
-    let stopping = matches!(state, DeliveryState::Stopping | DeliveryState::Stopped | DeliveryState::Failed);
+    let stopping = matches!(state, DeliveryState::Stopping | DeliveryState::Stopped);
     match (weight, status) {
         (FatigueWeight::None, _) | (_, Status::Failed | Status::Cancelled | Status::Excluded) => false,
         (_, Status::Attempting | Status::Sent | Status::InDoubt) => true,

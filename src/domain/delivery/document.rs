@@ -9,13 +9,13 @@ use sha2::{Digest, Sha256};
 use super::{
     audit::AuditHead,
     id::DeliveryId,
-    settings::{Overrides, Settings},
+    settings::{InDoubt, Overrides, Settings},
     state::DeliveryState,
 };
 use crate::domain::{
     audience::ExclusionCause,
     ledger::Counts,
-    schedule::{Occurrence, Recurrence, Schedule},
+    schedule::{Occurrence, Recurrence, Schedule, Wave},
 };
 
 /// The author of the mail: `From` and, unless `envelope_from` says otherwise, the envelope sender.
@@ -139,6 +139,16 @@ pub struct Plan {
     pub digest: String,
     pub prepared_by: String,
     pub prepared_at: Timestamp,
+}
+
+impl Plan {
+    /// How long a recipient of `wave` stays in doubt before it is sent again; `None` under the policy `hold`, and when the
+    /// validity period is over.
+    pub fn resend_after_s(&self, wave: &Wave, lease_ms: u64, now: u32) -> Option<u32> {
+        let lease_s = u32::try_from(lease_ms.div_ceil(1000)).unwrap_or(u32::MAX);
+        let valid = wave.valid_until(self.settings.validity_hours).is_none_or(|until| now < until);
+        (self.settings.in_doubt == InDoubt::Resend && valid).then_some(lease_s + 1)
+    }
 }
 
 /// Who released the delivery.

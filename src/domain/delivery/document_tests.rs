@@ -1,7 +1,7 @@
 //! Tests of the digest.
 
-use crate::domain::{audience::FatigueRule, delivery::document::*};
 use super::settings::{InDoubt, Tracking};
+use crate::domain::{audience::FatigueRule, delivery::document::*};
 
 fn definition() -> Definition {
     serde_json::from_value(serde_json::json!({

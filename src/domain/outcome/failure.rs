@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::phrases::by_text;
-use super::reply::Reply;
+use super::{phrases::by_text, reply::Reply};
 
 /// Why a recipient did not get the mail. The numbers are stored in the ledger: never renumber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

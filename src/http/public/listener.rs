@@ -7,9 +7,8 @@ use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 
 use crate::{
-    deliveries::Context,
     domain::tracking::HitKind,
-    feedback::{LinkError, Visit},
+    feedback::{Feedback, LinkError, Visit},
     http::{Peer, Respond, known},
     metrics::{self, RequestMetrics},
 };
@@ -28,32 +27,32 @@ pub const PUBLIC_ROUTES: &[(&str, &str, &str)] = &[
 pub struct PublicListener(Arc<PublicState>);
 
 struct PublicState {
-    context: Context,
+    feedback: Feedback,
     requests: RequestMetrics,
 }
 
 impl PublicListener {
-    pub fn new(context: Context) -> Self {
-        Self(Arc::new(PublicState { context, requests: RequestMetrics::default() }))
+    pub fn new(feedback: Feedback) -> Self {
+        Self(Arc::new(PublicState { feedback, requests: RequestMetrics::default() }))
     }
 }
 
 impl Respond for PublicListener {
     async fn respond(self, Peer(peer): Peer, request: Request<Incoming>) -> Response {
         let began = Instant::now();
-        let PublicState { context, requests } = &*self.0;
+        let PublicState { feedback, requests } = &*self.0;
         // what stands in a form of one click changes nothing
         let (parts, _) = request.into_parts();
-        let visit = || Visit::of(peer, &parts, &context.config.public.trusted_proxies);
+        let visit = || Visit::of(peer, &parts, &feedback.links.config.public.trusted_proxies);
         let asked = asked(parts.uri.path());
         let response = match &asked {
             None => super::pages::substitution(),
             Some((_, kind, token)) => match (kind, parts.method.as_str()) {
-                (HitKind::OptOut, "POST") => Box::pin(opt_out(context, token, visit())).await,
-                (HitKind::OptOut, "GET" | "HEAD") => Box::pin(ask(context, token)).await,
-                (HitKind::Open, "GET" | "HEAD") => Box::pin(open(context, token, visit())).await,
-                (HitKind::Click, "GET" | "HEAD") => Box::pin(click(context, token, visit())).await,
-                (HitKind::Mirror, "GET" | "HEAD") => Box::pin(mirror(context, token, visit())).await,
+                (HitKind::OptOut, "POST") => Box::pin(opt_out(feedback, token, visit())).await,
+                (HitKind::OptOut, "GET" | "HEAD") => Box::pin(ask(feedback, token)).await,
+                (HitKind::Open, "GET" | "HEAD") => Box::pin(open(feedback, token, visit())).await,
+                (HitKind::Click, "GET" | "HEAD") => Box::pin(click(feedback, token, visit())).await,
+                (HitKind::Mirror, "GET" | "HEAD") => Box::pin(mirror(feedback, token, visit())).await,
                 _ => super::pages::not_allowed(if *kind == HitKind::OptOut { "GET,HEAD,POST" } else { "GET,HEAD" }),
             },
         };
@@ -76,59 +75,59 @@ fn asked(path: &str) -> Option<(&'static str, HitKind, Cow<'_, str>)> {
     Some((route, kind, percent_decode_str(token).decode_utf8_lossy()))
 }
 
-async fn open(context: &Context, token: &str, visit: Visit) -> Response {
+async fn open(feedback: &Feedback, token: &str, visit: Visit) -> Response {
     let recorded = async {
-        let found = context.find_sent(HitKind::Open, token).await?;
-        context.record_hit(&found, visit).await
+        let found = feedback.links.find(HitKind::Open, token).await?;
+        feedback.hits.record_hit(&found, visit).await
     };
     match recorded.await {
         Ok(()) | Err(LinkError::Forged | LinkError::Expired) => super::pages::pixel(),
-        Err(miss) => refuse(context, miss),
+        Err(miss) => refuse(feedback, miss),
     }
 }
 
-async fn click(context: &Context, token: &str, visit: Visit) -> Response {
+async fn click(feedback: &Feedback, token: &str, visit: Visit) -> Response {
     let target = async {
-        let found = context.find_sent(HitKind::Click, token).await?;
+        let found = feedback.links.find(HitKind::Click, token).await?;
         // where it leads is looked up first: nobody is told to go on before it is recorded, and nothing recorded leads nowhere
-        let target = context.target_of(&found).await?;
-        context.record_hit(&found, visit).await?;
+        let target = feedback.links.target_of(&found).await?;
+        feedback.hits.record_hit(&found, visit).await?;
         Ok(target)
     };
     match target.await {
-        Ok(target) => super::pages::redirect(&target).unwrap_or_else(|| refuse(context, LinkError::Expired)),
-        Err(miss) => refuse(context, miss),
+        Ok(target) => super::pages::redirect(&target).unwrap_or_else(|| refuse(feedback, LinkError::Expired)),
+        Err(miss) => refuse(feedback, miss),
     }
 }
 
-async fn mirror(context: &Context, token: &str, visit: Visit) -> Response {
+async fn mirror(feedback: &Feedback, token: &str, visit: Visit) -> Response {
     let html = async {
-        let found = context.find_sent(HitKind::Mirror, token).await?;
-        let html = context.mirror_of(&found).await?;
-        context.record_hit(&found, visit).await?;
+        let found = feedback.links.find(HitKind::Mirror, token).await?;
+        let html = feedback.links.mirror_of(&found).await?;
+        feedback.hits.record_hit(&found, visit).await?;
         Ok(html)
     };
-    html.await.map_or_else(|miss| refuse(context, miss), super::pages::mirror)
+    html.await.map_or_else(|miss| refuse(feedback, miss), super::pages::mirror)
 }
 
 /// Scanners follow every link: a GET must not opt anybody out.
-async fn ask(context: &Context, token: &str) -> Response {
-    context.find_sent(HitKind::OptOut, token).await.map_or_else(|miss| refuse(context, miss), |_| super::pages::opt_out())
+async fn ask(feedback: &Feedback, token: &str) -> Response {
+    feedback.links.find(HitKind::OptOut, token).await.map_or_else(|miss| refuse(feedback, miss), |_| super::pages::opt_out())
 }
 
-async fn opt_out(context: &Context, token: &str, visit: Visit) -> Response {
+async fn opt_out(feedback: &Feedback, token: &str, visit: Visit) -> Response {
     let done = async {
-        let found = context.find_sent(HitKind::OptOut, token).await?;
-        context.opt_out(&found).await?;
-        context.record_hit(&found, visit).await
+        let found = feedback.links.find(HitKind::OptOut, token).await?;
+        feedback.denylist.opt_out(&found).await?;
+        feedback.hits.record_hit(&found, visit).await
     };
     // never a redirect (RFC 8058, 3.1): what it leads to would be taken for success
     done.await.map_or_else(page, |()| super::pages::opted_out())
 }
 
 /// Harmless, whatever was asked for.
-fn refuse(context: &Context, miss: LinkError) -> Response {
-    let substitution = Some(&context.config.public.substitution_url).filter(|url| !url.is_empty());
+fn refuse(feedback: &Feedback, miss: LinkError) -> Response {
+    let substitution = Some(&feedback.links.config.public.substitution_url).filter(|url| !url.is_empty());
     let elsewhere = substitution
         .filter(|_| matches!(miss, LinkError::Forged | LinkError::Expired))
         .and_then(|url| super::pages::redirect(url));

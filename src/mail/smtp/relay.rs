@@ -17,18 +17,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     backoff::Backoff,
-    connection::{OpenConnection, OpenCount},
-    connection_slots::ConnectionSlots,
+    connection::{OpenConnection, OpenCount, SmtpConnection},
+    connection_slots::{ConnectionSlot, ConnectionSlots},
+    fault::{RelayError, RelayFault},
     handshake::RelayTarget,
     session::{SmtpSession, TransactionTimeouts},
 };
 use crate::{config, metrics::TransactionMetrics};
-
-use super::connection_slots::ConnectionSlot;
-use super::{
-    connection::SmtpConnection,
-    fault::{RelayError, RelayFault},
-};
 
 /// How long QUIT waits for its answer; nothing depends on it.
 pub(super) const QUIT_LIMIT: Duration = Duration::from_millis(250);

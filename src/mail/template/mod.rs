@@ -9,6 +9,6 @@ pub mod tags;
 pub mod text_alternative;
 pub mod tracked_links;
 
-pub use fields::{FieldValues, FoundField, lookup, value_of};
+pub use fields::{FieldValues, FoundField, context, lookup, value_of};
 pub use render::{MessageStamp, ProofMarks, RenderError, Template, TemplateProblem};
 pub use tags::template_tag;

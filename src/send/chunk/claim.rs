@@ -1,7 +1,7 @@
 //! A granted claim, and the report of what became of it.
 
 use crate::{
-    deliveries::unix_now,
+    clock::unix_now,
     domain::ledger::{ClaimNumber, Record, Status},
     store::chunks::Report,
 };

@@ -14,18 +14,19 @@ use tokio::{sync::mpsc::UnboundedReceiver, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    chunk_sending::ChunkSending,
     claim::{GrantedClaim, given_back, report},
     expiry::expired,
     lease_validity::{LeaseValidity, boottime_ms},
     writer_channel::WriterChannel,
 };
 use crate::{
+    clock::unix_now,
     config::KeepReplies,
-    deliveries::{Context, unix_now},
     domain::{
         audience::Recipient,
         delivery::{Delivery, Plan},
-        ledger::{Status, flags},
+        ledger::{ChunkRef, Status, flags},
         outcome::{FailureReason, FailureType, Reply, classify, retry_delay},
     },
     mail::{
@@ -33,7 +34,7 @@ use crate::{
         template::{MessageStamp, Template},
     },
     send::limits::{ConnectionPermit, RoutePermits},
-    store::chunks::{ChunkRef, Report},
+    store::chunks::Report,
 };
 
 /// So long a message waits at the most for the envelope that is to go along with its end.
@@ -41,7 +42,7 @@ const PATIENCE: Duration = Duration::from_millis(4);
 
 /// What all connections of a chunk share.
 pub struct ChunkRun {
-    pub context: Context,
+    pub sending: ChunkSending,
     pub at: ChunkRef,
     pub delivery: Delivery,
     pub plan: Plan,
@@ -68,7 +69,7 @@ struct ReadyMessage {
 impl ChunkRun {
     /// Drives one connection, and the next one when it broke, until there are no more grants.
     pub async fn drive(self: Arc<Self>, mut lane: WriterChannel) {
-        let window = self.context.config.send.claim_window;
+        let window = self.sending.access.config.send.claim_window;
         // claims are made only for a connection that is there
         while let Some((mut connection, _turn)) = self.connect(&lane.granted).await {
             lane.tell(None, window);
@@ -130,7 +131,7 @@ impl ChunkRun {
             () = over => None,
             connected = async {
                 let turn = self.turns.take(&self.at.delivery).await;
-                self.context.relays.connection(&self.route).await.map(|connection| (connection, turn))
+                self.sending.out.relays.connection(&self.route).await.map(|connection| (connection, turn))
             } => connected.inspect_err(|fault| self.complain(fault)).ok(),
         }
     }
@@ -182,8 +183,8 @@ impl ChunkRun {
         self.check_time(&claimed)?;
         let definition = &self.delivery.document.definition;
         let number = u64::from(self.at.chunk) * u64::from(self.plan.chunk_size) + u64::from(claimed.position);
-        let signer = self.context.signer(&self.delivery.id, &self.plan, number, false);
-        let stamp = MessageStamp { signer, ..self.context.stamp(&self.at, claimed.position, definition, self.date) };
+        let signer = self.sending.out.messages.signer(&self.delivery.id, &self.plan, number, false);
+        let stamp = MessageStamp { signer, ..self.sending.out.messages.stamp(&self.at, claimed.position, definition, self.date) };
         let Some(recipient) = self.recipients.get(usize::from(claimed.position)) else { return Err(given_back(&claimed)) };
         let message = self.template.render_into(recipient, &stamp, spaces.pop().unwrap_or_default()).map_err(|error| {
             let reply = format!("not sent: {} {}", error.part, error.message);
@@ -198,8 +199,8 @@ impl ChunkRun {
     async fn send(&self, connection: &mut SmtpConnection, ready: &mut ReadyMessage, next: Option<Arc<Envelope>>) -> Report {
         let may_go = || self.validity.holds(boottime_ms()) && !self.halt.is_cancelled();
         // of the only relay of a route the gate has seen to it
-        if let Some((relay, rate)) = connection.limit().filter(|_| self.context.relays.only_rate(&self.route).is_none()) {
-            self.context.throttle.wait_for_relay(&self.context.store, relay, rate, &may_go).await;
+        if let Some((relay, rate)) = connection.limit().filter(|_| self.sending.out.relays.only_rate(&self.route).is_none()) {
+            self.sending.out.throttles.wait_for_relay(relay, rate, &may_go).await;
         }
         let transaction = match self.plan.settings.smtp_test {
             true => connection.test(&ready.envelope, &may_go).await,
@@ -227,7 +228,7 @@ impl ChunkRun {
 
     /// What the log keeps of a good reply.
     fn kept(&self, reply: &Reply) -> String {
-        let keep = self.context.config.send.keep_replies == KeepReplies::All;
+        let keep = self.sending.access.config.send.keep_replies == KeepReplies::All;
         if keep { reply.to_string() } else { String::new() }
     }
 

@@ -2,10 +2,10 @@
 
 use super::{
     claim::{GrantedClaim, report},
-    replay::LeasedChunk,
+    replay::{LeaseHolder, LeasedChunk},
 };
 use crate::{
-    deliveries::{Context, unix_now},
+    clock::unix_now,
     domain::{
         ledger::{ClaimNumber, Ledger, Status, flags},
         outcome::FailureReason,
@@ -19,14 +19,14 @@ use crate::{
 /// Recipients that travel in one group.
 const GROUP: usize = 500;
 
-impl Context {
+impl LeaseHolder {
     /// Fails `todo` with the reason of its last reply. Ends early if the lease is lost or forgotten: nothing was sent.
     pub(crate) async fn expire(&self, hold: &mut LeasedChunk, ledger: &Ledger, todo: &[u16]) -> Result<(), StoreError> {
         for positions in todo.chunks(GROUP) {
             // the first claims of a fresh epoch
             let claims = positions.iter().map(|position| Claim { position: *position, n: 1 }).collect();
             let turn = Batch { claims, ..Batch::default() };
-            let answer = self.store.turn(&hold.at, &hold.lease, &turn, unix_now(), None).await?;
+            let answer = self.ledgers.turn(&hold.at, &hold.lease, &turn, unix_now(), None).await?;
             if answer.lease != LeaseVerdict::Ok {
                 return Ok(());
             }
@@ -41,7 +41,7 @@ impl Context {
                 })
                 .collect();
             let turn = Batch { reports, ..Batch::default() };
-            let answer = self.store.turn(&hold.at, &hold.lease, &turn, unix_now(), None).await?;
+            let answer = self.ledgers.turn(&hold.at, &hold.lease, &turn, unix_now(), None).await?;
             if answer.lease != LeaseVerdict::Ok {
                 return Ok(());
             }

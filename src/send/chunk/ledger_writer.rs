@@ -2,6 +2,12 @@
 //!
 //! Reports and claims of all connections travel in groups: while one group is on its way the next one gathers.
 
+use super::replay::LeaseHolder;
+use crate::clock::unix_now;
+use crate::config::Config;
+use crate::daemon::Daemon;
+use crate::deliveries::Deliveries;
+use std::sync::atomic::AtomicU64;
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, atomic::Ordering},
@@ -21,7 +27,6 @@ use super::{
     writer_channel::{GatheredMessages, WorkerMessage},
 };
 use crate::{
-    deliveries::{Context, unix_now},
     domain::{
         delivery::DeliveryState,
         ledger::{ClaimNumber, Ledger, Status, flags},
@@ -41,7 +46,7 @@ const WAITS: u32 = 10;
 const LOOK: Duration = Duration::from_millis(400);
 
 pub struct LedgerWriter {
-    pub context: Context,
+    pub access: LedgerAccess,
     pub hold: LeasedChunk,
     pub ledger: Ledger,
     pub validity: Arc<LeaseValidity>,
@@ -60,15 +65,15 @@ pub struct LedgerWriter {
 impl LedgerWriter {
     /// Serves the connections until the last one is gone; then every claim is recorded or given back.
     pub async fn serve(mut self) -> LeasedChunk {
-        let mut beat = tokio::time::interval(Duration::from_millis(self.context.config.send.lease_ms / 4));
+        let mut beat = tokio::time::interval(Duration::from_millis(self.access.config.send.lease_ms / 4));
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let slice_length = Duration::from_millis(self.context.config.send.slice_ms);
+        let slice_length = Duration::from_millis(self.access.config.send.slice_ms);
         let slice = tokio::time::sleep(WAITS * slice_length);
-        let shutdown = self.context.shutdown.clone();
+        let shutdown = self.access.daemon.shutdown.clone();
         let mut slice = std::pin::pin!(slice);
         // a lease that Redis may forget must not be used: its claims would be forgotten with it
-        let store = self.context.store.clone();
+        let store = self.access.holder.redis.clone();
         let mut durable = std::pin::pin!(async {
             while store.durable().await.is_err() {
                 tokio::time::sleep(PAUSE).await
@@ -151,7 +156,7 @@ impl LedgerWriter {
             }
         }
         if answer.lease == LeaseVerdict::Ok || answer.lease == LeaseVerdict::Lost && !turn.reports.is_empty() {
-            self.hold.applied(turn, &answer.granted, self.context.store.may_go_back());
+            self.hold.applied(turn, &answer.granted, self.access.deliveries.redis.may_go_back());
         }
         reports.is_empty() && (hungry.is_empty() || self.todo.is_empty() || crowded)
     }
@@ -172,11 +177,11 @@ impl LedgerWriter {
             let (hold, now) = (&self.hold, unix_now());
             // after the validity period nobody is sent to again
             let resend_after_s = hold.resend_after_s.filter(|_| now < self.valid_until);
-            let mut written = self.context.store.turn(&hold.at, &hold.lease, turn, now, resend_after_s).await;
+            let mut written = self.access.holder.ledgers.turn(&hold.at, &hold.lease, turn, now, resend_after_s).await;
             if let Ok(answer) = &written
                 && answer.lease == LeaseVerdict::RolledBack
             {
-                match self.context.recall(hold).await {
+                match self.access.holder.replay(hold).await {
                     Ok(Replay::Nothing) => {}
                     // then it is applied, or it is late truth
                     Ok(_) => continue,
@@ -220,7 +225,7 @@ impl LedgerWriter {
                 self.put_back(report);
             }
             if report.status == Some(Status::Sent) && report.flags & flags::ACCEPTED != 0 {
-                self.context.acceptances.fetch_add(1, Ordering::Relaxed);
+                self.access.acceptances.fetch_add(1, Ordering::Relaxed);
             }
             if *applied == ReportEffect::Twice {
                 metrics::duplicate();
@@ -239,7 +244,7 @@ impl LedgerWriter {
 
     /// Claims are refused by Redis once a delivery is paused or stopped; this is for those that were granted before.
     async fn look(&self) {
-        if let Ok(state) = self.context.store.state(&self.hold.at.delivery).await
+        if let Ok(state) = self.access.deliveries.store.state(&self.hold.at.delivery).await
             && state != Some(DeliveryState::InProgress)
         {
             self.halt.cancel();
@@ -249,9 +254,9 @@ impl LedgerWriter {
     async fn show_life(&mut self) {
         let sent_ms = boottime_ms();
         let hold = &self.hold;
-        match self.context.store.beat(&hold.at, &hold.lease).await {
+        match self.access.holder.ledgers.beat(&hold.at, &hold.lease).await {
             Ok(LeaseVerdict::Ok) => self.validity.renew(sent_ms),
-            Ok(LeaseVerdict::RolledBack) => match self.context.recall(hold).await {
+            Ok(LeaseVerdict::RolledBack) => match self.access.holder.replay(hold).await {
                 Ok(Replay::PutBack) => {}
                 Ok(_) => self.fenced("Redis went back in time"),
                 Err(error) => tracing::debug!(delivery.id = %hold.at.delivery, chunk = hold.at.chunk, %error, "no beat"),
@@ -269,4 +274,13 @@ impl LedgerWriter {
         self.validity.end();
         self.halt.cancel();
     }
+}
+
+#[derive(Clone)]
+pub struct LedgerAccess {
+    pub deliveries: Deliveries,
+    pub holder: LeaseHolder,
+    pub acceptances: Arc<AtomicU64>,
+    pub config: Arc<Config>,
+    pub daemon: Daemon,
 }

@@ -7,11 +7,13 @@ use std::{
 };
 
 use crate::{
-    deliveries::{Context, unix_now},
+    clock::unix_now,
+    daemon::Daemon,
+    domain::ledger::ChunkRef,
     metrics,
     store::{
-        StoreError,
-        chunks::{Batch, ChunkRef, Lease, LeaseVerdict},
+        Redis, StoreError,
+        chunks::{Batch, ChunkLists, Lease, LeaseVerdict, LedgerStore},
     },
 };
 
@@ -99,20 +101,29 @@ impl GivenBackChunks {
     }
 }
 
-impl Context {
+#[derive(Clone)]
+pub struct LeaseHolder {
+    pub ledgers: LedgerStore,
+    pub chunks: ChunkLists,
+    pub redis: Redis,
+    pub given_back: GivenBackChunks,
+    pub daemon: Daemon,
+}
+
+impl LeaseHolder {
     /// Puts back what Redis has forgotten of a chunk.
-    pub(super) async fn recall(&self, hold: &LeasedChunk) -> Result<Replay, StoreError> {
+    pub(super) async fn replay(&self, hold: &LeasedChunk) -> Result<Replay, StoreError> {
         let (at, lease) = (&hold.at, &hold.lease);
         if !hold.written {
             return Ok(Replay::Nothing);
         }
-        let header = self.store.headers(&at.delivery, &[at.chunk]).await?;
+        let header = self.ledgers.headers(&at.delivery, &[at.chunk]).await?;
         let known = header.first().filter(|h| (h.owner, h.epoch) == (lease.owner, lease.epoch)).map(|h| h.seq);
         let first = hold.groups.iter().position(|group| Some(group.seq) == known);
         for group in hold.groups.iter().skip(first.unwrap_or(usize::MAX)) {
             let then = Lease { seq: group.seq, ..*lease };
             // whatever comes of it is seen with the next group
-            self.store.turn(at, &then, &group.turn, unix_now(), hold.resend_after_s).await?;
+            self.ledgers.turn(at, &then, &group.turn, unix_now(), hold.resend_after_s).await?;
         }
         let id = &at.delivery;
         if first.is_some() || known == Some(lease.seq) {
@@ -120,38 +131,38 @@ impl Context {
             tracing::warn!(delivery.id = %id, chunk = at.chunk, "Redis went back in time: what it had forgotten is put back");
             return Ok(Replay::PutBack);
         }
-        let in_doubt = self.store.doubt(at, lease, unix_now(), hold.resend_after_s).await?;
+        let in_doubt = self.ledgers.doubt(at, lease, unix_now(), hold.resend_after_s).await?;
         metrics::went_back("in_doubt");
         tracing::error!(delivery.id = %id, chunk = at.chunk, in_doubt, "Redis went back in time: what it holds as not sent is in doubt");
         Ok(Replay::InDoubt)
     }
 
     /// Gives a chunk back, and remembers it for a while if Redis may forget that.
-    pub(crate) async fn release(&self, hold: LeasedChunk) -> Result<(LeaseVerdict, Option<u32>), StoreError> {
-        let released = self.release_recalled(&hold).await;
+    pub(crate) async fn give_back(&self, hold: LeasedChunk) -> Result<(LeaseVerdict, Option<u32>), StoreError> {
+        let released = self.give_back_replayed(&hold).await;
         if let (Ok(_), Some(until)) = (&released, hold.not_before) {
-            self.store.postpone(&hold.at, until).await?;
+            self.chunks.postpone(&hold.at, until).await?;
         }
         // also when that failed: what Redis may have forgotten is told when it is back
-        if self.store.may_go_back() {
-            self.released.note(hold);
+        if self.redis.may_go_back() {
+            self.given_back.note(hold);
         }
         released
     }
 
-    async fn release_recalled(&self, hold: &LeasedChunk) -> Result<(LeaseVerdict, Option<u32>), StoreError> {
+    async fn give_back_replayed(&self, hold: &LeasedChunk) -> Result<(LeaseVerdict, Option<u32>), StoreError> {
         loop {
-            let released = self.store.release(&hold.at, &hold.lease, unix_now(), hold.resend_after_s).await;
-            if released.as_ref().is_err_and(StoreError::may_pass) && !self.shutdown.is_cancelled() {
+            let released = self.ledgers.release(&hold.at, &hold.lease, unix_now(), hold.resend_after_s).await;
+            if released.as_ref().is_err_and(StoreError::may_pass) && !self.daemon.shutdown.is_cancelled() {
                 // a chunk that stays with a living owner would count as one whose worker died
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
             let (verdict, due) = released?;
             match verdict {
-                LeaseVerdict::RolledBack if self.recall(hold).await? == Replay::PutBack => continue,
+                LeaseVerdict::RolledBack if self.replay(hold).await? == Replay::PutBack => continue,
                 // somebody was faster
-                LeaseVerdict::Lost => self.tell_again(hold).await?,
+                LeaseVerdict::Lost => self.report_again(hold).await?,
                 _ => {}
             }
             return Ok((verdict, due));
@@ -159,22 +170,22 @@ impl Context {
     }
 
     /// What became of the claims counts whoever has the chunk now.
-    async fn tell_again(&self, hold: &LeasedChunk) -> Result<(), StoreError> {
+    async fn report_again(&self, hold: &LeasedChunk) -> Result<(), StoreError> {
         for group in &hold.groups {
             let reports = Batch { claims: Vec::new(), ..group.turn.clone() };
-            self.store.turn(&hold.at, &hold.lease, &reports, unix_now(), hold.resend_after_s).await?;
+            self.ledgers.turn(&hold.at, &hold.lease, &reports, unix_now(), hold.resend_after_s).await?;
         }
         Ok(())
     }
 
     /// Another run of Redis answers: what it has forgotten of the chunks that were given back lately is put back, before
     /// anybody can have waited out the leases it remembers.
-    pub(crate) async fn recall_released(&self) -> Result<(), StoreError> {
-        for hold in self.released.all() {
+    pub(crate) async fn replay_given_back(&self) -> Result<(), StoreError> {
+        for hold in self.given_back.all() {
             let (at, lease) = (&hold.at, &hold.lease);
-            let Some(header) = self.store.headers(&at.delivery, &[at.chunk]).await?.first().copied() else { continue };
+            let Some(header) = self.ledgers.headers(&at.delivery, &[at.chunk]).await?.first().copied() else { continue };
             if (header.owner, header.epoch) != (0, lease.epoch) {
-                self.release_recalled(&hold).await?;
+                self.give_back_replayed(&hold).await?;
             }
         }
         Ok(())

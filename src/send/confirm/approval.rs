@@ -3,15 +3,16 @@
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::confirmation::Confirmations;
 use crate::{
-    deliveries::{Context, Decision, IdempotencyKey, Refusal, RepeatKey, require},
+    deliveries::{Decision, IdempotencyKey, Refusal, RepeatKey, require},
     domain::{
         Principal, Role,
         delivery::{Approval, Delivery, DeliveryId, DeliveryState},
     },
 };
 
-impl Context {
+impl Confirmations {
     /// Notes that a person other than the preparer approves what `digest` names. Any change voids it.
     pub async fn approve(
         &self,
@@ -22,9 +23,10 @@ impl Context {
     ) -> Result<Approval, Refusal> {
         require(by, Role::StartDeliveries)?;
         let repeats: Vec<RepeatKey> = key.iter().map(|key| RepeatKey::of(key, id)).collect();
-        let approved = self.change(id, &by.name, &repeats, |delivery, now| decide(delivery, by, digest, now)).await?.answer();
+        let approved =
+            self.deliveries.change(id, &by.name, &repeats, |delivery, now| decide(delivery, by, digest, now)).await?.answer();
         // a repeat, too, is told only what no crash can undo
-        self.store.durable().await?;
+        self.deliveries.redis.durable().await?;
         Ok(approved)
     }
 }

@@ -6,12 +6,12 @@ use serde_json::json;
 
 use super::approval::enough;
 use crate::{
-    deliveries::{Changed, Context, Decision, Refusal, RepeatKey, require},
+    deliveries::{Changed, Decision, Deliveries, Refusal, RepeatKey, require},
     domain::{
         Principal, Role,
         delivery::{Action, Confirmation, Delivery, DeliveryId, DeliveryState, Plan},
     },
-    queue::{Job, QueueName},
+    send::StepJobs,
 };
 
 /// What a confirmation is answered with; a repeated one gets the same.
@@ -27,7 +27,13 @@ pub struct ConfirmedSend {
     pub first_due: Option<Timestamp>,
 }
 
-impl Context {
+#[derive(Clone)]
+pub struct Confirmations {
+    pub deliveries: Deliveries,
+    pub jobs: StepJobs,
+}
+
+impl Confirmations {
     /// Releases what `digest` names. The compare-and-set on the state lets one confirmation through, however many there are.
     /// `repeats` are the keys under which the same request gets its first answer; `via` says in the audit log how it came.
     pub async fn confirm(
@@ -39,19 +45,13 @@ impl Context {
         repeats: &[RepeatKey],
     ) -> Result<ConfirmedSend, Refusal> {
         require(by, Role::StartDeliveries)?;
-        let changed = self.change(id, &by.name, repeats, |delivery, now| decide(delivery, by, digest, via, now)).await?;
+        let changed =
+            self.deliveries.change(id, &by.name, repeats, |delivery, now| decide(delivery, by, digest, via, now)).await?;
         if let Changed::Now(ConfirmedSend { state: DeliveryState::StartPending, confirmed_at, .. }) = &changed {
             // another round than that of a confirmation that was withdrawn
-            self.enqueue_start(id, confirmed_at.as_millisecond().unsigned_abs()).await?;
+            self.jobs.enqueue_start(id, confirmed_at.as_millisecond().unsigned_abs()).await?;
         }
         Ok(changed.answer())
-    }
-
-    /// Puts the job that starts a released delivery on the queue; another round makes another job.
-    pub async fn enqueue_start(&self, id: &DeliveryId, round: u64) -> Result<(), Refusal> {
-        let job = Job::StartDelivery { delivery: id.to_string() };
-        self.queue.enqueue(QueueName::Steps, &format!("start:{id}:{round}"), &job.encode()).await?;
-        Ok(())
     }
 }
 

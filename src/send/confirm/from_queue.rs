@@ -1,16 +1,19 @@
 //! Confirmation by a job: an upstream system put it on the queue, with a JWT that says who it is and what it releases.
 
+use std::sync::Arc;
+
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::confirmation::ConfirmedSend;
+use super::confirmation::{Confirmations, ConfirmedSend};
 use crate::{
-    deliveries::{Context, Refusal, RepeatKey, unix_now},
+    clock::unix_now,
+    deliveries::{Refusal, RepeatKey},
     domain::delivery::DeliveryId,
-    identity::{Claims, NotAuthentic},
+    identity::{Claims, Keyring, NotAuthentic},
     metrics,
-    queue::{ConfirmSend, JobError, QueueName, ReceivedJob},
+    queue::{ConfirmSend, JobError, Queue, QueueName, ReceivedJob},
     store::keys,
 };
 
@@ -27,7 +30,14 @@ pub enum JobOutcome {
     Refused { reason: String },
 }
 
-impl Context {
+#[derive(Clone)]
+pub struct QueueConfirmations {
+    pub confirmations: Confirmations,
+    pub queue: Queue,
+    pub keyring: Arc<Keyring>,
+}
+
+impl QueueConfirmations {
     /// The job: checks its token and confirms. What is refused goes to the dead set; either way the outcome can be read.
     pub async fn confirm_send(&self, job: ReceivedJob) -> Result<(), JobError> {
         let verdict = self.try_confirm_send(&job).await;
@@ -36,7 +46,7 @@ impl Context {
             Err(JobError::Abort(reason)) => JobOutcome::Refused { reason: reason.clone() },
             Err(JobError::Retry(_)) => return verdict.map(drop),
         };
-        self.store.keep_outcome(&job.id, &outcome, OUTCOME_SECONDS).await?;
+        self.confirmations.deliveries.store.keep_outcome(&job.id, &outcome, OUTCOME_SECONDS).await?;
         if let Err(JobError::Abort(reason)) = &verdict {
             tracing::warn!(job.id, reason, "a confirmation was refused");
         }
@@ -50,7 +60,7 @@ impl Context {
             let result: serde_json::Value = serde_json::from_str(&result).unwrap_or_default();
             let reason = result["Err"].as_str().unwrap_or("set aside").to_owned();
             let outcome = JobOutcome::Refused { reason };
-            if self.store.keep_outcome_of_dead(&job, &outcome, OUTCOME_SECONDS).await? {
+            if self.confirmations.deliveries.store.keep_outcome_of_dead(&job, &outcome, OUTCOME_SECONDS).await? {
                 tracing::warn!(job.id = job, "a confirmation was set aside without an outcome: it is refused");
             }
         }
@@ -65,11 +75,23 @@ impl Context {
             JobError::Abort(e.to_string())
         })?;
         let repeat = spend(&id, &claims);
-        match self.confirm(&claims.principal(), &id, &request.digest, "queue", &[repeat]).await {
+        match self.confirmations.confirm(&claims.principal(), &id, &request.digest, "queue", &[repeat]).await {
             Ok(confirmed) => Ok(confirmed),
             Err(refusal @ (Refusal::Unavailable(_) | Refusal::Queue(_))) => Err(refusal.into()),
             Err(refusal) => Err(JobError::Abort(refusal.to_string())),
         }
+    }
+
+    /// The task: tells what became of jobs that were set aside, and removes those that ended long ago.
+    pub async fn sweep_jobs(&self) -> bool {
+        let (told, swept) = (self.tell_of_dead().await, self.queue.sweep(u64::from(unix_now())).await);
+        if let Err(error) = &told {
+            tracing::debug!(%error, "producers of dead jobs cannot be told");
+        }
+        if let Err(error) = &swept {
+            tracing::debug!(%error, "ended jobs cannot be swept");
+        }
+        told.is_ok() && swept.is_ok()
     }
 }
 

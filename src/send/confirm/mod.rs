@@ -4,4 +4,5 @@ pub mod approval;
 pub mod confirmation;
 pub mod from_queue;
 
-pub use confirmation::confirmation;
+pub use confirmation::{Confirmations, confirmation};
+pub use from_queue::QueueConfirmations;

@@ -1,15 +1,25 @@
 //! Copies: another delivery with the same content, which can never fire by surprise.
 
+use super::{definitions::Definitions, uploads::Uploads};
 use crate::{
-    deliveries::{Changed, Context, IdempotencyKey, Refusal, require},
+    deliveries::{Changed, Deliveries, IdempotencyKey, Refusal, require},
     domain::{
         Principal, Role,
         delivery::{Audience, Definition, Delivery, DeliveryId},
         schedule::Schedule,
     },
+    store::audience::AudienceStore,
 };
 
-impl Context {
+#[derive(Clone)]
+pub struct Copies {
+    pub deliveries: Deliveries,
+    pub definitions: Definitions,
+    pub uploads: Uploads,
+    pub audiences: AudienceStore,
+}
+
+impl Copies {
     /// Creates a delivery with the definition of another one, but for its name and its schedule: it must be prepared, and
     /// confirmed. With `audience` it gets the stored audience, too.
     pub async fn copy(
@@ -21,19 +31,20 @@ impl Context {
         key: Option<&IdempotencyKey>,
     ) -> Result<Delivery, Refusal> {
         require(by, Role::PrepareDeliveries)?;
-        let original = if audience { self.delivery_with_logs(id).await? } else { self.delivery(id).await? };
+        let original =
+            if audience { self.deliveries.delivery_with_logs(id).await? } else { self.deliveries.delivery(id).await? };
         let mut definition = Definition { name, schedule: Schedule::Now, ..original.document.definition.clone() };
         definition.settings.request_confirmation = None;
-        let created = match self.create(by, definition, key).await? {
+        let created = match self.definitions.create(by, definition, key).await? {
             Changed::Now(created) | Changed::Before(created) => created,
         };
-        let copy = self.delivery(&created.id).await?;
+        let copy = self.deliveries.delivery(&created.id).await?;
         match (&original.document.audience, &copy.document.audience) {
             // a repeat does what a crash left undone
             (Some(stored), None) if audience => self.copy_audience(by, id, stored, &copy.id).await?,
             _ => {}
         }
-        self.delivery(&created.id).await
+        self.deliveries.delivery(&created.id).await
     }
 
     /// Gives a delivery the stored audience of another one.
@@ -44,8 +55,8 @@ impl Context {
         stored: &Audience,
         to: &DeliveryId,
     ) -> Result<(), Refusal> {
-        let upload = self.begin_upload(by, to).await?;
-        self.store.copy_upload((from, stored.upload), (to, upload), stored.slices).await?;
-        self.adopt_upload(by, to, &Audience { upload, ..stored.clone() }).await
+        let upload = self.uploads.begin_upload(by, to).await?;
+        self.audiences.copy_upload((from, stored.upload), (to, upload), stored.slices).await?;
+        self.uploads.adopt_upload(by, to, &Audience { upload, ..stored.clone() }).await
     }
 }

@@ -5,15 +5,21 @@ use serde_json::json;
 
 use super::recurrences::may_change;
 use crate::{
-    deliveries::{Changed, Context, Decision, IdempotencyKey, Refusal, RepeatKey, require},
+    deliveries::{Changed, Decision, Deliveries, IdempotencyKey, Refusal, RepeatKey, require},
     domain::{
         Principal, Role,
         delivery::{Action, Definition, Delivery, DeliveryId, DeliveryState, Document},
     },
-    store::StoreError,
+    send::operate::Removal,
 };
 
-impl Context {
+#[derive(Clone)]
+pub struct Definitions {
+    pub deliveries: Deliveries,
+    pub removal: Removal,
+}
+
+impl Definitions {
     /// Creates a delivery. With a key its id derives from principal and key, so that a second request finds the first one's,
     /// and gets it as it was then.
     pub async fn create(
@@ -29,19 +35,19 @@ impl Context {
             None => DeliveryId::from_random(random()?),
         };
         let repeats: Vec<RepeatKey> = key.iter().map(|key| RepeatKey::of(key, &id)).collect();
-        let created_at = match self.first_answer(&repeats).await? {
+        let created_at = match self.deliveries.first_answer(&repeats).await? {
             Some(before) => before,
             // the id is taken, be it by one that is deleted and no longer listed: its key was used for another request or has
             // expired, unless the very same request was faster
-            None if key.is_some() && self.store.state(&id).await?.is_some() => {
-                self.first_answer(&repeats).await?.ok_or(Refusal::KeyReused)?
+            None if key.is_some() && self.deliveries.store.state(&id).await?.is_some() => {
+                self.deliveries.first_answer(&repeats).await?.ok_or(Refusal::KeyReused)?
             }
             None => {
                 let now = Timestamp::now();
                 let document = Document::new(definition.clone(), &by.name, now);
                 let decision =
                     Decision { state: DeliveryState::Editing, document, answer: now, act: Some(("create", json!({}))) };
-                self.commit(&id, 0, &by.name, &repeats, decision).await?.ok_or(Refusal::KeyReused)?
+                self.deliveries.commit(&id, 0, &by.name, &repeats, decision).await?.ok_or(Refusal::KeyReused)?
             }
         };
         let created =
@@ -57,6 +63,7 @@ impl Context {
         require(by, Role::PrepareDeliveries)?;
         definition.check()?;
         let changed = self
+            .deliveries
             .change(id, &by.name, &[], |delivery, now| {
                 let mut decision = unprepared(by, delivery, now, "change", json!({ "changed": "definition" }))?;
                 decision.document.definition = definition.clone();
@@ -70,30 +77,21 @@ impl Context {
     /// Deletes a delivery with its audience and logs. Its audit log stays, and its id stays spent.
     pub async fn delete(&self, by: &Principal, id: &DeliveryId) -> Result<(), Refusal> {
         require(by, Role::PrepareDeliveries)?;
-        if self.store.state(id).await? == Some(DeliveryState::Deleted) {
+        if self.deliveries.store.state(id).await? == Some(DeliveryState::Deleted) {
             // what was cut short is finished
-            return Ok(self.clear_away(id).await?);
+            return Ok(self.removal.remove_deleted(id).await?);
         }
-        self.change(id, &by.name, &[], |delivery, now| {
-            let state = delivery.state.after(Action::Delete)?;
-            let mut document = delivery.document.clone();
-            document.changed_at = now;
-            document.audience = None;
-            document.recurrence = None;
-            Ok(Decision { state, document, answer: (), act: Some(("delete", json!({ "state": delivery.state.word() }))) })
-        })
-        .await?;
-        Ok(self.clear_away(id).await?)
-    }
-
-    /// Removes what a tombstone still has. It stays in the index until that is done, so that the slow pass finds it.
-    pub(crate) async fn clear_away(&self, id: &DeliveryId) -> Result<(), StoreError> {
-        let chunks = self.store.delivery(id).await?.and_then(|d| d.document.plan).map_or(0, |plan| plan.chunks);
-        self.remove_older(id, u32::MAX, u32::MAX).await?;
-        self.store.remove_ledgers(id, chunks).await?;
-        self.store.remove_tracking(id).await?;
-        self.store.remove_statistics(id).await?;
-        self.store.unlist(id).await
+        self.deliveries
+            .change(id, &by.name, &[], |delivery, now| {
+                let state = delivery.state.after(Action::Delete)?;
+                let mut document = delivery.document.clone();
+                document.changed_at = now;
+                document.audience = None;
+                document.recurrence = None;
+                Ok(Decision { state, document, answer: (), act: Some(("delete", json!({ "state": delivery.state.word() }))) })
+            })
+            .await?;
+        Ok(self.removal.remove_deleted(id).await?)
     }
 }
 

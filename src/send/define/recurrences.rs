@@ -3,19 +3,24 @@
 //! An occurrence is a delivery like any other: whatever holds for those holds for it. Its id derives from template and instant,
 //! so whoever comes first creates it. The template goes on to the next instant afterwards: a crash in between is repeated.
 
+use super::effective_settings::effective_settings;
+use crate::config::Config;
+use crate::deliveries::Deliveries;
+use crate::send::StepJobs;
+use crate::store::audience::AudienceStore;
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use serde_json::json;
+use std::sync::Arc;
 
 use crate::{
-    deliveries::{Context, Decision, Refusal, require},
+    deliveries::{Decision, Refusal, require},
     domain::{
         Principal, Role,
         delivery::{Action, Definition, Delivery, DeliveryId, DeliveryState, Document, Invalid},
         schedule::{AudienceSource, Occurrence, Recurrence, RecurrenceRule, id_of},
     },
     metrics,
-    send::prepare::settings,
     store::StoreError,
 };
 
@@ -31,11 +36,20 @@ enum OccurrenceOutcome {
     Failed(String),
 }
 
-impl Context {
+#[derive(Clone)]
+pub struct Recurrences {
+    pub deliveries: Deliveries,
+    pub audiences: AudienceStore,
+    pub jobs: StepJobs,
+    pub config: Arc<Config>,
+}
+
+impl Recurrences {
     /// Makes a delivery a template, or gives it another rule. What was created already stays as it is.
     pub async fn set_recurrence(&self, by: &Principal, id: &DeliveryId, rule: RecurrenceRule) -> Result<Delivery, Refusal> {
         require(by, Role::StartDeliveries)?;
         let changed = self
+            .deliveries
             .change(id, &by.name, &[], |delivery, now| {
                 let next = rule.first(now)?;
                 if rule.audience == AudienceSource::Stored && delivery.document.audience.is_none() {
@@ -51,13 +65,14 @@ impl Context {
             })
             .await?;
         changed.answer();
-        self.delivery(id).await
+        self.deliveries.delivery(id).await
     }
 
     /// No occurrence is created any more. Those that were stay as they are.
     pub async fn end_recurrence(&self, by: &Principal, id: &DeliveryId) -> Result<(), Refusal> {
         require(by, Role::StartDeliveries)?;
         let changed = self
+            .deliveries
             .change(id, &by.name, &[], |delivery, now| {
                 let mut document = delivery.document.clone();
                 document.recurrence.take().ok_or(Refusal::NoRecurrence)?;
@@ -80,7 +95,7 @@ impl Context {
 
     async fn recur_awake(&self) -> Result<(), StoreError> {
         let now = Timestamp::now();
-        let awake = stream::iter(self.store.awake(now).await?);
+        let awake = stream::iter(self.deliveries.store.awake(now).await?);
         let mut steps = awake.map(|id| async move { (self.recur(&id, now).await, id) }).buffer_unordered(AT_A_TIME);
         while let Some((step, id)) = steps.next().await {
             match step {
@@ -95,12 +110,14 @@ impl Context {
 
     /// The step for one template or occurrence; it may be done twice.
     pub async fn recur(&self, id: &DeliveryId, now: Timestamp) -> Result<(), Refusal> {
-        if let Some(delivery) = self.store.delivery(id).await?.filter(|d| d.document.wakes(d.state).is_some_and(|at| at <= now)) {
+        if let Some(delivery) =
+            self.deliveries.store.delivery(id).await?.filter(|d| d.document.wakes(d.state).is_some_and(|at| at <= now))
+        {
             self.create_next(&delivery, now).await?;
             self.lapse(&delivery, now).await?;
         }
-        let wakes = self.store.delivery(id).await?.and_then(|delivery| delivery.document.wakes(delivery.state));
-        Ok(self.store.list_awake(id, wakes).await?)
+        let wakes = self.deliveries.store.delivery(id).await?.and_then(|delivery| delivery.document.wakes(delivery.state));
+        Ok(self.deliveries.store.list_awake(id, wakes).await?)
     }
 
     async fn create_next(&self, template: &Delivery, now: Timestamp) -> Result<(), Refusal> {
@@ -121,7 +138,7 @@ impl Context {
     fn occurrence(&self, template: &Delivery, rule: &RecurrenceRule, due: Timestamp) -> Result<Definition, Invalid> {
         let definition = rule.definition(&template.document.definition, due)?;
         definition.check()?;
-        if !rule.request_confirmation && settings(self, &definition).approvals > 1 {
+        if !rule.request_confirmation && effective_settings(&self.config, &definition).approvals > 1 {
             let reason = "cannot be false where two approvals are needed".into();
             return Err(Invalid { field: "request_confirmation".into(), reason });
         }
@@ -137,11 +154,11 @@ impl Context {
         due: Timestamp,
     ) -> Result<DeliveryId, Refusal> {
         let id = id_of(&template.id, due);
-        if self.store.state(&id).await?.is_some() {
+        if self.deliveries.store.state(&id).await?.is_some() {
             return Ok(id);
         }
         let definition = self.occurrence(template, &recurrence.rule, due)?;
-        let grace = jiff::SignedDuration::from_secs(i64::from(settings(self, &definition).grace_s()));
+        let grace = jiff::SignedDuration::from_secs(i64::from(effective_settings(&self.config, &definition).grace_s()));
         let open_until = due.checked_add(grace).unwrap_or(due);
         let mut document = Document::new(definition, &recurrence.by, Timestamp::now());
         document.occurrence = Some(Occurrence { of: template.id.clone(), due, open_until, lapsed: false });
@@ -149,28 +166,29 @@ impl Context {
         if let (AudienceSource::Stored, Some(audience)) = (recurrence.rule.audience, &template.document.audience) {
             // under the number it has there, so that a copy of a newer upload never mixes with this one
             let upload = audience.upload;
-            self.store.copy_upload((&template.id, upload), (&id, upload), audience.slices).await?;
+            self.audiences.copy_upload((&template.id, upload), (&id, upload), audience.slices).await?;
             (document.uploads, document.audience) = (upload, Some(audience.clone()));
             (document.generation, document.prepared_by) = (1, recurrence.by.clone());
             state = state.after(Action::Prepare)?;
         }
         // copying takes its time: what was changed or ended meanwhile must not come back
-        if self.delivery(&template.id).await?.revision != template.revision {
+        if self.deliveries.delivery(&template.id).await?.revision != template.revision {
             return Err(Refusal::Conflict("the template was changed meanwhile: its occurrence is created anew"));
         }
         let details = json!({ "of": template.id, "due": due, "prepare": state == DeliveryState::Preparing });
         let decision = Decision { state, document, answer: (), act: Some(("create", details)) };
         // whoever was faster has created the same
-        self.commit(&id, 0, &recurrence.by, &[], decision).await?;
-        self.enqueue_preparation(&id, 0).await?;
+        self.deliveries.commit(&id, 0, &recurrence.by, &[], decision).await?;
+        self.jobs.enqueue_preparation(&id, 0).await?;
         Ok(id)
     }
 
     /// The template goes on to the next instant that lies ahead, unless another daemon was faster.
     async fn go_on(&self, id: &DeliveryId, due: Timestamp, now: Timestamp, became: &OccurrenceOutcome) -> Result<(), Refusal> {
         // another shard: it must not forget the occurrence while this one goes on
-        self.store.durable().await?;
+        self.deliveries.redis.durable().await?;
         let gone_on = self
+            .deliveries
             .change(id, "versand", &[], |delivery, _| {
                 let mut document = delivery.document.clone();
                 let recurrence = document.recurrence.as_mut().filter(|recurrence| recurrence.next == Some(due));
@@ -197,6 +215,7 @@ impl Context {
     async fn lapse(&self, delivery: &Delivery, now: Timestamp) -> Result<(), Refusal> {
         let late = |occurrence: &&mut Occurrence| !occurrence.lapsed && occurrence.open_until <= now;
         let lapsed = self
+            .deliveries
             .change(&delivery.id, "versand", &[], |delivery, _| {
                 let mut document = delivery.document.clone();
                 let occurrence = document.occurrence.as_mut().filter(|_| delivery.state.awaits_release()).filter(late);

@@ -1,5 +1,7 @@
 //! The audience: streamed in, counted, stored in slices; a broken upload changes nothing.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use futures_util::{Stream, StreamExt};
@@ -8,19 +10,29 @@ use sha2::{Digest, Sha256};
 
 use super::{definitions::unprepared, recurrences::may_change};
 use crate::{
-    deliveries::{Context, Decision, Refusal, require},
+    config::Config,
+    deliveries::{Decision, Deliveries, Refusal, require},
     domain::{
         Principal, Role,
         audience::{AudienceFormat, AudienceReader, Recipient},
         delivery::{Action, Audience, DeliveryId},
     },
+    send::operate::Removal,
     store::{
         StoreError,
-        audience::{SliceKind, ndjson},
+        audience::{AudienceStore, SliceKind, ndjson},
     },
 };
 
-impl Context {
+#[derive(Clone)]
+pub struct Uploads {
+    pub deliveries: Deliveries,
+    pub audiences: AudienceStore,
+    pub removal: Removal,
+    pub config: Arc<Config>,
+}
+
+impl Uploads {
     /// Replaces the audience by what `body` streams.
     pub async fn upload<S, E>(
         &self,
@@ -37,10 +49,10 @@ impl Context {
         let upload = self.begin_upload(by, id).await?;
         let audience = self.store_upload(id, upload, format, body).await?;
         match self.adopt_upload(by, id, &audience).await {
-            Ok(()) => self.store.remove_older(id, upload, 0).await?,
+            Ok(()) => self.audiences.remove_older(id, upload, 0).await?,
             // it was deleted meanwhile: nobody comes by again to remove what was written
             Err(Refusal::NotFound) => {
-                self.remove_older(id, u32::MAX, u32::MAX).await?;
+                self.removal.remove_older(id, u32::MAX, u32::MAX).await?;
                 return Err(Refusal::NotFound);
             }
             Err(other) => return Err(other),
@@ -50,6 +62,7 @@ impl Context {
 
     pub(super) async fn adopt_upload(&self, by: &Principal, id: &DeliveryId, audience: &Audience) -> Result<(), Refusal> {
         let changed = self
+            .deliveries
             .change(id, &by.name, &[], |delivery, now| {
                 if delivery.document.uploads != audience.upload {
                     return Err(Refusal::Conflict("another upload began after this one"));
@@ -67,6 +80,7 @@ impl Context {
     /// Takes a number for the upload, so that what an unfinished one left is known; the delivery is not otherwise changed.
     pub(super) async fn begin_upload(&self, by: &Principal, id: &DeliveryId) -> Result<u32, Refusal> {
         let changed = self
+            .deliveries
             .change(id, &by.name, &[], |delivery, _| {
                 delivery.state.after(Action::Change)?;
                 may_change(by, &delivery.document)?;
@@ -86,7 +100,7 @@ impl Context {
     {
         let mut body = std::pin::pin!(body);
         let mut reader = AudienceReader::new(format, self.config.preparation.line_limit_kib * 1024);
-        let mut writer = UploadWriter { context: self, id, upload, audience: Sha256::new(), recipients: 0, slices: 0 };
+        let mut writer = UploadWriter { uploads: self, id, upload, audience: Sha256::new(), recipients: 0, slices: 0 };
         let mut waiting = Vec::new();
         while let Some(bytes) = body.next().await {
             let bytes = bytes.map_err(|e| Refusal::BrokenUpload(e.to_string()))?;
@@ -106,7 +120,7 @@ impl Context {
 }
 
 struct UploadWriter<'a> {
-    context: &'a Context,
+    uploads: &'a Uploads,
     id: &'a DeliveryId,
     upload: u32,
     audience: Sha256,
@@ -116,7 +130,7 @@ struct UploadWriter<'a> {
 
 impl UploadWriter<'_> {
     async fn write_full_slices(&mut self, waiting: &mut Vec<Recipient>) -> Result<(), StoreError> {
-        let size = self.context.config.preparation.chunk_size;
+        let size = self.uploads.config.preparation.chunk_size;
         while waiting.len() >= size {
             let rest = waiting.split_off(size);
             self.write(waiting).await?;
@@ -128,7 +142,7 @@ impl UploadWriter<'_> {
     async fn write(&mut self, recipients: &[Recipient]) -> Result<(), StoreError> {
         let text = ndjson(recipients)?;
         self.audience.update(&text);
-        self.context.store.write_slice(self.id, SliceKind::Upload(self.upload), self.slices, &text).await?;
+        self.uploads.audiences.write_slice(self.id, SliceKind::Upload(self.upload), self.slices, &text).await?;
         self.recipients += recipients.len() as u64;
         self.slices += 1;
         Ok(())

@@ -10,7 +10,7 @@ use super::{
     throttles::{Throttles, locked},
 };
 use crate::{
-    deliveries::{Context, unix_now},
+    clock::unix_now,
     domain::{audience::Recipient, delivery::DeliveryId, ledger::Status, outcome::FailureReason},
     store::chunks::Report,
 };
@@ -28,7 +28,7 @@ pub type BucketRate = (String, f64);
 const MOMENT: Duration = Duration::from_millis(250);
 
 pub struct Admission {
-    context: Context,
+    throttles: Throttles,
     delivery: DeliveryId,
     rates: Vec<BucketRate>,
     domains: Vec<ChunkDomain>,
@@ -45,7 +45,7 @@ pub struct Admission {
 }
 
 impl Admission {
-    pub fn new(context: &Context, delivery: &DeliveryId, rates: Vec<BucketRate>, recipients: &[Recipient]) -> Self {
+    pub fn new(throttles: &Throttles, delivery: &DeliveryId, rates: Vec<BucketRate>, recipients: &[Recipient]) -> Self {
         let mut domains: Vec<ChunkDomain> = Vec::new();
         let mut known: HashMap<String, u16> = HashMap::new();
         let of = recipients
@@ -53,14 +53,14 @@ impl Admission {
             .map(|recipient| {
                 let name = recipient.email.rsplit_once('@').map_or("", |(_, domain)| domain).to_lowercase();
                 *known.entry(name).or_insert_with_key(|name| {
-                    domains.push(ChunkDomain { name: name.clone(), limit: context.throttle.limit_of(name) });
+                    domains.push(ChunkDomain { name: name.clone(), limit: throttles.limit_of(name) });
                     u16::try_from(domains.len() - 1).unwrap_or(u16::MAX)
                 })
             })
             .collect();
         let limited = domains.iter().any(|domain| domain.limit.is_some());
         Self {
-            context: context.clone(),
+            throttles: throttles.clone(),
             delivery: delivery.clone(),
             rates,
             domains,
@@ -83,14 +83,14 @@ impl Admission {
 
     /// Takes up to `n` that may go now out of `todo`; those that must wait for longer than a moment are sent away.
     pub async fn admit(&mut self, todo: &mut VecDeque<u16>, n: usize) -> Vec<u16> {
-        let (throttle, now) = (self.context.throttle.clone(), unix_now());
+        let (throttle, now) = (self.throttles.clone(), unix_now());
         if let Some(until) = throttle.delivery_broken(&self.delivery, now) {
             self.send_away(todo, |_| true, until);
             return Vec::new();
         }
         let mut n = n;
         for (i, (bucket, rate)) in self.rates.iter().enumerate() {
-            match throttle.take(&self.context.store, bucket, *rate, n as u64).await {
+            match throttle.take(bucket, *rate, n as u64).await {
                 Ok(tokens) => n = tokens as usize,
                 Err(wait) => {
                     for (bucket, _) in &self.rates[..i] {
@@ -145,10 +145,9 @@ impl Admission {
                 at += 1;
                 continue;
             }
-            let rate = throttle.0.limits[limit].messages_per_second;
+            let rate = throttle.state.limits[limit].messages_per_second;
             if rate > 0.0
-                && let Err(wait) =
-                    throttle.take(&self.context.store, &format!("domain:{}", throttle.0.limits[limit].name), rate, 1).await
+                && let Err(wait) = throttle.take(&format!("domain:{}", throttle.state.limits[limit].name), rate, 1).await
             {
                 throttle.leave(limit);
                 self.send_domain_away(todo, |domain| domain.limit == Some(limit), after(now, wait));
@@ -180,7 +179,7 @@ impl Admission {
     /// A recipient was not claimed after all.
     pub fn not_claimed(&mut self, position: u16) {
         if let Some(limit) = self.inside.remove(&position) {
-            self.context.throttle.leave(limit);
+            self.throttles.leave(limit);
         }
     }
 
@@ -196,21 +195,21 @@ impl Admission {
         // greylisting looks like policy, and a later attempt gets through
         let refused_for_good = refused && status == Status::Failed;
         let Some(ChunkDomain { name, .. }) = self.domain(report.position) else { return };
-        let (now, settings) = (Instant::now(), &self.context.config.breaker);
+        let (now, settings) = (Instant::now(), &self.throttles.state.breaker);
         let bound =
             |percent: u32| ErrorBound { minimum: settings.minimum, share: f64::from(percent) / 100.0, window: settings.window() };
         let (domain_share, delivery_share) = {
-            let mut tallies = locked(&self.context.throttle.0.tallies);
+            let mut tallies = locked(&self.throttles.state.tallies);
             (
                 tallies.domain(name, throttled || refused, bound(settings.domain_errors_percent), now),
                 tallies.delivery(&self.delivery, refused_for_good, bound(settings.delivery_refusals_percent), now),
             )
         };
         if let Some(share) = domain_share {
-            self.context.break_domain(name, share).await;
+            self.throttles.break_domain(name, share).await;
         }
         if let Some(share) = delivery_share {
-            self.context.break_delivery(&self.delivery, share).await;
+            self.throttles.break_delivery(&self.delivery, share).await;
         }
     }
 }
@@ -218,7 +217,7 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         for limit in self.inside.values() {
-            self.context.throttle.leave(*limit);
+            self.throttles.leave(*limit);
         }
     }
 }

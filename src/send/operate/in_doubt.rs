@@ -1,18 +1,22 @@
 //! Settling: a person says what became of recipients in doubt. Pause, resume and stop are theirs, too.
 
+use crate::{deliveries::Deliveries, domain::ledger::ChunkRef, send::release::FairQueue, store::chunks::LedgerStore};
+
+use crate::clock::unix_now;
+pub(super) use crate::domain::ledger::locate;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    deliveries::{Context, Decision, IdempotencyKey, Refusal, RepeatKey, require, unix_now},
+    deliveries::{Decision, IdempotencyKey, Refusal, RepeatKey, require},
     domain::{
         Principal, Role,
         delivery::{Action, Delivery, DeliveryId, DeliveryState, Plan},
         ledger::{Ledger, Status},
     },
-    store::chunks::{ChunkRef, Settlement},
+    store::chunks::Settlement,
 };
 
 /// Which recipients in doubt are settled, by their number in the sending log; `None` for all.
@@ -53,10 +57,17 @@ pub struct Resolved {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct InDoubtClaim(u64, u32, u8);
 
-impl Context {
+#[derive(Clone)]
+pub struct InDoubtRecipients {
+    pub deliveries: Deliveries,
+    pub ledgers: LedgerStore,
+    pub fair_queue: FairQueue,
+}
+
+impl InDoubtRecipients {
     /// Settles recipients in doubt. Who asked for what is in the audit log before it takes effect. With a key a repeat gets
     /// the first answer: how many of them were in doubt then.
-    pub async fn settle(
+    pub async fn resolve(
         &self,
         by: &Principal,
         id: &DeliveryId,
@@ -65,23 +76,23 @@ impl Context {
     ) -> Result<Resolved, Refusal> {
         require(by, Role::StartDeliveries)?;
         let Some(key) = key else {
-            let (plan, _) = self.note_settling(by, id, what, (&[], BTreeSet::new())).await?;
+            let (plan, _) = self.note_resolution(by, id, what, (&[], BTreeSet::new())).await?;
             return Ok(Resolved { settled: self.apply(id, &plan, what).await? });
         };
         let begun = RepeatKey::of(key, id);
         let done = RepeatKey { key: format!("{}:done", begun.key), ..begun.clone() };
-        let found = self.find_in_doubt(id, what).await?;
-        let (plan, found) = self.note_settling(by, id, what, (&[begun], found)).await?;
+        let found = self.find(id, what).await?;
+        let (plan, found) = self.note_resolution(by, id, what, (&[begun], found)).await?;
         // what a crash left undone its repeat does
-        if self.first_answer::<()>(std::slice::from_ref(&done)).await?.is_none() {
+        if self.deliveries.first_answer::<()>(std::slice::from_ref(&done)).await?.is_none() {
             // but nobody who was released again meanwhile and came into doubt a second time
-            let now = self.find_in_doubt(id, what).await?;
+            let now = self.find(id, what).await?;
             let numbers = found.iter().filter(|doubt| now.contains(doubt)).map(|doubt| doubt.0).collect();
             self.apply(id, &plan, &Resolution { settlement: what.settlement, numbers: Some(numbers) }).await?;
             let over = |delivery: &Delivery, _| {
                 Ok(Decision { state: delivery.state, document: delivery.document.clone(), answer: (), act: None })
             };
-            self.change(id, &by.name, &[done], over).await?.answer();
+            self.deliveries.change(id, &by.name, &[done], over).await?.answer();
         }
         Ok(Resolved { settled: found.len() as u64 })
     }
@@ -91,23 +102,23 @@ impl Context {
         let mut settled = 0;
         for (chunk, positions) in by_chunk(plan, &what.numbers)? {
             let at = ChunkRef { delivery: id.clone(), chunk };
-            settled += self.store.settle(&at, what.settlement, positions.as_deref(), unix_now()).await?.len() as u64;
+            settled += self.ledgers.settle(&at, what.settlement, positions.as_deref(), unix_now()).await?.len() as u64;
         }
         if what.settlement == Settlement::Resend && settled > 0 {
             // a finish that recounted in between has closed it again
-            if self.delivery(id).await?.state == DeliveryState::Finished {
-                self.step(id, Action::Reopen, |document, _| document.ended_at = None).await?;
+            if self.deliveries.delivery(id).await?.state == DeliveryState::Finished {
+                self.deliveries.step(id, Action::Reopen, |document, _| document.ended_at = None).await?;
             }
-            self.feed(id).await?;
+            self.fair_queue.feed(id).await?;
         }
         Ok(settled)
     }
 
-    async fn find_in_doubt(&self, id: &DeliveryId, what: &Resolution) -> Result<BTreeSet<InDoubtClaim>, Refusal> {
+    async fn find(&self, id: &DeliveryId, what: &Resolution) -> Result<BTreeSet<InDoubtClaim>, Refusal> {
         let mut found = BTreeSet::new();
-        let Some(plan) = self.delivery(id).await?.document.plan else { return Ok(found) };
+        let Some(plan) = self.deliveries.delivery(id).await?.document.plan else { return Ok(found) };
         for (chunk, positions) in by_chunk(&plan, &what.numbers)? {
-            let ledger = self.store.ledgers(id, chunk..chunk + 1).await?.into_iter().flatten().next();
+            let ledger = self.ledgers.ledgers(id, chunk..chunk + 1).await?.into_iter().flatten().next();
             let asked = |position: &u16| positions.as_ref().is_none_or(|positions| positions.contains(position));
             let records = ledger.iter().flat_map(Ledger::records);
             let in_doubt = (0u16..).zip(records).filter(|(at, record)| record.status == Status::InDoubt && asked(at));
@@ -119,7 +130,7 @@ impl Context {
 
     /// Notes in the audit log what is asked for; a delivery in which somebody is released again is in progress again. Answers
     /// the plan and who was found in doubt, at the first of equal requests.
-    async fn note_settling(
+    async fn note_resolution(
         &self,
         by: &Principal,
         id: &DeliveryId,
@@ -127,6 +138,7 @@ impl Context {
         (repeats, found): (&[RepeatKey], BTreeSet<InDoubtClaim>),
     ) -> Result<(Plan, BTreeSet<InDoubtClaim>), Refusal> {
         let changed = self
+            .deliveries
             .change(id, &by.name, repeats, |delivery, now| {
                 let mut document = delivery.document.clone();
                 let plan = document.plan.clone().filter(|_| delivery.state.is_released());
@@ -147,45 +159,6 @@ impl Context {
             .await?;
         Ok(changed.answer())
     }
-
-    /// Pause, resume or stop.
-    pub async fn control(
-        &self,
-        by: &Principal,
-        id: &DeliveryId,
-        control: Control,
-        key: Option<&IdempotencyKey>,
-    ) -> Result<DeliveryState, Refusal> {
-        let repeats: Vec<RepeatKey> = key.iter().map(|key| RepeatKey::of(key, id)).collect();
-        let changed = self
-            .change(id, &by.name, &repeats, |delivery, now| {
-                // whoever may prepare may also stop a preparation
-                let role =
-                    if delivery.state == DeliveryState::Preparing { Role::PrepareDeliveries } else { Role::StartDeliveries };
-                require(by, role)?;
-                let started = delivery.document.has_started();
-                let state = delivery.state.after(match control {
-                    Control::Pause => Action::Pause,
-                    Control::Resume => Action::Resume { started },
-                    Control::Stop => Action::Stop,
-                })?;
-                let mut document = delivery.document.clone();
-                document.changed_at = now;
-                Ok(Decision {
-                    state,
-                    document,
-                    answer: state,
-                    act: Some((control.word(), json!({ "state": delivery.state.word() }))),
-                })
-            })
-            .await?;
-        if control == Control::Resume {
-            // a person has looked at it
-            self.store.mend_delivery(id).await?;
-            self.feed(id).await?;
-        }
-        Ok(changed.answer())
-    }
 }
 
 /// Positions by chunk; all chunks without positions for all.
@@ -197,13 +170,4 @@ fn by_chunk(plan: &Plan, numbers: &RecipientNumbers) -> Result<BTreeMap<u32, Opt
         chunks.entry(chunk).or_default().get_or_insert_default().push(position);
     }
     Ok(chunks)
-}
-
-/// Chunk and position of a recipient by its number in the sending log, from 0.
-pub fn locate(plan: &Plan, number: u64) -> Option<(u32, u16)> {
-    let size = u64::from(plan.chunk_size);
-    let chunk = u32::try_from(number / size).ok().filter(|chunk| *chunk < plan.chunks)?;
-    // the last chunks of several waves are not full: there it is the ledger that knows
-    (plan.waves > 1 || number < plan.to_deliver).then_some(())?;
-    Some((chunk, u16::try_from(number % size).ok()?))
 }

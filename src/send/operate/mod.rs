@@ -1,8 +1,13 @@
 //! TODO head
 
+pub mod control;
 pub mod in_doubt;
 pub mod proofs;
+pub mod removal;
 pub mod retention;
 
-pub use in_doubt::{Control, Resolution, locate};
-pub use proofs::ProofRequest;
+pub use control::Controls;
+pub use in_doubt::{Control, InDoubtRecipients, Resolution};
+pub use proofs::{ProofRequest, Proofs};
+pub use removal::Removal;
+pub use retention::Retention;

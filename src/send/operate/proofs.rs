@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -11,7 +14,9 @@ use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    deliveries::{Changed, Context, Decision, IdempotencyKey, Refusal, RepeatKey, require},
+    config::Config,
+    daemon::Daemon,
+    deliveries::{Changed, Decision, Deliveries, IdempotencyKey, Refusal, RepeatKey, require},
     domain::{
         Principal, Role,
         audience::matches,
@@ -22,7 +27,8 @@ use crate::{
         template::{MessageStamp, ProofMarks, Template},
         to_ascii,
     },
-    report::{NOT_PREPARED, RecipientMessage},
+    report::{NOT_PREPARED, RecipientMessage, RecipientMessages},
+    send::limits::MailOut,
     store::StoreError,
 };
 
@@ -61,14 +67,15 @@ pub struct Proof {
     pub fault: Option<String>,
 }
 
+/// What became of all of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Proofs {
+pub struct ProofResults {
     pub proofs: Vec<Proof>,
 }
 
 /// All that is needed to send them.
 struct ProofRun {
-    context: Context,
+    proofs: Proofs,
     route: RelayRoute,
     delivery: Delivery,
     plan: Plan,
@@ -123,7 +130,17 @@ impl ProofRequest {
     }
 }
 
-impl Context {
+#[derive(Clone)]
+pub struct Proofs {
+    pub deliveries: Deliveries,
+    pub recipients: RecipientMessages,
+    pub out: MailOut,
+    pub acceptances: Arc<AtomicU64>,
+    pub config: Arc<Config>,
+    pub daemon: Daemon,
+}
+
+impl Proofs {
     /// Sends the messages of some recipients to test addresses, marked as proofs; what became of each. Who asked for what is in
     /// the audit log before. With a key a repeat gets the first answer and sends nothing.
     pub async fn send_proofs(
@@ -132,27 +149,27 @@ impl Context {
         id: &DeliveryId,
         what: &ProofRequest,
         key: Option<&IdempotencyKey>,
-    ) -> Result<Proofs, Refusal> {
+    ) -> Result<ProofResults, Refusal> {
         require(by, Role::PrepareDeliveries)?;
         let begun = key.map(|key| RepeatKey::of(key, id));
         let done = begun.clone().map(|begun| RepeatKey { key: format!("{}:done", begun.key), ..begun });
-        if let Some(before) = self.first_answer(done.as_slice()).await? {
-            self.store.durable().await?;
+        if let Some(before) = self.deliveries.first_answer(done.as_slice()).await? {
+            self.deliveries.redis.durable().await?;
             return Ok(before.answer());
         }
         let job = self.prepare_proofs(id, what).await?;
         if let Changed::Before(()) = self.note_proofs(by, &job, begun.as_slice()).await? {
-            let before = self.first_answer(done.as_slice()).await?;
+            let before = self.deliveries.first_answer(done.as_slice()).await?;
             return before.map(Changed::answer).ok_or(Refusal::Conflict(
                 "what this key asked for is being sent, or was cut off: nothing is sent again with this key",
             ));
         }
-        let (context, by, id) = (self.clone(), by.name.clone(), id.clone());
+        let (kept, by, id) = (self.clone(), by.name.clone(), id.clone());
         // on its own: a caller that goes away must not break a transaction off
-        let sending = self.tracker.spawn(async move {
+        let sending = self.daemon.tracker.spawn(async move {
             let proofs = job.send().await;
             if let Some(done) = done
-                && let Err(error) = context.keep_proofs(&id, &by, done, &proofs).await
+                && let Err(error) = kept.keep_proofs(&id, &by, done, &proofs).await
             {
                 tracing::warn!(delivery.id = %id, %error, "the answer to a request for proofs is not kept: its key repeats nothing");
             }
@@ -164,19 +181,19 @@ impl Context {
     /// Checks the request and reads the recipients: what is wrong is found before anything is sent.
     async fn prepare_proofs(&self, id: &DeliveryId, what: &ProofRequest) -> Result<ProofRun, Refusal> {
         let to = what.check(&self.config.preparation.proof_addresses)?;
-        let delivery = self.delivery_with_logs(id).await?;
+        let delivery = self.deliveries.delivery_with_logs(id).await?;
         let plan = delivery.document.plan.as_ref().ok_or(NOT_PREPARED)?;
         let mut letters = Vec::new();
         for (i, number) in what.recipients.iter().enumerate() {
-            letters.push(match self.letter(&delivery, plan, *number, None).await {
+            letters.push(match self.recipients.find(&delivery, plan, *number, None).await {
                 Err(Refusal::NoRecipient) => return Err(invalid(format!("recipients[{i}]"), "there is no such recipient").into()),
                 letter => letter?,
             });
         }
-        let template = self.prepared_template(&delivery, plan)?;
-        let route = self.relays.route(template.envelope_from());
+        let template = self.recipients.template(&delivery, plan)?;
+        let route = self.out.relays.route(template.envelope_from());
         Ok(ProofRun {
-            context: self.clone(),
+            proofs: self.clone(),
             route: route.ok_or(Refusal::Conflict("no relay sends for the domain of its envelope sender"))?,
             template,
             plan: plan.clone(),
@@ -194,28 +211,29 @@ impl Context {
     /// The audit entry, and with it the key.
     async fn note_proofs(&self, by: &Principal, job: &ProofRun, repeats: &[RepeatKey]) -> Result<Changed<()>, Refusal> {
         let numbers: Vec<u64> = job.letters.iter().map(|letter| letter.number).collect();
-        self.change(&job.delivery.id, &by.name, repeats, |delivery, _| {
-            if delivery.document.plan.as_ref().is_none_or(|plan| plan.digest != job.plan.digest) {
-                return Err(Refusal::Conflict("it was changed meanwhile"));
-            }
-            let details = json!({ "recipients": numbers, "addresses": job.to.len(), "digest": job.plan.digest });
-            let (state, document) = (delivery.state, delivery.document.clone());
-            Ok(Decision { state, document, answer: (), act: Some(("proof", details)) })
-        })
-        .await
+        self.deliveries
+            .change(&job.delivery.id, &by.name, repeats, |delivery, _| {
+                if delivery.document.plan.as_ref().is_none_or(|plan| plan.digest != job.plan.digest) {
+                    return Err(Refusal::Conflict("it was changed meanwhile"));
+                }
+                let details = json!({ "recipients": numbers, "addresses": job.to.len(), "digest": job.plan.digest });
+                let (state, document) = (delivery.state, delivery.document.clone());
+                Ok(Decision { state, document, answer: (), act: Some(("proof", details)) })
+            })
+            .await
     }
 
-    async fn keep_proofs(&self, id: &DeliveryId, by: &str, done: RepeatKey, proofs: &Proofs) -> Result<(), Refusal> {
+    async fn keep_proofs(&self, id: &DeliveryId, by: &str, done: RepeatKey, proofs: &ProofResults) -> Result<(), Refusal> {
         let keep = |delivery: &Delivery, _| {
             let (state, document) = (delivery.state, delivery.document.clone());
             Ok(Decision { state, document, answer: proofs.clone(), act: None })
         };
-        self.change(id, by, &[done], keep).await.map(|_| ())
+        self.deliveries.change(id, by, &[done], keep).await.map(|_| ())
     }
 }
 
 impl ProofRun {
-    async fn send(mut self) -> Proofs {
+    async fn send(mut self) -> ProofResults {
         let mut proofs = Vec::new();
         for letter in std::mem::take(&mut self.letters) {
             for to in self.to.clone() {
@@ -231,7 +249,7 @@ impl ProofRun {
                 proofs.push(Proof { recipient: letter.number, to, outcome, reply, fault });
             }
         }
-        Proofs { proofs }
+        ProofResults { proofs }
     }
 
     /// The error says why it was not started.
@@ -241,8 +259,8 @@ impl ProofRun {
             subject_prefix: self.subject_prefix.clone(),
             of: format!("{}/{}", self.delivery.id, letter.number),
         };
-        let message_id = self.context.proof_id(&self.delivery.document.definition, &self.plan.digest, &marks);
-        let signer = self.context.signer(&self.delivery.id, &self.plan, letter.number, true);
+        let message_id = self.proofs.recipients.messages.proof_id(&self.delivery.document.definition, &self.plan.digest, &marks);
+        let signer = self.proofs.recipients.messages.signer(&self.delivery.id, &self.plan, letter.number, true);
         let stamp = MessageStamp { message_id, signer, ..letter.stamp.clone() };
         // the prefix may make it too large
         let mut message = self.template.proof(&letter.recipient, &stamp, &marks).map_err(|error| error.to_string())?;
@@ -250,17 +268,17 @@ impl ProofRun {
             Ok(envelope) => envelope,
             Err(reply) => return Ok(Transaction::Refused(reply)),
         };
-        let (shutdown, until) = (self.context.shutdown.clone(), self.until);
+        let (shutdown, until) = (self.proofs.daemon.shutdown.clone(), self.until);
         let may_go = || !shutdown.is_cancelled() && Instant::now() < until;
-        let (context, connection) = (self.context.clone(), self.connection().await?);
+        let (throttles, connection) = (self.proofs.out.throttles.clone(), self.connection().await?);
         if let Some((relay, rate)) = connection.limit() {
-            context.throttle.wait_for_relay(&context.store, relay, rate, &may_go).await;
+            throttles.wait_for_relay(relay, rate, &may_go).await;
         }
         let transaction = connection.send(&envelope, &mut message, None, &may_go).await;
         match transaction {
             Transaction::Accepted(_) => {
                 // in no ledger, and accounted for all the same
-                self.context.acceptances.fetch_add(1, Ordering::Relaxed);
+                self.proofs.acceptances.fetch_add(1, Ordering::Relaxed);
                 Ok(transaction)
             }
             Transaction::NotStarted => Err(LATE.to_owned()),
@@ -276,8 +294,8 @@ impl ProofRun {
         // given back first, or closed
         self.connection.take_if(|connection| !connection.is_usable());
         if self.connection.is_none() {
-            let opened = timeout_at(self.until, self.context.relays.connection(&self.route));
-            match self.context.shutdown.run_until_cancelled(opened).await {
+            let opened = timeout_at(self.until, self.proofs.out.relays.connection(&self.route));
+            match self.proofs.daemon.shutdown.run_until_cancelled(opened).await {
                 Some(Ok(Ok(connection))) => self.connection = Some(connection),
                 Some(Ok(Err(fault))) => self.fault = Some(fault.to_string()),
                 Some(Err(_)) | None => self.fault = Some(LATE.to_owned()),

@@ -3,11 +3,20 @@
 //! A delivery is marked first, by compare-and-set with an audit entry, and its parts are removed after, a few keys at a time. What
 //! a crash leaves is removed by the next pass; every replica may run it.
 
+use super::removal::Removal;
+use crate::clock::unix_now;
+use crate::config::Config;
+use crate::daemon::Daemon;
+use crate::deliveries::Deliveries;
+use crate::feedback::StatisticsUpdates;
+use crate::report::Archives;
+use crate::send::recover::Recounts;
 use jiff::Timestamp;
 use serde_json::json;
+use std::sync::Arc;
 
 use crate::{
-    deliveries::{Context, Decision, Refusal, unix_now},
+    deliveries::{Decision, Refusal},
     domain::delivery::{Action, Delivery, DeliveryId, DeliveryState, RemovedLogs},
     metrics,
     report::write_durably,
@@ -18,7 +27,18 @@ use crate::{
 const AT_A_TIME: usize = 500;
 const DAY_S: f64 = 86_400.0;
 
-impl Context {
+#[derive(Clone)]
+pub struct Retention {
+    pub deliveries: Deliveries,
+    pub removal: Removal,
+    pub statistics: StatisticsUpdates,
+    pub recounts: Recounts,
+    pub archives: Archives,
+    pub config: Arc<Config>,
+    pub daemon: Daemon,
+}
+
+impl Retention {
     /// The task.
     pub async fn retain_all(&self) -> bool {
         let done = self.retain().await;
@@ -36,8 +56,8 @@ impl Context {
         let before = f64::from(unix_now()) - least * DAY_S;
         let wanted = SweptParts { logs: settings.logs_days > 0.0, tracking: settings.tracking_days > 0.0 };
         for offset in (0..).step_by(AT_A_TIME) {
-            let ids = self.store.created_before(before, offset, AT_A_TIME).await?;
-            for (id, (state, swept)) in ids.iter().zip(self.store.swept(&ids).await?) {
+            let ids = self.deliveries.store.created_before(before, offset, AT_A_TIME).await?;
+            for (id, (state, swept)) in ids.iter().zip(self.deliveries.store.swept(&ids).await?) {
                 let ended = state.is_some_and(|state| state.has_ended() && state != DeliveryState::Deleted);
                 let done = settings.deliveries_days == 0.0 && swept.covers(wanted);
                 if !ended || done {
@@ -48,7 +68,7 @@ impl Context {
                     Err(error) => tracing::error!(delivery.id = %id, %error, "it cannot be cleaned"),
                     Ok(()) => {}
                 }
-                if self.shutdown.is_cancelled() {
+                if self.daemon.shutdown.is_cancelled() {
                     return Ok(());
                 }
             }
@@ -61,7 +81,8 @@ impl Context {
     }
 
     async fn retain_one(&self, id: &DeliveryId, swept: SweptParts) -> Result<(), Refusal> {
-        let Some(delivery) = self.store.delivery(id).await?.filter(|d| d.state.has_ended() && d.state != DeliveryState::Deleted)
+        let Some(delivery) =
+            self.deliveries.store.delivery(id).await?.filter(|d| d.state.has_ended() && d.state != DeliveryState::Deleted)
         else {
             return Ok(());
         };
@@ -74,19 +95,19 @@ impl Context {
             return Ok(());
         }
         if delete {
-            self.clear_away(id).await?;
+            self.removal.remove_deleted(id).await?;
             metrics::retention_removed("deliveries");
             return Ok(());
         }
         if tracking && !swept.tracking {
-            self.store.remove_tracking(id).await?;
-            self.store.note_swept(id, SweptParts { tracking: true, ..SweptParts::default() }).await?;
+            self.removal.tracking.remove_tracking(id).await?;
+            self.deliveries.store.note_swept(id, SweptParts { tracking: true, ..SweptParts::default() }).await?;
             metrics::retention_removed("tracking");
         }
         if logs && !swept.logs {
-            self.remove_older(id, u32::MAX, u32::MAX).await?;
-            self.store.remove_ledgers(id, document.plan.as_ref().map_or(0, |plan| plan.chunks)).await?;
-            self.store.note_swept(id, SweptParts { logs: true, ..SweptParts::default() }).await?;
+            self.removal.remove_older(id, u32::MAX, u32::MAX).await?;
+            self.removal.ledgers.remove_ledgers(id, document.plan.as_ref().map_or(0, |plan| plan.chunks)).await?;
+            self.deliveries.store.note_swept(id, SweptParts { logs: true, ..SweptParts::default() }).await?;
             metrics::retention_removed("logs");
         }
         Ok(())
@@ -98,7 +119,7 @@ impl Context {
         let is_whole = document.cleaned.is_none() && document.tracking_cleaned_at.is_none();
         if !delete && is_whole && document.has_started() {
             // what came in since the last hour; if that fails nothing is removed
-            self.compute_statistics(&delivery.id, false).await?;
+            self.statistics.compute(&delivery.id, false).await?;
         }
         let act = if delete {
             state = state.after(Action::Delete)?;
@@ -112,7 +133,7 @@ impl Context {
             }
             if logs && document.cleaned.is_none() {
                 let counts = match document.plan.as_ref().filter(|_| document.has_started()) {
-                    Some(plan) => self.recount(delivery, plan).await?.counts,
+                    Some(plan) => self.recounts.recount(delivery, plan).await?.counts,
                     None => Default::default(),
                 };
                 document.cleaned = Some(RemovedLogs { cleaned_at: now, counts });
@@ -122,9 +143,9 @@ impl Context {
         };
         let decision = Decision { state, document, answer: (), act: Some(act) };
         // not with a newer revision: it may have been opened again
-        let marked = self.commit(&delivery.id, delivery.revision, "versand", &[], decision).await?.is_some();
+        let marked = self.deliveries.commit(&delivery.id, delivery.revision, "versand", &[], decision).await?.is_some();
         // what is removed stays removed; so must be what says so
-        self.store.durable().await?;
+        self.deliveries.redis.durable().await?;
         Ok(marked)
     }
 
@@ -140,14 +161,14 @@ impl Context {
         if document.tracking_cleaned_at.is_some() && file.exists() {
             return true;
         }
-        let archive = match self.archive(delivery.clone()).await {
+        let archive = match self.archives.stream(delivery.clone()).await {
             Ok(archive) => archive,
             Err(error) => {
                 tracing::warn!(delivery.id = %delivery.id, %error, "it cannot be archived: nothing of it is removed");
                 return false;
             }
         };
-        let written = write_durably(&file, &format!("{:016x}", self.owner), archive).await;
+        let written = write_durably(&file, &format!("{:016x}", self.daemon.owner), archive).await;
         if let Err(error) = &written {
             tracing::error!(delivery.id = %delivery.id, file = %file.display(), %error, "its archive cannot be written: nothing is removed");
         }

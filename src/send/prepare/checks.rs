@@ -9,13 +9,14 @@ use crate::{
     domain::{
         audience::{Recipient, address_mask},
         delivery::{Definition, Finding},
+        ledger::ChunkRef,
         schedule::changed_clock,
     },
     mail::{
         links::TokenHolder,
         template::{MessageStamp, Template},
     },
-    store::{StoreError, chunks::ChunkRef},
+    store::StoreError,
 };
 
 /// More links that are not tracked are not named.
@@ -24,7 +25,7 @@ const MOST_WARNINGS: usize = 10;
 impl PreparationPass<'_> {
     pub(super) fn error(&mut self, field: &str, line: Option<u64>, message: impl Into<String>) {
         self.checks.errors_total += 1;
-        if self.checks.errors.len() < self.context.config.preparation.errors_shown {
+        if self.checks.errors.len() < self.tools.config.preparation.errors_shown {
             self.checks.errors.push(Finding { field: field.into(), line, message: message.into() });
         }
     }
@@ -36,7 +37,7 @@ impl PreparationPass<'_> {
     pub(super) fn check_definition(&mut self) -> Option<Arc<Template>> {
         let delivery = self.delivery;
         let definition = &delivery.document.definition;
-        let masks = &self.context.config.preparation.allowed_senders;
+        let masks = &self.tools.config.preparation.allowed_senders;
         for (field, email) in
             [("sender.email", Some(&definition.sender.email)), ("sender.envelope_from", definition.sender.envelope_from.as_ref())]
         {
@@ -48,7 +49,7 @@ impl PreparationPass<'_> {
             Some(from) => ("sender.envelope_from", from),
             None => ("sender.email", &definition.sender.email),
         };
-        if self.context.relays.route(from).is_none() {
+        if self.tools.relays.route(from).is_none() {
             self.error(field, None, "has a domain that no relay sends for (relays.sender_domains)");
         }
         if self.settings.approvals > 1 && !self.settings.request_confirmation {
@@ -60,7 +61,7 @@ impl PreparationPass<'_> {
             self.warn("content", "no opt-out link was found: bulk mail needs one in every part");
         }
         // nothing leaves the built-in catcher
-        if let Some(fault) = self.context.config.public.fault().filter(|_| !self.context.has_catcher) {
+        if let Some(fault) = self.tools.config.public.fault().filter(|_| !self.tools.config.catcher.takes_mail) {
             self.warn("public.url", fault);
         }
         let (tracking, limit_bytes) = (&self.settings.tracking, self.settings.message_limit_bytes());
@@ -100,9 +101,9 @@ impl PreparationPass<'_> {
     pub(super) fn trial_stamp(&self) -> MessageStamp {
         let id = &self.delivery.id;
         let at = ChunkRef { delivery: id.clone(), chunk: 0 };
-        let stamp = self.context.stamp(&at, 0, &self.delivery.document.definition, Timestamp::UNIX_EPOCH);
+        let stamp = self.tools.messages.stamp(&at, 0, &self.delivery.document.definition, Timestamp::UNIX_EPOCH);
         let holder = TokenHolder { preparation: 0, recipient: 0, is_proof: true };
-        MessageStamp { signer: Some(self.context.tokens.signer(id, self.generation, holder)), ..stamp }
+        MessageStamp { signer: Some(self.tools.messages.tokens.signer(id, self.generation, holder)), ..stamp }
     }
 
     /// Merges every message: the only way to know that every field is there and that what comes out may be sent.

@@ -7,5 +7,7 @@ pub mod fatigue;
 pub mod pass;
 pub mod preparations;
 
-pub use pass::PreparationOutcome;
-pub use preparations::settings;
+pub use exclusions::{address, key_of};
+pub use fatigue::KnownPreparations;
+pub use pass::{PassTools, PreparationOutcome};
+pub use preparations::Preparations;

@@ -12,20 +12,24 @@ use sha2::{Digest, Sha256};
 use super::{
     chunking::{Chunker, FilledChunk},
     fatigue::KnownPreparations,
-    preparations::settings,
 };
 use crate::{
-    deliveries::{Context, unix_now},
+    clock::unix_now,
+    config::Config,
+    daemon::Daemon,
+    deliveries::Deliveries,
     domain::{
         audience::{AddressKey, Exclusion, ExclusionCause, Recipient, digest_of},
         delivery::{Audience, Checks, Delivery, DeliveryState, Plan, Settings, digest},
+        instant,
         schedule::Undated,
     },
-    mail::{template::Template, to_ascii},
-    send::release::instant,
+    mail::{MessageMaker, smtp::Relays, template::Template, to_ascii},
+    send::{define::effective_settings, limits::AddressChecks},
     store::{
         StoreError,
-        audience::{PreparationProgress, SliceKind, ndjson},
+        audience::{AudienceStore, PreparationProgress, SliceKind, ndjson},
+        schedule::ScheduleStore,
     },
 };
 
@@ -45,7 +49,7 @@ pub struct PreparationOutcome {
 
 /// A preparation that is going on. Its memory grows only with the set of addresses.
 pub(super) struct PreparationPass<'a> {
-    pub(super) context: &'a Context,
+    pub(super) tools: &'a PassTools,
     pub(super) delivery: &'a Delivery,
     pub(super) generation: u32,
     pub(super) settings: Settings,
@@ -70,20 +74,20 @@ pub(super) struct PreparationPass<'a> {
 impl<'a> PreparationPass<'a> {
     /// `None` if it was stopped on the way.
     pub async fn run(
-        context: &'a Context,
+        tools: &'a PassTools,
         delivery: &'a Delivery,
         generation: u32,
     ) -> Result<Option<PreparationOutcome>, StoreError> {
         let of = delivery.document.audience.as_ref().map_or(0, |audience| audience.recipients);
         let times = delivery.document.definition.schedule.due_times().map_err(|e| StoreError::Damaged(e.to_string()))?;
         let mut this = Self {
-            context,
+            tools,
             delivery,
             generation,
-            settings: settings(context, &delivery.document.definition),
+            settings: effective_settings(&tools.config, &delivery.document.definition),
             checks: Checks::default(),
             seen: HashSet::new(),
-            dealer: Chunker::new(times, context.config.preparation.chunk_size),
+            dealer: Chunker::new(times, tools.config.preparation.chunk_size),
             messages: Vec::new(),
             standings: KnownPreparations::new(),
             now: unix_now(),
@@ -98,7 +102,7 @@ impl<'a> PreparationPass<'a> {
         let template = this.check_definition();
         if let Some(template) = template.as_ref().filter(|_| !this.settings.tracking.url.is_empty()) {
             let links = ndjson(template.links())?;
-            context.store.write_slice(&delivery.id, SliceKind::Links(generation), 0, &links).await?;
+            tools.audiences.write_slice(&delivery.id, SliceKind::Links(generation), 0, &links).await?;
         }
         match (&delivery.document.audience, template) {
             (Some(audience), Some(template)) if audience.recipients > 0 => {
@@ -125,7 +129,7 @@ impl<'a> PreparationPass<'a> {
             if !self.is_wanted().await? {
                 return Ok(false);
             }
-            let (id, store) = (&self.delivery.id, &self.context.store);
+            let (id, store) = (&self.delivery.id, &self.tools.audiences);
             let recipients: Vec<Recipient> = store.slice(id, SliceKind::Upload(audience.upload), number).await?;
             self.sort_alive(recipients, template.clone()).await?;
             let done = self.to_deliver + self.causes.values().sum::<u64>() + self.dealer.waiting() as u64;
@@ -141,7 +145,7 @@ impl<'a> PreparationPass<'a> {
             self.write_chunk(&chunk).await?;
             if self.dealer.chunks().is_multiple_of(CHUNKS_A_BEAT) {
                 self.progress.beat += 1;
-                self.context.store.note_preparation(&self.delivery.id, &self.progress).await?;
+                self.tools.audiences.note_preparation(&self.delivery.id, &self.progress).await?;
                 if !self.is_wanted().await? {
                     return Ok(false);
                 }
@@ -153,15 +157,15 @@ impl<'a> PreparationPass<'a> {
 
     /// Whether it was not stopped, and nobody else has begun anew.
     async fn is_wanted(&self) -> Result<bool, StoreError> {
-        let now = self.context.store.delivery(&self.delivery.id).await?;
+        let now = self.tools.deliveries.store.delivery(&self.delivery.id).await?;
         let mine = now.is_some_and(|d| d.state == DeliveryState::Preparing && d.document.generation == self.generation);
-        Ok(mine && !self.context.shutdown.is_cancelled())
+        Ok(mine && !self.tools.daemon.shutdown.is_cancelled())
     }
 
     /// Sorts a slice and shows life meanwhile: messages may take long to render.
     async fn sort_alive(&mut self, recipients: Vec<Recipient>, template: Arc<Template>) -> Result<(), StoreError> {
-        let (context, id, mut progress) = (self.context, &self.delivery.id, self.progress);
-        let mut beat = tokio::time::interval(context.config.send.lease() / 4);
+        let (tools, id, mut progress) = (self.tools, &self.delivery.id, self.progress);
+        let mut beat = tokio::time::interval(tools.config.send.lease() / 4);
         let sorted = {
             let mut sorting = pin!(self.sort(recipients, template));
             loop {
@@ -169,7 +173,7 @@ impl<'a> PreparationPass<'a> {
                     sorted = &mut sorting => break sorted,
                     _ = beat.tick() => {
                         progress.beat += 1;
-                        context.store.note_preparation(id, &progress).await?;
+                        tools.audiences.note_preparation(id, &progress).await?;
                     }
                 }
             }
@@ -198,7 +202,7 @@ impl<'a> PreparationPass<'a> {
             let text = ndjson(&excluded)?;
             self.approved.update(&text);
             let part = SliceKind::Exclusions(self.generation);
-            self.context.store.write_slice(&self.delivery.id, part, self.exclusion_slices, &text).await?;
+            self.tools.audiences.write_slice(&self.delivery.id, part, self.exclusion_slices, &text).await?;
             self.exclusion_slices += 1;
         }
         if let Some(first) = kept.first().filter(|_| self.dealer.waves() == 0) {
@@ -253,7 +257,7 @@ impl<'a> PreparationPass<'a> {
         self.approved.update(chunk.due.to_be_bytes());
         self.approved.update(&text);
         let number = self.dealer.chunks() - 1;
-        self.context.store.write_slice(&self.delivery.id, SliceKind::Chunks(self.generation), number, &text).await?;
+        self.tools.audiences.write_slice(&self.delivery.id, SliceKind::Chunks(self.generation), number, &text).await?;
         self.note_messages(number, &chunk.addresses).await?;
         self.to_deliver += chunk.recipients.len() as u64;
         Ok(())
@@ -262,9 +266,9 @@ impl<'a> PreparationPass<'a> {
     async fn plan(&self) -> Result<Plan, StoreError> {
         let definition = &self.delivery.document.definition;
         let (waves, places) = self.dealer.tables();
-        self.context.store.write_waves(&self.delivery.id, self.generation, &waves, &places).await?;
+        self.tools.schedules.write_waves(&self.delivery.id, self.generation, &waves, &places).await?;
         let bounds = self.dealer.bounds().filter(|(_, last)| *last > 0);
-        let chunk_size = self.context.config.preparation.chunk_size;
+        let chunk_size = self.tools.config.preparation.chunk_size;
         Ok(Plan {
             generation: self.generation,
             number: self.number().await?,
@@ -283,4 +287,16 @@ impl<'a> PreparationPass<'a> {
             prepared_at: Timestamp::UNIX_EPOCH,
         })
     }
+}
+
+#[derive(Clone)]
+pub struct PassTools {
+    pub deliveries: Deliveries,
+    pub audiences: AudienceStore,
+    pub schedules: ScheduleStore,
+    pub checks: AddressChecks,
+    pub messages: MessageMaker,
+    pub relays: Relays,
+    pub config: Arc<Config>,
+    pub daemon: Daemon,
 }

@@ -4,24 +4,25 @@ use std::collections::BTreeMap;
 
 use redis::AsyncCommands;
 
+use super::message_index::AddressStore;
 use crate::{
     domain::audience::AddressKey,
-    store::{Store, StoreError, keys},
+    store::{StoreError, keys},
 };
 
 fn set_of(address: AddressKey) -> String {
     keys::denylist(address.bytes()[0] >> 4)
 }
 
-impl Store {
+impl AddressStore {
     /// Puts an address on the list; false if it was there.
     pub async fn deny(&self, address: AddressKey) -> Result<bool, StoreError> {
-        Ok(self.conn.clone().sadd(set_of(address), &address.bytes()[..]).await?)
+        Ok(self.redis.connection().sadd(set_of(address), &address.bytes()[..]).await?)
     }
 
     /// Takes an address off the list; false if it was not there.
     pub async fn allow(&self, address: AddressKey) -> Result<bool, StoreError> {
-        Ok(self.conn.clone().srem(set_of(address), &address.bytes()[..]).await?)
+        Ok(self.redis.connection().srem(set_of(address), &address.bytes()[..]).await?)
     }
 
     /// Whether nobody is on the list.
@@ -30,7 +31,7 @@ impl Store {
         for set in 0..16 {
             pipe.exists(keys::denylist(set));
         }
-        let there: Vec<bool> = pipe.query_async(&mut self.conn.clone()).await?;
+        let there: Vec<bool> = pipe.query_async(&mut self.redis.connection()).await?;
         Ok(!there.contains(&true))
     }
 
@@ -50,7 +51,7 @@ impl Store {
                 pipe.arg(&addresses[*i].bytes()[..]);
             }
         }
-        let answers: Vec<Vec<bool>> = pipe.query_async(&mut self.conn.clone()).await?;
+        let answers: Vec<Vec<bool>> = pipe.query_async(&mut self.redis.connection()).await?;
         let mut denied = vec![false; addresses.len()];
         for (places, answer) in sets.values().zip(answers) {
             for (i, is_denied) in places.iter().zip(answer) {

@@ -1,6 +1,6 @@
 //! What became of every message to an address: the index of messages says which there are, ledgers and waves the rest.
 
-use super::message_index::{IndexedMessage, RegisteredPreparation};
+use super::message_index::{AddressStore, IndexedMessage, RegisteredPreparation};
 use crate::{
     domain::{
         audience::{AddressKey, fatigue},
@@ -8,7 +8,7 @@ use crate::{
         ledger::{HEADER_BYTES, RECORD_BYTES, Record, Status},
         schedule::{ChunkPlace, PLACE_BYTES, WAVE_BYTES, Wave},
     },
-    store::{Store, StoreError, audience::SliceKind, damaged, keys},
+    store::{StoreError, audience::SliceKind, damaged, keys},
 };
 
 /// A message that its address got or is to get.
@@ -29,7 +29,7 @@ impl MessageTrace {
     }
 }
 
-impl Store {
+impl AddressStore {
     /// The messages to an address, in no order; none of deliveries that are not released nor scheduled. Five round trips at
     /// the most, however many they are.
     pub async fn history(&self, address: AddressKey) -> Result<Vec<MessageTrace>, StoreError> {
@@ -39,7 +39,7 @@ impl Store {
         }
         let numbers: Vec<u32> = messages.iter().map(|message| message.preparation).collect();
         let texts: Vec<Option<String>> =
-            redis::cmd("HMGET").arg(keys::PREPARATIONS).arg(numbers).query_async(&mut self.conn.clone()).await?;
+            redis::cmd("HMGET").arg(keys::PREPARATIONS).arg(numbers).query_async(&mut self.redis.connection()).await?;
         let mut traces = Vec::with_capacity(messages.len());
         for (IndexedMessage { recipient, .. }, text) in messages.iter().zip(&texts) {
             if let Some(preparation) = text.as_ref().map(|text| RegisteredPreparation::parse(text)).transpose()? {
@@ -62,7 +62,8 @@ impl Store {
             pipe.cmd("GETRANGE").arg(keys::ledger(id, chunk)).arg(from).arg(from + RECORD_BYTES - 1);
         }
         type Answers = Vec<redis::Value>;
-        let answers: Answers = if traces.is_empty() { Vec::new() } else { pipe.query_async(&mut self.conn.clone()).await? };
+        let answers: Answers =
+            if traces.is_empty() { Vec::new() } else { pipe.query_async(&mut self.redis.connection()).await? };
         let mut found = Vec::with_capacity(traces.len());
         for (trace, answer) in traces.drain(..).zip(answers.as_chunks::<2>().0) {
             let [head, raw] = answer;
@@ -93,21 +94,20 @@ impl Store {
             let (chunk, _) = place(&trace.preparation, trace.recipient)?;
             range(&mut pipe, SliceKind::Places(trace.preparation.generation), trace, chunk as usize, PLACE_BYTES);
         }
-        let places: Vec<Vec<u8>> = pipe.query_async(&mut self.conn.clone()).await?;
+        let places: Vec<Vec<u8>> = pipe.query_async(&mut self.redis.connection()).await?;
         let mut pipe = redis::pipe();
         for (trace, place) in pending.iter().zip(&places) {
             // a delivery that is removed meanwhile has none
             let wave = ChunkPlace::parse_all(place).first().map_or(0, |place| usize::from(place.wave));
             range(&mut pipe, SliceKind::Waves(trace.preparation.generation), trace, wave, WAVE_BYTES);
         }
-        let waves: Vec<Vec<u8>> = pipe.query_async(&mut self.conn.clone()).await?;
+        let waves: Vec<Vec<u8>> = pipe.query_async(&mut self.redis.connection()).await?;
         for (trace, wave) in pending.iter_mut().zip(&waves) {
             trace.wave = Wave::parse_all(wave).first().copied();
         }
         Ok(())
     }
 }
-
 /// The chunk of a recipient, and the position in it.
 fn place(preparation: &RegisteredPreparation, recipient: u32) -> Result<(u32, usize), StoreError> {
     let size = preparation.chunk_size;

@@ -3,7 +3,12 @@
 //! An entry is written with the chunk, says which recipient of which preparation it is, and is removed with it. What became of
 //! the message stands in the ledger, when it goes in the table of waves: nothing is written twice.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use crate::domain::ledger::ChunkRef;
+use crate::store::Redis;
+use crate::store::tracking::PreparationRef;
+use redis::Script;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use redis::AsyncCommands;
@@ -11,17 +16,11 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     domain::{
-        audience::{AddressKey, ExclusionCause, fatigue},
+        audience::{AddressKey, fatigue},
         delivery::{DeliveryId, DeliveryState},
-        ledger::{CHECKED, HEADER_BYTES, RECORD_BYTES, Status},
         schedule::{ChunkPlace, Wave},
     },
-    store::{
-        Store, StoreError,
-        audience::SliceKind,
-        chunks::{ChunkRef, Lease, LeaseVerdict},
-        damaged, keys,
-    },
+    store::{StoreError, audience::SliceKind, damaged, keys},
 };
 
 /// Buckets that one call goes through to remove entries: others wait for it.
@@ -94,12 +93,36 @@ impl RegisteredPreparation {
     }
 }
 
-impl Store {
+/// What is known by address: messages, and who opted out. Cheap to clone.
+#[derive(Clone)]
+pub struct AddressStore {
+    pub(in crate::store) redis: Redis,
+    pub(in crate::store) scripts: Arc<AddressScripts>,
+}
+
+pub(in crate::store) struct AddressScripts {
+    pub(in crate::store) find: Script,
+    pub(in crate::store) forget: Script,
+}
+
+impl Default for AddressScripts {
+    fn default() -> Self {
+        Self { find: Script::new(include_str!("find_messages.lua")), forget: Script::new(include_str!("forget_messages.lua")) }
+    }
+}
+
+impl AddressStore {
+    pub fn new(redis: Redis) -> Self {
+        Self { redis, scripts: Arc::default() }
+    }
+}
+
+impl AddressStore {
     /// The number of a preparation in the index, the same one each time.
     pub async fn number_preparation(&self, preparation: &RegisteredPreparation) -> Result<u32, StoreError> {
         let words = preparation.words();
         for number in numbers(&preparation.delivery, preparation.generation) {
-            let mut conn = self.conn.clone();
+            let mut conn = self.redis.connection();
             if conn.hset_nx(keys::PREPARATIONS, number, format!("{words} {}", preparation.name)).await? {
                 return Ok(number);
             }
@@ -121,7 +144,7 @@ impl Store {
                 bucket.iter().flat_map(|(address, recipient)| address.entry(preparation, *recipient)).collect();
             pipe.append(keys::messages(bucket[0].0.bucket()), entries).ignore();
         }
-        self.run(&pipe).await
+        self.redis.run(&pipe).await
     }
 
     /// The messages to some addresses, in their order.
@@ -136,7 +159,7 @@ impl Store {
             for i in &asked {
                 script.key(keys::messages(addresses[*i].bucket())).arg(&addresses[*i].rest()[..]);
             }
-            let found: Vec<Vec<u8>> = script.invoke_async(&mut self.conn.clone()).await?;
+            let found: Vec<Vec<u8>> = script.invoke_async(&mut self.redis.connection()).await?;
             Ok::<_, StoreError>((asked, found))
         };
         let mut messages = vec![Vec::new(); addresses.len()];
@@ -159,7 +182,7 @@ impl Store {
             return Ok(HashMap::new());
         }
         let texts: Vec<Option<String>> =
-            redis::cmd("HMGET").arg(keys::PREPARATIONS).arg(preparations).query_async(&mut self.conn.clone()).await?;
+            redis::cmd("HMGET").arg(keys::PREPARATIONS).arg(preparations).query_async(&mut self.redis.connection()).await?;
         let mut pipe = redis::pipe();
         let mut asked = Vec::new();
         for (number, text) in preparations.iter().zip(&texts).filter_map(|(number, text)| Some((*number, text.as_ref()?))) {
@@ -172,7 +195,7 @@ impl Store {
         if asked.is_empty() {
             return Ok(HashMap::new());
         }
-        let answers: Vec<redis::Value> = pipe.query_async(&mut self.conn.clone()).await?;
+        let answers: Vec<redis::Value> = pipe.query_async(&mut self.redis.connection()).await?;
         let mut standings = HashMap::new();
         for ((number, preparation), answer) in asked.into_iter().zip(answers.chunks(3)) {
             let [head, waves, places] = answer else { continue };
@@ -190,46 +213,9 @@ impl Store {
         Ok(standings)
     }
 
-    /// The status of some recipients, and whether their chunks were looked at for fatigue. Before there are ledgers all are
-    /// pending.
-    pub async fn statuses(&self, recipients: &[(ChunkRef, u16)]) -> Result<Vec<(Status, bool)>, StoreError> {
-        let mut pipe = redis::pipe();
-        for (at, position) in recipients {
-            let (ledger, record) = (keys::ledger(&at.delivery, at.chunk), HEADER_BYTES + RECORD_BYTES * usize::from(*position));
-            pipe.cmd("GETRANGE").arg(&ledger).arg(record).arg(record).cmd("GETRANGE").arg(&ledger).arg(1).arg(1);
-        }
-        if recipients.is_empty() {
-            return Ok(Vec::new());
-        }
-        let bytes: Vec<Vec<u8>> = pipe.query_async(&mut self.conn.clone()).await?;
-        let status = |b: &[u8]| Status::from_code(b.first().copied().unwrap_or(0)).ok_or_else(|| damaged("unknown status"));
-        bytes
-            .as_chunks::<2>()
-            .0
-            .iter()
-            .map(|[record, checked]| Ok((status(record)?, checked.first().is_some_and(|mode| mode & CHECKED != 0))))
-            .collect()
-    }
-
-    /// Takes recipients out of a chunk before any of it is sent, and notes that it was looked at; how many were taken out.
-    pub async fn exclude(
-        &self,
-        at: &ChunkRef,
-        lease: &Lease,
-        who: &BTreeMap<u16, ExclusionCause>,
-        now: u32,
-    ) -> Result<(LeaseVerdict, u64), StoreError> {
-        let packed: Vec<u8> = who.iter().flat_map(|(p, cause)| [(p >> 8) as u8, *p as u8, cause.code()]).collect();
-        let mut script = self.scripts.exclude.prepare_invoke();
-        script.key(keys::ledger(&at.delivery, at.chunk)).key(keys::counts(&at.delivery));
-        script.arg(&lease.owner.to_be_bytes()[..]).arg(lease.epoch).arg(lease.seq).arg(now).arg(packed);
-        let (verdict, excluded): (i64, u64) = script.invoke_async(&mut self.conn.clone()).await?;
-        Ok((LeaseVerdict::from_code(verdict)?, excluded))
-    }
-
     /// The preparations of a delivery before `generation` that wrote chunks, and how many.
     pub async fn prepared_before(&self, id: &DeliveryId, generation: u32) -> Result<Vec<(u32, u32)>, StoreError> {
-        let written: HashMap<String, u32> = self.conn.clone().hgetall(keys::parts(id)).await?;
+        let written: HashMap<String, u32> = self.redis.connection().hgetall(keys::parts(id)).await?;
         let chunks = |(name, slices): (String, u32)| Some((name.strip_prefix("chunks.")?.parse::<u32>().ok()?, slices));
         Ok(written.into_iter().filter_map(chunks).filter(|(number, _)| *number < generation).collect())
     }
@@ -240,7 +226,7 @@ impl Store {
         for generation in generations {
             let candidates = numbers(id, *generation);
             let texts: Vec<Option<String>> =
-                redis::cmd("HMGET").arg(keys::PREPARATIONS).arg(&candidates).query_async(&mut self.conn.clone()).await?;
+                redis::cmd("HMGET").arg(keys::PREPARATIONS).arg(&candidates).query_async(&mut self.redis.connection()).await?;
             let prefix = format!("{id} {generation} ");
             let is_own = |text: &Option<String>| text.as_ref().is_some_and(|text| text.starts_with(&prefix));
             own.extend(candidates.iter().zip(&texts).filter(|(_, text)| is_own(text)).map(|(number, _)| *number));
@@ -259,9 +245,17 @@ impl Store {
             for number in &own {
                 script.arg(&number.to_be_bytes()[..]);
             }
-            let _: u64 = script.invoke_async(&mut self.conn.clone()).await?;
+            let _: u64 = script.invoke_async(&mut self.redis.connection()).await?;
         }
         // afterwards, so that what a crash leaves is found again
-        Ok(self.conn.clone().hdel(keys::PREPARATIONS, own).await?)
+        Ok(self.redis.connection().hdel(keys::PREPARATIONS, own).await?)
+    }
+
+    /// What the number of a preparation stands for.
+    pub async fn mailing(&self, preparation: u32) -> Result<Option<PreparationRef>, StoreError> {
+        let text: Option<String> = self.redis.connection().hget(keys::PREPARATIONS, preparation).await?;
+        let Some(text) = text else { return Ok(None) };
+        let RegisteredPreparation { delivery, generation, chunk_size, .. } = RegisteredPreparation::parse(&text)?;
+        Ok(Some(PreparationRef { delivery, generation, chunk_size }))
     }
 }

@@ -1,5 +1,8 @@
 //! TODO head
 
+pub mod preparation_progress;
 pub mod slices;
 
-pub use slices::{PreparationProgress, SliceKind, ndjson};
+pub use preparation_progress::PreparationProgress;
+pub use slices::AudienceStore;
+pub use slices::{SliceKind, ndjson};

@@ -6,8 +6,12 @@ use redis::AsyncCommands;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    domain::delivery::DeliveryId,
-    store::{Store, StoreError, chunks::ChunkRef, damaged, keys, unreadable},
+    domain::{
+        delivery::{Delivery, DeliveryId, Plan},
+        ledger::ChunkRef,
+        tracking::TrackedLink,
+    },
+    store::{Redis, StoreError, damaged, keys, unreadable},
 };
 
 /// zstd's default: about 29 bytes for a recipient with five short fields.
@@ -64,32 +68,53 @@ fn unpack(packed: &[u8]) -> Result<Vec<u8>, StoreError> {
     zstd::bulk::decompress(packed, size.min(LARGEST)).map_err(damaged)
 }
 
-impl Store {
+/// Slices of audiences and preparations. Cheap to clone.
+#[derive(Clone)]
+pub struct AudienceStore {
+    pub(in crate::store) redis: Redis,
+}
+
+impl AudienceStore {
+    pub fn new(redis: Redis) -> Self {
+        Self { redis }
+    }
+}
+
+impl AudienceStore {
+    /// The tracked links of a prepared delivery.
+    pub async fn links(&self, delivery: &Delivery, plan: &Plan) -> Result<Vec<TrackedLink>, StoreError> {
+        if plan.settings.tracking.url.is_empty() || delivery.document.cleaned.is_some() {
+            // there are none, or none any more
+            return Ok(Vec::new());
+        }
+        self.slice(&delivery.id, SliceKind::Links(plan.generation), 0).await
+    }
+
     /// Writes a slice; `text` is what [`ndjson`] made.
     pub async fn write_slice(&self, id: &DeliveryId, part: SliceKind, number: u32, text: &[u8]) -> Result<(), StoreError> {
         let packed = zstd::bulk::compress(text, LEVEL).map_err(damaged)?;
         let name = part.name();
         let mut pipe = redis::pipe();
         pipe.hset(keys::parts(id), &name, number + 1).ignore().set(keys::slice(id, &name, number), packed).ignore();
-        Ok(pipe.query_async(&mut self.conn.clone()).await?)
+        Ok(pipe.query_async(&mut self.redis.connection()).await?)
     }
 
     /// Copies the slices of an upload to another delivery.
     pub async fn copy_upload(&self, from: (&DeliveryId, u32), to: (&DeliveryId, u32), slices: u32) -> Result<(), StoreError> {
         let (from_part, to_part) = (SliceKind::Upload(from.1), SliceKind::Upload(to.1));
         for number in 0..slices {
-            let packed: Option<Vec<u8>> = self.conn.clone().get(from_part.key(from.0, number)).await?;
+            let packed: Option<Vec<u8>> = self.redis.connection().get(from_part.key(from.0, number)).await?;
             let packed = packed.ok_or_else(|| damaged(format!("slice {number} of {} is missing", from_part.name())))?;
             let mut pipe = redis::pipe();
             pipe.hset(keys::parts(to.0), to_part.name(), number + 1).ignore().set(to_part.key(to.0, number), packed).ignore();
-            let () = pipe.query_async(&mut self.conn.clone()).await?;
+            let () = pipe.query_async(&mut self.redis.connection()).await?;
         }
         Ok(())
     }
 
     /// Reads a slice.
     pub async fn slice<T: DeserializeOwned>(&self, id: &DeliveryId, part: SliceKind, number: u32) -> Result<Vec<T>, StoreError> {
-        let packed: Option<Vec<u8>> = self.conn.clone().get(keys::slice(id, &part.name(), number)).await?;
+        let packed: Option<Vec<u8>> = self.redis.connection().get(keys::slice(id, &part.name(), number)).await?;
         let packed = packed.ok_or_else(|| damaged(format!("slice {number} of {} is missing", part.name())))?;
         unpack(&packed)?
             .split(|b| *b == b'\n')
@@ -100,7 +125,7 @@ impl Store {
 
     /// How many lines the first `slices` slices of a part hold; one that is gone or damaged holds none.
     pub async fn lines(&self, id: &DeliveryId, part: SliceKind, slices: u32) -> Result<u64, StoreError> {
-        let (mut conn, name, mut lines) = (self.conn.clone(), part.name(), 0);
+        let (mut conn, name, mut lines) = (self.redis.connection(), part.name(), 0);
         for number in 0..slices {
             let packed: Option<Vec<u8>> = conn.get(keys::slice(id, &name, number)).await?;
             let text = packed.and_then(|packed| unpack(&packed).ok()).unwrap_or_default();
@@ -112,7 +137,7 @@ impl Store {
     /// Removes the parts of uploads before `upload` and of preparations before `generation`: what is no longer in use, and
     /// what was never finished.
     pub async fn remove_older(&self, id: &DeliveryId, upload: u32, generation: u32) -> Result<(), StoreError> {
-        let mut conn = self.conn.clone();
+        let mut conn = self.redis.connection();
         let written: HashMap<String, u32> = conn.hgetall(keys::parts(id)).await?;
         for (name, slices) in written {
             let (kind, number) = name.split_once('.').ok_or_else(|| damaged(format!("part {name}")))?;
@@ -129,16 +154,6 @@ impl Store {
         Ok(())
     }
 
-    /// Removes the ledgers and replies of `chunks` chunks, and what belongs to them.
-    pub async fn remove_ledgers(&self, id: &DeliveryId, chunks: u32) -> Result<(), StoreError> {
-        let mut conn = self.conn.clone();
-        for chunk in 0..chunks {
-            let () = conn.unlink(&[keys::ledger(id, chunk), keys::replies(id, chunk)]).await?;
-        }
-        let rest = [keys::counts, keys::open, keys::offered, keys::rounds, keys::aside, keys::crashes, keys::preparation];
-        Ok(conn.unlink(&rest.map(|key| key(id))).await?)
-    }
-
     /// One recipient or exclusion line of a slice.
     pub async fn item<T: DeserializeOwned>(
         &self,
@@ -148,42 +163,5 @@ impl Store {
     ) -> Result<Option<T>, StoreError> {
         let items: Vec<T> = self.slice(&at.delivery, part, at.chunk).await?;
         Ok(items.into_iter().nth(usize::from(position)))
-    }
-}
-
-/// How far a preparation is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, serde::Deserialize)]
-pub struct PreparationProgress {
-    pub generation: u32,
-    pub done: u64,
-    pub of: u64,
-    /// Raised while its worker lives.
-    pub beat: u64,
-}
-
-impl Store {
-    pub async fn note_preparation(&self, id: &DeliveryId, progress: &PreparationProgress) -> Result<(), StoreError> {
-        let fields = [
-            ("generation", u64::from(progress.generation)),
-            ("done", progress.done),
-            ("of", progress.of),
-            ("beat", progress.beat),
-        ];
-        Ok(self.conn.clone().hset_multiple(keys::preparation(id), &fields).await?)
-    }
-
-    /// Counts a beginning of a preparation; how many there were since its last end or request.
-    pub async fn count_preparation(&self, id: &DeliveryId) -> Result<u32, StoreError> {
-        Ok(self.conn.clone().hincr(keys::preparation(id), "begun", 1).await?)
-    }
-
-    pub async fn forget_preparations(&self, id: &DeliveryId) -> Result<(), StoreError> {
-        Ok(self.conn.clone().hdel(keys::preparation(id), "begun").await?)
-    }
-
-    pub async fn preparation(&self, id: &DeliveryId) -> Result<PreparationProgress, StoreError> {
-        let f: HashMap<String, u64> = self.conn.clone().hgetall(keys::preparation(id)).await?;
-        let get = |name| f.get(name).copied().unwrap_or_default();
-        Ok(PreparationProgress { generation: get("generation") as u32, done: get("done"), of: get("of"), beat: get("beat") })
     }
 }

@@ -1,83 +1,16 @@
 //! Ledgers: leases, claims and records, each one script over a packed string.
 
-use std::sync::atomic::Ordering;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
 use redis::Script;
 
 use crate::{
-    domain::{
-        delivery::DeliveryId,
-        ledger::{ClaimNumber, Ledger, Status},
-    },
-    store::{Store, StoreError, chunks::batch_encoding, damaged, keys},
+    domain::ledger::{ChunkRef, ClaimNumber, Ledger, Status},
+    store::{Redis, StoreError, chunks::batch_encoding, damaged, keys, with_prelude},
 };
-
-/// The scripts; those that touch a ledger begin with the same prelude.
-pub struct Scripts {
-    pub(crate) commit: Script,
-    pub(crate) append: Script,
-    take: Script,
-    beat: Script,
-    turn: Script,
-    release: Script,
-    pub(super) offer: Script,
-    pub(super) reopen: Script,
-    pub(super) cancel: Script,
-    pub(super) doubt: Script,
-    pub(super) settle: Script,
-    pub(super) evidence: Script,
-    pub(crate) exclude: Script,
-    pub(crate) hit: Script,
-    pub(crate) reckoned: Script,
-    pub(crate) find: Script,
-    pub(crate) forget: Script,
-    pub(crate) due: Script,
-    pub(crate) tokens: Script,
-    pub(crate) attend: Script,
-}
-
-impl Default for Scripts {
-    fn default() -> Self {
-        let script = |text: &str| Script::new(&format!("{}\n{text}", include_str!("prelude.lua")));
-        Self {
-            commit: script(include_str!("../commit_delivery.lua")),
-            append: script(include_str!("../append_audit_head.lua")),
-            take: script(include_str!("take_lease.lua")),
-            beat: script(include_str!("renew_lease.lua")),
-            turn: Script::new(concat!(
-                include_str!("claim_and_record_fast.lua"),
-                include_str!("prelude.lua"),
-                include_str!("claim_and_record.lua"),
-            )),
-            release: script(include_str!("give_back.lua")),
-            offer: script(include_str!("offer_chunks.lua")),
-            reopen: script(include_str!("reopen_chunk.lua")),
-            cancel: script(include_str!("cancel_pending.lua")),
-            doubt: script(include_str!("put_in_doubt.lua")),
-            settle: script(include_str!("resolve_in_doubt.lua")),
-            evidence: script(include_str!("evidence.lua")),
-            hit: Script::new(concat!(
-                include_str!("../tracking/record_hits.lua"),
-                include_str!("prelude.lua"),
-                include_str!("../tracking/hit_resolves_in_doubt.lua"),
-            )),
-            reckoned: Script::new(include_str!("../tracking/write_statistics.lua")),
-            exclude: script(include_str!("exclude_late.lua")),
-            find: Script::new(include_str!("../addresses/find_messages.lua")),
-            forget: Script::new(include_str!("../addresses/forget_messages.lua")),
-            due: script(include_str!("../schedule/release_waves.lua")),
-            tokens: Script::new(include_str!("../limits/take_tokens.lua")),
-            attend: Script::new(include_str!("../limits/daemon_presence.lua")),
-        }
-    }
-}
-
-/// One chunk of one delivery.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ChunkRef {
-    pub delivery: DeliveryId,
-    pub chunk: u32,
-}
 
 /// A verdict on the caller's lease. The numbers are those of the scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,7 +121,51 @@ pub(super) fn seconds_or_never(resend_after_s: Option<u32>) -> i64 {
     resend_after_s.map_or(-1, i64::from)
 }
 
-impl Store {
+/// The ledgers of the chunks. Cheap to clone.
+#[derive(Clone)]
+pub struct LedgerStore {
+    pub(in crate::store) redis: Redis,
+    leases: Arc<AtomicU32>,
+    pub(in crate::store) scripts: Arc<LedgerScripts>,
+}
+
+pub(in crate::store) struct LedgerScripts {
+    pub(in crate::store) take: Script,
+    pub(in crate::store) beat: Script,
+    pub(in crate::store) turn: Script,
+    pub(in crate::store) release: Script,
+    pub(in crate::store) cancel: Script,
+    pub(in crate::store) doubt: Script,
+    pub(in crate::store) settle: Script,
+    pub(in crate::store) exclude: Script,
+}
+
+impl Default for LedgerScripts {
+    fn default() -> Self {
+        Self {
+            take: with_prelude(include_str!("take_lease.lua")),
+            beat: with_prelude(include_str!("renew_lease.lua")),
+            turn: Script::new(concat!(
+                include_str!("claim_and_record_fast.lua"),
+                include_str!("prelude.lua"),
+                include_str!("claim_and_record.lua"),
+            )),
+            release: with_prelude(include_str!("give_back.lua")),
+            cancel: with_prelude(include_str!("cancel_pending.lua")),
+            doubt: with_prelude(include_str!("put_in_doubt.lua")),
+            settle: with_prelude(include_str!("resolve_in_doubt.lua")),
+            exclude: with_prelude(include_str!("exclude_late.lua")),
+        }
+    }
+}
+
+impl LedgerStore {
+    pub fn new(redis: Redis) -> Self {
+        Self { redis, leases: Arc::default(), scripts: Arc::default() }
+    }
+}
+
+impl LedgerStore {
     /// Takes the lease on a chunk; what its predecessor was attempting is in doubt from then on.
     pub async fn take(&self, at: &ChunkRef, owner: u64, grounds: TakeoverGrounds, now: u32) -> Result<Taken, StoreError> {
         let first = self.leases.fetch_add(1, Ordering::Relaxed) % LEASES * GROUPS;
@@ -197,8 +174,8 @@ impl Store {
         let mut script = self.scripts.take.prepare_invoke();
         script.key(keys::ledger(&at.delivery, at.chunk)).key(keys::counts(&at.delivery));
         script.arg(&owner.to_be_bytes()[..]).arg(epoch).arg(beat).arg(dead).arg(now);
-        script.arg(i32::from(self.may_go_back())).arg(i32::from(grounds.resends)).arg(first);
-        let answer: (i64, Option<u32>, Option<u32>, Option<Vec<u8>>) = script.invoke_async(&mut self.conn.clone()).await?;
+        script.arg(i32::from(self.redis.may_go_back())).arg(i32::from(grounds.resends)).arg(first);
+        let answer: (i64, Option<u32>, Option<u32>, Option<Vec<u8>>) = script.invoke_async(&mut self.redis.connection()).await?;
         match (LeaseVerdict::from_code(answer.0)?, answer.1, answer.2, answer.3) {
             (LeaseVerdict::Ok, Some(epoch), Some(seq), Some(bytes)) => {
                 Ok(Taken::Yes(Lease { owner, epoch, seq }, Ledger::parse(bytes).map_err(damaged)?))
@@ -213,8 +190,8 @@ impl Store {
     pub async fn beat(&self, at: &ChunkRef, lease: &Lease) -> Result<LeaseVerdict, StoreError> {
         let mut script = self.scripts.beat.prepare_invoke();
         script.key(keys::ledger(&at.delivery, at.chunk)).arg(&lease.owner.to_be_bytes()[..]).arg(lease.epoch).arg(lease.seq);
-        script.arg(i32::from(self.may_go_back()));
-        LeaseVerdict::from_code(script.invoke_async(&mut self.conn.clone()).await?)
+        script.arg(i32::from(self.redis.may_go_back()));
+        LeaseVerdict::from_code(script.invoke_async(&mut self.redis.connection()).await?)
     }
 
     /// One group of reports and claims. After an answer that is not lost, `Ok` on the lease means that `seq` went up by one.
@@ -239,7 +216,7 @@ impl Store {
             script.arg::<usize>(number).arg(&report.reply);
         }
         let (lease, outcomes, claims, granted): (i64, Vec<u8>, i64, Vec<u8>) =
-            script.invoke_async(&mut self.conn.clone()).await?;
+            script.invoke_async(&mut self.redis.connection()).await?;
         let applied = |b: u8| match b {
             b'a' => ReportEffect::Applied,
             b'r' => ReportEffect::Known,
@@ -275,7 +252,7 @@ impl Store {
             .key(keys::aside(&at.delivery));
         script.arg(&lease.owner.to_be_bytes()[..]).arg(lease.epoch).arg(lease.seq);
         script.arg(at.chunk).arg(now).arg(seconds_or_never(resend_after_s));
-        let (verdict, due): (i64, i64) = script.invoke_async(&mut self.conn.clone()).await?;
+        let (verdict, due): (i64, i64) = script.invoke_async(&mut self.redis.connection()).await?;
         Ok((LeaseVerdict::from_code(verdict)?, u32::try_from(due).ok()))
     }
 }

@@ -1,9 +1,11 @@
-//! What ends recipients without a report: a stop, a person, what came back for them, a roll-back of Redis.
+//! What ends recipients without a report: a stop, a person, a roll-back of Redis.
 
-use super::ledgers::{ChunkRef, Lease, LeaseVerdict, seconds_or_never};
+use std::collections::BTreeMap;
+
+use super::ledgers::{Lease, LeaseVerdict, LedgerStore, seconds_or_never};
 use crate::{
-    domain::ledger::flags,
-    store::{Store, StoreError, keys},
+    domain::{audience::ExclusionCause, ledger::ChunkRef},
+    store::{StoreError, keys},
 };
 
 /// How a person settles recipients in doubt.
@@ -15,29 +17,7 @@ pub enum Settlement {
     Resend,
 }
 
-/// What proves that the relay took a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Evidence {
-    /// A bounce that came back by mail: the recipient has failed, whatever is told of it later.
-    Bounce { reason: u8, hard: bool },
-    /// An open or a click by a human: who was in doubt was sent to. It says nothing of others, for a preview has the same bytes.
-    Hit,
-}
-
-impl Store {
-    /// Notes what came back for a recipient; whether that changed it.
-    pub async fn evidence(&self, at: &ChunkRef, position: u16, evidence: Evidence, now: u32) -> Result<bool, StoreError> {
-        let (word, reason, hard) = match evidence {
-            Evidence::Bounce { reason, hard } => ("bounce", reason, hard),
-            Evidence::Hit => ("hit", 0, false),
-        };
-        let mut script = self.scripts.evidence.prepare_invoke();
-        script.key(keys::ledger(&at.delivery, at.chunk)).key(keys::counts(&at.delivery));
-        script.arg(position).arg(word).arg(now).arg(reason).arg(if hard { flags::HARD } else { 0 });
-        let (_, changed): (i64, bool) = script.invoke_async(&mut self.conn.clone()).await?;
-        Ok(changed)
-    }
-
+impl LedgerStore {
     /// Cancels what was not begun in a chunk of a delivery that is stopping; how many are still being attempted.
     pub async fn cancel(&self, at: &ChunkRef, now: u32) -> Result<(LeaseVerdict, u64), StoreError> {
         let mut script = self.scripts.cancel.prepare_invoke();
@@ -46,7 +26,7 @@ impl Store {
             .key(keys::counts(&at.delivery))
             .key(keys::delivery(&at.delivery))
             .arg(now);
-        let (verdict, attempting): (i64, u64) = script.invoke_async(&mut self.conn.clone()).await?;
+        let (verdict, attempting): (i64, u64) = script.invoke_async(&mut self.redis.connection()).await?;
         Ok((LeaseVerdict::from_code(verdict)?, attempting))
     }
 
@@ -56,7 +36,7 @@ impl Store {
         script.key(keys::ledger(&at.delivery, at.chunk)).key(keys::counts(&at.delivery));
         script.key(keys::open(&at.delivery)).key(keys::offered(&at.delivery));
         script.arg(at.chunk).arg(now).arg(seconds_or_never(resend_after_s)).arg(lease.epoch);
-        let (_, doubted): (i64, u64) = script.invoke_async(&mut self.conn.clone()).await?;
+        let (_, doubted): (i64, u64) = script.invoke_async(&mut self.redis.connection()).await?;
         Ok(doubted)
     }
 
@@ -85,7 +65,23 @@ impl Store {
             .key(keys::open(&at.delivery))
             .key(keys::delivery(&at.delivery));
         script.arg(at.chunk).arg(now).arg(word).arg(packed);
-        let (_, _, settled): (i64, u64, Vec<u8>) = script.invoke_async(&mut self.conn.clone()).await?;
+        let (_, _, settled): (i64, u64, Vec<u8>) = script.invoke_async(&mut self.redis.connection()).await?;
         Ok(settled.as_chunks::<2>().0.iter().map(|pair| u16::from_be_bytes(*pair)).collect())
+    }
+
+    /// Takes recipients out of a chunk before any of it is sent, and notes that it was looked at; how many were taken out.
+    pub async fn exclude(
+        &self,
+        at: &ChunkRef,
+        lease: &Lease,
+        who: &BTreeMap<u16, ExclusionCause>,
+        now: u32,
+    ) -> Result<(LeaseVerdict, u64), StoreError> {
+        let packed: Vec<u8> = who.iter().flat_map(|(p, cause)| [(p >> 8) as u8, *p as u8, cause.code()]).collect();
+        let mut script = self.scripts.exclude.prepare_invoke();
+        script.key(keys::ledger(&at.delivery, at.chunk)).key(keys::counts(&at.delivery));
+        script.arg(&lease.owner.to_be_bytes()[..]).arg(lease.epoch).arg(lease.seq).arg(now).arg(packed);
+        let (verdict, excluded): (i64, u64) = script.invoke_async(&mut self.redis.connection()).await?;
+        Ok((LeaseVerdict::from_code(verdict)?, excluded))
     }
 }

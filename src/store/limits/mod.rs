@@ -1,3 +1,4 @@
 //! TODO head
 
 pub mod throttles;
+pub use throttles::LimitStore;

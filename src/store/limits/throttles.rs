@@ -1,12 +1,12 @@
 //! What all daemons share to hold themselves back: token buckets, who is there, which breakers are open.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use redis::AsyncCommands;
+use redis::{AsyncCommands, Script};
 
 use crate::{
     domain::delivery::DeliveryId,
-    store::{Store, StoreError, chunks::ChunkRef, keys},
+    store::{Redis, StoreError, keys},
 };
 
 /// A daemon's place among those that are there.
@@ -17,13 +17,37 @@ pub struct DaemonPresence {
     pub daemons: usize,
 }
 
-impl Store {
+/// Limits that all daemons share. Cheap to clone.
+#[derive(Clone)]
+pub struct LimitStore {
+    pub(in crate::store) redis: Redis,
+    pub(in crate::store) scripts: Arc<LimitScripts>,
+}
+
+pub(in crate::store) struct LimitScripts {
+    pub(in crate::store) tokens: Script,
+    pub(in crate::store) attend: Script,
+}
+
+impl Default for LimitScripts {
+    fn default() -> Self {
+        Self { tokens: Script::new(include_str!("take_tokens.lua")), attend: Script::new(include_str!("daemon_presence.lua")) }
+    }
+}
+
+impl LimitStore {
+    pub fn new(redis: Redis) -> Self {
+        Self { redis, scripts: Arc::default() }
+    }
+}
+
+impl LimitStore {
     /// Takes tokens from a bucket that is filled at `rate` per second and holds a second's worth: how many, and how long until
     /// the next one.
     pub async fn take_tokens(&self, bucket: &str, rate: f64, wanted: u64) -> Result<(u64, Duration), StoreError> {
         let mut script = self.scripts.tokens.prepare_invoke();
         script.key(keys::bucket(bucket)).arg(rate).arg(rate.max(1.0)).arg(wanted);
-        let (taken, wait_ms): (u64, u64) = script.invoke_async(&mut self.conn.clone()).await?;
+        let (taken, wait_ms): (u64, u64) = script.invoke_async(&mut self.redis.connection()).await?;
         Ok((taken, Duration::from_millis(wait_ms)))
     }
 
@@ -31,13 +55,13 @@ impl Store {
     pub async fn attend(&self, owner: u64) -> Result<DaemonPresence, StoreError> {
         let mut script = self.scripts.attend.prepare_invoke();
         script.key(keys::ATTENDANCE).key(keys::ARRIVALS).arg(format!("{owner:016x}"));
-        let (ms, place, daemons): (u64, usize, usize) = script.invoke_async(&mut self.conn.clone()).await?;
+        let (ms, place, daemons): (u64, usize, usize) = script.invoke_async(&mut self.redis.connection()).await?;
         Ok(DaemonPresence { here_for: Duration::from_millis(ms), place, daemons })
     }
 
     /// Opens the breaker of a domain until then (Unix seconds).
     pub async fn break_domain(&self, domain: &str, until: u32) -> Result<(), StoreError> {
-        Ok(self.conn.clone().hset(keys::BREAKERS, domain, until).await?)
+        Ok(self.redis.connection().hset(keys::BREAKERS, domain, until).await?)
     }
 
     /// The domains whose breakers are open at `now`, and until when; the others are forgotten.
@@ -47,12 +71,12 @@ impl Store {
 
     /// Opens the breaker of a delivery until then: no job is named for its chunks.
     pub async fn break_delivery(&self, id: &DeliveryId, until: u32) -> Result<(), StoreError> {
-        Ok(self.conn.clone().hset(keys::BROKEN_DELIVERIES, id.as_str(), until).await?)
+        Ok(self.redis.connection().hset(keys::BROKEN_DELIVERIES, id.as_str(), until).await?)
     }
 
     /// Closes it.
     pub async fn mend_delivery(&self, id: &DeliveryId) -> Result<(), StoreError> {
-        Ok(self.conn.clone().hdel(keys::BROKEN_DELIVERIES, id.as_str()).await?)
+        Ok(self.redis.connection().hdel(keys::BROKEN_DELIVERIES, id.as_str()).await?)
     }
 
     /// The deliveries whose breakers are open at `now`, and until when.
@@ -62,23 +86,16 @@ impl Store {
 
     /// Until when the breaker of a delivery is open; 0 if it is not.
     pub async fn broken_until(&self, id: &DeliveryId) -> Result<u32, StoreError> {
-        let until: Option<u32> = self.conn.clone().hget(keys::BROKEN_DELIVERIES, id.as_str()).await?;
+        let until: Option<u32> = self.redis.connection().hget(keys::BROKEN_DELIVERIES, id.as_str()).await?;
         Ok(until.unwrap_or_default())
     }
 
     async fn broken(&self, key: &str, now: u32) -> Result<HashMap<String, u32>, StoreError> {
-        let mut open: HashMap<String, u32> = self.conn.clone().hgetall(key).await?;
+        let mut open: HashMap<String, u32> = self.redis.connection().hgetall(key).await?;
         let closed: Vec<String> = open.extract_if(|_, until| *until <= now).map(|(name, _)| name).collect();
         if !closed.is_empty() {
-            let () = self.conn.clone().hdel(key, closed).await?;
+            let () = self.redis.connection().hdel(key, closed).await?;
         }
         Ok(open)
-    }
-
-    /// Lets a chunk that was given back wait until then, if it wants attention at all.
-    pub async fn postpone(&self, at: &ChunkRef, until: u32) -> Result<(), StoreError> {
-        let mut later = redis::cmd("ZADD");
-        later.arg(keys::open(&at.delivery)).arg("XX").arg("GT").arg(until).arg(at.chunk);
-        Ok(later.query_async(&mut self.conn.clone()).await?)
     }
 }

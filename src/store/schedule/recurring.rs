@@ -5,19 +5,19 @@ use redis::AsyncCommands;
 
 use crate::{
     domain::delivery::DeliveryId,
-    store::{Store, StoreError, damaged, keys},
+    store::{DeliveryStore, StoreError, damaged, keys},
 };
 
-impl Store {
+impl DeliveryStore {
     /// Those that are to be looked at now.
     pub async fn awake(&self, now: Timestamp) -> Result<Vec<DeliveryId>, StoreError> {
-        let ids: Vec<String> = self.conn.clone().zrangebyscore(keys::RECURRING, "-inf", now.as_second()).await?;
+        let ids: Vec<String> = self.redis.connection().zrangebyscore(keys::RECURRING, "-inf", now.as_second()).await?;
         ids.iter().map(|id| id.parse().map_err(damaged)).collect()
     }
 
     /// Says when it is to be looked at next, or never.
     pub async fn list_awake(&self, id: &DeliveryId, at: Option<Timestamp>) -> Result<(), StoreError> {
-        let mut conn = self.conn.clone();
+        let mut conn = self.redis.connection();
         match at {
             Some(at) => conn.zadd(keys::RECURRING, id.as_str(), at.as_second()).await?,
             None => conn.zrem(keys::RECURRING, id.as_str()).await?,
@@ -34,7 +34,7 @@ impl Store {
         for id in ids {
             pipe.hget(keys::delivery(id), "wakes");
         }
-        let wakes: Vec<Option<i64>> = pipe.query_async(&mut self.conn.clone()).await?;
+        let wakes: Vec<Option<i64>> = pipe.query_async(&mut self.redis.connection()).await?;
         let mut list = redis::cmd("ZADD");
         list.arg(keys::RECURRING).arg("LT");
         let mut any = false;
@@ -43,7 +43,7 @@ impl Store {
             any = true;
         }
         if any {
-            let () = list.query_async(&mut self.conn.clone()).await?;
+            let () = list.query_async(&mut self.redis.connection()).await?;
         }
         Ok(())
     }

@@ -1,13 +1,16 @@
 //! The waves of a delivery and the chunks of each; and the list of deliveries whose next wave is to be released.
 
-use redis::AsyncCommands;
+use std::sync::Arc;
+
+use redis::{AsyncCommands, Script};
 
 use crate::{
     domain::{
         delivery::{DeliveryId, DeliveryState, Plan},
+        ledger::ChunkRef,
         schedule::{ChunkPlace, PLACE_BYTES, WAVE_BYTES, Wave, WaveState},
     },
-    store::{Store, StoreError, audience::SliceKind, chunks::ChunkRef, damaged, keys},
+    store::{Redis, StoreError, audience::SliceKind, chunks::ChunkLists, damaged, keys, with_prelude},
 };
 
 /// What became of the waves that were due.
@@ -26,7 +29,31 @@ pub struct ReleasedWaves {
     pub next_due: Option<u32>,
 }
 
-impl Store {
+/// The waves of the deliveries, and when they are due. Cheap to clone.
+#[derive(Clone)]
+pub struct ScheduleStore {
+    pub(in crate::store) redis: Redis,
+    chunks: ChunkLists,
+    pub(in crate::store) scripts: Arc<ScheduleScripts>,
+}
+
+pub(in crate::store) struct ScheduleScripts {
+    pub(in crate::store) due: Script,
+}
+
+impl Default for ScheduleScripts {
+    fn default() -> Self {
+        Self { due: with_prelude(include_str!("release_waves.lua")) }
+    }
+}
+
+impl ScheduleStore {
+    pub fn new(redis: Redis, chunks: ChunkLists) -> Self {
+        Self { redis, chunks, scripts: Arc::default() }
+    }
+}
+
+impl ScheduleStore {
     /// Writes the tables of a preparation.
     pub async fn write_waves(
         &self,
@@ -43,12 +70,12 @@ impl Store {
         for (part, bytes) in tables {
             pipe.hset(keys::parts(id), part.name(), 1).ignore().set(part.key(id, 0), bytes).ignore();
         }
-        self.run(&pipe).await
+        self.redis.run(&pipe).await
     }
 
     /// All waves, by when they are due.
     pub async fn waves(&self, id: &DeliveryId, plan: &Plan) -> Result<Vec<Wave>, StoreError> {
-        let raw: Vec<u8> = self.conn.clone().get(SliceKind::Waves(plan.generation).key(id, 0)).await?;
+        let raw: Vec<u8> = self.redis.connection().get(SliceKind::Waves(plan.generation).key(id, 0)).await?;
         match raw.len() == WAVE_BYTES * plan.waves as usize {
             true => Ok(Wave::parse_all(&raw)),
             false => Err(damaged("the table of waves")),
@@ -57,7 +84,7 @@ impl Store {
 
     /// The wave and the number of recipients of every chunk.
     pub async fn places(&self, id: &DeliveryId, plan: &Plan) -> Result<Vec<ChunkPlace>, StoreError> {
-        let raw: Vec<u8> = self.conn.clone().get(SliceKind::Places(plan.generation).key(id, 0)).await?;
+        let raw: Vec<u8> = self.redis.connection().get(SliceKind::Places(plan.generation).key(id, 0)).await?;
         match raw.len() == PLACE_BYTES * plan.chunks as usize {
             true => Ok(ChunkPlace::parse_all(&raw)),
             false => Err(damaged("the table of chunks")),
@@ -68,7 +95,7 @@ impl Store {
     pub async fn wave_of(&self, at: &ChunkRef, plan: &Plan) -> Result<Wave, StoreError> {
         let range = async |part: SliceKind, number: usize, bytes: usize| {
             let (key, from) = (part.key(&at.delivery, 0), (number * bytes) as isize);
-            let raw: redis::RedisResult<Vec<u8>> = self.conn.clone().getrange(key, from, from + bytes as isize - 1).await;
+            let raw: redis::RedisResult<Vec<u8>> = self.redis.connection().getrange(key, from, from + bytes as isize - 1).await;
             raw
         };
         let place = ChunkPlace::parse_all(&range(SliceKind::Places(plan.generation), at.chunk as usize, PLACE_BYTES).await?);
@@ -84,7 +111,7 @@ impl Store {
         script.arg(now).arg(plan.settings.grace_s()).arg(u8::from(held));
         type Answer = (String, u64, u64, u64, u64, u64, i64);
         let (state, released, newly_held, unopened, held, unreleased, next): Answer =
-            script.invoke_async(&mut self.conn.clone()).await?;
+            script.invoke_async(&mut self.redis.connection()).await?;
         let state = serde_json::from_value(state.into()).map_err(damaged)?;
         Ok(ReleasedWaves { state, released, newly_held, unopened, held, unreleased, next_due: u32::try_from(next).ok() })
     }
@@ -93,63 +120,19 @@ impl Store {
     pub async fn open_released(&self, id: &DeliveryId, plan: &Plan) -> Result<(), StoreError> {
         let (waves, places) = (self.waves(id, plan).await?, self.places(id, plan).await?);
         let unopened = |place: &ChunkPlace| waves.get(usize::from(place.wave)).is_some_and(|w| w.state == WaveState::Released);
-        self.open(id, (0..).zip(&places).filter(|(_, place)| unopened(place)).map(|(chunk, _)| chunk)).await?;
+        self.chunks.open(id, (0..).zip(&places).filter(|(_, place)| unopened(place)).map(|(chunk, _)| chunk)).await?;
         let mut pipe = redis::pipe();
         for (number, _) in waves.iter().enumerate().filter(|(_, wave)| wave.state == WaveState::Released) {
             let state = SliceKind::Waves(plan.generation).key(id, 0);
             pipe.setrange(state, (number * WAVE_BYTES + 12) as isize, &[WaveState::Open as u8][..]).ignore();
         }
-        self.run(&pipe).await
+        self.redis.run(&pipe).await
     }
 
     /// Says that every chunk of the waves that are released wants attention: the sets are hints.
     pub async fn reopen_released(&self, id: &DeliveryId, plan: &Plan) -> Result<(), StoreError> {
         let (waves, places) = (self.waves(id, plan).await?, self.places(id, plan).await?);
         let released = |place: &ChunkPlace| waves.get(usize::from(place.wave)).is_some_and(|wave| wave.state.is_released());
-        self.open(id, (0..).zip(&places).filter(|(_, place)| released(place)).map(|(chunk, _)| chunk)).await
-    }
-
-    /// Deliveries whose next wave is due.
-    pub async fn due(&self, now: u32) -> Result<Vec<DeliveryId>, StoreError> {
-        let ids: Vec<String> = self.conn.clone().zrangebyscore(keys::DUE, "-inf", now).await?;
-        ids.iter().map(|id| id.parse().map_err(damaged)).collect()
-    }
-
-    /// Deliveries that wait for their next wave, and when the earliest of them is due.
-    pub async fn scheduled(&self) -> Result<(u64, Option<u32>), StoreError> {
-        let mut conn = self.conn.clone();
-        let first: Vec<(String, f64)> = conn.zrange_withscores(keys::DUE, 0, 0).await?;
-        Ok((conn.zcard(keys::DUE).await?, first.first().map(|(_, due)| *due as u32)))
-    }
-
-    /// Puts a delivery on the list of those that wait for a wave, or takes it off.
-    pub async fn list_due(&self, id: &DeliveryId, next_due: Option<u32>) -> Result<(), StoreError> {
-        let mut conn = self.conn.clone();
-        match next_due {
-            Some(due) => Ok(conn.zadd(keys::DUE, id.as_str(), due).await?),
-            None => Ok(conn.zrem(keys::DUE, id.as_str()).await?),
-        }
-    }
-
-    /// Lets the next tick look at a delivery that may have fallen off the list of those that wait for a wave.
-    pub async fn list_due_at_once(&self, id: &DeliveryId) -> Result<(), StoreError> {
-        let mut list = redis::cmd("ZADD");
-        list.arg(keys::DUE).arg("NX").arg(0).arg(id.as_str());
-        Ok(list.query_async(&mut self.conn.clone()).await?)
-    }
-
-    /// Deliveries with waves that are held.
-    pub async fn held(&self) -> Result<Vec<DeliveryId>, StoreError> {
-        let ids: Vec<String> = self.conn.clone().smembers(keys::HELD).await?;
-        ids.iter().map(|id| id.parse().map_err(damaged)).collect()
-    }
-
-    /// Puts a delivery on the list of those with waves that are held, or takes it off.
-    pub async fn list_held(&self, id: &DeliveryId, held: bool) -> Result<(), StoreError> {
-        let mut conn = self.conn.clone();
-        match held {
-            true => Ok(conn.sadd(keys::HELD, id.as_str()).await?),
-            false => Ok(conn.srem(keys::HELD, id.as_str()).await?),
-        }
+        self.chunks.open(id, (0..).zip(&places).filter(|(_, place)| released(place)).map(|(chunk, _)| chunk)).await
     }
 }

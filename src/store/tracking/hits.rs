@@ -1,17 +1,22 @@
 //! Hits as they are recorded: the tracking log of a delivery, in blocks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
-use redis::AsyncCommands;
+use redis::{AsyncCommands, Script};
 
 use crate::{
     domain::{
         delivery::DeliveryId,
         tracking::{HIT_BYTES, Hit, HitClass, NO_AGENT},
     },
-    store::{Store, StoreError, addresses::RegisteredPreparation, keys},
+    store::{Redis, StoreError, keys},
 };
 
+/// Keys that one command removes at the most.
+const AT_A_TIME: usize = 100;
 /// Hits in a block of the log.
 pub const BLOCK: u64 = 4096;
 /// User agents that are kept of one delivery; who makes more up has them forgotten.
@@ -37,15 +42,38 @@ impl PreparationRef {
     }
 }
 
-impl Store {
-    /// What the number of a preparation stands for.
-    pub async fn mailing(&self, preparation: u32) -> Result<Option<PreparationRef>, StoreError> {
-        let text: Option<String> = self.conn.clone().hget(keys::PREPARATIONS, preparation).await?;
-        let Some(text) = text else { return Ok(None) };
-        let RegisteredPreparation { delivery, generation, chunk_size, .. } = RegisteredPreparation::parse(&text)?;
-        Ok(Some(PreparationRef { delivery, generation, chunk_size }))
-    }
+/// Tracking logs and the figures made of them. Cheap to clone.
+#[derive(Clone)]
+pub struct TrackingStore {
+    pub(in crate::store) redis: Redis,
+    pub(in crate::store) scripts: Arc<TrackingScripts>,
+}
 
+pub(in crate::store) struct TrackingScripts {
+    pub(in crate::store) hit: Script,
+    pub(in crate::store) reckoned: Script,
+}
+
+impl Default for TrackingScripts {
+    fn default() -> Self {
+        Self {
+            hit: Script::new(concat!(
+                include_str!("record_hits.lua"),
+                include_str!("../chunks/prelude.lua"),
+                include_str!("hit_resolves_in_doubt.lua"),
+            )),
+            reckoned: Script::new(include_str!("write_statistics.lua")),
+        }
+    }
+}
+
+impl TrackingStore {
+    pub fn new(redis: Redis) -> Self {
+        Self { redis, scripts: Arc::default() }
+    }
+}
+
+impl TrackingStore {
     /// Records hits of one delivery, each with its user agent; how many of them: none if they are of a preparation that was not
     /// released, and none of recipients that are not there. A thousand at a time at the most: a script can hand on no more values than some.
     pub async fn record_hits(&self, of: &PreparationRef, hits: &[(Hit, &str)], now: u32) -> Result<u64, StoreError> {
@@ -74,10 +102,21 @@ impl Store {
             hits.sort_by_key(|(position, _)| *position);
             script.key(keys::ledger(id, chunk)).arg(pack(&hits));
         }
-        Ok(script.invoke_async(&mut self.conn.clone()).await?)
+        Ok(script.invoke_async(&mut self.redis.connection()).await?)
+    }
+
+    /// Removes the tracking log; its counters and the statistics stay.
+    pub async fn remove_tracking(&self, id: &DeliveryId) -> Result<(), StoreError> {
+        let mut conn = self.redis.connection();
+        // the count stays, so that what a crash leaves, or who came in between, is found again
+        let blocks = self.extent(id).await?.hits.div_ceil(BLOCK);
+        for from in (0..blocks).step_by(AT_A_TIME) {
+            let names: Vec<String> = (from..blocks.min(from + AT_A_TIME as u64)).map(|n| keys::hits(id, n)).collect();
+            let () = conn.unlink(names).await?;
+        }
+        Ok(conn.unlink(keys::agents(id)).await?)
     }
 }
-
 /// Hits of one ledger, as the script reads them.
 fn pack(hits: &[(u16, Hit)]) -> Vec<u8> {
     let mut packed = Vec::with_capacity(hits.len() * (PLACE_BYTES + HIT_BYTES));

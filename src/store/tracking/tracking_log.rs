@@ -2,16 +2,16 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use redis::{AsyncCommands, ScriptInvocation};
+use redis::AsyncCommands;
 
-use super::hits::BLOCK;
+use super::hits::{BLOCK, TrackingStore};
 use crate::{
     domain::{
         delivery::DeliveryId,
         ledger::{HEADER_BYTES, RECORD_BYTES},
-        tracking::{HIT_BYTES, LABEL_AT, Relabelled, Statistics},
+        tracking::{HIT_BYTES, LABEL_AT, Relabelled},
     },
-    store::{Store, StoreError, damaged, keys},
+    store::{StoreError, keys},
 };
 
 /// Lines or records that are written in one step.
@@ -37,10 +37,10 @@ pub struct StatisticsBasis {
     pub labels: u64,
 }
 
-impl Store {
+impl TrackingStore {
     /// How far the tracking log is.
     pub async fn extent(&self, id: &DeliveryId) -> Result<TrackingLogExtent, StoreError> {
-        let counters: [Option<u64>; 3] = self.conn.clone().hmget(keys::tracking(id), &["hits", "beyond", "labels"]).await?;
+        let counters: [Option<u64>; 3] = self.redis.connection().hmget(keys::tracking(id), &["hits", "beyond", "labels"]).await?;
         let [hits, beyond, labels] = counters.map(Option::unwrap_or_default);
         Ok(TrackingLogExtent { hits, beyond, labels })
     }
@@ -51,13 +51,13 @@ impl Store {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let raw: Vec<Option<Vec<u8>>> = redis::cmd("MGET").arg(names).query_async(&mut self.conn.clone()).await?;
+        let raw: Vec<Option<Vec<u8>>> = redis::cmd("MGET").arg(names).query_async(&mut self.redis.connection()).await?;
         Ok(blocks.zip(raw).filter_map(|(block, lines)| Some((block * BLOCK, lines?))).collect())
     }
 
     /// User agents by their numbers.
     pub async fn agents(&self, id: &DeliveryId) -> Result<HashMap<u16, String>, StoreError> {
-        let agents: HashMap<Vec<u8>, u16> = self.conn.clone().hgetall(keys::agents(id)).await?;
+        let agents: HashMap<Vec<u8>, u16> = self.redis.connection().hgetall(keys::agents(id)).await?;
         Ok(agents.into_iter().map(|(agent, number)| (number, String::from_utf8_lossy(&agent).into_owned())).collect())
     }
 
@@ -71,7 +71,7 @@ impl Store {
                 for Relabelled { place, before, now } in some {
                     script.arg((place % BLOCK) as usize * HIT_BYTES + LABEL_AT).arg(&before[..]).arg(&now[..]);
                 }
-                let labels: i64 = script.invoke_async(&mut self.conn.clone()).await?;
+                let labels: i64 = script.invoke_async(&mut self.redis.connection()).await?;
                 let Ok(labels) = u64::try_from(labels) else { return Ok(false) };
                 basis.labels = labels;
             }
@@ -94,58 +94,8 @@ impl Store {
                 let with = |bits: u8| [&[bits], &hits.to_be_bytes()[..]].concat();
                 script.arg(HEADER_BYTES + RECORD_BYTES * usize::from(*position) + 13).arg(with(*before)).arg(with(*now));
             }
-            let _: i64 = script.invoke_async(&mut self.conn.clone()).await?;
+            let _: i64 = script.invoke_async(&mut self.redis.connection()).await?;
         }
         Ok(())
-    }
-
-    /// Keeps figures, unless what they were made of has changed: then it is false.
-    pub async fn keep_statistics(&self, basis: &StatisticsBasis, statistics: &Statistics) -> Result<bool, StoreError> {
-        let key = keys::statistics(&basis.delivery);
-        let mut script = self.reckoned(basis, &key, 0);
-        script.arg(-1).arg("").arg(serde_json::to_vec(statistics).map_err(damaged)?);
-        Ok(script.invoke_async::<i64>(&mut self.conn.clone()).await? >= 0)
-    }
-
-    /// The script that writes what was made of `basis` into `key`.
-    fn reckoned(&self, basis: &StatisticsBasis, key: &str, raise: u8) -> ScriptInvocation<'_> {
-        let mut script = self.scripts.reckoned.prepare_invoke();
-        script.key(keys::delivery(&basis.delivery)).key(keys::tracking(&basis.delivery)).key(key);
-        script.arg(basis.revision).arg(basis.labels).arg(raise);
-        script
-    }
-
-    /// The figures that were computed last.
-    pub async fn statistics(&self, id: &DeliveryId) -> Result<Option<Statistics>, StoreError> {
-        let text: Option<Vec<u8>> = self.conn.clone().get(keys::statistics(id)).await?;
-        text.map(|text| serde_json::from_slice(&text).map_err(damaged)).transpose()
-    }
-
-    /// The same of several deliveries; only of those that have any.
-    pub async fn all_statistics(&self, ids: &[DeliveryId]) -> Result<Vec<(DeliveryId, Statistics)>, StoreError> {
-        let mut pipe = redis::pipe();
-        for id in ids {
-            pipe.get(keys::statistics(id));
-        }
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let texts: Vec<Option<Vec<u8>>> = pipe.query_async(&mut self.conn.clone()).await?;
-        let known = ids.iter().zip(texts).filter_map(|(id, text)| Some((id.clone(), text?)));
-        known.map(|(id, text)| Ok((id, serde_json::from_slice(&text).map_err(damaged)?))).collect()
-    }
-
-    /// Whether this daemon may compute the statistics of an hour, for the next `lock_s`: nobody else does, and they are not done.
-    pub async fn take_hour(&self, hour: i64, owner: u64, lock_s: u64) -> Result<bool, StoreError> {
-        let mut set = redis::cmd("SET");
-        set.arg(keys::hour(hour)).arg(owner).arg("NX").arg("EX").arg(lock_s);
-        let taken: Option<String> = set.query_async(&mut self.conn.clone()).await?;
-        Ok(taken.is_some())
-    }
-
-    /// Keeps the hour for longer: for `keep_s` more. False if somebody else has it.
-    pub async fn keep_hour(&self, hour: i64, owner: u64, keep_s: i64) -> Result<bool, StoreError> {
-        let owned: Option<u64> = self.conn.clone().get(keys::hour(hour)).await?;
-        Ok(owned == Some(owner) && self.conn.clone().expire(keys::hour(hour), keep_s).await?)
     }
 }

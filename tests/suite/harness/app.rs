@@ -5,7 +5,12 @@ use std::sync::OnceLock;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
-use versand::{app::Application, config::Config, domain::delivery::DeliveryId, mail::catcher::Catcher};
+use versand::{
+    app::{Application, Services},
+    config::Config,
+    domain::delivery::DeliveryId,
+    mail::catcher::Catcher,
+};
 
 use super::{client::Client, redis::RedisServer};
 
@@ -19,15 +24,15 @@ pub struct App {
     pub client: Client,
     /// What took the mail, unless the settings name another relay.
     pub catcher: Option<Catcher>,
-    pub context: versand::deliveries::Context,
+    pub services: Services,
     stop: oneshot::Sender<()>,
     running: JoinHandle<bool>,
     _state: TempDir,
 }
 
-/// A daemon on `redis` that does not run: its steps are the test's to take, one by one. `settings` are TOML over the defaults
-/// of a test: fast leases, short drains.
-pub async fn idle(redis: &RedisServer, settings: &str) -> (Application, TempDir) {
+/// What a daemon on `redis` is built from: TOML over the defaults of a test, which are fast leases, free ports and a state
+/// directory of its own.
+pub fn config(redis: &RedisServer, settings: &str) -> (Config, TempDir) {
     let state = tempfile::tempdir().unwrap();
     let mut config = Config::from_toml(settings).unwrap();
     config.server.listen = "127.0.0.1:0".parse().unwrap();
@@ -38,6 +43,12 @@ pub async fn idle(redis: &RedisServer, settings: &str) -> (Application, TempDir)
     if !settings.contains("lease_ms") {
         config.send.lease_ms = 1000;
     }
+    (config, state)
+}
+
+/// A daemon on `redis` that does not run: its steps are the test's to take, one by one. For `settings` see [`config`].
+pub async fn idle(redis: &RedisServer, settings: &str) -> (Application, TempDir) {
+    let (config, state) = config(redis, settings);
     (Application::build(config, metrics()).await.unwrap(), state)
 }
 
@@ -49,22 +60,22 @@ pub fn token(name: &str, roles: &[&str]) -> String {
 }
 
 /// Lets the validity period of a delivery end now: its first wave was released long ago.
-pub async fn validity_ends(context: &versand::deliveries::Context, id: &DeliveryId) {
-    let delivery = context.delivery(id).await.unwrap();
+pub async fn validity_ends(services: &Services, id: &DeliveryId) {
+    let delivery = services.deliveries.delivery(id).await.unwrap();
     let key = format!("versand:{{{id}}}:waves.{}:0", delivery.document.plan.unwrap().generation);
     let mut long_ago = redis::cmd("SETRANGE");
     long_ago.arg(key).arg(4).arg(&1u32.to_be_bytes()[..]);
-    let _: usize = long_ago.query_async(&mut context.store.connection()).await.unwrap();
+    let _: usize = long_ago.query_async(&mut services.stores.redis.connection()).await.unwrap();
 }
 
 impl App {
-    /// Starts a daemon on `redis`; for `settings` see [`idle`].
+    /// Starts a daemon on `redis`; for `settings` see [`config`].
     pub async fn start(redis: &RedisServer, settings: &str) -> Self {
         let (application, state) = idle(redis, settings).await;
         let url = format!("http://{}", application.address().unwrap());
         let client = Client::new(url, application.token().unwrap_or_default().to_owned());
         let catcher = application.catcher().map(|(catcher, _)| catcher.clone());
-        let context = application.context().clone();
+        let services = application.services().clone();
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(async move {
             let run = application.run(async {
@@ -72,25 +83,29 @@ impl App {
             });
             run.await.unwrap()
         });
-        Self { client, catcher, context, stop, running, _state: state }
+        Self { client, catcher, services, stop, running, _state: state }
     }
 
     /// Ends the daemon and checks what it leaves: every delivery that has ended has no claim that is not recorded, and no job
     /// waits or runs.
     pub async fn stop(self) {
-        for id in self.context.store.delivery_ids(0, 1000).await.unwrap() {
-            let delivery = self.context.store.delivery(&id).await.unwrap().unwrap();
+        for id in self.services.stores.deliveries.delivery_ids(0, 1000).await.unwrap() {
+            let delivery = self.services.stores.deliveries.delivery(&id).await.unwrap().unwrap();
             if let (Some(plan), true) =
                 (&delivery.document.plan, delivery.state.has_ended() && delivery.document.cleaned.is_none())
             {
-                let recount = self.context.recount(&delivery, plan).await.unwrap();
+                let recount = self.services.journey.recover.finishes.recounts.recount(&delivery, plan).await.unwrap();
                 assert_eq!(recount.counts.attempting, 0, "unrecorded claims of {id}");
-                assert_eq!(self.context.difference(&delivery).await.unwrap(), Some(0), "figures of {id} that must agree do not");
+                assert_eq!(
+                    self.services.journey.recover.finishes.recounts.difference(&delivery).await.unwrap(),
+                    Some(0),
+                    "figures of {id} that must agree do not"
+                );
             }
         }
         let _ = self.stop.send(());
         assert!(self.running.await.unwrap(), "the daemon did not drain in time");
-        for depth in self.context.queue.depths().await.unwrap() {
+        for depth in self.services.journey.preparations.jobs.queue.depths().await.unwrap() {
             assert_eq!((depth.active, depth.in_flight, depth.scheduled), (0, 0, 0), "jobs left on {:?}", depth.queue);
         }
     }

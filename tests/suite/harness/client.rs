@@ -1,14 +1,11 @@
 //! A client of the admin API, as an upstream system would write it.
 
-use std::{sync::Mutex, time::Duration};
+use std::sync::Mutex;
 
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::eventually;
-
-/// Every wait for a delivery ends after this.
-pub const LIMIT: Duration = Duration::from_secs(30);
+use super::{LIMIT, eventually};
 
 #[derive(Clone)]
 pub struct Client {

@@ -13,9 +13,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::{client::Client, eventually, eventually_blocking};
+use super::{LIMIT, client::Client, eventually, eventually_blocking};
 
-const START: Duration = Duration::from_secs(20);
+const START: Duration = LIMIT;
 /// The bearer token of every daemon here; it has all roles.
 pub const TOKEN: &str = "the test's own token";
 
@@ -82,7 +82,7 @@ impl Daemon {
     /// SIGTERM, and waits for the end.
     pub async fn terminate(&mut self) -> ExitStatus {
         self.ask_to_end();
-        self.ended(Duration::from_secs(40)).await
+        self.ended(LIMIT).await
     }
 
     /// SIGTERM, without waiting.
@@ -130,6 +130,17 @@ impl Daemon {
         eventually(name, START, async || self.series(name).await).await
     }
 
+    /// Waits until a task of its scheduler, such as `reconcile`, has been done so many times from its beginning.
+    pub async fn passes(&self, task: &str, times: usize) {
+        let series = format!("versand_scheduler_last_success_timestamp_seconds{{task=\"{task}\"}}");
+        let mut last = self.series(&series).await;
+        // the one that ends next may have begun before
+        for _ in 0..=times {
+            last = eventually(task, LIMIT, async || Some(self.series(&series).await).filter(|now| now.is_some() && *now != last))
+                .await;
+        }
+    }
+
     /// The redis-server that listens in the state directory, if there is one.
     pub fn embedded_pid(&self) -> Option<Pid> {
         let answer = self.ask_embedded("INFO server")?;
@@ -144,7 +155,7 @@ impl Daemon {
 
     fn ask_embedded(&self, command: &str) -> Option<String> {
         let mut stream = UnixStream::connect(self.folder.path().join("state/redis/redis.sock")).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
         stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).ok()?;
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{ErrorKind, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Command, Output},
     thread,
@@ -13,12 +13,26 @@ use std::{
 pub mod app;
 pub mod client;
 pub mod daemon;
+pub mod direct_calls;
+mod own_tests;
+pub mod people;
+pub mod ports;
 pub mod postfix;
 pub mod python;
+pub mod queue;
 pub mod redis;
 pub mod relay;
+pub mod smtp;
+pub mod tracking;
 
-const POLL: Duration = Duration::from_millis(5);
+/// How long a wait may take that is about what comes and not about when: a busy machine breaks no test.
+pub const LIMIT: Duration = Duration::from_secs(120);
+const POLL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(20));
+
+/// Until the next look: a wait that has been long already is in no hurry, and looking costs what it waits for.
+fn pause(since: Instant) -> Duration {
+    (since.elapsed() / 16).clamp(POLL.0, POLL.1)
+}
 
 /// A path of the repository, such as `repository("config/default.toml")`.
 pub fn repository(path: &str) -> PathBuf {
@@ -33,13 +47,13 @@ pub fn text(path: impl AsRef<Path>) -> String {
 
 /// Asks again and again, for at most `limit`, until the answer is `Some`; panics with `what` it waited for.
 pub async fn eventually<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
-    let end = Instant::now() + limit;
+    let (began, end) = (Instant::now(), Instant::now() + limit);
     loop {
         // The probe may hang as well: it gets what is left of the limit.
         let left = end.saturating_duration_since(Instant::now());
         match tokio::time::timeout(left, probe()).await {
             Ok(Some(answer)) => return answer,
-            Ok(None) if Instant::now() < end => tokio::time::sleep(POLL).await,
+            Ok(None) if Instant::now() < end => tokio::time::sleep(pause(began)).await,
             _ => panic!("{what}: not within {limit:?}"),
         }
     }
@@ -47,14 +61,28 @@ pub async fn eventually<T>(what: &str, limit: Duration, mut probe: impl AsyncFnM
 
 /// [`eventually`] for a test without a runtime; the probe must not hang.
 pub fn eventually_blocking<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + limit;
+    let (began, end) = (Instant::now(), Instant::now() + limit);
     loop {
         if let Some(answer) = probe() {
             return answer;
         }
         assert!(Instant::now() < end, "{what}: not within {limit:?}");
-        thread::sleep(POLL);
+        thread::sleep(pause(began));
     }
+}
+
+/// Waits until what `look` finds has stayed the same for a while; what that is.
+pub async fn at_rest<T: PartialEq>(what: &str, a_while: Duration, mut look: impl FnMut() -> T) -> T {
+    let (mut found, mut since) = (look(), Instant::now());
+    eventually(what, LIMIT, async || {
+        let now = look();
+        if now != found {
+            (found, since) = (now, Instant::now());
+        }
+        (since.elapsed() >= a_while).then_some(())
+    })
+    .await;
+    found
 }
 
 /// Runs a program to its end; panics when it is missing, when it fails, or after `limit` (it is then killed).
@@ -86,7 +114,7 @@ pub fn run_to_end(command: &mut Command, limit: Duration) -> Output {
             let _ = child.wait();
             panic!("{command:?}: not done within {limit:?}\n{}", rewound(&mut err));
         }
-        thread::sleep(POLL);
+        thread::sleep(POLL.0);
     };
     Output { status, stdout: rewound(&mut out).into_bytes(), stderr: rewound(&mut err).into_bytes() }
 }
@@ -108,16 +136,10 @@ fn rewound(file: &mut fs::File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// A TCP port of 127.0.0.1 that was free a moment ago.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 /// Speaks SMTP the plain way: reads the greeting, then writes each line and returns the last reply to each.
 pub fn smtp_dialogue(address: (&str, u16), lines: &[&str]) -> std::io::Result<Vec<String>> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(LIMIT))?;
     let mut replies = vec![smtp_reply(&mut stream)?];
     for line in lines {
         stream.write_all(format!("{line}\r\n").as_bytes())?;

@@ -10,9 +10,9 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{eventually_blocking, free_port, repository, run, smtp_dialogue};
+use super::{LIMIT, eventually_blocking, ports::try_ports, repository, run_to_end, smtp_dialogue};
 
-const START: Duration = Duration::from_secs(30);
+const START: Duration = LIMIT;
 
 pub struct Postfix {
     folder: TempDir,
@@ -23,18 +23,27 @@ pub struct Postfix {
 impl Postfix {
     /// Starts one on free ports of 127.0.0.1. What it does with which address: tests/suite/harness/postfix.sh.
     pub fn start() -> Self {
+        try_ports(Self::start_on)
+    }
+
+    /// `None` if somebody has one of the ports.
+    pub(super) fn start_on(ports: [u16; 3]) -> Option<Self> {
         // Not under target/: Postfix' own users cannot enter most home directories.
         let folder = tempfile::Builder::new().prefix("versand-postfix-").tempdir().unwrap();
-        let postfix = Self { folder, port: free_port(), tls_port: free_port() };
+        let postfix = Self { folder, port: ports[0], tls_port: ports[1] };
         postfix.write_certificate();
-        let ports = [postfix.port, postfix.tls_port, free_port()];
         let uid = rustix::process::geteuid().as_raw();
         let mut start = postfix.script("start");
         start.args(ports.map(|port| port.to_string()));
         start.args([std::process::id().to_string(), uid.to_string()]);
-        run(&mut start, START);
+        let started = run_to_end(&mut start, START);
+        if !started.status.success() {
+            let (said, log) = (String::from_utf8_lossy(&started.stderr).into_owned(), postfix.log());
+            assert!(log.contains("Address already in use"), "Postfix does not start: {said}\n{log}");
+            return None;
+        }
         eventually_blocking("Postfix greets", START, || smtp_dialogue(("127.0.0.1", postfix.port), &["QUIT"]).ok());
-        postfix
+        Some(postfix)
     }
 
     /// Plain, and STARTTLS on offer.

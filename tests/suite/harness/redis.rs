@@ -9,12 +9,13 @@ use std::{
     time::Duration,
 };
 
+use redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tempfile::TempDir;
 
-use super::{eventually_blocking, missing, text};
+use super::{LIMIT, eventually_blocking, missing, ports::try_ports, text};
 
-const START: Duration = Duration::from_secs(20);
+const START: Duration = LIMIT;
 
 pub struct RedisServer {
     folder: TempDir,
@@ -32,11 +33,31 @@ impl RedisServer {
 
     /// Options after the strict ones, the last one wins: `["--appendfsync", "everysec"]`.
     pub fn start_with(options: &[&str]) -> Self {
-        let folder = tempfile::Builder::new().prefix("versand-redis-").tempdir().unwrap();
-        let mut server =
-            Self { folder, options: options.iter().map(|option| (*option).to_owned()).collect(), child: None, place: None };
+        let mut server = Self::new(options);
         server.launch();
         server
+    }
+
+    /// One that listens on a port of 127.0.0.1 as well, for a replica or a cluster; and that port.
+    pub fn start_on_port(options: &[&str]) -> (Self, u16) {
+        try_ports(|ports| Some((Self::start_on(ports, options)?, ports[0])))
+    }
+
+    /// With a port for clients and one for the other nodes of a cluster; `None` if somebody has one of them.
+    pub(super) fn start_on(ports: [u16; 2], options: &[&str]) -> Option<Self> {
+        let [port, bus] = ports.map(|port| port.to_string());
+        let on_ports = ["--port", &port, "--cluster-port", &bus, "--bind", "127.0.0.1"];
+        let mut server = Self::new(&[&on_ports, options].concat());
+        match server.try_launch() {
+            Ok(()) => Some(server),
+            Err(log) if log.contains("Address already in use") => None,
+            Err(log) => panic!("redis-server ended at once:\n{log}"),
+        }
+    }
+
+    fn new(options: &[&str]) -> Self {
+        let folder = tempfile::Builder::new().prefix("versand-redis-").tempdir().unwrap();
+        Self { folder, options: options.iter().map(|option| (*option).to_owned()).collect(), child: None, place: None }
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -137,8 +158,13 @@ impl RedisServer {
 
     /// One command and its reply, raw (RESP), for looking at the server without a client library.
     pub fn ask(&self, command: &str) -> std::io::Result<String> {
+        self.ask_within(LIMIT, command)
+    }
+
+    /// [`Self::ask`] for one that may not answer.
+    pub fn ask_within(&self, limit: Duration, command: &str) -> std::io::Result<String> {
         let mut stream = UnixStream::connect(self.socket())?;
-        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.set_read_timeout(Some(limit))?;
         stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes())?;
         let mut reply = Vec::new();
         stream.read_to_end(&mut reply)?;
@@ -148,6 +174,11 @@ impl RedisServer {
     }
 
     fn launch(&mut self) {
+        self.try_launch().unwrap_or_else(|log| panic!("redis-server ended at once:\n{log}"));
+    }
+
+    /// Its log if it ends at once.
+    fn try_launch(&mut self) -> Result<(), String> {
         let path = self.folder.path();
         // A socket that a killed server left would take connections of nobody.
         let _ = std::fs::remove_file(self.socket());
@@ -174,9 +205,12 @@ impl RedisServer {
                 ended.is_none_or(|ended| ended.code() != Some(127)),
                 "redis-server is not installed: `make test` installs it"
             );
-            assert!(ended.is_none(), "redis-server ended at once:\n{}", text(&log));
-            self.ask("PING").ok().filter(|reply| reply == "+PONG\r\n" || reply.starts_with("-NOAUTH"))
-        });
+            if ended.is_some() {
+                return Some(Err(text(&log)));
+            }
+            let reply = self.ask_within(Duration::from_secs(1), "PING").ok()?;
+            (reply == "+PONG\r\n" || reply.starts_with("-NOAUTH")).then_some(Ok(()))
+        })
     }
 
     fn signal(&self, signal: Signal) {
@@ -187,6 +221,13 @@ impl RedisServer {
 /// The size beyond which no file of a process grows.
 pub fn limit_files(pid: Pid, bytes: Option<u64>) {
     prlimit(Some(pid), Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
+}
+
+/// A connection that waits for an answer as long as a test does; by itself it would give up after half a second.
+pub async fn connect(url: &str) -> MultiplexedConnection {
+    let patient = AsyncConnectionConfig::new().set_response_timeout(Some(LIMIT)).set_connection_timeout(Some(LIMIT));
+    let client = Client::open(url).expect("url");
+    client.get_multiplexed_async_connection_with_config(&patient).await.expect("connect to redis-server")
 }
 
 impl Drop for RedisServer {

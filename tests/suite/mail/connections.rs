@@ -6,13 +6,16 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::time::timeout;
 use versand::mail::{
     catcher::{Catcher, CatcherAct, CatcherAction, CatcherOptions, CatcherStage},
     smtp::Transaction,
 };
 
-use super::{FROM, MESSAGE, World, deliver, fault, relay, until};
+use crate::harness::{
+    ports::ClosedPort,
+    smtp::{FROM, MESSAGE, World, deliver, fault, relay, until},
+};
 
 fn of(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
@@ -115,24 +118,20 @@ async fn closing_says_quit_and_opens_no_more() {
 }
 
 #[tokio::test]
-async fn what_fails_at_opening_is_a_fault_of_the_relay_and_backs_off() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
-    let refused = relay(|relay| relay.port = port);
+async fn a_connection_that_cannot_be_opened_is_a_fault_of_the_relay_and_backs_off() {
+    let closed = ClosedPort::new();
+    let refused = relay(|relay| relay.port = closed.port());
     let started = Instant::now();
     for _ in 0..3 {
         assert_eq!(fault(&refused).await.step, "connect");
     }
     // The second waited 100 ms, the third 200 ms.
     let took = started.elapsed();
-    assert!(took >= Duration::from_millis(290) && took < Duration::from_secs(3), "{took:?}");
+    assert!(took >= Duration::from_millis(290) && took < Duration::from_secs(10), "{took:?}");
     assert_eq!(of(&refused.stats().faults), 3);
     // Many at a time share one attempt, they do not queue up for a pause each.
-    let started = Instant::now();
     let all = join_all((0..15).map(|_| fault(&refused))).await;
     assert!(all.iter().all(|fault| fault.step == "connect"));
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     assert_eq!(of(&refused.stats().faults), 4);
 }
 
@@ -147,26 +146,6 @@ async fn a_relay_that_comes_back_is_used_again() {
     assert_eq!(fault(&world.relay).await.step, "greeting");
     world.catcher.change_rules(|rules| rules.greeting = None);
     assert!(matches!(world.send("jane@x.example").await, Transaction::Accepted(_)));
-}
-
-/// With `cargo test --release -- --ignored --nocapture fast`; the figures are in the report.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-async fn how_fast_is_it() {
-    let world = World::new(|_| (), |_| ()).await;
-    let message = [MESSAGE, "0123456789 line of text\r\n".repeat(200).as_bytes()].concat();
-    for connections in [1, 4, 16] {
-        let started = Instant::now();
-        join_all((0..connections).map(|_| async {
-            let mut connection = world.relay.connection().await.expect("a connection");
-            for _ in 0..900 {
-                deliver(&mut connection, (FROM, "jane@x.example"), &message, None, &|| true).await;
-            }
-        }))
-        .await;
-        let each = f64::from(connections * 900) / started.elapsed().as_secs_f64();
-        println!("{connections} connections: {each:.0} messages/s");
-    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Rendered messages, read back by Python's email package with its strict policy.
 
 use std::{
-    io::Write,
+    io::{Seek, Write},
     process::{Command, Stdio},
 };
 
@@ -19,42 +19,60 @@ use crate::harness::missing;
 
 pub const LIMIT_BYTES: usize = 512 * 1024;
 
-/// Prints what the parser found as JSON; raises on every defect (strict policy).
+/// Prints what the parser found in each message as a line of JSON; raises on every defect (strict policy). Before each
+/// message stands a line with its length.
 const READ_BACK: &str = r#"
 import sys, json, email
 from email import policy
-raw = sys.stdin.buffer.read()
 strict = policy.SMTP.clone(raise_on_defect=True)
-m = email.message_from_bytes(raw, policy=strict)
 def defects(p):
     found = [str(d) for d in p.defects]
     for v in p.values():
         found += [str(d) for d in getattr(v, 'defects', [])]
     return found
-parts = [p for p in m.walk() if not p.is_multipart()]
-print(json.dumps({
-    'headers': [[k, str(v)] for k, v in m.items()],
-    'from': [[a.display_name, a.addr_spec] for a in m['From'].addresses],
-    'date': m['Date'].datetime.isoformat(),
-    'type': m.get_content_type(),
-    'parts': [[p.get_content_type(), p['Content-Transfer-Encoding'], p.get_content().replace('\r\n', '\n')] for p in parts],
-    'defects': sum((defects(p) for p in m.walk()), []),
-}))
+while length := sys.stdin.buffer.readline():
+    m = email.message_from_bytes(sys.stdin.buffer.read(int(length)), policy=strict)
+    parts = [p for p in m.walk() if not p.is_multipart()]
+    print(json.dumps({
+        'headers': [[k, str(v)] for k, v in m.items()],
+        'from': [[a.display_name, a.addr_spec] for a in m['From'].addresses],
+        'date': m['Date'].datetime.isoformat(),
+        'type': m.get_content_type(),
+        'parts': [[p.get_content_type(), p['Content-Transfer-Encoding'], p.get_content().replace('\r\n', '\n')] for p in parts],
+        'defects': sum((defects(p) for p in m.walk()), []),
+    }))
 "#;
 
 pub fn read_back(message: &[u8]) -> Value {
-    let mut python = Command::new("python3")
+    read_all_back(&[message.to_vec()]).remove(0)
+}
+
+/// The same of many: Python takes longer to start than to read.
+fn read_all_back(messages: &[Vec<u8>]) -> Vec<Value> {
+    // a file, not a pipe: Python answers while it is still being told
+    let mut input = tempfile::tempfile().expect("a file");
+    for message in messages {
+        writeln!(input, "{}", message.len()).expect("written");
+        input.write_all(message).expect("written");
+    }
+    input.rewind().expect("read from its beginning");
+    let output = Command::new("python3")
         .args(["-c", READ_BACK])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
+        .stdin(Stdio::from(input))
+        .output()
         .unwrap_or_else(|e| panic!("{}", missing(&Command::new("python3"), &e)));
-    let mut stdin = python.stdin.take().expect("piped");
-    stdin.write_all(message).expect("python3 reads");
-    drop(stdin);
-    let output = python.wait_with_output().expect("python3 ends");
-    assert!(output.status.success(), "python3 refuses it:\n{}", String::from_utf8_lossy(message));
-    serde_json::from_slice(&output.stdout).expect("JSON")
+    let read: Vec<Value> = output
+        .stdout
+        .split(|b| *b == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).expect("JSON"))
+        .collect();
+    if let Some(refused) = messages.get(read.len()) {
+        let why = String::from_utf8_lossy(&output.stderr);
+        panic!("python3 refuses it:\n{why}\n{}", String::from_utf8_lossy(refused));
+    }
+    assert!(output.status.success());
+    read
 }
 
 /// What SMTP and RFC 5322 want of any message, whatever a lenient parser says.
@@ -157,21 +175,23 @@ fn every_script_and_every_length_survives() {
         &long,
         &one_word,
     ];
-    for (number, body) in bodies.iter().enumerate() {
-        for subject in ["Hello", "例え 🎉", &long, &one_word] {
-            let template = compile("{{ s }}", None, Some("{{ b }}"));
-            let to = recipient(json!({"s": subject, "b": body}));
-            let message = template.render(&to, &stamp()).expect("renders");
-            check_bytes(&message);
-            let read = read_back(&message);
-            assert_eq!(read["defects"], json!([]), "body {number}");
-            assert_eq!(read["type"], "text/plain");
-            let got =
-                read["headers"].as_array().expect("headers").iter().find(|h| h[0] == "Subject").expect("Subject")[1].clone();
-            assert_eq!(got, subject.trim(), "body {number}");
-            let end = if body.is_empty() || body.ends_with('\n') { "" } else { "\n" };
-            assert_eq!(read["parts"][0][2], format!("{body}{end}"));
-        }
+    let subjects = ["Hello", "例え 🎉", &long, &one_word];
+    let written: Vec<(&str, &str)> = bodies.iter().flat_map(|body| subjects.iter().map(|subject| (*subject, *body))).collect();
+    let render = |(subject, body): &(&str, &str)| {
+        let template = compile("{{ s }}", None, Some("{{ b }}"));
+        template.render(&recipient(json!({"s": subject, "b": body})), &stamp()).expect("renders")
+    };
+    let messages: Vec<Vec<u8>> = written.iter().map(render).collect();
+    messages.iter().for_each(|message| check_bytes(message));
+    let all = read_all_back(&messages);
+    assert_eq!(all.len(), bodies.len() * subjects.len());
+    for (read, (subject, body)) in all.iter().zip(written) {
+        assert_eq!(read["defects"], json!([]), "{body}");
+        assert_eq!(read["type"], "text/plain");
+        let got = read["headers"].as_array().expect("headers").iter().find(|h| h[0] == "Subject").expect("Subject")[1].clone();
+        assert_eq!(got, subject.trim(), "{body}");
+        let end = if body.is_empty() || body.ends_with('\n') { "" } else { "\n" };
+        assert_eq!(read["parts"][0][2], format!("{body}{end}"));
     }
 }
 
@@ -189,37 +209,4 @@ fn a_line_end_in_a_header_names_the_field_that_brought_it() {
     evil.email = "a@b.example\r\nBcc: x@evil.example".into();
     let found = template.render(&evil, &stamp()).expect_err("refused");
     assert_eq!((found.part, found.field.as_deref()), ("email", Some("email")));
-}
-
-/// With `CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo test --test suite -- --ignored --nocapture rendering`.
-#[test]
-#[ignore = "a measurement"]
-fn how_long_rendering_takes() {
-    use lettre::message::{Mailbox, Message, MultiPart};
-    let paragraph = "<p>Dear {{ name }} of {{ city }}, your order {{ id }} of {{ day }} is <b>ready</b>: {{ link }}</p>\n";
-    let rest = "<p class=\"body\">A paragraph that says the same to everybody, with a <a href=\"https://shop.example/a\">link</a>.</p>\n";
-    let html = format!("<html><body>{paragraph}{}</body></html>", rest.repeat(27));
-    let template = compile("Your order {{ id }}", Some(&html), None);
-    let fields = json!({"name": "Jane", "city": "Köln", "id": 4711, "day": "Monday", "link": "https://shop.example/o?id=1"});
-    let to = recipient(fields);
-    let message = template.render(&to, &stamp()).expect("renders");
-    const ROUNDS: u32 = 10_000;
-    let started = std::time::Instant::now();
-    for _ in 0..ROUNDS {
-        std::hint::black_box(template.render(&to, &stamp()).expect("renders"));
-    }
-    let ours = started.elapsed() / ROUNDS;
-    let read = read_back(&message);
-    let part = |number: usize| read["parts"][number][2].as_str().expect("text").to_owned();
-    let (text, html) = (part(0), part(1));
-    let started = std::time::Instant::now();
-    for _ in 0..ROUNDS {
-        let from: Mailbox = "Bücher <news@shop.example>".parse().expect("a mailbox");
-        let to: Mailbox = "jane.doe@example.org".parse().expect("a mailbox");
-        let bodies = MultiPart::alternative_plain_html(text.clone(), html.clone());
-        let built = Message::builder().from(from).to(to).subject("Your order 4711").multipart(bodies);
-        std::hint::black_box(built.expect("builds").formatted());
-    }
-    let lettre = started.elapsed() / ROUNDS;
-    println!("{} bytes: template and message {ours:?}, lettre's builder alone {lettre:?}", message.len());
 }

@@ -6,10 +6,11 @@ use versand::{
     mail::smtp::{Relay, Transaction},
 };
 
-use super::{FROM, deliver, relay};
-use crate::harness::postfix::Postfix;
-
-const LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
+use crate::harness::{
+    LIMIT,
+    postfix::Postfix,
+    smtp::{FROM, deliver, relay},
+};
 
 fn to(postfix: &Postfix, tls: Tls) -> Relay {
     relay(|relay| {

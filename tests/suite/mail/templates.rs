@@ -72,7 +72,7 @@ fn a_template_that_never_ends_or_grows_too_big_is_an_error() {
 }
 
 #[test]
-fn what_would_overflow_the_stack_is_refused() {
+fn a_template_that_would_overflow_the_stack_is_refused() {
     let nested = |open: &str, close: &str| format!("\n{}x{}", open.repeat(10_000), close.repeat(10_000));
     let chain = |start: &str, link: &str, end: &str, times: usize| format!("\n{start}{}{end}", link.repeat(times));
     for source in [

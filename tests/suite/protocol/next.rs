@@ -2,7 +2,7 @@
 
 use versand::{
     domain::{delivery::DeliveryState, ledger::Status},
-    store::chunks::{Evidence, LeaseVerdict, Settlement},
+    store::chunks::{LeaseVerdict, Settlement},
 };
 
 use super::{
@@ -303,11 +303,11 @@ impl Small {
             }
             Step::Bounce(i) => {
                 world.luck.bounces -= 1;
-                world.evidence(i, Evidence::Bounce { reason: 1, hard: true }, &terms);
+                world.bounce(i, &terms);
             }
             Step::Hit(i) => {
                 world.luck.hits -= 1;
-                world.evidence(i, Evidence::Hit, &terms);
+                world.chunk.prove(i as u16, &terms);
             }
             Step::Remember => {
                 world.luck.rollbacks -= 1;

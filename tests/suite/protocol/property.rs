@@ -1,86 +1,113 @@
 //! The scripts do what the protocol says: random steps on a real redis-server and on the specification, compared after each.
 
-use std::cell::Cell;
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+};
 
 use proptest::{
-    collection::vec,
     strategy::Strategy,
     test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner},
 };
 use versand::{
-    domain::{delivery::DeliveryId, ledger::Ledger},
+    domain::{
+        delivery::DeliveryId,
+        ledger::{ChunkRef, Ledger, Status},
+        tracking::HitClass,
+    },
     store::{
-        Store,
-        chunks::{Batch, ChunkRef, Claim, Lease, LeaseVerdict, Taken, TakeoverGrounds},
+        Redis, Stores,
+        chunks::{Batch, Claim, Lease, LeaseVerdict, Taken, TakeoverGrounds},
         keys,
     },
 };
 
 use super::{
-    play::Play,
+    play::{Beginning, Play},
     spec::Mutation,
-    steps::{RECIPIENTS, Step, WIDE, step, wide_step},
+    steps::{RECIPIENTS, Step, WIDE, crowded_sequence, sequence, wide_sequence},
 };
 use crate::harness::redis::RedisServer;
 
 const CASES: u32 = 1_000;
 const WIDE_CASES: u32 = 1_000;
 const TEST_CASES: u32 = 500;
-const LONGEST: usize = 60;
+const CROWDED_CASES: u32 = 6;
+/// Some mistakes show only after many steps in the right order.
+const MISTAKE_CASES: u32 = 5_000;
+const FEW: Beginning = Beginning { recipients: RECIPIENTS, test: false, agents: 0 };
 
-/// Plays random sequences against the scripts until one differs, on a chunk of so many recipients, in SMTP test mode or not.
+type Outcome = Result<(), TestError<Vec<Step>>>;
+
+/// Plays random sequences against the scripts until one differs. It also says what hits have met.
 fn explore(
     mutation: Mutation,
     cases: u32,
-    chunk: (u16, bool),
-    step: impl Strategy<Value = Step>,
-) -> Result<(), TestError<Vec<Step>>> {
+    beginning: Beginning,
+    sequences: impl Strategy<Value = Vec<Step>>,
+) -> (Outcome, BTreeSet<String>) {
     // What is compared is what the scripts do, not what a disk keeps.
     let redis = RedisServer::start_with(&["--appendfsync", "no"]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let store = runtime.block_on(Store::connect(&redis.settings())).unwrap();
-    let played = Cell::new(0u64);
+    let store = Stores::new(runtime.block_on(Redis::connect(&redis.settings())).unwrap());
+    let (played, met) = (Cell::new(0u64), RefCell::new(BTreeSet::new()));
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
     // A mistake must be found in every run; what nobody thought of may be found in any.
     let mut runner = match mutation {
         Mutation::Faithful => TestRunner::new(config),
         _ => TestRunner::new_with_rng(Config { max_shrink_iters: 0, ..config }, TestRng::deterministic_rng(RngAlgorithm::ChaCha)),
     };
-    let outcome = runner.run(&vec(step, 1..=LONGEST), |steps| {
+    let outcome = runner.run(&sequences, |steps| {
         played.set(played.get() + 1);
         let mut id = [0; 10];
         id[2..].copy_from_slice(&played.get().to_be_bytes());
         runtime.block_on(async {
-            let mut play = Play::begin(&store, DeliveryId::from_random(id), chunk, mutation).await;
+            let mut play = Play::begin(&store, DeliveryId::from_random(id), beginning, mutation).await;
             for (at, step) in steps.iter().enumerate() {
                 let compared = play.step(step).await;
                 compared.map_err(|difference| TestCaseError::fail(format!("step {at}, {step:?}: {difference}")))?;
             }
+            met.borrow_mut().extend(play.met);
             Ok(())
         })
     });
     eprintln!("{mutation:?}: {} sequences", played.get());
-    outcome
+    (outcome, met.into_inner())
+}
+
+/// Hits by everybody, of recipients in every status, and all that may become of a hit.
+fn all_that_hits_meet() -> BTreeSet<String> {
+    let all = Status::ALL.iter().flat_map(|status| HitClass::ALL.map(|class| format!("{} by {}", status.word(), class.word())));
+    let rest = ["a log", "another plan", "a log that was removed", "nobody", "the limit of a recipient", "the next block"];
+    all.chain(rest.map(str::to_owned)).chain(["proofs in two chunks".to_owned()]).collect()
 }
 
 #[test]
 fn the_scripts_do_what_the_protocol_says() {
-    must_agree(explore(Mutation::Faithful, CASES, (RECIPIENTS, false), step()));
+    let (outcome, met) = explore(Mutation::Faithful, CASES, FEW, sequence());
+    must_agree(outcome);
+    assert_eq!(met, all_that_hits_meet());
 }
 
 /// Also with reports that no test makes.
 #[test]
 fn in_test_mode_the_scripts_do_what_the_protocol_says() {
-    must_agree(explore(Mutation::Faithful, TEST_CASES, (RECIPIENTS, true), step()));
+    must_agree(explore(Mutation::Faithful, TEST_CASES, Beginning { test: true, ..FEW }, sequence()).0);
 }
 
 /// Groups as workers send them: the scripts decide most of these on a shorter way.
 #[test]
 fn in_a_wide_chunk_the_scripts_do_what_the_protocol_says() {
-    must_agree(explore(Mutation::Faithful, WIDE_CASES, (WIDE, false), wide_step()));
+    must_agree(explore(Mutation::Faithful, WIDE_CASES, Beginning { recipients: WIDE, ..FEW }, wide_sequence()).0);
 }
 
-fn must_agree(outcome: Result<(), TestError<Vec<Step>>>) {
+/// Two more user agents get a number, the others none.
+#[test]
+fn when_the_numbers_of_user_agents_run_out_the_scripts_do_what_the_protocol_says() {
+    must_agree(explore(Mutation::Faithful, CROWDED_CASES, Beginning { agents: 9_998, ..FEW }, crowded_sequence()).0);
+}
+
+fn must_agree(outcome: Outcome) {
     if let Err(TestError::Fail(why, steps)) = outcome {
         panic!("{why}\nafter\n{}", steps.iter().map(|s| format!("  {s:?}\n")).collect::<String>());
     }
@@ -90,15 +117,15 @@ fn must_agree(outcome: Result<(), TestError<Vec<Step>>>) {
 #[tokio::test]
 async fn a_lease_that_redis_forgot_is_not_mistaken_for_the_next_one() {
     let redis = RedisServer::start_with(&["--appendfsync", "everysec"]);
-    let store = Store::connect(&redis.settings()).await.unwrap();
-    store.durability().await.unwrap();
+    let store = Stores::new(Redis::connect(&redis.settings()).await.unwrap());
+    store.redis.durability().await.unwrap();
     let at = ChunkRef { delivery: DeliveryId::from_random([1; 10]), chunk: 0 };
     let lay_out = async || {
         let mut set = redis::cmd("SET");
         set.arg(keys::ledger(&at.delivery, at.chunk)).arg(Ledger::new(1).bytes());
-        let () = set.query_async(&mut store.connection()).await.unwrap();
+        let () = set.query_async(&mut store.redis.connection()).await.unwrap();
     };
-    let take = async || match store.take(&at, 7, TakeoverGrounds::default(), 0).await.unwrap() {
+    let take = async || match store.ledgers.take(&at, 7, TakeoverGrounds::default(), 0).await.unwrap() {
         Taken::Yes(lease, _) => lease,
         held => panic!("{held:?}"),
     };
@@ -109,17 +136,17 @@ async fn a_lease_that_redis_forgot_is_not_mistaken_for_the_next_one() {
     assert_eq!((forgotten.owner, forgotten.epoch), (lease.owner, lease.epoch));
     let turn = Batch { claims: vec![Claim { position: 0, n: 1 }], ..Batch::default() };
     for seq in lease.seq..lease.seq + 2 {
-        assert_eq!(store.beat(&at, &forgotten).await.unwrap(), LeaseVerdict::RolledBack);
-        assert_eq!(store.turn(&at, &forgotten, &turn, 0, None).await.unwrap().lease, LeaseVerdict::RolledBack);
-        assert_eq!(store.turn(&at, &Lease { seq, ..lease }, &turn, 0, None).await.unwrap().lease, LeaseVerdict::Ok);
+        assert_eq!(store.ledgers.beat(&at, &forgotten).await.unwrap(), LeaseVerdict::RolledBack);
+        assert_eq!(store.ledgers.turn(&at, &forgotten, &turn, 0, None).await.unwrap().lease, LeaseVerdict::RolledBack);
+        assert_eq!(store.ledgers.turn(&at, &Lease { seq, ..lease }, &turn, 0, None).await.unwrap().lease, LeaseVerdict::Ok);
     }
 }
 
 #[test]
 fn a_mistake_in_the_protocol_is_told_apart_from_the_scripts() {
-    for mistake in Mutation::MISTAKES {
+    for mistake in Mutation::MISTAKES.into_iter().chain(Mutation::BESIDE_THE_MODEL) {
         assert!(
-            matches!(explore(mistake, CASES, (RECIPIENTS, false), step()), Err(TestError::Fail(..))),
+            matches!(explore(mistake, MISTAKE_CASES, FEW, sequence()).0, Err(TestError::Fail(..))),
             "{mistake:?} was not seen"
         );
     }

@@ -2,17 +2,23 @@
 //!
 //! Not how the scripts do it: no bytes, no keys, no Redis. The property test holds the scripts to it, the model explores it.
 
+use std::collections::BTreeMap;
+
 use versand::{
     domain::{
+        audience::ExclusionCause,
         delivery::DeliveryState,
         ledger::{ClaimNumber, Counts, HEADER_BYTES, Ledger, Record, Status, flags},
     },
-    store::chunks::{Batch, BatchAnswer, Evidence, Lease, LeaseVerdict, ReportEffect, Settlement, TakeoverGrounds},
+    store::chunks::{Batch, BatchAnswer, Lease, LeaseVerdict, ReportEffect, Settlement, TakeoverGrounds},
 };
 
-use super::merge::{LASTING, Told, lose, merge};
+use super::{
+    merge::{LASTING, Told, lose, merge},
+    tracking::Cache,
+};
 
-/// A mistake put in on purpose: the property test and the model must both find it.
+/// A mistake put in on purpose. The property test must find each one, the model most of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mutation {
     /// None: the protocol as it is.
@@ -37,9 +43,18 @@ pub enum Mutation {
     ForgottenResent,
     /// A late acceptance undoes a bounce.
     BounceUndone,
+    /// A hit by a machine proves that a message was delivered.
+    ProvedByMachine,
+    /// Hits count whichever plan their links are of.
+    HitsOfAnyPlan,
+    /// The hits of a recipient are logged without a limit.
+    HitsWithoutLimit,
+    /// A late exclusion takes out recipients whose earlier attempt may have been accepted.
+    DoubtExcluded,
 }
 
 impl Mutation {
+    /// The model knows of these.
     pub const MISTAKES: [Self; 10] = [
         Self::ClaimsWithoutLease,
         Self::ClaimsUnwritten,
@@ -52,6 +67,9 @@ impl Mutation {
         Self::ForgottenResent,
         Self::BounceUndone,
     ];
+    /// The model knows nothing of these.
+    pub const BESIDE_THE_MODEL: [Self; 4] =
+        [Self::ProvedByMachine, Self::HitsOfAnyPlan, Self::HitsWithoutLimit, Self::DoubtExcluded];
 }
 
 /// What a script is told besides who calls: the delivery as Redis knows it, the caller's clock and policy.
@@ -86,6 +104,10 @@ pub struct Chunk {
     /// Since when a job is named for it.
     pub offered: Option<u32>,
     pub round: u32,
+    /// No job is named for it until a person asks for that.
+    pub aside: bool,
+    /// It was looked at for late exclusions.
+    pub checked: bool,
 }
 
 impl Chunk {
@@ -101,7 +123,8 @@ impl Chunk {
             tracked: 0,
         };
         let records = vec![pending; usize::from(count)];
-        Self { epoch: 0, beat: 0, seq: 0, owner: 0, run: 0, records, open: Some(0), offered: None, round: 0 }
+        let (open, offered, aside, checked) = (Some(0), None, false, false);
+        Self { epoch: 0, beat: 0, seq: 0, owner: 0, run: 0, records, open, offered, round: 0, aside, checked }
     }
 
     /// A lease is granted on a free chunk, on one that stood still as observed, or that a dead owner holds. Whatever the
@@ -190,8 +213,37 @@ impl Chunk {
         self.owner = 0;
         self.seq += 1;
         self.offered = None;
-        self.open = self.records.iter().filter_map(|r| r.claimable_at(terms.resend_after_s)).min();
-        (LeaseVerdict::Ok, self.open)
+        let due = self.records.iter().filter_map(|r| r.claimable_at(terms.resend_after_s)).min();
+        self.aside &= due.is_some();
+        self.open = due.filter(|_| !self.aside);
+        (LeaseVerdict::Ok, due)
+    }
+
+    /// A late exclusion by the holder. It takes out recipients that certainly got nothing, and
+    /// answers how many.
+    pub fn exclude(&mut self, lease: &Lease, who: &BTreeMap<u16, ExclusionCause>, terms: &Terms) -> (LeaseVerdict, u64) {
+        if (self.owner, self.epoch, self.seq) == (lease.owner, lease.epoch, lease.seq + 1) {
+            return (LeaseVerdict::Ok, 0);
+        }
+        let verdict = self.against(lease);
+        if verdict != LeaseVerdict::Ok {
+            return (verdict, 0);
+        }
+        self.seq += 1;
+        self.checked = true;
+        let mut excluded = 0;
+        for (position, cause) in who {
+            let Some(r) = self.records.get_mut(usize::from(*position)) else { continue };
+            let perhaps_accepted = r.has(flags::RESENT) || r.has(flags::ACCEPTED);
+            if !matches!(r.status, Status::Pending | Status::Deferred)
+                || perhaps_accepted && terms.mutation != Mutation::DoubtExcluded
+            {
+                continue;
+            }
+            (r.status, r.reason, r.when) = (Status::Excluded, cause.code(), terms.now);
+            excluded += 1;
+        }
+        (LeaseVerdict::Ok, excluded)
     }
 
     /// What was not begun is cancelled in a delivery that is stopping; what may have been accepted stays in doubt. How many
@@ -223,22 +275,23 @@ impl Chunk {
         doubted
     }
 
-    /// Something came back for a recipient: whether that changed it.
-    pub fn evidence(&mut self, position: u16, evidence: Evidence, terms: &Terms) -> bool {
-        let Some(r) = self.records.get_mut(usize::from(position)) else { return false };
-        match evidence {
-            Evidence::Bounce { reason, hard } if !matches!(r.status, Status::Failed | Status::Excluded) => {
-                (r.status, r.reason) = (Status::Failed, reason);
-                r.flags = r.flags & LASTING | flags::BOUNCED | if hard { flags::HARD } else { 0 };
-            }
-            Evidence::Hit if r.status == Status::InDoubt => {
-                (r.status, r.reason) = (Status::Sent, 0);
-                r.flags |= flags::ACCEPTED;
-            }
-            _ => return false,
-        }
-        r.when = terms.now;
+    /// A bounce came back by mail: the recipient has failed, whatever is told of it later.
+    /// Answers whether that changed it.
+    pub fn bounce(&mut self, position: u16, (reason, hard): (u8, bool), terms: &Terms) -> bool {
+        let stands = |r: &&mut Record| !matches!(r.status, Status::Failed | Status::Excluded);
+        let Some(r) = self.records.get_mut(usize::from(position)).filter(stands) else { return false };
+        (r.status, r.reason, r.when) = (Status::Failed, reason, terms.now);
+        r.flags = r.flags & LASTING | flags::BOUNCED | if hard { flags::HARD } else { 0 };
         true
+    }
+
+    /// A human read the message. That proves the delivery of a message in doubt. It changes
+    /// nothing else.
+    pub fn prove(&mut self, position: u16, terms: &Terms) {
+        let in_doubt = |r: &&mut Record| r.status == Status::InDoubt;
+        let Some(r) = self.records.get_mut(usize::from(position)).filter(in_doubt) else { return };
+        (r.status, r.reason, r.when) = (Status::Sent, 0, terms.now);
+        r.flags |= flags::ACCEPTED;
     }
 
     /// A person settles recipients in doubt. Nothing is released again in a delivery that was stopped.
@@ -274,6 +327,9 @@ impl Chunk {
             return None;
         }
         self.open = None;
+        if self.aside {
+            return None;
+        }
         self.offered = Some(terms.now);
         self.round += 1;
         Some(self.round)
@@ -289,6 +345,12 @@ impl Chunk {
         gone
     }
 
+    /// A person wants a chunk that was set aside to be tried again.
+    pub fn readmit(&mut self) {
+        self.aside = false;
+        self.open = Some(0);
+    }
+
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for r in &self.records {
@@ -300,21 +362,23 @@ impl Chunk {
         counts
     }
 
-    /// The ledger, byte for byte; `tracking` is what the tracking bytes of each record hold, `run` what the run is called.
-    pub fn bytes(&self, tracking: &[[u8; 3]], run: [u8; 8], test: bool) -> Vec<u8> {
+    /// The ledger, byte for byte, with the tracking of each recipient. `run` is the name of the run.
+    pub fn bytes(&self, caches: &[Cache], run: [u8; 8], test: bool) -> Vec<u8> {
         let ledger = Ledger::new(self.records.len() as u16).in_test_mode(test);
         let mut bytes = ledger.bytes()[..HEADER_BYTES].to_vec();
+        bytes[1] |= if self.checked { 2 } else { 0 };
         bytes[4..8].copy_from_slice(&self.epoch.to_be_bytes());
         bytes[8..12].copy_from_slice(&self.beat.to_be_bytes());
         bytes[12..16].copy_from_slice(&self.seq.to_be_bytes());
         bytes[16..24].copy_from_slice(&self.owner.to_be_bytes());
         bytes[24..32].copy_from_slice(&run);
-        for (r, tracked) in self.records.iter().zip(tracking) {
-            bytes.extend_from_slice(&[r.status as u8, r.attempts, r.reason, r.flags]);
-            bytes.extend_from_slice(&r.claim.epoch.to_be_bytes());
-            bytes.push(r.claim.n);
-            bytes.extend_from_slice(&r.when.to_be_bytes());
-            bytes.extend_from_slice(tracked);
+        for (r, cache) in self.records.iter().zip(caches) {
+            let ([e0, e1, e2, e3], [w0, w1, w2, w3]) = (r.claim.epoch.to_be_bytes(), r.when.to_be_bytes());
+            let [high, low] = cache.lines.to_be_bytes();
+            let (status, n) = (r.status as u8, r.claim.n);
+            bytes.extend_from_slice(&[
+                status, r.attempts, r.reason, r.flags, e0, e1, e2, e3, n, w0, w1, w2, w3, cache.bits, high, low,
+            ]);
         }
         bytes
     }

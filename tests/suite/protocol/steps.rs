@@ -2,14 +2,23 @@
 
 use proptest::{collection::vec, prelude::*};
 use versand::{
-    domain::{delivery::DeliveryState, ledger::Status},
-    store::chunks::{Evidence, Settlement},
+    domain::{
+        audience::ExclusionCause,
+        delivery::DeliveryState,
+        ledger::Status,
+        tracking::{HitKind, HitLabel},
+    },
+    store::chunks::Settlement,
 };
+
+use super::tracking::{Cache, FAR};
 
 pub const RECIPIENTS: u16 = 4;
 /// Recipients of a chunk that is wide enough for groups of the size that workers send.
 pub const WIDE: u16 = 60;
 pub const WORKERS: usize = 3;
+/// Stands for the worker that holds the chunk; the first one if none does.
+pub const HOLDER: usize = WORKERS;
 
 /// On which grounds a chunk is taken.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +53,16 @@ pub struct Wanted {
     pub fresh: bool,
 }
 
+/// A hit of a recipient: of the chunk, of the one beside it (1), or of one that is not there (2).
+#[derive(Debug, Clone, Copy)]
+pub struct Came {
+    pub chunk: u32,
+    pub position: u16,
+    pub kind: HitKind,
+    pub label: HitLabel,
+    pub agent: &'static str,
+}
+
 #[derive(Debug, Clone)]
 pub enum Step {
     Take {
@@ -70,9 +89,45 @@ pub enum Step {
     Doubt {
         worker: usize,
     },
-    Evidence {
+    /// Nothing takes bounces in yet: the record of a `claim` is put there as the protocol says.
+    Bounce {
+        claim: usize,
+        reason: u8,
+        hard: bool,
+    },
+    Hits {
+        of_plan: bool,
+        came: Vec<Came>,
+    },
+    /// The statistics correct what a record says of its hits. What they read before may be wrong
+    /// or outdated.
+    Mend {
+        chunk: u32,
         position: u16,
-        evidence: Evidence,
+        wrong: bool,
+        outdated: bool,
+        bits: u8,
+    },
+    /// The statistics give a line of the log another label. What they read before may be wrong, too.
+    Relabel {
+        line: usize,
+        wrong: bool,
+        outdated: bool,
+        label: HitLabel,
+    },
+    /// Retention has removed the tracking log, or it has not.
+    Sweep {
+        swept: bool,
+    },
+    Exclude {
+        worker: usize,
+        who: Vec<(u16, ExclusionCause)>,
+        /// The answer is lost: it is sent twice.
+        lost: bool,
+    },
+    /// The chunk is set aside, or a person wants it to be tried again.
+    Aside {
+        set: bool,
     },
     /// Redis is as it was when this was done last, and another run of it.
     RollBack,
@@ -103,20 +158,21 @@ pub enum Step {
     Time(u32),
     Track {
         position: u16,
-        bytes: [u8; 3],
+        cache: Cache,
     },
 }
 
 fn said() -> impl Strategy<Value = Said> {
     let status = prop_oneof![
         3 => Just(Some(Status::Sent)),
-        2 => Just(Some(Status::Failed)),
+        1 => Just(Some(Status::Failed)),
         2 => Just(Some(Status::Deferred)),
         2 => Just(Some(Status::InDoubt)),
         2 => Just(None),
     ];
     let reply = prop_oneof![Just(""), Just("250 2.0.0 ok"), Just("550 5.1.1 no")];
-    let parts = (0..4usize, prop::bool::weighted(0.1), status, any::<bool>(), 0..4u8, 0..5u32, reply);
+    let claim = prop_oneof![4 => 0..4usize, 1 => 4..9usize];
+    let parts = (claim, prop::bool::weighted(0.1), status, any::<bool>(), 0..4u8, 0..5u32, reply);
     parts.prop_map(|(claim, forged, status, flag, reason, later_s, reply)| Said {
         claim,
         forged,
@@ -132,15 +188,61 @@ fn wanted() -> impl Strategy<Value = Wanted> {
     (0..RECIPIENTS + 1, prop::bool::weighted(0.9)).prop_map(|(position, fresh)| Wanted { position, fresh })
 }
 
-pub fn step() -> impl Strategy<Value = Step> {
-    let worker = || 0..WORKERS;
+fn came(place: impl Strategy<Value = (u32, u16)>) -> impl Strategy<Value = Came> {
+    let (kind, label) = (prop::sample::select(&HitKind::ALL[..]), prop::sample::select(&HitLabel::ALL[..]));
+    let agent = prop::sample::select(&["", "Firefox", "Thunderbird", "curl"][..]);
+    let came = (place, kind, label, agent);
+    came.prop_map(|((chunk, position), kind, label, agent)| Came { chunk, position, kind, label, agent })
+}
+
+fn hits() -> impl Strategy<Value = Step> {
+    let beside = prop_oneof![0..8u16, FAR..FAR + 9];
+    let place = prop_oneof![5 => (Just(0), 0..RECIPIENTS + 1), 4 => (Just(1), beside), 1 => (Just(2), 0..2u16)];
+    (prop::bool::weighted(0.9), vec(came(place), 1..7)).prop_map(|(of_plan, came)| Step::Hits { of_plan, came })
+}
+
+/// Hits that bring ever more user agents.
+pub fn crowded_sequence() -> impl Strategy<Value = Vec<Step>> {
+    vec(prop_oneof![6 => hits(), 1 => Just(Step::Remember), 1 => Just(Step::RollBack)], 1..=LONGEST)
+}
+
+fn cache() -> impl Strategy<Value = Cache> {
+    let lines = prop_oneof![0..3u16, 997..1003u16, 0..60_000u16];
+    (any::<u8>(), lines).prop_map(|(bits, lines)| Cache { bits, lines })
+}
+
+const LONGEST: usize = 60;
+
+/// Sequences of steps. Most begin with a lease and claims. In half of them many reports are late.
+pub fn sequence() -> impl Strategy<Value = Vec<Step>> {
+    let late = prop_oneof![2 => step(), 1 => late_step()];
+    let steps = prop_oneof![vec(step(), 1..=LONGEST), vec(late, 1..=LONGEST)];
+    let begun = prop::option::weighted(0.8, any::<bool>());
+    (begun, steps).prop_map(|(begun, steps)| begun.map(begin).into_iter().flatten().chain(steps).collect())
+}
+
+fn begin(goes_back: bool) -> Vec<Step> {
+    let wanted = (0..RECIPIENTS).map(|position| Wanted { position, fresh: true }).collect();
+    let claims = Step::Turn { worker: HOLDER, said: Vec::new(), wanted, lost: false };
+    vec![Step::Promise { goes_back }, Step::Take { worker: HOLDER, why: Why::Free }, claims]
+}
+
+/// Mostly the holder: the others come to nothing, and a sequence is to come far.
+fn worker() -> impl Strategy<Value = usize> {
+    prop_oneof![2 => Just(HOLDER), 1 => 0..WORKERS]
+}
+
+/// Mostly what moves recipients on, at times what lies beside that.
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![5 => moving_step(), 1 => step_beside()]
+}
+
+fn moving_step() -> impl Strategy<Value = Step> {
     let why = prop_oneof![4 => Just(Why::Free), 3 => Just(Why::Still), 1 => Just(Why::Moved), 2 => Just(Why::Dead), 1 => Just(Why::OtherDead)];
     let settlement = prop_oneof![Just(Settlement::Sent), Just(Settlement::Failed), Just(Settlement::Resend)];
-    let evidence =
-        prop_oneof![(0..4u8, any::<bool>()).prop_map(|(reason, hard)| Evidence::Bounce { reason, hard }), Just(Evidence::Hit)];
     let positions = prop::option::of(vec(0..RECIPIENTS + 1, 0..4));
     let state = prop_oneof![
-        6 => Just(DeliveryState::InProgress),
+        24 => Just(DeliveryState::InProgress),
         1 => Just(DeliveryState::Pausing),
         1 => Just(DeliveryState::Stopping),
         1 => Just(DeliveryState::Stopped),
@@ -154,24 +256,64 @@ pub fn step() -> impl Strategy<Value = Step> {
         3 => worker().prop_map(|worker| Step::Repeat { worker }),
         2 => worker().prop_map(|worker| Step::Redo { worker }),
         1 => worker().prop_map(|worker| Step::Doubt { worker }),
-        2 => (0..RECIPIENTS + 1, evidence).prop_map(|(position, evidence)| Step::Evidence { position, evidence }),
+        1 => bounce(),
         1 => Just(Step::RollBack),
         2 => Just(Step::Remember),
         1 => prop::bool::weighted(0.7).prop_map(|goes_back| Step::Promise { goes_back }),
         2 => worker().prop_map(|worker| Step::Release { worker }),
         2 => (settlement, positions).prop_map(|(settlement, positions)| Step::Settle { settlement, positions }),
-        2 => prop::bool::weighted(0.8).prop_map(|stop| Step::Cancel { stop }),
+        1 => prop::bool::weighted(0.6).prop_map(|stop| Step::Cancel { stop }),
         1 => (0..3usize).prop_map(|window| Step::Offer { window }),
         1 => (0..2u32).prop_map(|rounds_ago| Step::Reopen { rounds_ago }),
         4 => state.prop_map(Step::State),
         2 => prop::option::of(0..4u32).prop_map(Step::Policy),
         3 => (0..6u32).prop_map(Step::Time),
-        1 => (0..RECIPIENTS, any::<[u8; 3]>()).prop_map(|(position, bytes)| Step::Track { position, bytes }),
+    ]
+}
+
+fn bounce() -> impl Strategy<Value = Step> {
+    (0..6usize, 0..4u8, any::<bool>()).prop_map(|(claim, reason, hard)| Step::Bounce { claim, reason, hard })
+}
+
+fn exclude() -> impl Strategy<Value = Step> {
+    let who = vec((0..RECIPIENTS + 1, prop::sample::select(&ExclusionCause::ALL[..])), 0..3);
+    (worker(), who, any::<bool>()).prop_map(|(worker, who, lost)| Step::Exclude { worker, who, lost })
+}
+
+/// Attempts that come to nothing and are made again, a 250 under any claim, and what it meets then.
+fn late_step() -> impl Strategy<Value = Step> {
+    let sent = (0..9usize, said()).prop_map(|(claim, said)| Said { claim, forged: false, status: Some(Status::Sent), ..said });
+    let again = prop_oneof![Just(None), Just(Some(Status::Deferred)), Just(Some(Status::InDoubt))];
+    let again = (again, said()).prop_map(|(status, said)| Said { forged: false, status, later_s: 0, ..said });
+    let turn = |worker, said, wanted| Step::Turn { worker, said: vec![said], wanted, lost: false };
+    prop_oneof![
+        3 => (worker(), sent).prop_map(move |(worker, said)| turn(worker, said, Vec::new())),
+        3 => (again, vec(wanted(), 1..3)).prop_map(move |(said, wanted)| turn(HOLDER, said, wanted)),
+        1 => bounce(),
+        1 => exclude(),
+        1 => Just(Step::Policy(Some(0))),
+        1 => Just(Step::Take { worker: HOLDER, why: Why::Still }),
+        1 => Just(Step::Settle { settlement: Settlement::Resend, positions: None }),
+    ]
+}
+
+fn step_beside() -> impl Strategy<Value = Step> {
+    let believed = || (prop::bool::weighted(0.2), prop::bool::weighted(0.2));
+    let of_record = (0..2u32, 0..RECIPIENTS + 1, believed(), any::<u8>());
+    let of_line = (any::<usize>(), believed(), prop::sample::select(&HitLabel::ALL[..]));
+    prop_oneof![
+        5 => hits(),
+        1 => of_record.prop_map(|(chunk, position, (wrong, outdated), bits)| Step::Mend { chunk, position, wrong, outdated, bits }),
+        1 => of_line.prop_map(|(line, (wrong, outdated), label)| Step::Relabel { line, wrong, outdated, label }),
+        1 => prop::bool::weighted(0.3).prop_map(|swept| Step::Sweep { swept }),
+        1 => exclude(),
+        1 => any::<bool>().prop_map(|set| Step::Aside { set }),
+        1 => (0..RECIPIENTS, cache()).prop_map(|(position, cache)| Step::Track { position, cache }),
     ]
 }
 
 /// Runs of claims, and reports of most of those that were granted, nearly all of them a 250: groups as workers send them.
-pub fn wide_step() -> impl Strategy<Value = Step> {
+pub fn wide_sequence() -> impl Strategy<Value = Vec<Step>> {
     let sent = (0..24usize, prop::bool::weighted(0.9), 0..2u32, prop_oneof![9 => Just(""), 1 => Just("250 2.0.0 ok")]);
     let sent = sent.prop_map(|(claim, flag, later_s, reply)| Said {
         claim,
@@ -189,15 +331,18 @@ pub fn wide_step() -> impl Strategy<Value = Step> {
     });
     let turn = (0..2usize, said, vec(run, 0..3), prop::bool::weighted(0.05));
     let why = prop_oneof![3 => Just(Why::Free), 1 => Just(Why::Still)];
-    prop_oneof![
+    let hits = vec(came((Just(0), 0..WIDE + 1)), 1..40);
+    let step = prop_oneof![
         2 => (0..2usize, why).prop_map(|(worker, why)| Step::Take { worker, why }),
         20 => turn.prop_map(|(worker, said, wanted, lost)| Step::Turn { worker, said, wanted: wanted.concat(), lost }),
-        2 => (0..WIDE, any::<[u8; 3]>()).prop_map(|(position, bytes)| Step::Track { position, bytes }),
+        2 => (0..WIDE, cache()).prop_map(|(position, cache)| Step::Track { position, cache }),
+        2 => hits.prop_map(|came| Step::Hits { of_plan: true, came }),
         1 => Just(Step::State(DeliveryState::InProgress)),
         3 => Just(Step::Remember),
         2 => Just(Step::RollBack),
         4 => (0..2usize).prop_map(|worker| Step::Redo { worker }),
         2 => prop::option::of(0..4u32).prop_map(Step::Policy),
         4 => step(),
-    ]
+    ];
+    vec(step, 1..=LONGEST)
 }

@@ -5,7 +5,7 @@ use versand::{
         delivery::DeliveryState,
         ledger::{ClaimNumber, Status, flags},
     },
-    store::chunks::{Batch, Claim, Evidence, Lease, LeaseVerdict, Report, Settlement, TakeoverGrounds},
+    store::chunks::{Batch, Claim, Lease, LeaseVerdict, Report, Settlement, TakeoverGrounds},
 };
 
 use super::spec::{Chunk, Mutation, Terms};
@@ -451,9 +451,9 @@ impl World {
         }
     }
 
-    /// Something comes back for a recipient whose message the server has taken.
-    pub fn evidence(&mut self, i: usize, evidence: Evidence, terms: &Terms) {
-        self.bounced[i] |= self.chunk.evidence(i as u16, evidence, terms) && evidence != Evidence::Hit;
+    /// A bounce comes back for a recipient whose message the server has taken.
+    pub fn bounce(&mut self, i: usize, terms: &Terms) {
+        self.bounced[i] |= self.chunk.bounce(i as u16, (1, true), terms);
     }
 
     /// A person settles a recipient in doubt; a finished delivery is opened again for it.

@@ -1,0 +1,58 @@
+//! TODO head
+
+use std::{
+    collections::hash_map::DefaultHasher,
+    hash::{Hash, Hasher},
+    time::Instant,
+};
+
+use crate::{
+    metrics,
+    queue::{FirstJob, Queue, WorkerHealth},
+    send::recover::Liveness,
+};
+
+#[derive(Clone)]
+pub struct QueueGauges {
+    pub queue: Queue,
+    pub health: WorkerHealth,
+    pub liveness: Liveness,
+}
+
+impl QueueGauges {
+    pub(super) async fn observe(&self) -> Result<(), crate::queue::QueueError> {
+        for depth in self.queue.depths().await? {
+            let queue = depth.queue.as_str();
+            let states = [
+                ("waiting", depth.active),
+                ("retrying", depth.scheduled),
+                ("running", depth.in_flight),
+                ("dead", depth.dead),
+                ("done", depth.done),
+            ];
+            for (state, n) in states {
+                metrics::queue_jobs(queue, state, n);
+            }
+            metrics::queue_age(queue, self.waiting_for(queue, depth.first.as_ref()));
+            metrics::queue_beat(queue, depth.oldest_beat_s.unwrap_or_default());
+        }
+        for worker in self.health.states() {
+            metrics::queue_worker(worker.queue.as_str(), worker.alive);
+            metrics::queue_restarts(worker.queue.as_str(), worker.restarts);
+        }
+        Ok(())
+    }
+
+    /// Seconds since a queue's first job was queued, or, where its producer does not say when, for which it has been the first.
+    fn waiting_for(&self, queue: &str, first: Option<&FirstJob>) -> u64 {
+        let mark = first.map_or(0, |job| hash_of(&job.id));
+        let seen = self.liveness.see(&format!("first of {queue}"), (mark, 0), Instant::now());
+        first.map_or(0, |job| job.waits_s.unwrap_or(seen.as_secs()))
+    }
+}
+
+fn hash_of(id: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,55 @@
+//! TODO head
+
+use redis::AsyncCommands;
+
+use super::waves::ScheduleStore;
+use crate::{
+    domain::delivery::DeliveryId,
+    store::{StoreError, damaged, keys},
+};
+
+impl ScheduleStore {
+    /// Deliveries whose next wave is due.
+    pub async fn due(&self, now: u32) -> Result<Vec<DeliveryId>, StoreError> {
+        let ids: Vec<String> = self.redis.connection().zrangebyscore(keys::DUE, "-inf", now).await?;
+        ids.iter().map(|id| id.parse().map_err(damaged)).collect()
+    }
+
+    /// Deliveries that wait for their next wave, and when the earliest of them is due.
+    pub async fn scheduled(&self) -> Result<(u64, Option<u32>), StoreError> {
+        let mut conn = self.redis.connection();
+        let first: Vec<(String, f64)> = conn.zrange_withscores(keys::DUE, 0, 0).await?;
+        Ok((conn.zcard(keys::DUE).await?, first.first().map(|(_, due)| *due as u32)))
+    }
+
+    /// Puts a delivery on the list of those that wait for a wave, or takes it off.
+    pub async fn list_due(&self, id: &DeliveryId, next_due: Option<u32>) -> Result<(), StoreError> {
+        let mut conn = self.redis.connection();
+        match next_due {
+            Some(due) => Ok(conn.zadd(keys::DUE, id.as_str(), due).await?),
+            None => Ok(conn.zrem(keys::DUE, id.as_str()).await?),
+        }
+    }
+
+    /// Lets the next tick look at a delivery that may have fallen off the list of those that wait for a wave.
+    pub async fn list_due_at_once(&self, id: &DeliveryId) -> Result<(), StoreError> {
+        let mut list = redis::cmd("ZADD");
+        list.arg(keys::DUE).arg("NX").arg(0).arg(id.as_str());
+        Ok(list.query_async(&mut self.redis.connection()).await?)
+    }
+
+    /// Deliveries with waves that are held.
+    pub async fn held(&self) -> Result<Vec<DeliveryId>, StoreError> {
+        let ids: Vec<String> = self.redis.connection().smembers(keys::HELD).await?;
+        ids.iter().map(|id| id.parse().map_err(damaged)).collect()
+    }
+
+    /// Puts a delivery on the list of those with waves that are held, or takes it off.
+    pub async fn list_held(&self, id: &DeliveryId, held: bool) -> Result<(), StoreError> {
+        let mut conn = self.redis.connection();
+        match held {
+            true => Ok(conn.sadd(keys::HELD, id.as_str()).await?),
+            false => Ok(conn.srem(keys::HELD, id.as_str()).await?),
+        }
+    }
+}

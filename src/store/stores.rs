@@ -1,0 +1,42 @@
+//! Every handle of the store, made once from one connection.
+
+use super::{connection::Redis, deliveries::DeliveryStore};
+use crate::store::{
+    addresses::AddressStore,
+    audience::AudienceStore,
+    chunks::{ChunkLists, LedgerStore},
+    limits::LimitStore,
+    schedule::ScheduleStore,
+    tracking::TrackingStore,
+};
+
+/// The handles; only the wiring has them all. Cheap to clone.
+#[derive(Clone)]
+pub struct Stores {
+    pub redis: Redis,
+    pub deliveries: DeliveryStore,
+    pub audiences: AudienceStore,
+    pub schedules: ScheduleStore,
+    pub ledgers: LedgerStore,
+    pub chunks: ChunkLists,
+    pub addresses: AddressStore,
+    pub tracking: TrackingStore,
+    pub limits: LimitStore,
+}
+
+impl Stores {
+    pub fn new(redis: Redis) -> Self {
+        let chunks = ChunkLists::new(redis.clone());
+        Self {
+            deliveries: DeliveryStore::new(redis.clone()),
+            audiences: AudienceStore::new(redis.clone()),
+            schedules: ScheduleStore::new(redis.clone(), chunks.clone()),
+            ledgers: LedgerStore::new(redis.clone()),
+            addresses: AddressStore::new(redis.clone()),
+            tracking: TrackingStore::new(redis.clone()),
+            limits: LimitStore::new(redis.clone()),
+            chunks,
+            redis,
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! TODO head
+
+use redis::{AsyncCommands, ScriptInvocation};
+
+use super::{hits::TrackingStore, tracking_log::StatisticsBasis};
+use crate::{
+    domain::{delivery::DeliveryId, tracking::Statistics},
+    store::{StoreError, damaged, keys},
+};
+
+impl TrackingStore {
+    /// Keeps figures, unless what they were made of has changed: then it is false.
+    pub async fn keep_statistics(&self, basis: &StatisticsBasis, statistics: &Statistics) -> Result<bool, StoreError> {
+        let key = keys::statistics(&basis.delivery);
+        let mut script = self.reckoned(basis, &key, 0);
+        script.arg(-1).arg("").arg(serde_json::to_vec(statistics).map_err(damaged)?);
+        Ok(script.invoke_async::<i64>(&mut self.redis.connection()).await? >= 0)
+    }
+
+    /// The script that writes what was made of `basis` into `key`.
+    pub(super) fn reckoned(&self, basis: &StatisticsBasis, key: &str, raise: u8) -> ScriptInvocation<'_> {
+        let mut script = self.scripts.reckoned.prepare_invoke();
+        script.key(keys::delivery(&basis.delivery)).key(keys::tracking(&basis.delivery)).key(key);
+        script.arg(basis.revision).arg(basis.labels).arg(raise);
+        script
+    }
+
+    /// The figures that were computed last.
+    pub async fn statistics(&self, id: &DeliveryId) -> Result<Option<Statistics>, StoreError> {
+        let text: Option<Vec<u8>> = self.redis.connection().get(keys::statistics(id)).await?;
+        text.map(|text| serde_json::from_slice(&text).map_err(damaged)).transpose()
+    }
+
+    /// The same of several deliveries; only of those that have any.
+    pub async fn all_statistics(&self, ids: &[DeliveryId]) -> Result<Vec<(DeliveryId, Statistics)>, StoreError> {
+        let mut pipe = redis::pipe();
+        for id in ids {
+            pipe.get(keys::statistics(id));
+        }
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let texts: Vec<Option<Vec<u8>>> = pipe.query_async(&mut self.redis.connection()).await?;
+        let known = ids.iter().zip(texts).filter_map(|(id, text)| Some((id.clone(), text?)));
+        known.map(|(id, text)| Ok((id, serde_json::from_slice(&text).map_err(damaged)?))).collect()
+    }
+
+    /// Removes what is kept of the tracking of a delivery that is not deleted.
+    pub async fn remove_statistics(&self, id: &DeliveryId) -> Result<(), StoreError> {
+        Ok(self.redis.connection().unlink(&[keys::tracking(id), keys::statistics(id)]).await?)
+    }
+
+    /// Whether this daemon may compute the statistics of an hour, for the next `lock_s`: nobody else does, and they are not done.
+    pub async fn take_hour(&self, hour: i64, owner: u64, lock_s: u64) -> Result<bool, StoreError> {
+        let mut set = redis::cmd("SET");
+        set.arg(keys::hour(hour)).arg(owner).arg("NX").arg("EX").arg(lock_s);
+        let taken: Option<String> = set.query_async(&mut self.redis.connection()).await?;
+        Ok(taken.is_some())
+    }
+
+    /// Keeps the hour for longer: for `keep_s` more. False if somebody else has it.
+    pub async fn keep_hour(&self, hour: i64, owner: u64, keep_s: i64) -> Result<bool, StoreError> {
+        let owned: Option<u64> = self.redis.connection().get(keys::hour(hour)).await?;
+        Ok(owned == Some(owner) && self.redis.connection().expire(keys::hour(hour), keep_s).await?)
+    }
+}

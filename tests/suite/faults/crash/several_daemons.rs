@@ -1,0 +1,91 @@
+//! Several daemons on one Redis: one dies or freezes, the other goes on.
+
+use versand::{
+    domain::delivery::DeliveryId,
+    store::{Redis, Stores},
+};
+
+use super::*;
+
+/// Two daemons that take turns at the chunks; the first one has the delivery.
+async fn two(policy: &str, more: &str) -> (RedisServer, TestRelay, [Daemon; 2], String) {
+    let (redis, relay) = (RedisServer::start(), TestRelay::start(DELAY).await);
+    let settings = format!("{}{more}", settings(&redis, &relay));
+    let first = Daemon::start(&settings).await;
+    let second = Daemon::start(&settings).await;
+    let id = first.client.send(&with_policy(policy), audience(RECIPIENTS)).await;
+    (redis, relay, [first, second], id)
+}
+
+/// Freezes the daemon in a moment in which it holds a chunk: it may also be between two of them.
+async fn frozen_with_a_chunk(daemon: &Daemon, redis: &RedisServer, id: &str) {
+    let store = Stores::new(Redis::connect(&redis.settings()).await.unwrap());
+    let (id, chunks): (DeliveryId, Vec<u32>) = (id.parse().unwrap(), (0..RECIPIENTS.div_ceil(CHUNK) as u32).collect());
+    let owner = daemon.owner();
+    eventually("a chunk to freeze with", RECOVERY, async || {
+        daemon.freeze();
+        let holds = store.ledgers.headers(&id, &chunks).await.unwrap().iter().any(|header| header.owner == owner);
+        if !holds {
+            daemon.thaw();
+        }
+        holds.then_some(())
+    })
+    .await;
+}
+
+async fn taken_over(by: &Daemon) {
+    let taken_over = async || (by.metric("versand_chunks_taken_over_total").await > 0.0).then_some(());
+    eventually("the other takes over", RECOVERY, taken_over).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_daemon_takes_over() {
+    let (redis, relay, [mut first, second], id) = two("hold", "").await;
+    accepted(&relay, 600).await;
+    frozen_with_a_chunk(&first, &redis, &id).await;
+    first.kill();
+    taken_over(&second).await;
+    finished(&second.client, &id).await;
+    Account::of(&second.client, &id, &relay).await.holds(RECIPIENTS, CONNECTIONS * WINDOW);
+    conserved(&second).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_daemon_takes_over_within_thirty_seconds_by_default() {
+    let (redis, relay, [mut first, second], id) = two("hold", "[send]\nlease_ms = 10000\n").await;
+    accepted(&relay, 1000).await;
+    frozen_with_a_chunk(&first, &redis, &id).await;
+    first.kill();
+    // as promised: the lease of ten seconds and two passes
+    taken_over(&second).await;
+    finished(&second.client, &id).await;
+    Account::of(&second.client, &id, &relay).await.holds(RECIPIENTS, CONNECTIONS * WINDOW);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_daemon_sends_again_what_is_in_doubt_and_it_is_the_same_message() {
+    let (_redis, relay, [mut first, second], id) = two("resend", "").await;
+    accepted(&relay, 800).await;
+    first.kill();
+    finished(&second.client, &id).await;
+    let account = Account::of(&second.client, &id, &relay).await;
+    account.resends(RECIPIENTS);
+    conserved(&second).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_was_frozen_beyond_its_lease_sends_nothing_twice() {
+    let (redis, relay, [first, second], id) = two("hold", "").await;
+    accepted(&relay, 300).await;
+    frozen_with_a_chunk(&first, &redis, &id).await;
+    taken_over(&second).await;
+    second.passes("reconcile", 1).await;
+    first.thaw();
+    finished(&second.client, &id).await;
+    // what it had sent when it was frozen, it records when it wakes up
+    eventually("late records", RECOVERY, async || (first.metric("versand_acceptance_difference").await == 0.0).then_some(()))
+        .await;
+    let account = Account::of(&second.client, &id, &relay).await;
+    account.holds(RECIPIENTS, CONNECTIONS * WINDOW);
+    conserved(&second).await;
+}

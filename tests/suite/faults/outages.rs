@@ -1,0 +1,177 @@
+//! The relay is away, Redis is not what it should be, a stop comes before the start.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use versand::{
+    app::Application,
+    deliveries::Decision,
+    domain::delivery::{Confirmation, DeliveryId, DeliveryState},
+    mail::catcher::{CatcherAct, CatcherAction, CatcherStage},
+};
+
+use crate::harness::{
+    LIMIT,
+    app::{App, config, metrics},
+    at_rest,
+    client::{audience, definition},
+    eventually,
+    ports::ClosedPort,
+    redis::RedisServer,
+};
+
+fn statuses(log: &[Value], status: &str) -> usize {
+    log.iter().filter(|line| line["status"] == status).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_validity_period_ends_also_while_the_relay_is_away() {
+    let redis = RedisServer::start();
+    let away = ClosedPort::new();
+    let app = App::start(&redis, &format!("[relay]\nhost = \"127.0.0.1\"\nport = {}", away.port())).await;
+    let mut definition = definition();
+    definition["settings"] = json!({ "validity_hours": 1.5 / 3600.0 });
+    let began = Instant::now();
+    let id = app.client.send(&definition, audience(600)).await;
+    let view = app.client.wait_for(&id, &["finished"]).await;
+    assert!(began.elapsed() > Duration::from_millis(1400), "too early");
+    assert_eq!((&view["counts"]["failed"], &view["counts"]["sent"]), (&json!(600), &json!(0)));
+    let log = app.client.log(&id).await;
+    assert!(log.iter().all(|line| line["expired"] == true && line["failure_reason"] == "unreachable"), "{}", log[0]);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recipient_in_doubt_at_the_end_of_validity_is_not_sent_to_again() {
+    let redis = RedisServer::start();
+    // a doubt is sent again a lease and a second later: after the end
+    let app = App::start(&redis, "[send]\nlease_ms = 10000").await;
+    let silent = CatcherAct::new(CatcherStage::End, CatcherAction::Close);
+    app.catcher.as_ref().unwrap().change_rules(|rules| rules.every = Some(silent));
+    let mut definition = definition();
+    definition["settings"] = json!({ "validity_hours": 8.0 / 3600.0, "in_doubt": "resend" });
+    let id = app.client.send(&definition, audience(5)).await;
+    let view = app.client.wait_for(&id, &["finished"]).await;
+    assert_eq!((&view["counts"]["in_doubt"], &view["counts"]["resent"]), (&json!(5), &json!(0)), "{view}");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_doubt_that_is_due_as_the_validity_ends_stays_a_doubt() {
+    let redis = RedisServer::start();
+    // due two seconds later, over one connection that takes its time
+    let app = App::start(&redis, "[send]\nlease_ms = 1000\n[relay]\nconnections = 1").await;
+    let silent = CatcherAct::new(CatcherStage::End, CatcherAction::Close);
+    app.catcher.as_ref().unwrap().change_rules(|rules| {
+        rules.every = Some(silent);
+        rules.delay = Duration::from_millis(30);
+    });
+    let mut definition = definition();
+    definition["settings"] = json!({ "validity_hours": 3.5 / 3600.0, "in_doubt": "resend" });
+    let id = app.client.send(&definition, audience(40)).await;
+    app.client.wait_for(&id, &["finished"]).await;
+    let log = app.client.log(&id).await;
+    assert!(statuses(&log, "in_doubt") > 0);
+    let undone = log.iter().find(|line| line["status"] == "failed" && line["resent"] == true);
+    assert_eq!(undone, None, "its first attempt may have been accepted");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_that_is_stopped_before_it_starts_is_cancelled_to_the_last() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "[preparation]\nchunk_size = 10").await;
+    let id = app.client.create(&definition()).await;
+    app.client.upload(&id, audience(25)).await;
+    app.client.prepare(&id).await;
+    // released by a daemon that died before it could enqueue the start
+    let delivery: DeliveryId = id.parse().unwrap();
+    let released = |d: &versand::domain::delivery::Delivery, now| {
+        let mut document = d.document.clone();
+        document.release = Some(Confirmation { by: "ann".into(), confirmed_at: now, started: false });
+        Ok(Decision { state: DeliveryState::StartPending, document, answer: (), act: None })
+    };
+    app.services.deliveries.change(&delivery, "ann", &[], released).await.unwrap();
+    let (status, answer) = app.client.post(&format!("/deliveries/{id}/stop"), &json!({})).await;
+    assert!(status.is_success(), "{answer}");
+    let view = app.client.wait_for(&id, &["stopped"]).await;
+    assert_eq!((&view["counts"]["cancelled"], &view["counts"]["pending"]), (&json!(25), &json!(0)));
+    assert_eq!(statuses(&app.client.log(&id).await, "cancelled"), 25);
+    app.stop().await; // and the figures agree
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_forgets_is_refused_unless_told_otherwise() {
+    for settings in [["--appendonly", "no"], ["--appendfsync", "no"], ["--no-appendfsync-on-rewrite", "yes"]] {
+        let redis = RedisServer::start_with(&settings);
+        let (mut config, _state) = config(&redis, "");
+        let refusal = Application::build(config.clone(), metrics()).await.err().unwrap().to_string();
+        assert!(refusal.contains(settings[0].trim_start_matches('-')) && refusal.contains("redis.allow_data_loss"), "{refusal}");
+        config.redis.allow_data_loss = true;
+        assert!(Application::build(config, metrics()).await.is_ok());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_takes_no_writes_is_refused_at_the_start() {
+    let redis = RedisServer::start();
+    let (config, _state) = config(&redis, "");
+    redis.ask("CONFIG SET maxmemory 1").unwrap();
+    let refusal = Application::build(config.clone(), metrics()).await.err().unwrap().to_string();
+    assert!(refusal.contains("OOM"), "{refusal}");
+    redis.ask("CONFIG SET maxmemory 0").unwrap();
+    assert!(Application::build(config, metrics()).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_went_back_in_time_leaves_doubts_and_no_doubles() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "[relay]\nconnections = 2").await;
+    let catcher = app.catcher.as_ref().unwrap();
+    catcher.change_rules(|rules| {
+        rules.every = Some(CatcherAct::new(CatcherStage::Mail, CatcherAction::Stall(Duration::from_millis(10))))
+    });
+    let id = app.client.send(&definition(), audience(300)).await;
+    let ledger = format!("versand:{{{id}}}:ledger:0");
+    eventually("some are sent", LIMIT, async || (catcher.messages().len() >= 50).then_some(())).await;
+    // the ledger of a while ago: an older sequence number, and ten recipients that were sent are pending again
+    let went_back = redis::Script::new(
+        "redis.call('SETRANGE', KEYS[1], 12, struct.pack('>I4', 1))
+         for i = 0, 9 do redis.call('SETRANGE', KEYS[1], 32 + 16 * i, struct.pack('B', 0)) end
+         redis.call('HINCRBY', KEYS[2], 'sent', -10)
+         redis.call('HINCRBY', KEYS[2], 'pending', 10)",
+    );
+    let counts = format!("versand:{{{id}}}:counts");
+    let () = went_back.key(ledger).key(counts).invoke_async(&mut app.services.stores.redis.connection()).await.unwrap();
+    let view = app.client.wait_for(&id, &["finished"]).await;
+    assert!(view["counts"]["in_doubt"].as_u64().unwrap() >= 10, "{}", view["counts"]);
+    let mut received: Vec<String> = catcher.messages().iter().flat_map(|m| m.to.clone()).collect();
+    let all = received.len();
+    received.sort();
+    received.dedup();
+    assert_eq!(received.len(), all, "somebody got it twice");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_cannot_show_life_starts_nothing_more_though_it_has_claims() {
+    let redis = RedisServer::start();
+    // one connection, a hundred claims ahead, ten messages a second: work for far longer than the lease of a second
+    let app = App::start(&redis, "[relay]\nconnections = 1\n[send]\nclaim_window = 100").await;
+    let catcher = app.catcher.as_ref().unwrap();
+    catcher.change_rules(|rules| {
+        rules.every = Some(CatcherAct::new(CatcherStage::Mail, CatcherAction::Stall(Duration::from_millis(100))))
+    });
+    let id = app.client.send(&definition(), audience(60)).await;
+    eventually("some are sent", LIMIT, async || (catcher.messages().len() >= 5).then_some(())).await;
+    redis.freeze();
+    let before = catcher.messages().len();
+    let when_the_lease_was_over = at_rest("the lease is over", Duration::from_secs(1), || catcher.messages().len()).await;
+    // the lease's worth, and half of that again: a busy machine sends no more
+    assert!(when_the_lease_was_over <= before + 16, "sent without a lease: {when_the_lease_was_over} after {before}");
+    catcher.change_rules(|rules| rules.every = None);
+    redis.thaw();
+    let view = app.client.wait_for(&id, &["finished"]).await;
+    assert_eq!((&view["counts"]["sent"], catcher.messages().len()), (&json!(60), 60));
+    app.stop().await;
+}

@@ -1,0 +1,230 @@
+//! The sink of the fault run: a small SMTP server that shares no code with the daemon, and writes down what it did.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    task::{AbortHandle, JoinSet},
+    time::sleep,
+};
+
+use crate::harness::ports::ClosedPort;
+
+/// Before every reply.
+const DELAY: Duration = Duration::from_millis(6);
+
+/// What it does to every third transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    Good,
+    /// 550 to RCPT.
+    Refuse,
+    /// 451 to RCPT, or to the end of data.
+    Defer,
+    /// Two seconds before a reply.
+    Stall,
+    /// Closes in the middle of the message; the client may have written all of it.
+    CloseBefore,
+    /// Accepts the message and closes without a word.
+    CloseAfter,
+    /// Closes after the end of data and keeps nothing.
+    CloseAfterForgetting,
+    /// A line that is no reply, after the end of data; the message is accepted.
+    Garbage,
+}
+
+/// A transaction as the sink saw it.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub recipient: String,
+    pub message_id: String,
+    pub began: Instant,
+    /// When the end of data was read.
+    pub ended: Option<Instant>,
+    pub accepted: bool,
+    pub refused: bool,
+    /// What was written after the end of data is no reply.
+    pub garbled: bool,
+    /// A reply was written after the end of data.
+    pub replied: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Book {
+    entries: Vec<Entry>,
+    transactions: u64,
+    mood: Option<Mood>,
+}
+
+pub struct Sink {
+    book: Arc<Mutex<Book>>,
+    pub port: u16,
+    /// Keeps the port while nobody listens on it.
+    _kept: ClosedPort,
+    serving: AbortHandle,
+}
+
+impl Sink {
+    pub async fn start() -> Self {
+        let kept = ClosedPort::new();
+        let port = kept.port();
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        let book = Arc::<Mutex<Book>>::default();
+        let serving = tokio::spawn(serve(listener, book.clone())).abort_handle();
+        Self { book, port, _kept: kept, serving }
+    }
+
+    /// Ends all connections, is away for a while, and comes back on the same port.
+    pub async fn restart(&mut self, away: Duration) {
+        self.serving.abort();
+        sleep(away).await;
+        let listener = loop {
+            match TcpListener::bind(("127.0.0.1", self.port)).await {
+                Ok(listener) => break listener,
+                Err(_) => sleep(Duration::from_millis(10)).await,
+            }
+        };
+        self.serving = tokio::spawn(serve(listener, self.book.clone())).abort_handle();
+    }
+
+    pub fn set(&self, mood: Mood) {
+        self.book.lock().unwrap().mood = Some(mood);
+    }
+
+    pub fn journal(&self) -> Vec<Entry> {
+        self.book.lock().unwrap().entries.clone()
+    }
+
+    pub fn accepted(&self) -> usize {
+        self.book.lock().unwrap().entries.iter().filter(|entry| entry.accepted).count()
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+async fn serve(listener: TcpListener, book: Arc<Mutex<Book>>) {
+    let mut sessions = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let _ = stream.set_nodelay(true);
+        let book = book.clone();
+        // a connection that breaks is the client's to notice
+        sessions.spawn(async move { drop(session(stream, &book).await) });
+    }
+}
+
+async fn session(stream: TcpStream, book: &Mutex<Book>) -> std::io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = BufReader::new(reader);
+    writer.write_all(b"220 sink.example ESMTP\r\n").await?;
+    let (mut began, mut mood, mut recipient) = (Instant::now(), Mood::Good, None);
+    loop {
+        let Some(line) = read_line(&mut reader).await? else { return Ok(()) };
+        let verb = line.get(..4).unwrap_or(&line).to_ascii_uppercase();
+        sleep(if mood == Mood::Stall { Duration::from_secs(2) } else { DELAY }).await;
+        let reply = match verb.as_str() {
+            "EHLO" => "250-sink.example\r\n250-8BITMIME\r\n250 PIPELINING\r\n",
+            "MAIL" => {
+                (began, mood, recipient) = (Instant::now(), next_mood(book), None);
+                "250 2.1.0 ok\r\n"
+            }
+            "RCPT" => {
+                let address = line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
+                match mood {
+                    Mood::Refuse => {
+                        note(book, Entry { refused: true, replied: Some(Instant::now()), ..entry(&address, began) });
+                        "550 5.1.1 no such user\r\n"
+                    }
+                    Mood::Defer if began.elapsed().subsec_nanos() % 2 == 0 => "451 4.2.1 try again later\r\n",
+                    _ => {
+                        recipient = Some(address);
+                        "250 2.1.5 ok\r\n"
+                    }
+                }
+            }
+            "DATA" if recipient.is_none() => "503 5.5.1 no recipient\r\n",
+            "DATA" => {
+                writer.write_all(b"354 go on\r\n").await?;
+                let address = recipient.take().unwrap_or_default();
+                match take_message(&mut reader, book, entry(&address, began), mood).await? {
+                    Some((number, reply)) => {
+                        writer.write_all(reply.as_bytes()).await?;
+                        book.lock().unwrap().entries[number].replied = Some(Instant::now());
+                        continue;
+                    }
+                    None => return Ok(()),
+                }
+            }
+            "RSET" | "NOOP" => "250 2.0.0 ok\r\n",
+            "QUIT" => return writer.write_all(b"221 2.0.0 bye\r\n").await,
+            _ => "502 5.5.2 what\r\n",
+        };
+        writer.write_all(reply.as_bytes()).await?;
+    }
+}
+
+/// Reads a message and decides: the number of its entry and the reply, none to close the connection.
+async fn take_message(
+    reader: &mut BufReader<tokio::net::tcp::OwnedReadHalf>,
+    book: &Mutex<Book>,
+    mut entry: Entry,
+    mood: Mood,
+) -> std::io::Result<Option<(usize, &'static str)>> {
+    loop {
+        let Some(line) = read_line(reader).await? else { return Ok(None) };
+        if mood == Mood::CloseBefore {
+            note(book, entry);
+            return Ok(None);
+        }
+        if let Some(id) = line.strip_prefix("Message-ID:") {
+            entry.message_id = id.trim().to_owned();
+        }
+        if line == "." {
+            break;
+        }
+    }
+    entry.ended = Some(Instant::now());
+    entry.accepted = !matches!(mood, Mood::Defer | Mood::CloseAfterForgetting);
+    entry.garbled = mood == Mood::Garbage;
+    let number = note(book, entry);
+    sleep(if mood == Mood::Stall { Duration::from_secs(2) } else { DELAY }).await;
+    Ok(match mood {
+        Mood::CloseAfter | Mood::CloseAfterForgetting => None,
+        Mood::Garbage => Some((number, "Hello, this is no reply\r\n")),
+        Mood::Defer => Some((number, "451 4.3.0 try again later\r\n")),
+        _ => Some((number, "250 2.0.0 queued\r\n")),
+    })
+}
+
+fn next_mood(book: &Mutex<Book>) -> Mood {
+    let mut book = book.lock().unwrap();
+    book.transactions += 1;
+    let mood = book.mood.unwrap_or(Mood::Good);
+    if book.transactions.is_multiple_of(3) { mood } else { Mood::Good }
+}
+
+fn entry(recipient: &str, began: Instant) -> Entry {
+    let (recipient, message_id) = (recipient.to_owned(), String::new());
+    Entry { recipient, message_id, began, ended: None, accepted: false, refused: false, garbled: false, replied: None }
+}
+
+fn note(book: &Mutex<Book>, entry: Entry) -> usize {
+    let mut book = book.lock().unwrap();
+    book.entries.push(entry);
+    book.entries.len() - 1
+}
+
+async fn read_line(reader: &mut BufReader<tokio::net::tcp::OwnedReadHalf>) -> std::io::Result<Option<String>> {
+    let mut line = Vec::new();
+    if reader.read_until(b'\n', &mut line).await? == 0 {
+        return Ok(None);
+    }
+    Ok(Some(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned()))
+}

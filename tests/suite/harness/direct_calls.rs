@@ -1,0 +1,92 @@
+//! Deliveries made by direct calls, with no worker that would go on with them, and a look at their keys.
+
+use std::collections::BTreeSet;
+
+use jiff::ToSpan;
+use redis::aio::MultiplexedConnection;
+use versand::{
+    app::Services,
+    domain::{Principal, Role, delivery::DeliveryId},
+    store::{CommitOutcome, DeliveryChange},
+};
+
+use crate::harness::{
+    app::App,
+    client::{audience, definition},
+    redis::{RedisServer, connect},
+};
+
+/// Whoever may do everything.
+pub fn anybody() -> Principal {
+    let roles = vec![Role::PrepareDeliveries, Role::StartDeliveries, Role::Administration, Role::Monitoring];
+    Principal { name: "anybody".into(), roles }
+}
+
+pub async fn connection(redis: &RedisServer) -> MultiplexedConnection {
+    connect(&redis.url()).await
+}
+
+/// A delivery that was prepared by steps alone, and its digest: nothing else runs.
+pub async fn prepared(services: &Services, recipients: usize) -> (DeliveryId, String) {
+    let definition = serde_json::from_value(definition()).unwrap();
+    let id = services.journey.define.definitions.create(&anybody(), definition, None).await.unwrap().answer().id;
+    let body = futures_util::stream::iter([Ok::<_, String>(audience(recipients).into())]);
+    services
+        .journey
+        .define
+        .uploads
+        .upload(&anybody(), &id, versand::domain::audience::AudienceFormat::Ndjson, body)
+        .await
+        .unwrap();
+    services.journey.preparations.request(&anybody(), &id, None).await.unwrap();
+    services.journey.preparations.run(&id).await.unwrap();
+    let plan = services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap();
+    (id, plan.digest)
+}
+
+/// The same, confirmed and started.
+pub async fn started(services: &Services, recipients: usize) -> DeliveryId {
+    let (id, digest) = prepared(services, recipients).await;
+    services.journey.confirm.confirmations.confirm(&anybody(), &id, &digest, "test", &[]).await.unwrap();
+    services.journey.release.starts.start(&id).await.unwrap();
+    id
+}
+
+/// As if it had been created, and had ended if it has, `hours` before.
+pub async fn aged(app: &App, id: &str, hours: i64) {
+    let (id, store): (DeliveryId, _) = (id.parse().unwrap(), &app.services.stores);
+    let delivery = store.deliveries.delivery(&id).await.unwrap().unwrap();
+    let mut document = delivery.document.clone();
+    document.ended_at = document.ended_at.map(|at| at - hours.hours());
+    document.changed_at -= hours.hours();
+    let change = DeliveryChange {
+        id: &id,
+        revision: delivery.revision,
+        state: delivery.state,
+        document: &document,
+        entry: None,
+        once: &[],
+    };
+    assert!(matches!(store.deliveries.commit(&change).await.unwrap(), CommitOutcome::Done { .. }));
+    let mut list = ::redis::cmd("ZINCRBY");
+    let _: String = list
+        .arg("versand:deliveries")
+        .arg(-hours * 3_600_000)
+        .arg(id.as_str())
+        .query_async(&mut store.redis.connection())
+        .await
+        .unwrap();
+}
+
+/// The keys of a delivery, without what expires.
+pub async fn keys(redis: &RedisServer, id: &str) -> BTreeSet<String> {
+    let prefix = format!("versand:{{{id}}}:");
+    let all: Vec<String> =
+        ::redis::cmd("KEYS").arg(format!("{prefix}*")).query_async(&mut connection(redis).await).await.unwrap();
+    let rests = all.iter().map(|key| key.strip_prefix(&prefix).unwrap().to_owned());
+    rests.filter(|key| !key.starts_with("idempotency")).collect()
+}
+
+pub fn names(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}

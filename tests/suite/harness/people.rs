@@ -1,0 +1,75 @@
+//! The people of the tests of the admin API: one token for each role, two who may start, one with all roles.
+
+use reqwest::{Method, Response, StatusCode, header};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use versand::{
+    domain::{Principal, Role},
+    http::Route,
+};
+
+use crate::harness::{app::App, client::Client, redis::RedisServer};
+
+/// Token (and name) and roles.
+pub const PEOPLE: [(&str, &[&str]); 6] = [
+    ("root", &["start_deliveries", "administration"]),
+    ("preparer", &["prepare_deliveries"]),
+    ("starter", &["start_deliveries"]),
+    ("second", &["start_deliveries"]),
+    ("administrator", &["administration"]),
+    ("monitor", &["monitoring"]),
+];
+
+/// The settings that admit them.
+pub fn tokens() -> String {
+    let token = |(name, roles): &(&str, &[&str])| {
+        let hash = data_encoding::HEXLOWER.encode(&Sha256::digest(name));
+        format!("\n[[auth.tokens]]\nname = \"{name}\"\nsha256 = \"{hash}\"\nroles = {roles:?}\n")
+    };
+    PEOPLE.iter().map(token).collect()
+}
+
+/// A daemon that knows them; its client is root's.
+pub async fn start(redis: &RedisServer, settings: &str) -> App {
+    let mut app = App::start(redis, &format!("{settings}\n{}", tokens())).await;
+    app.client = app.client.with_token("root");
+    app
+}
+
+/// An answer that must be a problem of this status (RFC 9457); its members.
+pub async fn problem(response: Response, status: StatusCode) -> Value {
+    let kind = response.headers().get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap().to_owned());
+    let (got, text) = (response.status(), response.text().await.unwrap());
+    assert_eq!(got, status, "{text}");
+    assert_eq!(kind.as_deref(), Some("application/problem+json"), "{text}");
+    let body: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&body["type"], &body["status"]), (&"about:blank".into(), &status.as_u16().into()), "{body}");
+    assert!(body["title"].is_string() && body["detail"].as_str().is_some_and(|detail| detail.len() > 5), "{body}");
+    body
+}
+
+/// Sends a body of some type; the answer must be a problem of this status.
+pub async fn refused(
+    client: &Client,
+    (method, path): (Method, &str),
+    kind: &str,
+    body: impl Into<reqwest::Body>,
+    status: StatusCode,
+) -> Value {
+    let request = client.request(method, path).header(header::CONTENT_TYPE, kind).body(body);
+    problem(request.send().await.unwrap(), status).await
+}
+
+/// A path that can be asked for, of things that are not there.
+pub fn path(route: &Route) -> String {
+    route.path.replace("{id}", "0000000000000000").replace("{number}", "0").replace("{chunk}", "0").replace("{queue}", "steps")
+}
+
+pub fn method(route: &Route) -> Method {
+    Method::from_bytes(route.method.to_uppercase().as_bytes()).unwrap()
+}
+
+pub fn principal(roles: &[&str]) -> Principal {
+    let all = [Role::PrepareDeliveries, Role::StartDeliveries, Role::Administration, Role::Monitoring];
+    Principal { name: String::new(), roles: all.into_iter().filter(|role| roles.contains(&role.word())).collect() }
+}

@@ -1,0 +1,6 @@
+//! A delivery from its definition to its last message, with proofs, fatigue rules, rates and fairness.
+
+mod fatigue;
+mod main_job;
+mod proofs;
+mod throttles;

@@ -1,0 +1,13 @@
+//! Messages and their transport: rendering, SMTP transactions, connections, several relays, real servers.
+
+mod connections;
+mod foreign_servers;
+mod messages;
+mod pipelining;
+mod postfix;
+mod relays;
+mod smtp_test_mode;
+mod templates;
+mod tls_and_auth;
+mod tracked_messages;
+mod transactions;

@@ -1,0 +1,10 @@
+//! Running Versand: settings, the embedded Redis, shutdown, metrics, alerts, retention, the systemd unit.
+
+mod alerts;
+mod conservation;
+mod embedded_redis;
+mod prometheus;
+mod retention;
+mod settings;
+mod shutdown;
+mod systemd_unit;

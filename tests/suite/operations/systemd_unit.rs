@@ -1,0 +1,76 @@
+//! The systemd unit: understood by systemd, confined, and in step with the settings.
+
+use std::{fs, path::Path, process::Command};
+
+use crate::harness::{LIMIT, repository, run_to_end, text};
+
+const UNIT: &str = "systemd/versand.service";
+
+fn analyze(arguments: &[&str], unit: &Path) -> (bool, String) {
+    let mut command = Command::new("systemd-analyze");
+    let output = run_to_end(command.args(arguments).arg(unit), LIMIT);
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// The value of a key of the unit; the last one, as systemd reads it.
+fn value<'a>(unit: &'a str, key: &str) -> Option<&'a str> {
+    let pairs = unit.lines().filter_map(|line| line.split_once('='));
+    pairs.filter(|(name, _)| *name == key).map(|(_, value)| value).next_back()
+}
+
+fn verify(unit: &str) -> (bool, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("versand.service");
+    // The program of this build stands in for the installed one.
+    let here = unit.replace("/usr/bin/versand", env!("CARGO_BIN_EXE_versand"));
+    fs::write(&path, here).unwrap();
+    analyze(&["verify", "--man=no"], &path)
+}
+
+#[test]
+fn systemd_understands_every_line() {
+    let unit = text(repository(UNIT));
+    // It ends well even when it does not know a key: what counts is that it says nothing.
+    assert_eq!(verify(&unit), (true, String::new()));
+    let (_, said) = verify(&unit.replace("KillMode=", "KilMode="));
+    assert!(said.contains("KilMode"), "{said}");
+}
+
+#[test]
+fn the_daemon_is_confined() {
+    let arguments = ["security", "--offline=true", "--threshold=15", "--no-pager"];
+    let (confined, said) = analyze(&arguments, &repository(UNIT));
+    assert!(confined, "{said}");
+}
+
+#[test]
+fn stopping_leaves_time_to_drain() {
+    let unit = text(repository(UNIT));
+    let settings: toml::Table = text(repository("config/default.toml")).parse().unwrap();
+    let drain_ms = settings["server"]["drain_ms"].as_integer().unwrap();
+    let stop_s: i64 = value(&unit, "TimeoutStopSec").unwrap().parse().unwrap();
+    assert!(stop_s * 1000 >= drain_ms + 20_000, "{stop_s} s, {drain_ms} ms");
+}
+
+#[test]
+fn the_benchmark_runs_the_daemon_under_its_policy() {
+    let policy = text(repository(UNIT));
+    let policy = value(&policy, "CPUSchedulingPolicy").unwrap();
+    let prefix = format!("BATCH = [\"chrt\", \"--{policy}\", \"0\"]");
+    assert!(text(repository("benches/parts.py")).contains(&prefix), "{prefix}");
+}
+
+/// The embedded Redis reads its whole log first; killed on the way, it would begin anew for ever.
+#[test]
+fn starting_has_no_limit() {
+    assert_eq!(value(&text(repository(UNIT)), "TimeoutStartSec"), Some("infinity"));
+}
+
+/// Found with a real systemd: a failing ExecStartPre is started again for ever, whatever its exit code.
+#[test]
+fn wrong_settings_end_the_daemon_for_good() {
+    let unit = text(repository(UNIT));
+    assert_eq!(value(&unit, "RestartPreventExitStatus"), Some("64"));
+    assert_eq!(value(&unit, "ExecStartPre"), None);
+}

@@ -1,0 +1,232 @@
+//! Who may change what about a schedule, and when: hold, release, withdraw, pause, stop, approve, copy.
+
+use super::*;
+use crate::harness::app::token;
+
+async fn state(client: &Client, id: &str) -> String {
+    client.get(&format!("/deliveries/{id}")).await["state"].as_str().unwrap().to_owned()
+}
+
+async fn ask(client: &Client, id: &str, what: &str) -> (StatusCode, Value) {
+    client.post(&format!("/deliveries/{id}/{what}"), &json!({})).await
+}
+
+/// Two looks at what is due and at what moves, and time for what comes of them.
+async fn looked_at(app: &App) {
+    for _ in 0..2 {
+        assert!(app.services.journey.release.due_waves.release_due().await);
+        app.services.journey.recover.reconciler.reconcile().await.unwrap();
+        eventually("the jobs end", LIMIT, async || {
+            let depths = app.services.journey.preparations.jobs.queue.depths().await.unwrap();
+            depths.iter().all(|depth| depth.active + depth.in_flight == 0).then_some(())
+        })
+        .await;
+    }
+}
+
+/// Lets the time of all its waves be long over.
+fn overdue(redis: &RedisServer, id: &str, waves: usize) {
+    for wave in 0..waves {
+        redis.ask(&format!("SETRANGE versand:{{{id}}}:waves.2:0 {} \"\\x10\\x00\\x00\\x00\"", 16 * wave)).unwrap();
+    }
+    redis.ask(&format!("ZADD versand:due 1 {id}")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overdue_wave_is_held_shown_and_waits_for_a_person() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "").await;
+    let client = &app.client;
+    let definition = with(at(in_seconds(3600)), json!({ "grace_minutes": 30 }));
+    let [to_release, to_stop, to_change] = [(); 3].map(|()| scheduled(client, &definition, ten()));
+    let (to_release, to_stop, to_change) = (to_release.await, to_stop.await, to_change.await);
+    for id in [&to_release, &to_stop, &to_change] {
+        overdue(&redis, id, 1);
+        let view = client.wait_for(id, &["held"]).await;
+        assert_eq!(view["waves"]["held"], 1);
+        assert_eq!(waves(client, id).await[0]["state"], "held");
+    }
+    let held = async || {
+        let text = reqwest::get(format!("{}/metrics", client.url)).await.unwrap().text().await.unwrap();
+        text.lines().any(|line| line == "versand_waves_held 3").then_some(())
+    };
+    eventually("an alert can be made of it", LIMIT, held).await;
+    looked_at(&app).await;
+    assert_eq!(app.catcher.as_ref().unwrap().messages().len(), 0, "nothing is sent without a person");
+
+    assert_eq!(ask(client, &to_release, "unschedule").await.0, StatusCode::CONFLICT);
+    assert_eq!(ask(client, &to_release, "release").await.0, StatusCode::ACCEPTED);
+    client.wait_for(&to_release, &["finished"]).await;
+    assert_eq!(ask(client, &to_release, "release").await.0, StatusCode::CONFLICT);
+    assert_eq!(app.catcher.as_ref().unwrap().messages().len(), 10);
+
+    assert_eq!(ask(client, &to_stop, "stop").await.0, StatusCode::ACCEPTED);
+    let stopped = client.wait_for(&to_stop, &["stopped"]).await;
+    assert_eq!(stopped["counts"]["cancelled"], 10);
+    assert!(client.log(&to_stop).await.iter().all(|line| line["status"] == "cancelled"));
+
+    let put = client.request(reqwest::Method::PUT, &format!("/deliveries/{to_change}")).json(&definition).send().await.unwrap();
+    assert_eq!((put.status(), state(client, &to_change).await.as_str()), (StatusCode::OK, "editing"));
+    let audit = client.get(&format!("/deliveries/{to_release}/audit")).await;
+    let actions: Vec<&str> = audit["items"].as_array().unwrap().iter().map(|e| e["action"].as_str().unwrap()).collect();
+    assert_eq!(actions, ["create", "upload", "prepare", "prepared", "confirm", "release", "finish"]);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn within_its_grace_window_a_late_wave_is_sent_and_one_that_is_held_does_not_hold_up_others() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "").await;
+    let client = &app.client;
+    let late = scheduled(client, &with(at(in_seconds(3600)), json!({ "grace_minutes": 10_080 })), ten()).await;
+    let a_minute_ago = (in_seconds(-60).as_second() as u32).to_be_bytes().map(|b| format!("\\x{b:02x}")).concat();
+    redis.ask(&format!("SETRANGE versand:{{{late}}}:waves.2:0 0 \"{a_minute_ago}\"")).unwrap();
+    redis.ask(&format!("ZADD versand:due 1 {late}")).unwrap();
+    client.wait_for(&late, &["finished"]).await;
+
+    // the first of two waves is held before the second one comes
+    let second = in_seconds(12);
+    let dates: Vec<Value> = (0..10).map(|n| json!(if n < 5 { in_seconds(10) } else { second }.to_string())).collect();
+    let schedule = json!({ "type": "per_recipient", "field": "when" });
+    let id = scheduled(client, &with(schedule, json!({ "grace_minutes": 30 })), dated(&dates)).await;
+    overdue(&redis, &id, 1);
+    client.wait_for(&id, &["held"]).await;
+    let progress = eventually("the second wave", LIMIT, async || {
+        let progress = client.get(&format!("/deliveries/{id}/progress")).await;
+        (progress["counts"]["sent"] == 5).then_some(progress)
+    })
+    .await;
+    assert_eq!((progress["state"].as_str(), &progress["waves"]["held"]), (Some("in_progress"), &json!(1)));
+    looked_at(&app).await;
+    assert_eq!(state(client, &id).await, "in_progress", "it is not finished while a wave is held");
+    assert_eq!(ask(client, &id, "release").await.0, StatusCode::ACCEPTED);
+    assert_eq!(client.wait_for(&id, &["finished"]).await["counts"]["sent"], 10);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "").await;
+    let client = &app.client;
+    let hour = with(at(in_seconds(3600)), json!({}));
+
+    // withdrawn: prepared, and can be confirmed again
+    let id = scheduled(client, &hour, ten()).await;
+    assert_eq!(ask(client, &id, "unschedule").await, (StatusCode::ACCEPTED, json!({ "id": id, "state": "prepared" })));
+    let view = client.get(&format!("/deliveries/{id}")).await;
+    assert_eq!(view["release"], Value::Null);
+    let (status, answer) = client.confirm(&id, view["plan"]["digest"].as_str().unwrap()).await;
+    assert_eq!((status, answer["state"].as_str()), (StatusCode::ACCEPTED, Some("scheduled")));
+
+    // changed: to be prepared again, and its old time passes without a message
+    let soon = scheduled(client, &with(at(in_seconds(6)), json!({})), ten()).await;
+    let put = client.request(reqwest::Method::PUT, &format!("/deliveries/{soon}")).json(&hour).send().await.unwrap();
+    assert_eq!((put.status(), state(client, &soon).await.as_str()), (StatusCode::OK, "editing"));
+    let (status, _) = client.confirm(&soon, view["plan"]["digest"].as_str().unwrap()).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+
+    // paused beyond its time: sent when it is resumed
+    let due = in_seconds(8);
+    let paused = scheduled(client, &with(at(due), json!({})), ten()).await;
+    assert_eq!(ask(client, &paused, "pause").await.1["state"], "paused");
+    let copy = client.post(&format!("/deliveries/{paused}/copy"), &json!({ "name": "copy", "audience": true })).await;
+    eventually("its time has come", LIMIT, async || (Timestamp::now() > due).then_some(())).await;
+    looked_at(&app).await;
+    assert_eq!(app.catcher.as_ref().unwrap().messages().len(), 0);
+    let progress = client.get(&format!("/deliveries/{paused}/progress")).await;
+    assert_eq!((progress["state"].as_str(), &progress["counts"]), (Some("paused"), &Value::Null));
+    assert_eq!(ask(client, &paused, "resume").await.1["state"], "scheduled");
+    client.wait_for(&paused, &["finished"]).await;
+    assert_eq!(app.catcher.as_ref().unwrap().messages().len(), 10);
+
+    // stopped before its time
+    assert_eq!(ask(client, &id, "stop").await.0, StatusCode::ACCEPTED);
+    client.wait_for(&id, &["stopped"]).await;
+
+    // a copy has neither schedule nor release, and needs a new preparation
+    let (status, copy) = copy;
+    assert_eq!((status, copy["state"].as_str()), (StatusCode::CREATED, Some("editing")), "{copy}");
+    assert_eq!(
+        (&copy["definition"]["schedule"], &copy["plan"], &copy["release"]),
+        (&json!({ "type": "now" }), &Value::Null, &Value::Null)
+    );
+    assert_eq!(copy["audience"]["recipients"], 10);
+    let copy = copy["id"].as_str().unwrap();
+    assert_eq!(client.prepare(copy).await["state"], "prepared");
+    looked_at(&app).await;
+    assert_eq!(state(client, copy).await, "prepared");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_persons_release_what_one_of_them_has_prepared() {
+    let redis = RedisServer::start();
+    let both = ["prepare_deliveries", "start_deliveries", "monitoring", "administration"];
+    let tokens =
+        [token("ann", &both), token("bob", &both), token("carl", &both), token("dora", &["prepare_deliveries", "monitoring"])];
+    let app = App::start(&redis, &format!("[auth]\ntokens = [{}]\n", tokens.join(", "))).await;
+    let [ann, bob, carl, dora] = ["ann", "bob", "carl", "dora"].map(|name| app.client.with_token(name));
+    let definition = with(json!({ "type": "now" }), json!({ "approvals": 2 }));
+    let (id, view) = prepared(&ann, &definition, ten()).await;
+    let digest = view["plan"]["digest"].as_str().unwrap().to_owned();
+    let approve = async |client: &Client, digest: &str| {
+        client.post(&format!("/deliveries/{id}/approve"), &json!({ "digest": digest })).await.0
+    };
+    let (status, problem) = ann.confirm(&id, &digest).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("second person"), "{problem}");
+    assert_eq!(approve(&ann, &digest).await, StatusCode::FORBIDDEN, "the preparer");
+    assert_eq!(approve(&dora, &digest).await, StatusCode::FORBIDDEN, "without the role");
+    assert_eq!(approve(&bob, &"0".repeat(64)).await, StatusCode::PRECONDITION_FAILED, "a stale digest");
+    assert_eq!(approve(&bob, &digest).await, StatusCode::OK);
+    assert_eq!(approve(&bob, &digest).await, StatusCode::OK, "again");
+    assert_eq!(approve(&carl, &digest).await, StatusCode::CONFLICT);
+    assert_eq!(bob.confirm(&id, &digest).await.0, StatusCode::FORBIDDEN, "the approver");
+
+    // any change voids it
+    assert_eq!(ann.upload(&id, ten()).await.0, StatusCode::OK);
+    let view = ann.prepare(&id).await;
+    assert_eq!(view["approval"], Value::Null);
+    let digest = view["plan"]["digest"].as_str().unwrap();
+    assert_eq!(ann.confirm(&id, digest).await.0, StatusCode::CONFLICT);
+    assert_eq!(approve(&bob, digest).await, StatusCode::OK);
+    assert_eq!(ann.confirm(&id, digest).await.0, StatusCode::ACCEPTED);
+    ann.wait_for(&id, &["finished"]).await;
+    let audit = ann.get(&format!("/deliveries/{id}/audit")).await;
+    let approvals: Vec<_> = audit["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|e| e["action"] == "approve")
+        .map(|e| e["principal"].as_str().unwrap())
+        .collect();
+    assert_eq!(approvals, ["bob", "bob"]);
+    app.stop().await;
+
+    // the configuration may ask for two, whatever a delivery says
+    let app = App::start(&redis, &format!("[send]\napprovals = 2\n[auth]\ntokens = [{}]\n", tokens.join(", "))).await;
+    let ann = app.client.with_token("ann");
+    let (id, view) = prepared(&ann, &with(json!({ "type": "now" }), json!({ "approvals": 1 })), ten()).await;
+    assert_eq!(ann.confirm(&id, view["plan"]["digest"].as_str().unwrap()).await.0, StatusCode::CONFLICT);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_request_for_confirmation_it_is_released_by_who_prepares_it_and_has_the_role() {
+    let redis = RedisServer::start();
+    let all = ["prepare_deliveries", "start_deliveries", "monitoring", "administration"];
+    let tokens = [token("ann", &["prepare_deliveries", "monitoring"]), token("bob", &all)];
+    let app = App::start(&redis, &format!("[auth]\ntokens = [{}]\n", tokens.join(", "))).await;
+    let [ann, client] = ["ann", "bob"].map(|name| app.client.with_token(name));
+    let definition = with(at(in_seconds(4)), json!({ "request_confirmation": false }));
+    let id = client.create(&definition).await;
+    assert_eq!(client.upload(&id, ten()).await.0, StatusCode::OK);
+    let (status, problem) = ask(&ann, &id, "prepare").await;
+    assert_eq!((status, problem["role"].as_str()), (StatusCode::FORBIDDEN, Some("start_deliveries")), "{problem}");
+    assert_eq!(ask(&client, &id, "prepare").await.0, StatusCode::ACCEPTED);
+    let view = client.wait_for(&id, &["scheduled"]).await;
+    assert_eq!(view["release"]["by"], view["plan"]["prepared_by"]);
+    assert_eq!(client.wait_for(&id, &["finished"]).await["counts"]["sent"], 10);
+    app.stop().await;
+}
