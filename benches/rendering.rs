@@ -31,10 +31,20 @@ fn main() {
     let rest = "<p class=\"body\">A paragraph that says the same to everybody, with a <a href=\"https://shop.example/a\">link</a>.</p>\n";
     let html = format!("<html><body>{paragraph}{}</body></html>", rest.repeat(27));
     let fields = json!({"name": "Jane", "city": "Köln", "id": 4711, "day": "Monday", "link": "https://shop.example/o?id=1"});
-    let sender = Sender { name: Some("Bücher".into()), email: "news@shop.example".into(), reply_to: None, envelope_from: None };
-    let content = Content { subject: "Your order {{ id }}".into(), html: Some(html.clone()), text: None };
+    let sender = Sender {
+        name: Some("Bücher".into()),
+        email: "news@shop.example".into(),
+        reply_to: None,
+        envelope_from: None,
+    };
+    let content =
+        Content { subject: "Your order {{ id }}".into(), html: Some(html.clone()), text: None };
     let template = Template::compile(&sender, &content, &Tracking::default(), 512 * 1024).unwrap();
-    let to = Recipient { line: 1, email: "jane.doe@example.org".into(), fields: serde_json::from_value(fields).unwrap() };
+    let to = Recipient {
+        line: 1,
+        email: "jane.doe@example.org".into(),
+        fields: serde_json::from_value(fields).unwrap(),
+    };
     let stamp = MessageStamp {
         date: "2026-11-23T14:50:01Z".parse().unwrap(),
         message_id: "d1.c2.r3@shop.example".into(),
@@ -50,7 +60,16 @@ fn main() {
         let from: Mailbox = "Bücher <news@shop.example>".parse().unwrap();
         let to: Mailbox = "jane.doe@example.org".parse().unwrap();
         let bodies = MultiPart::alternative_plain_html(text.clone(), html.clone());
-        Message::builder().from(from).to(to).subject("Your order 4711").multipart(bodies).unwrap().formatted()
+        Message::builder()
+            .from(from)
+            .to(to)
+            .subject("Your order 4711")
+            .multipart(bodies)
+            .unwrap()
+            .formatted()
     });
-    println!("{} bytes: template and message {ours:?}, lettre's builder alone {lettre:?}", message.len());
+    println!(
+        "{} bytes: template and message {ours:?}, lettre's builder alone {lettre:?}",
+        message.len()
+    );
 }

@@ -14,7 +14,8 @@ fn main() -> Result<(), Failure> {
     let [address, messages, size, connections] = arguments.as_slice() else {
         return Err("usage: bare_sender ADDRESS MESSAGES SIZE CONNECTIONS".into());
     };
-    let (messages, size, connections): (usize, usize, usize) = (messages.parse()?, size.parse()?, connections.parse()?);
+    let (messages, size, connections): (usize, usize, usize) =
+        (messages.parse()?, size.parse()?, connections.parse()?);
     let share = move |i: usize| messages / connections + usize::from(i < messages % connections);
     let senders: Vec<_> = (0..connections)
         .map(|i| {
@@ -36,7 +37,10 @@ fn send(address: &str, messages: usize, size: usize) -> Result<(), Failure> {
     let envelope = "MAIL FROM:<news@shop.example>\r\nRCPT TO:<user@example.com>\r\nDATA\r\n";
     let line = format!("{}\r\n", "x".repeat(70));
     let body: String = line.repeat(size.div_ceil(line.len()));
-    let (joined, last) = (format!("Subject: x\r\n\r\n{body}.\r\n{envelope}"), format!("Subject: x\r\n\r\n{body}.\r\n"));
+    let (joined, last) = (
+        format!("Subject: x\r\n\r\n{body}.\r\n{envelope}"),
+        format!("Subject: x\r\n\r\n{body}.\r\n"),
+    );
     for i in 0..messages {
         if i == 0 {
             stream.write_all(envelope.as_bytes())?;

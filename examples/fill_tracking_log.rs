@@ -21,14 +21,21 @@ const AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Fi
 async fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [url, delivery, generation, recipients, chunk_size] = arguments.as_slice() else {
-        return Err("usage: fill_tracking_log REDIS_URL DELIVERY GENERATION RECIPIENTS CHUNK_SIZE".into());
+        return Err(
+            "usage: fill_tracking_log REDIS_URL DELIVERY GENERATION RECIPIENTS CHUNK_SIZE".into()
+        );
     };
     let (delivery, recipients): (DeliveryId, u32) = (delivery.parse()?, recipients.parse()?);
-    let of = PreparationRef { delivery, generation: generation.parse()?, chunk_size: chunk_size.parse()? };
+    let of = PreparationRef {
+        delivery,
+        generation: generation.parse()?,
+        chunk_size: chunk_size.parse()?,
+    };
     let mut settings = Config::from_toml("")?.redis;
     settings.url.clone_from(url);
     let store = Stores::new(Redis::connect(&settings).await?);
-    let (at_ms, from) = (u64::try_from(Timestamp::now().as_millisecond())?, IpAddr::from([192, 0, 2, 7]));
+    let (at_ms, from) =
+        (u64::try_from(Timestamp::now().as_millisecond())?, IpAddr::from([192, 0, 2, 7]));
     let mut recorded = 0;
     for first in (0..recipients).step_by(of.chunk_size as usize) {
         let hit = |recipient, kind, link| Hit {
@@ -42,9 +49,16 @@ async fn main() -> Result<(), Failure> {
             agent: NO_AGENT,
             from,
         };
-        let both = |recipient| [hit(recipient, HitKind::Open, NO_LINK), hit(recipient, HitKind::Click, (recipient % 2) as u16)];
-        let hits: Vec<(Hit, &str)> =
-            (first..recipients.min(first + of.chunk_size)).flat_map(both).map(|hit| (hit, AGENT)).collect();
+        let both = |recipient| {
+            [
+                hit(recipient, HitKind::Open, NO_LINK),
+                hit(recipient, HitKind::Click, (recipient % 2) as u16),
+            ]
+        };
+        let hits: Vec<(Hit, &str)> = (first..recipients.min(first + of.chunk_size))
+            .flat_map(both)
+            .map(|hit| (hit, AGENT))
+            .collect();
         recorded += store.tracking.record_hits(&of, &hits, 0).await?;
     }
     if recorded != 2 * u64::from(recipients) {

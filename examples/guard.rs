@@ -49,29 +49,45 @@ async fn main() -> Result<(), Failure> {
 }
 
 fn recipient(i: u32) -> Recipient {
-    let fields =
-        json!({"name": format!("Customer {i}"), "product": "scarves", "city": "Bergen", "customer": "2f1b0c44", "note": "Bye!"});
-    Recipient { line: 1, email: format!("user{i}@example.com"), fields: fields.as_object().cloned().unwrap_or_default() }
+    let fields = json!({"name": format!("Customer {i}"), "product": "scarves", "city": "Bergen", "customer": "2f1b0c44", "note": "Bye!"});
+    Recipient {
+        line: 1,
+        email: format!("user{i}@example.com"),
+        fields: fields.as_object().cloned().unwrap_or_default(),
+    }
 }
 
 /// Both parts of a letter of about 4 kB.
 fn render(n: u32) -> Result<(), Failure> {
-    let sender = Sender { name: Some("The Shop".into()), email: FROM.into(), reply_to: None, envelope_from: None };
+    let sender = Sender {
+        name: Some("The Shop".into()),
+        email: FROM.into(),
+        reply_to: None,
+        envelope_from: None,
+    };
     let content = Content {
         subject: "{{ name }}, autumn is here".into(),
         html: Some(format!(
             "<html><body><h1>Dear {{{{ name }}}}</h1>{{% for i in range(7) %}}<p style=\"font-family:sans-serif\">{PARAGRAPH}</p>{{% endfor %}}\
              <p><a href=\"https://shop.example/offer?who={{{{ customer }}}}\">Have a look</a></p><p>{{{{ note }}}}</p></body></html>"
         )),
-        text: Some(format!("Dear {{{{ name }}}},\n\n{{% for i in range(7) %}}{PARAGRAPH}\n\n{{% endfor %}}{{{{ note }}}}\n")),
+        text: Some(format!(
+            "Dear {{{{ name }}}},\n\n{{% for i in range(7) %}}{PARAGRAPH}\n\n{{% endfor %}}{{{{ note }}}}\n"
+        )),
     };
-    let template =
-        Template::compile(&sender, &content, &Tracking::default(), 512 * 1024).map_err(|problems| format!("{problems:?}"))?;
+    let template = Template::compile(&sender, &content, &Tracking::default(), 512 * 1024)
+        .map_err(|problems| format!("{problems:?}"))?;
     let (recipient, date) = (recipient(7), Timestamp::from_second(i64::from(NOW))?);
     for i in 0..n {
-        let stamp =
-            MessageStamp { date, message_id: format!("d1.c2.r{i}@shop.example"), boundary: format!("d1c2r{i}"), signer: None };
-        std::hint::black_box(template.render(&recipient, &stamp).map_err(|error| format!("{error:?}"))?);
+        let stamp = MessageStamp {
+            date,
+            message_id: format!("d1.c2.r{i}@shop.example"),
+            boundary: format!("d1c2r{i}"),
+            signer: None,
+        };
+        std::hint::black_box(
+            template.render(&recipient, &stamp).map_err(|error| format!("{error:?}"))?,
+        );
     }
     Ok(())
 }
@@ -83,14 +99,23 @@ async fn ledger(n: u32, url: &str) -> Result<(), Failure> {
     let store = Stores::new(Redis::connect(&settings).await?);
     let at = ChunkRef { delivery: DeliveryId::from_random([7; 10]), chunk: 0 };
     let mut connection = store.redis.connection();
-    let () =
-        redis::cmd("HSET").arg(keys::delivery(&at.delivery)).arg("state").arg("in_progress").query_async(&mut connection).await?;
+    let () = redis::cmd("HSET")
+        .arg(keys::delivery(&at.delivery))
+        .arg("state")
+        .arg("in_progress")
+        .query_async(&mut connection)
+        .await?;
     for chunk in 0..n.div_ceil(u32::from(CHUNK)) {
         let at = ChunkRef { chunk, ..at.clone() };
         let packed = Ledger::new(CHUNK);
-        let () =
-            redis::cmd("SET").arg(keys::ledger(&at.delivery, chunk)).arg(packed.bytes()).query_async(&mut connection).await?;
-        let Taken::Yes(mut lease, _) = store.ledgers.take(&at, 1, TakeoverGrounds::default(), NOW).await? else {
+        let () = redis::cmd("SET")
+            .arg(keys::ledger(&at.delivery, chunk))
+            .arg(packed.bytes())
+            .query_async(&mut connection)
+            .await?;
+        let Taken::Yes(mut lease, _) =
+            store.ledgers.take_lease(&at, 1, TakeoverGrounds::default(), NOW).await?
+        else {
             return Err("not taken".into());
         };
         for first in (0..=CHUNK).step_by(usize::from(GROUP)) {
@@ -105,10 +130,12 @@ async fn ledger(n: u32, url: &str) -> Result<(), Failure> {
             };
             let turn = Batch {
                 reports: (first.saturating_sub(GROUP)..first).map(report).collect(),
-                claims: (first..CHUNK.min(first + GROUP)).map(|position| Claim { position, n: 1 }).collect(),
+                claims: (first..CHUNK.min(first + GROUP))
+                    .map(|position| Claim { position, n: 1 })
+                    .collect(),
                 redo: false,
             };
-            let answer = store.ledgers.turn(&at, &lease, &turn, NOW, None).await?;
+            let answer = store.ledgers.write_batch(&at, &lease, &turn, NOW, None).await?;
             lease.seq += 1;
             if !answer.reports.iter().all(|applied| *applied == ReportEffect::Applied)
                 || !answer.granted.iter().all(|granted| *granted)
@@ -116,7 +143,7 @@ async fn ledger(n: u32, url: &str) -> Result<(), Failure> {
                 return Err(format!("not applied: {answer:?}").into());
             }
         }
-        store.ledgers.release(&at, &lease, NOW, None).await?;
+        store.ledgers.give_back(&at, &lease, NOW, None).await?;
     }
     Ok(())
 }
@@ -124,11 +151,13 @@ async fn ledger(n: u32, url: &str) -> Result<(), Failure> {
 /// One connection, each envelope sent ahead with the message before.
 async fn smtp(n: u32, port: u16) -> Result<(), Failure> {
     let mut settings = Config::from_toml("")?.relay;
-    (settings.host, settings.port, settings.hello_name) = ("127.0.0.1".into(), port, "bench.example".into());
+    (settings.host, settings.port, settings.hello_name) =
+        ("127.0.0.1".into(), port, "bench.example".into());
     (settings.messages_per_connection, settings.connections) = (1_000_000, 1);
     let relay = Relay::new(&settings)?;
     let mut connection = relay.connection().await.map_err(|fault| format!("{fault:?}"))?;
-    let message = format!("Subject: x\r\n\r\n{}", format!("{}\r\n", "x".repeat(70)).repeat(63)).into_bytes();
+    let message =
+        format!("Subject: x\r\n\r\n{}", format!("{}\r\n", "x".repeat(70)).repeat(63)).into_bytes();
     let envelope = |i: u32| {
         let made = Envelope::new(FROM, &format!("user{i}@example.com"), message.len());
         made.map(Arc::new).map_err(|reply| format!("{reply:?}"))

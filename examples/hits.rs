@@ -19,7 +19,8 @@ use tokio::{
     task::JoinSet,
 };
 
-const AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:128.0) Gecko/20100101 Thunderbird/128.4.0";
+const AGENT: &str =
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:128.0) Gecko/20100101 Thunderbird/128.4.0";
 
 /// Of the open pixel of the daemon.
 const PIXEL_BYTES: usize = 42;
@@ -32,7 +33,13 @@ async fn main() -> anyhow::Result<()> {
         ["load", address, seconds, connections] => {
             let paths: Vec<String> = stdin().lines().collect::<Result<_, _>>()?;
             ensure!(!paths.is_empty(), "no paths");
-            let rate = load(address, Duration::from_secs(seconds.parse()?), connections.parse()?, paths.into()).await?;
+            let rate = load(
+                address,
+                Duration::from_secs(seconds.parse()?),
+                connections.parse()?,
+                paths.into(),
+            )
+            .await?;
             println!("{rate:.0}");
             Ok(())
         }
@@ -42,17 +49,29 @@ async fn main() -> anyhow::Result<()> {
 
 async fn bare(port: u16) -> anyhow::Result<()> {
     let pixel = |Path(_): Path<String>| async {
-        ([(header::CONTENT_TYPE, "image/gif"), (header::CACHE_CONTROL, "no-cache, max-age=0, private")], [0; PIXEL_BYTES])
+        (
+            [
+                (header::CONTENT_TYPE, "image/gif"),
+                (header::CACHE_CONTROL, "no-cache, max-age=0, private"),
+            ],
+            [0; PIXEL_BYTES],
+        )
     };
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     Ok(axum::serve(listener, Router::new().route("/o/{token}", get(pixel))).await?)
 }
 
-async fn load(address: &str, length: Duration, connections: usize, paths: Arc<[String]>) -> anyhow::Result<f64> {
+async fn load(
+    address: &str,
+    length: Duration,
+    connections: usize,
+    paths: Arc<[String]>,
+) -> anyhow::Result<f64> {
     let (next, began) = (Arc::new(AtomicUsize::new(0)), Instant::now());
     let mut visitors = JoinSet::new();
     for _ in 0..connections {
-        let (stream, paths, next) = (TcpStream::connect(address).await?, paths.clone(), next.clone());
+        let (stream, paths, next) =
+            (TcpStream::connect(address).await?, paths.clone(), next.clone());
         stream.set_nodelay(true)?;
         visitors.spawn(visit(stream, paths, next, began + length));
     }
@@ -63,11 +82,18 @@ async fn load(address: &str, length: Duration, connections: usize, paths: Arc<[S
     Ok(answered as f64 / began.elapsed().as_secs_f64())
 }
 
-async fn visit(mut stream: TcpStream, paths: Arc<[String]>, next: Arc<AtomicUsize>, until: Instant) -> anyhow::Result<usize> {
+async fn visit(
+    mut stream: TcpStream,
+    paths: Arc<[String]>,
+    next: Arc<AtomicUsize>,
+    until: Instant,
+) -> anyhow::Result<usize> {
     let (mut answered, mut answer) = (0, vec![0; 4096]);
     while Instant::now() < until {
         let path = &paths[next.fetch_add(1, Ordering::Relaxed) % paths.len()];
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: {AGENT}\r\nAccept: image/*\r\n\r\n");
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: {AGENT}\r\nAccept: image/*\r\n\r\n"
+        );
         stream.write_all(request.as_bytes()).await?;
         let mut read = 0;
         // head and pixel: they come in one piece, or the rest follows
@@ -84,5 +110,8 @@ async fn visit(mut stream: TcpStream, paths: Arc<[String]>, next: Arc<AtomicUsiz
 }
 
 fn is_whole(answer: &[u8]) -> bool {
-    answer.windows(4).position(|four| four == b"\r\n\r\n").is_some_and(|head| answer.len() >= head + 4 + PIXEL_BYTES)
+    answer
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .is_some_and(|head| answer.len() >= head + 4 + PIXEL_BYTES)
 }

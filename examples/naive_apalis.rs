@@ -11,7 +11,10 @@ use std::{
 
 use apalis::prelude::*;
 use apalis_redis::RedisStorage;
-use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor, message::MultiPart, transport::smtp::PoolConfig};
+use lettre::{
+    AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor, message::MultiPart,
+    transport::smtp::PoolConfig,
+};
 use redis::AsyncCommands;
 use serde::{Deserialize, Serialize};
 
@@ -57,15 +60,20 @@ async fn main() -> Result<(), Failure> {
     let redis = redis::Client::open(url.as_str())?.get_connection_manager().await?;
     let mut storage = RedisStorage::new(redis.clone());
     for i in 0..messages {
-        storage.push(Mail { to: format!("user{i}@example.com"), name: format!("Customer {i}") }).await?;
+        storage
+            .push(Mail { to: format!("user{i}@example.com"), name: format!("Customer {i}") })
+            .await?;
     }
     let pool = PoolConfig::new().max_size(20);
-    let transport =
-        AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous("127.0.0.1").port(port.parse()?).pool_config(pool).build();
+    let transport = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous("127.0.0.1")
+        .port(port.parse()?)
+        .pool_config(pool)
+        .build();
     let body: Arc<str> = format!("{}\r\n", "x".repeat(70)).repeat(size.div_ceil(144)).into();
     let parts = Parts { transport, redis, body, done: Arc::default() };
     let done = parts.done.clone();
-    let worker = WorkerBuilder::new("naive").backend(storage).concurrency(20).data(parts).build(send);
+    let worker =
+        WorkerBuilder::new("naive").backend(storage).concurrency(20).data(parts).build(send);
     let began = Instant::now();
     let all = async {
         while done.load(Ordering::Relaxed) < messages {

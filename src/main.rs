@@ -10,10 +10,9 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // one line, with its causes; some texts hold that of their cause already
-            let line = error
-                .chain()
-                .map(ToString::to_string)
-                .reduce(|line, cause| if line.contains(&cause) { line } else { format!("{line}: {cause}") });
+            let line = error.chain().map(ToString::to_string).reduce(|line, cause| {
+                if line.contains(&cause) { line } else { format!("{line}: {cause}") }
+            });
             let _ = writeln!(std::io::stderr(), "versand: {}", line.unwrap_or_default());
             ExitCode::FAILURE
         }

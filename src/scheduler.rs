@@ -36,12 +36,16 @@ async fn keep(tasks: &Tasks, mut scheduler: JobScheduler, ticks: &Arc<Notify>) {
         if ticked.is_ok() {
             continue;
         }
-        tracing::warn!("no tick for {SILENCE:?}, as when the clock was set back: the scheduler is started anew");
+        tracing::warn!(
+            "no tick for {SILENCE:?}, as when the clock was set back: the scheduler is started anew"
+        );
         let _ = scheduler.shutdown().await;
         tasks.journey.recover.sweep.look_at_all().await;
         match schedule(tasks, ticks).await {
             Ok(another) => scheduler = another,
-            Err(error) => tracing::error!(%error, "the scheduler cannot be started: it is tried again"),
+            Err(error) => {
+                tracing::error!(%error, "the scheduler cannot be started: it is tried again")
+            }
         }
     }
     let _ = scheduler.shutdown().await;
@@ -57,38 +61,82 @@ async fn schedule(tasks: &Tasks, ticks: &Arc<Notify>) -> Result<JobScheduler, Jo
     };
     scheduler.add(Job::new_async("* * * * * *", tick)?).await?;
     scheduler
-        .add(every("* * * * * *", daemon, "reconcile", &recover.reconciler, |s| async move { s.reconcile_all().await })?)
-        .await?;
-    scheduler.add(every("* * * * * *", daemon, "release", &release.due_waves, |s| async move { s.release_due().await })?).await?;
-    scheduler
-        .add(every("* * * * * *", daemon, "throttles", &journey.throttle_watch, |s| async move { s.observe().await })?)
+        .add(every("* * * * * *", daemon, "reconcile", &recover.reconciler, |s| async move {
+            s.reconcile_all().await
+        })?)
         .await?;
     scheduler
-        .add(every("* * * * * *", daemon, "recur", &journey.define.recurrences, |s| async move { s.recur_all().await })?)
-        .await?;
-    scheduler.add(every("*/2 * * * * *", daemon, "observe", &observation.gauges, |s| async move { s.observe().await })?).await?;
-    scheduler
-        .add(every("*/10 * * * * *", daemon, "sweep", &journey.confirm.from_queue, |s| async move { s.sweep_jobs().await })?)
+        .add(every("* * * * * *", daemon, "release", &release.due_waves, |s| async move {
+            s.release_due().await
+        })?)
         .await?;
     scheduler
-        .add(every("45 * * * * *", daemon, "retention", &operate.retention, |s| async move { s.retain_all().await })?)
+        .add(every("* * * * * *", daemon, "throttles", &journey.throttle_watch, |s| async move {
+            s.observe().await
+        })?)
+        .await?;
+    scheduler
+        .add(every("* * * * * *", daemon, "recur", &journey.define.recurrences, |s| async move {
+            s.create_due().await
+        })?)
+        .await?;
+    scheduler
+        .add(every("*/2 * * * * *", daemon, "observe", &observation.gauges, |s| async move {
+            s.observe().await
+        })?)
+        .await?;
+    scheduler
+        .add(every(
+            "*/10 * * * * *",
+            daemon,
+            "sweep",
+            &journey.confirm.from_queue,
+            |s| async move { s.sweep_jobs().await },
+        )?)
+        .await?;
+    scheduler
+        .add(every("45 * * * * *", daemon, "retention", &operate.retention, |s| async move {
+            s.run().await
+        })?)
         .await?;
     // often: until a replica that came back is seen, a fail-over to it is not reckoned with
     scheduler
-        .add(every("* * * * * *", daemon, "durability", &recover.pulse, |s| async move { s.observe_durability().await })?)
+        .add(every("* * * * * *", daemon, "durability", &recover.pulse, |s| async move {
+            s.observe_durability().await
+        })?)
         .await?;
-    scheduler.add(every("0 * * * * *", daemon, "heal", &recover.sweep, |s| async move { s.sweep().await })?).await?;
-    scheduler.add(every("*/5 * * * * *", daemon, "ratios", &observation.ratios, |s| async move { s.observe().await })?).await?;
+    scheduler
+        .add(every(
+            "0 * * * * *",
+            daemon,
+            "heal",
+            &recover.sweep,
+            |s| async move { s.sweep().await },
+        )?)
+        .await?;
+    scheduler
+        .add(every("*/5 * * * * *", daemon, "ratios", &observation.ratios, |s| async move {
+            s.observe().await
+        })?)
+        .await?;
     // each minute, so that an hour whose daemon died is finished by another one
     scheduler
-        .add(every("30 * * * * *", daemon, "statistics", &feedback.statistics, |s| async move { s.hourly().await })?)
+        .add(every("30 * * * * *", daemon, "statistics", &feedback.statistics, |s| async move {
+            s.hourly().await
+        })?)
         .await?;
     scheduler.start().await?;
     Ok(scheduler)
 }
 
 /// A cron task that says whether it succeeded and never overlaps itself: the scheduler does not guard against that.
-fn every<S, F, T>(cron: &str, daemon: &Daemon, name: &'static str, service: &S, task: T) -> Result<Job, JobSchedulerError>
+fn every<S, F, T>(
+    cron: &str,
+    daemon: &Daemon,
+    name: &'static str,
+    service: &S,
+    task: T,
+) -> Result<Job, JobSchedulerError>
 where
     S: Clone + Send + Sync + 'static,
     T: Fn(S) -> F + Send + Sync + 'static,
@@ -97,7 +145,8 @@ where
     let (shutdown, service) = (daemon.shutdown.clone(), service.clone());
     let (task, running) = (Arc::new(task), Arc::new(Mutex::new(())));
     Job::new_async(cron, move |_, _| {
-        let (shutdown, service, task, running) = (shutdown.clone(), service.clone(), task.clone(), running.clone());
+        let (shutdown, service, task, running) =
+            (shutdown.clone(), service.clone(), task.clone(), running.clone());
         Box::pin(async move {
             let Ok(_guard) = running.try_lock() else { return };
             if !shutdown.is_cancelled() && task(service).await {

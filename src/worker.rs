@@ -19,8 +19,11 @@ pub fn start(journey: &Journey, chunks: usize, workers: &Workers) {
         let confirmations = confirmations.clone();
         async move { confirmations.confirm_send(job).await }
     });
-    for (queue, concurrency) in [(QueueName::Steps, STEPS), (QueueName::Preparations, PREPARATIONS), (QueueName::Chunks, chunks)]
-    {
+    for (queue, concurrency) in [
+        (QueueName::Steps, STEPS),
+        (QueueName::Preparations, PREPARATIONS),
+        (QueueName::Chunks, chunks),
+    ] {
         let journey = journey.clone();
         workers.start(queue, concurrency, move |job| run(journey.clone(), job));
     }
@@ -31,7 +34,9 @@ async fn run(journey: Journey, received: ReceivedJob) -> Result<(), JobError> {
         Job::Prepare { delivery } => journey.preparations.run(&id(&delivery)?).await,
         Job::StartDelivery { delivery } => journey.release.starts.start(&id(&delivery)?).await,
         Job::FinishDelivery { delivery } => journey.recover.finishes.finish(&id(&delivery)?).await,
-        Job::SendChunk { delivery, chunk, .. } => journey.chunks.send_chunk(&id(&delivery)?, chunk).await,
+        Job::SendChunk { delivery, chunk, .. } => {
+            journey.chunks.send_chunk(&id(&delivery)?, chunk).await
+        }
     }
 }
 

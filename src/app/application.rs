@@ -67,11 +67,14 @@ impl Application {
                 "so soon after the end of a delivery its opt-out links end: 60 days at least are advised"
             );
         }
-        let listener =
-            TcpListener::bind(config.server.listen).await.with_context(|| format!("server.listen {}", config.server.listen))?;
-        let (end, background, tracker) = (CancellationToken::new(), TaskTracker::new(), TaskTracker::new());
-        let public =
-            TcpListener::bind(config.public.listen).await.with_context(|| format!("public.listen {}", config.public.listen))?;
+        let listener = TcpListener::bind(config.server.listen)
+            .await
+            .with_context(|| format!("server.listen {}", config.server.listen))?;
+        let (end, background, tracker) =
+            (CancellationToken::new(), TaskTracker::new(), TaskTracker::new());
+        let public = TcpListener::bind(config.public.listen)
+            .await
+            .with_context(|| format!("public.listen {}", config.public.listen))?;
         if config.public.url.is_empty() {
             config.public.url = format!("http://{}", public.local_addr()?);
         }
@@ -137,7 +140,21 @@ impl Application {
             config: services.config.clone(),
         };
         let workers = Workers { queue, shutdown: daemon.shutdown, tracker, health };
-        Ok(Self { services, relays, public, arrivals, listener, api, workers, embedded, catcher, token, background, end, state })
+        Ok(Self {
+            services,
+            relays,
+            public,
+            arrivals,
+            listener,
+            api,
+            workers,
+            embedded,
+            catcher,
+            token,
+            background,
+            end,
+            state,
+        })
     }
 
     /// Where the admin API listens.
@@ -172,7 +189,13 @@ impl Application {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<bool> {
         let Services { stores, journey, feedback, observation, daemon, config, .. } = self.services;
         worker::start(&journey, config.send.workers, &self.workers);
-        scheduler::start(scheduler::Tasks { journey, feedback: feedback.clone(), observation, daemon: daemon.clone() }).await?;
+        scheduler::start(scheduler::Tasks {
+            journey,
+            feedback: feedback.clone(),
+            observation,
+            daemon: daemon.clone(),
+        })
+        .await?;
         self.background.spawn(upkeep(self.api.operations.metrics.clone(), self.end.clone()));
         let (server, router) = (config.server.clone(), http::router(self.api));
         let recording = feedback.hits.clone();
@@ -186,7 +209,13 @@ impl Application {
             self.background.clone(),
         );
         self.background.spawn(public);
-        self.background.spawn(http::serve(self.listener, router, server, self.end.clone(), self.background.clone()));
+        self.background.spawn(http::serve(
+            self.listener,
+            router,
+            server,
+            self.end.clone(),
+            self.background.clone(),
+        ));
         tracing::info!(owner = format!("{:016x}", daemon.owner), state_dir = %self.state.path().display(), "ready");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
@@ -195,7 +224,12 @@ impl Application {
         tracing::info!(drain_ms = config.server.drain_ms, "ending: what is being sent is finished");
         daemon.shutdown.cancel();
         daemon.tracker.close();
-        let drained = tokio::time::timeout(Duration::from_millis(config.server.drain_ms), daemon.tracker.wait()).await.is_ok();
+        let drained = tokio::time::timeout(
+            Duration::from_millis(config.server.drain_ms),
+            daemon.tracker.wait(),
+        )
+        .await
+        .is_ok();
         if !drained {
             let left = daemon.tracker.len();
             tracing::warn!(
@@ -204,7 +238,7 @@ impl Application {
             );
         }
         // who could put back what Redis forgets is gone then
-        if tokio::time::timeout(DURABLE_LIMIT, stores.redis.durable()).await.is_err() {
+        if tokio::time::timeout(DURABLE_LIMIT, stores.redis.await_durability()).await.is_err() {
             tracing::warn!("the replicas of Redis do not have everything yet");
         }
         self.end.cancel();
@@ -226,7 +260,9 @@ async fn check_durability(redis: &Redis, allow_data_loss: bool) -> anyhow::Resul
     match &durability {
         Durability::Strict => tracing::info!("{durability}"),
         Durability::GoesBack(_) => tracing::warn!("{durability}"),
-        Durability::Weak(_) | Durability::Unknown(_) if allow_data_loss => tracing::warn!("{durability} (redis.allow_data_loss)"),
+        Durability::Weak(_) | Durability::Unknown(_) if allow_data_loss => {
+            tracing::warn!("{durability} (redis.allow_data_loss)")
+        }
         Durability::Weak(_) | Durability::Unknown(_) => {
             anyhow::bail!("redis.url: {durability}. Make it durable, or set redis.allow_data_loss");
         }
@@ -243,14 +279,16 @@ async fn catch(
     if !config.relays.is_empty() || !config.relay.host.is_empty() {
         return Ok(None);
     }
-    let listener =
-        TcpListener::bind(config.catcher.listen).await.with_context(|| format!("catcher.listen {}", config.catcher.listen))?;
+    let listener = TcpListener::bind(config.catcher.listen)
+        .await
+        .with_context(|| format!("catcher.listen {}", config.catcher.listen))?;
     let address = listener.local_addr()?;
     tracing::warn!(%address, "neither relay.host nor relays are set: the built-in mail catcher takes all mail and delivers nothing");
     config.relay.host = address.ip().to_string();
     config.relay.port = address.port();
     config.catcher.takes_mail = true;
-    let catcher = Catcher::new(CatcherOptions { keep: config.catcher.keep, ..CatcherOptions::default() });
+    let catcher =
+        Catcher::new(CatcherOptions { keep: config.catcher.keep, ..CatcherOptions::default() });
     background.spawn(catcher.clone().serve(listener, end.clone()));
     Ok(Some((catcher, address)))
 }
@@ -263,7 +301,12 @@ fn own_token(state: &StateDir, keyring: &mut Keyring) -> anyhow::Result<Option<S
     let token = data_encoding::BASE32_DNSSEC.encode(&state.secret("admin")?);
     state.write_private("admin.token", format!("{token}\n").as_bytes())?;
     tracing::warn!(file = %state.path().join("admin.token").display(), "no tokens and no keys are configured: the token in this file has all roles");
-    let roles = vec![Role::PrepareDeliveries, Role::StartDeliveries, Role::Administration, Role::Monitoring];
+    let roles = vec![
+        Role::PrepareDeliveries,
+        Role::StartDeliveries,
+        Role::Administration,
+        Role::Monitoring,
+    ];
     keyring.add(&token, Principal { name: "admin".into(), roles });
     Ok(Some(token))
 }

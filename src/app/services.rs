@@ -7,23 +7,31 @@ use crate::{
     daemon::Daemon,
     deliveries::Deliveries,
     domain::tracking::MachineRules,
-    feedback::{Denylist, Feedback, HitArrivals, HitRecorder, HitRecording, KnownDeliveries, LinkTargets, StatisticsUpdates},
+    feedback::{
+        Denylist, Feedback, HitArrivals, HitRecorder, HitRecording, KnownDeliveries, LinkTargets,
+        StatisticsUpdates,
+    },
     identity::Keyring,
     mail::{MessageMaker, smtp::Relays},
     observe::{ConservationCheck, DeliveryGauges, Gauges, Observation, QueueGauges, RatioGauges},
     queue::{Queue, WorkerHealth},
-    report::{Archives, ExclusionLog, History, Previews, RecipientMessages, Reports, SendingLog, TrackingLogs},
+    report::{
+        Archives, ExclusionLog, History, Previews, RecipientMessages, Reports, SendingLog,
+        TrackingLogs,
+    },
     send::{
         ConfirmSteps, DefineSteps, Journey, OperateSteps, RecoverSteps, ReleaseSteps, StepJobs,
-        chunk::{ChunkSender, ChunkSending, GivenBackChunks, LateExclusions, LeaseHolder, LedgerAccess},
+        chunk::{
+            ChunkSender, ChunkSending, GivenBackChunks, LateExclusions, LeaseHolder, LedgerAccess,
+        },
         confirm::{Confirmations, QueueConfirmations},
         define::{Copies, Definitions, Recurrences, Uploads},
         limits::{AddressChecks, ConnectionPermits, MailOut, ThrottleWatch, Throttles},
         operate::{Controls, InDoubtRecipients, Proofs, Removal, Retention},
         prepare::{PassTools, Preparations},
         recover::{
-            ChunkRepair, Finishes, IndexSweep, Liveness, PoisonedChunks, Reconciler, Recounts, RedisPulse, RedisState,
-            SendingRepair, Takeovers,
+            ChunkRepair, Finishes, IndexSweep, Liveness, PoisonedChunks, Reconciler, Recounts,
+            RedisPulse, RedisState, SendingRepair, Takeovers,
         },
         release::{DueWaves, FairQueue, Starts},
     },
@@ -80,15 +88,21 @@ impl Services {
         let journey = shared.journey(&reports, &feedback);
         let observation = shared.observation();
         let Shared { parts: Parts { stores, daemon, config, .. }, deliveries, .. } = shared;
-        (Self { stores, deliveries, journey, reports, feedback, observation, daemon, config }, arrivals)
+        (
+            Self { stores, deliveries, journey, reports, feedback, observation, daemon, config },
+            arrivals,
+        )
     }
 }
 
 impl Shared {
     fn new(parts: Parts) -> Self {
         let Parts { stores, queue, relays, messages, daemon, config, .. } = &parts;
-        let deliveries =
-            Deliveries { store: stores.deliveries.clone(), redis: stores.redis.clone(), heads_damaged: Arc::default() };
+        let deliveries = Deliveries {
+            store: stores.deliveries.clone(),
+            redis: stores.redis.clone(),
+            heads_damaged: Arc::default(),
+        };
         let throttles = Throttles::new(config, stores.limits.clone());
         let removal = Removal {
             deliveries: deliveries.clone(),
@@ -111,7 +125,10 @@ impl Shared {
             },
             jobs: StepJobs { deliveries: deliveries.clone(), queue: queue.clone() },
             removal,
-            checks: AddressChecks { addresses: stores.addresses.clone(), ledgers: stores.ledgers.clone() },
+            checks: AddressChecks {
+                addresses: stores.addresses.clone(),
+                ledgers: stores.ledgers.clone(),
+            },
             holder: LeaseHolder {
                 ledgers: stores.ledgers.clone(),
                 chunks: stores.chunks.clone(),
@@ -127,7 +144,12 @@ impl Shared {
                 audiences: stores.audiences.clone(),
                 config: config.clone(),
             },
-            fair_queue: FairQueue { chunks: stores.chunks.clone(), queue: queue.clone(), throttles, config: config.clone() },
+            fair_queue: FairQueue {
+                chunks: stores.chunks.clone(),
+                queue: queue.clone(),
+                throttles,
+                config: config.clone(),
+            },
             deliveries,
             parts,
         }
@@ -135,9 +157,13 @@ impl Shared {
 
     fn reports(&self) -> Reports {
         let (stores, deliveries) = (&self.parts.stores, &self.deliveries);
-        let sending_log =
-            SendingLog { deliveries: deliveries.clone(), audiences: stores.audiences.clone(), ledgers: stores.ledgers.clone() };
-        let exclusion_log = ExclusionLog { deliveries: deliveries.clone(), audiences: stores.audiences.clone() };
+        let sending_log = SendingLog {
+            deliveries: deliveries.clone(),
+            audiences: stores.audiences.clone(),
+            ledgers: stores.ledgers.clone(),
+        };
+        let exclusion_log =
+            ExclusionLog { deliveries: deliveries.clone(), audiences: stores.audiences.clone() };
         let tracking_logs = TrackingLogs {
             deliveries: deliveries.clone(),
             audiences: stores.audiences.clone(),
@@ -173,7 +199,11 @@ impl Shared {
             config: config.clone(),
         };
         let feedback = Feedback {
-            denylist: Denylist { addresses: stores.addresses.clone(), redis: stores.redis.clone(), links: links.clone() },
+            denylist: Denylist {
+                addresses: stores.addresses.clone(),
+                redis: stores.redis.clone(),
+                links: links.clone(),
+            },
             links,
             hits: HitRecording {
                 recorder,
@@ -226,7 +256,8 @@ impl Shared {
 
     fn define(&self) -> DefineSteps {
         let Parts { stores, config, .. } = &self.parts;
-        let definitions = Definitions { deliveries: self.deliveries.clone(), removal: self.removal.clone() };
+        let definitions =
+            Definitions { deliveries: self.deliveries.clone(), removal: self.removal.clone() };
         let uploads = Uploads {
             deliveries: self.deliveries.clone(),
             audiences: stores.audiences.clone(),
@@ -272,7 +303,8 @@ impl Shared {
     }
 
     fn confirm(&self) -> ConfirmSteps {
-        let confirmations = Confirmations { deliveries: self.deliveries.clone(), jobs: self.jobs.clone() };
+        let confirmations =
+            Confirmations { deliveries: self.deliveries.clone(), jobs: self.jobs.clone() };
         ConfirmSteps {
             from_queue: QueueConfirmations {
                 confirmations: confirmations.clone(),
@@ -313,7 +345,10 @@ impl Shared {
             sending: ChunkSending {
                 audiences: stores.audiences.clone(),
                 out: self.out.clone(),
-                late_exclusions: LateExclusions { checks: self.checks.clone(), daemon: daemon.clone() },
+                late_exclusions: LateExclusions {
+                    checks: self.checks.clone(),
+                    daemon: daemon.clone(),
+                },
                 access: LedgerAccess {
                     deliveries: self.deliveries.clone(),
                     holder: self.holder.clone(),
@@ -418,7 +453,11 @@ impl Shared {
             gauges: Gauges {
                 relays: relays.clone(),
                 acceptances: self.acceptances.clone(),
-                queues: QueueGauges { queue: queue.clone(), health: health.clone(), liveness: self.liveness.clone() },
+                queues: QueueGauges {
+                    queue: queue.clone(),
+                    health: health.clone(),
+                    liveness: self.liveness.clone(),
+                },
                 deliveries: DeliveryGauges {
                     deliveries: self.deliveries.clone(),
                     ledgers: stores.ledgers.clone(),

@@ -23,7 +23,8 @@ pub async fn run(options: ArchiveOptions) -> anyhow::Result<ExitCode> {
     let ArchiveOptions { delivery, file, connection } = options;
     anyhow::ensure!(!file.try_exists()?, "{} is there already", file.display());
     let client = AdminClient::new(connection)?;
-    let response = client.send(Method::GET, &["api", "v1", "deliveries", &delivery, "archive"], "").await?;
+    let response =
+        client.send(Method::GET, &["api", "v1", "deliveries", &delivery, "archive"], "").await?;
     if !response.status().is_success() {
         let problem: serde_json::Value = response.json().await?;
         anyhow::bail!("{}", problem["detail"].as_str().unwrap_or("refused"));

@@ -85,10 +85,15 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// Goes on with settings that are good.
-fn with_config(file: Option<PathBuf>, next: impl FnOnce(Config) -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
-    let checked = Config::load(file.as_deref()).map_err(|e| e.to_string()).and_then(|config| match files(&config) {
-        Ok(()) => Ok(config),
-        Err(reason) => Err(reason),
+fn with_config(
+    file: Option<PathBuf>,
+    next: impl FnOnce(Config) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
+    let checked = Config::load(file.as_deref()).map_err(|e| e.to_string()).and_then(|config| {
+        match files(&config) {
+            Ok(()) => Ok(config),
+            Err(reason) => Err(reason),
+        }
     });
     match checked {
         Ok(config) => next(config),
@@ -117,7 +122,8 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
         let application = Application::build(config, metrics).await?;
         tracing::info!(address = %application.public_address()?, "the public listener listens");
         tracing::info!(address = %application.address()?, "the admin API listens");
-        let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (mut term, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let drained = application
             .run(async move {
                 tokio::select! {
@@ -134,8 +140,10 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
 pub fn start_logging(settings: &LogSettings) {
     let filter = EnvFilter::try_new(&settings.level).unwrap_or_else(|_| EnvFilter::new("info"));
     // it would log content
-    let filter =
-        ["html5ever=off", "selectors=off"].iter().filter_map(|off| off.parse().ok()).fold(filter, EnvFilter::add_directive);
+    let filter = ["html5ever=off", "selectors=off"]
+        .iter()
+        .filter_map(|off| off.parse().ok())
+        .fold(filter, EnvFilter::add_directive);
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let terminal = std::io::stderr().is_terminal();

@@ -30,7 +30,8 @@ pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
     }
     let mut entries = 0;
     for (delivery, heads) in &known {
-        let chain: Vec<AuditEntry> = client.all(&["api", "v1", "deliveries", delivery, "audit"]).await?;
+        let chain: Vec<AuditEntry> =
+            client.all(&["api", "v1", "deliveries", delivery, "audit"]).await?;
         entries += chain.len();
         if let Some(fault) = fault(&chain, heads) {
             broken += 1;
@@ -55,7 +56,8 @@ fn fault(chain: &[AuditEntry], heads: &[&AuditEntry]) -> Option<String> {
     heads.iter().find_map(|head| {
         let seq = head.details["seq"].as_u64().unwrap_or_default();
         let entry = usize::try_from(seq).ok().and_then(|n| chain.get(n.checked_sub(1)?));
-        let same = entry.is_some_and(|entry| Some(entry.hash.as_str()) == head.details["hash"].as_str());
+        let same =
+            entry.is_some_and(|entry| Some(entry.hash.as_str()) == head.details["hash"].as_str());
         (!same).then(|| format!("entry {seq} is not the one that the chain of heads vouches for"))
     })
 }

@@ -28,14 +28,27 @@ pub struct AdminClient {
 impl AdminClient {
     pub fn new(connection: ClientOptions) -> anyhow::Result<Self> {
         let file = &connection.token_file;
-        let token = fs::read_to_string(file).with_context(|| format!("--token-file {}", file.display()))?;
-        Ok(Self { http: reqwest::Client::new(), url: connection.url, token: token.trim().to_owned() })
+        let token =
+            fs::read_to_string(file).with_context(|| format!("--token-file {}", file.display()))?;
+        Ok(Self {
+            http: reqwest::Client::new(),
+            url: connection.url,
+            token: token.trim().to_owned(),
+        })
     }
 
     /// A request to the path of these segments, whatever they hold.
-    pub async fn send(&self, method: Method, path: &[&str], query: &str) -> anyhow::Result<Response> {
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &str,
+    ) -> anyhow::Result<Response> {
         let mut url = self.url.clone();
-        url.path_segments_mut().map_err(|()| anyhow::anyhow!("--url {} has no paths", self.url))?.pop_if_empty().extend(path);
+        url.path_segments_mut()
+            .map_err(|()| anyhow::anyhow!("--url {} has no paths", self.url))?
+            .pop_if_empty()
+            .extend(path);
         url.set_query(Some(query).filter(|query| !query.is_empty()));
         let request = self.http.request(method, url.clone()).bearer_auth(&self.token);
         request.send().await.with_context(|| url.to_string())

@@ -55,9 +55,15 @@ pub async fn run(command: JobsCommand) -> anyhow::Result<ExitCode> {
     match command {
         JobsCommand::List(listing) => list(listing).await,
         JobsCommand::Retry(choice) => {
-            change(choice, Change { method: Method::POST, step: Some("retry"), done: "queued again" }).await
+            change(
+                choice,
+                Change { method: Method::POST, step: Some("retry"), done: "queued again" },
+            )
+            .await
         }
-        JobsCommand::Discard(choice) => change(choice, Change { method: Method::DELETE, step: None, done: "discarded" }).await,
+        JobsCommand::Discard(choice) => {
+            change(choice, Change { method: Method::DELETE, step: None, done: "discarded" }).await
+        }
     }
 }
 
@@ -81,7 +87,13 @@ async fn list(listing: Listing) -> anyhow::Result<ExitCode> {
             let ended = Timestamp::from_second(job.done_at).unwrap_or_default();
             // what a foreign producer wrote is not to move the cursor
             let (id, why) = (job.id.escape_debug(), why(&job.result));
-            writeln!(out, "{}\t{id}\t{} attempts\t{ended}\t{}", queue.as_str(), job.attempts, why.escape_debug())?;
+            writeln!(
+                out,
+                "{}\t{id}\t{} attempts\t{ended}\t{}",
+                queue.as_str(),
+                job.attempts,
+                why.escape_debug()
+            )?;
         }
     }
     writeln!(out, "{found} dead jobs")?;
@@ -90,7 +102,8 @@ async fn list(listing: Listing) -> anyhow::Result<ExitCode> {
 
 fn why(result: &str) -> String {
     let json: Option<serde_json::Value> = serde_json::from_str(result).ok();
-    json.and_then(|json| Some(json["Err"].as_str()?.to_owned())).unwrap_or_else(|| result.to_owned())
+    json.and_then(|json| Some(json["Err"].as_str()?.to_owned()))
+        .unwrap_or_else(|| result.to_owned())
 }
 
 /// What is done to a dead job, by which request, and the word for it.
@@ -109,7 +122,8 @@ async fn change(choice: Choice, change: Change) -> anyhow::Result<ExitCode> {
             None => dead(&client, queue).await?.into_iter().map(|job| job.id).collect(),
         };
         for id in ids {
-            let path = ["api", "v1", "queues", queue.as_str(), "dead", &id].into_iter().chain(change.step);
+            let path =
+                ["api", "v1", "queues", queue.as_str(), "dead", &id].into_iter().chain(change.step);
             let answer = client.send(change.method.clone(), &path.collect::<Vec<_>>(), "").await?;
             match answer.status() {
                 status if status.is_success() => changed += 1,
@@ -118,7 +132,13 @@ async fn change(choice: Choice, change: Change) -> anyhow::Result<ExitCode> {
                 // of an id that no job can have, or somebody was faster
                 StatusCode::NOT_FOUND => {
                     left += 1;
-                    writeln!(out, "{}\t{}\tleft as it is: {}", queue.as_str(), id.escape_debug(), answer.text().await?)?;
+                    writeln!(
+                        out,
+                        "{}\t{}\tleft as it is: {}",
+                        queue.as_str(),
+                        id.escape_debug(),
+                        answer.text().await?
+                    )?;
                 }
                 _ => drop(answer.error_for_status()?),
             }

@@ -25,9 +25,11 @@ pub async fn run(options: RelabelOptions) -> anyhow::Result<ExitCode> {
     let ids = if all { deliveries(&client).await? } else { vec![options.delivery] };
     let (mut out, mut failed) = (std::io::stdout(), false);
     for id in ids {
-        let response = client.send(Method::POST, &["api", "v1", "deliveries", &id, "relabel"], "").await?;
+        let response =
+            client.send(Method::POST, &["api", "v1", "deliveries", &id, "relabel"], "").await?;
         let status = response.status();
-        if all && matches!(status, StatusCode::CONFLICT | StatusCode::NOT_FOUND | StatusCode::GONE) {
+        if all && matches!(status, StatusCode::CONFLICT | StatusCode::NOT_FOUND | StatusCode::GONE)
+        {
             // it was not released, or it or its logs are gone
             continue;
         }
@@ -51,7 +53,10 @@ async fn deliveries(client: &AdminClient) -> anyhow::Result<Vec<String>> {
     let mut ids = Vec::new();
     for offset in (0..).step_by(PAGE) {
         let query = format!("offset={offset}&limit={PAGE}");
-        let response = client.send(Method::GET, &["api", "v1", "deliveries"], &query).await?.error_for_status()?;
+        let response = client
+            .send(Method::GET, &["api", "v1", "deliveries"], &query)
+            .await?
+            .error_for_status()?;
         let page: Value = response.json().await?;
         let items = page["items"].as_array().into_iter().flatten();
         ids.extend(items.filter_map(|item| item["id"].as_str().map(str::to_owned)));

@@ -75,7 +75,10 @@ pub fn run(options: &TokenOptions) -> anyhow::Result<()> {
     let token = BASE32_DNSSEC.encode(&bytes);
     let words: Vec<String> = roles.iter().map(|role| format!("{:?}", role.word())).collect();
     writeln!(out, "{token}")?;
-    writeln!(err, "# the daemon knows only its hash; put this into its settings:\n[[auth.tokens]]")?;
+    writeln!(
+        err,
+        "# the daemon knows only its hash; put this into its settings:\n[[auth.tokens]]"
+    )?;
     writeln!(
         err,
         "name = {:?}\nsha256 = \"{}\"\nroles = [{}]",
@@ -86,7 +89,12 @@ pub fn run(options: &TokenOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn sign(options: &TokenOptions, file: &PathBuf, issuer: &str, roles: Vec<Role>) -> anyhow::Result<String> {
+fn sign(
+    options: &TokenOptions,
+    file: &PathBuf,
+    issuer: &str,
+    roles: Vec<Role>,
+) -> anyhow::Result<String> {
     let bytes = fs::read(file).with_context(|| format!("--key-file {}", file.display()))?;
     let (algorithm, key) = match options.algorithm.as_str() {
         "HS256" => (Algorithm::HS256, EncodingKey::from_secret(bytes.trim_ascii())),

@@ -26,8 +26,18 @@ impl Config {
             ("send.lease_ms", s.lease_ms, 500, 300_000),
             ("send.slice_ms", s.slice_ms, 100, 600_000),
             ("breaker.minimum", self.breaker.minimum, 1, 1_000_000),
-            ("breaker.domain_errors_percent", u64::from(self.breaker.domain_errors_percent), 0, 100),
-            ("breaker.delivery_refusals_percent", u64::from(self.breaker.delivery_refusals_percent), 0, 100),
+            (
+                "breaker.domain_errors_percent",
+                u64::from(self.breaker.domain_errors_percent),
+                0,
+                100,
+            ),
+            (
+                "breaker.delivery_refusals_percent",
+                u64::from(self.breaker.delivery_refusals_percent),
+                0,
+                100,
+            ),
             ("send.approvals", u64::from(s.approvals), 1, 2),
             ("send.retry_minutes", s.retry_minutes.len() as u64, 1, 100),
             ("fatigue.messages", u64::from(self.fatigue.messages), 0, 1000),
@@ -65,22 +75,44 @@ impl Config {
             return Err(refuse("preparation.allowed_senders", "must name at least one mask"));
         }
         if self.redis.url.is_empty() && !self.redis.password_file.as_os_str().is_empty() {
-            return Err(refuse("redis.password_file", "is for the Redis that redis.url names: the embedded one has no password"));
+            return Err(refuse(
+                "redis.password_file",
+                "is for the Redis that redis.url names: the embedded one has no password",
+            ));
         }
         self.check_relays()?;
         for (i, token) in self.auth.tokens.iter().enumerate() {
-            let hex = token.sha256.len() == 64 && token.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            let hex = token.sha256.len() == 64
+                && token.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
             if !hex {
-                return Err(refuse(format!("auth.tokens[{i}].sha256"), "must be 64 lower-case hexadecimal digits"));
+                return Err(refuse(
+                    format!("auth.tokens[{i}].sha256"),
+                    "must be 64 lower-case hexadecimal digits",
+                ));
             }
         }
-        let tokens = self.auth.tokens.iter().enumerate().map(|(i, token)| (format!("auth.tokens[{i}].name"), &token.name));
-        let keys = self.auth.jwt_keys.iter().enumerate().map(|(i, key)| (format!("auth.jwt_keys[{i}].issuer"), &key.issuer));
-        let usable = |name: &str| !name.trim().is_empty() && !name.contains('/') && !name.trim().eq_ignore_ascii_case("versand");
+        let tokens = self
+            .auth
+            .tokens
+            .iter()
+            .enumerate()
+            .map(|(i, token)| (format!("auth.tokens[{i}].name"), &token.name));
+        let keys = self
+            .auth
+            .jwt_keys
+            .iter()
+            .enumerate()
+            .map(|(i, key)| (format!("auth.jwt_keys[{i}].issuer"), &key.issuer));
+        let usable = |name: &str| {
+            !name.trim().is_empty()
+                && !name.contains('/')
+                && !name.trim().eq_ignore_ascii_case("versand")
+        };
         match tokens.chain(keys).find(|(_, name)| !usable(name)) {
-            Some((setting, _)) => {
-                Err(refuse(setting, "must not be empty, hold a / or be the daemon's own name in the audit log, versand"))
-            }
+            Some((setting, _)) => Err(refuse(
+                setting,
+                "must not be empty, hold a / or be the daemon's own name in the audit log, versand",
+            )),
             None => Ok(()),
         }
     }

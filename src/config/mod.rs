@@ -9,9 +9,9 @@ pub mod tracking;
 
 pub use retention::RetentionSettings;
 pub use settings::{
-    AuthSettings, CatcherSettings, Config, ConfigError, DEFAULTS, FatigueSettings, JwtKeySettings, KeepReplies, LogFormat,
-    LogSettings, PreparationSettings, QueueSettings, RedisSettings, RelaySettings, SendSettings, ServerSettings, Tls,
-    TokenSettings, secret,
+    AuthSettings, CatcherSettings, Config, ConfigError, DEFAULTS, FatigueSettings, JwtKeySettings,
+    KeepReplies, LogFormat, LogSettings, PreparationSettings, QueueSettings, RedisSettings,
+    RelaySettings, SendSettings, ServerSettings, Tls, TokenSettings, secret,
 };
 pub use throttles::{BreakerSettings, DomainLimit, ThrottleSettings};
 pub use tracking::{PublicSettings, TrackingSettings};

@@ -25,7 +25,12 @@ impl Config {
     pub fn relays(&self) -> Vec<(String, &RelaySettings)> {
         match self.relays.is_empty() {
             true => vec![("relay".to_owned(), &self.relay)],
-            false => self.relays.iter().enumerate().map(|(i, relay)| (format!("relays[{i}]"), relay)).collect(),
+            false => self
+                .relays
+                .iter()
+                .enumerate()
+                .map(|(i, relay)| (format!("relays[{i}]"), relay))
+                .collect(),
         }
     }
 
@@ -39,7 +44,10 @@ impl Config {
                 return Err(refuse(format!("{at}.host"), "is needed, here or as relay.host"));
             }
             if !names.insert(&relay.name) {
-                return Err(refuse(format!("{at}.name"), format!("{} is the name of another relay", relay.name)));
+                return Err(refuse(
+                    format!("{at}.name"),
+                    format!("{} is the name of another relay", relay.name),
+                ));
             }
         }
         Ok(())
@@ -62,11 +70,17 @@ impl RelaySettings {
         ];
         for (setting, value, least, most) in ranges {
             if !(least..=most).contains(&value) {
-                return Err(refuse(format!("{at}.{setting}"), format!("must be {least}..{most}, is {value}")));
+                return Err(refuse(
+                    format!("{at}.{setting}"),
+                    format!("must be {least}..{most}, is {value}"),
+                ));
             }
         }
         if !is_rate(self.messages_per_second) {
-            return Err(refuse(format!("{at}.messages_per_second"), "must be 0, or 0.001 to 1000000"));
+            return Err(refuse(
+                format!("{at}.messages_per_second"),
+                "must be 0, or 0.001 to 1000000",
+            ));
         }
         if self.total_connections > 100_000 {
             return Err(refuse(format!("{at}.total_connections"), "must be 0 to 100000"));
@@ -75,13 +89,19 @@ impl RelaySettings {
         let is_label = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
         match (1..=64).contains(&self.name.len()) && self.name.bytes().all(is_label) {
             true => Ok(()),
-            false => Err(refuse(format!("{at}.name"), "must be 1 to 64 of the ASCII letters, digits, -, _ and .")),
+            false => Err(refuse(
+                format!("{at}.name"),
+                "must be 1 to 64 of the ASCII letters, digits, -, _ and .",
+            )),
         }
     }
 
     fn check_login(&self, at: &str) -> Result<(), ConfigError> {
         if !self.username.is_empty() && self.password_file.as_os_str().is_empty() {
-            return Err(refuse(format!("{at}.password_file"), format!("is needed with {at}.username")));
+            return Err(refuse(
+                format!("{at}.password_file"),
+                format!("is needed with {at}.username"),
+            ));
         }
         if !self.username.is_empty() && self.tls == Tls::None {
             let reason = "AUTH needs starttls or implicit: a password is not sent in the clear";
@@ -104,7 +124,14 @@ mod tests {
         let relays = config.relays();
         let of = |i: usize| {
             let (at, relay) = &relays[i];
-            (at.as_str(), relay.name.as_str(), relay.host.as_str(), relay.port, relay.connections, relay.weight)
+            (
+                at.as_str(),
+                relay.name.as_str(),
+                relay.host.as_str(),
+                relay.port,
+                relay.connections,
+                relay.weight,
+            )
         };
         assert_eq!(of(0), ("relays[0]", "one", "a.example", 2525, 7, 1));
         assert_eq!(of(1), ("relays[1]", "two", "b.example", 25, 7, 0));
@@ -115,6 +142,9 @@ mod tests {
     fn without_relays_the_default_one_is_used() {
         let config = Config::from_toml("[relay]\nhost = \"a.example\"").expect("good settings");
         let relays = config.relays();
-        assert_eq!((relays.len(), relays[0].0.as_str(), relays[0].1.name.as_str()), (1, "relay", "default"));
+        assert_eq!(
+            (relays.len(), relays[0].0.as_str(), relays[0].1.name.as_str()),
+            (1, "relay", "default")
+        );
     }
 }

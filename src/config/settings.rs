@@ -236,10 +236,22 @@ impl Config {
     /// The first setting that is unknown, of the wrong type or out of its range.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
         let mistyped = |name: &str| name.starts_with("VERSAND_") && !name.starts_with("VERSAND__");
-        if let Some(name) = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).find(|name| mistyped(name)) {
-            return Err(refuse(name, "names no setting: two underscores, as in VERSAND__RELAY__HOST"));
+        if let Some(name) = std::env::vars_os()
+            .filter_map(|(name, _)| name.into_string().ok())
+            .find(|name| mistyped(name))
+        {
+            return Err(refuse(
+                name,
+                "names no setting: two underscores, as in VERSAND__RELAY__HOST",
+            ));
         }
-        Self::layered(file, config::Environment::with_prefix("VERSAND").prefix_separator("__").separator("__").try_parsing(true))
+        Self::layered(
+            file,
+            config::Environment::with_prefix("VERSAND")
+                .prefix_separator("__")
+                .separator("__")
+                .try_parsing(true),
+        )
     }
 
     /// The settings from TOML text over the defaults, without a file or the environment.
@@ -254,23 +266,29 @@ impl Config {
     }
 
     fn layered(file: Option<&Path>, environment: config::Environment) -> Result<Self, ConfigError> {
-        let mut builder = config::Config::builder().add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml));
+        let mut builder = config::Config::builder()
+            .add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml));
         if let Some(path) = file {
-            let text = std::fs::read_to_string(path).map_err(|e| refuse(path.display().to_string(), e))?;
+            let text =
+                std::fs::read_to_string(path).map_err(|e| refuse(path.display().to_string(), e))?;
             builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
         }
         Self::build(builder.add_source(environment))
     }
 
-    fn build(builder: config::ConfigBuilder<config::builder::DefaultState>) -> Result<Self, ConfigError> {
+    fn build(
+        builder: config::ConfigBuilder<config::builder::DefaultState>,
+    ) -> Result<Self, ConfigError> {
         let merged = builder.build().map_err(|e| refuse("configuration", e))?;
         // by way of JSON, whose errors say what is expected
-        let mut merged: serde_json::Value = merged.try_deserialize().map_err(|e| refuse("configuration", e))?;
+        let mut merged: serde_json::Value =
+            merged.try_deserialize().map_err(|e| refuse("configuration", e))?;
         super::relays::inherit(&mut merged);
-        let mut config: Self = serde_path_to_error::deserialize(merged).map_err(|e| refuse(e.path().to_string(), e.inner()))?;
+        let mut config: Self = serde_path_to_error::deserialize(merged)
+            .map_err(|e| refuse(e.path().to_string(), e.inner()))?;
         if config.server.state_dir.as_os_str().is_empty() {
-            config.server.state_dir =
-                std::env::var_os("STATE_DIRECTORY").map_or_else(|| "/var/lib/versand".into(), PathBuf::from);
+            config.server.state_dir = std::env::var_os("STATE_DIRECTORY")
+                .map_or_else(|| "/var/lib/versand".into(), PathBuf::from);
         }
         config.check()?;
         Ok(config)

@@ -65,13 +65,21 @@ impl Config {
             return Err(refuse("send.messages_per_second", "must be 0, or 0.001 to 1000000"));
         }
         for (i, limit) in self.throttle.domains.iter().enumerate() {
-            let refused = |field: &str, reason: &str| Err(refuse(format!("throttle.domains[{i}].{field}"), reason));
+            let refused = |field: &str, reason: &str| {
+                Err(refuse(format!("throttle.domains[{i}].{field}"), reason))
+            };
             let taken = self.throttle.domains[..i].iter().any(|other| other.name == limit.name);
-            let plain = limit.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+            let plain =
+                limit.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
             if limit.name.is_empty() || limit.name.len() > 100 || taken || !plain {
-                return refused("name", "must be a name of its own, of 1 to 100 letters, digits and - _ .");
+                return refused(
+                    "name",
+                    "must be a name of its own, of 1 to 100 letters, digits and - _ .",
+                );
             }
-            if limit.domains.is_empty() || limit.domains.iter().any(|mask| mask.trim().is_empty() || mask.contains('@')) {
+            if limit.domains.is_empty()
+                || limit.domains.iter().any(|mask| mask.trim().is_empty() || mask.contains('@'))
+            {
                 return refused("domains", "must name domains, or masks such as *.example.com");
             }
             if !is_rate(limit.messages_per_second) {

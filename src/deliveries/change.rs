@@ -15,7 +15,9 @@ use super::refusal::Refusal;
 use crate::{
     domain::{
         Principal, Role,
-        delivery::{Action, AuditAct, AuditEntry, AuditHead, Delivery, DeliveryId, DeliveryState, Document},
+        delivery::{
+            Action, AuditAct, AuditEntry, AuditHead, Delivery, DeliveryId, DeliveryState, Document,
+        },
     },
     store::{CommitOutcome, DeliveryChange, DeliveryStore, OnceKey, Redis, StoreError, keys},
 };
@@ -37,12 +39,21 @@ pub struct IdempotencyKey {
 
 impl IdempotencyKey {
     pub fn new(principal: &str, key: &str, action: &str, body: &[u8]) -> Self {
-        let digest = Sha256::new().chain_update(action).chain_update(b"\0").chain_update(body).finalize();
-        Self { principal: principal.to_owned(), key: key.to_owned(), request_sha256: HEXLOWER.encode(&digest) }
+        let digest =
+            Sha256::new().chain_update(action).chain_update(b"\0").chain_update(body).finalize();
+        Self {
+            principal: principal.to_owned(),
+            key: key.to_owned(),
+            request_sha256: HEXLOWER.encode(&digest),
+        }
     }
 
     fn redis_key(&self, id: &DeliveryId) -> String {
-        let digest = Sha256::new().chain_update(&self.principal).chain_update(b"\0").chain_update(&self.key).finalize();
+        let digest = Sha256::new()
+            .chain_update(&self.principal)
+            .chain_update(b"\0")
+            .chain_update(&self.key)
+            .finalize();
         keys::idempotency(id, &HEXLOWER.encode(&digest[..16]))
     }
 }
@@ -58,7 +69,11 @@ pub struct RepeatKey {
 
 impl RepeatKey {
     pub fn of(key: &IdempotencyKey, id: &DeliveryId) -> Self {
-        Self { key: key.redis_key(id), request_sha256: key.request_sha256.clone(), seconds: KEY_SECONDS }
+        Self {
+            key: key.redis_key(id),
+            request_sha256: key.request_sha256.clone(),
+            seconds: KEY_SECONDS,
+        }
     }
 }
 
@@ -134,14 +149,20 @@ impl Deliveries {
     }
 
     /// Changes a delivery by what `decide` makes of it.
-    pub async fn change<T, D>(&self, id: &DeliveryId, by: &str, repeats: &[RepeatKey], decide: D) -> Result<Changed<T>, Refusal>
+    pub async fn change<T, D>(
+        &self,
+        id: &DeliveryId,
+        by: &str,
+        repeats: &[RepeatKey],
+        decide: D,
+    ) -> Result<Changed<T>, Refusal>
     where
         T: Serialize + DeserializeOwned,
         D: Fn(&Delivery, Timestamp) -> Result<Decision<T>, Refusal>,
     {
         loop {
             if let Some(before) = self.first_answer(repeats).await? {
-                self.redis.durable().await?;
+                self.redis.await_durability().await?;
                 return Ok(before);
             }
             let delivery = self.delivery(id).await?;
@@ -151,22 +172,29 @@ impl Deliveries {
                 // the very same request may have been faster: its key and its effect are written in one step
                 Err(refusal) => {
                     let before = self.first_answer(repeats).await?.ok_or(refusal)?;
-                    self.redis.durable().await?;
+                    self.redis.await_durability().await?;
                     return Ok(before);
                 }
             };
             let asked = decision.act.is_some();
-            let Some(changed) = self.commit(&delivery.id, delivery.revision, by, repeats, decision).await? else { continue };
+            let Some(changed) =
+                self.commit(&delivery.id, delivery.revision, by, repeats, decision).await?
+            else {
+                continue;
+            };
             if asked {
                 // what was answered must not be undone by a crash of Redis
-                self.redis.durable().await?;
+                self.redis.await_durability().await?;
             }
             return Ok(changed);
         }
     }
 
     /// What an earlier request with one of these keys was answered.
-    pub(crate) async fn first_answer<T: DeserializeOwned>(&self, repeats: &[RepeatKey]) -> Result<Option<Changed<T>>, Refusal> {
+    pub(crate) async fn first_answer<T: DeserializeOwned>(
+        &self,
+        repeats: &[RepeatKey],
+    ) -> Result<Option<Changed<T>>, Refusal> {
         for repeat in repeats {
             if let Some(kept) = self.store.once(&repeat.key).await? {
                 return first_answer(&kept, repeat).map(Some);
@@ -189,21 +217,35 @@ impl Deliveries {
     {
         let Decision { state, mut document, answer, act } = decision;
         let entry = act.map(|(action, details)| {
-            let act = AuditAct { subject: id.to_string(), principal: by.to_owned(), action, details };
+            let act =
+                AuditAct { subject: id.to_string(), principal: by.to_owned(), action, details };
             AuditEntry::after(&document.audit, Timestamp::now(), act)
         });
         if let Some(entry) = &entry {
             document.audit = entry.head();
         }
-        let value = serde_json::to_value(&answer).map_err(|e| StoreError::Damaged(e.to_string()))?;
+        let value =
+            serde_json::to_value(&answer).map_err(|e| StoreError::Damaged(e.to_string()))?;
         let once: Vec<OnceKey> = repeats
             .iter()
             .map(|r| {
-                let kept = KeptAnswer { request_sha256: r.request_sha256.clone(), answer: value.clone() };
-                OnceKey { key: r.key.clone(), value: serde_json::to_string(&kept).unwrap_or_default(), seconds: r.seconds }
+                let kept =
+                    KeptAnswer { request_sha256: r.request_sha256.clone(), answer: value.clone() };
+                OnceKey {
+                    key: r.key.clone(),
+                    value: serde_json::to_string(&kept).unwrap_or_default(),
+                    seconds: r.seconds,
+                }
             })
             .collect();
-        let change = DeliveryChange { id, revision, state, document: &document, entry: entry.as_ref(), once: &once };
+        let change = DeliveryChange {
+            id,
+            revision,
+            state,
+            document: &document,
+            entry: entry.as_ref(),
+            once: &once,
+        };
         match self.store.commit(&change).await? {
             CommitOutcome::Done { .. } => {
                 if entry.is_some()
@@ -224,11 +266,18 @@ impl Deliveries {
 
     /// Appends the head of a delivery's audit chain to the chain of heads, so that a chain that was cut short is noticed. A
     /// chain of heads that was changed by hand takes no more of them; that is said once, and everything else goes on.
-    pub(crate) async fn note_head(&self, id: &DeliveryId, head: &AuditHead) -> Result<(), StoreError> {
+    pub(crate) async fn note_head(
+        &self,
+        id: &DeliveryId,
+        head: &AuditHead,
+    ) -> Result<(), StoreError> {
         match self.append_head(id, head).await {
             Err(StoreError::Damaged(what)) => {
                 if !self.heads_damaged.swap(true, Ordering::Relaxed) {
-                    tracing::error!(what, "the chain of audit heads takes no more heads: verify the audit log");
+                    tracing::error!(
+                        what,
+                        "the chain of audit heads takes no more heads: verify the audit log"
+                    );
                 }
                 Ok(())
             }
@@ -240,21 +289,36 @@ impl Deliveries {
         let (mut length, mut tries) = (None, 0);
         while self.store.noted_head(id).await? < head.seq {
             let details = serde_json::json!({ "seq": head.seq, "hash": head.hash });
-            let act = AuditAct { subject: id.to_string(), principal: "versand".into(), action: "head", details };
-            let last = self.store.last_audit_head().await?.map(|entry| entry.head()).unwrap_or_default();
+            let act = AuditAct {
+                subject: id.to_string(),
+                principal: "versand".into(),
+                action: "head",
+                details,
+            };
+            let last =
+                self.store.last_audit_head().await?.map(|entry| entry.head()).unwrap_or_default();
             // whoever was faster has made the chain longer
             tries = if length == Some(last.seq) { tries + 1 } else { 0 };
             length = Some(last.seq);
             if tries == TRIES {
-                return Err(StoreError::Damaged("its last head has not the number of its place".into()));
+                return Err(StoreError::Damaged(
+                    "its last head has not the number of its place".into(),
+                ));
             }
-            self.store.append_audit_head(&AuditEntry::after(&last, Timestamp::now(), act), head.seq).await?;
+            self.store
+                .append_audit_head(&AuditEntry::after(&last, Timestamp::now(), act), head.seq)
+                .await?;
         }
         Ok(())
     }
 
     /// A step of the daemon itself: a transition without an audit entry. False if it is not its turn any more.
-    pub async fn step(&self, id: &DeliveryId, action: Action, alter: impl Fn(&mut Document, Timestamp)) -> Result<bool, Refusal> {
+    pub async fn step(
+        &self,
+        id: &DeliveryId,
+        action: Action,
+        alter: impl Fn(&mut Document, Timestamp),
+    ) -> Result<bool, Refusal> {
         let stepped = self
             .change(id, "versand", &[], |delivery, now| {
                 let state = delivery.state.after(action)?;
@@ -271,10 +335,16 @@ impl Deliveries {
     }
 }
 
-fn first_answer<T: DeserializeOwned>(kept: &str, repeat: &RepeatKey) -> Result<Changed<T>, Refusal> {
-    let kept: KeptAnswer = serde_json::from_str(kept).map_err(|e| StoreError::Damaged(e.to_string()))?;
+fn first_answer<T: DeserializeOwned>(
+    kept: &str,
+    repeat: &RepeatKey,
+) -> Result<Changed<T>, Refusal> {
+    let kept: KeptAnswer =
+        serde_json::from_str(kept).map_err(|e| StoreError::Damaged(e.to_string()))?;
     if kept.request_sha256 != repeat.request_sha256 {
         return Err(Refusal::KeyReused);
     }
-    Ok(Changed::Before(serde_json::from_value(kept.answer).map_err(|e| StoreError::Damaged(e.to_string()))?))
+    Ok(Changed::Before(
+        serde_json::from_value(kept.answer).map_err(|e| StoreError::Damaged(e.to_string()))?,
+    ))
 }

@@ -8,7 +8,9 @@ const CITIES: [&str; 4] = ["Köln", "Paris", "Łódź", "Porto"];
 
 /// `n` recipients. The catcher refuses addresses that begin with `refuse`, and defers those that begin with `defer` once.
 pub fn ndjson(n: u32) -> String {
-    let pick = |from: &[&'static str], i: u32| from.get(i as usize % from.len()).copied().unwrap_or_default();
+    let pick = |from: &[&'static str], i: u32| {
+        from.get(i as usize % from.len()).copied().unwrap_or_default()
+    };
     let line = |i: u32| {
         let email = match i % 50 {
             11 => format!("refuse{i}@example.com"),

@@ -45,7 +45,11 @@ impl DemoClient {
 
     /// Follows the server-sent events as long as the state is one of those asked for; the last progress.
     pub async fn follow(&self, id: &str, goes_on: impl Fn(&str) -> bool) -> anyhow::Result<Value> {
-        let response = self.request(Method::GET, &format!("/deliveries/{id}/events")).send().await?.error_for_status()?;
+        let response = self
+            .request(Method::GET, &format!("/deliveries/{id}/events"))
+            .send()
+            .await?
+            .error_for_status()?;
         let mut events = response.bytes_stream();
         let (mut text, mut last) = (String::new(), Value::Null);
         while let Some(piece) = events.next().await {
@@ -80,12 +84,18 @@ fn show(progress: &Value) -> anyhow::Result<()> {
     const WIDTH: u64 = 30;
     let counts = &progress["counts"];
     let of = |name: &str| counts[name].as_u64().unwrap_or_default();
-    let (done, all) = (of("sent") + of("failed"), progress["kpis"]["to_deliver"].as_u64().unwrap_or_default());
+    let (done, all) =
+        (of("sent") + of("failed"), progress["kpis"]["to_deliver"].as_u64().unwrap_or_default());
     if all == 0 {
         return Ok(());
     }
     let bar: String = (0..WIDTH).map(|i| if i * all < done * WIDTH { '#' } else { '.' }).collect();
-    let line = format!("   [{bar}] {done}/{all} sent {}, failed {}, deferred {}", of("sent"), of("failed"), of("deferred"));
+    let line = format!(
+        "   [{bar}] {done}/{all} sent {}, failed {}, deferred {}",
+        of("sent"),
+        of("failed"),
+        of("deferred")
+    );
     if stdout().is_terminal() {
         write!(stdout(), "\r{line}   ")?;
         stdout().flush()?;

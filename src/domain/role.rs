@@ -30,7 +30,9 @@ impl Role {
     /// Whether somebody with this role may do what needs `needed`.
     pub fn covers(self, needed: Self) -> bool {
         use Role::{Monitoring, PrepareDeliveries, StartDeliveries};
-        self == needed || needed == Monitoring || (self == StartDeliveries && needed == PrepareDeliveries)
+        self == needed
+            || needed == Monitoring
+            || (self == StartDeliveries && needed == PrepareDeliveries)
     }
 }
 

@@ -32,7 +32,7 @@ impl Denylist {
         self.addresses.deny(address).await?;
         if found.is_uncounted() {
             // no hit is recorded whose durability would be waited for
-            self.redis.durable().await?;
+            self.redis.await_durability().await?;
         }
         Ok(())
     }
@@ -45,14 +45,14 @@ impl Denylist {
     /// Puts an address on the denylist; false if it was there.
     pub async fn deny(&self, email: &str) -> Result<bool, Refusal> {
         let is_new = self.addresses.deny(address(email)?).await?;
-        self.redis.durable().await?;
+        self.redis.await_durability().await?;
         Ok(is_new)
     }
 
     /// Takes an address off the denylist; false if it was not there.
     pub async fn allow(&self, email: &str) -> Result<bool, Refusal> {
         let was_there = self.addresses.allow(address(email)?).await?;
-        self.redis.durable().await?;
+        self.redis.await_durability().await?;
         Ok(was_there)
     }
 }

@@ -85,7 +85,13 @@ impl HitRecording {
         if agent.len() > LONGEST_AGENT {
             agent = agent.chars().take(LONGEST_AGENT).collect();
         }
-        let arrival = HitArrival { sent: found.sent.clone(), preparation: found.holder.preparation, hit, agent, done };
+        let arrival = HitArrival {
+            sent: found.sent.clone(),
+            preparation: found.holder.preparation,
+            hit,
+            agent,
+            done,
+        };
         self.recorder.0.send(arrival).await.map_err(|_| LinkError::Unrecorded)?;
         if !recorded.await.unwrap_or(false) {
             return Err(LinkError::Unrecorded);
@@ -109,18 +115,22 @@ impl HitRecording {
                 let of_one = deliveries.entry(arrival.preparation);
                 of_one.or_insert_with(|| (arrival.sent.clone(), Vec::new())).1.push(arrival);
             }
-            join_all(deliveries.into_values().map(|(sent, arrived)| self.record_group(sent, arrived))).await;
+            join_all(
+                deliveries.into_values().map(|(sent, arrived)| self.record_group(sent, arrived)),
+            )
+            .await;
         }
     }
 
     async fn record_group(&self, sent: Arc<SentDelivery>, arrived: Vec<HitArrival>) {
-        let hits: Vec<(Hit, &str)> = arrived.iter().map(|arrival| (arrival.hit, arrival.agent.as_str())).collect();
+        let hits: Vec<(Hit, &str)> =
+            arrived.iter().map(|arrival| (arrival.hit, arrival.agent.as_str())).collect();
         let answer = self.tracking.record_hits(&sent.mailing, &hits, unix_now()).await;
         let redis = self.redis.clone();
         // those of the next group need not wait until this one cannot be undone
         self.daemon.tracker.spawn(async move {
             let recorded = match answer {
-                Ok(_) => redis.durable().await,
+                Ok(_) => redis.await_durability().await,
                 Err(error) => Err(error),
             };
             if let Err(error) = &recorded {

@@ -46,7 +46,13 @@ impl LinkTargets {
         let token = LinkToken::read(text, kind).ok_or(LinkError::Forged)?;
         let sent = self.sent(token.holder.preparation).await?.ok_or(LinkError::Expired)?;
         let PreparationRef { delivery, generation, .. } = &sent.mailing;
-        if !self.recipients.messages.tokens.signer(delivery, *generation, token.holder).has_signed(&token) {
+        if !self
+            .recipients
+            .messages
+            .tokens
+            .signer(delivery, *generation, token.holder)
+            .has_signed(&token)
+        {
             return Err(LinkError::Forged);
         }
         let days = SignedDuration::from_hours(24 * i64::from(self.config.public.link_days));
@@ -59,7 +65,9 @@ impl LinkTargets {
 
     /// The delivery of a preparation, if that is still what is or will be sent.
     async fn sent(&self, preparation: u32) -> Result<Option<Arc<SentDelivery>>, StoreError> {
-        if let Some(sent) = self.known.lock().get(&preparation).filter(|sent| sent.known_at.elapsed() < FRESH) {
+        if let Some(sent) =
+            self.known.lock().get(&preparation).filter(|sent| sent.known_at.elapsed() < FRESH)
+        {
             return Ok(Some(sent.clone()));
         }
         // in a box: the most requests do not get here, and need no room for it
@@ -67,17 +75,34 @@ impl LinkTargets {
     }
 
     async fn sent_anew(&self, preparation: u32) -> Result<Option<Arc<SentDelivery>>, StoreError> {
-        let Some(mailing) = self.addresses.mailing(preparation).await? else { return Ok(None) };
-        let Some(delivery) = self.deliveries.store.delivery(&mailing.delivery).await? else { return Ok(None) };
+        let Some(mailing) = self.addresses.preparation_ref(preparation).await? else {
+            return Ok(None);
+        };
+        let Some(delivery) = self.deliveries.store.delivery(&mailing.delivery).await? else {
+            return Ok(None);
+        };
         let document = &delivery.document;
-        let Some(plan) = document.plan.as_ref().filter(|plan| plan.generation == mailing.generation) else { return Ok(None) };
+        let Some(plan) =
+            document.plan.as_ref().filter(|plan| plan.generation == mailing.generation)
+        else {
+            return Ok(None);
+        };
         if document.cleaned.is_some() {
             return Ok(None);
         }
         let links = self.recipients.audiences.links(&delivery, plan).await?;
-        let released_at = document.release.as_ref().and_then(|release| plan.last_due.max(Some(release.confirmed_at)));
+        let released_at = document
+            .confirmation
+            .as_ref()
+            .and_then(|release| plan.last_due.max(Some(release.confirmed_at)));
         let is_counted = released_at.is_some() && document.tracking_cleaned_at.is_none();
-        let sent = Arc::new(SentDelivery { mailing, links, released_at, is_counted, known_at: Instant::now() });
+        let sent = Arc::new(SentDelivery {
+            mailing,
+            links,
+            released_at,
+            is_counted,
+            known_at: Instant::now(),
+        });
         if sent.released_at.is_none() {
             // a preview: the next look may find it released, and from then on everything counts
             return Ok(Some(sent));
@@ -102,7 +127,8 @@ impl LinkTargets {
         if !link.merged {
             return web_address(&link.url).ok_or(LinkError::Expired);
         }
-        let (template, RecipientMessage { recipient, .. }) = Box::pin(self.message_of(found)).await?;
+        let (template, RecipientMessage { recipient, .. }) =
+            Box::pin(self.message_of(found)).await?;
         template.target(number, &recipient).ok_or(LinkError::Expired)
     }
 
@@ -114,12 +140,23 @@ impl LinkTargets {
         let (template, RecipientMessage { recipient, stamp, .. }) = self.message_of(found).await?;
         let PreparationRef { delivery, generation, .. } = &found.sent.mailing;
         // what is in a proof's stays one
-        let signer = Some(self.recipients.messages.tokens.signer(delivery, *generation, found.holder));
-        template.mirror(&recipient, &MessageStamp { signer, ..stamp }).map_err(|_| LinkError::Expired)
+        let signer =
+            Some(self.recipients.messages.tokens.signer(delivery, *generation, found.holder));
+        template
+            .mirror(&recipient, &MessageStamp { signer, ..stamp })
+            .map_err(|_| LinkError::Expired)
     }
 
-    pub(crate) async fn message_of(&self, found: &FollowedLink) -> Result<(Arc<Template>, RecipientMessage), LinkError> {
-        let delivery = self.deliveries.store.delivery(&found.sent.mailing.delivery).await?.ok_or(LinkError::Expired)?;
+    pub(crate) async fn message_of(
+        &self,
+        found: &FollowedLink,
+    ) -> Result<(Arc<Template>, RecipientMessage), LinkError> {
+        let delivery = self
+            .deliveries
+            .store
+            .delivery(&found.sent.mailing.delivery)
+            .await?
+            .ok_or(LinkError::Expired)?;
         let plan = delivery.document.plan.as_ref().ok_or(LinkError::Expired)?;
         let template = self.recipients.template(&delivery, plan)?;
         match self.recipients.find(&delivery, plan, u64::from(found.holder.recipient), None).await {

@@ -1,6 +1,9 @@
 //! Everything that takes feedback, for HTTP and cron.
 
-use super::{denylist::Denylist, hit_recorder::HitRecording, link_targets::LinkTargets, statistics::StatisticsUpdates};
+use super::{
+    denylist::Denylist, hit_recorder::HitRecording, link_targets::LinkTargets,
+    statistics::StatisticsUpdates,
+};
 
 /// Cheap to clone, as everything in it.
 #[derive(Clone)]

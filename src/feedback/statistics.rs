@@ -32,13 +32,16 @@ const PAGE: usize = 1000;
 /// How often they are computed if others change labels all the while.
 const ATTEMPTS: u32 = 10;
 
-const CHANGING: Refusal = Refusal::Conflict("its labels or its state change all the time: ask again");
+const CHANGING: Refusal =
+    Refusal::Conflict("its labels or its state change all the time: ask again");
 const NOT_RELEASED: Refusal = Refusal::Conflict("it was not released: there is nothing to compute");
 
 pub const DAMAGED: &str = "a line of the tracking log";
 
 /// Does what takes long where it holds nobody up.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StoreError> {
     tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Damaged(e.to_string()))
 }
 
@@ -70,20 +73,34 @@ impl StatisticsUpdates {
     }
 
     /// `None`, and nothing is kept, if what they are made of changed meanwhile.
-    async fn try_compute(&self, delivery: &Delivery, anew: bool) -> Result<Option<Statistics>, Refusal> {
-        let plan = delivery.document.plan.as_ref().filter(|_| delivery.document.has_started()).ok_or(NOT_RELEASED)?;
+    async fn try_compute(
+        &self,
+        delivery: &Delivery,
+        anew: bool,
+    ) -> Result<Option<Statistics>, Refusal> {
+        let plan = delivery
+            .document
+            .plan
+            .as_ref()
+            .filter(|_| delivery.document.has_started())
+            .ok_or(NOT_RELEASED)?;
         let numbers = u64::from(plan.chunks) * u64::from(plan.chunk_size);
-        let numbers = usize::try_from(numbers).map_err(|_| StoreError::Damaged("too many recipients".into()))?;
-        let reckoning = StatisticsCount::new(numbers, self.audiences.links(delivery, plan).await?.len());
-        let TrackingLogExtent { hits, beyond, labels } = self.tracking.extent(&delivery.id).await?;
-        let mut basis = StatisticsBasis { delivery: delivery.id.clone(), revision: delivery.revision, labels };
+        let numbers = usize::try_from(numbers)
+            .map_err(|_| StoreError::Damaged("too many recipients".into()))?;
+        let reckoning =
+            StatisticsCount::new(numbers, self.audiences.links(delivery, plan).await?.len());
+        let TrackingLogExtent { hits, beyond, labels } =
+            self.tracking.log_extent(&delivery.id).await?;
+        let mut basis =
+            StatisticsBasis { delivery: delivery.id.clone(), revision: delivery.revision, labels };
         let (reckoning, changed) = self.read_log(&delivery.id, hits, reckoning, anew).await?;
         if !self.tracking.relabel(&mut basis, &changed).await? {
             return Ok(None);
         }
         let statuses = self.statuses_of(&basis, plan, &reckoning).await?;
         let settings = plan.settings.clone();
-        let figures = blocking(move || reckoning.close(&statuses, &settings, Timestamp::now())).await?;
+        let figures =
+            blocking(move || reckoning.close(&statuses, &settings, Timestamp::now())).await?;
         let statistics = Statistics { labels: basis.labels, hits_beyond: beyond, ..figures };
         Ok(self.tracking.keep_statistics(&basis, &statistics).await?.then_some(statistics))
     }
@@ -97,13 +114,15 @@ impl StatisticsUpdates {
         anew: bool,
     ) -> Result<(StatisticsCount, Vec<Relabelled>), StoreError> {
         // read after the lines were counted: so none of them has an agent that is not among these
-        let anew = if anew { Some((self.rules.clone(), self.tracking.agents(id).await?)) } else { None };
+        let anew =
+            if anew { Some((self.rules.clone(), self.tracking.agents(id).await?)) } else { None };
         let mut labelling = Labelling::new(reckoning, anew);
         let blocks = lines.div_ceil(BLOCK);
         for from in (0..blocks).step_by(BLOCKS as usize) {
             let some = self.tracking.hit_blocks(id, from..blocks.min(from + BLOCKS)).await?;
             let read = blocking(move || {
-                let is_whole = some.iter().all(|(first, block)| labelling.read(*first..lines, block));
+                let is_whole =
+                    some.iter().all(|(first, block)| labelling.read(*first..lines, block));
                 is_whole.then_some(labelling)
             });
             labelling = read.await?.ok_or_else(|| StoreError::Damaged(DAMAGED.into()))?;
@@ -121,11 +140,15 @@ impl StatisticsUpdates {
         let mut statuses = Vec::new();
         for from in (0..plan.chunks).step_by(LEDGERS as usize) {
             let chunks = from..plan.chunks.min(from + LEDGERS);
-            for (chunk, ledger) in chunks.clone().zip(self.ledgers.ledgers(&basis.delivery, chunks).await?) {
+            for (chunk, ledger) in
+                chunks.clone().zip(self.ledgers.ledgers(&basis.delivery, chunks).await?)
+            {
                 let first = chunk * plan.chunk_size;
                 statuses.resize(first as usize, None);
                 let mut wrong = Vec::new();
-                for (position, record) in (0u16..).zip(ledger.iter().flat_map(|ledger| ledger.records())) {
+                for (position, record) in
+                    (0u16..).zip(ledger.iter().flat_map(|ledger| ledger.records()))
+                {
                     statuses.push(Some(record.status));
                     let (bits, hits) = log.of(first + u32::from(position));
                     if record.tracked != bits {
@@ -133,7 +156,7 @@ impl StatisticsUpdates {
                     }
                 }
                 if !wrong.is_empty() {
-                    self.tracking.mend_tracked(basis, chunk, &wrong).await?;
+                    self.tracking.correct_tracked(basis, chunk, &wrong).await?;
                 }
             }
         }
@@ -152,13 +175,17 @@ impl StatisticsUpdates {
     /// Whoever comes first has the hour; who dies on the way is followed by another one.
     pub async fn hourly_statistics(&self) -> Result<(), StoreError> {
         let hour = Timestamp::now().as_second().div_euclid(3600);
-        if !self.tracking.take_hour(hour, self.daemon.owner, LOCK_S).await? {
+        if !self.tracking.lock_hour(hour, self.daemon.owner, LOCK_S).await? {
             return Ok(());
         }
         for from in (0..).step_by(PAGE) {
             let ids = self.deliveries.store.delivery_ids(from, PAGE).await?;
             for id in &ids {
-                if self.daemon.shutdown.is_cancelled() || !self.tracking.keep_hour(hour, self.daemon.owner, LOCK_S as i64).await?
+                if self.daemon.shutdown.is_cancelled()
+                    || !self
+                        .tracking
+                        .extend_hour_lock(hour, self.daemon.owner, LOCK_S as i64)
+                        .await?
                 {
                     return Ok(());
                 }
@@ -174,15 +201,20 @@ impl StatisticsUpdates {
                 break;
             }
         }
-        self.tracking.keep_hour(hour, self.daemon.owner, DONE_S).await?;
+        self.tracking.extend_hour_lock(hour, self.daemon.owner, DONE_S).await?;
         Ok(())
     }
 
     async fn compute_if_changed(&self, id: &DeliveryId) -> Result<(), Refusal> {
         if self.ledgers.counts_begun(id).await? {
-            let (kept, counts) = (self.tracking.statistics(id).await?, self.ledgers.counts(id).await?);
-            let now = (self.tracking.extent(id).await?, counts.sent, counts.failed);
-            let extent = |kept: &Statistics| TrackingLogExtent { hits: kept.hits, beyond: kept.hits_beyond, labels: kept.labels };
+            let (kept, counts) =
+                (self.tracking.statistics(id).await?, self.ledgers.counts(id).await?);
+            let now = (self.tracking.log_extent(id).await?, counts.sent, counts.failed);
+            let extent = |kept: &Statistics| TrackingLogExtent {
+                hits: kept.hits,
+                beyond: kept.hits_beyond,
+                labels: kept.labels,
+            };
             if kept.is_none_or(|kept| (extent(&kept), kept.delivered, kept.failed) != now) {
                 self.compute(id, false).await?;
             }

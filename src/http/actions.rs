@@ -52,7 +52,8 @@ pub async fn proofs(
     body: Json<ProofRequest>,
 ) -> Result<Response, Answer> {
     let key = idempotency_key(&headers, &by, &format!("proofs {id}"), &body.bytes)?;
-    Ok(Reply(api.journey.operate.proofs.send_proofs(&by, &id, &body.value, key.as_ref()).await?).into_response())
+    Ok(Reply(api.journey.operate.proofs.send_proofs(&by, &id, &body.value, key.as_ref()).await?)
+        .into_response())
 }
 
 #[derive(Deserialize)]
@@ -68,9 +69,15 @@ pub async fn confirm(
     headers: HeaderMap,
     body: Json<ConfirmationRequest>,
 ) -> Result<Response, Answer> {
-    let key = idempotency_key(&headers, &by, &format!("confirm {id}"), body.value.digest.as_bytes())?;
+    let key =
+        idempotency_key(&headers, &by, &format!("confirm {id}"), body.value.digest.as_bytes())?;
     let repeats: Vec<RepeatKey> = key.iter().map(|key| RepeatKey::of(key, &id)).collect();
-    let confirmed = api.journey.confirm.confirmations.confirm(&by, &id, &body.value.digest, "http", &repeats).await?;
+    let confirmed = api
+        .journey
+        .confirm
+        .confirmations
+        .confirm(&by, &id, &body.value.digest, "http", &repeats)
+        .await?;
     Ok((StatusCode::ACCEPTED, Reply(confirmed)).into_response())
 }
 
@@ -81,8 +88,16 @@ pub async fn approve(
     headers: HeaderMap,
     body: Json<ConfirmationRequest>,
 ) -> Result<Response, Answer> {
-    let key = idempotency_key(&headers, &by, &format!("approve {id}"), body.value.digest.as_bytes())?;
-    Ok(Reply(api.journey.confirm.confirmations.approve(&by, &id, &body.value.digest, key.as_ref()).await?).into_response())
+    let key =
+        idempotency_key(&headers, &by, &format!("approve {id}"), body.value.digest.as_bytes())?;
+    Ok(Reply(
+        api.journey
+            .confirm
+            .confirmations
+            .approve(&by, &id, &body.value.digest, key.as_ref())
+            .await?,
+    )
+    .into_response())
 }
 
 /// A request without parameters.
@@ -94,16 +109,24 @@ pub enum PlainAction {
 }
 
 /// What serves requests without parameters, such as pause.
-pub fn bare(bare: PlainAction) -> impl Fn(State<Arc<Api>>, Caller, Id, HeaderMap, Body) -> Controlled + Clone {
+pub fn bare(
+    bare: PlainAction,
+) -> impl Fn(State<Arc<Api>>, Caller, Id, HeaderMap, Body) -> Controlled + Clone {
     move |State(api), Caller(by), Id(id), headers, body| {
         Box::pin(async move {
             no_parameters(body).await?;
             let key = idempotency_key(&headers, &by, &format!("{bare:?} {id}"), b"")?;
             let (api, key) = (&api, key.as_ref());
             let state = match bare {
-                PlainAction::Control(control) => api.journey.operate.controls.control(&by, &id, control, key).await?,
-                PlainAction::Release => api.journey.release.due_waves.release_held(&by, &id, key).await?,
-                PlainAction::Unschedule => api.journey.release.due_waves.unschedule(&by, &id, key).await?,
+                PlainAction::Control(control) => {
+                    api.journey.operate.controls.control(&by, &id, control, key).await?
+                }
+                PlainAction::Release => {
+                    api.journey.release.due_waves.release_held(&by, &id, key).await?
+                }
+                PlainAction::Unschedule => {
+                    api.journey.release.due_waves.unschedule(&by, &id, key).await?
+                }
             };
             Ok(accepted(&id, state))
         })
@@ -160,5 +183,6 @@ pub async fn settle(
         Which::Some(numbers) => Some(numbers),
     };
     let what = Resolution { settlement: body.value.settlement, numbers };
-    Ok(Reply(api.journey.operate.in_doubt.resolve(&by, &id, &what, key.as_ref()).await?).into_response())
+    Ok(Reply(api.journey.operate.in_doubt.resolve(&by, &id, &what, key.as_ref()).await?)
+        .into_response())
 }

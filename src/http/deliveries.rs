@@ -23,7 +23,8 @@ use crate::{
     domain::{
         audience::AudienceFormat,
         delivery::{
-            Approval, Audience, Checks, Confirmation, Definition, Delivery, DeliveryId, DeliveryState as Stage, Document, Plan,
+            Approval, Audience, Checks, Confirmation, Definition, Delivery, DeliveryId,
+            DeliveryState as Stage, Document, Plan,
         },
         instant,
         ledger::Counts,
@@ -87,8 +88,11 @@ pub struct WaveCounts {
 }
 
 async fn waves_of(api: &Api, delivery: &Delivery) -> Result<Option<WaveCounts>, Refusal> {
-    let Some(plan) =
-        delivery.document.plan.as_ref().filter(|_| delivery.state != Stage::Deleted && delivery.document.cleaned.is_none())
+    let Some(plan) = delivery
+        .document
+        .plan
+        .as_ref()
+        .filter(|_| delivery.state != Stage::Deleted && delivery.document.cleaned.is_none())
     else {
         return Ok(None);
     };
@@ -119,19 +123,22 @@ pub async fn progress_of(api: &Api, delivery: &Delivery) -> Result<Progress, Ref
                 None => api.stores.ledgers.counts(&delivery.id).await?,
             };
             let opens = api.stores.tracking.statistics(&delivery.id).await?;
-            (Some(counts), Some(Kpis::of(&counts, plan.excluded, plan.settings.smtp_test, opens.as_ref())))
+            (
+                Some(counts),
+                Some(Kpis::of(&counts, plan.excluded, plan.settings.smtp_test, opens.as_ref())),
+            )
         }
         None => (None, None),
     };
     let set_aside = match released.is_some() && !delivery.state.has_ended() {
-        true => api.stores.chunks.aside(&delivery.id).await?,
+        true => api.stores.chunks.poisoned(&delivery.id).await?,
         false => BTreeSet::new(),
     };
     let waves = waves_of(api, delivery).await?;
     let paused_until = match delivery.state {
-        Stage::InProgress => {
-            Some(api.stores.limits.broken_until(&delivery.id).await?).filter(|until| *until > unix_now()).map(instant)
-        }
+        Stage::InProgress => Some(api.stores.limits.delivery_breaker_until(&delivery.id).await?)
+            .filter(|until| *until > unix_now())
+            .map(instant),
         _ => None,
     };
     let own = delivery.document.definition.settings.smtp_test.unwrap_or(false);
@@ -139,7 +146,18 @@ pub async fn progress_of(api: &Api, delivery: &Delivery) -> Result<Progress, Ref
     let cleaned_at = delivery.document.cleaned.as_ref().map(|cleaned| cleaned.cleaned_at);
     let tracking_cleaned_at = delivery.document.tracking_cleaned_at;
     let state = delivery.state;
-    Ok(Progress { state, smtp_test, preparation, counts, kpis, cleaned_at, tracking_cleaned_at, set_aside, paused_until, waves })
+    Ok(Progress {
+        state,
+        smtp_test,
+        preparation,
+        counts,
+        kpis,
+        cleaned_at,
+        tracking_cleaned_at,
+        set_aside,
+        paused_until,
+        waves,
+    })
 }
 
 /// What is kept may still be that of an earlier preparation.
@@ -164,7 +182,7 @@ async fn view(api: &Api, delivery: Delivery) -> Result<View, Refusal> {
         checks: d.checks,
         plan: d.plan,
         approval: d.approval,
-        release: d.release,
+        release: d.confirmation,
         ended_at: d.ended_at,
         recurrence: d.recurrence,
         occurrence: d.occurrence,
@@ -179,7 +197,8 @@ pub async fn create(
     body: Json<Definition>,
 ) -> Result<Response, Answer> {
     let key = idempotency_key(&headers, &by, "create", &body.bytes)?;
-    let created = api.journey.define.definitions.create(&by, body.value, key.as_ref()).await?.answer();
+    let created =
+        api.journey.define.definitions.create(&by, body.value, key.as_ref()).await?.answer();
     let location = [(header::LOCATION, format!("/api/v1/deliveries/{}", created.id))];
     Ok((StatusCode::CREATED, location, Reply(view(&api, created).await?)).into_response())
 }
@@ -202,13 +221,20 @@ struct Line {
     to_deliver: Option<u64>,
 }
 
-pub async fn list(State(api): State<Arc<Api>>, Asked(asked): Asked<ListAsked>) -> Result<Response, Answer> {
+pub async fn list(
+    State(api): State<Arc<Api>>,
+    Asked(asked): Asked<ListAsked>,
+) -> Result<Response, Answer> {
     let (offset, limit) = (from(asked.offset), limit(asked.limit)?);
     let ids = api.stores.deliveries.delivery_ids(offset, limit).await?;
     let next = (ids.len() == limit).then_some(offset + limit);
     let mut items = Vec::new();
     for id in ids {
-        let Some(delivery) = api.stores.deliveries.delivery(&id).await?.filter(|d| d.state != Stage::Deleted) else { continue };
+        let Some(delivery) =
+            api.stores.deliveries.delivery(&id).await?.filter(|d| d.state != Stage::Deleted)
+        else {
+            continue;
+        };
         let document = delivery.document;
         items.push(Line {
             id,
@@ -261,7 +287,11 @@ pub async fn copy(
     Ok((StatusCode::CREATED, location, Reply(view(&api, copy).await?)).into_response())
 }
 
-pub async fn delete(State(api): State<Arc<Api>>, Caller(by): Caller, Id(id): Id) -> Result<StatusCode, Answer> {
+pub async fn delete(
+    State(api): State<Arc<Api>>,
+    Caller(by): Caller,
+    Id(id): Id,
+) -> Result<StatusCode, Answer> {
     api.journey.define.definitions.delete(&by, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -281,6 +311,7 @@ pub async fn upload(
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).into());
         }
     };
-    let audience = api.journey.define.uploads.upload(&by, &id, format, body.into_data_stream()).await?;
+    let audience =
+        api.journey.define.uploads.upload(&by, &id, format, body.into_data_stream()).await?;
     Ok(Reply(audience).into_response())
 }

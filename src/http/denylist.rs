@@ -11,17 +11,32 @@ use super::{
     router::Api,
 };
 
-pub async fn read(State(api): State<Arc<Api>>, Words(email): Words<String>) -> Result<Reply<Value>, Answer> {
+pub async fn read(
+    State(api): State<Arc<Api>>,
+    Words(email): Words<String>,
+) -> Result<Reply<Value>, Answer> {
     Ok(Reply(json!({ "denylisted": api.feedback.denylist.is_denied(&email).await? })))
 }
 
-pub async fn put(State(api): State<Arc<Api>>, Words(email): Words<String>) -> Result<StatusCode, Answer> {
-    Ok(if api.feedback.denylist.deny(&email).await? { StatusCode::CREATED } else { StatusCode::NO_CONTENT })
+pub async fn put(
+    State(api): State<Arc<Api>>,
+    Words(email): Words<String>,
+) -> Result<StatusCode, Answer> {
+    Ok(if api.feedback.denylist.deny(&email).await? {
+        StatusCode::CREATED
+    } else {
+        StatusCode::NO_CONTENT
+    })
 }
 
-pub async fn remove(State(api): State<Arc<Api>>, Words(email): Words<String>) -> Result<StatusCode, Answer> {
+pub async fn remove(
+    State(api): State<Arc<Api>>,
+    Words(email): Words<String>,
+) -> Result<StatusCode, Answer> {
     match api.feedback.denylist.allow(&email).await? {
         true => Ok(StatusCode::NO_CONTENT),
-        false => Err(Problem::new(StatusCode::NOT_FOUND, "the address is not on the denylist").into()),
+        false => {
+            Err(Problem::new(StatusCode::NOT_FOUND, "the address is not on the denylist").into())
+        }
     }
 }

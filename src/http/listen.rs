@@ -28,7 +28,11 @@ pub struct Peer(pub IpAddr);
 
 /// What answers the requests of a listener.
 pub trait Respond: Clone + Send + Unpin + 'static {
-    fn respond(self, peer: Peer, request: Request<Incoming>) -> impl Future<Output = Response> + Send;
+    fn respond(
+        self,
+        peer: Peer,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response> + Send;
 }
 
 impl Respond for Router {
@@ -57,7 +61,8 @@ pub async fn serve(
             }
             None => return,
         };
-        let session = connection(stream, Peer(address.ip()), respond.clone(), server.clone(), end.clone());
+        let session =
+            connection(stream, Peer(address.ip()), respond.clone(), server.clone(), end.clone());
         tasks.spawn(async move {
             session.await;
             drop(place);

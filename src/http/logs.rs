@@ -40,9 +40,18 @@ pub struct PageAsked {
     chunk: Option<u32>,
 }
 
-pub async fn sending(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<PageAsked>) -> Result<Response, Answer> {
-    Ok(Reply(api.reports.sending_log.page(&id, asked.from, limit(asked.limit)?, asked.status, asked.chunk).await?)
-        .into_response())
+pub async fn sending(
+    State(api): State<Arc<Api>>,
+    Id(id): Id,
+    Asked(asked): Asked<PageAsked>,
+) -> Result<Response, Answer> {
+    Ok(Reply(
+        api.reports
+            .sending_log
+            .page(&id, asked.from, limit(asked.limit)?, asked.status, asked.chunk)
+            .await?,
+    )
+    .into_response())
 }
 
 /// A wave as the API shows it.
@@ -58,7 +67,11 @@ struct WaveLine {
     released_at: Option<Timestamp>,
 }
 
-pub async fn waves(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<WavesAsked>) -> Result<Response, Answer> {
+pub async fn waves(
+    State(api): State<Arc<Api>>,
+    Id(id): Id,
+    Asked(asked): Asked<WavesAsked>,
+) -> Result<Response, Answer> {
     let (delivery, limit) = (api.deliveries.delivery_with_logs(&id).await?, limit(asked.limit)?);
     let waves = match &delivery.document.plan {
         Some(plan) => api.stores.schedules.waves(&id, plan).await?,
@@ -71,7 +84,8 @@ pub async fn waves(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<
         state: wave.state,
         released_at: wave.state.is_released().then(|| instant(wave.released_at)),
     };
-    let items: Vec<WaveLine> = (0..).zip(&waves).skip(from(asked.from)).take(limit).map(line).collect();
+    let items: Vec<WaveLine> =
+        (0..).zip(&waves).skip(from(asked.from)).take(limit).map(line).collect();
     let next = items.last().map(|last| last.wave + 1).filter(|next| (*next as usize) < waves.len());
     Ok(Reply(Page { items, next }).into_response())
 }
@@ -84,8 +98,13 @@ pub struct WavesAsked {
     limit: Option<usize>,
 }
 
-pub async fn exclusions(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<PageAsked>) -> Result<Response, Answer> {
-    Ok(Reply(api.reports.exclusion_log.page(&id, asked.from, limit(asked.limit)?).await?).into_response())
+pub async fn exclusions(
+    State(api): State<Arc<Api>>,
+    Id(id): Id,
+    Asked(asked): Asked<PageAsked>,
+) -> Result<Response, Answer> {
+    Ok(Reply(api.reports.exclusion_log.page(&id, asked.from, limit(asked.limit)?).await?)
+        .into_response())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -96,8 +115,7 @@ pub(super) enum ExportFormat {
 }
 
 /// The heads of the tables, also of empty ones: the members of the lines in their order.
-const SENDING: &str =
-    "recipient,line,email,status,attempts,failure_type,failure_reason,cause,at,due,resent,settled,duplicate,expired,test,reply\n";
+const SENDING: &str = "recipient,line,email,status,attempts,failure_type,failure_reason,cause,at,due,resent,settled,duplicate,expired,test,reply\n";
 const EXCLUSIONS: &str = "line,email,cause\n";
 
 #[derive(Deserialize)]
@@ -113,8 +131,9 @@ pub async fn export_sending(
 ) -> Result<Response, Answer> {
     let delivery = api.deliveries.delivery_with_logs(&id).await?;
     let chunks = delivery.document.plan.as_ref().map_or(0, |plan| plan.chunks);
-    let lines =
-        |source: Arc<LogSource>, chunk| async move { source.0.reports.sending_log.lines(&source.1, source.plan()?, chunk).await };
+    let lines = |source: Arc<LogSource>, chunk| async move {
+        source.0.reports.sending_log.lines(&source.1, source.plan()?, chunk).await
+    };
     Ok(export(LogSource(api, delivery), chunks, (asked.format, SENDING), lines))
 }
 
@@ -136,18 +155,31 @@ pub(super) struct LogSource(pub Arc<Api>, pub Delivery);
 
 impl LogSource {
     fn plan(&self) -> Result<&Plan, StoreError> {
-        self.1.document.plan.as_ref().ok_or_else(|| StoreError::Damaged("a log without a plan".into()))
+        self.1
+            .document
+            .plan
+            .as_ref()
+            .ok_or_else(|| StoreError::Damaged("a log without a plan".into()))
     }
 }
 
 /// Streams a log piece by piece: its length does not matter.
-pub(super) fn export<T, F, R>(source: LogSource, pieces: u32, (format, head): (ExportFormat, &'static str), read: R) -> Response
+pub(super) fn export<T, F, R>(
+    source: LogSource,
+    pieces: u32,
+    (format, head): (ExportFormat, &'static str),
+    read: R,
+) -> Response
 where
     T: Serialize + Send + 'static,
     F: Future<Output = Result<Vec<T>, StoreError>> + Send + 'static,
     R: Fn(Arc<LogSource>, u32) -> F + Send + 'static,
 {
-    let kind = if format == ExportFormat::Csv { "text/csv; charset=utf-8; header=present" } else { "application/x-ndjson" };
+    let kind = if format == ExportFormat::Csv {
+        "text/csv; charset=utf-8; header=present"
+    } else {
+        "application/x-ndjson"
+    };
     let source = Arc::new(source);
     let head = (format == ExportFormat::Csv).then_some(Ok(Bytes::from_static(head.as_bytes())));
     let body = stream::iter(0..pieces).then(move |piece| {
@@ -179,7 +211,8 @@ fn text<T: Serialize>(items: &[T], format: ExportFormat) -> Result<Bytes, StoreE
 
 pub async fn archive(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, Answer> {
     let delivery = api.deliveries.delivery_with_logs(&id).await?;
-    let archive = api.reports.archives.stream(delivery).await.map_err(crate::deliveries::Refusal::from)?;
+    let archive =
+        api.reports.archives.stream(delivery).await.map_err(crate::deliveries::Refusal::from)?;
     Ok(([(header::CONTENT_TYPE, "application/zstd")], streamed(archive)).into_response())
 }
 
@@ -211,17 +244,25 @@ fn audit_page(entries: Vec<AuditEntry>, from: usize, limit: usize) -> Response {
     Reply(Page { items: entries, next }).into_response()
 }
 
-pub async fn audit(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<PageAsked>) -> Result<Response, Answer> {
+pub async fn audit(
+    State(api): State<Arc<Api>>,
+    Id(id): Id,
+    Asked(asked): Asked<PageAsked>,
+) -> Result<Response, Answer> {
     let (from, limit) = (from(asked.from), limit(asked.limit)?);
     Ok(audit_page(api.stores.deliveries.audit(&id, from, limit).await?, from, limit))
 }
 
-pub async fn audit_heads(State(api): State<Arc<Api>>, Asked(asked): Asked<PageAsked>) -> Result<Response, Answer> {
+pub async fn audit_heads(
+    State(api): State<Arc<Api>>,
+    Asked(asked): Asked<PageAsked>,
+) -> Result<Response, Answer> {
     let (from, limit) = (from(asked.from), limit(asked.limit)?);
     Ok(audit_page(api.stores.deliveries.audit_heads(from, limit).await?, from, limit))
 }
 
 pub async fn exclusion_causes() -> Response {
-    let causes = ExclusionCause::ALL.map(|cause| serde_json::json!({ "cause": cause, "description": cause.description() }));
+    let causes = ExclusionCause::ALL
+        .map(|cause| serde_json::json!({ "cause": cause, "description": cause.description() }));
     Reply(causes).into_response()
 }

@@ -39,9 +39,14 @@ pub async fn metrics(State(api): State<Arc<Api>>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
-pub async fn outcome(State(api): State<Arc<Api>>, Words(id): Words<String>) -> Result<Response, Answer> {
+pub async fn outcome(
+    State(api): State<Arc<Api>>,
+    Words(id): Words<String>,
+) -> Result<Response, Answer> {
     match api.stores.deliveries.once(&keys::outcome(&id)).await? {
-        Some(outcome) => Ok(([(header::CONTENT_TYPE, "application/json")], outcome).into_response()),
+        Some(outcome) => {
+            Ok(([(header::CONTENT_TYPE, "application/json")], outcome).into_response())
+        }
         None => Err(Problem::new(
             StatusCode::NOT_FOUND,
             "no outcome: the job is unknown, still waiting, or ended more than a day ago",
@@ -67,14 +72,19 @@ pub async fn dead(
     let page = api.operations.queue.dead(queue, asked.from, limit(asked.limit)?).await?;
     let job = |job: &crate::queue::DeadJob| {
         // a confirmation's payload holds a token: never shown
-        let payload = (queue != QueueName::Confirm).then(|| String::from_utf8_lossy(&job.payload).into_owned());
+        let payload = (queue != QueueName::Confirm)
+            .then(|| String::from_utf8_lossy(&job.payload).into_owned());
         serde_json::json!({ "id": job.id, "payload": payload, "result": job.result, "attempts": job.attempts, "done_at": job.done_at })
     };
     let items: Vec<_> = page.jobs.iter().map(job).collect();
-    Ok(Reply(serde_json::json!({ "items": items, "next": (page.next != 0).then_some(page.next) })).into_response())
+    Ok(Reply(serde_json::json!({ "items": items, "next": (page.next != 0).then_some(page.next) }))
+        .into_response())
 }
 
-pub async fn retry_dead(State(api): State<Arc<Api>>, Words((queue, id)): Words<(String, String)>) -> Result<StatusCode, Answer> {
+pub async fn retry_dead(
+    State(api): State<Arc<Api>>,
+    Words((queue, id)): Words<(String, String)>,
+) -> Result<StatusCode, Answer> {
     found(api.operations.queue.retry_dead(queue.parse()?, &id).await?, StatusCode::ACCEPTED)
 }
 
@@ -86,5 +96,9 @@ pub async fn discard_dead(
 }
 
 fn found(found: bool, status: StatusCode) -> Result<StatusCode, Answer> {
-    if found { Ok(status) } else { Err(Problem::new(StatusCode::NOT_FOUND, "there is no such dead job").into()) }
+    if found {
+        Ok(status)
+    } else {
+        Err(Problem::new(StatusCode::NOT_FOUND, "there is no such dead job").into())
+    }
 }

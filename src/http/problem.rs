@@ -31,7 +31,15 @@ pub struct Problem {
 impl Problem {
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Error").to_owned();
-        Self { kind: "about:blank", title, status: status.as_u16(), detail: detail.into(), field: None, line: None, role: None }
+        Self {
+            kind: "about:blank",
+            title,
+            status: status.as_u16(),
+            detail: detail.into(),
+            field: None,
+            line: None,
+            role: None,
+        }
     }
 
     pub fn with_field(mut self, field: impl Into<String>) -> Self {
@@ -59,7 +67,9 @@ impl IntoResponse for Problem {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let status = match &refusal {
-            Refusal::NotFound | Refusal::NoRecipient | Refusal::NoRecurrence => StatusCode::NOT_FOUND,
+            Refusal::NotFound | Refusal::NoRecipient | Refusal::NoRecurrence => {
+                StatusCode::NOT_FOUND
+            }
             Refusal::Cleaned(_) | Refusal::TrackingCleaned(_) => StatusCode::GONE,
             Refusal::MissingRole(_) | Refusal::NotYours(_) => StatusCode::FORBIDDEN,
             Refusal::Illegal(_) | Refusal::KeyReused | Refusal::Conflict(_) => StatusCode::CONFLICT,

@@ -28,5 +28,6 @@ pub async fn messages(
     Words(email): Words<String>,
     Asked(asked): Asked<HistoryAsked>,
 ) -> Result<Response, Answer> {
-    Ok(Reply(api.reports.history.page(&email, from(asked.from), limit(asked.limit)?).await?).into_response())
+    Ok(Reply(api.reports.history.page(&email, from(asked.from), limit(asked.limit)?).await?)
+        .into_response())
 }

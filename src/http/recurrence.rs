@@ -49,12 +49,19 @@ struct Upcoming {
 async fn view(api: &Api, delivery: Delivery) -> Result<Reply<View>, Answer> {
     let recurrence = delivery.document.recurrence.ok_or(Refusal::NoRecurrence)?;
     let instants = recurrence.rule.instants()?;
-    let dues = std::iter::successors(instants.after(Timestamp::now()), |due| instants.after(*due)).take(SHOWN);
+    let dues = std::iter::successors(instants.after(Timestamp::now()), |due| instants.after(*due))
+        .take(SHOWN);
     let (dues, ids): (Vec<_>, Vec<_>) = dues.map(|due| (due, id_of(&delivery.id, due))).unzip();
     let states = api.stores.deliveries.states(&ids).await?;
     let upcoming = ids.into_iter().zip(dues).zip(states);
-    let upcoming =
-        upcoming.map(|((id, due), state)| Upcoming { id, due, creation: recurrence.rule.creation(due), state }).collect();
+    let upcoming = upcoming
+        .map(|((id, due), state)| Upcoming {
+            id,
+            due,
+            creation: recurrence.rule.creation(due),
+            state,
+        })
+        .collect();
     Ok(Reply(View { recurrence, upcoming }))
 }
 
@@ -72,7 +79,11 @@ pub async fn read(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, A
     Ok(view(&api, api.deliveries.delivery(&id).await?).await?.into_response())
 }
 
-pub async fn end(State(api): State<Arc<Api>>, Caller(by): Caller, Id(id): Id) -> Result<StatusCode, Answer> {
+pub async fn end(
+    State(api): State<Arc<Api>>,
+    Caller(by): Caller,
+    Id(id): Id,
+) -> Result<StatusCode, Answer> {
     api.journey.define.recurrences.end_recurrence(&by, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -33,7 +33,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Answer> {
         let json = media_type(request.headers()).is_some_and(|kind| kind == "application/json");
         if !json {
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json").into());
+            return Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "the body must be application/json",
+            )
+            .into());
         }
         let bytes = body(request, state).await?;
         Ok(Self { value: parse(&bytes)?, bytes })
@@ -42,12 +46,16 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 
 /// The body of a request that may have none.
 pub async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Answer> {
-    Bytes::from_request(request, state).await.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()).into())
+    Bytes::from_request(request, state)
+        .await
+        .map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()).into())
 }
 
 /// The field to blame, or the `whole`: serde names the one that is missing, or there twice, in its text only.
 fn blamed(path: &str, text: &str, whole: &str) -> String {
-    let named = ["missing field `", "duplicate field `"].iter().find_map(|prefix| text.strip_prefix(prefix));
+    let named = ["missing field `", "duplicate field `"]
+        .iter()
+        .find_map(|prefix| text.strip_prefix(prefix));
     match (path, named.and_then(|rest| rest.split('`').next())) {
         ("." | "", None) => whole.to_owned(),
         ("." | "", Some(named)) => named.to_owned(),
@@ -71,7 +79,9 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Answer> {
             Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {inner}"))
         }
     })?;
-    reader.end().map_err(|e| Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {e}")))?;
+    reader
+        .end()
+        .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {e}")))?;
     Ok(value)
 }
 
@@ -88,7 +98,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     type Rejection = Answer;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Answer> {
-        let path = Path::<std::collections::HashMap<String, String>>::from_request_parts(parts, state).await;
+        let path =
+            Path::<std::collections::HashMap<String, String>>::from_request_parts(parts, state)
+                .await;
         let id = path.ok().and_then(|Path(names)| names.get("id")?.parse().ok());
         id.map(Self).ok_or(Answer(Box::new(Refusal::NotFound.into())))
     }
@@ -102,7 +114,13 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Words<T
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Answer> {
         let words = Path::<T>::from_request_parts(parts, state).await;
-        let nothing = |_| Problem::new(StatusCode::NOT_FOUND, "there is no such thing: the path does not name one").into();
+        let nothing = |_| {
+            Problem::new(
+                StatusCode::NOT_FOUND,
+                "there is no such thing: the path does not name one",
+            )
+            .into()
+        };
         words.map(|Path(words)| Self(words)).map_err(nothing)
     }
 }
@@ -136,7 +154,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 }
 
 /// The `Idempotency-Key`, 1 to 200 visible characters, bound to action and body.
-pub fn idempotency_key(headers: &HeaderMap, by: &Principal, action: &str, body: &[u8]) -> Result<Option<IdempotencyKey>, Answer> {
+pub fn idempotency_key(
+    headers: &HeaderMap,
+    by: &Principal,
+    action: &str,
+    body: &[u8],
+) -> Result<Option<IdempotencyKey>, Answer> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let key = value.to_str().unwrap_or_default().trim().trim_matches('"');
     if key.is_empty() || key.len() > 200 {
@@ -149,8 +172,9 @@ pub fn idempotency_key(headers: &HeaderMap, by: &Principal, action: &str, body: 
 
 /// A body that must be empty or an empty object, for actions without parameters. Either is the same request.
 pub async fn no_parameters(body: Body) -> Result<(), Answer> {
-    let bytes =
-        to_bytes(body, 1024).await.map_err(|_| Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "this request has no body"))?;
+    let bytes = to_bytes(body, 1024)
+        .await
+        .map_err(|_| Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "this request has no body"))?;
     if bytes.trim_ascii().is_empty() || bytes.trim_ascii() == b"{}" {
         Ok(())
     } else {
@@ -167,6 +191,8 @@ pub fn from(asked: u64) -> usize {
 pub fn limit(asked: Option<usize>) -> Result<usize, Answer> {
     match asked.unwrap_or(100) {
         n if (1..=LARGEST_PAGE).contains(&n) => Ok(n),
-        _ => Err(unprocessable(format!("limit: must be 1 to {LARGEST_PAGE}")).with_field("limit").into()),
+        _ => Err(unprocessable(format!("limit: must be 1 to {LARGEST_PAGE}"))
+            .with_field("limit")
+            .into()),
     }
 }

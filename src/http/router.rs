@@ -70,14 +70,17 @@ pub fn router(api: Api) -> Router {
             false => handler.route_layer(middleware::from_fn_with_state(request_timeout, in_time)),
         };
         let handler = match route.role {
-            Some(role) => handler.route_layer(middleware::from_fn_with_state((api.clone(), role), authenticate)),
+            Some(role) => handler
+                .route_layer(middleware::from_fn_with_state((api.clone(), role), authenticate)),
             None => handler,
         };
         router = router.route(route.path, handler);
     }
     router
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such route") })
-        .method_not_allowed_fallback(|| async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this route has no such method") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this route has no such method")
+        })
         .layer(DefaultBodyLimit::max(limit))
         .layer(stalled)
         .layer(middleware::from_fn(observe))
@@ -85,8 +88,14 @@ pub fn router(api: Api) -> Router {
 }
 
 /// Lets through who has the role, as an extension of the request.
-async fn authenticate(State((api, role)): State<(Api, Role)>, mut request: Request, next: Next) -> Response {
-    let principal = match bearer(request.headers()).and_then(|token| api.operations.keyring.bearer(token)) {
+async fn authenticate(
+    State((api, role)): State<(Api, Role)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let principal = match bearer(request.headers())
+        .and_then(|token| api.operations.keyring.bearer(token))
+    {
         Ok(principal) => principal,
         Err(error) => {
             metrics::login_failure();
@@ -106,14 +115,26 @@ async fn authenticate(State((api, role)): State<(Api, Role)>, mut request: Reque
 
 /// Answers at last, whatever it waits for. What was begun may have been done: with an Idempotency-Key it is not done twice.
 async fn in_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
-    let late = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "it took longer than server.request_timeout_ms: ask again");
+    let late = || {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "it took longer than server.request_timeout_ms: ask again",
+        )
+    };
     tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(|_| late().into_response())
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, NotAuthentic> {
-    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).ok_or(NotAuthentic::Missing)?;
+    let value = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .ok_or(NotAuthentic::Missing)?;
     let (scheme, token) = value.split_once(' ').ok_or(NotAuthentic::Missing)?;
-    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(NotAuthentic::Missing) }
+    if scheme.eq_ignore_ascii_case("bearer") {
+        Ok(token.trim())
+    } else {
+        Err(NotAuthentic::Missing)
+    }
 }
 
 /// A method as a metric's label: a client may make any up.
@@ -123,7 +144,8 @@ pub fn known(method: &Method) -> &'static str {
 
 async fn observe(request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let route =
+        request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = known(request.method());
     let response = next.run(request).await;
     metrics::http_request(&route, method, response.status().as_u16(), began.elapsed());

@@ -7,7 +7,9 @@ use axum::routing::{self, MethodRouter};
 use super::{actions::PlainAction, router::Api};
 use crate::{
     domain::Role,
-    http::{actions, deliveries, denylist, events, logs, operations, profiles, recurrence, statistics},
+    http::{
+        actions, deliveries, denylist, events, logs, operations, profiles, recurrence, statistics,
+    },
     send::operate::Control,
 };
 

@@ -55,10 +55,15 @@ pub async fn links(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, 
         None => Vec::new(),
     };
     let kept = api.stores.tracking.statistics(&id).await.map_err(Refusal::from)?;
-    let clicks = |link: usize| kept.as_ref().and_then(|kept| kept.links.get(link).copied()).unwrap_or_default();
+    let clicks = |link: usize| {
+        kept.as_ref().and_then(|kept| kept.links.get(link).copied()).unwrap_or_default()
+    };
     let line = |(link, target)| LinkLine { link, target, clicks: clicks(link) };
     let items: Vec<LinkLine> = links.into_iter().enumerate().map(line).collect();
-    Ok(Reply(serde_json::json!({ "items": items, "computed_at": kept.map(|kept| kept.computed_at) })).into_response())
+    Ok(Reply(
+        serde_json::json!({ "items": items, "computed_at": kept.map(|kept| kept.computed_at) }),
+    )
+    .into_response())
 }
 
 #[derive(Deserialize)]
@@ -73,18 +78,40 @@ pub struct TrackingAsked {
     recipient: Option<u32>,
 }
 
-pub async fn tracking(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<TrackingAsked>) -> Result<Response, Answer> {
-    let filter = TrackingFilter { kind: asked.kind, class: asked.class, label: asked.label, recipient: asked.recipient };
-    Ok(Reply(api.reports.tracking_logs.page(&id, asked.from, limit(asked.limit)?, filter).await?).into_response())
+pub async fn tracking(
+    State(api): State<Arc<Api>>,
+    Id(id): Id,
+    Asked(asked): Asked<TrackingAsked>,
+) -> Result<Response, Answer> {
+    let filter = TrackingFilter {
+        kind: asked.kind,
+        class: asked.class,
+        label: asked.label,
+        recipient: asked.recipient,
+    };
+    Ok(Reply(api.reports.tracking_logs.page(&id, asked.from, limit(asked.limit)?, filter).await?)
+        .into_response())
 }
 
-pub async fn export(State(api): State<Arc<Api>>, Id(id): Id, Asked(asked): Asked<ExportAsked>) -> Result<Response, Answer> {
+pub async fn export(
+    State(api): State<Arc<Api>>,
+    Id(id): Id,
+    Asked(asked): Asked<ExportAsked>,
+) -> Result<Response, Answer> {
     let delivery = api.deliveries.delivery_with_tracking(&id).await?;
     let log = Arc::new(api.reports.tracking_logs.open(&delivery).await.map_err(Refusal::from)?);
-    let blocks = u32::try_from(log.lines.div_ceil(crate::store::tracking::BLOCK)).unwrap_or(u32::MAX);
+    let blocks =
+        u32::try_from(log.lines.div_ceil(crate::store::tracking::BLOCK)).unwrap_or(u32::MAX);
     let lines = move |source: Arc<LogSource>, block| {
         let log = log.clone();
-        async move { source.0.reports.tracking_logs.lines(&source.1.id, &log, u64::from(block), |_, _| true).await }
+        async move {
+            source
+                .0
+                .reports
+                .tracking_logs
+                .lines(&source.1.id, &log, u64::from(block), |_, _| true)
+                .await
+        }
     };
     Ok(exported(LogSource(api, delivery), blocks, (asked.format, TRACKING), lines))
 }

@@ -81,13 +81,20 @@ impl Keyring {
     pub fn new(settings: &AuthSettings) -> Result<Self, ConfigError> {
         let mut tokens = Vec::new();
         for (i, token) in settings.tokens.iter().enumerate() {
-            let refuse =
-                || ConfigError { setting: format!("auth.tokens[{i}].sha256"), reason: "must be 64 hexadecimal digits".into() };
+            let refuse = || ConfigError {
+                setting: format!("auth.tokens[{i}].sha256"),
+                reason: "must be 64 hexadecimal digits".into(),
+            };
             let hash = HEXLOWER.decode(token.sha256.as_bytes()).map_err(|_| refuse())?;
             let hash = hash.try_into().map_err(|_| refuse())?;
             tokens.push((hash, Principal { name: token.name.clone(), roles: token.roles.clone() }));
         }
-        let keys = settings.jwt_keys.iter().enumerate().map(|(i, key)| issuer(i, key)).collect::<Result<_, _>>()?;
+        let keys = settings
+            .jwt_keys
+            .iter()
+            .enumerate()
+            .map(|(i, key)| issuer(i, key))
+            .collect::<Result<_, _>>()?;
         let longest_life_s = settings.token_lifetime_hours * 3600;
         Ok(Self { tokens, keys, audience: settings.issuer_audience.clone(), longest_life_s })
     }
@@ -109,10 +116,9 @@ impl Keyring {
     pub fn bearer(&self, token: &str) -> Result<Principal, NotAuthentic> {
         let hash: [u8; 32] = Sha256::digest(token).into();
         // all are compared, so that the time taken says nothing
-        let found = self
-            .tokens
-            .iter()
-            .fold(None, |found, (known, principal)| if bool::from(known.ct_eq(&hash)) { Some(principal) } else { found });
+        let found = self.tokens.iter().fold(None, |found, (known, principal)| {
+            if bool::from(known.ct_eq(&hash)) { Some(principal) } else { found }
+        });
         if let Some(principal) = found {
             return Ok(principal.clone());
         }
@@ -133,7 +139,9 @@ impl Keyring {
             return Err(NotAuthentic::Misused("the claim \"action\" must be \"confirm_send\""));
         }
         if claims.delivery.as_deref() != Some(delivery) {
-            return Err(NotAuthentic::Misused("the claim \"delivery\" is not the delivery of the job"));
+            return Err(NotAuthentic::Misused(
+                "the claim \"delivery\" is not the delivery of the job",
+            ));
         }
         if claims.digest.as_deref() != Some(digest) {
             return Err(NotAuthentic::Misused("the claim \"digest\" is not the digest of the job"));
@@ -157,8 +165,12 @@ impl Keyring {
                 Ok(decoded) => return self.within_limits(decoded.claims, issuer),
                 Err(error) => match error.kind() {
                     ErrorKind::ExpiredSignature => worst = NotAuthentic::Expired,
-                    ErrorKind::ImmatureSignature => worst = NotAuthentic::Misused("the token is not valid yet"),
-                    ErrorKind::InvalidAudience => worst = NotAuthentic::Misused("the claim \"aud\" is not this daemon's"),
+                    ErrorKind::ImmatureSignature => {
+                        worst = NotAuthentic::Misused("the token is not valid yet")
+                    }
+                    ErrorKind::InvalidAudience => {
+                        worst = NotAuthentic::Misused("the claim \"aud\" is not this daemon's")
+                    }
                     ErrorKind::MissingRequiredClaim(_) | ErrorKind::Json(_) => {
                         worst = NotAuthentic::Misused("a claim is missing or malformed")
                     }
@@ -171,24 +183,34 @@ impl Keyring {
 
     fn within_limits(&self, claims: Claims, issuer: &Issuer) -> Result<Claims, NotAuthentic> {
         if claims.exp.saturating_sub(claims.iat) > self.longest_life_s {
-            return Err(NotAuthentic::Misused("the token lives longer than auth.token_lifetime_hours"));
+            return Err(NotAuthentic::Misused(
+                "the token lives longer than auth.token_lifetime_hours",
+            ));
         }
         if claims.iat > jsonwebtoken::get_current_timestamp() + LEEWAY_S {
             return Err(NotAuthentic::Misused("the token was issued in the future"));
         }
         if claims.roles.iter().any(|role| !issuer.roles.contains(role)) {
-            return Err(NotAuthentic::Misused("the token claims a role that its issuer may not give"));
+            return Err(NotAuthentic::Misused(
+                "the token claims a role that its issuer may not give",
+            ));
         }
         Ok(claims)
     }
 }
 
 fn issuer(i: usize, settings: &JwtKeySettings) -> Result<Issuer, ConfigError> {
-    let refuse = |what: &str, reason: String| ConfigError { setting: format!("auth.jwt_keys[{i}].{what}"), reason };
+    let refuse = |what: &str, reason: String| ConfigError {
+        setting: format!("auth.jwt_keys[{i}].{what}"),
+        reason,
+    };
     let bytes = fs::read(&settings.key_file).map_err(|e| refuse("key_file", e.to_string()))?;
     let (algorithm, key) = match settings.algorithm.as_str() {
         "HS256" if bytes.trim_ascii().len() < 32 => {
-            return Err(refuse("key_file", "an HS256 secret needs at least 32 bytes (RFC 7518, 3.2)".into()));
+            return Err(refuse(
+                "key_file",
+                "an HS256 secret needs at least 32 bytes (RFC 7518, 3.2)".into(),
+            ));
         }
         "HS256" => (Algorithm::HS256, Ok(DecodingKey::from_secret(bytes.trim_ascii()))),
         "RS256" => (Algorithm::RS256, DecodingKey::from_rsa_pem(&bytes)),
@@ -247,7 +269,10 @@ mod tests {
         assert_eq!(keyring.bearer("letmein").map(|p| p.name), Ok("ann".into()));
         assert_eq!(keyring.bearer("letmeout"), Err(NotAuthentic::Unknown));
         let session = Claims { action: None, ..claims() };
-        assert_eq!(keyring.bearer(&signed(&session, SECRET)).map(|p| p.name), Ok("crm/campaigns".into()));
+        assert_eq!(
+            keyring.bearer(&signed(&session, SECRET)).map(|p| p.name),
+            Ok("crm/campaigns".into())
+        );
         assert!(keyring.job(&signed(&claims(), SECRET), "d", "x").is_ok());
     }
 
@@ -258,7 +283,8 @@ mod tests {
         let with_nbf = |nbf: serde_json::Value| {
             let mut claims = serde_json::to_value(claims()).unwrap();
             claims["nbf"] = nbf;
-            let token = encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET)).unwrap();
+            let token =
+                encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET)).unwrap();
             keyring.job(&token, "d", "x")
         };
         let now = get_current_timestamp();
@@ -273,8 +299,14 @@ mod tests {
         let keyring = keyring(&folder);
         let now = get_current_timestamp();
         let refusal = |claims: Claims| keyring.job(&signed(&claims, SECRET), "d", "x").unwrap_err();
-        assert_eq!(keyring.job(&signed(&claims(), b"another secret of some 32 bytes!!"), "d", "x"), Err(NotAuthentic::Unknown));
-        assert_eq!(refusal(Claims { exp: now - 100, iat: now - 200, ..claims() }), NotAuthentic::Expired);
+        assert_eq!(
+            keyring.job(&signed(&claims(), b"another secret of some 32 bytes!!"), "d", "x"),
+            Err(NotAuthentic::Unknown)
+        );
+        assert_eq!(
+            refusal(Claims { exp: now - 100, iat: now - 200, ..claims() }),
+            NotAuthentic::Expired
+        );
         for misused in [
             Claims { aud: "other".into(), ..claims() },
             Claims { exp: now + 25 * 3600, ..claims() },

@@ -39,13 +39,20 @@ pub fn to_ascii(address: &str) -> Result<String, AddressError> {
 
 /// Told at sight of most addresses: words of letters and digits with single dots between them, the last one no number.
 fn is_simple(local: &str, domain: &str) -> bool {
-    let is_label = |label: &str| !label.is_empty() && label.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9'));
-    let is_word =
-        |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+' | b'-'));
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9'))
+    };
+    let is_word = |word: &str| {
+        !word.is_empty()
+            && word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+' | b'-'))
+    };
     (local.len() <= 64 && domain.len() <= 63)
         && local.split('.').all(is_word)
         && domain.split('.').all(is_label)
-        && domain.rsplit('.').next().is_some_and(|last| last.starts_with(|c: char| c.is_ascii_lowercase()))
+        && domain
+            .rsplit('.')
+            .next()
+            .is_some_and(|last| last.starts_with(|c: char| c.is_ascii_lowercase()))
 }
 
 fn parsed(local: &str, domain: &str) -> Result<String, AddressError> {

@@ -37,13 +37,24 @@ impl TemplateCache {
     ///
     /// # Errors
     /// What is wrong with the content; a prepared delivery's content has no faults.
-    pub fn get(&self, id: &DeliveryId, plan: &Plan, definition: &Definition) -> Result<Arc<Template>, Vec<TemplateProblem>> {
+    pub fn get(
+        &self,
+        id: &DeliveryId,
+        plan: &Plan,
+        definition: &Definition,
+    ) -> Result<Arc<Template>, Vec<TemplateProblem>> {
         let key = (id.clone(), plan.digest.clone());
         if let Some(template) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(template.clone());
         }
-        let (tracking, limit_bytes) = (&plan.settings.tracking, plan.settings.message_limit_bytes());
-        let template = Arc::new(Template::compile(&definition.sender, &definition.content, tracking, limit_bytes)?);
+        let (tracking, limit_bytes) =
+            (&plan.settings.tracking, plan.settings.message_limit_bytes());
+        let template = Arc::new(Template::compile(
+            &definition.sender,
+            &definition.content,
+            tracking,
+            limit_bytes,
+        )?);
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= KEPT {
             kept.clear();
@@ -84,22 +95,45 @@ pub struct MessageMaker {
 impl MessageMaker {
     /// The stamp of a recipient's message. It depends on nothing but delivery, position, key and instant, so a retry, a second
     /// sending and the preview have the same bytes. It has no signer yet.
-    pub fn stamp(&self, at: &ChunkRef, position: u16, definition: &Definition, date: Timestamp) -> MessageStamp {
+    pub fn stamp(
+        &self,
+        at: &ChunkRef,
+        position: u16,
+        definition: &Definition,
+        date: Timestamp,
+    ) -> MessageStamp {
         let bytes = self.stamps.derive_for(at, position);
         let (id, boundary) = bytes.split_at(15);
-        MessageStamp { date, message_id: message_id(id, definition), boundary: HEXLOWER.encode(&boundary[..12]), signer: None }
+        MessageStamp {
+            date,
+            message_id: message_id(id, definition),
+            boundary: HEXLOWER.encode(&boundary[..12]),
+            signer: None,
+        }
     }
 
     /// Makes the tokens of a recipient's message, `number` of the sending log; none where nothing is tracked.
-    pub fn signer(&self, id: &DeliveryId, plan: &Plan, number: u64, is_proof: bool) -> Option<TokenSigner> {
-        let recipient = u32::try_from(number).ok().filter(|_| !plan.settings.tracking.url.is_empty())?;
-        Some(self.tokens.signer(id, plan.generation, TokenHolder { preparation: plan.number, recipient, is_proof }))
+    pub fn signer(
+        &self,
+        id: &DeliveryId,
+        plan: &Plan,
+        number: u64,
+        is_proof: bool,
+    ) -> Option<TokenSigner> {
+        let recipient =
+            u32::try_from(number).ok().filter(|_| !plan.settings.tracking.url.is_empty())?;
+        Some(self.tokens.signer(
+            id,
+            plan.generation,
+            TokenHolder { preparation: plan.number, recipient, is_proof },
+        ))
     }
 
     /// The Message-ID of a proof: the same for the same proof, and never that of the message itself, which a mail server would
     /// then take for a duplicate.
     pub fn proof_id(&self, definition: &Definition, digest: &str, marks: &ProofMarks) -> String {
-        let proof = format!("proof\0{}\0{digest}\0{}\0{}", marks.of, marks.to, marks.subject_prefix);
+        let proof =
+            format!("proof\0{}\0{digest}\0{}\0{}", marks.of, marks.to, marks.subject_prefix);
         message_id(&self.stamps.derive(&proof)[..15], definition)
     }
 }
@@ -107,10 +141,14 @@ impl MessageMaker {
 fn message_id(id: &[u8], definition: &Definition) -> String {
     let sender = definition.sender.email.trim();
     // as it was given, if it can stand so in a header
-    let sender =
-        if sender.is_ascii() { Cow::Borrowed(sender) } else { Cow::Owned(address::to_ascii(sender).unwrap_or_default()) };
+    let sender = if sender.is_ascii() {
+        Cow::Borrowed(sender)
+    } else {
+        Cow::Owned(address::to_ascii(sender).unwrap_or_default())
+    };
     let domain = sender.rsplit_once('@').map_or("invalid", |(_, domain)| domain);
-    let mut message_id = String::with_capacity(BASE32_DNSSEC.encode_len(id.len()) + 1 + domain.len());
+    let mut message_id =
+        String::with_capacity(BASE32_DNSSEC.encode_len(id.len()) + 1 + domain.len());
     BASE32_DNSSEC.encode_append(id, &mut message_id);
     message_id.extend(["@", domain]);
     message_id
@@ -140,7 +178,10 @@ mod tests {
             (" a@müller.example ", "xn--mller-kva.example"),
             ("a@b.example ", "b.example"),
         ] {
-            assert_eq!(message_id(&[0; 15], &definition(email)), format!("{}@{domain}", "0".repeat(24)));
+            assert_eq!(
+                message_id(&[0; 15], &definition(email)),
+                format!("{}@{domain}", "0".repeat(24))
+            );
         }
     }
 }

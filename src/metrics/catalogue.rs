@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,8 +90,10 @@ metrics_table! {
 }
 
 /// Upper bounds in seconds.
-const BUCKETS: &[f64] =
-    &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+const BUCKETS: &[f64] = &[
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0, 300.0,
+];
 
 /// Installs the recorder of this process.
 ///
@@ -115,7 +120,8 @@ fn describe() {
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!(CONSERVATION).set(0.0);
     // counters that must be there before their first event, or a first increase cannot be seen
-    for name in [DUPLICATES, STORE_RETRIES, FENCED, TAKEN_OVER, REVIVED, SET_ASIDE, LOGIN_FAILURES] {
+    for name in [DUPLICATES, STORE_RETRIES, FENCED, TAKEN_OVER, REVIVED, SET_ASIDE, LOGIN_FAILURES]
+    {
         counter!(name).absolute(0);
     }
     for status in ["sent", "failed", "deferred"] {
@@ -135,7 +141,8 @@ fn describe() {
 }
 
 /// Words of [`TRANSACTIONS`].
-const OUTCOMES: [&str; 6] = ["accepted", "tested", "deferred", "refused", "in_doubt", "not_started"];
+const OUTCOMES: [&str; 6] =
+    ["accepted", "tested", "deferred", "refused", "in_doubt", "not_started"];
 
 /// What is counted of the transactions of one relay; looked up once, for there is a transaction for every message.
 pub struct TransactionMetrics {
@@ -145,7 +152,9 @@ pub struct TransactionMetrics {
 
 impl TransactionMetrics {
     pub fn of(relay: &str) -> Self {
-        let outcomes = OUTCOMES.map(|outcome| counter!(TRANSACTIONS, "relay" => relay.to_owned(), "outcome" => outcome));
+        let outcomes = OUTCOMES.map(
+            |outcome| counter!(TRANSACTIONS, "relay" => relay.to_owned(), "outcome" => outcome),
+        );
         outcomes.iter().for_each(|outcome| outcome.absolute(0));
         let seconds = OUTCOMES.map(|outcome| histogram!(TRANSACTION_SECONDS, "relay" => relay.to_owned(), "outcome" => outcome));
         Self { outcomes, seconds }

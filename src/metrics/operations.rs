@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use metrics::{counter, gauge, histogram};
 
 use super::catalogue::{
-    ENDED, FAILURES, PREPARATIONS, QUEUE_AGE, QUEUE_UP, REDIS_SECONDS, RETENTION_REMOVED, SCHEDULER, START_PENDING, WAVES_DUE,
+    ENDED, FAILURES, PREPARATIONS, QUEUE_AGE, QUEUE_UP, REDIS_SECONDS, RETENTION_REMOVED,
+    SCHEDULER, START_PENDING, WAVES_DUE,
 };
 
 /// Counters that must be there before their first event.

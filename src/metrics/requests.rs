@@ -39,6 +39,9 @@ pub struct RequestMetrics(Mutex<HashMap<(&'static str, &'static str, u16), Answe
 impl RequestMetrics {
     pub fn answered(&self, route: &'static str, method: &'static str, status: u16, took: Duration) {
         let mut series = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        series.entry((route, method, status)).or_insert_with(|| Answered::new(route, method, status)).in_time(took);
+        series
+            .entry((route, method, status))
+            .or_insert_with(|| Answered::new(route, method, status))
+            .in_time(took);
     }
 }

@@ -27,12 +27,15 @@ impl DeliveryRatios {
         ];
         let mut text = String::new();
         for (name, ratio) in ratios {
-            let known: Vec<(&str, f64)> =
-                deliveries.iter().filter_map(|(id, figures)| Some((id.as_str(), ratio(figures)?))).collect();
+            let known: Vec<(&str, f64)> = deliveries
+                .iter()
+                .filter_map(|(id, figures)| Some((id.as_str(), ratio(figures)?)))
+                .collect();
             if known.is_empty() {
                 continue;
             }
-            let help = ALL.iter().find(|metric| metric.name == name).map_or("", |metric| metric.help);
+            let help =
+                ALL.iter().find(|metric| metric.name == name).map_or("", |metric| metric.help);
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
             for (id, ratio) in known {
                 let _ = writeln!(text, "{name}{{delivery=\"{id}\"}} {ratio}");
@@ -52,13 +55,17 @@ static HIT_COUNTERS: OnceLock<Vec<(&'static str, &'static str, Counter)>> = Once
 
 pub(super) fn begin() {
     let classes = |kind| {
-        ["human", "apple_proxy", "machine", "uncounted", "unrecorded", "forged", "expired"].map(|class| {
-            let counter = counter!(HITS, "type" => kind, "class" => class);
-            counter.absolute(0);
-            (kind, class, counter)
-        })
+        ["human", "apple_proxy", "machine", "uncounted", "unrecorded", "forged", "expired"].map(
+            |class| {
+                let counter = counter!(HITS, "type" => kind, "class" => class);
+                counter.absolute(0);
+                (kind, class, counter)
+            },
+        )
     };
-    HIT_COUNTERS.get_or_init(|| ["open", "click", "mirror", "opt_out"].into_iter().flat_map(classes).collect());
+    HIT_COUNTERS.get_or_init(|| {
+        ["open", "click", "mirror", "opt_out"].into_iter().flat_map(classes).collect()
+    });
 }
 
 pub fn tracking_hit(kind: &'static str, class: &'static str) {

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{deliveries::Deliveries, domain::delivery::DeliveryId, metrics, send::recover::Recounts, store::StoreError};
+use crate::{
+    deliveries::Deliveries, domain::delivery::DeliveryId, metrics, send::recover::Recounts,
+    store::StoreError,
+};
 
 /// A delivery that has ended changes no more: its ledgers are read again only so often.
 const ENDED: Duration = Duration::from_secs(600);
@@ -26,7 +29,9 @@ impl ConservationDifferences {
     pub fn next(&self, ids: &[DeliveryId], now: Instant) -> Option<DeliveryId> {
         let mut checked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         checked.retain(|id, _| ids.contains(id));
-        let due = |id: &&DeliveryId| checked.get(*id).is_none_or(|c| !c.ended || now.duration_since(c.at) >= ENDED);
+        let due = |id: &&DeliveryId| {
+            checked.get(*id).is_none_or(|c| !c.ended || now.duration_since(c.at) >= ENDED)
+        };
         ids.iter().filter(due).min_by_key(|id| checked.get(*id).map(|c| c.at)).cloned()
     }
 
@@ -35,11 +40,18 @@ impl ConservationDifferences {
         let mut checked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let last = checked.get(&id).map_or(0, |c| c.difference);
         let ended = ended && difference.is_some();
-        checked.insert(id, LastComparison { at: now, ended, difference: difference.unwrap_or(last) });
+        checked
+            .insert(id, LastComparison { at: now, ended, difference: difference.unwrap_or(last) });
     }
 
     pub fn largest(&self) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().map(|c| c.difference).max().unwrap_or(0)
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .map(|c| c.difference)
+            .max()
+            .unwrap_or(0)
     }
 }
 
@@ -74,12 +86,26 @@ impl ConservationCheck {
 
     /// The difference, and whether the delivery has ended.
     async fn difference_of(&self, id: &DeliveryId) -> Result<(Option<u64>, bool), StoreError> {
-        let Some(delivery) = self.deliveries.store.delivery(id).await? else { return Ok((Some(0), true)) };
-        let compared = if delivery.document.has_started() { self.recounts.difference(&delivery).await } else { Ok(Some(0)) };
+        let Some(delivery) = self.deliveries.store.delivery(id).await? else {
+            return Ok((Some(0), true));
+        };
+        let compared = if delivery.document.has_started() {
+            self.recounts.difference(&delivery).await
+        } else {
+            Ok(Some(0))
+        };
         let difference = match compared {
             Ok(Some(0) | None) => compared?,
             // what is removed in these moments cannot be compared: only where nothing was changed it is a difference
-            _ if self.deliveries.store.delivery(id).await?.is_none_or(|now| now.revision != delivery.revision) => None,
+            _ if self
+                .deliveries
+                .store
+                .delivery(id)
+                .await?
+                .is_none_or(|now| now.revision != delivery.revision) =>
+            {
+                None
+            }
             _ => compared?,
         };
         Ok((difference, delivery.state.has_ended()))

@@ -58,8 +58,11 @@ impl DeliveryGauges {
     }
 
     /// State, chunks that were set aside, counts.
-    async fn observe_delivery(&self, id: &DeliveryId) -> Result<Option<(DeliveryState, usize, Counts)>, StoreError> {
+    async fn observe_delivery(
+        &self,
+        id: &DeliveryId,
+    ) -> Result<Option<(DeliveryState, usize, Counts)>, StoreError> {
         let Some(state) = self.deliveries.store.state(id).await? else { return Ok(None) };
-        Ok(Some((state, self.chunks.aside(id).await?.len(), self.ledgers.counts(id).await?)))
+        Ok(Some((state, self.chunks.poisoned(id).await?.len(), self.ledgers.counts(id).await?)))
     }
 }

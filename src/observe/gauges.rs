@@ -5,7 +5,9 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use super::{conservation::ConservationCheck, delivery_gauges::DeliveryGauges, queue_gauges::QueueGauges};
+use super::{
+    conservation::ConservationCheck, delivery_gauges::DeliveryGauges, queue_gauges::QueueGauges,
+};
 use crate::{config::Config, mail::smtp::Relays, metrics};
 
 #[derive(Clone)]
@@ -27,7 +29,8 @@ impl Gauges {
         for relay in self.relays.all() {
             let stats = relay.stats();
             let [accepted, opened, faults] =
-                [&stats.accepted, &stats.connections_opened, &stats.faults].map(|counter| counter.load(Ordering::Relaxed));
+                [&stats.accepted, &stats.connections_opened, &stats.faults]
+                    .map(|counter| counter.load(Ordering::Relaxed));
             // a single one may have been the last thing for a long time
             let is_up = relay.faults_in_a_row() < 2;
             metrics::relay(relay.name(), accepted, opened, faults, relay.open_connections(), is_up);

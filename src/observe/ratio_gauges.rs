@@ -1,6 +1,9 @@
 //! TODO head
 
-use crate::{deliveries::Deliveries, domain::tracking::Statistics, metrics::DeliveryRatios, store::tracking::TrackingStore};
+use crate::{
+    deliveries::Deliveries, domain::tracking::Statistics, metrics::DeliveryRatios,
+    store::tracking::TrackingStore,
+};
 
 /// Deliveries whose ratios are exported, and among how many of the newest they are sought.
 const RECENT: usize = 20;
@@ -22,8 +25,11 @@ impl RatioGauges {
         };
         match recent.await {
             Ok(recent) => {
-                let recent: Vec<(String, Statistics)> =
-                    recent.into_iter().take(RECENT).map(|(id, figures)| (id.to_string(), figures)).collect();
+                let recent: Vec<(String, Statistics)> = recent
+                    .into_iter()
+                    .take(RECENT)
+                    .map(|(id, figures)| (id.to_string(), figures))
+                    .collect();
                 self.ratios.show(&recent);
                 true
             }

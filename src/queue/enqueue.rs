@@ -132,7 +132,12 @@ impl Queue {
     ///
     /// # Errors
     /// [`QueueError::BadId`] for an id that apalis would not give back as it got it.
-    pub async fn enqueue(&self, name: QueueName, id: &str, payload: &[u8]) -> Result<bool, QueueError> {
+    pub async fn enqueue(
+        &self,
+        name: QueueName,
+        id: &str,
+        payload: &[u8],
+    ) -> Result<bool, QueueError> {
         check_id(id)?;
         let added: bool = self
             .inner
@@ -167,7 +172,8 @@ pub(super) fn check_id(id: &str) -> Result<(), QueueError> {
 
 /// Characters that are safe in a key, a URL path and a log line.
 pub(super) fn plain_id(id: &str) -> bool {
-    (1..=200).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
+    (1..=200).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
 }
 
 /// apalis reads an id as a ULID or a number where it can, and writes it back in its own way: `007` would come back as `7`.

@@ -49,7 +49,10 @@ pub struct DeadJob {
 /// Without the payload: that of a confirmation holds a token.
 impl std::fmt::Debug for DeadJob {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DeadJob").field("id", &self.id).field("result", &self.result).finish_non_exhaustive()
+        f.debug_struct("DeadJob")
+            .field("id", &self.id)
+            .field("result", &self.result)
+            .finish_non_exhaustive()
     }
 }
 
@@ -135,18 +138,35 @@ impl Queue {
 
     async fn first(&self, name: QueueName, now_s: u64) -> Result<Option<FirstJob>, QueueError> {
         let mut conn = self.conn();
-        let id: Option<Vec<u8>> = redis::cmd("LINDEX").arg(name.key("active")).arg(0).query_async(&mut conn).await?;
-        let Some(id) = id.map(|id| String::from_utf8_lossy(&id).into_owned()) else { return Ok(None) };
-        let queued: Option<String> = redis::cmd("HGET").arg(name.meta_key(&id)).arg("queued_at").query_async(&mut conn).await?;
+        let id: Option<Vec<u8>> =
+            redis::cmd("LINDEX").arg(name.key("active")).arg(0).query_async(&mut conn).await?;
+        let Some(id) = id.map(|id| String::from_utf8_lossy(&id).into_owned()) else {
+            return Ok(None);
+        };
+        let queued: Option<String> = redis::cmd("HGET")
+            .arg(name.meta_key(&id))
+            .arg("queued_at")
+            .query_async(&mut conn)
+            .await?;
         let queued: Option<u64> = queued.and_then(|seconds| seconds.parse().ok());
         Ok(Some(FirstJob { id, waits_s: queued.map(|at| now_s.saturating_sub(at)) }))
     }
 
     /// A page of the dead jobs from `cursor` on, which is 0 or a page's `next`; about `limit` of them, a few more at times.
-    pub async fn dead(&self, name: QueueName, cursor: u64, limit: usize) -> Result<DeadPage, QueueError> {
+    pub async fn dead(
+        &self,
+        name: QueueName,
+        cursor: u64,
+        limit: usize,
+    ) -> Result<DeadPage, QueueError> {
         let mut conn = self.conn();
-        let (next, ids): (u64, Vec<Vec<u8>>) =
-            redis::cmd("SSCAN").arg(name.key("dead")).arg(cursor).arg("COUNT").arg(limit.max(1)).query_async(&mut conn).await?;
+        let (next, ids): (u64, Vec<Vec<u8>>) = redis::cmd("SSCAN")
+            .arg(name.key("dead"))
+            .arg(cursor)
+            .arg("COUNT")
+            .arg(limit.max(1))
+            .query_async(&mut conn)
+            .await?;
         let mut jobs = Vec::with_capacity(ids.len());
         for id in ids {
             let mut meta_key = name.meta_key("").into_bytes();

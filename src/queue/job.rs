@@ -60,13 +60,20 @@ impl ConfirmSend {
 /// Without the token: it is a credential until it is spent.
 impl std::fmt::Debug for ConfirmSend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ConfirmSend").field("delivery", &self.delivery).field("digest", &self.digest).finish_non_exhaustive()
+        f.debug_struct("ConfirmSend")
+            .field("delivery", &self.delivery)
+            .field("digest", &self.digest)
+            .finish_non_exhaustive()
     }
 }
 
 fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, JobError> {
     // serde's own text may quote the payload, and this one is logged.
     serde_json::from_slice(payload).map_err(|e| {
-        JobError::Abort(format!("the payload is not a job of this queue: {:?} error at column {}", e.classify(), e.column()))
+        JobError::Abort(format!(
+            "the payload is not a job of this queue: {:?} error at column {}",
+            e.classify(),
+            e.column()
+        ))
     })
 }

@@ -36,14 +36,24 @@ impl Queue {
         Ok(swept)
     }
 
-    async fn sweep_set(&self, name: QueueName, which: usize, before_s: u64) -> Result<u64, QueueError> {
+    async fn sweep_set(
+        &self,
+        name: QueueName,
+        which: usize,
+        before_s: u64,
+    ) -> Result<u64, QueueError> {
         let set = name.key(["done", "dead"][which]);
         let mut conn = self.conn();
         let mut swept = 0;
         for _ in 0..BATCHES {
             let cursor = locked(&self.inner.cursors).0[name.index()][which];
-            let (cursor, ids): (u64, Vec<Vec<u8>>) =
-                redis::cmd("SSCAN").arg(&set).arg(cursor).arg("COUNT").arg(BATCH).query_async(&mut conn).await?;
+            let (cursor, ids): (u64, Vec<Vec<u8>>) = redis::cmd("SSCAN")
+                .arg(&set)
+                .arg(cursor)
+                .arg("COUNT")
+                .arg(BATCH)
+                .query_async(&mut conn)
+                .await?;
             for ids in ids.chunks(BATCH) {
                 let mut call = self.inner.scripts.sweep.key(&set);
                 call.key(name.key("data")).arg(name.meta_key("")).arg(before_s);
@@ -62,16 +72,28 @@ impl Queue {
 
     /// Ids and results (JSON) of jobs that were set aside at `since_s` (Unix seconds) or later; of very many some at each call,
     /// in turn. Ids that no job of a well-behaved producer has are left out.
-    pub async fn dead_since(&self, name: QueueName, since_s: u64) -> Result<Vec<(String, String)>, QueueError> {
+    pub async fn dead_since(
+        &self,
+        name: QueueName,
+        since_s: u64,
+    ) -> Result<Vec<(String, String)>, QueueError> {
         let mut conn = self.conn();
         let mut found = Vec::new();
         for _ in 0..BATCHES {
             let cursor = locked(&self.inner.cursors).0[name.index()][2];
-            let (cursor, ids): (u64, Vec<Vec<u8>>) =
-                redis::cmd("SSCAN").arg(name.key("dead")).arg(cursor).arg("COUNT").arg(BATCH).query_async(&mut conn).await?;
+            let (cursor, ids): (u64, Vec<Vec<u8>>) = redis::cmd("SSCAN")
+                .arg(name.key("dead"))
+                .arg(cursor)
+                .arg("COUNT")
+                .arg(BATCH)
+                .query_async(&mut conn)
+                .await?;
             locked(&self.inner.cursors).0[name.index()][2] = cursor;
-            let ids: Vec<String> =
-                ids.into_iter().filter_map(|id| String::from_utf8(id).ok()).filter(|id| plain_id(id)).collect();
+            let ids: Vec<String> = ids
+                .into_iter()
+                .filter_map(|id| String::from_utf8(id).ok())
+                .filter(|id| plain_id(id))
+                .collect();
             let mut pipe = redis::pipe();
             for id in &ids {
                 pipe.hmget(name.meta_key(id), &["done_at", "result"]);
@@ -80,7 +102,10 @@ impl Queue {
                 true => Vec::new(),
                 false => pipe.query_async(&mut conn).await?,
             };
-            let of_late = ids.into_iter().zip(ends).filter(|(_, (done_at, _))| done_at.is_some_and(|at| at >= since_s));
+            let of_late = ids
+                .into_iter()
+                .zip(ends)
+                .filter(|(_, (done_at, _))| done_at.is_some_and(|at| at >= since_s));
             found.extend(of_late.map(|(id, (_, result))| (id, result.unwrap_or_default())));
             if cursor == 0 {
                 break;
@@ -101,8 +126,11 @@ impl Queue {
             .await?;
         let mut gone = 0;
         for worker in old {
-            let registered: Option<f64> =
-                redis::cmd("ZSCORE").arg(name.key("workers")).arg(&worker).query_async(&mut self.conn()).await?;
+            let registered: Option<f64> = redis::cmd("ZSCORE")
+                .arg(name.key("workers"))
+                .arg(&worker)
+                .query_async(&mut self.conn())
+                .await?;
             if registered.is_none() {
                 self.retire(name, &worker, true).await?;
                 gone += 1;

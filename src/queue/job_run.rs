@@ -35,7 +35,8 @@ pub enum JobError {
     Abort(String),
 }
 
-pub(super) type Handler = Arc<dyn Fn(ReceivedJob) -> BoxFuture<'static, Result<(), JobError>> + Send + Sync>;
+pub(super) type Handler =
+    Arc<dyn Fn(ReceivedJob) -> BoxFuture<'static, Result<(), JobError>> + Send + Sync>;
 
 type JobEnding = Shared<BoxFuture<'static, Result<(), JobError>>>;
 
@@ -81,8 +82,12 @@ impl JobRun {
                         locked(&queue.inner.runs.running).remove(&off_the_list);
                         result
                     });
-                    let ending =
-                        task.map(|joined| joined.unwrap_or_else(|_| Err(JobError::Retry("cut off".into())))).boxed().shared();
+                    let ending = task
+                        .map(|joined| {
+                            joined.unwrap_or_else(|_| Err(JobError::Retry("cut off".into())))
+                        })
+                        .boxed()
+                        .shared();
                     running.insert(key, ending.clone());
                     ending
                 }
@@ -139,8 +144,11 @@ impl JobRun {
     /// Forgets the starts. Tried for a while: a job must not be called a crasher because Redis was away when it ended.
     async fn end(&self, id: &str) {
         for wait_ms in [100, 400, 1600, 6400] {
-            let cleared: redis::RedisResult<()> =
-                redis::cmd("HDEL").arg(self.name.meta_key(id)).arg("starts").query_async(&mut self.queue.conn()).await;
+            let cleared: redis::RedisResult<()> = redis::cmd("HDEL")
+                .arg(self.name.meta_key(id))
+                .arg("starts")
+                .query_async(&mut self.queue.conn())
+                .await;
             if cleared.is_ok() {
                 return;
             }

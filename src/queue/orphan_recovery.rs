@@ -35,7 +35,12 @@ impl Queue {
     }
 
     /// Takes a worker off the books; see `retire.lua`.
-    pub(super) async fn retire(&self, name: QueueName, worker: &str, unless_registered: bool) -> Result<u32, QueueError> {
+    pub(super) async fn retire(
+        &self,
+        name: QueueName,
+        worker: &str,
+        unless_registered: bool,
+    ) -> Result<u32, QueueError> {
         Ok(self
             .inner
             .scripts
@@ -85,13 +90,23 @@ impl Queue {
             Err(e) if passes(&e) => return Err(e.into()),
             Err(_) => return Ok(Some("the meta fields are no text")),
         };
-        let field = |wanted: &str| meta.iter().find(|(field, _)| field == wanted).map(|(_, value)| value.as_str());
+        let field = |wanted: &str| {
+            meta.iter().find(|(field, _)| field == wanted).map(|(_, value)| value.as_str())
+        };
         let number = |wanted| field(wanted).is_some_and(|value| value.parse::<u32>().is_ok());
-        let status = field("status").is_some_and(|status| status.parse::<apalis_core::task::status::Status>().is_ok());
-        Ok((!(number("attempts") && number("max_attempts") && status)).then_some("the meta fields are missing or wrong"))
+        let status = field("status")
+            .is_some_and(|status| status.parse::<apalis_core::task::status::Status>().is_ok());
+        Ok((!(number("attempts") && number("max_attempts") && status))
+            .then_some("the meta fields are missing or wrong"))
     }
 
-    async fn set_aside(&self, name: QueueName, worker: &str, id: &[u8], fault: &'static str) -> Result<(), QueueError> {
+    async fn set_aside(
+        &self,
+        name: QueueName,
+        worker: &str,
+        id: &[u8],
+        fault: &'static str,
+    ) -> Result<(), QueueError> {
         let mut meta_key = name.meta_key("").into_bytes();
         meta_key.extend_from_slice(id);
         let _: bool = self
@@ -107,7 +122,12 @@ impl Queue {
             .invoke_async(&mut self.conn())
             .await?;
         let shown = std::str::from_utf8(id).ok().filter(|id| plain_id(id));
-        tracing::warn!(queue = name.as_str(), job.id = shown.unwrap_or("(not plain)"), reason = fault, "job set aside as dead");
+        tracing::warn!(
+            queue = name.as_str(),
+            job.id = shown.unwrap_or("(not plain)"),
+            reason = fault,
+            "job set aside as dead"
+        );
         Ok(())
     }
 }

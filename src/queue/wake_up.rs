@@ -31,7 +31,8 @@ impl Queue {
                 pipe.llen(name.key("active"));
                 pipe.zrangebyscore_limit(name.key("scheduled"), "-inf", now_s(), 0, 1);
             }
-            let answers: redis::RedisResult<Vec<redis::Value>> = pipe.query_async(&mut self.conn()).await;
+            let answers: redis::RedisResult<Vec<redis::Value>> =
+                pipe.query_async(&mut self.conn()).await;
             // The workers notice by themselves when Redis is away.
             let Ok(answers) = answers else { continue };
             for (name, pair) in names.iter().zip(answers.chunks_exact(2)) {

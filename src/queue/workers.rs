@@ -3,7 +3,8 @@
 use std::{convert::Infallible, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use apalis::prelude::{
-    Attempt, BackendExt, BoxDynError, Codec, Event, EventListenerExt, TaskId, WorkerBuilder, WorkerBuilderExt, WorkerContext,
+    Attempt, BackendExt, BoxDynError, Codec, Event, EventListenerExt, TaskId, WorkerBuilder,
+    WorkerBuilderExt, WorkerContext,
 };
 use apalis_core::error::{AbortError, WorkerError};
 use apalis_redis::RedisStorage;
@@ -162,8 +163,10 @@ impl Supervisor {
         }
         for _ in 0..ACKNOWLEDGED_WITHIN {
             sleep(LOOK).await;
-            let held: redis::RedisResult<u64> =
-                redis::cmd("SCARD").arg(self.name.inflight_key(context.name())).query_async(&mut self.queue.conn()).await;
+            let held: redis::RedisResult<u64> = redis::cmd("SCARD")
+                .arg(self.name.inflight_key(context.name()))
+                .query_async(&mut self.queue.conn())
+                .await;
             if matches!(held, Ok(0)) {
                 break;
             }
@@ -197,8 +200,11 @@ impl Supervisor {
                 }
             })
             .build(move |payload: Vec<u8>, id: TaskId, attempt: Attempt| {
-                let received =
-                    ReceivedJob { id: id.to_string(), payload, attempt: u32::try_from(attempt.current()).unwrap_or(u32::MAX) };
+                let received = ReceivedJob {
+                    id: id.to_string(),
+                    payload,
+                    attempt: u32::try_from(attempt.current()).unwrap_or(u32::MAX),
+                };
                 deliver(delivery.clone(), received)
             })
             .run()
@@ -207,7 +213,12 @@ impl Supervisor {
 
     /// Lists a worker where the sweep finds it: apalis keeps a key for each name for ever.
     async fn list_name(&self, worker: &str) -> redis::RedisResult<()> {
-        redis::cmd("ZADD").arg(self.name.key("names")).arg(now_s()).arg(worker).query_async(&mut self.queue.conn()).await
+        redis::cmd("ZADD")
+            .arg(self.name.key("names"))
+            .arg(now_s())
+            .arg(worker)
+            .query_async(&mut self.queue.conn())
+            .await
     }
 
     async fn beat(&self, worker: &str) {
@@ -269,7 +280,9 @@ fn fresh_name() -> String {
     let mut bytes = [0u8; 8];
     // Without randomness the clock and the process tell them apart.
     if getrandom::fill(&mut bytes).is_err() {
-        let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        let nanos = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos() as u64);
         bytes = (nanos ^ (u64::from(std::process::id()) << 40)).to_be_bytes();
     }
     data_encoding::HEXLOWER.encode(&bytes)

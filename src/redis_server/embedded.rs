@@ -31,7 +31,9 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fr
 
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
-    #[error("redis.program: {program} was not found; install it (Debian, Ubuntu: apt-get install redis-server) or set redis.url")]
+    #[error(
+        "redis.program: {program} was not found; install it (Debian, Ubuntu: apt-get install redis-server) or set redis.url"
+    )]
     Missing { program: String },
     #[error(
         "server.state_dir: the Redis socket {path} would have {bytes} bytes and a Unix socket's path ends at 107; choose a shorter one"
@@ -70,7 +72,11 @@ impl EmbeddedRedis {
         let server = home.adopt_or_launch().await?;
         let (stop, leave) = (CancellationToken::new(), CancellationToken::new());
         let (restarts, tasks) = (Arc::<AtomicU64>::default(), TaskTracker::new());
-        tasks.spawn(leave.clone().run_until_cancelled_owned(home.watch(server, stop.clone(), restarts.clone())));
+        tasks.spawn(leave.clone().run_until_cancelled_owned(home.watch(
+            server,
+            stop.clone(),
+            restarts.clone(),
+        )));
         tasks.close();
         Ok(Self { socket, restarts, stop, _leave: leave.drop_guard(), tasks })
     }
@@ -104,7 +110,12 @@ impl EmbeddedRedis {
 
 impl ServerHome {
     /// Starts the server again whenever it ends, until it is to be stopped.
-    async fn watch(self, mut server: RedisServer, stop: CancellationToken, restarts: Arc<AtomicU64>) {
+    async fn watch(
+        self,
+        mut server: RedisServer,
+        stop: CancellationToken,
+        restarts: Arc<AtomicU64>,
+    ) {
         let mut pause = BACK_OFF.0;
         loop {
             let started = Instant::now();
@@ -121,7 +132,10 @@ impl ServerHome {
                 pause = BACK_OFF.0;
             }
             server = loop {
-                tracing::error!(pause_ms = pause.as_millis() as u64, "embedded Redis ended, starting it again");
+                tracing::error!(
+                    pause_ms = pause.as_millis() as u64,
+                    "embedded Redis ended, starting it again"
+                );
                 if stop.run_until_cancelled(sleep(pause)).await.is_none() {
                     return;
                 }

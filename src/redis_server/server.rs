@@ -84,7 +84,9 @@ impl ServerHome {
                 return Err(EmbeddedError::Ended { status, reason });
             }
             match self.greet().await? {
-                Greeting::Ready(connection) => return Ok(RedisServer::new(connection, Some(child))),
+                Greeting::Ready(connection) => {
+                    return Ok(RedisServer::new(connection, Some(child)));
+                }
                 Greeting::Loading | Greeting::Nobody => sleep(Duration::from_millis(5)).await,
             }
         }

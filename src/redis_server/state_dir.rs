@@ -18,7 +18,9 @@ pub enum StateError {
     InUse { path: PathBuf },
     #[error("server.state_dir: {path}: {source}")]
     Unusable { path: PathBuf, source: io::Error },
-    #[error("server.state_dir: {path} does not hold 32 bytes; restore it, or remove it and lose what it signed")]
+    #[error(
+        "server.state_dir: {path} does not hold 32 bytes; restore it, or remove it and lose what it signed"
+    )]
     BadSecret { path: PathBuf },
     #[error("no randomness: {0}")]
     Random(getrandom::Error),
@@ -39,7 +41,11 @@ impl StateDir {
     /// # Errors
     /// [`StateError::InUse`] while another process holds it.
     pub fn lock(path: &Path) -> Result<Self, StateError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| unusable(path, source))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(|source| unusable(path, source))?;
         let lock_path = path.join("lock");
         let lock = OpenOptions::new()
             .create(true)
@@ -62,8 +68,11 @@ impl StateDir {
             Err(e) => return Err(unusable(&owner_path, e)),
         };
         let owner = fresh_owner()?;
-        let text: String =
-            std::iter::once(&owner).chain(&predecessors).take(REMEMBERED).map(|owner| format!("{owner:016x}\n")).collect();
+        let text: String = std::iter::once(&owner)
+            .chain(&predecessors)
+            .take(REMEMBERED)
+            .map(|owner| format!("{owner:016x}\n"))
+            .collect();
         write_durably(path, "owner", text.as_bytes())?;
         Ok(Self { path: path.into(), owner, predecessors, _lock: lock })
     }
@@ -137,7 +146,8 @@ fn write_durably(dir: &Path, file: &str, bytes: &[u8]) -> Result<(), StateError>
     let path = dir.join(file);
     let draft = dir.join(format!("{file}.new"));
     let write = || {
-        let mut new = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&draft)?;
+        let mut new =
+            OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&draft)?;
         new.write_all(bytes)?;
         new.sync_all()?;
         fs::rename(&draft, &path)?;

@@ -63,7 +63,8 @@ impl Archives {
         delivery: Delivery,
     ) -> Result<impl Stream<Item = Result<Bytes, StoreError>> + Send + use<>, StoreError> {
         let plan = delivery.document.plan.as_ref();
-        let exclusions = (0..plan.map_or(0, |plan| plan.exclusion_slices)).map(ArchivePiece::Exclusions);
+        let exclusions =
+            (0..plan.map_or(0, |plan| plan.exclusion_slices)).map(ArchivePiece::Exclusions);
         let sending = (0..plan.map_or(0, |plan| plan.chunks)).map(ArchivePiece::Sending);
         let log = match delivery.document.tracking_cleaned_at {
             Some(_) => TrackingLog::default(),
@@ -71,35 +72,60 @@ impl Archives {
         };
         let tracking = (0..log.lines.div_ceil(BLOCK)).map(ArchivePiece::Tracking);
         let audit = (0..delivery.document.audit.seq.div_ceil(ENTRIES)).map(ArchivePiece::Audit);
-        let pieces: Vec<ArchivePiece> =
-            [ArchivePiece::Document].into_iter().chain(exclusions).chain(sending).chain(tracking).chain(audit).collect();
+        let pieces: Vec<ArchivePiece> = [ArchivePiece::Document]
+            .into_iter()
+            .chain(exclusions)
+            .chain(sending)
+            .chain(tracking)
+            .chain(audit)
+            .collect();
         let source = Arc::new((self.clone(), delivery, log));
         Ok(stream::iter(pieces).then(move |piece| {
             let source = source.clone();
             async move {
                 let text = source.0.piece(&source.1, &source.2, piece).await?;
-                let packed = zstd::bulk::compress(&text, LEVEL).map_err(|e| StoreError::Damaged(e.to_string()))?;
+                let packed = zstd::bulk::compress(&text, LEVEL)
+                    .map_err(|e| StoreError::Damaged(e.to_string()))?;
                 Ok(Bytes::from(packed))
             }
         }))
     }
 
-    async fn piece(&self, delivery: &Delivery, log: &TrackingLog, piece: ArchivePiece) -> Result<Vec<u8>, StoreError> {
-        let plan = || delivery.document.plan.as_ref().ok_or_else(|| StoreError::Damaged("a log without a plan".into()));
+    async fn piece(
+        &self,
+        delivery: &Delivery,
+        log: &TrackingLog,
+        piece: ArchivePiece,
+    ) -> Result<Vec<u8>, StoreError> {
+        let plan = || {
+            delivery
+                .document
+                .plan
+                .as_ref()
+                .ok_or_else(|| StoreError::Damaged("a log without a plan".into()))
+        };
         let plan: &Plan = match piece {
             ArchivePiece::Document => {
                 let line = json!({ "id": delivery.id, "state": delivery.state, "document": delivery.document });
                 return lines("document", vec![line]);
             }
             ArchivePiece::Audit(page) => {
-                let entries = self.deliveries.store.audit(&delivery.id, (page * ENTRIES) as usize, ENTRIES as usize).await?;
+                let entries = self
+                    .deliveries
+                    .store
+                    .audit(&delivery.id, (page * ENTRIES) as usize, ENTRIES as usize)
+                    .await?;
                 return lines("audit", entries);
             }
             _ => plan()?,
         };
         match piece {
-            ArchivePiece::Exclusions(slice) => lines("exclusion", self.exclusion_log.slice(delivery, plan, slice).await?),
-            ArchivePiece::Sending(chunk) => lines("sending", self.sending_log.lines(delivery, plan, chunk).await?),
+            ArchivePiece::Exclusions(slice) => {
+                lines("exclusion", self.exclusion_log.slice(delivery, plan, slice).await?)
+            }
+            ArchivePiece::Sending(chunk) => {
+                lines("sending", self.sending_log.lines(delivery, plan, chunk).await?)
+            }
             ArchivePiece::Tracking(block) => {
                 let hits = self.tracking_logs.lines(&delivery.id, log, block, |_, _| true).await?;
                 lines("tracking", hits.into_iter().map(|hit| json!({ "hit": hit })).collect())
@@ -131,7 +157,10 @@ pub async fn write_durably<E: Into<Box<dyn Error + Send + Sync>>>(
         file.flush().await?;
         file.sync_all().await?;
         fs::rename(part, target).await?;
-        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = target
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         File::open(folder).await?.sync_all().await
     };
     let written = written.await;

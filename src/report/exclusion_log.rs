@@ -21,14 +21,26 @@ pub struct ExclusionLog {
 
 impl ExclusionLog {
     /// One slice of the exclusion log.
-    pub async fn slice(&self, delivery: &Delivery, plan: &Plan, slice: u32) -> Result<Vec<Exclusion>, StoreError> {
+    pub async fn slice(
+        &self,
+        delivery: &Delivery,
+        plan: &Plan,
+        slice: u32,
+    ) -> Result<Vec<Exclusion>, StoreError> {
         self.audiences.slice(&delivery.id, SliceKind::Exclusions(plan.generation), slice).await
     }
 
     /// A page of the exclusion log: those of line `from` and later.
-    pub async fn page(&self, id: &DeliveryId, from: u64, limit: usize) -> Result<Page<Exclusion>, Refusal> {
+    pub async fn page(
+        &self,
+        id: &DeliveryId,
+        from: u64,
+        limit: usize,
+    ) -> Result<Page<Exclusion>, Refusal> {
         let delivery = self.deliveries.delivery_with_logs(id).await?;
-        let Some(plan) = &delivery.document.plan else { return Ok(Page { items: Vec::new(), next: None }) };
+        let Some(plan) = &delivery.document.plan else {
+            return Ok(Page { items: Vec::new(), next: None });
+        };
         let mut items = Vec::new();
         for slice in 0..plan.exclusion_slices {
             for exclusion in self.slice(&delivery, plan, slice).await? {

@@ -62,9 +62,14 @@ pub struct Clicked {
 impl From<MessageTrace> for HistoryLine {
     fn from(MessageTrace { preparation, recipient, record, wave }: MessageTrace) -> Self {
         let is = |bits| record.is_some_and(|record| record.tracked & bits != 0);
-        let released_or_due = wave.map(|wave| if wave.state.is_released() { wave.released_at } else { wave.due });
+        let released_or_due =
+            wave.map(|wave| if wave.state.is_released() { wave.released_at } else { wave.due });
         let status = record.map_or(Status::Pending, |record| record.status);
-        let at = if status == Status::Pending { released_or_due } else { record.map(|record| record.when) };
+        let at = if status == Status::Pending {
+            released_or_due
+        } else {
+            record.map(|record| record.when)
+        };
         Self {
             delivery: preparation.delivery,
             name: Some(preparation.name).filter(|name| !name.is_empty()),
@@ -80,7 +85,10 @@ impl From<MessageTrace> for HistoryLine {
                 machine: is(tracked::MACHINE_OPEN),
                 apple_proxy: is(tracked::APPLE_OPEN),
             },
-            clicked: Clicked { human: is(tracked::HUMAN_CLICK), machine: is(tracked::MACHINE_CLICK) },
+            clicked: Clicked {
+                human: is(tracked::HUMAN_CLICK),
+                machine: is(tracked::MACHINE_CLICK),
+            },
             mirror: is(tracked::HUMAN_MIRROR),
             opted_out: is(tracked::OPT_OUT),
             bounced: record.is_some_and(|record: Record| record.has(flags::BOUNCED)),
@@ -95,12 +103,20 @@ pub struct History {
 
 impl History {
     /// A page of the messages to an address, newest first by when they were sent or are due.
-    pub async fn page(&self, email: &str, from: usize, limit: usize) -> Result<Page<HistoryLine>, Refusal> {
+    pub async fn page(
+        &self,
+        email: &str,
+        from: usize,
+        limit: usize,
+    ) -> Result<Page<HistoryLine>, Refusal> {
         let invalid = |_| Invalid { field: "email".into(), reason: "is not an address".into() };
         let address = AddressKey::of(digest_of(&to_ascii(email).map_err(invalid)?));
-        let mut lines: Vec<HistoryLine> = self.addresses.history(address).await?.into_iter().map(HistoryLine::from).collect();
+        let mut lines: Vec<HistoryLine> =
+            self.addresses.history(address).await?.into_iter().map(HistoryLine::from).collect();
         // none is at once: later than all that has an instant behind it
-        lines.sort_by_cached_key(|line| Reverse((line.at.unwrap_or(Timestamp::MAX), line.delivery.as_str().to_owned())));
+        lines.sort_by_cached_key(|line| {
+            Reverse((line.at.unwrap_or(Timestamp::MAX), line.delivery.as_str().to_owned()))
+        });
         let next = (lines.len() > from.saturating_add(limit)).then_some((from + limit) as u64);
         Ok(Page { items: lines.into_iter().skip(from).take(limit).collect(), next })
     }

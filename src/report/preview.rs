@@ -44,19 +44,29 @@ pub struct Previews {
 impl Previews {
     /// The message of recipient `number` of the sending log; `date` is assumed before the release; if it is `None`, when
     /// its wave is due.
-    pub async fn preview(&self, id: &DeliveryId, number: u64, date: Option<Timestamp>) -> Result<Preview, Refusal> {
+    pub async fn preview(
+        &self,
+        id: &DeliveryId,
+        number: u64,
+        date: Option<Timestamp>,
+    ) -> Result<Preview, Refusal> {
         let delivery = self.deliveries.delivery_with_logs(id).await?;
         let plan = delivery.document.plan.as_ref().ok_or(NOT_PREPARED)?;
         let template = self.recipients.template(&delivery, plan)?;
-        let RecipientMessage { recipient, mut stamp, assumed, .. } = self.recipients.find(&delivery, plan, number, date).await?;
+        let RecipientMessage { recipient, mut stamp, assumed, .. } =
+            self.recipients.find(&delivery, plan, number, date).await?;
         let (chunk, position) = locate(plan, number).ok_or(Refusal::NoRecipient)?;
-        let statuses = self.ledgers.statuses(&[(ChunkRef { delivery: delivery.id.clone(), chunk }, position)]).await?;
+        let statuses = self
+            .ledgers
+            .statuses(&[(ChunkRef { delivery: delivery.id.clone(), chunk }, position)])
+            .await?;
         if statuses.first().is_some_and(|(status, _)| *status == Status::InDoubt) {
             // whoever looks at it to decide must not be taken for the recipient, which would settle it
             stamp.signer = self.recipients.messages.signer(&delivery.id, plan, number, true);
         }
         let message = template.render(&recipient, &stamp);
-        let message = message.map_err(|e| StoreError::Damaged(format!("{}: {}", e.part, e.message)))?;
+        let message =
+            message.map_err(|e| StoreError::Damaged(format!("{}: {}", e.part, e.message)))?;
         Ok(Preview { message, date: stamp.date, assumed })
     }
 }

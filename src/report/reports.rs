@@ -1,8 +1,8 @@
 //! Every report, for HTTP.
 
 use super::{
-    archive::Archives, exclusion_log::ExclusionLog, history::History, preview::Previews, sending_log::SendingLog,
-    tracking_log::TrackingLogs,
+    archive::Archives, exclusion_log::ExclusionLog, history::History, preview::Previews,
+    sending_log::SendingLog, tracking_log::TrackingLogs,
 };
 
 /// Cheap to clone, as everything in it.

@@ -52,7 +52,13 @@ pub struct SendingLogLine {
 }
 
 impl SendingLogLine {
-    fn new(number: u64, recipient: Recipient, record: Option<Record>, reply: Option<String>, test: bool) -> Self {
+    fn new(
+        number: u64,
+        recipient: Recipient,
+        record: Option<Record>,
+        reply: Option<String>,
+        test: bool,
+    ) -> Self {
         let status = record.map_or(Status::Pending, |r| r.status);
         let has = |flag| record.is_some_and(|r| r.has(flag));
         let when = record.and_then(|r| Timestamp::from_second(i64::from(r.when)).ok());
@@ -85,7 +91,8 @@ pub(super) fn failure_type(record: Record) -> Option<FailureType> {
 
 /// Why it failed, or was deferred.
 pub(super) fn failure_reason(record: Record) -> Option<FailureReason> {
-    let reason = FailureReason::from_code(record.reason).filter(|reason| *reason != FailureReason::None);
+    let reason =
+        FailureReason::from_code(record.reason).filter(|reason| *reason != FailureReason::None);
     reason.filter(|_| matches!(record.status, Status::Failed | Status::Deferred))
 }
 
@@ -110,10 +117,22 @@ pub struct SendingLog {
 
 impl SendingLog {
     /// The sending log of one chunk.
-    pub async fn lines(&self, delivery: &Delivery, plan: &Plan, chunk: u32) -> Result<Vec<SendingLogLine>, StoreError> {
+    pub async fn lines(
+        &self,
+        delivery: &Delivery,
+        plan: &Plan,
+        chunk: u32,
+    ) -> Result<Vec<SendingLogLine>, StoreError> {
         let at = ChunkRef { delivery: delivery.id.clone(), chunk };
-        let recipients: Vec<Recipient> = self.audiences.slice(&delivery.id, SliceKind::Chunks(plan.generation), chunk).await?;
-        let ledger = self.ledgers.ledgers(&delivery.id, chunk..chunk + 1).await?.into_iter().flatten().next();
+        let recipients: Vec<Recipient> =
+            self.audiences.slice(&delivery.id, SliceKind::Chunks(plan.generation), chunk).await?;
+        let ledger = self
+            .ledgers
+            .ledgers(&delivery.id, chunk..chunk + 1)
+            .await?
+            .into_iter()
+            .flatten()
+            .next();
         let mut replies = self.ledgers.replies(&at).await?;
         let first = u64::from(chunk) * u64::from(plan.chunk_size);
         let line = |(position, recipient): (u16, Recipient)| {
@@ -134,7 +153,9 @@ impl SendingLog {
         chunk: Option<u32>,
     ) -> Result<Page<SendingLogLine>, Refusal> {
         let delivery = self.deliveries.delivery_with_logs(id).await?;
-        let Some(plan) = &delivery.document.plan else { return Ok(Page { items: Vec::new(), next: None }) };
+        let Some(plan) = &delivery.document.plan else {
+            return Ok(Page { items: Vec::new(), next: None });
+        };
         let mut items = Vec::new();
         let first_chunk = u32::try_from(from / u64::from(plan.chunk_size)).unwrap_or(u32::MAX);
         let wanted = |number: &u32| chunk.is_none_or(|chunk| *number == chunk);

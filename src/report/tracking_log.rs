@@ -79,7 +79,8 @@ impl TrackingLog {
         TrackingLogLine {
             line,
             recipient: hit.recipient,
-            at: Timestamp::from_millisecond(hit.at_ms.try_into().unwrap_or_default()).unwrap_or_default(),
+            at: Timestamp::from_millisecond(hit.at_ms.try_into().unwrap_or_default())
+                .unwrap_or_default(),
             kind: hit.kind,
             class: hit.label.class(),
             label: hit.label,
@@ -107,7 +108,7 @@ impl TrackingLogs {
     pub async fn open(&self, delivery: &Delivery) -> Result<TrackingLog, StoreError> {
         let Some(plan) = &delivery.document.plan else { return Ok(TrackingLog::default()) };
         // the agents afterwards: so none of these lines lacks its own
-        let lines = self.tracking.extent(&delivery.id).await?.hits;
+        let lines = self.tracking.log_extent(&delivery.id).await?.hits;
         Ok(TrackingLog {
             lines,
             links: self.audiences.links(delivery, plan).await?,

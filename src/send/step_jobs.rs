@@ -18,7 +18,13 @@ impl StepJobs {
         let delivery = self.deliveries.delivery(id).await?;
         if delivery.state == DeliveryState::Preparing {
             let job = format!("prepare:{id}:{}:{round}", delivery.revision);
-            self.queue.enqueue(QueueName::Preparations, &job, &Job::Prepare { delivery: id.to_string() }.encode()).await?;
+            self.queue
+                .enqueue(
+                    QueueName::Preparations,
+                    &job,
+                    &Job::Prepare { delivery: id.to_string() }.encode(),
+                )
+                .await?;
         }
         Ok(())
     }

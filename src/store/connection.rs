@@ -59,16 +59,23 @@ pub enum ConnectError {
 
 /// The text of an error never repeats the URL: it may hold what it should not.
 fn client(settings: &config::RedisSettings) -> Result<redis::Client, ConfigError> {
-    let refuse = |setting: &str, reason: String| ConfigError { setting: format!("redis.{setting}"), reason };
-    let named = settings.url.as_str().into_connection_info().map_err(|e| refuse("url", e.to_string()))?;
+    let refuse =
+        |setting: &str, reason: String| ConfigError { setting: format!("redis.{setting}"), reason };
+    let named =
+        settings.url.as_str().into_connection_info().map_err(|e| refuse("url", e.to_string()))?;
     let redis = named.redis_settings().clone();
     if redis.password().is_some() {
-        return Err(refuse("url", "must not hold a password: put it into a file and name that as redis.password_file".into()));
+        return Err(refuse(
+            "url",
+            "must not hold a password: put it into a file and name that as redis.password_file"
+                .into(),
+        ));
     }
     let named = match settings.password_file.as_os_str().is_empty() {
         true => named,
         false => {
-            let password = config::secret(&settings.password_file).map_err(|e| refuse("password_file", e))?;
+            let password =
+                config::secret(&settings.password_file).map_err(|e| refuse("password_file", e))?;
             named.set_redis_settings(redis.set_password(password))
         }
     };
@@ -127,12 +134,18 @@ impl Redis {
         let mut set = redis::cmd("SET");
         set.arg(super::keys::secret(name)).arg(&own[..]).arg("NX").arg("GET");
         let before: Option<Vec<u8>> = set.query_async(&mut self.conn.clone()).await?;
-        before.map_or(Ok(own), |bytes| bytes.try_into().map_err(|_| damaged("a shared secret has not 32 bytes")))
+        before.map_or(Ok(own), |bytes| {
+            bytes.try_into().map_err(|_| damaged("a shared secret has not 32 bytes"))
+        })
     }
 
     /// Whether Redis takes writes, by one: it may answer and have no memory, no room on its disk, or be a replica.
-    pub async fn takes_writes(&self) -> Result<(), StoreError> {
-        Ok(redis::cmd("SET").arg(super::keys::PULSE).arg("").query_async(&mut self.conn.clone()).await?)
+    pub async fn check_writes(&self) -> Result<(), StoreError> {
+        Ok(redis::cmd("SET")
+            .arg(super::keys::PULSE)
+            .arg("")
+            .query_async(&mut self.conn.clone())
+            .await?)
     }
 
     /// Whether Redis answers.
@@ -147,7 +160,12 @@ pub fn damaged(what: impl std::fmt::Display) -> StoreError {
 
 /// JSON that cannot be read. serde's own text may quote an address, and this one is logged.
 pub fn unreadable(error: serde_json::Error) -> StoreError {
-    damaged(format!("{:?} error at line {} column {}", error.classify(), error.line(), error.column()))
+    damaged(format!(
+        "{:?} error at line {} column {}",
+        error.classify(),
+        error.line(),
+        error.column()
+    ))
 }
 
 #[cfg(test)]

@@ -78,19 +78,23 @@ impl DeliveryStore {
 impl DeliveryStore {
     /// The delivery, or `None` if there is none of that id. A deleted one is still there, as a tombstone.
     pub async fn delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        let (revision, state, document): (Option<u64>, Option<String>, Option<String>) = redis::cmd("HMGET")
-            .arg(keys::delivery(id))
-            .arg(&["revision", "state", "document"])
-            .query_async(&mut self.redis.connection())
-            .await?;
-        let (Some(revision), Some(state), Some(document)) = (revision, state, document) else { return Ok(None) };
+        let (revision, state, document): (Option<u64>, Option<String>, Option<String>) =
+            redis::cmd("HMGET")
+                .arg(keys::delivery(id))
+                .arg(&["revision", "state", "document"])
+                .query_async(&mut self.redis.connection())
+                .await?;
+        let (Some(revision), Some(state), Some(document)) = (revision, state, document) else {
+            return Ok(None);
+        };
         let state = serde_json::from_value(state.into()).map_err(damaged)?;
         Ok(Some(Delivery { id: id.clone(), revision, state, document: json(&document)? }))
     }
 
     /// Only the state, for those who ask often.
     pub async fn state(&self, id: &DeliveryId) -> Result<Option<DeliveryState>, StoreError> {
-        let state: Option<String> = self.redis.connection().hget(keys::delivery(id), "state").await?;
+        let state: Option<String> =
+            self.redis.connection().hget(keys::delivery(id), "state").await?;
         state.map(|s| serde_json::from_value(s.into()).map_err(damaged)).transpose()
     }
 
@@ -100,19 +104,27 @@ impl DeliveryStore {
         if change.revision == 0 {
             let mut list = redis::cmd("ZADD");
             // one that is there already keeps its place
-            list.arg(keys::INDEX).arg("NX").arg(change.document.created_at.as_millisecond()).arg(change.id.as_str());
+            list.arg(keys::INDEX)
+                .arg("NX")
+                .arg(change.document.created_at.as_millisecond())
+                .arg(change.id.as_str());
             let () = list.query_async(&mut conn).await?;
         }
         if change.state.is_moving() {
             let () = conn.sadd(keys::MOVING, change.id.as_str()).await?;
         }
         if change.state == DeliveryState::Scheduled {
-            let due = change.document.plan.as_ref().and_then(|plan| plan.first_due).map_or(0, |due| due.as_second());
+            let due = change
+                .document
+                .plan
+                .as_ref()
+                .and_then(|plan| plan.first_due)
+                .map_or(0, |due| due.as_second());
             let () = conn.zadd(keys::DUE, change.id.as_str(), due).await?;
         }
         let wakes = change.document.wakes(change.state);
         if wakes.is_some() {
-            self.list_awake(change.id, wakes).await?;
+            self.list_recurrence(change.id, wakes).await?;
         }
         let mut script = self.scripts.commit.prepare_invoke();
         script.key(keys::delivery(change.id)).key(keys::audit(change.id));
@@ -123,30 +135,42 @@ impl DeliveryStore {
             script.key(&once.key).arg(&once.value).arg(once.seconds);
         }
         script.arg(change.document.plan.as_ref().map_or(0, |plan| plan.generation));
-        let (verdict, number, value): (i64, u64, Option<String>) = script.invoke_async(&mut conn).await?;
+        let (verdict, number, value): (i64, u64, Option<String>) =
+            script.invoke_async(&mut conn).await?;
         match (verdict, value) {
             (OK, _) => {
                 if change.state.is_moving() {
                     // a reconciler that still saw the old state may have taken it off the list; if this fails, too, the
                     // slow pass finds it
-                    let _: redis::RedisResult<()> = conn.sadd(keys::MOVING, change.id.as_str()).await;
+                    let _: redis::RedisResult<()> =
+                        conn.sadd(keys::MOVING, change.id.as_str()).await;
                 }
                 Ok(CommitOutcome::Done { revision: number })
             }
             (LOST, _) => Ok(CommitOutcome::Stale),
-            (_, value) => Ok(CommitOutcome::Taken { key: number as usize, value: value.unwrap_or_default() }),
+            (_, value) => {
+                Ok(CommitOutcome::Taken { key: number as usize, value: value.unwrap_or_default() })
+            }
         }
     }
 
     /// Ids of the deliveries, newest first, from `offset`.
-    pub async fn delivery_ids(&self, offset: usize, limit: usize) -> Result<Vec<DeliveryId>, StoreError> {
+    pub async fn delivery_ids(
+        &self,
+        offset: usize,
+        limit: usize,
+    ) -> Result<Vec<DeliveryId>, StoreError> {
         let to = (offset + limit).saturating_sub(1) as isize;
-        let ids: Vec<String> = self.redis.connection().zrevrange(keys::INDEX, offset as isize, to).await?;
+        let ids: Vec<String> =
+            self.redis.connection().zrevrange(keys::INDEX, offset as isize, to).await?;
         ids.iter().map(|id| id.parse().map_err(damaged)).collect()
     }
 
     /// States of some deliveries; `None` for those that are not there.
-    pub async fn states(&self, ids: &[DeliveryId]) -> Result<Vec<Option<DeliveryState>>, StoreError> {
+    pub async fn states(
+        &self,
+        ids: &[DeliveryId],
+    ) -> Result<Vec<Option<DeliveryState>>, StoreError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -155,7 +179,10 @@ impl DeliveryStore {
             pipe.hget(keys::delivery(id), "state");
         }
         let words: Vec<Option<String>> = pipe.query_async(&mut self.redis.connection()).await?;
-        words.into_iter().map(|word| word.map(|w| serde_json::from_value(w.into()).map_err(damaged)).transpose()).collect()
+        words
+            .into_iter()
+            .map(|word| word.map(|w| serde_json::from_value(w.into()).map_err(damaged)).transpose())
+            .collect()
     }
 
     /// Ids of the deliveries that the daemon moves on.
@@ -165,12 +192,12 @@ impl DeliveryStore {
     }
 
     /// Puts a delivery on the list of moving ones.
-    pub async fn in_motion(&self, id: &DeliveryId) -> Result<(), StoreError> {
+    pub async fn list_moving(&self, id: &DeliveryId) -> Result<(), StoreError> {
         Ok(self.redis.connection().sadd(keys::MOVING, id.as_str()).await?)
     }
 
     /// Takes a delivery that has come to rest off the list of moving ones.
-    pub async fn at_rest(&self, id: &DeliveryId) -> Result<(), StoreError> {
+    pub async fn unlist_moving(&self, id: &DeliveryId) -> Result<(), StoreError> {
         Ok(self.redis.connection().srem(keys::MOVING, id.as_str()).await?)
     }
 
@@ -185,12 +212,22 @@ impl DeliveryStore {
     }
 
     /// Leaves the outcome of a job where its producer can read it.
-    pub async fn keep_outcome(&self, job: &str, outcome: &impl Serialize, seconds: u64) -> Result<(), StoreError> {
+    pub async fn keep_outcome(
+        &self,
+        job: &str,
+        outcome: &impl Serialize,
+        seconds: u64,
+    ) -> Result<(), StoreError> {
         Ok(self.redis.connection().set_ex(keys::outcome(job), text(outcome)?, seconds).await?)
     }
 
     /// Leaves an outcome for a job that has none; false if it has.
-    pub async fn keep_outcome_of_dead(&self, job: &str, outcome: &impl Serialize, seconds: u64) -> Result<bool, StoreError> {
+    pub async fn keep_outcome_of_dead(
+        &self,
+        job: &str,
+        outcome: &impl Serialize,
+        seconds: u64,
+    ) -> Result<bool, StoreError> {
         let mut set = redis::cmd("SET");
         set.arg(keys::outcome(job)).arg(text(outcome)?).arg("NX").arg("EX").arg(seconds);
         let kept: Option<String> = set.query_async(&mut self.redis.connection()).await?;

@@ -57,7 +57,9 @@ impl Durability {
 impl fmt::Display for Durability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Strict => f.write_str("Redis keeps every write it acknowledges: all guarantees hold"),
+            Self::Strict => {
+                f.write_str("Redis keeps every write it acknowledges: all guarantees hold")
+            }
             Self::GoesBack(lag) => {
                 f.write_str("Redis may forget its last writes")?;
                 if !lag.settle.is_zero() {
@@ -70,7 +72,9 @@ impl fmt::Display for Durability {
                     ": what was sent then is put back by the daemon that knows, or is in doubt; nobody is silently sent to twice",
                 )
             }
-            Self::Weak(why) | Self::Unknown(why) => write!(f, "{why}; mails could be lost or doubled"),
+            Self::Weak(why) | Self::Unknown(why) => {
+                write!(f, "{why}; mails could be lost or doubled")
+            }
         }
     }
 }
@@ -90,19 +94,25 @@ impl Redis {
         let asked = pipe.query_async(&mut self.conn.clone()).await;
         let (settings, replication): (HashMap<String, String>, String) = match asked {
             Ok(answer) => answer,
-            Err(error) if error.is_connection_dropped() || error.is_timeout() => return Err(error.into()),
+            Err(error) if error.is_connection_dropped() || error.is_timeout() => {
+                return Err(error.into());
+            }
             Err(error) => return Ok(Durability::Unknown(error.to_string())),
         };
         Ok(judge(&settings, &replication))
     }
 
     /// Whether the last answer was that Redis may go back in time.
-    pub fn may_go_back(&self) -> bool {
+    pub fn may_roll_back(&self) -> bool {
         self.lag().is_some()
     }
 
     fn lag(&self) -> Option<DurabilityLag> {
-        self.promised.read().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(Durability::lag)
+        self.promised
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .and_then(Durability::lag)
     }
 
     /// The last answer.
@@ -111,7 +121,7 @@ impl Redis {
     }
 
     /// Returns when no crash and no fail-over can undo what was acknowledged before.
-    pub async fn durable(&self) -> Result<(), StoreError> {
+    pub async fn await_durability(&self) -> Result<(), StoreError> {
         let Some(lag) = self.lag() else { return Ok(()) };
         let (replicated, ()) = tokio::join!(self.replicated(), tokio::time::sleep(lag.settle));
         replicated
@@ -137,13 +147,17 @@ impl Redis {
 
     /// Which run of Redis this is: another one after each start, and of each replica that takes over.
     pub async fn run_id(&self) -> Result<String, StoreError> {
-        let info: String = redis::cmd("INFO").arg("server").query_async(&mut self.conn.clone()).await?;
+        let info: String =
+            redis::cmd("INFO").arg("server").query_async(&mut self.conn.clone()).await?;
         Ok(field(&info, "run_id").to_owned())
     }
 }
 
 fn field<'a>(info: &'a str, name: &str) -> &'a str {
-    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
+    info.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .unwrap_or_default()
+        .trim()
 }
 
 fn judge(settings: &HashMap<String, String>, replication: &str) -> Durability {
@@ -153,10 +167,14 @@ fn judge(settings: &HashMap<String, String>, replication: &str) -> Durability {
         return weak("it is a replica, which takes no writes: name its master");
     }
     if of("appendonly") != "yes" {
-        return weak("appendonly is not yes: a restart of Redis loses what was written since its last snapshot");
+        return weak(
+            "appendonly is not yes: a restart of Redis loses what was written since its last snapshot",
+        );
     }
     if of("no-appendfsync-on-rewrite") == "yes" {
-        return weak("no-appendfsync-on-rewrite is yes: a crash during a rewrite loses what was written since it began");
+        return weak(
+            "no-appendfsync-on-rewrite is yes: a crash during a rewrite loses what was written since it began",
+        );
     }
     if of("maxmemory") != "0" && of("maxmemory-policy") != "noeviction" {
         return Durability::Weak(format!(
@@ -168,10 +186,15 @@ fn judge(settings: &HashMap<String, String>, replication: &str) -> Durability {
         "always" => Duration::ZERO,
         "everysec" => EVERYSEC,
         other => {
-            return Durability::Weak(format!("appendfsync is {other}: a crash of Redis' machine loses what was not synced"));
+            return Durability::Weak(format!(
+                "appendfsync is {other}: a crash of Redis' machine loses what was not synced"
+            ));
         }
     };
-    let lag = DurabilityLag { settle, replicas: field(replication, "connected_slaves").parse().unwrap_or_default() };
+    let lag = DurabilityLag {
+        settle,
+        replicas: field(replication, "connected_slaves").parse().unwrap_or_default(),
+    };
     if lag == DurabilityLag::default() { Durability::Strict } else { Durability::GoesBack(lag) }
 }
 
@@ -187,7 +210,11 @@ mod tests {
             ("maxmemory", "0"),
             ("no-appendfsync-on-rewrite", "no"),
         ];
-        let settings = strict.iter().chain(changed).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let settings = strict
+            .iter()
+            .chain(changed)
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         judge(&settings, replication)
     }
 
@@ -212,9 +239,14 @@ mod tests {
     fn a_second_that_may_be_lost_and_a_replica_that_may_be_behind_are_waited_for() {
         let everysec = judged(&[("appendfsync", "everysec")], ALONE);
         assert_eq!(everysec, Durability::GoesBack(DurabilityLag { settle: EVERYSEC, replicas: 0 }));
-        assert!(everysec.to_string().contains("everysec") && everysec.to_string().contains("in doubt"));
+        assert!(
+            everysec.to_string().contains("everysec") && everysec.to_string().contains("in doubt")
+        );
         let replica = judged(&[], "role:master\r\nconnected_slaves:2\r\n");
-        assert_eq!(replica, Durability::GoesBack(DurabilityLag { settle: Duration::ZERO, replicas: 2 }));
+        assert_eq!(
+            replica,
+            Durability::GoesBack(DurabilityLag { settle: Duration::ZERO, replicas: 2 })
+        );
         assert!(replica.to_string().contains("2 replicas"), "{replica}");
     }
 }

@@ -26,31 +26,52 @@ impl SweptParts {
 
 impl DeliveryStore {
     /// Deliveries that were created before an instant (Unix seconds), the oldest first.
-    pub async fn created_before(&self, seconds: f64, offset: usize, limit: usize) -> Result<Vec<DeliveryId>, StoreError> {
+    pub async fn created_before(
+        &self,
+        seconds: f64,
+        offset: usize,
+        limit: usize,
+    ) -> Result<Vec<DeliveryId>, StoreError> {
         let (mut conn, to) = (self.redis.connection(), seconds * 1000.0);
-        let ids: Vec<String> = conn.zrangebyscore_limit(keys::INDEX, "-inf", to, offset as isize, limit as isize).await?;
+        let ids: Vec<String> = conn
+            .zrangebyscore_limit(keys::INDEX, "-inf", to, offset as isize, limit as isize)
+            .await?;
         ids.iter().map(|id| id.parse().map_err(damaged)).collect()
     }
 
     /// The states of some deliveries, and what was removed of them.
-    pub async fn swept(&self, ids: &[DeliveryId]) -> Result<Vec<(Option<DeliveryState>, SweptParts)>, StoreError> {
+    pub async fn removed_parts(
+        &self,
+        ids: &[DeliveryId],
+    ) -> Result<Vec<(Option<DeliveryState>, SweptParts)>, StoreError> {
         type Fields = (Option<String>, Option<u8>, Option<u8>);
         let mut pipe = redis::pipe();
         for id in ids {
-            pipe.cmd("HMGET").arg(keys::delivery(id)).arg(&["state", "swept_logs", "swept_tracking"]);
+            pipe.cmd("HMGET").arg(keys::delivery(id)).arg(&[
+                "state",
+                "swept_logs",
+                "swept_tracking",
+            ]);
         }
-        let found: Vec<Fields> = if ids.is_empty() { Vec::new() } else { pipe.query_async(&mut self.redis.connection()).await? };
+        let found: Vec<Fields> = if ids.is_empty() {
+            Vec::new()
+        } else {
+            pipe.query_async(&mut self.redis.connection()).await?
+        };
         let read = |(state, logs, tracking): Fields| {
-            let state = state.map(|word| serde_json::from_value(word.into()).map_err(damaged)).transpose()?;
+            let state = state
+                .map(|word| serde_json::from_value(word.into()).map_err(damaged))
+                .transpose()?;
             Ok((state, SweptParts { logs: logs.is_some(), tracking: tracking.is_some() }))
         };
         found.into_iter().map(read).collect()
     }
 
     /// Notes what was removed, so that no later pass looks for it.
-    pub async fn note_swept(&self, id: &DeliveryId, swept: SweptParts) -> Result<(), StoreError> {
+    pub async fn note_removed(&self, id: &DeliveryId, swept: SweptParts) -> Result<(), StoreError> {
         let fields = [("swept_logs", swept.logs), ("swept_tracking", swept.tracking)];
-        let fields: Vec<(&str, u8)> = fields.into_iter().filter(|(_, done)| *done).map(|(name, _)| (name, 1)).collect();
+        let fields: Vec<(&str, u8)> =
+            fields.into_iter().filter(|(_, done)| *done).map(|(name, _)| (name, 1)).collect();
         Ok(self.redis.connection().hset_multiple(keys::delivery(id), &fields).await?)
     }
 }

@@ -25,7 +25,9 @@ mod names;
 type Rows = Vec<Vec<String>>;
 
 fn bare(rows: &Rows) -> Rows {
-    rows.iter().map(|row| row.iter().map(|cell| cell.replace('`', "").trim().to_owned()).collect()).collect()
+    rows.iter()
+        .map(|row| row.iter().map(|cell| cell.replace('`', "").trim().to_owned()).collect())
+        .collect()
 }
 
 fn code(word: &str) -> String {
@@ -42,19 +44,25 @@ fn compare(page: &str, section: &str, expected: &Rows) {
 #[test]
 fn the_routes_are_those_of_the_router() {
     let role = |role: Option<Role>| role.map_or("none".to_owned(), |role| code(role.word()));
-    let rows = ROUTES.iter().map(|r| vec![r.method.to_uppercase(), code(r.path), role(r.role), r.help.to_owned()]);
+    let rows = ROUTES
+        .iter()
+        .map(|r| vec![r.method.to_uppercase(), code(r.path), role(r.role), r.help.to_owned()]);
     compare("docs/reference/api.md", "Routes", &rows.collect());
 }
 
 #[test]
 fn the_public_routes_are_those_of_the_public_listener() {
-    let rows = PUBLIC_ROUTES.iter().map(|(method, path, help)| vec![(*method).to_owned(), code(path), (*help).to_owned()]);
+    let rows = PUBLIC_ROUTES
+        .iter()
+        .map(|(method, path, help)| vec![(*method).to_owned(), code(path), (*help).to_owned()]);
     compare("docs/reference/api.md", "Public routes", &rows.collect());
 }
 
 #[test]
 fn the_metrics_are_those_of_the_code() {
-    let rows = metrics::ALL.iter().map(|m| vec![code(m.name), format!("{:?}", m.kind).to_lowercase(), m.help.to_owned()]);
+    let rows = metrics::ALL
+        .iter()
+        .map(|m| vec![code(m.name), format!("{:?}", m.kind).to_lowercase(), m.help.to_owned()]);
     compare("docs/reference/metrics.md", "All metrics", &rows.collect());
 }
 
@@ -64,7 +72,8 @@ fn settings(toml: &str) -> Vec<(String, Rows)> {
     for line in toml.lines().filter(|line| !line.starts_with('#')) {
         if let Some(section) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             sections.push((section.to_owned(), Rows::new()));
-        } else if let (Some((setting, why)), Some((_, rows))) = (line.rsplit_once(" # "), sections.last_mut())
+        } else if let (Some((setting, why)), Some((_, rows))) =
+            (line.rsplit_once(" # "), sections.last_mut())
             && let Some((key, value)) = setting.split_once('=')
         {
             rows.push(vec![code(key.trim()), code(value.trim()), why.trim().to_owned()]);
@@ -77,9 +86,19 @@ fn settings(toml: &str) -> Vec<(String, Rows)> {
 fn the_settings_are_those_of_the_defaults() {
     let page = "docs/reference/settings.md";
     let sections = settings(config::DEFAULTS);
-    let listed = config::DEFAULTS.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count();
-    assert_eq!(sections.iter().map(|(_, rows)| rows.len()).sum::<usize>(), listed, "a setting was not read");
-    let headings: Vec<String> = text(repository(page)).lines().filter_map(|l| l.strip_prefix("## ").map(str::to_owned)).collect();
+    let listed = config::DEFAULTS
+        .lines()
+        .filter(|line| line.contains(" = ") && !line.starts_with('#'))
+        .count();
+    assert_eq!(
+        sections.iter().map(|(_, rows)| rows.len()).sum::<usize>(),
+        listed,
+        "a setting was not read"
+    );
+    let headings: Vec<String> = text(repository(page))
+        .lines()
+        .filter_map(|l| l.strip_prefix("## ").map(str::to_owned))
+        .collect();
     let names: Vec<&str> = sections.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(headings, names, "{page}: one heading for each section, in their order");
     for (section, rows) in &sections {
@@ -153,9 +172,14 @@ fn the_states_are_those_of_the_code_with_what_each_takes() {
     // meaning and mover are written by hand, and stay
     let by_hand = |state: DeliveryState, at: usize| {
         let row = found.iter().find(|row| row.first().is_some_and(|name| name == state.word()));
-        row.and_then(|row| row.get(at)).filter(|cell| !cell.is_empty()).cloned().unwrap_or_else(|| "TO BE WRITTEN".to_owned())
+        row.and_then(|row| row.get(at))
+            .filter(|cell| !cell.is_empty())
+            .cloned()
+            .unwrap_or_else(|| "TO BE WRITTEN".to_owned())
     };
-    let rows = DeliveryState::ALL.map(|state| vec![code(state.word()), by_hand(state, 1), by_hand(state, 2), actions(state)]);
+    let rows = DeliveryState::ALL.map(|state| {
+        vec![code(state.word()), by_hand(state, 1), by_hand(state, 2), actions(state)]
+    });
     compare(page, "States of a delivery", &rows.to_vec());
     assert!(!text(repository(page)).contains("TO BE WRITTEN"), "{page}");
 }
@@ -170,7 +194,8 @@ fn actions_statuses_and_causes_are_all_explained() {
     let page = "docs/reference/states.md";
     assert_eq!(names(page, "Actions"), ACTIONS.map(word));
     assert_eq!(names(page, "Status of a recipient"), Status::ALL.map(Status::word));
-    let causes = ExclusionCause::ALL.map(|cause| vec![code(cause.word()), cause.description().to_owned()]);
+    let causes =
+        ExclusionCause::ALL.map(|cause| vec![code(cause.word()), cause.description().to_owned()]);
     compare(page, "Exclusion causes", &causes.to_vec());
 }
 
@@ -185,7 +210,11 @@ fn the_figures_of_the_readme_are_those_of_the_measurement() {
     let measured = text(repository("docs/performance.md"));
     for row in table_rows(&text(repository("README.md")), "Why not a queue and a mail library?") {
         for figure in row[1..].iter().filter(|cell| cell.contains(|c: char| c.is_ascii_digit())) {
-            assert!(measured.contains(figure.as_str()), "README.md, {}: {figure} is not in docs/performance.md", row[0]);
+            assert!(
+                measured.contains(figure.as_str()),
+                "README.md, {}: {figure} is not in docs/performance.md",
+                row[0]
+            );
         }
     }
 }

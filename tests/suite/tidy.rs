@@ -27,8 +27,19 @@ const WIRING: &[&str] = &["app", "main", "lib", "cli", "demo"];
 /// The modules that may use each crate of Redis: a key that is written elsewhere is a key nobody finds.
 const REDIS: &[(&str, &[&str])] = &[("redis", &["store", "queue"]), ("apalis_redis", &["queue"])];
 /// What the domain must not touch: it is pure, and `now` is an argument.
-const IMPURE: &[&str] = &["async fn", "tokio::", "std::fs", "std::net", "std::env", "std::thread", "::now()", "getrandom::"];
-const BANNED_WORDS: &[&str] = &["manager", "util", "utils", "helper", "helpers", "common", "data", "info", "process", "handle"];
+const IMPURE: &[&str] = &[
+    "async fn",
+    "tokio::",
+    "std::fs",
+    "std::net",
+    "std::env",
+    "std::thread",
+    "::now()",
+    "getrandom::",
+];
+const BANNED_WORDS: &[&str] = &[
+    "manager", "util", "utils", "helper", "helpers", "common", "data", "info", "process", "handle",
+];
 
 /// Exceptions: what, and why it is right there. Empty is best.
 const ALLOWED_LENGTHS: &[(&str, usize, &str)] = &[];
@@ -277,12 +288,16 @@ fn unexplained(settings: &str) -> Vec<String> {
 
 #[test]
 fn every_setting_is_explained() {
-    refuse("settings in config/default.toml without a comment", &unexplained(&text(repository("config/default.toml"))));
+    refuse(
+        "settings in config/default.toml without a comment",
+        &unexplained(&text(repository("config/default.toml"))),
+    );
 }
 
 /// The rows of the first table under the heading `section` of a Markdown text, without its head; backticks are dropped.
 pub fn table_rows(markdown: &str, section: &str) -> Vec<Vec<String>> {
-    let is_heading = |line: &&str| line.starts_with('#') && line.trim_matches(['#', ' ']) == section;
+    let is_heading =
+        |line: &&str| line.starts_with('#') && line.trim_matches(['#', ' ']) == section;
     let mut lines = markdown.lines().skip_while(|line| !is_heading(line));
     assert!(lines.next().is_some(), "no section {section:?}");
     let rest = lines.take_while(|line| !line.starts_with('#'));

@@ -41,7 +41,11 @@ impl CsvReader {
         }
     }
 
-    pub(super) fn push(&mut self, mut bytes: &[u8], into: &mut Vec<Recipient>) -> Result<(), LineError> {
+    pub(super) fn push(
+        &mut self,
+        mut bytes: &[u8],
+        into: &mut Vec<Recipient>,
+    ) -> Result<(), LineError> {
         while let Some(seen) = self.bom {
             let Some(next) = bytes.first() else { return Ok(()) };
             if BOM.get(seen) == Some(next) {
@@ -74,22 +78,36 @@ impl CsvReader {
         while self.began.is_some() {
             self.step(&[], into)?;
         }
-        if self.header.is_none() { Err(LineError::new(1, "the header line is missing")) } else { Ok(()) }
+        if self.header.is_none() {
+            Err(LineError::new(1, "the header line is missing"))
+        } else {
+            Ok(())
+        }
     }
 
     /// Reads to the end of `bytes` or of a record; no bytes mean the end of the upload.
     fn step(&mut self, bytes: &[u8], into: &mut Vec<Recipient>) -> Result<usize, LineError> {
         use csv_core::ReadRecordResult as R;
         let line = *self.began.get_or_insert(self.line);
-        let (result, read, written, ended) =
-            self.core.read_record(bytes, &mut self.fields[self.fields_used..], &mut self.ends[self.ends_used..]);
+        let (result, read, written, ended) = self.core.read_record(
+            bytes,
+            &mut self.fields[self.fields_used..],
+            &mut self.ends[self.ends_used..],
+        );
         self.line += bytes[..read].iter().filter(|b| **b == b'\n').count() as u64;
         self.fields_used += written;
         self.ends_used += ended;
         match result {
             R::InputEmpty => {}
-            R::OutputFull => return Err(LineError::new(line, format!("longer than {} bytes", self.fields.len()))),
-            R::OutputEndsFull => return Err(LineError::new(line, format!("more than {MOST_COLUMNS} columns"))),
+            R::OutputFull => {
+                return Err(LineError::new(
+                    line,
+                    format!("longer than {} bytes", self.fields.len()),
+                ));
+            }
+            R::OutputEndsFull => {
+                return Err(LineError::new(line, format!("more than {MOST_COLUMNS} columns")));
+            }
             R::Record => self.complete(line, into)?,
             R::End => self.began = None,
         }
@@ -97,14 +115,20 @@ impl CsvReader {
     }
 
     fn complete(&mut self, line: u64, into: &mut Vec<Recipient>) -> Result<(), LineError> {
-        let text = std::str::from_utf8(&self.fields[..self.fields_used]).map_err(|_| LineError::new(line, "not UTF-8"))?;
+        let text = std::str::from_utf8(&self.fields[..self.fields_used])
+            .map_err(|_| LineError::new(line, "not UTF-8"))?;
         let starts = std::iter::once(0).chain(self.ends[..self.ends_used].iter().copied());
         // an end inside a character is impossible: separators are ASCII
-        let row = starts.zip(&self.ends[..self.ends_used]).map(|(from, to)| text.get(from..*to).unwrap_or_default());
+        let row = starts
+            .zip(&self.ends[..self.ends_used])
+            .map(|(from, to)| text.get(from..*to).unwrap_or_default());
         match &self.header {
             None => self.header = Some(header(row.map(str::to_owned).collect())?),
             Some(header) if header.len() != self.ends_used => {
-                return Err(LineError::new(line, format!("{} fields where the header has {}", self.ends_used, header.len())));
+                return Err(LineError::new(
+                    line,
+                    format!("{} fields where the header has {}", self.ends_used, header.len()),
+                ));
             }
             Some(header) => {
                 let fields = header.iter().cloned().zip(row.map(Value::from)).collect();

@@ -15,8 +15,14 @@ pub enum ExclusionCause {
 }
 
 impl ExclusionCause {
-    pub const ALL: [Self; 6] =
-        [Self::EmptyAddress, Self::InvalidAddress, Self::Duplicate, Self::Quarantined, Self::Denylisted, Self::Fatigue];
+    pub const ALL: [Self; 6] = [
+        Self::EmptyAddress,
+        Self::InvalidAddress,
+        Self::Duplicate,
+        Self::Quarantined,
+        Self::Denylisted,
+        Self::Fatigue,
+    ];
 
     /// As it is stored in a ledger, in the place of the failure reason.
     pub fn code(self) -> u8 {

@@ -117,7 +117,12 @@ pub fn counts(state: DeliveryState) -> bool {
 }
 
 /// How a wave of the delivery `other` counts.
-pub fn weight(rule: &FatigueRule, moment: FatigueMoment<'_>, other: &DeliveryId, wave: &Wave) -> FatigueWeight {
+pub fn weight(
+    rule: &FatigueRule,
+    moment: FatigueMoment<'_>,
+    other: &DeliveryId,
+    wave: &Wave,
+) -> FatigueWeight {
     let window = rule.window_s();
     match moment {
         FatigueMoment::Preparation { at, now } => {
@@ -139,11 +144,18 @@ pub fn weight(rule: &FatigueRule, moment: FatigueMoment<'_>, other: &DeliveryId,
 
 /// Whether a message counts. `certain`: nothing will take it out any more, for it has no rule or was looked at when its
 /// chunk was first sent.
-pub fn message_counts(weight: FatigueWeight, state: DeliveryState, status: Status, certain: bool) -> bool {
+pub fn message_counts(
+    weight: FatigueWeight,
+    state: DeliveryState,
+    status: Status,
+    certain: bool,
+) -> bool {
     // what has not been begun is cancelled
     let stopping = matches!(state, DeliveryState::Stopping | DeliveryState::Stopped);
     match (weight, status) {
-        (FatigueWeight::None, _) | (_, Status::Failed | Status::Cancelled | Status::Excluded) => false,
+        (FatigueWeight::None, _) | (_, Status::Failed | Status::Cancelled | Status::Excluded) => {
+            false
+        }
         (_, Status::Attempting | Status::Sent | Status::InDoubt) => true,
         (_, Status::Deferred) => !stopping,
         (FatigueWeight::All, Status::Pending) => !stopping,
@@ -173,20 +185,37 @@ mod tests {
         assert_eq!(key("Ann@Example.ORG"), key("ann@example.org"));
         assert_ne!(key("ann@example.org"), key("anne@example.org"));
         let entry = key("ann@example.org").entry(7, 9);
-        assert_eq!((&entry[..6], &entry[6..]), (&key("ann@example.org").rest()[..], &[0, 0, 0, 7, 0, 0, 0, 9][..]));
+        assert_eq!(
+            (&entry[..6], &entry[6..]),
+            (&key("ann@example.org").rest()[..], &[0, 0, 0, 7, 0, 0, 0, 9][..])
+        );
     }
 
     #[test]
     fn at_the_preparation_what_is_sent_or_scheduled_in_the_days_before_counts() {
         let now = 100 * DAY;
-        let at = |at| move |wave: Wave| weight(&RULE, FatigueMoment::Preparation { at, now }, &id(1), &wave);
+        let at = |at| {
+            move |wave: Wave| weight(&RULE, FatigueMoment::Preparation { at, now }, &id(1), &wave)
+        };
         let now_at = at(now);
-        assert_eq!(now_at(released(now - 2 * DAY)), FatigueWeight::None, "exactly so many days ago");
+        assert_eq!(
+            now_at(released(now - 2 * DAY)),
+            FatigueWeight::None,
+            "exactly so many days ago"
+        );
         assert_eq!(now_at(released(now - 2 * DAY + 1)), FatigueWeight::All);
         assert_eq!(now_at(released(now)), FatigueWeight::All);
-        assert_eq!(now_at(Wave::waiting(0, 1)), FatigueWeight::All, "confirmed, and to be sent at once");
+        assert_eq!(
+            now_at(Wave::waiting(0, 1)),
+            FatigueWeight::All,
+            "confirmed, and to be sent at once"
+        );
         assert_eq!(now_at(Wave::waiting(now + 1, 1)), FatigueWeight::None, "scheduled for later");
-        assert_eq!(now_at(Wave::waiting(now - 10, 1)), FatigueWeight::All, "overdue: it goes now at the earliest");
+        assert_eq!(
+            now_at(Wave::waiting(now - 10, 1)),
+            FatigueWeight::All,
+            "overdue: it goes now at the earliest"
+        );
         assert_eq!(at(now + 3 * DAY)(Wave::waiting(now + 2 * DAY, 1)), FatigueWeight::All);
         assert_eq!(at(now + 3 * DAY)(Wave::waiting(now + DAY, 1)), FatigueWeight::None);
         assert_eq!(at(now + 3 * DAY)(released(now)), FatigueWeight::None);
@@ -196,19 +225,27 @@ mod tests {
     fn at_the_release_the_earlier_one_counts_and_of_two_at_once_one() {
         let at = 100 * DAY;
         let (mine, smaller, larger) = (id(5), id(4), id(6));
-        let of = |other: &DeliveryId, wave: Wave| weight(&RULE, FatigueMoment::Release { at, delivery: &mine }, other, &wave);
+        let of = |other: &DeliveryId, wave: Wave| {
+            weight(&RULE, FatigueMoment::Release { at, delivery: &mine }, other, &wave)
+        };
         assert_eq!(of(&larger, released(at - 1)), FatigueWeight::All);
         assert_eq!(of(&smaller, released(at)), FatigueWeight::All);
         assert_eq!(of(&larger, released(at)), FatigueWeight::Begun);
         assert_eq!(of(&smaller, released(at + 1)), FatigueWeight::Begun);
         assert_eq!(of(&smaller, released(at + 2 * DAY)), FatigueWeight::None);
         assert_eq!(of(&smaller, released(at - 2 * DAY)), FatigueWeight::None);
-        assert_eq!(of(&smaller, Wave::waiting(at - 1, 1)), FatigueWeight::None, "it is looked at when it is released");
+        assert_eq!(
+            of(&smaller, Wave::waiting(at - 1, 1)),
+            FatigueWeight::None,
+            "it is looked at when it is released"
+        );
     }
 
     #[test]
     fn who_got_nothing_and_will_get_nothing_does_not_count() {
-        let going = |weight, status, certain| message_counts(weight, DeliveryState::InProgress, status, certain);
+        let going = |weight, status, certain| {
+            message_counts(weight, DeliveryState::InProgress, status, certain)
+        };
         for status in Status::ALL {
             let expected = !matches!(status, Status::Failed | Status::Cancelled | Status::Excluded);
             assert_eq!(going(FatigueWeight::All, status, false), expected, "{status:?}");
@@ -216,7 +253,12 @@ mod tests {
             assert!(!going(FatigueWeight::None, status, true));
         }
         assert!(!going(FatigueWeight::Begun, Status::Pending, false));
-        assert!(!message_counts(FatigueWeight::All, DeliveryState::Stopping, Status::Pending, true));
+        assert!(!message_counts(
+            FatigueWeight::All,
+            DeliveryState::Stopping,
+            Status::Pending,
+            true
+        ));
         assert!(message_counts(FatigueWeight::All, DeliveryState::Stopped, Status::Sent, true));
         assert!(
             counts(DeliveryState::Scheduled)

@@ -10,6 +10,9 @@ pub mod recipient;
 
 pub use address_mask::matches;
 pub use exclusion::{Exclusion, ExclusionCause};
-pub use fatigue::{AddressKey, FatigueMoment, FatigueRule, FatigueWeight, OwnFatigue, digest_of, message_counts, weight};
+pub use fatigue::{
+    AddressKey, FatigueMoment, FatigueRule, FatigueWeight, OwnFatigue, digest_of, message_counts,
+    weight,
+};
 pub use reader::{AudienceFormat, AudienceReader, LineError};
 pub use recipient::Recipient;

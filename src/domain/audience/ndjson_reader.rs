@@ -18,7 +18,11 @@ impl NdjsonReader {
         Self { longest_line, line: 1, partial: Vec::new() }
     }
 
-    pub(super) fn push(&mut self, mut bytes: &[u8], into: &mut Vec<Recipient>) -> Result<(), LineError> {
+    pub(super) fn push(
+        &mut self,
+        mut bytes: &[u8],
+        into: &mut Vec<Recipient>,
+    ) -> Result<(), LineError> {
         while let Some(end) = bytes.iter().position(|b| *b == b'\n') {
             self.hold(&bytes[..end])?;
             self.complete(into)?;
@@ -29,17 +33,22 @@ impl NdjsonReader {
 
     fn hold(&mut self, bytes: &[u8]) -> Result<(), LineError> {
         if self.partial.len() + bytes.len() > self.longest_line {
-            return Err(LineError::new(self.line, format!("longer than {} bytes", self.longest_line)));
+            return Err(LineError::new(
+                self.line,
+                format!("longer than {} bytes", self.longest_line),
+            ));
         }
         self.partial.extend_from_slice(bytes);
         Ok(())
     }
 
     fn complete(&mut self, into: &mut Vec<Recipient>) -> Result<(), LineError> {
-        let text = std::str::from_utf8(&self.partial).map_err(|_| LineError::new(self.line, "not UTF-8"))?;
+        let text = std::str::from_utf8(&self.partial)
+            .map_err(|_| LineError::new(self.line, "not UTF-8"))?;
         let text = text.strip_prefix('\u{feff}').filter(|_| self.line == 1).unwrap_or(text);
         if !text.trim().is_empty() {
-            let fields: Map<String, Value> = serde_json::from_str(text).map_err(|e| json_error(self.line, &e))?;
+            let fields: Map<String, Value> =
+                serde_json::from_str(text).map_err(|e| json_error(self.line, &e))?;
             into.push(recipient(self.line, fields)?);
         }
         self.partial.clear();

@@ -41,8 +41,12 @@ impl AudienceReader {
     /// `longest_line` in bytes bounds the memory of the reader.
     pub fn new(format: AudienceFormat, longest_line: usize) -> Self {
         match format {
-            AudienceFormat::Ndjson => Self::Ndjson(super::ndjson_reader::NdjsonReader::new(longest_line)),
-            AudienceFormat::Csv => Self::Csv(Box::new(super::csv_reader::CsvReader::new(longest_line))),
+            AudienceFormat::Ndjson => {
+                Self::Ndjson(super::ndjson_reader::NdjsonReader::new(longest_line))
+            }
+            AudienceFormat::Csv => {
+                Self::Csv(Box::new(super::csv_reader::CsvReader::new(longest_line)))
+            }
         }
     }
 
@@ -83,7 +87,11 @@ pub(super) fn recipient(line: u64, mut fields: Map<String, Value>) -> Result<Rec
 mod tests {
     use super::*;
 
-    fn read(format: AudienceFormat, text: &[u8], piece: usize) -> Result<Vec<Recipient>, LineError> {
+    fn read(
+        format: AudienceFormat,
+        text: &[u8],
+        piece: usize,
+    ) -> Result<Vec<Recipient>, LineError> {
         let mut reader = AudienceReader::new(format, 200);
         let mut recipients = Vec::new();
         for bytes in text.chunks(piece) {
@@ -116,11 +124,20 @@ mod tests {
 
     #[test]
     fn ndjson_errors_name_line_and_field() {
-        assert_eq!(error(AudienceFormat::Ndjson, b"{\"email\":\"a\"}\n{\"mail\":\"a\"}"), "line 2, field \"email\": is missing");
-        assert_eq!(error(AudienceFormat::Ndjson, b"{\"email\":5}"), "line 1, field \"email\": must be a string");
+        assert_eq!(
+            error(AudienceFormat::Ndjson, b"{\"email\":\"a\"}\n{\"mail\":\"a\"}"),
+            "line 2, field \"email\": is missing"
+        );
+        assert_eq!(
+            error(AudienceFormat::Ndjson, b"{\"email\":5}"),
+            "line 1, field \"email\": must be a string"
+        );
         assert_eq!(error(AudienceFormat::Ndjson, b"\n[1]\n"), "line 2: not a JSON object");
         assert_eq!(error(AudienceFormat::Ndjson, b"{\"email\":\"\xff\"}"), "line 1: not UTF-8");
-        assert!(error(AudienceFormat::Ndjson, b"{\"email\":\"a\"}\n{\"email\"").starts_with("line 2: not JSON"));
+        assert!(
+            error(AudienceFormat::Ndjson, b"{\"email\":\"a\"}\n{\"email\"")
+                .starts_with("line 2: not JSON")
+        );
         let long = format!("{{\"email\":\"{}", "a".repeat(300));
         assert_eq!(error(AudienceFormat::Ndjson, long.as_bytes()), "line 1: longer than 200 bytes");
     }
@@ -131,14 +148,26 @@ mod tests {
         let got = both(AudienceFormat::Csv, text).unwrap();
         let lines: Vec<(u64, &str)> = got.iter().map(|r| (r.line, r.email.as_str())).collect();
         assert_eq!(lines, [(2, "a@b.example"), (5, ""), (6, "c@d.example")]);
-        assert_eq!((&got[0].fields["name"], &got[0].fields["note"]), (&"Ann, B".into(), &"two\nlines".into()));
+        assert_eq!(
+            (&got[0].fields["name"], &got[0].fields["note"]),
+            (&"Ann, B".into(), &"two\nlines".into())
+        );
     }
 
     #[test]
     fn csv_errors_name_line_and_field() {
-        assert_eq!(error(AudienceFormat::Csv, b"email,name\na@b.example\n"), "line 2: 1 fields where the header has 2");
-        assert_eq!(error(AudienceFormat::Csv, b"mail\na@b.example\n"), "line 1, field \"email\": there is no such column");
-        assert_eq!(error(AudienceFormat::Csv, b"email,x,x\n"), "line 1, field \"x\": names two columns");
+        assert_eq!(
+            error(AudienceFormat::Csv, b"email,name\na@b.example\n"),
+            "line 2: 1 fields where the header has 2"
+        );
+        assert_eq!(
+            error(AudienceFormat::Csv, b"mail\na@b.example\n"),
+            "line 1, field \"email\": there is no such column"
+        );
+        assert_eq!(
+            error(AudienceFormat::Csv, b"email,x,x\n"),
+            "line 1, field \"x\": names two columns"
+        );
         assert_eq!(error(AudienceFormat::Csv, b"email,,x\n"), "line 1: column 2 has no name");
         assert_eq!(error(AudienceFormat::Csv, b""), "line 1: the header line is missing");
         assert_eq!(error(AudienceFormat::Csv, b"email\n\xff\n"), "line 2: not UTF-8");

@@ -68,8 +68,15 @@ impl AuditEntry {
     }
 
     fn digest(&self) -> String {
-        let fields =
-            serde_json::json!([self.seq, self.at, self.subject, self.principal, self.action, self.details, self.previous]);
+        let fields = serde_json::json!([
+            self.seq,
+            self.at,
+            self.subject,
+            self.principal,
+            self.action,
+            self.details,
+            self.previous
+        ]);
         HEXLOWER.encode(&Sha256::digest(fields.to_string()))
     }
 }
@@ -86,7 +93,9 @@ pub struct BrokenChain {
 ///
 /// # Errors
 /// The first entry that is missing, altered or out of order.
-pub fn verify<'a>(entries: impl IntoIterator<Item = &'a AuditEntry>) -> Result<AuditHead, BrokenChain> {
+pub fn verify<'a>(
+    entries: impl IntoIterator<Item = &'a AuditEntry>,
+) -> Result<AuditHead, BrokenChain> {
     let mut head = AuditHead::default();
     for entry in entries {
         let broken = |fault| Err(BrokenChain { seq: entry.seq, fault });

@@ -72,8 +72,12 @@ impl Definition {
     /// # Errors
     /// The first field that cannot be used.
     pub fn check(&self) -> Result<(), Invalid> {
-        let invalid = |field: &str, reason: &str| Err(Invalid { field: field.into(), reason: reason.into() });
-        if self.name.trim().is_empty() || self.name.chars().count() > LONGEST_NAME || self.name.contains(char::is_control) {
+        let invalid =
+            |field: &str, reason: &str| Err(Invalid { field: field.into(), reason: reason.into() });
+        if self.name.trim().is_empty()
+            || self.name.chars().count() > LONGEST_NAME
+            || self.name.contains(char::is_control)
+        {
             return invalid("name", "must have 1 to 200 printable characters");
         }
         self.schedule.due_times()?;
@@ -193,7 +197,8 @@ pub struct Document {
     pub plan: Option<Plan>,
     #[serde(default)]
     pub approval: Option<Approval>,
-    pub release: Option<Confirmation>,
+    #[serde(rename = "release")]
+    pub confirmation: Option<Confirmation>,
     pub ended_at: Option<Timestamp>,
     /// Its logs are removed, or are being removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -224,7 +229,7 @@ impl Document {
             checks: Checks::default(),
             plan: None,
             approval: None,
-            release: None,
+            confirmation: None,
             ended_at: None,
             cleaned: None,
             tracking_cleaned_at: None,
@@ -236,14 +241,14 @@ impl Document {
 
     /// Whether there are ledgers: it was released, and its first chunk may be sent.
     pub fn has_started(&self) -> bool {
-        self.release.as_ref().is_some_and(|release| release.started)
+        self.confirmation.as_ref().is_some_and(|confirmation| confirmation.started)
     }
 
     /// What was approved and released is not what it will be.
     pub fn unprepare(&mut self) {
         self.plan = None;
         self.approval = None;
-        self.release = None;
+        self.confirmation = None;
         self.checks = Checks::default();
     }
 }
@@ -259,7 +264,13 @@ pub struct Delivery {
 
 /// What is approved: SHA-256 over sender, content, schedule, settings and the prepared audience, in lower-case hexadecimal.
 pub fn digest(definition: &Definition, settings: &Settings, audience_sha256: &[u8]) -> String {
-    let approved = serde_json::json!([definition.name, definition.sender, definition.content, definition.schedule, settings]);
+    let approved = serde_json::json!([
+        definition.name,
+        definition.sender,
+        definition.content,
+        definition.schedule,
+        settings
+    ]);
     let digest = Sha256::new()
         .chain_update("versand delivery 1\n")
         .chain_update(approved.to_string())

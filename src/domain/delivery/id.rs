@@ -43,7 +43,8 @@ impl FromStr for DeliveryId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let canonical = text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'v'));
+        let canonical =
+            text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'v'));
         canonical.then(|| Self(text.to_owned())).ok_or(InvalidId)
     }
 }

@@ -80,14 +80,21 @@ impl Overrides {
     /// # Errors
     /// The first field that cannot be used.
     pub fn check(&self, at_once: bool) -> Result<(), Invalid> {
-        let invalid = |field: &str, reason: &str| Err(Invalid { field: format!("settings.{field}"), reason: reason.into() });
+        let invalid = |field: &str, reason: &str| {
+            Err(Invalid { field: format!("settings.{field}"), reason: reason.into() })
+        };
         if self.validity_hours.is_some_and(|h| !(h > 0.0 && h <= 8760.0)) {
             return invalid("validity_hours", "must be above 0 and at most 8760");
         }
         if let Some(waits) = &self.retry_minutes
-            && (waits.is_empty() || waits.len() > 100 || waits.iter().any(|m| !(*m > 0.0 && *m <= 10_080.0)))
+            && (waits.is_empty()
+                || waits.len() > 100
+                || waits.iter().any(|m| !(*m > 0.0 && *m <= 10_080.0)))
         {
-            return invalid("retry_minutes", "must hold 1 to 100 numbers above 0 and at most 10080");
+            return invalid(
+                "retry_minutes",
+                "must hold 1 to 100 numbers above 0 and at most 10080",
+            );
         }
         if self.grace_minutes.is_some_and(|m| !(0.0..=10_080.0).contains(&m)) {
             return invalid("grace_minutes", "must be 0 to 10080");
@@ -99,13 +106,22 @@ impl Overrides {
             return invalid("approvals", "must be 1 or 2");
         }
         match self.fatigue {
-            Some(OwnFatigue::Exempt(true)) => return invalid("fatigue", "must be false, or messages and days"),
+            Some(OwnFatigue::Exempt(true)) => {
+                return invalid("fatigue", "must be false, or messages and days");
+            }
             Some(OwnFatigue::Rule(rule)) if !rule.is_sane() => {
-                return invalid("fatigue", "must have 1 to 1000 messages, and days above 0 and at most 366");
+                return invalid(
+                    "fatigue",
+                    "must have 1 to 1000 messages, and days above 0 and at most 366",
+                );
             }
             _ => {}
         }
-        let link = self.tracking.as_ref().and_then(|tracking| tracking.mirror_link.as_deref()).unwrap_or_default();
+        let link = self
+            .tracking
+            .as_ref()
+            .and_then(|tracking| tracking.mirror_link.as_deref())
+            .unwrap_or_default();
         if link.chars().count() > 200 || link.contains(char::is_control) {
             return invalid("tracking.mirror_link", "must have at most 200 printable characters");
         }
@@ -116,7 +132,10 @@ impl Overrides {
             );
         }
         if self.request_confirmation == Some(false) && self.approvals == Some(2) {
-            return invalid("request_confirmation", "cannot be false where two approvals are needed");
+            return invalid(
+                "request_confirmation",
+                "cannot be false where two approvals are needed",
+            );
         }
         Ok(())
     }
@@ -167,27 +186,52 @@ mod tests {
 
     #[test]
     fn bad_settings_name_their_field() {
-        let refused = |overrides: Overrides, at_once| overrides.check(at_once).map_err(|e| e.field).unwrap_err();
+        let refused = |overrides: Overrides, at_once| {
+            overrides.check(at_once).map_err(|e| e.field).unwrap_err()
+        };
         let none = Overrides::default;
-        assert_eq!(refused(Overrides { validity_hours: Some(f64::NAN), ..none() }, true), "settings.validity_hours");
-        assert_eq!(refused(Overrides { retry_minutes: Some(vec![]), ..none() }, true), "settings.retry_minutes");
-        assert_eq!(refused(Overrides { grace_minutes: Some(-1.0), ..none() }, true), "settings.grace_minutes");
+        assert_eq!(
+            refused(Overrides { validity_hours: Some(f64::NAN), ..none() }, true),
+            "settings.validity_hours"
+        );
+        assert_eq!(
+            refused(Overrides { retry_minutes: Some(vec![]), ..none() }, true),
+            "settings.retry_minutes"
+        );
+        assert_eq!(
+            refused(Overrides { grace_minutes: Some(-1.0), ..none() }, true),
+            "settings.grace_minutes"
+        );
         assert_eq!(refused(Overrides { approvals: Some(3), ..none() }, true), "settings.approvals");
-        let rule = |messages, days| Overrides { fatigue: Some(OwnFatigue::Rule(FatigueRule { messages, days })), ..none() };
-        for bad in [rule(0, 7.0), rule(1001, 7.0), rule(1, 0.0), rule(1, 367.0), rule(1, f64::NAN)] {
+        let rule = |messages, days| Overrides {
+            fatigue: Some(OwnFatigue::Rule(FatigueRule { messages, days })),
+            ..none()
+        };
+        for bad in [rule(0, 7.0), rule(1001, 7.0), rule(1, 0.0), rule(1, 367.0), rule(1, f64::NAN)]
+        {
             assert_eq!(refused(bad, true), "settings.fatigue");
         }
-        assert_eq!(refused(Overrides { fatigue: Some(OwnFatigue::Exempt(true)), ..none() }, true), "settings.fatigue");
-        assert_eq!(Overrides { fatigue: Some(OwnFatigue::Exempt(false)), ..none() }.check(true), Ok(()));
+        assert_eq!(
+            refused(Overrides { fatigue: Some(OwnFatigue::Exempt(true)), ..none() }, true),
+            "settings.fatigue"
+        );
+        assert_eq!(
+            Overrides { fatigue: Some(OwnFatigue::Exempt(false)), ..none() }.check(true),
+            Ok(())
+        );
         let unasked = Overrides { request_confirmation: Some(false), ..none() };
         assert_eq!(unasked.check(false), Ok(()));
         assert_eq!(refused(unasked.clone(), true), "settings.request_confirmation");
-        assert_eq!(refused(Overrides { approvals: Some(2), ..unasked }, false), "settings.request_confirmation");
+        assert_eq!(
+            refused(Overrides { approvals: Some(2), ..unasked }, false),
+            "settings.request_confirmation"
+        );
     }
 
     #[test]
     fn what_is_no_tracking_is_told_what_is() {
-        let error = serde_json::from_str::<Overrides>(r#"{"tracking": true}"#).unwrap_err().to_string();
+        let error =
+            serde_json::from_str::<Overrides>(r#"{"tracking": true}"#).unwrap_err().to_string();
         assert!(error.contains("expected an object with opens, clicks, mirror_link"), "{error}");
     }
 }

@@ -111,7 +111,14 @@ impl DeliveryState {
 
     /// Whether the daemon moves it on by itself, so that the reconciler looks after it.
     pub fn is_moving(self) -> bool {
-        matches!(self, Self::Preparing | Self::StartPending | Self::InProgress | Self::Pausing | Self::Stopping)
+        matches!(
+            self,
+            Self::Preparing
+                | Self::StartPending
+                | Self::InProgress
+                | Self::Pausing
+                | Self::Stopping
+        )
     }
 
     /// Whether nothing will happen any more unless somebody asks for it.
@@ -145,12 +152,23 @@ impl DeliveryState {
     pub fn after(self, action: Action) -> Result<Self, IllegalTransition> {
         use Action as A;
         let next = match (self, action) {
-            (Self::Editing | Self::PreparationFailed | Self::Prepared | Self::Scheduled | Self::Held, A::Change) => Self::Editing,
-            (Self::Editing | Self::PreparationFailed | Self::Prepared, A::Prepare) => Self::Preparing,
+            (
+                Self::Editing
+                | Self::PreparationFailed
+                | Self::Prepared
+                | Self::Scheduled
+                | Self::Held,
+                A::Change,
+            ) => Self::Editing,
+            (Self::Editing | Self::PreparationFailed | Self::Prepared, A::Prepare) => {
+                Self::Preparing
+            }
             (Self::Preparing, A::PreparationEnds { good: true }) => Self::Prepared,
             (Self::Preparing, A::PreparationEnds { good: false }) => Self::PreparationFailed,
             (Self::Preparing, A::Stop) => Self::Editing,
-            (Self::Prepared, A::Confirm { due: true }) | (Self::Scheduled | Self::Held, A::Due) => Self::StartPending,
+            (Self::Prepared, A::Confirm { due: true }) | (Self::Scheduled | Self::Held, A::Due) => {
+                Self::StartPending
+            }
             (Self::Prepared, A::Confirm { due: false }) => Self::Scheduled,
             (Self::Scheduled, A::Unschedule) => Self::Prepared,
             (Self::Scheduled, A::Hold) => Self::Held,
@@ -159,18 +177,31 @@ impl DeliveryState {
             (Self::InProgress | Self::Paused, A::Release) => self,
             (Self::StartPending, A::Start) => Self::InProgress,
             (Self::InProgress, A::Pause) => Self::Pausing,
-            (Self::Scheduled | Self::StartPending, A::Pause) | (Self::Pausing, A::Quiet) => Self::Paused,
+            (Self::Scheduled | Self::StartPending, A::Pause) | (Self::Pausing, A::Quiet) => {
+                Self::Paused
+            }
             (Self::Pausing | Self::Paused, A::Resume { started: true }) => Self::InProgress,
             (Self::Paused, A::Resume { started: false }) => Self::Scheduled,
-            (Self::Scheduled | Self::Held | Self::StartPending | Self::InProgress | Self::Pausing | Self::Paused, A::Stop) => {
-                Self::Stopping
-            }
+            (
+                Self::Scheduled
+                | Self::Held
+                | Self::StartPending
+                | Self::InProgress
+                | Self::Pausing
+                | Self::Paused,
+                A::Stop,
+            ) => Self::Stopping,
             (Self::Stopping, A::Quiet) => Self::Stopped,
             (Self::InProgress, A::Settled) => Self::Finished,
             (Self::Finished | Self::InProgress, A::Reopen) => Self::InProgress,
-            (Self::Editing | Self::PreparationFailed | Self::Prepared | Self::Stopped | Self::Finished, A::Delete) => {
-                Self::Deleted
-            }
+            (
+                Self::Editing
+                | Self::PreparationFailed
+                | Self::Prepared
+                | Self::Stopped
+                | Self::Finished,
+                A::Delete,
+            ) => Self::Deleted,
             _ => return Err(IllegalTransition { state: self, action }),
         };
         Ok(next)
@@ -230,7 +261,11 @@ mod tests {
     fn only_a_prepared_delivery_can_be_confirmed() {
         for state in DeliveryState::ALL {
             for due in [true, false] {
-                assert_eq!(state.after(Action::Confirm { due }).is_ok(), state == DeliveryState::Prepared, "{state:?}");
+                assert_eq!(
+                    state.after(Action::Confirm { due }).is_ok(),
+                    state == DeliveryState::Prepared,
+                    "{state:?}"
+                );
             }
         }
     }
@@ -245,13 +280,19 @@ mod tests {
         assert_eq!(next(Action::Stop), Some(DeliveryState::Stopping));
         assert_eq!(next(Action::Pause), Some(DeliveryState::Paused));
         assert_eq!(DeliveryState::Held.after(Action::Release), Ok(DeliveryState::StartPending));
-        assert!(DeliveryState::Held.after(Action::Unschedule).is_err(), "a wave was held: it must be prepared again");
+        assert!(
+            DeliveryState::Held.after(Action::Unschedule).is_err(),
+            "a wave was held: it must be prepared again"
+        );
     }
 
     #[test]
     fn nothing_changes_what_was_released() {
         for state in DeliveryState::ALL.into_iter().filter(|s| s.is_released()) {
-            assert!(state.after(Action::Change).is_err() && state.after(Action::Prepare).is_err(), "{state:?}");
+            assert!(
+                state.after(Action::Change).is_err() && state.after(Action::Prepare).is_err(),
+                "{state:?}"
+            );
         }
     }
 
@@ -263,9 +304,13 @@ mod tests {
     #[test]
     fn every_moving_state_can_be_left_and_refusals_say_why() {
         for state in DeliveryState::ALL.into_iter().filter(|s| s.is_moving()) {
-            assert!(ACTIONS.iter().any(|a| state.after(*a).is_ok_and(|next| next != state)), "{state:?}");
+            assert!(
+                ACTIONS.iter().any(|a| state.after(*a).is_ok_and(|next| next != state)),
+                "{state:?}"
+            );
         }
-        let refusal = DeliveryState::Editing.after(Action::Confirm { due: true }).map_err(|e| e.to_string());
+        let refusal =
+            DeliveryState::Editing.after(Action::Confirm { due: true }).map_err(|e| e.to_string());
         assert_eq!(refusal, Err("a delivery that is editing cannot be confirmed".to_owned()));
     }
 
@@ -273,7 +318,9 @@ mod tests {
     fn every_state_can_be_reached_from_the_first_one() {
         let mut reached = std::collections::BTreeSet::from([DeliveryState::Editing]);
         for _ in DeliveryState::ALL {
-            let after = |state: &DeliveryState| ACTIONS.iter().filter_map(|action| state.after(*action).ok()).collect::<Vec<_>>();
+            let after = |state: &DeliveryState| {
+                ACTIONS.iter().filter_map(|action| state.after(*action).ok()).collect::<Vec<_>>()
+            };
             let next: Vec<DeliveryState> = reached.iter().flat_map(after).collect();
             reached.extend(next);
         }
@@ -283,7 +330,10 @@ mod tests {
     #[test]
     fn words_are_those_of_the_api() {
         for state in DeliveryState::ALL {
-            assert_eq!(serde_json::to_value(state).ok(), Some(serde_json::Value::from(state.word())));
+            assert_eq!(
+                serde_json::to_value(state).ok(),
+                Some(serde_json::Value::from(state.word()))
+            );
         }
     }
 }

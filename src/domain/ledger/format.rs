@@ -141,7 +141,9 @@ impl Record {
         match (self.status, resend_after_s) {
             (Status::Pending, _) => Some(0),
             (Status::Deferred, _) => Some(self.when),
-            (Status::InDoubt, Some(wait)) if !self.has(flags::RESENT) => Some(self.when.saturating_add(wait)),
+            (Status::InDoubt, Some(wait)) if !self.has(flags::RESENT) => {
+                Some(self.when.saturating_add(wait))
+            }
             _ => None,
         }
     }
@@ -194,7 +196,9 @@ impl Ledger {
         if ledger.0.len() != HEADER_BYTES + RECORD_BYTES * ledger.len() {
             return Err(DamagedLedger("its length is not that of its records"));
         }
-        if (0..ledger.len()).any(|i| Status::from_code(ledger.0[HEADER_BYTES + RECORD_BYTES * i]).is_none()) {
+        if (0..ledger.len())
+            .any(|i| Status::from_code(ledger.0[HEADER_BYTES + RECORD_BYTES * i]).is_none())
+        {
             return Err(DamagedLedger("unknown status"));
         }
         Ok(ledger)
@@ -264,7 +268,10 @@ mod tests {
     fn a_new_ledger_is_all_pending_and_free() {
         let ledger = Ledger::new(500);
         assert_eq!(ledger.bytes().len(), 32 + 16 * 500);
-        assert_eq!(ledger.header(), LedgerHeader { count: 500, epoch: 0, beat: 0, seq: 0, owner: 0 });
+        assert_eq!(
+            ledger.header(),
+            LedgerHeader { count: 500, epoch: 0, beat: 0, seq: 0, owner: 0 }
+        );
         assert!(ledger.records().all(|r| r.status == Status::Pending));
         assert_eq!(Ledger::parse(ledger.bytes().to_vec()), Ok(ledger));
     }

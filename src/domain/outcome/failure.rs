@@ -80,7 +80,9 @@ pub fn classify(reply: &Reply) -> (FailureReason, FailureType) {
         // "SPF record does not exist", "domain does not exist": the code knows better who is meant.
         (Some(UserUnknown), Some(milder @ (Refused | InvalidDomain | Unreachable))) => milder,
         (Some(said), _) => said,
-        (Option::None, _) => by_provider(reply, &text).or(coded).unwrap_or_else(|| by_code(reply.code)),
+        (Option::None, _) => {
+            by_provider(reply, &text).or(coded).unwrap_or_else(|| by_code(reply.code))
+        }
     };
     let permanent = reply.code >= 500 && !reply.is_transient();
     let kind = match reason {
@@ -115,7 +117,9 @@ fn by_provider(reply: &Reply, text: &str) -> Option<FailureReason> {
 
 /// RFC 3463, section 3, and how the big providers use it.
 fn by_enhanced(reply: &Reply) -> Option<FailureReason> {
-    use FailureReason::{AccountDisabled, InvalidDomain, MailboxFull, NotDefined, Refused, Unreachable, UserUnknown};
+    use FailureReason::{
+        AccountDisabled, InvalidDomain, MailboxFull, NotDefined, Refused, Unreachable, UserUnknown,
+    };
     let (_, subject, detail) = reply.enhanced?;
     Some(match (subject, detail) {
         (1, 1 | 6 | 10) => UserUnknown,
@@ -146,7 +150,10 @@ fn by_code(code: u16) -> FailureReason {
 #[cfg(test)]
 mod tests {
     use self::{
-        FailureReason::{AccountDisabled, InvalidDomain, MailboxFull, NotDefined, Refused, Unreachable, UserUnknown},
+        FailureReason::{
+            AccountDisabled, InvalidDomain, MailboxFull, NotDefined, Refused, Unreachable,
+            UserUnknown,
+        },
         FailureType::{Hard, Soft},
     };
     use super::*;

@@ -143,5 +143,8 @@ const PHRASES: [(FailureReason, &[&str]); 7] = [
 ];
 
 pub(super) fn by_text(text: &str) -> Option<FailureReason> {
-    PHRASES.iter().find(|(_, phrases)| phrases.iter().any(|phrase| text.contains(phrase))).map(|(reason, _)| *reason)
+    PHRASES
+        .iter()
+        .find(|(_, phrases)| phrases.iter().any(|phrase| text.contains(phrase)))
+        .map(|(reason, _)| *reason)
 }

@@ -64,7 +64,8 @@ impl Reply {
     pub fn is_transient(&self) -> bool {
         (400..500).contains(&self.code)
             || (self.code >= 500
-                && (matches!(self.enhanced, Some((_, 5, 3))) || self.text.to_ascii_lowercase().contains("too many recipients")))
+                && (matches!(self.enhanced, Some((_, 5, 3)))
+                    || self.text.to_ascii_lowercase().contains("too many recipients")))
     }
 }
 
@@ -100,7 +101,8 @@ fn split_line(line: &str) -> Result<(u16, bool, &str), ReplyError> {
 fn split_enhanced(code: u16, text: &str) -> Option<((u8, u16, u16), &str)> {
     let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
     let mut parts = word.split('.').map(|part| {
-        ((1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit())).then(|| part.parse::<u16>().ok())?
+        ((1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit()))
+            .then(|| part.parse::<u16>().ok())?
     });
     let (class, subject, detail) = (parts.next()??, parts.next()??, parts.next()??);
     if parts.next().is_some() || class != code / 100 || !matches!(class, 2 | 4 | 5) {
@@ -123,7 +125,8 @@ mod tests {
 
     #[test]
     fn a_reply_of_several_lines_becomes_one() {
-        let reply = Reply::parse("550-5.1.1 No such\r\n550-5.1.1  user\r\n550 5.1.1 here\r\n").expect("a reply");
+        let reply = Reply::parse("550-5.1.1 No such\r\n550-5.1.1  user\r\n550 5.1.1 here\r\n")
+            .expect("a reply");
         assert_eq!(reply.enhanced, Some((5, 1, 1)));
         assert_eq!(reply.to_string(), "550 5.1.1 No such user here");
         assert_eq!(Reply::parse(&reply.to_string()), Ok(reply));

@@ -11,7 +11,8 @@ pub fn delay(schedule_minutes: &[f64], attempts: u8) -> Duration {
 
 /// When to try again, in Unix seconds, or `None` if that would be after the end of the validity period.
 pub fn due(now: u32, schedule_minutes: &[f64], attempts: u8, valid_until: u32) -> Option<u32> {
-    let wait = delay(schedule_minutes, attempts).as_secs_f64().ceil().min(f64::from(u32::MAX)) as u32;
+    let wait =
+        delay(schedule_minutes, attempts).as_secs_f64().ceil().min(f64::from(u32::MAX)) as u32;
     let at = now.saturating_add(wait);
     (at < valid_until).then_some(at)
 }

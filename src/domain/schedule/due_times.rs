@@ -58,9 +58,17 @@ pub struct Undated {
 #[derive(Debug, Clone)]
 pub enum DueTimes {
     Fixed(u32),
-    Zones { at: DateTime, field: String, default: Option<String>, known: HashMap<String, Result<u32, String>> },
+    Zones {
+        at: DateTime,
+        field: String,
+        default: Option<String>,
+        known: HashMap<String, Result<u32, String>>,
+    },
     Field(String),
-    Steps { steps: Vec<(f64, u32)>, dealt: Vec<u64> },
+    Steps {
+        steps: Vec<(f64, u32)>,
+        dealt: Vec<u64>,
+    },
 }
 
 impl Schedule {
@@ -72,11 +80,19 @@ impl Schedule {
             Self::At { at, zone } => Ok(DueTimes::Fixed(due("schedule", at, zone)?)),
             Self::LocalTime { at, zone_field, default_zone } => {
                 if let Some(zone) = default_zone {
-                    due("schedule", at, zone).map_err(|e| Invalid { field: e.field.replace(".zone", ".default_zone"), ..e })?;
+                    due("schedule", at, zone).map_err(|e| Invalid {
+                        field: e.field.replace(".zone", ".default_zone"),
+                        ..e
+                    })?;
                 }
                 let at = local("schedule.at", at)?;
                 named("schedule.zone_field", zone_field)?;
-                Ok(DueTimes::Zones { at, field: zone_field.clone(), default: default_zone.clone(), known: HashMap::new() })
+                Ok(DueTimes::Zones {
+                    at,
+                    field: zone_field.clone(),
+                    default: default_zone.clone(),
+                    known: HashMap::new(),
+                })
             }
             Self::PerRecipient { field } => {
                 named("schedule.field", field)?;
@@ -90,9 +106,11 @@ impl Schedule {
     pub fn fixed(&self) -> Vec<(String, u32)> {
         match self.due_times() {
             Ok(DueTimes::Fixed(due)) if due > 0 => vec![("schedule.at".into(), due)],
-            Ok(DueTimes::Steps { steps, .. }) => {
-                steps.iter().enumerate().map(|(i, (_, due))| (format!("schedule.steps[{i}].at"), *due)).collect()
-            }
+            Ok(DueTimes::Steps { steps, .. }) => steps
+                .iter()
+                .enumerate()
+                .map(|(i, (_, due))| (format!("schedule.steps[{i}].at"), *due))
+                .collect(),
             _ => Vec::new(),
         }
     }
@@ -103,10 +121,14 @@ impl Schedule {
     pub fn local_times(&self) -> Vec<(String, &str, &str)> {
         match self {
             Self::At { at, zone } => vec![("schedule.at".into(), at, zone)],
-            Self::LocalTime { at, default_zone: Some(zone), .. } => vec![("schedule.at".into(), at, zone)],
-            Self::RampUp { zone, steps } => {
-                steps.iter().enumerate().map(|(i, s)| (format!("schedule.steps[{i}].at"), s.at.as_str(), zone.as_str())).collect()
+            Self::LocalTime { at, default_zone: Some(zone), .. } => {
+                vec![("schedule.at".into(), at, zone)]
             }
+            Self::RampUp { zone, steps } => steps
+                .iter()
+                .enumerate()
+                .map(|(i, s)| (format!("schedule.steps[{i}].at"), s.at.as_str(), zone.as_str()))
+                .collect(),
             _ => Vec::new(),
         }
     }
@@ -125,7 +147,10 @@ fn ramp_up(zone: &str, steps: &[RampStep]) -> Result<DueTimes, Invalid> {
             false => e,
         })?;
         if dated.last().is_some_and(|(_, before)| due <= *before) {
-            return Err(invalid(format!("{field}.at"), "must be later than that of the step before"));
+            return Err(invalid(
+                format!("{field}.at"),
+                "must be later than that of the step before",
+            ));
         }
         dated.push((step.share, due));
     }
@@ -138,14 +163,17 @@ fn ramp_up(zone: &str, steps: &[RampStep]) -> Result<DueTimes, Invalid> {
 
 fn named(field: &str, name: &str) -> Result<(), Invalid> {
     match name.trim().is_empty() {
-        true => Err(Invalid { field: field.into(), reason: "must name a field of the audience".into() }),
+        true => {
+            Err(Invalid { field: field.into(), reason: "must name a field of the audience".into() })
+        }
         false => Ok(()),
     }
 }
 
 /// A local date and time. jiff would read over an offset that stands behind it.
 fn local(field: &str, at: &str) -> Result<DateTime, Invalid> {
-    let plain = at.bytes().all(|b| b.is_ascii_digit() || b"-T: .".contains(&b)) && at.matches('-').count() == 2;
+    let plain = at.bytes().all(|b| b.is_ascii_digit() || b"-T: .".contains(&b))
+        && at.matches('-').count() == 2;
     match at.parse::<DateTime>() {
         Ok(time) if plain && at.contains(':') => Ok(time),
         _ => {
@@ -156,7 +184,8 @@ fn local(field: &str, at: &str) -> Result<DateTime, Invalid> {
 }
 
 pub(super) fn zone(name: &str) -> Result<TimeZone, String> {
-    TimeZone::get(name).map_err(|_| "is not the name of a time zone, such as Europe/Berlin".to_owned())
+    TimeZone::get(name)
+        .map_err(|_| "is not the name of a time zone, such as Europe/Berlin".to_owned())
 }
 
 fn due(parent: &str, at: &str, zone_name: &str) -> Result<u32, Invalid> {
@@ -175,7 +204,10 @@ pub(super) fn instant(local: DateTime, zone: &TimeZone) -> Result<u32, String> {
 /// Whole seconds, never early.
 fn seconds(at: Timestamp) -> Result<u32, String> {
     let whole = at.as_second() + i64::from(at.subsec_nanosecond() > 0);
-    u32::try_from(whole).ok().filter(|due| *due > 0).ok_or_else(|| "must lie between 1970 and 2106".to_owned())
+    u32::try_from(whole)
+        .ok()
+        .filter(|due| *due > 0)
+        .ok_or_else(|| "must lie between 1970 and 2106".to_owned())
 }
 
 /// Whether a clock change skips this local time.
@@ -188,8 +220,12 @@ pub fn changed_clock(at: &str, zone_name: &str) -> Option<&'static str> {
     let ambiguous = zone(zone_name).ok()?.to_ambiguous_timestamp(local("at", at).ok()?);
     match ambiguous.offset() {
         AmbiguousOffset::Unambiguous { .. } => None,
-        AmbiguousOffset::Gap { .. } => Some("a clock change skips this time: it moves forward by the gap"),
-        AmbiguousOffset::Fold { .. } => Some("a clock change repeats this time: the first one is meant"),
+        AmbiguousOffset::Gap { .. } => {
+            Some("a clock change skips this time: it moves forward by the gap")
+        }
+        AmbiguousOffset::Fold { .. } => {
+            Some("a clock change repeats this time: the first one is meant")
+        }
     }
 }
 
@@ -204,7 +240,8 @@ impl DueTimes {
             Self::Zones { at, field, default, known } => {
                 let undated = |message| Undated { field: field.clone(), message };
                 let named = text_of(recipient, field).map_err(undated)?.or(default.as_deref());
-                let name = named.ok_or_else(|| undated("names no time zone, and there is no default".into()))?;
+                let name = named
+                    .ok_or_else(|| undated("names no time zone, and there is no default".into()))?;
                 if let Some(known) = known.get(name) {
                     return known.clone().map_err(undated);
                 }
@@ -216,8 +253,11 @@ impl DueTimes {
                 due.map_err(undated)
             }
             Self::Field(field) => {
-                let undated = |message: &str| Undated { field: field.clone(), message: message.into() };
-                let text = text_of(recipient, field).map_err(|m| undated(&m))?.ok_or_else(|| undated("has no date"))?;
+                let undated =
+                    |message: &str| Undated { field: field.clone(), message: message.into() };
+                let text = text_of(recipient, field)
+                    .map_err(|m| undated(&m))?
+                    .ok_or_else(|| undated("has no date"))?;
                 let at: Timestamp = text
                     .parse()
                     .map_err(|_| undated("is not a date with an offset (RFC 3339), such as 2026-12-01T09:00:00+01:00"))?;
@@ -227,7 +267,9 @@ impl DueTimes {
                 let nth = dealt.iter().sum::<u64>() + 1;
                 // the step that lags most behind its share
                 let lag = |i: &usize| steps[*i].0 / 100.0 * nth as f64 - dealt[*i] as f64;
-                let step = (0..steps.len()).max_by(|a, b| lag(a).total_cmp(&lag(b)).then(b.cmp(a))).unwrap_or(0);
+                let step = (0..steps.len())
+                    .max_by(|a, b| lag(a).total_cmp(&lag(b)).then(b.cmp(a)))
+                    .unwrap_or(0);
                 dealt[step] += 1;
                 Ok(steps[step].1)
             }

@@ -6,7 +6,9 @@ use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 
 use super::due_times::{self, Schedule};
-use crate::domain::delivery::{Definition, DeliveryId, DeliveryState, Document, Invalid, LONGEST_NAME};
+use crate::domain::delivery::{
+    Definition, DeliveryId, DeliveryState, Document, Invalid, LONGEST_NAME,
+};
 
 /// Where an occurrence gets its audience from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -85,9 +87,13 @@ impl RecurrenceRule {
     pub fn instants(&self) -> Result<RecurrenceInstants, Invalid> {
         let invalid = |field: &str, reason: String| Invalid { field: field.into(), reason };
         if self.cron.split_whitespace().count() != 5 {
-            return Err(invalid("cron", "must have five fields: minute, hour, day, month, day of the week".into()));
+            return Err(invalid(
+                "cron",
+                "must have five fields: minute, hour, day, month, day of the week".into(),
+            ));
         }
-        let cron = CronParser::new().parse(&self.cron).map_err(|e| invalid("cron", e.to_string()))?;
+        let cron =
+            CronParser::new().parse(&self.cron).map_err(|e| invalid("cron", e.to_string()))?;
         let zone = due_times::zone(&self.zone).map_err(|reason| invalid("zone", reason))?;
         Ok(RecurrenceInstants { cron, zone, until: self.until })
     }
@@ -97,7 +103,8 @@ impl RecurrenceRule {
     /// # Errors
     /// The first field that cannot be used.
     pub fn first(&self, now: Timestamp) -> Result<Timestamp, Invalid> {
-        let invalid = |field: &str, reason: &str| Invalid { field: field.into(), reason: reason.into() };
+        let invalid =
+            |field: &str, reason: &str| Invalid { field: field.into(), reason: reason.into() };
         let instants = self.instants()?;
         if !(1..=10_080).contains(&self.lead_minutes) {
             return Err(invalid("lead_minutes", "must be 1 to 10080"));
@@ -150,7 +157,8 @@ impl RecurrenceInstants {
         let same_clock = self.zone.to_offset(day_before) == self.zone.to_offset(instant);
         // a clock change may have moved local times of before it to after `instant`
         let from = self.zone.to_datetime(if same_clock { instant } else { day_before });
-        let from = DateTime::<Utc>::from_timestamp(TimeZone::UTC.to_timestamp(from).ok()?.as_second(), 0)?;
+        let from =
+            DateTime::<Utc>::from_timestamp(TimeZone::UTC.to_timestamp(from).ok()?.as_second(), 0)?;
         let mut first: Option<u32> = None;
         // local times as if they were UTC: what they mean is decided here
         for local in self.cron.iter_after(from) {
@@ -178,7 +186,11 @@ impl Document {
             return None;
         }
         let recurs = self.recurrence.as_ref().and_then(|r| Some(r.rule.creation(r.next?)));
-        let lapses = self.occurrence.as_ref().filter(|o| !o.lapsed && state.awaits_release()).map(|o| o.open_until);
+        let lapses = self
+            .occurrence
+            .as_ref()
+            .filter(|o| !o.lapsed && state.awaits_release())
+            .map(|o| o.open_until);
         recurs.into_iter().chain(lapses).min()
     }
 }

@@ -67,8 +67,15 @@ impl Wave {
     }
 
     fn parse(bytes: &[u8; WAVE_BYTES]) -> Self {
-        let number = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        Self { due: number(0), released_at: number(4), recipients: number(8), state: WaveState::from_code(bytes[12]) }
+        let number = |at: usize| {
+            u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        Self {
+            due: number(0),
+            released_at: number(4),
+            recipients: number(8),
+            state: WaveState::from_code(bytes[12]),
+        }
     }
 
     /// All waves of a table.
@@ -95,8 +102,10 @@ impl ChunkPlace {
 
     /// All chunks of a table.
     pub fn parse_all(bytes: &[u8]) -> Vec<Self> {
-        let place =
-            |b: &[u8; PLACE_BYTES]| Self { wave: u16::from_be_bytes([b[0], b[1]]), recipients: u16::from_be_bytes([b[2], b[3]]) };
+        let place = |b: &[u8; PLACE_BYTES]| Self {
+            wave: u16::from_be_bytes([b[0], b[1]]),
+            recipients: u16::from_be_bytes([b[2], b[3]]),
+        };
         bytes.as_chunks::<PLACE_BYTES>().0.iter().map(place).collect()
     }
 }
@@ -108,9 +117,15 @@ mod tests {
     #[test]
     fn tables_are_read_as_they_are_written() {
         let states = [WaveState::Waiting, WaveState::Released, WaveState::Open, WaveState::Held];
-        let waves = states.map(|state| Wave { due: 1_796_000_000, released_at: 7, recipients: 70_000, state });
+        let waves = states.map(|state| Wave {
+            due: 1_796_000_000,
+            released_at: 7,
+            recipients: 70_000,
+            state,
+        });
         assert_eq!(Wave::parse_all(&waves.map(|wave| wave.bytes()).concat()), waves);
-        let places = [ChunkPlace { wave: 9_999, recipients: 500 }, ChunkPlace { wave: 0, recipients: 1 }];
+        let places =
+            [ChunkPlace { wave: 9_999, recipients: 500 }, ChunkPlace { wave: 0, recipients: 1 }];
         assert_eq!(ChunkPlace::parse_all(&places.map(ChunkPlace::bytes).concat()), places);
     }
 

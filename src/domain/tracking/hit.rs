@@ -227,9 +227,14 @@ impl Hit {
 
     /// What it sets in its recipient's record.
     pub fn tracked(&self) -> u8 {
-        use tracked::{APPLE_OPEN, HUMAN_CLICK, HUMAN_MIRROR, HUMAN_OPEN, MACHINE_CLICK, MACHINE_OPEN, OPT_OUT, PROXIED_OPEN};
+        use tracked::{
+            APPLE_OPEN, HUMAN_CLICK, HUMAN_MIRROR, HUMAN_OPEN, MACHINE_CLICK, MACHINE_OPEN,
+            OPT_OUT, PROXIED_OPEN,
+        };
         match (self.kind, self.label.class()) {
-            (HitKind::Open, HitClass::Human) if self.label == HitLabel::ImageProxy => HUMAN_OPEN | PROXIED_OPEN,
+            (HitKind::Open, HitClass::Human) if self.label == HitLabel::ImageProxy => {
+                HUMAN_OPEN | PROXIED_OPEN
+            }
             (HitKind::Open, HitClass::Human) => HUMAN_OPEN,
             (HitKind::Open, HitClass::AppleProxy) => APPLE_OPEN,
             (HitKind::Open, HitClass::Machine) => MACHINE_OPEN,

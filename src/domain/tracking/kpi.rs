@@ -39,8 +39,14 @@ pub fn rate(count: u64, of: u64) -> Option<f64> {
 
 impl Kpis {
     /// `excluded_at_preparation` are the lines of the exclusion log that never came into a ledger.
-    pub fn of(counts: &Counts, excluded_at_preparation: u64, test: bool, opens: Option<&Statistics>) -> Self {
-        let (delivered, failed, hard) = if test { (0, 0, 0) } else { (counts.sent, counts.failed, counts.hard) };
+    pub fn of(
+        counts: &Counts,
+        excluded_at_preparation: u64,
+        test: bool,
+        opens: Option<&Statistics>,
+    ) -> Self {
+        let (delivered, failed, hard) =
+            if test { (0, 0, 0) } else { (counts.sent, counts.failed, counts.hard) };
         let processed = delivered + failed;
         Self {
             test,
@@ -70,8 +76,16 @@ mod tests {
 
     #[test]
     fn only_settled_recipients_are_in_a_rate() {
-        let counts =
-            Counts { pending: 5, deferred: 2, sent: 90, failed: 10, hard: 4, in_doubt: 3, excluded: 1, ..Counts::default() };
+        let counts = Counts {
+            pending: 5,
+            deferred: 2,
+            sent: 90,
+            failed: 10,
+            hard: 4,
+            in_doubt: 3,
+            excluded: 1,
+            ..Counts::default()
+        };
         let kpis = Kpis::of(&counts, 7, false, None);
         assert_eq!((kpis.targeted, kpis.to_deliver, kpis.processed), (118, 110, 100));
         assert_eq!((kpis.delivered_rate, kpis.bounce_and_error_rate), (Some(0.9), Some(0.1)));
@@ -80,15 +94,22 @@ mod tests {
 
     #[test]
     fn a_test_has_delivered_nothing() {
-        let kpis = Kpis::of(&Counts { sent: 90, failed: 10, hard: 4, ..Counts::default() }, 7, true, None);
+        let kpis =
+            Kpis::of(&Counts { sent: 90, failed: 10, hard: 4, ..Counts::default() }, 7, true, None);
         assert_eq!((kpis.test, kpis.targeted, kpis.to_deliver), (true, 107, 100));
         assert_eq!((kpis.processed, kpis.delivered, kpis.bounces_and_errors), (0, 0, 0));
-        assert_eq!((kpis.delivered_rate, kpis.bounce_and_error_rate, kpis.hard_bounce_rate), (None, None, None));
+        assert_eq!(
+            (kpis.delivered_rate, kpis.bounce_and_error_rate, kpis.hard_bounce_rate),
+            (None, None, None)
+        );
     }
 
     #[test]
     fn without_anything_processed_rates_are_null() {
         let kpis = Kpis::of(&Counts { pending: 3, ..Counts::default() }, 0, false, None);
-        assert_eq!((kpis.delivered_rate, kpis.bounce_and_error_rate, kpis.open_rate), (None, None, None));
+        assert_eq!(
+            (kpis.delivered_rate, kpis.bounce_and_error_rate, kpis.open_rate),
+            (None, None, None)
+        );
     }
 }

@@ -49,7 +49,9 @@ impl Labelling {
         if let Some((rules, agents)) = &self.anew {
             let agent = match hit.agent {
                 NO_AGENT => UserAgent::None,
-                number => agents.get(&number).map_or(UserAgent::NotKept(hit.label), |agent| UserAgent::Is(agent)),
+                number => agents
+                    .get(&number)
+                    .map_or(UserAgent::NotKept(hit.label), |agent| UserAgent::Is(agent)),
             };
             hit.label = rules.label(hit.kind, hit.signs, agent, hit.from);
             hit.rules = rules.version;

@@ -35,7 +35,11 @@ struct File {
 pub fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
     let network = |text: String| {
         let parsed = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        parsed.map_err(|_| D::Error::custom(format!("{text:?} is neither a network, such as \"10.0.0.0/8\", nor an address")))
+        parsed.map_err(|_| {
+            D::Error::custom(format!(
+                "{text:?} is neither a network, such as \"10.0.0.0/8\", nor an address"
+            ))
+        })
     };
     Vec::<String>::deserialize(from)?.into_iter().map(network).collect()
 }
@@ -57,7 +61,8 @@ impl MachineRules {
     /// # Errors
     /// What is wrong with it, and where.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let file: File = toml::from_str(text).map_err(|e| e.to_string().trim().replace('\n', " "))?;
+        let file: File =
+            toml::from_str(text).map_err(|e| e.to_string().trim().replace('\n', " "))?;
         let matcher = |name: &str, words: &[String]| {
             if words.iter().any(String::is_empty) {
                 return Err(format!("{name}: an empty word is in every user agent"));
@@ -88,9 +93,14 @@ impl MachineRules {
         }
         match agent {
             UserAgent::None => return HitLabel::NoAgent,
-            UserAgent::Is(agent) if kind == HitKind::Open && self.image_proxies.is_match(agent) => return HitLabel::ImageProxy,
+            UserAgent::Is(agent) if kind == HitKind::Open && self.image_proxies.is_match(agent) => {
+                return HitLabel::ImageProxy;
+            }
             UserAgent::Is(agent) if self.agents.is_match(agent) => return HitLabel::Agent,
-            UserAgent::Is(agent) if kind == HitKind::Open && self.apple_proxies.iter().any(|apple| apple == agent) => {
+            UserAgent::Is(agent)
+                if kind == HitKind::Open
+                    && self.apple_proxies.iter().any(|apple| apple == agent) =>
+            {
                 return HitLabel::AppleProxy;
             }
             _ => {}
@@ -98,8 +108,12 @@ impl MachineRules {
         if is_in(&self.machine_networks) {
             return HitLabel::Network;
         }
-        if let UserAgent::NotKept(before @ (HitLabel::Agent | HitLabel::ImageProxy | HitLabel::AppleProxy | HitLabel::NoAgent)) =
-            agent
+        if let UserAgent::NotKept(
+            before @ (HitLabel::Agent
+            | HitLabel::ImageProxy
+            | HitLabel::AppleProxy
+            | HitLabel::NoAgent),
+        ) = agent
         {
             return before;
         }
@@ -133,7 +147,9 @@ pub fn bursts(clicks: &mut [ClickLine]) {
         for end in BURST..=of_one.len() {
             let first = end - BURST;
             if of_one[end - 1].hit.at_ms - of_one[first].hit.at_ms < BURST_MS {
-                of_one[first.max(marked)..end].iter_mut().for_each(|click| click.hit.label = HitLabel::Burst);
+                of_one[first.max(marked)..end]
+                    .iter_mut()
+                    .for_each(|click| click.hit.label = HitLabel::Burst);
                 marked = end;
             }
         }
@@ -146,12 +162,18 @@ mod tests {
     use super::*;
 
     fn label(kind: HitKind, signs: u8, agent: UserAgent<'_>, from: &str) -> HitLabel {
-        MachineRules::parse(BUILT_IN).expect("rules").label(kind, signs, agent, from.parse().expect("an address"))
+        MachineRules::parse(BUILT_IN).expect("rules").label(
+            kind,
+            signs,
+            agent,
+            from.parse().expect("an address"),
+        )
     }
 
     #[test]
     fn people_and_machines_are_told_apart() {
-        const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
+        const FIREFOX: &str =
+            "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
         const GMAIL: &str = "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)";
         let home = "203.0.113.7";
         for (kind, signs, agent, from, expected) in [
@@ -161,25 +183,71 @@ mod tests {
             (HitKind::Click, signs::PREFETCH, UserAgent::Is(FIREFOX), home, HitLabel::Prefetch),
             (HitKind::Open, 0, UserAgent::None, home, HitLabel::NoAgent),
             (HitKind::Open, 0, UserAgent::NotKept(HitLabel::Human), home, HitLabel::Human),
-            (HitKind::Open, 0, UserAgent::NotKept(HitLabel::ProbableScanner), home, HitLabel::Human),
-            (HitKind::Open, 0, UserAgent::NotKept(HitLabel::ImageProxy), home, HitLabel::ImageProxy),
-            (HitKind::Click, 0, UserAgent::NotKept(HitLabel::Agent), "67.231.144.9", HitLabel::Agent),
-            (HitKind::Click, 0, UserAgent::NotKept(HitLabel::Agent), "40.93.1.1", HitLabel::Network),
-            (HitKind::Click, signs::HEAD, UserAgent::NotKept(HitLabel::Agent), home, HitLabel::Head),
+            (
+                HitKind::Open,
+                0,
+                UserAgent::NotKept(HitLabel::ProbableScanner),
+                home,
+                HitLabel::Human,
+            ),
+            (
+                HitKind::Open,
+                0,
+                UserAgent::NotKept(HitLabel::ImageProxy),
+                home,
+                HitLabel::ImageProxy,
+            ),
+            (
+                HitKind::Click,
+                0,
+                UserAgent::NotKept(HitLabel::Agent),
+                "67.231.144.9",
+                HitLabel::Agent,
+            ),
+            (
+                HitKind::Click,
+                0,
+                UserAgent::NotKept(HitLabel::Agent),
+                "40.93.1.1",
+                HitLabel::Network,
+            ),
+            (
+                HitKind::Click,
+                signs::HEAD,
+                UserAgent::NotKept(HitLabel::Agent),
+                home,
+                HitLabel::Head,
+            ),
             (HitKind::Click, 0, UserAgent::Is("Python-Requests/2.32"), home, HitLabel::Agent),
             (HitKind::Open, 0, UserAgent::Is(GMAIL), "66.249.84.1", HitLabel::ImageProxy),
-            (HitKind::Open, 0, UserAgent::Is("YahooMailProxy; https://help.yahoo.com"), home, HitLabel::ImageProxy),
+            (
+                HitKind::Open,
+                0,
+                UserAgent::Is("YahooMailProxy; https://help.yahoo.com"),
+                home,
+                HitLabel::ImageProxy,
+            ),
             // pictures only: nobody follows a link through them
             (HitKind::Click, 0, UserAgent::Is(GMAIL), home, HitLabel::Human),
             (HitKind::Open, 0, UserAgent::Is("Mozilla/5.0"), "104.28.1.1", HitLabel::AppleProxy),
             (HitKind::Click, 0, UserAgent::Is("Mozilla/5.0"), "104.28.1.1", HitLabel::Human),
-            (HitKind::Open, 0, UserAgent::Is("Mozilla/5.0 (Macintosh)"), "104.28.1.1", HitLabel::Human),
+            (
+                HitKind::Open,
+                0,
+                UserAgent::Is("Mozilla/5.0 (Macintosh)"),
+                "104.28.1.1",
+                HitLabel::Human,
+            ),
             (HitKind::Open, 0, UserAgent::Is(FIREFOX), "40.93.1.1", HitLabel::Network),
             (HitKind::Click, 0, UserAgent::Is(FIREFOX), "52.103.255.1", HitLabel::Network),
             (HitKind::Click, 0, UserAgent::Is(FIREFOX), "52.104.0.1", HitLabel::Human),
             (HitKind::Click, 0, UserAgent::Is(FIREFOX), "67.231.144.9", HitLabel::ProbableScanner),
         ] {
-            assert_eq!(label(kind, signs, agent, from), expected, "{kind:?} {signs} {agent:?} {from}");
+            assert_eq!(
+                label(kind, signs, agent, from),
+                expected,
+                "{kind:?} {signs} {agent:?} {from}"
+            );
         }
     }
 
@@ -187,31 +255,55 @@ mod tests {
     fn a_file_that_cannot_be_used_says_why() {
         assert!(MachineRules::parse("version = 1").is_err_and(|e| e.contains("agents")));
         let address = BUILT_IN.replace("40.92.0.0/15", "192.0.2.7");
-        assert!(
-            MachineRules::parse(&address)
-                .is_ok_and(|rules| rules.machine_networks.iter().any(|net| net.to_string() == "192.0.2.7/32"))
-        );
+        assert!(MachineRules::parse(&address).is_ok_and(|rules| {
+            rules.machine_networks.iter().any(|net| net.to_string() == "192.0.2.7/32")
+        }));
         let name = BUILT_IN.replace("40.92.0.0/15", "scanner.example");
-        assert!(MachineRules::parse(&name).is_err_and(|e| e.contains("\"scanner.example\" is neither a network")));
+        assert!(
+            MachineRules::parse(&name)
+                .is_err_and(|e| e.contains("\"scanner.example\" is neither a network"))
+        );
         assert!(MachineRules::parse(&BUILT_IN.replace("40.92.0.0/15", "40.92.0.0/33")).is_err());
-        assert!(MachineRules::parse(&BUILT_IN.replace("\"curl/\"", "\"\"")).is_err_and(|e| e.contains("empty word")));
+        assert!(
+            MachineRules::parse(&BUILT_IN.replace("\"curl/\"", "\"\""))
+                .is_err_and(|e| e.contains("empty word"))
+        );
     }
 
     #[test]
     fn five_clicks_within_a_second_are_a_burst_also_the_ones_before() {
         let click = |(recipient, at_ms)| {
-            let (kind, label, from) = (HitKind::Click, HitLabel::Human, IpAddr::from([192, 0, 2, 1]));
-            let hit = Hit { recipient, at_ms, kind, label, rules: 1, link: NO_LINK, signs: 0, agent: NO_AGENT, from };
+            let (kind, label, from) =
+                (HitKind::Click, HitLabel::Human, IpAddr::from([192, 0, 2, 1]));
+            let hit = Hit {
+                recipient,
+                at_ms,
+                kind,
+                label,
+                rules: 1,
+                link: NO_LINK,
+                signs: 0,
+                agent: NO_AGENT,
+                from,
+            };
             ClickLine { hit, place: at_ms, before: hit.label_bytes() }
         };
         let found = |clicks: &[(u32, u64)]| -> Vec<u64> {
             let mut clicks: Vec<ClickLine> = clicks.iter().copied().map(click).collect();
             bursts(&mut clicks);
-            clicks.iter().filter(|click| click.hit.label == HitLabel::Burst).map(|click| click.place).collect()
+            clicks
+                .iter()
+                .filter(|click| click.hit.label == HitLabel::Burst)
+                .map(|click| click.place)
+                .collect()
         };
         let mut clicks = [0, 5000, 5100, 5200, 5300, 5999, 6200].map(|at| (1, at)).to_vec();
         clicks.extend([0, 250, 500, 750, 1000].map(|at| (2, at)));
-        assert_eq!(found(&clicks), [5000, 5100, 5200, 5300, 5999], "6200 has only four others within a second before it");
+        assert_eq!(
+            found(&clicks),
+            [5000, 5100, 5200, 5300, 5999],
+            "6200 has only four others within a second before it"
+        );
         // in whatever order they were recorded
         clicks.reverse();
         assert_eq!(found(&clicks).len(), 5);

@@ -101,7 +101,8 @@ impl StatisticsCount {
         let class = hit.label.class();
         *self.totals.entry(hit.kind).or_default().entry(class).or_default() += 1;
         let number = hit.recipient as usize;
-        if let (Some(bits), Some(count)) = (self.bits.get_mut(number), self.counts.get_mut(number)) {
+        if let (Some(bits), Some(count)) = (self.bits.get_mut(number), self.counts.get_mut(number))
+        {
             *bits |= hit.tracked();
             *count = count.saturating_add(1);
         }
@@ -121,14 +122,23 @@ impl StatisticsCount {
     /// What the log says of a recipient, and in how many lines (65535 at the most).
     pub fn of(&self, number: u32) -> (u8, u16) {
         let at = number as usize;
-        (self.bits.get(at).copied().unwrap_or_default(), self.counts.get(at).copied().unwrap_or_default())
+        (
+            self.bits.get(at).copied().unwrap_or_default(),
+            self.counts.get(at).copied().unwrap_or_default(),
+        )
     }
 
     /// `statuses`: every recipient's, by number.
-    pub fn close(mut self, statuses: &[Option<Status>], settings: &Settings, now: Timestamp) -> Statistics {
+    pub fn close(
+        mut self,
+        statuses: &[Option<Status>],
+        settings: &Settings,
+        now: Timestamp,
+    ) -> Statistics {
         let is_sent = |number: usize| statuses.get(number).copied().flatten() == Some(Status::Sent);
         let count = |sent: bool, wanted: u8| {
-            let counts = |(number, bits): &(usize, &u8)| *bits & wanted != 0 && is_sent(*number) == sent;
+            let counts =
+                |(number, bits): &(usize, &u8)| *bits & wanted != 0 && is_sent(*number) == sent;
             self.bits.iter().enumerate().filter(counts).count() as u64
         };
         self.clicks.sort_unstable();
@@ -137,13 +147,15 @@ impl StatisticsCount {
             self.links[usize::from(*link)].unique += u64::from(is_sent(*number as usize));
         }
         let with = |status| statuses.iter().filter(|found| **found == Some(status)).count() as u64;
-        let (delivered, failed) = if settings.smtp_test { (0, 0) } else { (with(Status::Sent), with(Status::Failed)) };
+        let (delivered, failed) =
+            if settings.smtp_test { (0, 0) } else { (with(Status::Sent), with(Status::Failed)) };
         // unknown is not zero
         let opens = settings.tracking.opens.then(|| count(true, tracked::OPENED));
         let clicks = settings.tracking.clicks.then(|| count(true, tracked::HUMAN_CLICK));
         let raw_opens = settings.tracking.opens.then(|| count(true, tracked::RAW_OPENED));
         let raw_clicks = settings.tracking.clicks.then(|| count(true, tracked::RAW_CLICKED));
-        let (mirrors, unsubscribes) = (count(true, tracked::HUMAN_MIRROR), count(true, tracked::OPT_OUT));
+        let (mirrors, unsubscribes) =
+            (count(true, tracked::HUMAN_MIRROR), count(true, tracked::OPT_OUT));
         Statistics {
             computed_at: now,
             hits: self.hits,
@@ -199,7 +211,8 @@ mod tests {
     #[test]
     fn rates_count_recipients_that_were_sent_to_and_humans_only() {
         use HitKind::{Click, Mirror, Open, OptOut};
-        let statuses: Vec<Option<Status>> = [Status::Sent; 10].into_iter().chain([Status::Failed]).map(Some).collect();
+        let statuses: Vec<Option<Status>> =
+            [Status::Sent; 10].into_iter().chain([Status::Failed]).map(Some).collect();
         let mut reckoning = StatisticsCount::new(statuses.len(), 2);
         for hit in [
             hit(0, Open, HitLabel::Human, NO_LINK),
@@ -220,10 +233,19 @@ mod tests {
         assert_eq!(reckoning.of(3), (tracked::MACHINE_OPEN | tracked::MACHINE_CLICK, 2));
         let s = reckoning.close(&statuses, &settings(false, true), Timestamp::UNIX_EPOCH);
         assert_eq!((s.hits, s.delivered, s.failed), (12, 10, 1));
-        assert_eq!((s.unique_opens, s.unique_clicks, s.unique_mirror_pages, s.unsubscribes), (Some(4), Some(1), 1, 1));
+        assert_eq!(
+            (s.unique_opens, s.unique_clicks, s.unique_mirror_pages, s.unsubscribes),
+            (Some(4), Some(1), 1, 1)
+        );
         assert_eq!((s.open_rate, s.click_through_rate), (Some(0.4), Some(0.1)));
-        assert_eq!((s.raw_opens, s.raw_clicks, s.raw_open_rate, s.raw_click_rate), (Some(6), Some(2), Some(0.6), Some(0.2)));
-        assert_eq!((s.proxied_opens, s.apple_opens, s.machine_opens, s.machine_clicks), (1, 1, 1, 1));
+        assert_eq!(
+            (s.raw_opens, s.raw_clicks, s.raw_open_rate, s.raw_click_rate),
+            (Some(6), Some(2), Some(0.6), Some(0.2))
+        );
+        assert_eq!(
+            (s.proxied_opens, s.apple_opens, s.machine_opens, s.machine_clicks),
+            (1, 1, 1, 1)
+        );
         assert_eq!((s.opens_of_others, s.clicks_of_others), (1, 1));
         assert_eq!(s.links[1], LinkClicks { unique: 1, human: 3, machine: 1 });
         assert_eq!(s.totals[&Open][&HitClass::Human], 3);
@@ -233,13 +255,18 @@ mod tests {
     fn a_test_has_no_rates() {
         let mut reckoning = StatisticsCount::new(1, 0);
         reckoning.note(&hit(0, HitKind::Open, HitLabel::Human, NO_LINK));
-        let s = reckoning.close(&[Some(Status::Sent)], &settings(true, true), Timestamp::UNIX_EPOCH);
+        let s =
+            reckoning.close(&[Some(Status::Sent)], &settings(true, true), Timestamp::UNIX_EPOCH);
         assert_eq!((s.delivered, s.open_rate), (0, None));
     }
 
     #[test]
     fn what_is_not_tracked_is_unknown_and_not_zero() {
-        let s = StatisticsCount::new(1, 0).close(&[Some(Status::Sent)], &settings(false, false), Timestamp::UNIX_EPOCH);
+        let s = StatisticsCount::new(1, 0).close(
+            &[Some(Status::Sent)],
+            &settings(false, false),
+            Timestamp::UNIX_EPOCH,
+        );
         assert_eq!((s.delivered, s.unique_opens, s.unique_clicks), (1, None, None));
         assert_eq!((s.open_rate, s.click_through_rate), (None, None));
     }

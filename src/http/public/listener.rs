@@ -52,8 +52,14 @@ impl Respond for PublicListener {
                 (HitKind::OptOut, "GET" | "HEAD") => Box::pin(ask(feedback, token)).await,
                 (HitKind::Open, "GET" | "HEAD") => Box::pin(open(feedback, token, visit())).await,
                 (HitKind::Click, "GET" | "HEAD") => Box::pin(click(feedback, token, visit())).await,
-                (HitKind::Mirror, "GET" | "HEAD") => Box::pin(mirror(feedback, token, visit())).await,
-                _ => super::pages::not_allowed(if *kind == HitKind::OptOut { "GET,HEAD,POST" } else { "GET,HEAD" }),
+                (HitKind::Mirror, "GET" | "HEAD") => {
+                    Box::pin(mirror(feedback, token, visit())).await
+                }
+                _ => super::pages::not_allowed(if *kind == HitKind::OptOut {
+                    "GET,HEAD,POST"
+                } else {
+                    "GET,HEAD"
+                }),
             },
         };
         if let Some((_, kind, _)) = asked
@@ -69,9 +75,13 @@ impl Respond for PublicListener {
 
 /// The pattern of a path, what is asked for, and the token.
 fn asked(path: &str) -> Option<(&'static str, HitKind, Cow<'_, str>)> {
-    let paths = HitKind::ALL.into_iter().zip(["/o/{token}", "/c/{token}", "/m/{token}", "/u/{token}"]);
-    let mut found = paths.filter_map(|(kind, route)| Some((route, kind, path.strip_prefix(route.strip_suffix("{token}")?)?)));
-    let (route, kind, token) = found.next().filter(|(_, _, token)| !token.is_empty() && !token.contains('/'))?;
+    let paths =
+        HitKind::ALL.into_iter().zip(["/o/{token}", "/c/{token}", "/m/{token}", "/u/{token}"]);
+    let mut found = paths.filter_map(|(kind, route)| {
+        Some((route, kind, path.strip_prefix(route.strip_suffix("{token}")?)?))
+    });
+    let (route, kind, token) =
+        found.next().filter(|(_, _, token)| !token.is_empty() && !token.contains('/'))?;
     Some((route, kind, percent_decode_str(token).decode_utf8_lossy()))
 }
 
@@ -95,7 +105,9 @@ async fn click(feedback: &Feedback, token: &str, visit: Visit) -> Response {
         Ok(target)
     };
     match target.await {
-        Ok(target) => super::pages::redirect(&target).unwrap_or_else(|| refuse(feedback, LinkError::Expired)),
+        Ok(target) => {
+            super::pages::redirect(&target).unwrap_or_else(|| refuse(feedback, LinkError::Expired))
+        }
         Err(miss) => refuse(feedback, miss),
     }
 }
@@ -112,7 +124,11 @@ async fn mirror(feedback: &Feedback, token: &str, visit: Visit) -> Response {
 
 /// Scanners follow every link: a GET must not opt anybody out.
 async fn ask(feedback: &Feedback, token: &str) -> Response {
-    feedback.links.find(HitKind::OptOut, token).await.map_or_else(|miss| refuse(feedback, miss), |_| super::pages::opt_out())
+    feedback
+        .links
+        .find(HitKind::OptOut, token)
+        .await
+        .map_or_else(|miss| refuse(feedback, miss), |_| super::pages::opt_out())
 }
 
 async fn opt_out(feedback: &Feedback, token: &str, visit: Visit) -> Response {
@@ -127,7 +143,8 @@ async fn opt_out(feedback: &Feedback, token: &str, visit: Visit) -> Response {
 
 /// Harmless, whatever was asked for.
 fn refuse(feedback: &Feedback, miss: LinkError) -> Response {
-    let substitution = Some(&feedback.links.config.public.substitution_url).filter(|url| !url.is_empty());
+    let substitution =
+        Some(&feedback.links.config.public.substitution_url).filter(|url| !url.is_empty());
     let elsewhere = substitution
         .filter(|_| matches!(miss, LinkError::Forged | LinkError::Expired))
         .and_then(|url| super::pages::redirect(url));

@@ -32,7 +32,8 @@ fn page(status: StatusCode, title: &str, body: &str) -> Response {
          button{{font:inherit;padding:.4em 1em}}</style></head><body><h1>{title}</h1>{body}</body></html>\n"
     );
     let policy = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
-    (status, [PRIVATE, NO_REFERRER, (header::CONTENT_SECURITY_POLICY, policy)], Html(html)).into_response()
+    (status, [PRIVATE, NO_REFERRER, (header::CONTENT_SECURITY_POLICY, policy)], Html(html))
+        .into_response()
 }
 
 /// For links that are forged or too old.
@@ -45,8 +46,7 @@ pub fn not_allowed(allowed: &'static str) -> Response {
 }
 
 pub fn opt_out() -> Response {
-    let form =
-        "<p>Press the button to get no more of these messages.</p><form method=\"post\"><button>Unsubscribe</button></form>";
+    let form = "<p>Press the button to get no more of these messages.</p><form method=\"post\"><button>Unsubscribe</button></form>";
     page(StatusCode::OK, "Unsubscribe", form)
 }
 
@@ -55,7 +55,11 @@ pub fn opted_out() -> Response {
 }
 
 pub fn try_again() -> Response {
-    let mut response = page(StatusCode::SERVICE_UNAVAILABLE, "Please try again", "<p>This did not work just now.</p>");
+    let mut response = page(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "Please try again",
+        "<p>This did not work just now.</p>",
+    );
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }

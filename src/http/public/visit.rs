@@ -26,7 +26,10 @@ impl Visit {
         if PURPOSES.iter().any(|name| is_prefetch(&parts.headers, name)) {
             signs |= signs::PREFETCH;
         }
-        let agent = parts.headers.get(header::USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let agent = parts
+            .headers
+            .get(header::USER_AGENT)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let from = forwarded(peer.to_canonical(), &parts.headers, trusted);
         Self { from, agent: agent.filter(|agent| !agent.trim().is_empty()), signs }
     }
@@ -42,7 +45,8 @@ fn is_prefetch(headers: &HeaderMap, name: &HeaderName) -> bool {
 /// only the trusted ones are believed.
 fn forwarded(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
-    let values: Vec<&str> = headers.get_all(&FORWARDED).iter().filter_map(|value| value.to_str().ok()).collect();
+    let values: Vec<&str> =
+        headers.get_all(&FORWARDED).iter().filter_map(|value| value.to_str().ok()).collect();
     let mut ip = peer;
     for hop in values.iter().flat_map(|value| value.split(',')).rev() {
         let hop = hop.trim();
@@ -64,7 +68,8 @@ mod tests {
 
     #[test]
     fn forwarded_addresses_are_believed_only_from_trusted_proxies() {
-        let trusted: Vec<IpNet> = ["10.0.0.0/8", "::1/128"].iter().map(|net| net.parse().expect("a network")).collect();
+        let trusted: Vec<IpNet> =
+            ["10.0.0.0/8", "::1/128"].iter().map(|net| net.parse().expect("a network")).collect();
         let from = |peer: &str, values: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for value in values {

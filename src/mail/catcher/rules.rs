@@ -111,7 +111,8 @@ impl CatcherRules {
     /// The fault for this attempt at a recipient; an entry of a script is used up.
     pub(super) fn at_recipient(&mut self, address: &str) -> Option<CatcherAct> {
         if !self.scripts.is_empty()
-            && let Some(act) = self.scripts.get_mut(&address.to_lowercase()).and_then(VecDeque::pop_front)
+            && let Some(act) =
+                self.scripts.get_mut(&address.to_lowercase()).and_then(VecDeque::pop_front)
         {
             return act;
         }
@@ -124,7 +125,9 @@ impl CatcherRules {
 
 /// The reply that the local part asks for; `attempt` gives the number of this one, from 1.
 pub(super) fn by_local_part(address: &str, attempt: impl FnOnce() -> u32) -> Option<&'static str> {
-    let starts = |word: &str| address.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+    let starts = |word: &str| {
+        address.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
+    };
     if starts("refuse") {
         Some("550 5.1.1 User unknown")
     } else if starts("full") {

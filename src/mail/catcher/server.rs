@@ -156,13 +156,22 @@ impl Catcher {
         if kept.len() >= self.0.options.keep {
             kept.pop_front();
         }
-        kept.push_back(Arc::new(CaughtMessage { number, from: from.to_owned(), to: to.to_vec(), bytes }));
+        kept.push_back(Arc::new(CaughtMessage {
+            number,
+            from: from.to_owned(),
+            to: to.to_vec(),
+            bytes,
+        }));
     }
 
     pub(super) fn note(&self, recipient: &str, bytes: &[u8], accepted: bool) {
         if self.0.options.journal {
             let message_id = message_id(bytes);
-            lock(&self.0.journal).push(JournalEntry { recipient: recipient.to_owned(), message_id, accepted });
+            lock(&self.0.journal).push(JournalEntry {
+                recipient: recipient.to_owned(),
+                message_id,
+                accepted,
+            });
         }
     }
 
@@ -179,7 +188,9 @@ impl Catcher {
 pub fn reachable(bound: SocketAddr) -> SocketAddr {
     match bound {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => ([127, 0, 0, 1], v4.port()).into(),
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (std::net::Ipv6Addr::LOCALHOST, v6.port()).into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => {
+            (std::net::Ipv6Addr::LOCALHOST, v6.port()).into()
+        }
         bound => bound,
     }
 }
@@ -200,6 +211,8 @@ fn message_id(bytes: &[u8]) -> String {
         .map(|line| line.trim_ascii_end())
         .take_while(|line| !line.is_empty())
         .find(|line| line.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME)))
-        .map(|line| String::from_utf8_lossy(&line[NAME.len()..]).trim().trim_matches(['<', '>']).to_owned())
+        .map(|line| {
+            String::from_utf8_lossy(&line[NAME.len()..]).trim().trim_matches(['<', '>']).to_owned()
+        })
         .unwrap_or_default()
 }

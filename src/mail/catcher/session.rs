@@ -16,8 +16,13 @@ use super::{
 const RECIPIENTS: usize = 100;
 const NAME: &str = "catcher.invalid";
 
-pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(catcher: &Catcher, stream: S, busy: bool) {
-    let mut session = Session { catcher, stream: ClientStream::new(stream), greeted: false, transaction: None };
+pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+    catcher: &Catcher,
+    stream: S,
+    busy: bool,
+) {
+    let mut session =
+        Session { catcher, stream: ClientStream::new(stream), greeted: false, transaction: None };
     // However it ended, what was answered goes out.
     let _ = session.serve(busy).await;
     session.stream.close().await;
@@ -41,7 +46,9 @@ struct Transaction {
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     async fn serve(&mut self, busy: bool) -> Result<(), StreamEnded> {
         let greeting = lock(&self.catcher.0.rules).greeting.clone();
-        if let Some(greeting) = greeting.or_else(|| busy.then(|| "421 4.3.2 Too many connections".to_owned())) {
+        if let Some(greeting) =
+            greeting.or_else(|| busy.then(|| "421 4.3.2 Too many connections".to_owned()))
+        {
             self.stream.reply(&greeting);
             return Err(StreamEnded);
         }
@@ -115,7 +122,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             self.odd("501 5.5.4 MAIL FROM:<address>");
             return Ok(());
         };
-        let size = parameters.split(' ').find_map(|p| p.strip_prefix("SIZE=")?.parse::<usize>().ok());
+        let size =
+            parameters.split(' ').find_map(|p| p.strip_prefix("SIZE=")?.parse::<usize>().ok());
         if size.is_some_and(|size| size > self.catcher.0.options.message_limit_bytes) {
             self.stream.reply("552 5.3.4 Message size exceeds fixed limit");
             return Ok(());
@@ -212,9 +220,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         }
         let positive = !matches!(
             act,
-            Some(CatcherAct { action: CatcherAction::Reply(_) | CatcherAction::Garbage | CatcherAction::Close, .. })
+            Some(CatcherAct {
+                action: CatcherAction::Reply(_) | CatcherAction::Garbage | CatcherAction::Close,
+                ..
+            })
         );
-        if let (true, Some(CatcherAct { action: CatcherAction::Stall(pause), .. })) = (positive, act) {
+        if let (true, Some(CatcherAct { action: CatcherAction::Stall(pause), .. })) =
+            (positive, act)
+        {
             sleep(*pause).await;
         }
         match bytes {
@@ -269,7 +282,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         self.stream.reply(reply);
     }
 
-    fn count(&self, which: impl Fn(&super::server::CatcherCounts) -> &std::sync::atomic::AtomicU64) {
+    fn count(
+        &self,
+        which: impl Fn(&super::server::CatcherCounts) -> &std::sync::atomic::AtomicU64,
+    ) {
         which(self.catcher.counts()).fetch_add(1, Ordering::Relaxed);
     }
 }

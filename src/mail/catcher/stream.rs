@@ -39,9 +39,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
         let mut skipped = false;
         loop {
             if let Some(end) = self.rest().iter().position(|b| *b == b'\n') {
-                let line = String::from_utf8_lossy(self.rest()[..end].trim_ascii_end()).into_owned();
+                let line =
+                    String::from_utf8_lossy(self.rest()[..end].trim_ascii_end()).into_owned();
                 self.used += end + 1;
-                return Ok(if skipped || line.len() > LINE_LIMIT_BYTES { InputLine::TooLong } else { InputLine::Text(line) });
+                return Ok(if skipped || line.len() > LINE_LIMIT_BYTES {
+                    InputLine::TooLong
+                } else {
+                    InputLine::Text(line)
+                });
             }
             if self.rest().len() > LINE_LIMIT_BYTES {
                 skipped = true;
@@ -100,7 +105,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
     }
 
     /// Sends a reply spread over `duration`.
-    pub async fn reply_slowly(&mut self, reply: &str, duration: Duration) -> Result<(), StreamEnded> {
+    pub async fn reply_slowly(
+        &mut self,
+        reply: &str,
+        duration: Duration,
+    ) -> Result<(), StreamEnded> {
         self.flush().await?;
         let line = format!("{reply}\r\n");
         let pause = duration / u32::try_from(line.len()).unwrap_or(u32::MAX);

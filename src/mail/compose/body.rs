@@ -45,7 +45,11 @@ impl Holed {
         let mut this = Self::default();
         for (text, purpose) in placeholder::split(source) {
             this.text.push_str(text);
-            this.holes.extend(purpose.map(|purpose| Hole { at: this.text.len(), purpose, fold: None }));
+            this.holes.extend(purpose.map(|purpose| Hole {
+                at: this.text.len(),
+                purpose,
+                fold: None,
+            }));
         }
         this
     }
@@ -74,7 +78,8 @@ impl Holed {
     /// each hole differ exactly where tokens are.
     fn encoded(&self) -> Self {
         let [one, other] = ["A", "B"].map(|letter| {
-            let (mut text, mut encoded, mut written) = (String::with_capacity(self.bytes()), String::new(), 0);
+            let (mut text, mut encoded, mut written) =
+                (String::with_capacity(self.bytes()), String::new(), 0);
             for hole in &self.holes {
                 text.push_str(&self.text[written..hole.at]);
                 text.push_str(&letter.repeat(hole.purpose.token_bytes()));
@@ -92,7 +97,11 @@ impl Holed {
                     && let Some(Hole { purpose, .. }) = holes.next()
                 {
                     left = purpose.token_bytes();
-                    encoded.holes.push(Hole { at: encoded.text.len(), purpose: *purpose, fold: None });
+                    encoded.holes.push(Hole {
+                        at: encoded.text.len(),
+                        purpose: *purpose,
+                        fold: None,
+                    });
                 }
                 left -= 1;
                 at += 1;
@@ -190,13 +199,15 @@ fn pieces<'a>(marked: &'a str, runs: &'a [LiteralRun]) -> impl Iterator<Item = P
     let mut rest = marked;
     std::iter::from_fn(move || {
         let first = rest.chars().next()?;
-        let marked_run = u32::from(first).checked_sub(FIRST_MARK).and_then(|number| runs.get(number as usize));
+        let marked_run =
+            u32::from(first).checked_sub(FIRST_MARK).and_then(|number| runs.get(number as usize));
         if let Some(run) = marked_run {
             rest = &rest[first.len_utf8()..];
             return Some(Piece::Run(run));
         }
         let begun = first.len_utf8();
-        let next = if runs.is_empty() { None } else { memchr::memchr(LEAD, &rest.as_bytes()[begun..]) };
+        let next =
+            if runs.is_empty() { None } else { memchr::memchr(LEAD, &rest.as_bytes()[begun..]) };
         let (text, after) = rest.split_at(next.map_or(rest.len(), |at| begun + at));
         rest = after;
         Some(Piece::Text(text))

@@ -31,14 +31,29 @@ impl Template {
         let mut out = String::from_utf8(space).unwrap_or_default();
         out.reserve(self.head.len() + size + 1024);
         out.push_str(&self.head);
-        append(&mut out, ["Date: ", &date(stamp), "\r\nMessage-ID: <", &stamp.message_id, ">\r\nTo: ", &to, "\r\n"]);
+        append(
+            &mut out,
+            [
+                "Date: ",
+                &date(stamp),
+                "\r\nMessage-ID: <",
+                &stamp.message_id,
+                ">\r\nTo: ",
+                &to,
+                "\r\n",
+            ],
+        );
         if let Some(own) = &values.own {
             mime::opt_out_headers(&mut out, &own.unsubscribe_url);
         }
         match marks {
             Some(marks) => {
                 append(&mut out, ["X-Versand-Proof: ", &marks.of, "\r\n"]);
-                mime::text_header(&mut out, "Subject", &format!("{}{subject}", marks.subject_prefix));
+                mime::text_header(
+                    &mut out,
+                    "Subject",
+                    &format!("{}{subject}", marks.subject_prefix),
+                );
             }
             None => mime::text_header(&mut out, "Subject", &subject),
         }
@@ -70,7 +85,16 @@ fn date(stamp: &MessageStamp) -> String {
 /// RFC 2046, 5.1.4: the simplest part first. `=_` cannot occur in either transfer encoding, so no body
 /// holds the boundary.
 fn alternative(out: &mut String, boundary: &str, text: &Body<'_>, html: &Body<'_>) {
-    append(out, ["Content-Type: multipart/alternative;\r\n boundary=\"=_", boundary, "\"\r\n\r\n--=_", boundary, "\r\n"]);
+    append(
+        out,
+        [
+            "Content-Type: multipart/alternative;\r\n boundary=\"=_",
+            boundary,
+            "\"\r\n\r\n--=_",
+            boundary,
+            "\r\n",
+        ],
+    );
     mime::text_part(out, "plain", text);
     append(out, ["--=_", boundary, "\r\n"]);
     mime::text_part(out, "html", html);

@@ -48,7 +48,13 @@ pub fn mailbox_header(out: &mut String, name: &str, display: &str, address: &str
 /// RFC 2369, 3.2 and RFC 8058: a mail program shows a button that takes the recipient off. `url` is ASCII.
 pub fn opt_out_headers(out: &mut String, url: &str) {
     let fold = if "List-Unsubscribe: <>".len() + url.len() > LINE_BYTES { "\r\n" } else { "" };
-    for piece in ["List-Unsubscribe:", fold, " <", url, ">\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"] {
+    for piece in [
+        "List-Unsubscribe:",
+        fold,
+        " <",
+        url,
+        ">\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n",
+    ] {
         out.push_str(piece);
     }
 }
@@ -62,7 +68,8 @@ fn is_plain(value: &str) -> bool {
 
 /// RFC 5322, 3.2.3.
 fn is_atom(word: &str) -> bool {
-    !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b))
+    !word.is_empty()
+        && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b))
 }
 
 /// Gives back the column that was reached.

@@ -43,9 +43,11 @@ fn literal_run(rest: &[u8], line_start: bool) -> usize {
         return 0;
     }
     let near = &rest[..rest.len().min(LINE_BYTES)];
-    let blocks = near.as_chunks::<BLOCK>().0.iter().take_while(|block| are_literal(block)).count() * BLOCK;
+    let blocks =
+        near.as_chunks::<BLOCK>().0.iter().take_while(|block| are_literal(block)).count() * BLOCK;
     let is_literal = |b: &u8| matches!(b, b'\t' | b' '..=b'<' | b'>'..=b'~');
-    let run = near[blocks..].iter().position(|b| !is_literal(b)).map_or(near.len(), |at| blocks + at);
+    let run =
+        near[blocks..].iter().position(|b| !is_literal(b)).map_or(near.len(), |at| blocks + at);
     // White space at the end of a line would be lost.
     let lost = run > 0 && run == rest.len() && matches!(rest[run - 1], b' ' | b'\t');
     run - usize::from(lost)
@@ -53,7 +55,9 @@ fn literal_run(rest: &[u8], line_start: bool) -> usize {
 
 /// Whether all are of ` ` to `~` and none is `=`; without a branch, so that the compiler takes them at once.
 fn are_literal(block: &[u8; BLOCK]) -> bool {
-    !block.iter().fold(false, |other, byte| other | (byte.wrapping_sub(b' ') > b'~' - b' ') | (*byte == b'='))
+    !block.iter().fold(false, |other, byte| {
+        other | (byte.wrapping_sub(b' ') > b'~' - b' ') | (*byte == b'=')
+    })
 }
 
 fn escape(out: &mut String, byte: u8) {
@@ -91,10 +95,17 @@ mod tests {
             quoted_printable(&mut out, text);
             out
         };
-        assert_eq!(encode("a=b é \n\t\r.x\r\n\r\nFrom y"), "a=3Db =C3=A9=20\r\n=09\r\n=2Ex\r\n\r\n=46rom y\r\n");
-        for text in
-            ["x".repeat(76), "x".repeat(77), "é".repeat(100), format!("{}.", "x".repeat(75)), format!("{}. y", "x".repeat(75))]
-        {
+        assert_eq!(
+            encode("a=b é \n\t\r.x\r\n\r\nFrom y"),
+            "a=3Db =C3=A9=20\r\n=09\r\n=2Ex\r\n\r\n=46rom y\r\n"
+        );
+        for text in [
+            "x".repeat(76),
+            "x".repeat(77),
+            "é".repeat(100),
+            format!("{}.", "x".repeat(75)),
+            format!("{}. y", "x".repeat(75)),
+        ] {
             let encoded = encode(&text);
             assert!(encoded.lines().all(|l| l.len() <= 76 && !l.starts_with('.')), "{encoded}");
         }

@@ -18,10 +18,13 @@ pub fn faults(html: &str) -> Vec<String> {
             faults.push(format!("the link {link:?} {reason}"));
         }
     };
-    let settings = Settings::new().append_element_content_handler(element!("a[href], area[href]", |element| {
-        check(&element.get_attribute("href").unwrap_or_default());
-        Ok(())
-    }));
+    let settings = Settings::new().append_element_content_handler(element!(
+        "a[href], area[href]",
+        |element| {
+            check(&element.get_attribute("href").unwrap_or_default());
+            Ok(())
+        }
+    ));
     let mut rewriter = HtmlRewriter::new(settings, |_: &[u8]| {});
     // what the parser cannot read has no links that a mail program could
     match rewriter.write(html.as_bytes()) {
@@ -37,7 +40,9 @@ fn fault(link: &str) -> Option<&'static str> {
         return None;
     }
     match Url::parse(&link.replace("&amp;", "&")) {
-        Ok(url) if !SCHEMES.contains(&url.scheme()) => Some("has a scheme that mail programs do not open"),
+        Ok(url) if !SCHEMES.contains(&url.scheme()) => {
+            Some("has a scheme that mail programs do not open")
+        }
         Ok(_) => None,
         Err(url::ParseError::RelativeUrlWithoutBase) => Some("is not absolute"),
         Err(_) => Some("is not a URL"),

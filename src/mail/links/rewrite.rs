@@ -52,13 +52,17 @@ pub fn rewrite(
     }
     let (html, tags) = protect(source);
     let bound = bound_names(&tags);
-    let rewriting = RefCell::new(Rewriting { tags, base, clicks: tracking.clicks, ..Rewriting::default() });
+    let rewriting =
+        RefCell::new(Rewriting { tags, base, clicks: tracking.clicks, ..Rewriting::default() });
     let judge = |url: &str| judge(url, &bound, &fields_of);
     let mirror = match tracking.mirror_link.as_str() {
         "" => String::new(),
         text => {
             let text = encode_safe(text).replace('{', "&#123;");
-            format!("<p><a href=\"{}\">{text}</a></p>", rewriting.borrow_mut().url(LinkPurpose::Mirror))
+            format!(
+                "<p><a href=\"{}\">{text}</a></p>",
+                rewriting.borrow_mut().url(LinkPurpose::Mirror)
+            )
         }
     };
     let pixel = match tracking.opens {
@@ -71,7 +75,9 @@ pub fn rewrite(
     let (begun, ended) = (Cell::new(false), Rc::new(Cell::new(false)));
     let settings = RewriteStrSettings::new()
         .with_strict(false)
-        .append_element_content_handler(element!("a, area", |element| rewriting.borrow_mut().link(element, judge)))
+        .append_element_content_handler(element!("a, area", |element| rewriting
+            .borrow_mut()
+            .link(element, judge)))
         .append_element_content_handler(element!("a img[alt]", |image| {
             rewriting.borrow_mut().image(&image.get_attribute("alt").unwrap_or_default());
             Ok(())
@@ -130,7 +136,13 @@ fn put_back(html: &str, tags: &[String]) -> String {
     let mut source = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {
         let (number, after) = piece.split_once(CLOSE).unwrap_or((piece, ""));
-        source.push_str(number.parse().ok().and_then(|number: usize| tags.get(number)).map_or("", String::as_str));
+        source.push_str(
+            number
+                .parse()
+                .ok()
+                .and_then(|number: usize| tags.get(number))
+                .map_or("", String::as_str),
+        );
         source.push_str(after);
     }
     source
@@ -138,17 +150,24 @@ fn put_back(html: &str, tags: &[String]) -> String {
 
 /// Names that a tag gives a meaning of its own, somewhere in the template; rather too many.
 fn bound_names(tags: &[String]) -> BTreeSet<String> {
-    let mut names: BTreeSet<String> = ["loop", "self", "super", "caller", "varargs", "kwargs"].map(str::to_owned).into();
+    let mut names: BTreeSet<String> =
+        ["loop", "self", "super", "caller", "varargs", "kwargs"].map(str::to_owned).into();
     for tag in tags.iter().filter_map(|tag| tag.strip_prefix("{%")) {
         let tag = tag.trim_start_matches(['-', '+']).trim_start();
-        let (keyword, rest) = tag.split_at(tag.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tag.len()));
+        let (keyword, rest) =
+            tag.split_at(tag.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tag.len()));
         let bound = match keyword {
             "for" => rest.split_once(" in ").map_or(rest, |(names, _)| names),
             "set" => rest.split_once('=').map_or(rest, |(names, _)| names),
             "with" | "macro" | "call" | "import" | "from" => rest,
             _ => continue,
         };
-        names.extend(bound.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|name| !name.is_empty()).map(str::to_owned));
+        names.extend(
+            bound
+                .split(|c: char| !c.is_alphanumeric() && c != '_')
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned),
+        );
     }
     names
 }
@@ -164,12 +183,20 @@ enum Kind {
 }
 
 /// What kind of link an `href` of the source is.
-fn judge(url: &str, bound: &BTreeSet<String>, fields_of: impl Fn(&str) -> Option<BTreeSet<String>>) -> Kind {
+fn judge(
+    url: &str,
+    bound: &BTreeSet<String>,
+    fields_of: impl Fn(&str) -> Option<BTreeSet<String>>,
+) -> Kind {
     let lower = url.to_ascii_lowercase();
     let is_web = |text: &str| ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
     let Some(tag) = ["{{", "{%", "{#"].iter().filter_map(|open| lower.find(open)).min() else {
         let url = decode_html_entities(url);
-        return if web_address(&url).is_some() { Kind::Plain(url.into_owned()) } else { Kind::Other };
+        return if web_address(&url).is_some() {
+            Kind::Plain(url.into_owned())
+        } else {
+            Kind::Other
+        };
     };
     let before = &lower[..tag];
     if !is_web(before) && !"https://".starts_with(before) {
@@ -223,11 +250,15 @@ impl Rewriting<'_> {
 
     fn link(&mut self, element: &mut Element<'_, '_>, judge: impl Fn(&str) -> Kind) -> Handled {
         self.open = None;
-        let untracked = element.get_attribute("data-track").is_some_and(|track| track.trim().eq_ignore_ascii_case("false"));
+        let untracked = element
+            .get_attribute("data-track")
+            .is_some_and(|track| track.trim().eq_ignore_ascii_case("false"));
         if untracked {
             element.remove_attribute("data-track");
         }
-        let Some(href) = element.get_attribute("href").filter(|_| self.clicks && !untracked) else { return Ok(()) };
+        let Some(href) = element.get_attribute("href").filter(|_| self.clicks && !untracked) else {
+            return Ok(());
+        };
         let source = put_back(href.trim(), &self.tags);
         let (url, merged) = match judge(&source) {
             Kind::Other => return Ok(()),
@@ -243,7 +274,8 @@ impl Rewriting<'_> {
         }
         let tracked = self.url(LinkPurpose::Click(self.found.len() as u16));
         element.set_attribute("href", &tracked)?;
-        let [title, alt] = ["title", "alt"].map(|name| element.get_attribute(name).unwrap_or_default());
+        let [title, alt] =
+            ["title", "alt"].map(|name| element.get_attribute(name).unwrap_or_default());
         if element.tag_name() == "a" {
             self.open = Some(self.found.len());
         }
@@ -270,14 +302,20 @@ impl Rewriting<'_> {
     fn finish(self, html: &str) -> RewrittenHtml {
         let label = |text: &str| {
             let text = put_back(text, &self.tags);
-            let words = decode_html_entities(&text).split_whitespace().collect::<Vec<_>>().join(" ");
+            let words =
+                decode_html_entities(&text).split_whitespace().collect::<Vec<_>>().join(" ");
             words.chars().take(LONGEST_LABEL).collect::<String>()
         };
         let links = self.found.iter().map(|found| {
-            let labels = [&found.text, &found.title, &found.images, &found.url].map(|text| label(text));
+            let labels =
+                [&found.text, &found.title, &found.images, &found.url].map(|text| label(text));
             let label = labels.into_iter().find(|label| !label.is_empty()).unwrap_or_default();
             TrackedLink { label, url: found.url.clone(), merged: found.merged }
         });
-        RewrittenHtml { source: put_back(html, &self.tags), links: links.collect(), untracked: self.untracked }
+        RewrittenHtml {
+            source: put_back(html, &self.tags),
+            links: links.collect(),
+            untracked: self.untracked,
+        }
     }
 }

@@ -78,11 +78,21 @@ impl TokenKey {
     }
 
     /// What makes and checks the tokens of one message.
-    pub fn signer(&self, delivery: &DeliveryId, generation: u32, holder: TokenHolder) -> TokenSigner {
+    pub fn signer(
+        &self,
+        delivery: &DeliveryId,
+        generation: u32,
+        holder: TokenHolder,
+    ) -> TokenSigner {
         let mut head = [0; 8];
         head[..4].copy_from_slice(&holder.preparation.to_be_bytes());
-        head[4..].copy_from_slice(&(holder.recipient | if holder.is_proof { PROOF } else { 0 }).to_be_bytes());
-        let mac = Hmac::clone(&self.0).chain_update(delivery.as_str()).chain_update(generation.to_be_bytes()).chain_update(head);
+        head[4..].copy_from_slice(
+            &(holder.recipient | if holder.is_proof { PROOF } else { 0 }).to_be_bytes(),
+        );
+        let mac = Hmac::clone(&self.0)
+            .chain_update(delivery.as_str())
+            .chain_update(generation.to_be_bytes())
+            .chain_update(head);
         let digest: [u8; 32] = mac.finalize().into_bytes().into();
         let mut key = [0; 16];
         key.copy_from_slice(&digest[..16]);
@@ -163,7 +173,11 @@ mod tests {
     use super::*;
 
     fn signer(key: u8, delivery: &str, generation: u32, holder: TokenHolder) -> TokenSigner {
-        TokenKey::new(&[key; 32]).expect("a key").signer(&delivery.parse().expect("an id"), generation, holder)
+        TokenKey::new(&[key; 32]).expect("a key").signer(
+            &delivery.parse().expect("an id"),
+            generation,
+            holder,
+        )
     }
 
     #[test]
@@ -171,18 +185,25 @@ mod tests {
         let (id, other) = ("0123456789abcdef", "0123456789abcdeg");
         let holder = TokenHolder { preparation: 7, recipient: 1_000_000, is_proof: false };
         let signs = signer(1, id, 2, holder);
-        for purpose in [LinkPurpose::Open, LinkPurpose::Click(300), LinkPurpose::Mirror, LinkPurpose::OptOut] {
+        for purpose in
+            [LinkPurpose::Open, LinkPurpose::Click(300), LinkPurpose::Mirror, LinkPurpose::OptOut]
+        {
             let mut text = String::new();
             signs.write(&mut text, purpose);
             let token = LinkToken::read(&text, purpose.kind()).expect("a token");
             assert_eq!((token.holder, token.purpose), (holder, purpose));
             assert_eq!(text.len(), purpose.token_bytes());
             assert!(signs.has_signed(&token));
-            for foreign in [signer(2, id, 2, holder), signer(1, other, 2, holder), signer(1, id, 3, holder)] {
+            for foreign in
+                [signer(2, id, 2, holder), signer(1, other, 2, holder), signer(1, id, 3, holder)]
+            {
                 assert!(!foreign.has_signed(&token));
             }
             assert!(!signer(1, id, 2, TokenHolder { is_proof: true, ..holder }).has_signed(&token));
-            assert!(!signer(1, id, 2, TokenHolder { recipient: 1_000_001, ..holder }).has_signed(&token));
+            assert!(
+                !signer(1, id, 2, TokenHolder { recipient: 1_000_001, ..holder })
+                    .has_signed(&token)
+            );
             // for one purpose it is good for no other
             for kind in HitKind::ALL.into_iter().filter(|kind| *kind != purpose.kind()) {
                 assert!(LinkToken::read(&text, kind).is_none_or(|token| !signs.has_signed(&token)));
@@ -190,12 +211,15 @@ mod tests {
             let mut bytes = BASE64URL_NOPAD.decode(text.as_bytes()).expect("base64url");
             for i in 8..bytes.len() {
                 bytes[i] ^= 1;
-                let changed = LinkToken::read(&BASE64URL_NOPAD.encode(&bytes), purpose.kind()).expect("a token");
+                let changed = LinkToken::read(&BASE64URL_NOPAD.encode(&bytes), purpose.kind())
+                    .expect("a token");
                 assert!(!signs.has_signed(&changed));
                 bytes[i] ^= 1;
             }
         }
-        for text in ["", "x", "AAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAA=", "AAAAAAAAAAAAAAAAAAAAA%"] {
+        for text in
+            ["", "x", "AAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAA=", "AAAAAAAAAAAAAAAAAAAAA%"]
+        {
             assert_eq!(LinkToken::read(text, HitKind::Open), None);
         }
     }

@@ -90,7 +90,10 @@ impl Backoff {
         state.seen += 1;
         state.opened = false;
         // twenty connections that break together are one outage, and the first of them began the pause
-        let same_outage = state.last.as_ref().is_some_and(|(_, at)| state.faults > 0 && now < *at + pause(state.faults));
+        let same_outage = state
+            .last
+            .as_ref()
+            .is_some_and(|(_, at)| state.faults > 0 && now < *at + pause(state.faults));
         if !same_outage {
             state.faults = state.faults.saturating_add(1);
             state.last = Some((fault.clone(), now));
@@ -124,12 +127,17 @@ mod tests {
         assert!(backoff.turn().await.is_ok());
         assert!(began.elapsed() < FIRST * 2, "{:?}", began.elapsed());
         backoff.fault(&RelayFault::new("connect", "refused"));
-        assert_eq!(backoff.state().faults, 2, "a failed attempt after the pause makes the next one longer");
+        assert_eq!(
+            backoff.state().faults,
+            2,
+            "a failed attempt after the pause makes the next one longer"
+        );
     }
 
     #[test]
     fn the_pause_grows_and_is_capped() {
-        let pauses: Vec<u128> = [1, 2, 3, 7, 8, 1000, u32::MAX].map(|faults| pause(faults).as_millis()).into();
+        let pauses: Vec<u128> =
+            [1, 2, 3, 7, 8, 1000, u32::MAX].map(|faults| pause(faults).as_millis()).into();
         assert_eq!(pauses, [100, 200, 400, 6400, 10_000, 10_000, 10_000]);
     }
 

@@ -59,17 +59,21 @@ pub struct SmtpConnection {
 impl SmtpConnection {
     /// Whether another transaction may be made on it; if not, drop it and take another one.
     pub fn is_usable(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| link.session.usable && link.messages < self.pool.messages_per_connection)
+        self.link.as_ref().is_some_and(|link| {
+            link.session.usable && link.messages < self.pool.messages_per_connection
+        })
     }
 
     /// The relay's name, and how many messages a second it may get from all daemons together, if there is a limit.
     pub fn limit(&self) -> Option<(&str, f64)> {
-        (self.pool.messages_per_second > 0.0).then_some((self.pool.name.as_str(), self.pool.messages_per_second))
+        (self.pool.messages_per_second > 0.0)
+            .then_some((self.pool.name.as_str(), self.pool.messages_per_second))
     }
 
     /// Whether the next message's envelope can go along with this one's end.
     pub fn takes_next(&self) -> bool {
-        let after_this = |link: &OpenConnection| link.messages + 1 < self.pool.messages_per_connection;
+        let after_this =
+            |link: &OpenConnection| link.messages + 1 < self.pool.messages_per_connection;
         self.link.as_ref().is_some_and(|link| link.session.takes_next() && after_this(link))
     }
 
@@ -115,14 +119,22 @@ impl SmtpConnection {
 
     /// SMTP test mode: one transaction that ends after RCPT with RSET, so that nothing is delivered. `may_go` is asked before the
     /// envelope. Not cancel-safe either.
-    pub async fn test(&mut self, envelope: &Envelope, may_go: &(dyn Fn() -> bool + Sync)) -> Transaction {
+    pub async fn test(
+        &mut self,
+        envelope: &Envelope,
+        may_go: &(dyn Fn() -> bool + Sync),
+    ) -> Transaction {
         let started = Instant::now();
         let ended = self.try_recipient(envelope, may_go).await;
         self.pool.transactions.ended(ended.word(), started.elapsed());
         ended
     }
 
-    async fn try_recipient(&mut self, envelope: &Envelope, may_go: &(dyn Fn() -> bool + Sync)) -> Transaction {
+    async fn try_recipient(
+        &mut self,
+        envelope: &Envelope,
+        may_go: &(dyn Fn() -> bool + Sync),
+    ) -> Transaction {
         if !self.is_usable() {
             return Transaction::NotStarted;
         }
@@ -159,9 +171,13 @@ impl SmtpConnection {
         };
         match fault {
             // not its text: a server may repeat an address in it
-            Some(fault) if self.pool.fault(&fault) => tracing::warn!(relay = self.pool.name, "a transaction was broken off"),
+            Some(fault) if self.pool.fault(&fault) => {
+                tracing::warn!(relay = self.pool.name, "a transaction was broken off")
+            }
             Some(_) => {}
-            None if self.pool.backoff.success() => tracing::info!(relay = self.pool.name, "the relay is well again"),
+            None if self.pool.backoff.success() => {
+                tracing::info!(relay = self.pool.name, "the relay is well again")
+            }
             None => {}
         }
     }

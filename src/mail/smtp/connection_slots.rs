@@ -68,7 +68,11 @@ impl ConnectionSlots {
     }
 
     fn wrap(&self, permit: OwnedSemaphorePermit) -> ConnectionSlot {
-        ConnectionSlot { permit: Some(permit), counts: Arc::clone(&self.counts), freed: Arc::clone(&self.freed) }
+        ConnectionSlot {
+            permit: Some(permit),
+            counts: Arc::clone(&self.counts),
+            freed: Arc::clone(&self.freed),
+        }
     }
 
     pub fn in_use(&self) -> usize {
@@ -94,7 +98,8 @@ impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let wanted = self.counts.wanted.load(Ordering::Relaxed);
         let surplus = |all: usize| (all > wanted).then(|| all - 1);
-        let is_surplus = self.counts.all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, surplus).is_ok();
+        let is_surplus =
+            self.counts.all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, surplus).is_ok();
         match self.permit.take() {
             // whoever waits for one would get it at once
             Some(permit) if is_surplus => permit.forget(),

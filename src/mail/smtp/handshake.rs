@@ -52,7 +52,8 @@ impl RelayTarget {
         let tls = match settings.tls {
             config::Tls::None => None,
             config::Tls::Starttls | config::Tls::Implicit => {
-                let name = ServerName::try_from(settings.host.clone()).map_err(|e| refuse("host", &e.to_string()))?;
+                let name = ServerName::try_from(settings.host.clone())
+                    .map_err(|e| refuse("host", &e.to_string()))?;
                 Some((connector(&settings.ca_file)?, name))
             }
         };
@@ -70,8 +71,11 @@ impl RelayTarget {
 
     /// A session that is ready for MAIL.
     pub async fn open(&self) -> Result<(Wire, ServerExtensions), RelayFault> {
-        let mut wire = within(self.connect_limit, self.connect()).await.map_err(|e| RelayFault::wire("connect", &e))?;
-        let greeting = wire.reply(self.command_limit).await.map_err(|e| RelayFault::wire("greeting", &e))?;
+        let mut wire = within(self.connect_limit, self.connect())
+            .await
+            .map_err(|e| RelayFault::wire("connect", &e))?;
+        let greeting =
+            wire.reply(self.command_limit).await.map_err(|e| RelayFault::wire("greeting", &e))?;
         expect("greeting", &greeting, 220)?;
         let mut offers = self.hello(&mut wire).await?;
         if !self.implicit
@@ -104,8 +108,15 @@ impl RelayTarget {
         }
     }
 
-    async fn command(&self, wire: &mut Wire, step: &'static str, line: &str) -> Result<Reply, RelayFault> {
-        wire.write(line.as_bytes(), self.command_limit).await.map_err(|e| RelayFault::wire(step, &e))?;
+    async fn command(
+        &self,
+        wire: &mut Wire,
+        step: &'static str,
+        line: &str,
+    ) -> Result<Reply, RelayFault> {
+        wire.write(line.as_bytes(), self.command_limit)
+            .await
+            .map_err(|e| RelayFault::wire(step, &e))?;
         wire.reply(self.command_limit).await.map_err(|e| RelayFault::wire(step, &e))
     }
 
@@ -117,14 +128,23 @@ impl RelayTarget {
             (None, None) => ClientId::default(),
         };
         let line = Ehlo::new(name).to_string();
-        wire.write(line.as_bytes(), self.command_limit).await.map_err(|e| RelayFault::wire("EHLO", &e))?;
-        let lines = wire.reply_lines(self.command_limit).await.map_err(|e| RelayFault::wire("EHLO", &e))?;
-        let reply = Reply::parse(&lines).map_err(|_| RelayFault::wire("EHLO", &WireError::Garbage))?;
+        wire.write(line.as_bytes(), self.command_limit)
+            .await
+            .map_err(|e| RelayFault::wire("EHLO", &e))?;
+        let lines =
+            wire.reply_lines(self.command_limit).await.map_err(|e| RelayFault::wire("EHLO", &e))?;
+        let reply =
+            Reply::parse(&lines).map_err(|_| RelayFault::wire("EHLO", &WireError::Garbage))?;
         expect("EHLO", &reply, 250)?;
         Ok(offers(&lines))
     }
 
-    async fn authenticate(&self, wire: &mut Wire, offers: ServerExtensions, credentials: &Credentials) -> Result<(), RelayFault> {
+    async fn authenticate(
+        &self,
+        wire: &mut Wire,
+        offers: ServerExtensions,
+        credentials: &Credentials,
+    ) -> Result<(), RelayFault> {
         if !wire.is_secured() {
             return Err(RelayFault::new("AUTH", "needs TLS"));
         }
@@ -142,7 +162,8 @@ impl RelayTarget {
                 return expect("AUTH", &reply, 235);
             }
             let challenge: Response = format!("{reply}\r\n").parse().map_err(strange)?;
-            auth = Auth::new_from_response(mechanism, credentials.clone(), &challenge).map_err(strange)?;
+            auth = Auth::new_from_response(mechanism, credentials.clone(), &challenge)
+                .map_err(strange)?;
         }
         Err(RelayFault::new("AUTH", "too many challenges"))
     }
@@ -184,7 +205,8 @@ fn connector(ca_file: &Path) -> Result<TlsConnector, RelayError> {
         // A machine may have a few that do not parse; the others count.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     } else {
-        let unreadable = |e: &dyn std::fmt::Display| refuse("ca_file", &format!("{}: {e}", ca_file.display()));
+        let unreadable =
+            |e: &dyn std::fmt::Display| refuse("ca_file", &format!("{}: {e}", ca_file.display()));
         for certificate in CertificateDer::pem_file_iter(ca_file).map_err(|e| unreadable(&e))? {
             roots.add(certificate.map_err(|e| unreadable(&e))?).map_err(|e| unreadable(&e))?;
         }
@@ -205,7 +227,8 @@ fn credentials(settings: &config::RelaySettings) -> Result<Option<Credentials>, 
     if settings.username.is_empty() {
         return Ok(None);
     }
-    let password = config::secret(&settings.password_file).map_err(|e| refuse("password_file", &e))?;
+    let password =
+        config::secret(&settings.password_file).map_err(|e| refuse("password_file", &e))?;
     Ok(Some(Credentials::new(settings.username.clone(), password)))
 }
 
@@ -220,6 +243,7 @@ fn hello_name(setting: &str) -> Result<Option<String>, RelayError> {
     // Only a full name is of use to the other side; a short one is often refused.
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
-    let full = name.contains('.') && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
+    let full =
+        name.contains('.') && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
     Ok(full.then(|| name.to_owned()))
 }

@@ -90,7 +90,10 @@ impl Relay {
             messages_per_connection: settings.messages_per_connection,
             idle_limit: ms(settings.idle_ms),
             // of those that all daemons share none is this one's before it has its share
-            permits: ConnectionSlots::new(if settings.total_connections > 0 { 0 } else { settings.connections }, freed),
+            permits: ConnectionSlots::new(
+                if settings.total_connections > 0 { 0 } else { settings.connections },
+                freed,
+            ),
             messages_per_second: settings.messages_per_second,
             idle: Mutex::default(),
             backoff: Backoff::default(),
@@ -110,12 +113,20 @@ impl Relay {
     /// # Errors
     /// The fault of the attempt to open one; of another caller's attempt, if it was made while this one waited.
     pub async fn connection(&self) -> Result<SmtpConnection, RelayFault> {
-        let permit = self.0.permits.acquire().await.ok_or_else(|| RelayFault::new("connect", "the relay is closed"))?;
+        let permit = self
+            .0
+            .permits
+            .acquire()
+            .await
+            .ok_or_else(|| RelayFault::new("connect", "the relay is closed"))?;
         self.connection_with(permit).await
     }
 
     /// The same with a permit that was got before.
-    pub(super) async fn connection_with(&self, permit: ConnectionSlot) -> Result<SmtpConnection, RelayFault> {
+    pub(super) async fn connection_with(
+        &self,
+        permit: ConnectionSlot,
+    ) -> Result<SmtpConnection, RelayFault> {
         let pool = &self.0;
         let link = match pool.take_idle() {
             Some(link) => link,
@@ -136,7 +147,11 @@ impl Relay {
             Ok((wire, offers)) => {
                 pool.stats.connections_opened.fetch_add(1, Ordering::Relaxed);
                 pool.backoff.opened();
-                Ok(OpenConnection { session: SmtpSession::new(wire, offers), messages: 0, _open: OpenCount::new(&pool.open) })
+                Ok(OpenConnection {
+                    session: SmtpSession::new(wire, offers),
+                    messages: 0,
+                    _open: OpenCount::new(&pool.open),
+                })
             }
             Err(fault) => {
                 if pool.fault(&fault) {
@@ -249,7 +264,8 @@ impl Pool {
     fn take_old(&self) -> Vec<(OpenConnection, ConnectionSlot)> {
         let mut old = Vec::new();
         while let Some(permit) = self.permits.try_acquire() {
-            let next = self.idle().extract_if(.., |(_, since)| since.elapsed() >= self.idle_limit).next();
+            let next =
+                self.idle().extract_if(.., |(_, since)| since.elapsed() >= self.idle_limit).next();
             let Some((link, _)) = next else { break };
             old.push((link, permit));
         }

@@ -20,7 +20,8 @@ impl Relay {
 
     /// How many messages a second it may get, if there is a limit.
     pub fn rate(&self) -> Option<(&str, f64)> {
-        (self.0.messages_per_second > 0.0).then_some((self.0.name.as_str(), self.0.messages_per_second))
+        (self.0.messages_per_second > 0.0)
+            .then_some((self.0.name.as_str(), self.0.messages_per_second))
     }
 
     /// A permit for a connection, unless all are in use.

@@ -60,7 +60,10 @@ impl Relays {
         let freed = Arc::<Notify>::default();
         let mut members = Vec::new();
         for (at, settings) in config.relays() {
-            let named = |error: RelayError| RelayError { setting: error.setting.replacen("relay", &at, 1), ..error };
+            let named = |error: RelayError| RelayError {
+                setting: error.setting.replacen("relay", &at, 1),
+                ..error
+            };
             members.push(RelayMember {
                 relay: Relay::among(settings, Arc::clone(&freed)).map_err(named)?,
                 weight: settings.weight,
@@ -131,10 +134,12 @@ impl Relays {
             freed.as_mut().enable();
             match self.choose(&left) {
                 RelayChoice::Full => freed.await,
-                RelayChoice::Taken(chosen, permit) => match self.0.members[chosen].relay.connection_with(permit).await {
-                    Err(_) if left.len() > 1 => left.retain(|i| *i != chosen),
-                    ended => return ended,
-                },
+                RelayChoice::Taken(chosen, permit) => {
+                    match self.0.members[chosen].relay.connection_with(permit).await {
+                        Err(_) if left.len() > 1 => left.retain(|i| *i != chosen),
+                        ended => return ended,
+                    }
+                }
                 RelayChoice::AllAtFault => return self.first_to_recover(&left).await,
             }
         }
@@ -149,7 +154,8 @@ impl Relays {
     fn choose(&self, left: &[usize]) -> RelayChoice {
         // one at a time: who is chosen depends on what is in use
         let mut credits = self.0.credits.lock().unwrap_or_else(PoisonError::into_inner);
-        let (well, at_fault): (Vec<usize>, Vec<usize>) = left.iter().partition(|i| !self.0.members[**i].relay.is_at_fault());
+        let (well, at_fault): (Vec<usize>, Vec<usize>) =
+            left.iter().partition(|i| !self.0.members[**i].relay.is_at_fault());
         let weighty = |i: &usize| self.0.members[*i].weight > 0;
         let first: Vec<usize> = well.iter().copied().filter(weighty).collect();
         let tier = if first.is_empty() { well } else { first };
@@ -157,14 +163,22 @@ impl Relays {
             return RelayChoice::AllAtFault;
         }
         at_fault.iter().filter(|i| weighty(i)).for_each(|i| self.0.members[*i].relay.probe());
-        let shares = shares(&tier.iter().map(|i| (self.0.members[*i].connections, self.weight(*i))).collect::<Vec<_>>());
+        let shares = shares(
+            &tier
+                .iter()
+                .map(|i| (self.0.members[*i].connections, self.weight(*i)))
+                .collect::<Vec<_>>(),
+        );
         let may = |relay: &Relay, share: usize| relay.in_use() < share && relay.has_free();
-        let open = tier.iter().zip(shares).filter(|(i, share)| may(&self.0.members[**i].relay, *share));
+        let open =
+            tier.iter().zip(shares).filter(|(i, share)| may(&self.0.members[**i].relay, *share));
         let open: Vec<usize> = open.map(|(i, _)| *i).collect();
         for i in &open {
             credits[*i] += i64::from(self.weight(*i));
         }
-        let Some(chosen) = open.iter().copied().max_by_key(|i| (credits[*i], std::cmp::Reverse(*i))) else {
+        let Some(chosen) =
+            open.iter().copied().max_by_key(|i| (credits[*i], std::cmp::Reverse(*i)))
+        else {
             return RelayChoice::Full;
         };
         credits[chosen] -= open.iter().map(|i| i64::from(self.weight(*i))).sum::<i64>();
@@ -190,10 +204,14 @@ impl Relays {
 fn shares(relays: &[(usize, u32)]) -> Vec<usize> {
     let wide = |(connections, weight): (usize, u32)| (connections as u64, u64::from(weight));
     // the one whose connections are the scarcest for its weight has all of them
-    let scarcest = relays.iter().copied().map(wide).reduce(|a, b| if a.0 * b.1 <= b.0 * a.1 { a } else { b });
+    let scarcest =
+        relays.iter().copied().map(wide).reduce(|a, b| if a.0 * b.1 <= b.0 * a.1 { a } else { b });
     let (most, by) = scarcest.unwrap_or((1, 1));
     let share = |relay| (wide(relay).1 * most + by / 2) / by;
-    relays.iter().map(|relay| usize::try_from(share(*relay)).unwrap_or(1).clamp(1, relay.0)).collect()
+    relays
+        .iter()
+        .map(|relay| usize::try_from(share(*relay)).unwrap_or(1).clamp(1, relay.0))
+        .collect()
 }
 
 #[cfg(test)]
@@ -216,8 +234,9 @@ mod tests {
 
     #[test]
     fn a_relay_that_names_the_domain_beats_those_that_name_none() {
-        let relay =
-            |name: &str, domains: &str| format!("[[relays]]\nname = \"{name}\"\nhost = \"x\"\nsender_domains = [{domains}]\n");
+        let relay = |name: &str, domains: &str| {
+            format!("[[relays]]\nname = \"{name}\"\nhost = \"x\"\nsender_domains = [{domains}]\n")
+        };
         let of = |text: String| Relays::new(&Config::from_toml(&text).expect("good settings"));
         let all = [
             relay("a", ""),
@@ -240,7 +259,9 @@ mod tests {
         assert_eq!(relays.connections(&RelayRoute(vec![1, 2])), 40);
         let narrow = of(relay("a", "\"shop.example\"")).expect("a relay");
         assert_eq!(narrow.route("news@other.example"), None);
-        let bad = of([relay("a", ""), relay("b", "\"shop.example\", \"*\"")].concat()).err().expect("an error");
+        let bad = of([relay("a", ""), relay("b", "\"shop.example\", \"*\"")].concat())
+            .err()
+            .expect("an error");
         assert_eq!(bad.setting, "relays[1].sender_domains[1]");
     }
 }

@@ -14,21 +14,25 @@ impl SenderMask {
         let mask = |(i, text): (usize, &String)| {
             Self::new(text).ok_or_else(|| RelayError {
                 setting: format!("relay.sender_domains[{i}]"),
-                reason: "must be a domain such as example.com, or *.example.com for all below it".into(),
+                reason: "must be a domain such as example.com, or *.example.com for all below it"
+                    .into(),
             })
         };
         settings.iter().enumerate().map(mask).collect()
     }
 
     fn new(text: &str) -> Option<Self> {
-        let (domain, below) = text.strip_prefix("*.").map_or((text, false), |domain| (domain, true));
+        let (domain, below) =
+            text.strip_prefix("*.").map_or((text, false), |domain| (domain, true));
         let usable = !domain.is_empty() && !domain.contains(['@', '*']);
         usable.then(|| to_ascii(domain)).flatten().map(|domain| Self { domain, below })
     }
 
     pub fn admits(&self, domain: &str) -> bool {
         match self.below {
-            true => domain.strip_suffix(&self.domain).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+            true => domain
+                .strip_suffix(&self.domain)
+                .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
             false => domain == self.domain,
         }
     }

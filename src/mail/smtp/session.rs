@@ -9,7 +9,9 @@ use super::{
     dot_stuffing::stuff,
     fault::RelayFault,
     handshake::ServerExtensions,
-    transaction::{Envelope, Transaction, TransactionEnd, by_code, is_done, refused, refused_sender},
+    transaction::{
+        Envelope, Transaction, TransactionEnd, by_code, is_done, refused, refused_sender,
+    },
     wire::{Wire, WireError},
 };
 use crate::domain::outcome::Reply;
@@ -84,7 +86,9 @@ impl SmtpSession {
 
     fn end(&mut self, ended: TransactionEnd) -> Transaction {
         match ended {
-            TransactionEnd::Fault(reply, fault) => Transaction::Deferred { reply, fault: Some(fault.to_string()) },
+            TransactionEnd::Fault(reply, fault) => {
+                Transaction::Deferred { reply, fault: Some(fault.to_string()) }
+            }
             TransactionEnd::Reply(reply) => {
                 self.usable = reply.code != 421 && !self.closing;
                 by_code(reply)
@@ -117,7 +121,11 @@ impl SmtpSession {
     }
 
     /// The reply to RCPT of an envelope that is not open any more on the server, or the connection is to be closed.
-    async fn recipient(&mut self, limits: TransactionTimeouts, envelope: &Envelope) -> Result<Reply, TransactionEnd> {
+    async fn recipient(
+        &mut self,
+        limits: TransactionTimeouts,
+        envelope: &Envelope,
+    ) -> Result<Reply, TransactionEnd> {
         let (mail, rcpt) = (envelope.mail(self.offers.size), envelope.rcpt());
         if self.needs_reset {
             self.ask(limits.command, "RSET\r\n").await?;
@@ -128,11 +136,13 @@ impl SmtpSession {
             (self.answer(limits.command).await?, Some(self.answer(limits.command).await?))
         } else {
             let mail = self.ask(limits.command, &mail).await?;
-            let rcpt = if is_done(&mail) { Some(self.ask(limits.command, &rcpt).await?) } else { None };
+            let rcpt =
+                if is_done(&mail) { Some(self.ask(limits.command, &rcpt).await?) } else { None };
             self.write(limits.command, b"RSET\r\n").await.unwrap_or_else(|_| self.closing = true);
             (mail, rcpt)
         };
-        self.closing = self.closing || !self.answer(limits.command).await.is_ok_and(|reply| is_done(&reply));
+        self.closing =
+            self.closing || !self.answer(limits.command).await.is_ok_and(|reply| is_done(&reply));
         match rcpt {
             Some(rcpt) if is_done(&mail) && is_done(&rcpt) => Ok(rcpt),
             Some(rcpt) if is_done(&mail) => Err(refused("RCPT", rcpt)),
@@ -141,11 +151,19 @@ impl SmtpSession {
     }
 
     /// MAIL, RCPT, DATA; on return the server waits for the message.
-    async fn envelope(&mut self, limits: TransactionTimeouts, envelope: &Envelope) -> Result<(), TransactionEnd> {
+    async fn envelope(
+        &mut self,
+        limits: TransactionTimeouts,
+        envelope: &Envelope,
+    ) -> Result<(), TransactionEnd> {
         if self.offers.pipelining {
             // all in one write (RFC 2920, 3.1)
             let reset = if self.needs_reset { "RSET\r\n" } else { "" };
-            self.write(limits.command, format!("{reset}{}", envelope.commands(self.offers.size)).as_bytes()).await?;
+            self.write(
+                limits.command,
+                format!("{reset}{}", envelope.commands(self.offers.size)).as_bytes(),
+            )
+            .await?;
             if self.needs_reset {
                 self.answer(limits.command).await?;
                 self.needs_reset = false;
@@ -217,13 +235,17 @@ impl SmtpSession {
         if tail > 0
             && let Err(e) = self.wire.write(&message[..tail], limits.body).await
         {
-            return Transaction::Deferred { reply: None, fault: Some(RelayFault::wire("message", &e).to_string()) };
+            return Transaction::Deferred {
+                reply: None,
+                fault: Some(RelayFault::wire("message", &e).to_string()),
+            };
         }
         if !may_go() {
             return Transaction::NotStarted;
         }
         // The dividing line: from here on only a complete reply says what happened.
-        let in_doubt = |e: &WireError| Transaction::InDoubt(RelayFault::wire("end of data", e).to_string());
+        let in_doubt =
+            |e: &WireError| Transaction::InDoubt(RelayFault::wire("end of data", e).to_string());
         if let Err(e) = self.wire.write(&message[tail..], limits.body).await {
             return in_doubt(&e);
         }

@@ -40,7 +40,9 @@ impl Transaction {
     /// What the server said, and what is to blame besides.
     pub fn into_parts(self) -> (Option<Reply>, Option<String>) {
         match self {
-            Self::Accepted(reply) | Self::Tested(reply) | Self::Refused(reply) => (Some(reply), None),
+            Self::Accepted(reply) | Self::Tested(reply) | Self::Refused(reply) => {
+                (Some(reply), None)
+            }
             Self::Deferred { reply, fault } => (reply, fault),
             Self::InDoubt(fault) => (None, Some(fault)),
             Self::NotStarted => (None, None),
@@ -97,7 +99,11 @@ impl Envelope {
 }
 
 fn unsendable(who: &str) -> Reply {
-    Reply { code: 553, enhanced: Some((5, 1, 3)), text: format!("{who}not an address that SMTP can carry") }
+    Reply {
+        code: 553,
+        enhanced: Some((5, 1, 3)),
+        text: format!("{who}not an address that SMTP can carry"),
+    }
 }
 
 pub fn is_done(reply: &Reply) -> bool {

@@ -80,10 +80,15 @@ impl Wire {
     /// # Errors
     /// A failed handshake, or bytes that came in the clear after the reply to STARTTLS: they could be
     /// an attacker's (CVE-2011-0411).
-    pub async fn secured(self, tls: &TlsConnector, name: ServerName<'static>) -> Result<Self, WireError> {
+    pub async fn secured(
+        self,
+        tls: &TlsConnector,
+        name: ServerName<'static>,
+    ) -> Result<Self, WireError> {
         match self.stream {
             Stream::Plain(stream) if self.unread.is_empty() => {
-                let stream = tls.connect(name, stream).await.map_err(|e| WireError::Tls(e.to_string()))?;
+                let stream =
+                    tls.connect(name, stream).await.map_err(|e| WireError::Tls(e.to_string()))?;
                 Ok(Self { stream: Stream::Tls(Box::new(stream)), unread: Vec::new() })
             }
             _ => Err(WireError::Garbage),
@@ -137,7 +142,9 @@ impl Wire {
                     return Ok(lines);
                 }
             }
-            if self.unread.len() - parsed > LINE_LIMIT_BYTES || self.unread.len() > REPLY_LIMIT_BYTES {
+            if self.unread.len() - parsed > LINE_LIMIT_BYTES
+                || self.unread.len() > REPLY_LIMIT_BYTES
+            {
                 return Err(WireError::Garbage);
             }
             if self.stream.io().read_buf(&mut self.unread).await? == 0 {
@@ -151,7 +158,8 @@ impl Wire {
         let mut byte = [0];
         let mut buffer = ReadBuf::new(&mut byte);
         let mut context = Context::from_waker(Waker::noop());
-        self.unread.is_empty() && Pin::new(self.stream.io()).poll_read(&mut context, &mut buffer).is_pending()
+        self.unread.is_empty()
+            && Pin::new(self.stream.io()).poll_read(&mut context, &mut buffer).is_pending()
     }
 
     /// QUIT; the answer is awaited for `limit` at the most, then the connection is closed (RFC 5321, 4.1.1.10).
@@ -173,7 +181,10 @@ impl Wire {
 }
 
 /// Bounds `step` in time.
-pub async fn within<T>(limit: Duration, step: impl Future<Output = Result<T, WireError>>) -> Result<T, WireError> {
+pub async fn within<T>(
+    limit: Duration,
+    step: impl Future<Output = Result<T, WireError>>,
+) -> Result<T, WireError> {
     match timeout(limit, step).await {
         Ok(ended) => ended,
         Err(_) => Err(WireError::TimedOut(limit.as_millis())),

@@ -24,7 +24,8 @@ use crate::{
 /// Steps and 64-byte pieces that one part may take: far above any mail, some 20 ms and 12 MB at most.
 const FUEL: u64 = 200_000;
 const FUEL_BYTES: u64 = 64;
-pub(super) const LIMITS: MergeLimits = MergeLimits { steps: FUEL, bytes: (FUEL * FUEL_BYTES) as usize };
+pub(super) const LIMITS: MergeLimits =
+    MergeLimits { steps: FUEL, bytes: (FUEL * FUEL_BYTES) as usize };
 
 pub(super) fn compile(
     sender: &Sender,
@@ -51,9 +52,9 @@ pub(super) fn compile(
         }
     }
     let text_from_html = match (&content.html, &content.text) {
-        (Some(html), None) if problems.is_empty() => {
-            text_alternative::from_html(html).map_err(|message| TemplateProblem { part: "text", line: None, message }).map(Some)
-        }
+        (Some(html), None) if problems.is_empty() => text_alternative::from_html(html)
+            .map_err(|message| TemplateProblem { part: "text", line: None, message })
+            .map(Some),
         _ => Ok(None),
     };
     match text_from_html {
@@ -80,7 +81,11 @@ pub(super) fn compile(
         MessagePart { name, fields, quick }
     });
     Ok(Template {
-        used: parts.iter().flat_map(|part| part.fields.clone()).chain(used(&environment, ORIGINAL)).collect(),
+        used: parts
+            .iter()
+            .flat_map(|part| part.fields.clone())
+            .chain(used(&environment, ORIGINAL))
+            .collect(),
         parts,
         environment,
         head,
@@ -133,7 +138,11 @@ fn checked(part: &'static str, email: &str, problems: &mut Vec<TemplateProblem>)
 }
 
 /// The sources that were given, checked for what no template may be.
-fn parts(content: &Content, limit_bytes: usize, problems: &mut Vec<TemplateProblem>) -> Vec<(&'static str, String)> {
+fn parts(
+    content: &Content,
+    limit_bytes: usize,
+    problems: &mut Vec<TemplateProblem>,
+) -> Vec<(&'static str, String)> {
     let mut refuse = |part, message: String| {
         problems.push(TemplateProblem { part, line: None, message });
     };
@@ -180,7 +189,11 @@ fn try_out(environment: &Environment<'static>, part: &'static str) -> Option<Tem
 }
 
 fn problem(part: &'static str, error: &Error) -> TemplateProblem {
-    TemplateProblem { part, line: error.line().and_then(|line| u32::try_from(line).ok()), message: describe(error) }
+    TemplateProblem {
+        part,
+        line: error.line().and_then(|line| u32::try_from(line).ok()),
+        message: describe(error),
+    }
 }
 
 /// Without what the template engine brings along, such as `range`.

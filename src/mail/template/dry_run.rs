@@ -22,7 +22,11 @@ impl Template {
     ///
     /// # Errors
     /// As [`Template::render`]; of a link: a missing field, an address that is not of the web.
-    pub fn try_message(&self, recipient: &Recipient, stamp: &MessageStamp) -> Result<(), RenderError> {
+    pub fn try_message(
+        &self,
+        recipient: &Recipient,
+        stamp: &MessageStamp,
+    ) -> Result<(), RenderError> {
         let values = self.values(recipient, stamp)?;
         let draft = self.draft(&recipient.email, &values)?;
         if self.most_bytes(&draft, &values, stamp) > self.limit_bytes {
@@ -32,8 +36,14 @@ impl Template {
     }
 
     /// What the message does not have more of, however it is encoded.
-    fn most_bytes(&self, draft: &Draft<'_>, values: &FieldValues<'_>, stamp: &MessageStamp) -> usize {
-        let bytes = draft.subject.len() + draft.text.iter().chain(&draft.html).map(|body| body.bytes).sum::<usize>();
+    fn most_bytes(
+        &self,
+        draft: &Draft<'_>,
+        values: &FieldValues<'_>,
+        stamp: &MessageStamp,
+    ) -> usize {
+        let bytes = draft.subject.len()
+            + draft.text.iter().chain(&draft.html).map(|body| body.bytes).sum::<usize>();
         let opt_out = values.own.as_ref().map_or(0, |own| own.unsubscribe_url.len());
         self.head.len() + opt_out + stamp.message_id.len() + OTHER_BYTES + MOST_OF_A_BYTE * bytes
     }
@@ -42,7 +52,11 @@ impl Template {
     ///
     /// # Errors
     /// A missing field, an address that is not of the web.
-    pub(super) fn try_links(&self, recipient: &Recipient, stamp: &MessageStamp) -> Result<(), RenderError> {
+    pub(super) fn try_links(
+        &self,
+        recipient: &Recipient,
+        stamp: &MessageStamp,
+    ) -> Result<(), RenderError> {
         let values = FieldValues { recipient, own: None };
         let mut in_place = false;
         for (number, link) in self.links().iter().enumerate().filter(|(_, link)| link.merged) {
@@ -60,10 +74,13 @@ impl Template {
             };
             // most are told at sight; one that is no URL at all may be within a condition
             let at_sight = |url: &String| url.starts_with("https://") || url.starts_with("http://");
-            let is_elsewhere = |url: &String| !at_sight(url) && Url::parse(url).is_ok_and(|url| !is_web(&url));
+            let is_elsewhere =
+                |url: &String| !at_sight(url) && Url::parse(url).is_ok_and(|url| !is_web(&url));
             if let Some(url) = url.map(|url| as_read(&url)).filter(is_elsewhere) {
-                let message =
-                    format!("the link {:?} leads to {url:?}: what is no web page needs data-track=\"false\"", link.label);
+                let message = format!(
+                    "the link {:?} leads to {url:?}: what is no web page needs data-track=\"false\"",
+                    link.label
+                );
                 return Err(RenderError { part: "html", field: None, message });
             }
         }

@@ -35,7 +35,8 @@ impl<'a> OwnFields<'a> {
             signer.write(&mut url, purpose);
             url
         };
-        let mirror_url = if used.contains("mirror_url") { url(LinkPurpose::Mirror) } else { String::new() };
+        let mirror_url =
+            if used.contains("mirror_url") { url(LinkPurpose::Mirror) } else { String::new() };
         Self { signer, unsubscribe_url: url(LinkPurpose::OptOut), mirror_url }
     }
 }
@@ -64,7 +65,8 @@ impl Object for Tokens {
 
 /// The values of the fields that are used; a null is missing, so that nobody is greeted as "none".
 pub fn context(used: &BTreeSet<String>, values: &FieldValues<'_>) -> Value {
-    let tokens = values.signer().map(|signer| (placeholder::NAME, Value::from_object(Tokens(*signer))));
+    let tokens =
+        values.signer().map(|signer| (placeholder::NAME, Value::from_object(Tokens(*signer))));
     let fields = used.iter().filter_map(|name| {
         let value = match lookup(values, name)? {
             FoundField::Email(email) => Value::from(email),
@@ -98,9 +100,9 @@ pub fn value_of(json: &Json) -> Option<Value> {
         Json::Null => return None,
         Json::String(text) => Value::from(text.as_str()),
         Json::Array(items) => items.iter().map(|item| value_of(item).unwrap_or_default()).collect(),
-        Json::Object(fields) => {
-            Value::from_pairs(fields.iter().filter_map(|(name, value)| Some((name.as_str(), value_of(value)?))))
-        }
+        Json::Object(fields) => Value::from_pairs(
+            fields.iter().filter_map(|(name, value)| Some((name.as_str(), value_of(value)?))),
+        ),
         Json::Bool(flag) => Value::from(*flag),
         Json::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
             (Some(number), _, _) => Value::from(number),
@@ -111,7 +113,12 @@ pub fn value_of(json: &Json) -> Option<Value> {
 }
 
 /// The field behind an undefined value: the one named where the error is, else the only one missing.
-pub fn missing(error: &Error, source: &str, used: Option<&BTreeSet<String>>, values: &FieldValues<'_>) -> Option<String> {
+pub fn missing(
+    error: &Error,
+    source: &str,
+    used: Option<&BTreeSet<String>>,
+    values: &FieldValues<'_>,
+) -> Option<String> {
     let absent: Vec<&String> = used?
         .iter()
         .filter(|name| match lookup(values, name) {
@@ -121,7 +128,8 @@ pub fn missing(error: &Error, source: &str, used: Option<&BTreeSet<String>>, val
         })
         .collect();
     let there = error.range().and_then(|range| source.get(range)).unwrap_or("");
-    let path: String = there.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '.')).collect();
+    let path: String =
+        there.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '.')).collect();
     let root = path.split('.').next().unwrap_or("");
     if absent.iter().any(|name| *name == root) {
         return Some(root.to_owned());
@@ -137,7 +145,11 @@ pub fn missing(error: &Error, source: &str, used: Option<&BTreeSet<String>>, val
 }
 
 /// The first of the fields whose value holds `wanted`.
-pub fn holding(wanted: char, used: Option<&BTreeSet<String>>, values: &FieldValues<'_>) -> Option<String> {
+pub fn holding(
+    wanted: char,
+    used: Option<&BTreeSet<String>>,
+    values: &FieldValues<'_>,
+) -> Option<String> {
     used?
         .iter()
         .find(|name| match lookup(values, name) {
@@ -152,7 +164,9 @@ fn holds(value: &Json, wanted: char) -> bool {
     match value {
         Json::String(text) => text.contains(wanted),
         Json::Array(items) => items.iter().any(|item| holds(item, wanted)),
-        Json::Object(fields) => fields.iter().any(|(name, value)| name.contains(wanted) || holds(value, wanted)),
+        Json::Object(fields) => {
+            fields.iter().any(|(name, value)| name.contains(wanted) || holds(value, wanted))
+        }
         _ => false,
     }
 }

@@ -118,7 +118,11 @@ impl Template {
     /// # Errors
     /// A missing field, a template that fails, control characters in a header, an address that cannot be
     /// sent to, a message above the limit.
-    pub fn render(&self, recipient: &Recipient, stamp: &MessageStamp) -> Result<Vec<u8>, RenderError> {
+    pub fn render(
+        &self,
+        recipient: &Recipient,
+        stamp: &MessageStamp,
+    ) -> Result<Vec<u8>, RenderError> {
         self.render_marked(recipient, stamp, None, Vec::new())
     }
 
@@ -126,7 +130,12 @@ impl Template {
     ///
     /// # Errors
     /// As [`Template::render`].
-    pub fn render_into(&self, recipient: &Recipient, stamp: &MessageStamp, space: Vec<u8>) -> Result<Vec<u8>, RenderError> {
+    pub fn render_into(
+        &self,
+        recipient: &Recipient,
+        stamp: &MessageStamp,
+        space: Vec<u8>,
+    ) -> Result<Vec<u8>, RenderError> {
         self.render_marked(recipient, stamp, None, space)
     }
 
@@ -134,7 +143,12 @@ impl Template {
     ///
     /// # Errors
     /// As [`Template::render`].
-    pub fn proof(&self, recipient: &Recipient, stamp: &MessageStamp, marks: &ProofMarks) -> Result<Vec<u8>, RenderError> {
+    pub fn proof(
+        &self,
+        recipient: &Recipient,
+        stamp: &MessageStamp,
+        marks: &ProofMarks,
+    ) -> Result<Vec<u8>, RenderError> {
         self.render_marked(recipient, stamp, Some(marks), Vec::new())
     }
 
@@ -150,7 +164,11 @@ impl Template {
         self.encode(draft, &values, stamp, marks, space)
     }
 
-    pub(super) fn draft<'a>(&'a self, to: &str, values: &'a FieldValues<'_>) -> Result<Draft<'a>, RenderError> {
+    pub(super) fn draft<'a>(
+        &'a self,
+        to: &str,
+        values: &'a FieldValues<'_>,
+    ) -> Result<Draft<'a>, RenderError> {
         let to = address::to_ascii(to).map_err(|e| RenderError {
             part: "email",
             field: Some("email".into()),
@@ -158,7 +176,8 @@ impl Template {
         })?;
         let context = LazyCell::new(|| super::fields::context(&self.used, values));
         let [subject, html, text] = &self.parts;
-        let subject = self.body(subject, values, &context)?.map_or_else(String::new, |body| body.text());
+        let subject =
+            self.body(subject, values, &context)?.map_or_else(String::new, |body| body.text());
         self.check_header(&subject, values)?;
         let text = self.body(text, values, &context)?;
         Ok(Draft { to, subject, text, html: self.body(html, values, &context)? })
@@ -170,7 +189,9 @@ impl Template {
         stamp: &'a MessageStamp,
     ) -> Result<FieldValues<'a>, RenderError> {
         let own = match (&self.tracked, &stamp.signer) {
-            (Some(tracked), Some(signer)) => Some(OwnFields::new(&tracked.base, signer, &self.used)),
+            (Some(tracked), Some(signer)) => {
+                Some(OwnFields::new(&tracked.base, signer, &self.used))
+            }
             (None, _) => None,
             (Some(_), None) => {
                 let message = "nothing makes its tokens".to_owned();
@@ -202,7 +223,11 @@ impl Template {
         let Ok(template) = self.environment.get_template(name) else {
             return Ok(None);
         };
-        let (part, used) = if name == ORIGINAL { ("html", Some(&self.used)) } else { (name, self.fields_of(name)) };
+        let (part, used) = if name == ORIGINAL {
+            ("html", Some(&self.used))
+        } else {
+            (name, self.fields_of(name))
+        };
         match template.render(context.clone()) {
             Ok(text) => Ok(Some(text)),
             Err(error) => {
@@ -230,7 +255,10 @@ impl Template {
         Err(RenderError {
             part: "subject",
             field: super::fields::holding(found, self.fields_of("subject"), values),
-            message: format!("holds the control character U+{:04X}, which a header may not", u32::from(found)),
+            message: format!(
+                "holds the control character U+{:04X}, which a header may not",
+                u32::from(found)
+            ),
         })
     }
 }

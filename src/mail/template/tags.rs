@@ -49,7 +49,8 @@ const BRANCH_LIMIT: usize = 200;
 /// What makes a template too deep to be parsed, and in which line (from 1).
 pub fn too_deep(source: &str) -> Option<(u32, String)> {
     let mut at = 0;
-    let line = |at: usize| u32::try_from(source[..at].matches('\n').count() + 1).unwrap_or(u32::MAX);
+    let line =
+        |at: usize| u32::try_from(source[..at].matches('\n').count() + 1).unwrap_or(u32::MAX);
     while let Some(found) = source[at..].find('{') {
         at += found;
         let rest = &source[at..];

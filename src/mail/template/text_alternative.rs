@@ -12,8 +12,8 @@ const CLOSE: char = '\u{E001}';
 
 /// Elements that begin a new line: tables would be drawn with borders, lists would lose the tags between items.
 const BLOCKS: [&str; 20] = [
-    "div", "table", "tbody", "thead", "tfoot", "tr", "caption", "ul", "ol", "li", "dl", "dt", "dd", "center", "section",
-    "article", "form", "header", "footer", "address",
+    "div", "table", "tbody", "thead", "tfoot", "tr", "caption", "ul", "ol", "li", "dl", "dt", "dd",
+    "center", "section", "article", "form", "header", "footer", "address",
 ];
 /// Elements with a blank line around them.
 const PARAGRAPHS: [&str; 9] = ["p", "pre", "blockquote", "h1", "h2", "h3", "h4", "h5", "h6"];
@@ -60,7 +60,9 @@ impl Protected {
                 rest = after;
             } else if let Some(comment) = rest.strip_prefix("<!--") {
                 rest = comment.split_once("-->").map_or("", |(_, after)| after);
-            } else if next == '<' && rest[1..].starts_with(|c: char| c.is_ascii_alphabetic() || c == '/') {
+            } else if next == '<'
+                && rest[1..].starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
+            {
                 let (tag, after) = html_tag(rest);
                 rest = self.element(tag, after);
             } else {
@@ -86,8 +88,12 @@ impl Protected {
     /// One HTML tag, `tag` without its brackets; gives back what follows.
     fn element<'a>(&mut self, tag: &'a str, after: &'a str) -> &'a str {
         let end = tag.starts_with('/');
-        let name: String =
-            tag.trim_start_matches('/').chars().take_while(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+        let name: String = tag
+            .trim_start_matches('/')
+            .chars()
+            .take_while(char::is_ascii_alphanumeric)
+            .collect::<String>()
+            .to_ascii_lowercase();
         match name.as_str() {
             "a" if end => {
                 if let Some(Some(url)) = self.links.pop() {
@@ -152,7 +158,9 @@ impl Protected {
         let mut text = false;
         for (index, piece) in line.split(OPEN).enumerate() {
             let (tag, after) = match piece.split_once(CLOSE) {
-                Some((number, after)) if index > 0 => (number.parse().ok().and_then(|n: usize| self.tags.get(n)), after),
+                Some((number, after)) if index > 0 => {
+                    (number.parse().ok().and_then(|n: usize| self.tags.get(n)), after)
+                }
                 _ => (None, piece),
             };
             if let Some(tag) = tag {
@@ -210,7 +218,15 @@ mod tests {
 
     #[test]
     fn deep_nesting_does_not_overflow_the_stack() {
-        for tag in ["<div>", "<table><tr><td>", "<blockquote>", "<pre>", "<a href='x'>", "<ul><li>", "<b><p>"] {
+        for tag in [
+            "<div>",
+            "<table><tr><td>",
+            "<blockquote>",
+            "<pre>",
+            "<a href='x'>",
+            "<ul><li>",
+            "<b><p>",
+        ] {
             let html = format!("{}end", tag.repeat(20_000));
             assert!(from_html(&html).is_ok_and(|text| text.contains("end")), "{tag}");
         }

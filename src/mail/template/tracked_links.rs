@@ -33,19 +33,31 @@ pub(super) struct TrackedLinks {
 
 impl TrackedLinks {
     /// Puts the rewritten HTML template in place of the original. `None` if nothing is tracked.
-    pub fn new(environment: &mut Environment<'static>, tracking: &Tracking) -> Result<Option<Self>, TemplateProblem> {
+    pub fn new(
+        environment: &mut Environment<'static>,
+        tracking: &Tracking,
+    ) -> Result<Option<Self>, TemplateProblem> {
         if tracking.url.is_empty() {
             return Ok(None);
         }
         let base = tracking.url.chars().fold(String::new(), |mut base, c| {
             match c {
-                '"' | '\'' | '<' | '>' | '&' | '{' | '}' | ' ' => base.push_str(&format!("%{:02X}", u32::from(c))),
+                '"' | '\'' | '<' | '>' | '&' | '{' | '}' | ' ' => {
+                    base.push_str(&format!("%{:02X}", u32::from(c)))
+                }
                 c => base.push(c),
             }
             base
         });
-        let Some(source) = environment.get_template("html").ok().map(|html| html.source().to_owned()) else {
-            return Ok(Some(Self { base, links: Vec::new(), targets: Vec::new(), untracked: Vec::new() }));
+        let Some(source) =
+            environment.get_template("html").ok().map(|html| html.source().to_owned())
+        else {
+            return Ok(Some(Self {
+                base,
+                links: Vec::new(),
+                targets: Vec::new(),
+                untracked: Vec::new(),
+            }));
         };
         let fields_of = |piece: &str| variables(environment, piece);
         let problem = |message| TemplateProblem { part: "html", line: None, message };
@@ -93,7 +105,9 @@ impl Template {
             return web_address(&link.url);
         }
         let values = FieldValues { recipient, own: None };
-        let url = self.merged(usize::from(number), &values).or_else(|| self.merged_by_engine(link, &values))?;
+        let url = self
+            .merged(usize::from(number), &values)
+            .or_else(|| self.merged_by_engine(link, &values))?;
         web_address(&as_read(&url))
     }
 
@@ -101,7 +115,11 @@ impl Template {
         self.tracked.as_ref()?.targets.get(number)?.as_ref()?.render(values, LIMITS)
     }
 
-    pub(super) fn merged_by_engine(&self, link: &TrackedLink, values: &FieldValues<'_>) -> Option<String> {
+    pub(super) fn merged_by_engine(
+        &self,
+        link: &TrackedLink,
+        values: &FieldValues<'_>,
+    ) -> Option<String> {
         let template = self.environment.template_from_named_str("html", &link.url).ok()?;
         template.render(fields::context(&self.used, values)).ok()
     }
@@ -110,7 +128,8 @@ impl Template {
     pub fn link_faults(&self, recipient: &Recipient, stamp: &MessageStamp) -> Vec<String> {
         let Ok(values) = self.values(recipient, stamp) else { return Vec::new() };
         let original = if self.tracked.is_some() { ORIGINAL } else { "html" };
-        let html = self.whole(original, &values, &fields::context(&self.used, &values)).ok().flatten();
+        let html =
+            self.whole(original, &values, &fields::context(&self.used, &values)).ok().flatten();
         html.map(|html| link_check::faults(&html)).unwrap_or_default()
     }
 
@@ -118,7 +137,11 @@ impl Template {
     ///
     /// # Errors
     /// As [`Template::render`].
-    pub fn mirror(&self, recipient: &Recipient, stamp: &MessageStamp) -> Result<String, RenderError> {
+    pub fn mirror(
+        &self,
+        recipient: &Recipient,
+        stamp: &MessageStamp,
+    ) -> Result<String, RenderError> {
         let values = self.values(recipient, stamp)?;
         let context = LazyCell::new(|| fields::context(&self.used, &values));
         let [_, html, text] = &self.parts;

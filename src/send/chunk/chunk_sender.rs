@@ -64,33 +64,49 @@ impl ChunkSender {
             Err(Refusal::NotFound) => return Ok(()),
             Err(other) => return Err(other.into()),
         };
-        let Some(plan) = delivery.document.plan.clone().filter(|_| delivery.state.is_released()) else { return Ok(()) };
-        if self.poisoned.chunks.is_aside(&at).await? {
+        let Some(plan) = delivery.document.plan.clone().filter(|_| delivery.state.is_released())
+        else {
+            return Ok(());
+        };
+        if self.poisoned.chunks.is_poisoned(&at).await? {
             return Ok(());
         }
         let wave = self.schedules.wave_of(&at, &plan).await?;
-        let Some(valid_until) = wave.valid_until(plan.settings.validity_hours) else { return Ok(()) };
+        let Some(valid_until) = wave.valid_until(plan.settings.validity_hours) else {
+            return Ok(());
+        };
         let asked_ms = boottime_ms();
-        let resend_after_s = plan.resend_after_s(&wave, self.sending.access.config.send.lease_ms, unix_now());
-        let grounds = TakeoverGrounds { resends: resend_after_s.is_some(), ..TakeoverGrounds::default() };
-        let (lease, ledger) =
-            match self.poisoned.ledgers.take(&at, self.poisoned.holder.daemon.owner, grounds, unix_now()).await? {
-                Taken::Yes(lease, ledger) => (lease, ledger),
-                Taken::Held(..) | Taken::Missing => return Ok(()),
-            };
+        let resend_after_s =
+            plan.resend_after_s(&wave, self.sending.access.config.send.lease_ms, unix_now());
+        let grounds =
+            TakeoverGrounds { resends: resend_after_s.is_some(), ..TakeoverGrounds::default() };
+        let (lease, ledger) = match self
+            .poisoned
+            .ledgers
+            .take_lease(&at, self.poisoned.holder.daemon.owner, grounds, unix_now())
+            .await?
+        {
+            Taken::Yes(lease, ledger) => (lease, ledger),
+            Taken::Held(..) | Taken::Missing => return Ok(()),
+        };
         let validity = Arc::new(LeaseValidity::new(self.poisoned.config.send.lease_ms, asked_ms));
-        let hold = LeasedChunk::new(at, lease, resend_after_s);
+        let leased = LeasedChunk::new(at, lease, resend_after_s);
         let time = WaveTime { wave, date: instant(wave.released_at), valid_until };
-        let (hold, sent) = self.sending.send_held(hold, ledger, (delivery, plan), time, validity).await;
+        let (leased, sent) =
+            self.sending.send_held(leased, ledger, (delivery, plan), time, validity).await;
         // also when nothing could be sent: the next one need not wait the lease out
-        self.poisoned.give_back_after_job(hold, &sent).await?;
+        self.poisoned.give_back_after_job(leased, &sent).await?;
         sent?;
-        self.fair_queue.feed(id).await?;
+        self.fair_queue.request_jobs(id).await?;
         if self.poisoned.ledgers.counts(id).await?.open() == 0 {
             let job = Job::FinishDelivery { delivery: id.to_string() };
             self.fair_queue
                 .queue
-                .enqueue(QueueName::Steps, &format!("finish:{id}:{chunk}:{}", lease.epoch), &job.encode())
+                .enqueue(
+                    QueueName::Steps,
+                    &format!("finish:{id}:{chunk}:{}", lease.epoch),
+                    &job.encode(),
+                )
                 .await?;
         }
         Ok(())
@@ -99,35 +115,68 @@ impl ChunkSender {
 
 impl ChunkRun {
     /// Drives the connections until nothing is left to do or may be done.
-    pub(super) async fn serve(self: Arc<Self>, hold: LeasedChunk, ledger: Ledger, todo: Vec<u16>) -> LeasedChunk {
+    pub(super) async fn serve(
+        self: Arc<Self>,
+        leased: LeasedChunk,
+        ledger: Ledger,
+        todo: Vec<u16>,
+    ) -> LeasedChunk {
         let config = &self.sending.access.config;
         let relay = self.sending.out.relays.only_rate(&self.route);
         let rates: Vec<BucketRate> = [
-            self.plan.settings.messages_per_second.map(|rate| (format!("delivery:{{{}}}", self.at.delivery), rate)),
+            self.plan
+                .settings
+                .messages_per_second
+                .map(|rate| (format!("delivery:{{{}}}", self.at.delivery), rate)),
             relay.map(|(name, rate)| (format!("relay:{name}"), rate)),
         ]
         .into_iter()
         .flatten()
         .collect();
         // what is held back needs few of them
-        let needed = rates.iter().map(|(_, rate)| (rate / MESSAGES_A_CONNECTION).ceil() as usize).min().unwrap_or(usize::MAX);
-        let connections = self.sending.out.relays.connections(&self.route).min(todo.len().div_ceil(config.send.claim_window));
+        let needed = rates
+            .iter()
+            .map(|(_, rate)| (rate / MESSAGES_A_CONNECTION).ceil() as usize)
+            .min()
+            .unwrap_or(usize::MAX);
+        let connections = self
+            .sending
+            .out
+            .relays
+            .connections(&self.route)
+            .min(todo.len().div_ceil(config.send.claim_window));
         let connections = connections.min(needed.max(1));
         let (ask, asks) = unbounded_channel();
         let mut grants = HashMap::new();
         for number in 0..connections {
             let (grant, granted) = unbounded_channel();
             grants.insert(number, grant);
-            self.sending.late_exclusions.daemon.tracker.spawn(self.clone().drive(WriterChannel::new(
-                number,
-                granted,
-                ask.clone(),
-            )));
+            self.sending
+                .late_exclusions
+                .daemon
+                .tracker
+                .spawn(self.clone().drive(WriterChannel::new(number, granted, ask.clone())));
         }
         drop(ask);
-        let (access, validity, halt) = (self.sending.access.clone(), self.validity.clone(), self.halt.clone());
+        let (access, validity, halt) =
+            (self.sending.access.clone(), self.validity.clone(), self.halt.clone());
         let (todo, again, valid_until) = (todo.into(), HashMap::new(), self.valid_until);
-        let gate = Admission::new(&self.sending.out.throttles, &self.at.delivery, rates, &self.recipients);
-        LedgerWriter { access, hold, ledger, validity, valid_until, halt, todo, again, grants, asks, gate }.serve().await
+        let gate =
+            Admission::new(&self.sending.out.throttles, &self.at.delivery, rates, &self.recipients);
+        LedgerWriter {
+            access,
+            leased,
+            ledger,
+            validity,
+            valid_until,
+            halt,
+            todo,
+            again,
+            grants,
+            asks,
+            gate,
+        }
+        .serve()
+        .await
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::{Arc, atomic::AtomicBool};
 
 use super::{
-    chunk_sender::WaveTime, connection_worker::ChunkRun, late_exclusion::LateExclusions, lease_validity::LeaseValidity,
-    ledger_writer::LedgerAccess, replay::LeasedChunk,
+    chunk_sender::WaveTime, connection_worker::ChunkRun, late_exclusion::LateExclusions,
+    lease_validity::LeaseValidity, ledger_writer::LedgerAccess, replay::LeasedChunk,
 };
 use crate::{
     clock::unix_now,
@@ -28,28 +28,34 @@ pub struct ChunkSending {
 impl ChunkSending {
     pub(super) async fn send_held(
         &self,
-        mut hold: LeasedChunk,
+        mut leased: LeasedChunk,
         ledger: Ledger,
         (delivery, plan): (Delivery, Plan),
         time: WaveTime,
         validity: Arc<LeaseValidity>,
     ) -> (LeasedChunk, Result<(), JobError>) {
-        let mut todo = ledger.claimable(unix_now(), hold.resend_after_s);
+        let mut todo = ledger.claimable(unix_now(), leased.resend_after_s);
         if todo.is_empty() {
-            return (hold, Ok(()));
+            return (leased, Ok(()));
         }
         if unix_now() >= time.valid_until {
-            let expired = self.access.holder.expire(&mut hold, &ledger, &todo).await;
-            return (hold, expired.map_err(JobError::from));
+            let expired = self.access.holder.expire(&mut leased, &ledger, &todo).await;
+            return (leased, expired.map_err(JobError::from));
         }
-        let run = match self.session(&hold.at, (delivery, plan), time, validity).await {
+        let run = match self.session(&leased.at, (delivery, plan), time, validity).await {
             Ok(run) => run,
-            Err(error) => return (hold, Err(error)),
+            Err(error) => return (leased, Err(error)),
         };
         let about = (&run.delivery, &time.wave);
-        match self.late_exclusions.exclude_late(&mut hold, &ledger, about, &run.recipients, &mut todo).await {
-            Ok(true) if !todo.is_empty() => (Arc::new(run).serve(hold, ledger, todo).await, Ok(())),
-            other => (hold, other.map(drop)),
+        match self
+            .late_exclusions
+            .exclude_late(&mut leased, &ledger, about, &run.recipients, &mut todo)
+            .await
+        {
+            Ok(true) if !todo.is_empty() => {
+                (Arc::new(run).serve(leased, ledger, todo).await, Ok(()))
+            }
+            other => (leased, other.map(drop)),
         }
     }
 
@@ -60,14 +66,22 @@ impl ChunkSending {
         time: WaveTime,
         validity: Arc<LeaseValidity>,
     ) -> Result<ChunkRun, JobError> {
-        let template = self.out.messages.templates.get(&at.delivery, &plan, &delivery.document.definition);
-        let template = template.map_err(|_| JobError::Abort("the template of a prepared delivery does not compile".into()))?;
+        let template =
+            self.out.messages.templates.get(&at.delivery, &plan, &delivery.document.definition);
+        let template = template.map_err(|_| {
+            JobError::Abort("the template of a prepared delivery does not compile".into())
+        })?;
         let route = self.out.relays.route(template.envelope_from());
-        let route = route.ok_or_else(|| JobError::Abort("no relay sends for the domain of the envelope sender".into()))?;
+        let route = route.ok_or_else(|| {
+            JobError::Abort("no relay sends for the domain of the envelope sender".into())
+        })?;
         Ok(ChunkRun {
             sending: self.clone(),
             at: at.clone(),
-            recipients: self.audiences.slice(&at.delivery, SliceKind::Chunks(plan.generation), at.chunk).await?,
+            recipients: self
+                .audiences
+                .slice(&at.delivery, SliceKind::Chunks(plan.generation), at.chunk)
+                .await?,
             from: template.envelope_from().to_owned(),
             turns: self.out.permits.of(&route, self.out.relays.allowed(&route)),
             route,

@@ -20,6 +20,13 @@ pub fn given_back(claimed: &GrantedClaim) -> Report {
 }
 
 /// The report of a claim.
-pub fn report(claimed: &GrantedClaim, status: Option<Status>, reason: u8, flags: u8, when: u32, reply: String) -> Report {
+pub fn report(
+    claimed: &GrantedClaim,
+    status: Option<Status>,
+    reason: u8,
+    flags: u8,
+    when: u32,
+    reply: String,
+) -> Report {
     Report { position: claimed.position, claim: claimed.claim, status, reason, flags, when, reply }
 }

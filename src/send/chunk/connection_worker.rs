@@ -88,9 +88,11 @@ impl ChunkRun {
                 };
                 let report = match ready {
                     Ok(mut ready) if connection.is_usable() && !self.halt.is_cancelled() => {
-                        let waits = open > 1 && connection.takes_next() && !self.plan.settings.smtp_test;
+                        let waits =
+                            open > 1 && connection.takes_next() && !self.plan.settings.smtp_test;
                         next = self.make_next(&mut lane, &mut spaces, waits).await;
-                        let report = self.attempt(&mut connection, &mut ready, &mut next, &mut lane).await;
+                        let report =
+                            self.attempt(&mut connection, &mut ready, &mut next, &mut lane).await;
                         spaces.push(ready.message);
                         report
                     }
@@ -107,7 +109,12 @@ impl ChunkRun {
 
     /// What comes next. A little is waited for its grant, if that has been asked for and its envelope could go along: one that goes
     /// alone costs a write, a read and a round trip.
-    async fn make_next(&self, lane: &mut WriterChannel, spaces: &mut Vec<Vec<u8>>, waits: bool) -> Option<ReadyMessage> {
+    async fn make_next(
+        &self,
+        lane: &mut WriterChannel,
+        spaces: &mut Vec<Vec<u8>>,
+        waits: bool,
+    ) -> Option<ReadyMessage> {
         let until = Instant::now() + PATIENCE;
         loop {
             match self.make(lane.next_grant(until, waits).await?, spaces) {
@@ -118,7 +125,10 @@ impl ChunkRun {
     }
 
     /// A connection and the turn to have one, or none if all relays are at fault or nothing is left to do.
-    async fn connect(&self, granted: &UnboundedReceiver<GrantedClaim>) -> Option<(SmtpConnection, ConnectionPermit)> {
+    async fn connect(
+        &self,
+        granted: &UnboundedReceiver<GrantedClaim>,
+    ) -> Option<(SmtpConnection, ConnectionPermit)> {
         // a closed channel says that there will be no grants
         let over = async {
             while !granted.is_closed() {
@@ -173,33 +183,62 @@ impl ChunkRun {
         let now = unix_now();
         match claimed.before.status {
             _ if now < self.valid_until => Ok(()),
-            Status::InDoubt => Err(report(claimed, Some(Status::InDoubt), 0, 0, now, String::new())),
+            Status::InDoubt => {
+                Err(report(claimed, Some(Status::InDoubt), 0, 0, now, String::new()))
+            }
             _ => Err(expired(claimed)),
         }
     }
 
     /// Makes the message of a claim; or else what became of it.
-    fn make(&self, claimed: GrantedClaim, spaces: &mut Vec<Vec<u8>>) -> Result<ReadyMessage, Report> {
+    fn make(
+        &self,
+        claimed: GrantedClaim,
+        spaces: &mut Vec<Vec<u8>>,
+    ) -> Result<ReadyMessage, Report> {
         self.check_time(&claimed)?;
         let definition = &self.delivery.document.definition;
-        let number = u64::from(self.at.chunk) * u64::from(self.plan.chunk_size) + u64::from(claimed.position);
+        let number = u64::from(self.at.chunk) * u64::from(self.plan.chunk_size)
+            + u64::from(claimed.position);
         let signer = self.sending.out.messages.signer(&self.delivery.id, &self.plan, number, false);
-        let stamp = MessageStamp { signer, ..self.sending.out.messages.stamp(&self.at, claimed.position, definition, self.date) };
-        let Some(recipient) = self.recipients.get(usize::from(claimed.position)) else { return Err(given_back(&claimed)) };
-        let message = self.template.render_into(recipient, &stamp, spaces.pop().unwrap_or_default()).map_err(|error| {
-            let reply = format!("not sent: {} {}", error.part, error.message);
-            report(&claimed, Some(Status::Failed), FailureReason::NotDefined.code(), 0, unix_now(), reply)
-        })?;
+        let stamp = MessageStamp {
+            signer,
+            ..self.sending.out.messages.stamp(&self.at, claimed.position, definition, self.date)
+        };
+        let Some(recipient) = self.recipients.get(usize::from(claimed.position)) else {
+            return Err(given_back(&claimed));
+        };
+        let message = self
+            .template
+            .render_into(recipient, &stamp, spaces.pop().unwrap_or_default())
+            .map_err(|error| {
+                let reply = format!("not sent: {} {}", error.part, error.message);
+                report(
+                    &claimed,
+                    Some(Status::Failed),
+                    FailureReason::NotDefined.code(),
+                    0,
+                    unix_now(),
+                    reply,
+                )
+            })?;
         match Envelope::new(&self.from, &recipient.email, message.len()) {
             Ok(envelope) => Ok(ReadyMessage { claimed, envelope: Arc::new(envelope), message }),
             Err(reply) => Err(self.failure(&claimed, &reply, unix_now())),
         }
     }
 
-    async fn send(&self, connection: &mut SmtpConnection, ready: &mut ReadyMessage, next: Option<Arc<Envelope>>) -> Report {
+    async fn send(
+        &self,
+        connection: &mut SmtpConnection,
+        ready: &mut ReadyMessage,
+        next: Option<Arc<Envelope>>,
+    ) -> Report {
         let may_go = || self.validity.holds(boottime_ms()) && !self.halt.is_cancelled();
         // of the only relay of a route the gate has seen to it
-        if let Some((relay, rate)) = connection.limit().filter(|_| self.sending.out.relays.only_rate(&self.route).is_none()) {
+        if let Some((relay, rate)) =
+            connection.limit().filter(|_| self.sending.out.relays.only_rate(&self.route).is_none())
+        {
             self.sending.out.throttles.wait_for_relay(relay, rate, &may_go).await;
         }
         let transaction = match self.plan.settings.smtp_test {
@@ -211,16 +250,23 @@ impl ChunkRun {
 
     fn judge(&self, claimed: &GrantedClaim, transaction: Transaction) -> Report {
         let now = unix_now();
-        if let Transaction::Deferred { fault: Some(_), .. } | Transaction::InDoubt(_) = &transaction {
+        if let Transaction::Deferred { fault: Some(_), .. } | Transaction::InDoubt(_) = &transaction
+        {
             // not the text: a server may repeat the address in it
             self.complain("a transaction was broken off; the sending log has the details");
         }
         match transaction {
-            Transaction::Accepted(reply) => report(claimed, Some(Status::Sent), 0, flags::ACCEPTED, now, self.kept(&reply)),
+            Transaction::Accepted(reply) => {
+                report(claimed, Some(Status::Sent), 0, flags::ACCEPTED, now, self.kept(&reply))
+            }
             // no acceptance to be counted: the relay layer has not seen one
-            Transaction::Tested(reply) => report(claimed, Some(Status::Sent), 0, 0, now, self.kept(&reply)),
+            Transaction::Tested(reply) => {
+                report(claimed, Some(Status::Sent), 0, 0, now, self.kept(&reply))
+            }
             Transaction::Refused(reply) => self.failure(claimed, &reply, now),
-            Transaction::Deferred { reply, fault } => self.deferral(claimed, reply.as_ref(), fault, now),
+            Transaction::Deferred { reply, fault } => {
+                self.deferral(claimed, reply.as_ref(), fault, now)
+            }
             Transaction::InDoubt(fault) => report(claimed, Some(Status::InDoubt), 0, 0, now, fault),
             Transaction::NotStarted => given_back(claimed),
         }
@@ -238,7 +284,13 @@ impl ChunkRun {
         report(claimed, Some(Status::Failed), reason.code(), hard, now, reply.to_string())
     }
 
-    fn deferral(&self, claimed: &GrantedClaim, reply: Option<&Reply>, fault: Option<String>, now: u32) -> Report {
+    fn deferral(
+        &self,
+        claimed: &GrantedClaim,
+        reply: Option<&Reply>,
+        fault: Option<String>,
+        now: u32,
+    ) -> Report {
         let reason = reply.map_or(FailureReason::Unreachable, |reply| classify(reply).0).code();
         let text = reply.map(ToString::to_string).or(fault).unwrap_or_default();
         let attempts = claimed.before.attempts.saturating_add(1);

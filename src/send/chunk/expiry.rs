@@ -21,17 +21,26 @@ const GROUP: usize = 500;
 
 impl LeaseHolder {
     /// Fails `todo` with the reason of its last reply. Ends early if the lease is lost or forgotten: nothing was sent.
-    pub(crate) async fn expire(&self, hold: &mut LeasedChunk, ledger: &Ledger, todo: &[u16]) -> Result<(), StoreError> {
+    pub(crate) async fn expire(
+        &self,
+        leased: &mut LeasedChunk,
+        ledger: &Ledger,
+        todo: &[u16],
+    ) -> Result<(), StoreError> {
         for positions in todo.chunks(GROUP) {
             // the first claims of a fresh epoch
-            let claims = positions.iter().map(|position| Claim { position: *position, n: 1 }).collect();
+            let claims =
+                positions.iter().map(|position| Claim { position: *position, n: 1 }).collect();
             let turn = Batch { claims, ..Batch::default() };
-            let answer = self.ledgers.turn(&hold.at, &hold.lease, &turn, unix_now(), None).await?;
+            let answer = self
+                .ledgers
+                .write_batch(&leased.at, &leased.lease, &turn, unix_now(), None)
+                .await?;
             if answer.lease != LeaseVerdict::Ok {
                 return Ok(());
             }
-            hold.lease.seq += 1;
-            let number = ClaimNumber { epoch: hold.lease.epoch, n: 1 };
+            leased.lease.seq += 1;
+            let number = ClaimNumber { epoch: leased.lease.epoch, n: 1 };
             let granted = turn.claims.iter().zip(&answer.granted).filter(|(_, granted)| **granted);
             let reports = granted
                 .filter_map(|(claim, _)| {
@@ -41,11 +50,14 @@ impl LeaseHolder {
                 })
                 .collect();
             let turn = Batch { reports, ..Batch::default() };
-            let answer = self.ledgers.turn(&hold.at, &hold.lease, &turn, unix_now(), None).await?;
+            let answer = self
+                .ledgers
+                .write_batch(&leased.at, &leased.lease, &turn, unix_now(), None)
+                .await?;
             if answer.lease != LeaseVerdict::Ok {
                 return Ok(());
             }
-            hold.lease.seq += 1;
+            leased.lease.seq += 1;
         }
         Ok(())
     }
@@ -53,6 +65,17 @@ impl LeaseHolder {
 
 /// The report of a claim that came too late.
 pub(super) fn expired(claimed: &GrantedClaim) -> crate::store::chunks::Report {
-    let reason = if claimed.before.reason == 0 { FailureReason::Unreachable.code() } else { claimed.before.reason };
-    report(claimed, Some(Status::Failed), reason, flags::EXPIRED, unix_now(), "the validity period ended".into())
+    let reason = if claimed.before.reason == 0 {
+        FailureReason::Unreachable.code()
+    } else {
+        claimed.before.reason
+    };
+    report(
+        claimed,
+        Some(Status::Failed),
+        reason,
+        flags::EXPIRED,
+        unix_now(),
+        "the validity period ended".into(),
+    )
 }

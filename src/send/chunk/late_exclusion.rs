@@ -35,47 +35,70 @@ impl LateExclusions {
     /// since, and takes them off `todo`. False if the lease is lost: nothing may be sent.
     pub(crate) async fn exclude_late(
         &self,
-        hold: &mut LeasedChunk,
+        leased: &mut LeasedChunk,
         ledger: &Ledger,
         (delivery, wave): (&Delivery, &Wave),
         recipients: &[Recipient],
         todo: &mut Vec<u16>,
     ) -> Result<bool, JobError> {
-        let Some(settings) = delivery.document.plan.as_ref().map(|plan| &plan.settings) else { return Ok(true) };
+        let Some(settings) = delivery.document.plan.as_ref().map(|plan| &plan.settings) else {
+            return Ok(true);
+        };
         let rule = settings.fatigue.filter(|_| !ledger.is_checked());
         let denies = settings.denylist && !self.checks.addresses.denies_nobody().await?;
         if rule.is_none() && !denies {
             return Ok(true);
         }
-        let of = |position: &u16| Some((*position, key_of(&recipients.get(usize::from(*position))?.email)?));
-        let (positions, addresses): (Vec<u16>, Vec<AddressKey>) = todo.iter().filter_map(of).unzip();
+        let of = |position: &u16| {
+            Some((*position, key_of(&recipients.get(usize::from(*position))?.email)?))
+        };
+        let (positions, addresses): (Vec<u16>, Vec<AddressKey>) =
+            todo.iter().filter_map(of).unzip();
         let mut out = BTreeMap::new();
         if let Some(rule) = &rule {
             let moment = FatigueMoment::Release { at: wave.released_at, delivery: &delivery.id };
             let asked: Vec<_> = addresses.iter().map(|address| (*address, moment)).collect();
-            let tired = self.checks.fatigued(&delivery.id, rule, &asked, &mut HashMap::new()).await?;
+            let tired =
+                self.checks.fatigued(&delivery.id, rule, &asked, &mut HashMap::new()).await?;
             out.extend(
-                positions.iter().zip(tired).filter(|(_, tired)| *tired).map(|(position, _)| (*position, ExclusionCause::Fatigue)),
+                positions
+                    .iter()
+                    .zip(tired)
+                    .filter(|(_, tired)| *tired)
+                    .map(|(position, _)| (*position, ExclusionCause::Fatigue)),
             );
         }
         if denies {
             let denied = self.checks.addresses.denied(&addresses).await?;
-            out.extend(positions.iter().zip(denied).filter(|(_, denied)| *denied).map(|(p, _)| (*p, ExclusionCause::Denylisted)));
+            out.extend(
+                positions
+                    .iter()
+                    .zip(denied)
+                    .filter(|(_, denied)| *denied)
+                    .map(|(p, _)| (*p, ExclusionCause::Denylisted)),
+            );
         }
         if out.is_empty() && rule.is_none() {
             return Ok(true);
         }
         // sent again after a lost answer it changes nothing
         let (verdict, excluded) = loop {
-            match self.checks.ledgers.exclude(&hold.at, &hold.lease, &out, unix_now()).await {
-                Err(error) if error.may_pass() && !self.daemon.shutdown.is_cancelled() => tokio::time::sleep(PAUSE).await,
+            match self
+                .checks
+                .ledgers
+                .exclude_late(&leased.at, &leased.lease, &out, unix_now())
+                .await
+            {
+                Err(error) if error.may_pass() && !self.daemon.shutdown.is_cancelled() => {
+                    tokio::time::sleep(PAUSE).await
+                }
                 other => break other?,
             }
         };
         if verdict != LeaseVerdict::Ok {
             return Ok(false);
         }
-        hold.lease.seq += 1;
+        leased.lease.seq += 1;
         metrics::excluded(excluded);
         todo.retain(|position| !out.contains_key(position));
         Ok(true)

@@ -7,7 +7,8 @@ use rustix::time::{ClockId, clock_gettime};
 /// Milliseconds of a clock that goes on while the machine is suspended and that nobody sets.
 pub fn boottime_ms() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1000
+        + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
 }
 
 /// Until when transactions may be started. A successor waits `lease_ms` after it has seen a beat; the holder counts from

@@ -47,7 +47,7 @@ const LOOK: Duration = Duration::from_millis(400);
 
 pub struct LedgerWriter {
     pub access: LedgerAccess,
-    pub hold: LeasedChunk,
+    pub leased: LeasedChunk,
     pub ledger: Ledger,
     pub validity: Arc<LeaseValidity>,
     /// The end of the validity period, Unix seconds.
@@ -65,7 +65,8 @@ pub struct LedgerWriter {
 impl LedgerWriter {
     /// Serves the connections until the last one is gone; then every claim is recorded or given back.
     pub async fn serve(mut self) -> LeasedChunk {
-        let mut beat = tokio::time::interval(Duration::from_millis(self.access.config.send.lease_ms / 4));
+        let mut beat =
+            tokio::time::interval(Duration::from_millis(self.access.config.send.lease_ms / 4));
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let slice_length = Duration::from_millis(self.access.config.send.slice_ms);
@@ -75,11 +76,11 @@ impl LedgerWriter {
         // a lease that Redis may forget must not be used: its claims would be forgotten with it
         let store = self.access.holder.redis.clone();
         let mut durable = std::pin::pin!(async {
-            while store.durable().await.is_err() {
+            while store.await_durability().await.is_err() {
                 tokio::time::sleep(PAUSE).await
             }
         });
-        let (mut slice_over, mut is_durable) = (false, !store.may_go_back());
+        let (mut slice_over, mut is_durable) = (false, !store.may_roll_back());
         // a slice begins with the first connection, which may have to wait for its turn
         let mut connected = false;
         let mut hungry: VecDeque<usize> = VecDeque::new();
@@ -105,8 +106,8 @@ impl LedgerWriter {
                 ask = self.asks.recv() => match ask {
                     None => {
                         // recipients that may go now are for the next job, at once
-                        self.hold.not_before = self.gate.not_before().filter(|_| self.todo.is_empty() && !self.halt.is_cancelled());
-                        return self.hold;
+                        self.leased.not_before = self.gate.not_before().filter(|_| self.todo.is_empty() && !self.halt.is_cancelled());
+                        return self.leased;
                     }
                     Some(ask) => {
                         if !connected {
@@ -118,7 +119,9 @@ impl LedgerWriter {
                 },
             }
             let reports = &mut group.reports;
-            while (!reports.is_empty() || is_durable && !hungry.is_empty()) && !self.turn(reports, &mut hungry).await {}
+            while (!reports.is_empty() || is_durable && !hungry.is_empty())
+                && !self.turn(reports, &mut hungry).await
+            {}
             drop(group.used_up);
         }
     }
@@ -131,7 +134,10 @@ impl LedgerWriter {
         let n = hungry.len().min(self.todo.len());
         let positions = self.gate.admit(&mut self.todo, n).await;
         let crowded = positions.len() < n;
-        let claims = positions.iter().filter_map(|p| Some(Claim { position: *p, n: self.number_after(*p)? })).collect();
+        let claims = positions
+            .iter()
+            .filter_map(|p| Some(Claim { position: *p, n: self.number_after(*p)? }))
+            .collect();
         let turn = Batch { reports: std::mem::take(reports), claims, redo: false };
         if turn.reports.is_empty() && turn.claims.is_empty() {
             return true;
@@ -142,21 +148,31 @@ impl LedgerWriter {
             return true;
         };
         self.note(&turn, &answer).await;
-        let epoch = self.hold.lease.epoch;
-        for (claim, _) in turn.claims.iter().zip(&answer.granted).filter(|(_, granted)| !**granted) {
+        let epoch = self.leased.lease.epoch;
+        for (claim, _) in turn.claims.iter().zip(&answer.granted).filter(|(_, granted)| !**granted)
+        {
             self.gate.not_claimed(claim.position);
         }
         for (claim, _) in turn.claims.iter().zip(&answer.granted).filter(|(_, granted)| **granted) {
             let Some(before) = self.ledger.record(usize::from(claim.position)) else { continue };
             let number = ClaimNumber { epoch, n: claim.n };
             let claimed = GrantedClaim { position: claim.position, claim: number, before };
-            let served = hungry.pop_front().and_then(|c| self.grants.get(&c)).is_some_and(|grants| grants.send(claimed).is_ok());
+            let served = hungry
+                .pop_front()
+                .and_then(|c| self.grants.get(&c))
+                .is_some_and(|grants| grants.send(claimed).is_ok());
             if !served {
                 reports.push(given_back(&claimed));
             }
         }
-        if answer.lease == LeaseVerdict::Ok || answer.lease == LeaseVerdict::Lost && !turn.reports.is_empty() {
-            self.hold.applied(turn, &answer.granted, self.access.deliveries.redis.may_go_back());
+        if answer.lease == LeaseVerdict::Ok
+            || answer.lease == LeaseVerdict::Lost && !turn.reports.is_empty()
+        {
+            self.leased.applied(
+                turn,
+                &answer.granted,
+                self.access.deliveries.redis.may_roll_back(),
+            );
         }
         reports.is_empty() && (hungry.is_empty() || self.todo.is_empty() || crowded)
     }
@@ -167,21 +183,26 @@ impl LedgerWriter {
             return last.checked_add(1);
         }
         let last = self.ledger.record(usize::from(position))?.claim;
-        Some(if last.epoch == self.hold.lease.epoch { last.n.wrapping_add(1) } else { 1 })
+        Some(if last.epoch == self.leased.lease.epoch { last.n.wrapping_add(1) } else { 1 })
     }
 
     /// Sends a group until it is answered: what the relay accepted must not be forgotten. `None` if it never will be; what
     /// was reported is in doubt once the chunk is released or taken over.
     async fn write(&self, turn: &Batch) -> Option<BatchAnswer> {
         loop {
-            let (hold, now) = (&self.hold, unix_now());
+            let (leased, now) = (&self.leased, unix_now());
             // after the validity period nobody is sent to again
-            let resend_after_s = hold.resend_after_s.filter(|_| now < self.valid_until);
-            let mut written = self.access.holder.ledgers.turn(&hold.at, &hold.lease, turn, now, resend_after_s).await;
+            let resend_after_s = leased.resend_after_s.filter(|_| now < self.valid_until);
+            let mut written = self
+                .access
+                .holder
+                .ledgers
+                .write_batch(&leased.at, &leased.lease, turn, now, resend_after_s)
+                .await;
             if let Ok(answer) = &written
                 && answer.lease == LeaseVerdict::RolledBack
             {
-                match self.access.holder.replay(hold).await {
+                match self.access.holder.replay(leased).await {
                     Ok(Replay::Nothing) => {}
                     // then it is applied, or it is late truth
                     Ok(_) => continue,
@@ -191,12 +212,12 @@ impl LedgerWriter {
             match written {
                 Ok(answer) => return Some(answer),
                 Err(error) if !error.may_pass() => {
-                    tracing::error!(delivery.id = %self.hold.at.delivery, chunk = self.hold.at.chunk, %error, "a group of records is lost");
+                    tracing::error!(delivery.id = %self.leased.at.delivery, chunk = self.leased.at.chunk, %error, "a group of records is lost");
                     return None;
                 }
                 Err(error) => {
                     metrics::store_retry();
-                    tracing::debug!(delivery.id = %self.hold.at.delivery, chunk = self.hold.at.chunk, %error, "a group of records is sent again");
+                    tracing::debug!(delivery.id = %self.leased.at.delivery, chunk = self.leased.at.chunk, %error, "a group of records is sent again");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -229,7 +250,7 @@ impl LedgerWriter {
             }
             if *applied == ReportEffect::Twice {
                 metrics::duplicate();
-                tracing::warn!(delivery.id = %self.hold.at.delivery, chunk = self.hold.at.chunk, position = report.position, "accepted twice");
+                tracing::warn!(delivery.id = %self.leased.at.delivery, chunk = self.leased.at.chunk, position = report.position, "accepted twice");
             }
         }
     }
@@ -244,7 +265,7 @@ impl LedgerWriter {
 
     /// Claims are refused by Redis once a delivery is paused or stopped; this is for those that were granted before.
     async fn look(&self) {
-        if let Ok(state) = self.access.deliveries.store.state(&self.hold.at.delivery).await
+        if let Ok(state) = self.access.deliveries.store.state(&self.leased.at.delivery).await
             && state != Some(DeliveryState::InProgress)
         {
             self.halt.cancel();
@@ -253,23 +274,27 @@ impl LedgerWriter {
 
     async fn show_life(&mut self) {
         let sent_ms = boottime_ms();
-        let hold = &self.hold;
-        match self.access.holder.ledgers.beat(&hold.at, &hold.lease).await {
+        let leased = &self.leased;
+        match self.access.holder.ledgers.renew_lease(&leased.at, &leased.lease).await {
             Ok(LeaseVerdict::Ok) => self.validity.renew(sent_ms),
-            Ok(LeaseVerdict::RolledBack) => match self.access.holder.replay(hold).await {
+            Ok(LeaseVerdict::RolledBack) => match self.access.holder.replay(leased).await {
                 Ok(Replay::PutBack) => {}
                 Ok(_) => self.fenced("Redis went back in time"),
-                Err(error) => tracing::debug!(delivery.id = %hold.at.delivery, chunk = hold.at.chunk, %error, "no beat"),
+                Err(error) => {
+                    tracing::debug!(delivery.id = %leased.at.delivery, chunk = leased.at.chunk, %error, "no beat")
+                }
             },
             Ok(_) => self.fenced("another worker holds it"),
-            Err(error) => tracing::debug!(delivery.id = %self.hold.at.delivery, chunk = self.hold.at.chunk, %error, "no beat"),
+            Err(error) => {
+                tracing::debug!(delivery.id = %self.leased.at.delivery, chunk = self.leased.at.chunk, %error, "no beat")
+            }
         }
     }
 
     fn fenced(&self, why: &str) {
         if !self.halt.is_cancelled() {
             metrics::fenced();
-            tracing::warn!(delivery.id = %self.hold.at.delivery, chunk = self.hold.at.chunk, why, "the chunk was lost");
+            tracing::warn!(delivery.id = %self.leased.at.delivery, chunk = self.leased.at.chunk, why, "the chunk was lost");
         }
         self.validity.end();
         self.halt.cancel();

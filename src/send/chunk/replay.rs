@@ -65,7 +65,14 @@ type GivenBack = (Instant, Arc<LeasedChunk>);
 
 impl LeasedChunk {
     pub fn new(at: ChunkRef, lease: Lease, resend_after_s: Option<u32>) -> Self {
-        Self { at, lease, resend_after_s, not_before: None, groups: VecDeque::new(), written: false }
+        Self {
+            at,
+            lease,
+            resend_after_s,
+            not_before: None,
+            groups: VecDeque::new(),
+            written: false,
+        }
     }
 
     /// A group was applied, or the lease was lost and its reports were late truth. It is remembered for a while if Redis may
@@ -74,30 +81,45 @@ impl LeasedChunk {
         let now = Instant::now();
         if may_be_forgotten {
             // only these: a claim that was refused would be granted this time
-            let claims = turn.claims.iter().zip(granted).filter(|(_, granted)| **granted).map(|(claim, _)| *claim).collect();
+            let claims = turn
+                .claims
+                .iter()
+                .zip(granted)
+                .filter(|(_, granted)| **granted)
+                .map(|(claim, _)| *claim)
+                .collect();
             let turn = Batch { reports: turn.reports, claims, redo: true };
             self.groups.push_back(RememberedBatch { seq: self.lease.seq, turn, applied: now });
         }
         self.lease.seq += 1;
         self.written = true;
-        while self.groups.front().is_some_and(|group| now.duration_since(group.applied) > REMEMBERED) {
+        while self
+            .groups
+            .front()
+            .is_some_and(|group| now.duration_since(group.applied) > REMEMBERED)
+        {
             self.groups.pop_front();
         }
     }
 }
 
 impl GivenBackChunks {
-    fn note(&self, hold: LeasedChunk) {
+    fn note(&self, leased: LeasedChunk) {
         let mut released = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        released.push_back((now, Arc::new(hold)));
+        released.push_back((now, Arc::new(leased)));
         while released.front().is_some_and(|(then, _)| now.duration_since(*then) > REMEMBERED) {
             released.pop_front();
         }
     }
 
     fn all(&self) -> Vec<Arc<LeasedChunk>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(_, hold)| hold.clone()).collect()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .map(|(_, leased)| leased.clone())
+            .collect()
     }
 }
 
@@ -112,18 +134,23 @@ pub struct LeaseHolder {
 
 impl LeaseHolder {
     /// Puts back what Redis has forgotten of a chunk.
-    pub(super) async fn replay(&self, hold: &LeasedChunk) -> Result<Replay, StoreError> {
-        let (at, lease) = (&hold.at, &hold.lease);
-        if !hold.written {
+    pub(super) async fn replay(&self, leased: &LeasedChunk) -> Result<Replay, StoreError> {
+        let (at, lease) = (&leased.at, &leased.lease);
+        if !leased.written {
             return Ok(Replay::Nothing);
         }
         let header = self.ledgers.headers(&at.delivery, &[at.chunk]).await?;
-        let known = header.first().filter(|h| (h.owner, h.epoch) == (lease.owner, lease.epoch)).map(|h| h.seq);
-        let first = hold.groups.iter().position(|group| Some(group.seq) == known);
-        for group in hold.groups.iter().skip(first.unwrap_or(usize::MAX)) {
+        let known = header
+            .first()
+            .filter(|h| (h.owner, h.epoch) == (lease.owner, lease.epoch))
+            .map(|h| h.seq);
+        let first = leased.groups.iter().position(|group| Some(group.seq) == known);
+        for group in leased.groups.iter().skip(first.unwrap_or(usize::MAX)) {
             let then = Lease { seq: group.seq, ..*lease };
             // whatever comes of it is seen with the next group
-            self.ledgers.turn(at, &then, &group.turn, unix_now(), hold.resend_after_s).await?;
+            self.ledgers
+                .write_batch(at, &then, &group.turn, unix_now(), leased.resend_after_s)
+                .await?;
         }
         let id = &at.delivery;
         if first.is_some() || known == Some(lease.seq) {
@@ -131,38 +158,52 @@ impl LeaseHolder {
             tracing::warn!(delivery.id = %id, chunk = at.chunk, "Redis went back in time: what it had forgotten is put back");
             return Ok(Replay::PutBack);
         }
-        let in_doubt = self.ledgers.doubt(at, lease, unix_now(), hold.resend_after_s).await?;
+        let in_doubt =
+            self.ledgers.put_in_doubt(at, lease, unix_now(), leased.resend_after_s).await?;
         metrics::went_back("in_doubt");
         tracing::error!(delivery.id = %id, chunk = at.chunk, in_doubt, "Redis went back in time: what it holds as not sent is in doubt");
         Ok(Replay::InDoubt)
     }
 
     /// Gives a chunk back, and remembers it for a while if Redis may forget that.
-    pub(crate) async fn give_back(&self, hold: LeasedChunk) -> Result<(LeaseVerdict, Option<u32>), StoreError> {
-        let released = self.give_back_replayed(&hold).await;
-        if let (Ok(_), Some(until)) = (&released, hold.not_before) {
-            self.chunks.postpone(&hold.at, until).await?;
+    pub(crate) async fn give_back(
+        &self,
+        leased: LeasedChunk,
+    ) -> Result<(LeaseVerdict, Option<u32>), StoreError> {
+        let released = self.give_back_replayed(&leased).await;
+        if let (Ok(_), Some(until)) = (&released, leased.not_before) {
+            self.chunks.postpone(&leased.at, until).await?;
         }
         // also when that failed: what Redis may have forgotten is told when it is back
-        if self.redis.may_go_back() {
-            self.given_back.note(hold);
+        if self.redis.may_roll_back() {
+            self.given_back.note(leased);
         }
         released
     }
 
-    async fn give_back_replayed(&self, hold: &LeasedChunk) -> Result<(LeaseVerdict, Option<u32>), StoreError> {
+    async fn give_back_replayed(
+        &self,
+        leased: &LeasedChunk,
+    ) -> Result<(LeaseVerdict, Option<u32>), StoreError> {
         loop {
-            let released = self.ledgers.release(&hold.at, &hold.lease, unix_now(), hold.resend_after_s).await;
-            if released.as_ref().is_err_and(StoreError::may_pass) && !self.daemon.shutdown.is_cancelled() {
+            let released = self
+                .ledgers
+                .give_back(&leased.at, &leased.lease, unix_now(), leased.resend_after_s)
+                .await;
+            if released.as_ref().is_err_and(StoreError::may_pass)
+                && !self.daemon.shutdown.is_cancelled()
+            {
                 // a chunk that stays with a living owner would count as one whose worker died
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
             let (verdict, due) = released?;
             match verdict {
-                LeaseVerdict::RolledBack if self.replay(hold).await? == Replay::PutBack => continue,
+                LeaseVerdict::RolledBack if self.replay(leased).await? == Replay::PutBack => {
+                    continue;
+                }
                 // somebody was faster
-                LeaseVerdict::Lost => self.report_again(hold).await?,
+                LeaseVerdict::Lost => self.report_again(leased).await?,
                 _ => {}
             }
             return Ok((verdict, due));
@@ -170,10 +211,12 @@ impl LeaseHolder {
     }
 
     /// What became of the claims counts whoever has the chunk now.
-    async fn report_again(&self, hold: &LeasedChunk) -> Result<(), StoreError> {
-        for group in &hold.groups {
+    async fn report_again(&self, leased: &LeasedChunk) -> Result<(), StoreError> {
+        for group in &leased.groups {
             let reports = Batch { claims: Vec::new(), ..group.turn.clone() };
-            self.ledgers.turn(&hold.at, &hold.lease, &reports, unix_now(), hold.resend_after_s).await?;
+            self.ledgers
+                .write_batch(&leased.at, &leased.lease, &reports, unix_now(), leased.resend_after_s)
+                .await?;
         }
         Ok(())
     }
@@ -181,11 +224,15 @@ impl LeaseHolder {
     /// Another run of Redis answers: what it has forgotten of the chunks that were given back lately is put back, before
     /// anybody can have waited out the leases it remembers.
     pub(crate) async fn replay_given_back(&self) -> Result<(), StoreError> {
-        for hold in self.given_back.all() {
-            let (at, lease) = (&hold.at, &hold.lease);
-            let Some(header) = self.ledgers.headers(&at.delivery, &[at.chunk]).await?.first().copied() else { continue };
+        for leased in self.given_back.all() {
+            let (at, lease) = (&leased.at, &leased.lease);
+            let Some(header) =
+                self.ledgers.headers(&at.delivery, &[at.chunk]).await?.first().copied()
+            else {
+                continue;
+            };
             if (header.owner, header.epoch) != (0, lease.epoch) {
-                self.give_back_replayed(&hold).await?;
+                self.give_back_replayed(&leased).await?;
             }
         }
         Ok(())

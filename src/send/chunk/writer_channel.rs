@@ -36,12 +36,17 @@ pub struct WriterChannel {
 }
 
 impl WriterChannel {
-    pub fn new(number: usize, granted: UnboundedReceiver<GrantedClaim>, asks: UnboundedSender<WorkerMessage>) -> Self {
+    pub fn new(
+        number: usize,
+        granted: UnboundedReceiver<GrantedClaim>,
+        asks: UnboundedSender<WorkerMessage>,
+    ) -> Self {
         Self { number, granted, asks, rests: 0 }
     }
 
     pub(super) fn tell(&self, report: Option<Report>, want: usize) {
-        let _ = self.asks.send(WorkerMessage { connection: self.number, report, want, used_up: None });
+        let _ =
+            self.asks.send(WorkerMessage { connection: self.number, report, want, used_up: None });
     }
 
     /// The next claim, waited for until then if it `waits` and that was not in vain lately. Cancel-safe.
@@ -60,7 +65,12 @@ impl WriterChannel {
     }
 
     pub(super) fn part_with(&self, connection: SmtpConnection) {
-        let _ = self.asks.send(WorkerMessage { connection: self.number, report: None, want: 0, used_up: Some(connection) });
+        let _ = self.asks.send(WorkerMessage {
+            connection: self.number,
+            report: None,
+            want: 0,
+            used_up: Some(connection),
+        });
     }
 }
 
@@ -73,7 +83,11 @@ pub(super) struct GatheredMessages {
 
 impl LedgerWriter {
     /// What has been asked for by now.
-    pub(super) async fn gather(&mut self, first: WorkerMessage, hungry: &mut VecDeque<usize>) -> GatheredMessages {
+    pub(super) async fn gather(
+        &mut self,
+        first: WorkerMessage,
+        hungry: &mut VecDeque<usize>,
+    ) -> GatheredMessages {
         // whoever is ready to ask does so first
         tokio::task::yield_now().await;
         let mut group = GatheredMessages::default();
@@ -84,7 +98,8 @@ impl LedgerWriter {
             if self.grants.contains_key(&ask.connection) {
                 hungry.extend(std::iter::repeat_n(ask.connection, ask.want));
             }
-            next = if group.reports.len() < LARGEST_GROUP { self.asks.try_recv().ok() } else { None };
+            next =
+                if group.reports.len() < LARGEST_GROUP { self.asks.try_recv().ok() } else { None };
         }
         group
     }
@@ -105,7 +120,10 @@ mod tests {
         let mut lane = WriterChannel::new(0, granted, unbounded_channel().0);
         let before = Ledger::new(1).record(0).expect("its only record");
         let claimed = GrantedClaim { position: 0, claim: ClaimNumber { epoch: 1, n: 1 }, before };
-        let (soon, never) = (Instant::now() + Duration::from_millis(20), Instant::now() + Duration::from_secs(3600));
+        let (soon, never) = (
+            Instant::now() + Duration::from_millis(20),
+            Instant::now() + Duration::from_secs(3600),
+        );
         let mut next = async |until, waits| {
             let next = timeout(Duration::from_secs(10), lane.next_grant(until, waits)).await;
             next.expect("it does not wait").is_some()

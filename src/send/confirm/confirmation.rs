@@ -45,9 +45,16 @@ impl Confirmations {
         repeats: &[RepeatKey],
     ) -> Result<ConfirmedSend, Refusal> {
         require(by, Role::StartDeliveries)?;
-        let changed =
-            self.deliveries.change(id, &by.name, repeats, |delivery, now| decide(delivery, by, digest, via, now)).await?;
-        if let Changed::Now(ConfirmedSend { state: DeliveryState::StartPending, confirmed_at, .. }) = &changed {
+        let changed = self
+            .deliveries
+            .change(id, &by.name, repeats, |delivery, now| decide(delivery, by, digest, via, now))
+            .await?;
+        if let Changed::Now(ConfirmedSend {
+            state: DeliveryState::StartPending,
+            confirmed_at,
+            ..
+        }) = &changed
+        {
             // another round than that of a confirmation that was withdrawn
             self.jobs.enqueue_start(id, confirmed_at.as_millisecond().unsigned_abs()).await?;
         }
@@ -64,11 +71,17 @@ fn decide(
 ) -> Result<Decision<ConfirmedSend>, Refusal> {
     // the state first: a second confirmation is told that it is one
     delivery.state.after(Action::Confirm { due: true })?;
-    let plan = delivery.document.plan.as_ref().filter(|plan| plan.digest == digest).ok_or(Refusal::StaleDigest)?;
+    let plan = delivery
+        .document
+        .plan
+        .as_ref()
+        .filter(|plan| plan.digest == digest)
+        .ok_or(Refusal::StaleDigest)?;
     enough(delivery, digest, plan.settings.approvals, &by.name)?;
     let state = delivery.state.after(confirmation(plan, now)?)?;
     let mut document = delivery.document.clone();
-    document.release = Some(Confirmation { by: by.name.clone(), confirmed_at: now, started: false });
+    document.confirmation =
+        Some(Confirmation { by: by.name.clone(), confirmed_at: now, started: false });
     document.changed_at = now;
     let answer = ConfirmedSend {
         delivery: delivery.id.clone(),
@@ -79,7 +92,12 @@ fn decide(
         state,
         first_due: plan.first_due,
     };
-    Ok(Decision { state, document, answer, act: Some(("confirm", json!({ "digest": digest, "via": via }))) })
+    Ok(Decision {
+        state,
+        document,
+        answer,
+        act: Some(("confirm", json!({ "digest": digest, "via": via }))),
+    })
 }
 
 /// What a confirmation comes to now.

@@ -46,7 +46,11 @@ impl QueueConfirmations {
             Err(JobError::Abort(reason)) => JobOutcome::Refused { reason: reason.clone() },
             Err(JobError::Retry(_)) => return verdict.map(drop),
         };
-        self.confirmations.deliveries.store.keep_outcome(&job.id, &outcome, OUTCOME_SECONDS).await?;
+        self.confirmations
+            .deliveries
+            .store
+            .keep_outcome(&job.id, &outcome, OUTCOME_SECONDS)
+            .await?;
         if let Err(JobError::Abort(reason)) = &verdict {
             tracing::warn!(job.id, reason, "a confirmation was refused");
         }
@@ -54,14 +58,23 @@ impl QueueConfirmations {
     }
 
     /// The task: a job that was set aside without having come to an end has left no outcome; its producer is told.
-    pub async fn tell_of_dead(&self) -> Result<(), Refusal> {
+    pub async fn answer_dead_jobs(&self) -> Result<(), Refusal> {
         let since_s = u64::from(unix_now()).saturating_sub(TOLD_WITHIN_S);
         for (job, result) in self.queue.dead_since(QueueName::Confirm, since_s).await? {
             let result: serde_json::Value = serde_json::from_str(&result).unwrap_or_default();
             let reason = result["Err"].as_str().unwrap_or("set aside").to_owned();
             let outcome = JobOutcome::Refused { reason };
-            if self.confirmations.deliveries.store.keep_outcome_of_dead(&job, &outcome, OUTCOME_SECONDS).await? {
-                tracing::warn!(job.id = job, "a confirmation was set aside without an outcome: it is refused");
+            if self
+                .confirmations
+                .deliveries
+                .store
+                .keep_outcome_of_dead(&job, &outcome, OUTCOME_SECONDS)
+                .await?
+            {
+                tracing::warn!(
+                    job.id = job,
+                    "a confirmation was set aside without an outcome: it is refused"
+                );
             }
         }
         Ok(())
@@ -69,13 +82,20 @@ impl QueueConfirmations {
 
     async fn try_confirm_send(&self, job: &ReceivedJob) -> Result<ConfirmedSend, JobError> {
         let request = ConfirmSend::decode(&job.payload)?;
-        let id: DeliveryId = request.delivery.parse().map_err(|e| JobError::Abort(format!("{e}")))?;
-        let claims = self.keyring.job(&request.token, &request.delivery, &request.digest).map_err(|e: NotAuthentic| {
-            metrics::login_failure();
-            JobError::Abort(e.to_string())
-        })?;
+        let id: DeliveryId =
+            request.delivery.parse().map_err(|e| JobError::Abort(format!("{e}")))?;
+        let claims = self.keyring.job(&request.token, &request.delivery, &request.digest).map_err(
+            |e: NotAuthentic| {
+                metrics::login_failure();
+                JobError::Abort(e.to_string())
+            },
+        )?;
         let repeat = spend(&id, &claims);
-        match self.confirmations.confirm(&claims.principal(), &id, &request.digest, "queue", &[repeat]).await {
+        match self
+            .confirmations
+            .confirm(&claims.principal(), &id, &request.digest, "queue", &[repeat])
+            .await
+        {
             Ok(confirmed) => Ok(confirmed),
             Err(refusal @ (Refusal::Unavailable(_) | Refusal::Queue(_))) => Err(refusal.into()),
             Err(refusal) => Err(JobError::Abort(refusal.to_string())),
@@ -84,7 +104,8 @@ impl QueueConfirmations {
 
     /// The task: tells what became of jobs that were set aside, and removes those that ended long ago.
     pub async fn sweep_jobs(&self) -> bool {
-        let (told, swept) = (self.tell_of_dead().await, self.queue.sweep(u64::from(unix_now())).await);
+        let (told, swept) =
+            (self.answer_dead_jobs().await, self.queue.sweep(u64::from(unix_now())).await);
         if let Err(error) = &told {
             tracing::debug!(%error, "producers of dead jobs cannot be told");
         }
@@ -102,7 +123,14 @@ fn spend(id: &DeliveryId, claims: &Claims) -> RepeatKey {
         .chain_update(b"\0")
         .chain_update(claims.jti.as_deref().unwrap_or_default())
         .finalize();
-    let bound = serde_json::json!([claims.aud, claims.delivery, claims.digest, claims.action, claims.exp, claims.sub]);
+    let bound = serde_json::json!([
+        claims.aud,
+        claims.delivery,
+        claims.digest,
+        claims.action,
+        claims.exp,
+        claims.sub
+    ]);
     RepeatKey {
         key: keys::spent(id, &HEXLOWER.encode(&name[..16])),
         request_sha256: HEXLOWER.encode(&Sha256::digest(bound.to_string())),

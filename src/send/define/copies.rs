@@ -31,9 +31,13 @@ impl Copies {
         key: Option<&IdempotencyKey>,
     ) -> Result<Delivery, Refusal> {
         require(by, Role::PrepareDeliveries)?;
-        let original =
-            if audience { self.deliveries.delivery_with_logs(id).await? } else { self.deliveries.delivery(id).await? };
-        let mut definition = Definition { name, schedule: Schedule::Now, ..original.document.definition.clone() };
+        let original = if audience {
+            self.deliveries.delivery_with_logs(id).await?
+        } else {
+            self.deliveries.delivery(id).await?
+        };
+        let mut definition =
+            Definition { name, schedule: Schedule::Now, ..original.document.definition.clone() };
         definition.settings.request_confirmation = None;
         let created = match self.definitions.create(by, definition, key).await? {
             Changed::Now(created) | Changed::Before(created) => created,
@@ -41,7 +45,9 @@ impl Copies {
         let copy = self.deliveries.delivery(&created.id).await?;
         match (&original.document.audience, &copy.document.audience) {
             // a repeat does what a crash left undone
-            (Some(stored), None) if audience => self.copy_audience(by, id, stored, &copy.id).await?,
+            (Some(stored), None) if audience => {
+                self.copy_audience(by, id, stored, &copy.id).await?
+            }
             _ => {}
         }
         self.deliveries.delivery(&created.id).await

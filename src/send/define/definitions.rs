@@ -45,13 +45,24 @@ impl Definitions {
             None => {
                 let now = Timestamp::now();
                 let document = Document::new(definition.clone(), &by.name, now);
-                let decision =
-                    Decision { state: DeliveryState::Editing, document, answer: now, act: Some(("create", json!({}))) };
-                self.deliveries.commit(&id, 0, &by.name, &repeats, decision).await?.ok_or(Refusal::KeyReused)?
+                let decision = Decision {
+                    state: DeliveryState::Editing,
+                    document,
+                    answer: now,
+                    act: Some(("create", json!({}))),
+                };
+                self.deliveries
+                    .commit(&id, 0, &by.name, &repeats, decision)
+                    .await?
+                    .ok_or(Refusal::KeyReused)?
             }
         };
-        let created =
-            |at| Delivery { id, revision: 1, state: DeliveryState::Editing, document: Document::new(definition, &by.name, at) };
+        let created = |at| Delivery {
+            id,
+            revision: 1,
+            state: DeliveryState::Editing,
+            document: Document::new(definition, &by.name, at),
+        };
         Ok(match created_at {
             Changed::Now(at) => Changed::Now(created(at)),
             Changed::Before(at) => Changed::Before(created(at)),
@@ -59,13 +70,19 @@ impl Definitions {
     }
 
     /// Replaces the definition; a prepared delivery must be prepared again.
-    pub async fn redefine(&self, by: &Principal, id: &DeliveryId, definition: Definition) -> Result<(), Refusal> {
+    pub async fn redefine(
+        &self,
+        by: &Principal,
+        id: &DeliveryId,
+        definition: Definition,
+    ) -> Result<(), Refusal> {
         require(by, Role::PrepareDeliveries)?;
         definition.check()?;
         let changed = self
             .deliveries
             .change(id, &by.name, &[], |delivery, now| {
-                let mut decision = unprepared(by, delivery, now, "change", json!({ "changed": "definition" }))?;
+                let mut decision =
+                    unprepared(by, delivery, now, "change", json!({ "changed": "definition" }))?;
                 decision.document.definition = definition.clone();
                 Ok(decision)
             })
@@ -88,7 +105,12 @@ impl Definitions {
                 document.changed_at = now;
                 document.audience = None;
                 document.recurrence = None;
-                Ok(Decision { state, document, answer: (), act: Some(("delete", json!({ "state": delivery.state.word() }))) })
+                Ok(Decision {
+                    state,
+                    document,
+                    answer: (),
+                    act: Some(("delete", json!({ "state": delivery.state.word() }))),
+                })
             })
             .await?;
         Ok(self.removal.remove_deleted(id).await?)

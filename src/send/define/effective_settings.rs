@@ -26,7 +26,8 @@ pub fn effective_settings(config: &Config, definition: &Definition) -> Settings 
         fatigue: match own.fatigue {
             Some(OwnFatigue::Exempt(_)) => None,
             Some(OwnFatigue::Rule(rule)) => Some(rule),
-            None => (rule.messages > 0).then_some(FatigueRule { messages: rule.messages, days: rule.days }),
+            None => (rule.messages > 0)
+                .then_some(FatigueRule { messages: rule.messages, days: rule.days }),
         },
         approvals: own.approvals.unwrap_or(1).max(default.approvals),
         smtp_test: own.smtp_test.unwrap_or(false),

@@ -46,7 +46,12 @@ pub struct Recurrences {
 
 impl Recurrences {
     /// Makes a delivery a template, or gives it another rule. What was created already stays as it is.
-    pub async fn set_recurrence(&self, by: &Principal, id: &DeliveryId, rule: RecurrenceRule) -> Result<Delivery, Refusal> {
+    pub async fn set_recurrence(
+        &self,
+        by: &Principal,
+        id: &DeliveryId,
+        rule: RecurrenceRule,
+    ) -> Result<Delivery, Refusal> {
         require(by, Role::StartDeliveries)?;
         let changed = self
             .deliveries
@@ -60,8 +65,18 @@ impl Recurrences {
                 let mut document = delivery.document.clone();
                 document.changed_at = now;
                 let details = json!({ "rule": rule, "next": next });
-                document.recurrence = Some(Recurrence { rule: rule.clone(), by: by.name.clone(), set_at: now, next: Some(next) });
-                Ok(Decision { state: delivery.state, document, answer: (), act: Some(("recur", details)) })
+                document.recurrence = Some(Recurrence {
+                    rule: rule.clone(),
+                    by: by.name.clone(),
+                    set_at: now,
+                    next: Some(next),
+                });
+                Ok(Decision {
+                    state: delivery.state,
+                    document,
+                    answer: (),
+                    act: Some(("recur", details)),
+                })
             })
             .await?;
         changed.answer();
@@ -77,7 +92,12 @@ impl Recurrences {
                 let mut document = delivery.document.clone();
                 document.recurrence.take().ok_or(Refusal::NoRecurrence)?;
                 document.changed_at = now;
-                Ok(Decision { state: delivery.state, document, answer: (), act: Some(("end_recurrence", json!({}))) })
+                Ok(Decision {
+                    state: delivery.state,
+                    document,
+                    answer: (),
+                    act: Some(("end_recurrence", json!({}))),
+                })
             })
             .await?;
         changed.answer();
@@ -85,44 +105,59 @@ impl Recurrences {
     }
 
     /// The task: creates the occurrences whose lead time has begun, and says which were not released in time.
-    pub async fn recur_all(&self) -> bool {
-        let done = self.recur_awake().await;
+    pub async fn create_due(&self) -> bool {
+        let done = self.create_all_due().await;
         if let Err(error) = &done {
             tracing::warn!(%error, "occurrences are created when Redis answers");
         }
         done.is_ok()
     }
 
-    async fn recur_awake(&self) -> Result<(), StoreError> {
+    async fn create_all_due(&self) -> Result<(), StoreError> {
         let now = Timestamp::now();
-        let awake = stream::iter(self.deliveries.store.awake(now).await?);
-        let mut steps = awake.map(|id| async move { (self.recur(&id, now).await, id) }).buffer_unordered(AT_A_TIME);
+        let awake = stream::iter(self.deliveries.store.recurrences_due(now).await?);
+        let mut steps = awake
+            .map(|id| async move { (self.look_at(&id, now).await, id) })
+            .buffer_unordered(AT_A_TIME);
         while let Some((step, id)) = steps.next().await {
             match step {
                 Ok(()) => {}
                 Err(Refusal::Unavailable(error)) if error.may_pass() => return Err(error),
                 // what is wrong with one delivery holds up no other
-                Err(other) => tracing::error!(delivery.id = %id, error = %other, "its occurrence cannot be created yet"),
+                Err(other) => {
+                    tracing::error!(delivery.id = %id, error = %other, "its occurrence cannot be created yet")
+                }
             }
         }
         Ok(())
     }
 
     /// The step for one template or occurrence; it may be done twice.
-    pub async fn recur(&self, id: &DeliveryId, now: Timestamp) -> Result<(), Refusal> {
-        if let Some(delivery) =
-            self.deliveries.store.delivery(id).await?.filter(|d| d.document.wakes(d.state).is_some_and(|at| at <= now))
+    pub async fn look_at(&self, id: &DeliveryId, now: Timestamp) -> Result<(), Refusal> {
+        if let Some(delivery) = self
+            .deliveries
+            .store
+            .delivery(id)
+            .await?
+            .filter(|d| d.document.wakes(d.state).is_some_and(|at| at <= now))
         {
             self.create_next(&delivery, now).await?;
-            self.lapse(&delivery, now).await?;
+            self.note_missed(&delivery, now).await?;
         }
-        let wakes = self.deliveries.store.delivery(id).await?.and_then(|delivery| delivery.document.wakes(delivery.state));
-        Ok(self.deliveries.store.list_awake(id, wakes).await?)
+        let wakes = self
+            .deliveries
+            .store
+            .delivery(id)
+            .await?
+            .and_then(|delivery| delivery.document.wakes(delivery.state));
+        Ok(self.deliveries.store.list_recurrence(id, wakes).await?)
     }
 
     async fn create_next(&self, template: &Delivery, now: Timestamp) -> Result<(), Refusal> {
         let Some(recurrence) = &template.document.recurrence else { return Ok(()) };
-        let Some(due) = recurrence.next.filter(|due| recurrence.rule.creation(*due) <= now) else { return Ok(()) };
+        let Some(due) = recurrence.next.filter(|due| recurrence.rule.creation(*due) <= now) else {
+            return Ok(());
+        };
         let became = match due <= now {
             true => OccurrenceOutcome::Skipped,
             false => match self.create_occurrence(template, recurrence, due).await {
@@ -131,14 +166,20 @@ impl Recurrences {
                 Err(other) => return Err(other),
             },
         };
-        self.go_on(&template.id, due, now, &became).await
+        self.advance(&template.id, due, now, &became).await
     }
 
     /// What an occurrence is to be.
-    fn occurrence(&self, template: &Delivery, rule: &RecurrenceRule, due: Timestamp) -> Result<Definition, Invalid> {
+    fn occurrence(
+        &self,
+        template: &Delivery,
+        rule: &RecurrenceRule,
+        due: Timestamp,
+    ) -> Result<Definition, Invalid> {
         let definition = rule.definition(&template.document.definition, due)?;
         definition.check()?;
-        if !rule.request_confirmation && effective_settings(&self.config, &definition).approvals > 1 {
+        if !rule.request_confirmation && effective_settings(&self.config, &definition).approvals > 1
+        {
             let reason = "cannot be false where two approvals are needed".into();
             return Err(Invalid { field: "request_confirmation".into(), reason });
         }
@@ -158,24 +199,34 @@ impl Recurrences {
             return Ok(id);
         }
         let definition = self.occurrence(template, &recurrence.rule, due)?;
-        let grace = jiff::SignedDuration::from_secs(i64::from(effective_settings(&self.config, &definition).grace_s()));
+        let grace = jiff::SignedDuration::from_secs(i64::from(
+            effective_settings(&self.config, &definition).grace_s(),
+        ));
         let open_until = due.checked_add(grace).unwrap_or(due);
         let mut document = Document::new(definition, &recurrence.by, Timestamp::now());
-        document.occurrence = Some(Occurrence { of: template.id.clone(), due, open_until, lapsed: false });
+        document.occurrence =
+            Some(Occurrence { of: template.id.clone(), due, open_until, lapsed: false });
         let mut state = DeliveryState::Editing;
-        if let (AudienceSource::Stored, Some(audience)) = (recurrence.rule.audience, &template.document.audience) {
+        if let (AudienceSource::Stored, Some(audience)) =
+            (recurrence.rule.audience, &template.document.audience)
+        {
             // under the number it has there, so that a copy of a newer upload never mixes with this one
             let upload = audience.upload;
-            self.audiences.copy_upload((&template.id, upload), (&id, upload), audience.slices).await?;
+            self.audiences
+                .copy_upload((&template.id, upload), (&id, upload), audience.slices)
+                .await?;
             (document.uploads, document.audience) = (upload, Some(audience.clone()));
             (document.generation, document.prepared_by) = (1, recurrence.by.clone());
             state = state.after(Action::Prepare)?;
         }
         // copying takes its time: what was changed or ended meanwhile must not come back
         if self.deliveries.delivery(&template.id).await?.revision != template.revision {
-            return Err(Refusal::Conflict("the template was changed meanwhile: its occurrence is created anew"));
+            return Err(Refusal::Conflict(
+                "the template was changed meanwhile: its occurrence is created anew",
+            ));
         }
-        let details = json!({ "of": template.id, "due": due, "prepare": state == DeliveryState::Preparing });
+        let details =
+            json!({ "of": template.id, "due": due, "prepare": state == DeliveryState::Preparing });
         let decision = Decision { state, document, answer: (), act: Some(("create", details)) };
         // whoever was faster has created the same
         self.deliveries.commit(&id, 0, &recurrence.by, &[], decision).await?;
@@ -184,23 +235,39 @@ impl Recurrences {
     }
 
     /// The template goes on to the next instant that lies ahead, unless another daemon was faster.
-    async fn go_on(&self, id: &DeliveryId, due: Timestamp, now: Timestamp, became: &OccurrenceOutcome) -> Result<(), Refusal> {
+    async fn advance(
+        &self,
+        id: &DeliveryId,
+        due: Timestamp,
+        now: Timestamp,
+        became: &OccurrenceOutcome,
+    ) -> Result<(), Refusal> {
         // another shard: it must not forget the occurrence while this one goes on
-        self.deliveries.redis.durable().await?;
+        self.deliveries.redis.await_durability().await?;
         let gone_on = self
             .deliveries
             .change(id, "versand", &[], |delivery, _| {
                 let mut document = delivery.document.clone();
-                let recurrence = document.recurrence.as_mut().filter(|recurrence| recurrence.next == Some(due));
+                let recurrence =
+                    document.recurrence.as_mut().filter(|recurrence| recurrence.next == Some(due));
                 let recurrence = recurrence.ok_or(Refusal::Conflict("it has gone on"))?;
                 let next = recurrence.rule.instants()?.after(due.max(now));
                 recurrence.next = next;
                 let (action, details) = match became {
-                    OccurrenceOutcome::Created(id) => ("occurrence", json!({ "id": id, "due": due, "next": next })),
+                    OccurrenceOutcome::Created(id) => {
+                        ("occurrence", json!({ "id": id, "due": due, "next": next }))
+                    }
                     OccurrenceOutcome::Skipped => ("skip", json!({ "due": due, "next": next })),
-                    OccurrenceOutcome::Failed(why) => ("skip", json!({ "due": due, "next": next, "error": why })),
+                    OccurrenceOutcome::Failed(why) => {
+                        ("skip", json!({ "due": due, "next": next, "error": why }))
+                    }
                 };
-                Ok(Decision { state: delivery.state, document, answer: (), act: Some((action, details)) })
+                Ok(Decision {
+                    state: delivery.state,
+                    document,
+                    answer: (),
+                    act: Some((action, details)),
+                })
             })
             .await;
         match gone_on {
@@ -212,17 +279,27 @@ impl Recurrences {
     }
 
     /// Says that an occurrence was not released in time; once.
-    async fn lapse(&self, delivery: &Delivery, now: Timestamp) -> Result<(), Refusal> {
-        let late = |occurrence: &&mut Occurrence| !occurrence.lapsed && occurrence.open_until <= now;
+    async fn note_missed(&self, delivery: &Delivery, now: Timestamp) -> Result<(), Refusal> {
+        let late =
+            |occurrence: &&mut Occurrence| !occurrence.lapsed && occurrence.open_until <= now;
         let lapsed = self
             .deliveries
             .change(&delivery.id, "versand", &[], |delivery, _| {
                 let mut document = delivery.document.clone();
-                let occurrence = document.occurrence.as_mut().filter(|_| delivery.state.awaits_release()).filter(late);
+                let occurrence = document
+                    .occurrence
+                    .as_mut()
+                    .filter(|_| delivery.state.awaits_release())
+                    .filter(late);
                 let occurrence = occurrence.ok_or(Refusal::Conflict("it is not late"))?;
                 occurrence.lapsed = true;
                 let details = json!({ "due": occurrence.due, "state": delivery.state.word() });
-                Ok(Decision { state: delivery.state, document, answer: (), act: Some(("lapse", details)) })
+                Ok(Decision {
+                    state: delivery.state,
+                    document,
+                    answer: (),
+                    act: Some(("lapse", details)),
+                })
             })
             .await;
         match lapsed {

@@ -60,14 +60,20 @@ impl Uploads {
         Ok(audience)
     }
 
-    pub(super) async fn adopt_upload(&self, by: &Principal, id: &DeliveryId, audience: &Audience) -> Result<(), Refusal> {
+    pub(super) async fn adopt_upload(
+        &self,
+        by: &Principal,
+        id: &DeliveryId,
+        audience: &Audience,
+    ) -> Result<(), Refusal> {
         let changed = self
             .deliveries
             .change(id, &by.name, &[], |delivery, now| {
                 if delivery.document.uploads != audience.upload {
                     return Err(Refusal::Conflict("another upload began after this one"));
                 }
-                let details = json!({ "recipients": audience.recipients, "sha256": audience.sha256 });
+                let details =
+                    json!({ "recipients": audience.recipients, "sha256": audience.sha256 });
                 let mut decision = unprepared(by, delivery, now, "upload", details)?;
                 decision.document.audience = Some(audience.clone());
                 Ok(decision)
@@ -78,7 +84,11 @@ impl Uploads {
     }
 
     /// Takes a number for the upload, so that what an unfinished one left is known; the delivery is not otherwise changed.
-    pub(super) async fn begin_upload(&self, by: &Principal, id: &DeliveryId) -> Result<u32, Refusal> {
+    pub(super) async fn begin_upload(
+        &self,
+        by: &Principal,
+        id: &DeliveryId,
+    ) -> Result<u32, Refusal> {
         let changed = self
             .deliveries
             .change(id, &by.name, &[], |delivery, _| {
@@ -93,14 +103,27 @@ impl Uploads {
         Ok(changed.answer())
     }
 
-    async fn store_upload<S, E>(&self, id: &DeliveryId, upload: u32, format: AudienceFormat, body: S) -> Result<Audience, Refusal>
+    async fn store_upload<S, E>(
+        &self,
+        id: &DeliveryId,
+        upload: u32,
+        format: AudienceFormat,
+        body: S,
+    ) -> Result<Audience, Refusal>
     where
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: std::fmt::Display,
     {
         let mut body = std::pin::pin!(body);
         let mut reader = AudienceReader::new(format, self.config.preparation.line_limit_kib * 1024);
-        let mut writer = UploadWriter { uploads: self, id, upload, audience: Sha256::new(), recipients: 0, slices: 0 };
+        let mut writer = UploadWriter {
+            uploads: self,
+            id,
+            upload,
+            audience: Sha256::new(),
+            recipients: 0,
+            slices: 0,
+        };
         let mut waiting = Vec::new();
         while let Some(bytes) = body.next().await {
             let bytes = bytes.map_err(|e| Refusal::BrokenUpload(e.to_string()))?;
@@ -142,7 +165,10 @@ impl UploadWriter<'_> {
     async fn write(&mut self, recipients: &[Recipient]) -> Result<(), StoreError> {
         let text = ndjson(recipients)?;
         self.audience.update(&text);
-        self.uploads.audiences.write_slice(self.id, SliceKind::Upload(self.upload), self.slices, &text).await?;
+        self.uploads
+            .audiences
+            .write_slice(self.id, SliceKind::Upload(self.upload), self.slices, &text)
+            .await?;
         self.recipients += recipients.len() as u64;
         self.slices += 1;
         Ok(())

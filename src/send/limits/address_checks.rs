@@ -32,16 +32,19 @@ impl AddressChecks {
     ) -> Result<Vec<bool>, StoreError> {
         let addresses: Vec<AddressKey> = asked.iter().map(|(address, _)| *address).collect();
         let messages = self.addresses.messages_to(&addresses).await?;
-        let met: BTreeSet<u32> = messages.iter().flatten().map(|message| message.preparation).collect();
-        let unknown: Vec<u32> = met.into_iter().filter(|number| !known.contains_key(number)).collect();
-        let mut standings = self.addresses.standings(&unknown).await?;
+        let met: BTreeSet<u32> =
+            messages.iter().flatten().map(|message| message.preparation).collect();
+        let unknown: Vec<u32> =
+            met.into_iter().filter(|number| !known.contains_key(number)).collect();
+        let mut standings = self.addresses.preparation_standings(&unknown).await?;
         known.extend(unknown.into_iter().map(|number| (number, standings.remove(&number))));
 
         // what became of a message is asked only where there are so many that it matters
         let (mut recipients, mut terms) = (Vec::new(), Vec::new());
         for (i, ((_, moment), messages)) in asked.iter().zip(&messages).enumerate() {
             let candidate = |message: &IndexedMessage| {
-                let standing = known.get(&message.preparation)?.as_ref().filter(|s| s.delivery != *own)?;
+                let standing =
+                    known.get(&message.preparation)?.as_ref().filter(|s| s.delivery != *own)?;
                 let (at, position, wave) = standing.find(message.recipient)?;
                 let weight = weight(rule, *moment, &standing.delivery, wave);
                 (weight != FatigueWeight::None).then_some(((at, position), (i, weight, standing)))
@@ -53,8 +56,15 @@ impl AddressChecks {
             }
         }
         let mut counted = vec![0; asked.len()];
-        for ((status, checked), (i, weight, standing)) in self.ledgers.statuses(&recipients).await?.into_iter().zip(terms) {
-            counted[i] += u32::from(message_counts(weight, standing.state, status, checked || !standing.ruled));
+        for ((status, checked), (i, weight, standing)) in
+            self.ledgers.statuses(&recipients).await?.into_iter().zip(terms)
+        {
+            counted[i] += u32::from(message_counts(
+                weight,
+                standing.state,
+                status,
+                checked || !standing.ruled,
+            ));
         }
         Ok(counted.into_iter().map(|n| n >= rule.messages).collect())
     }

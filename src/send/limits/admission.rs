@@ -45,15 +45,25 @@ pub struct Admission {
 }
 
 impl Admission {
-    pub fn new(throttles: &Throttles, delivery: &DeliveryId, rates: Vec<BucketRate>, recipients: &[Recipient]) -> Self {
+    pub fn new(
+        throttles: &Throttles,
+        delivery: &DeliveryId,
+        rates: Vec<BucketRate>,
+        recipients: &[Recipient],
+    ) -> Self {
         let mut domains: Vec<ChunkDomain> = Vec::new();
         let mut known: HashMap<String, u16> = HashMap::new();
         let of = recipients
             .iter()
             .map(|recipient| {
-                let name = recipient.email.rsplit_once('@').map_or("", |(_, domain)| domain).to_lowercase();
+                let name = recipient
+                    .email
+                    .rsplit_once('@')
+                    .map_or("", |(_, domain)| domain)
+                    .to_lowercase();
                 *known.entry(name).or_insert_with_key(|name| {
-                    domains.push(ChunkDomain { name: name.clone(), limit: throttles.limit_of(name) });
+                    domains
+                        .push(ChunkDomain { name: name.clone(), limit: throttles.limit_of(name) });
                     u16::try_from(domains.len() - 1).unwrap_or(u16::MAX)
                 })
             })
@@ -84,7 +94,7 @@ impl Admission {
     /// Takes up to `n` that may go now out of `todo`; those that must wait for longer than a moment are sent away.
     pub async fn admit(&mut self, todo: &mut VecDeque<u16>, n: usize) -> Vec<u16> {
         let (throttle, now) = (self.throttles.clone(), unix_now());
-        if let Some(until) = throttle.delivery_broken(&self.delivery, now) {
+        if let Some(until) = throttle.delivery_breaker(&self.delivery, now) {
             self.send_away(todo, |_| true, until);
             return Vec::new();
         }
@@ -104,7 +114,7 @@ impl Admission {
                 }
             }
         }
-        let admitted = match self.limited || throttle.any_broken() {
+        let admitted = match self.limited || throttle.has_open_domain_breakers() {
             true => self.admit_by_domain(&throttle, todo, n, now).await,
             false => todo.drain(..n.min(todo.len())).collect(),
         };
@@ -123,7 +133,13 @@ impl Admission {
         self.wake = None;
     }
 
-    async fn admit_by_domain(&mut self, throttle: &Throttles, todo: &mut VecDeque<u16>, n: usize, now: u32) -> Vec<u16> {
+    async fn admit_by_domain(
+        &mut self,
+        throttle: &Throttles,
+        todo: &mut VecDeque<u16>,
+        n: usize,
+        now: u32,
+    ) -> Vec<u16> {
         let (mut admitted, mut crowded, mut at) = (Vec::new(), false, 0);
         while admitted.len() < n && at < todo.len() {
             let position = todo[at];
@@ -132,7 +148,7 @@ impl Admission {
                 continue;
             };
             let (name, limit) = (name.clone(), *limit);
-            if let Some(until) = throttle.broken(&name, now) {
+            if let Some(until) = throttle.domain_breaker(&name, now) {
                 self.send_domain_away(todo, |domain| domain.name == name, until);
                 continue;
             }
@@ -147,7 +163,9 @@ impl Admission {
             }
             let rate = throttle.state.limits[limit].messages_per_second;
             if rate > 0.0
-                && let Err(wait) = throttle.take(&format!("domain:{}", throttle.state.limits[limit].name), rate, 1).await
+                && let Err(wait) = throttle
+                    .take(&format!("domain:{}", throttle.state.limits[limit].name), rate, 1)
+                    .await
             {
                 throttle.leave(limit);
                 self.send_domain_away(todo, |domain| domain.limit == Some(limit), after(now, wait));
@@ -163,10 +181,17 @@ impl Admission {
         admitted
     }
 
-    fn send_domain_away(&mut self, todo: &mut VecDeque<u16>, which: impl Fn(&ChunkDomain) -> bool, until: u32) {
+    fn send_domain_away(
+        &mut self,
+        todo: &mut VecDeque<u16>,
+        which: impl Fn(&ChunkDomain) -> bool,
+        until: u32,
+    ) {
         let away: Vec<bool> = self.domains.iter().map(which).collect();
         let of = std::mem::take(&mut self.of);
-        let is_away = |position: &u16| of.get(usize::from(*position)).is_some_and(|d| away.get(usize::from(*d)) == Some(&true));
+        let is_away = |position: &u16| {
+            of.get(usize::from(*position)).is_some_and(|d| away.get(usize::from(*d)) == Some(&true))
+        };
         self.send_away(todo, is_away, until);
         self.of = of;
     }
@@ -186,7 +211,9 @@ impl Admission {
     /// What became of a recipient.
     pub async fn ended(&mut self, report: &Report) {
         self.not_claimed(report.position);
-        let Some(status) = report.status.filter(|status| *status != Status::InDoubt) else { return };
+        let Some(status) = report.status.filter(|status| *status != Status::InDoubt) else {
+            return;
+        };
         let failed = matches!(status, Status::Deferred | Status::Failed);
         let reason = FailureReason::from_code(report.reason).filter(|_| failed);
         // unreachable is the relay, or the way to it
@@ -196,20 +223,33 @@ impl Admission {
         let refused_for_good = refused && status == Status::Failed;
         let Some(ChunkDomain { name, .. }) = self.domain(report.position) else { return };
         let (now, settings) = (Instant::now(), &self.throttles.state.breaker);
-        let bound =
-            |percent: u32| ErrorBound { minimum: settings.minimum, share: f64::from(percent) / 100.0, window: settings.window() };
+        let bound = |percent: u32| ErrorBound {
+            minimum: settings.minimum,
+            share: f64::from(percent) / 100.0,
+            window: settings.window(),
+        };
         let (domain_share, delivery_share) = {
             let mut tallies = locked(&self.throttles.state.tallies);
             (
-                tallies.domain(name, throttled || refused, bound(settings.domain_errors_percent), now),
-                tallies.delivery(&self.delivery, refused_for_good, bound(settings.delivery_refusals_percent), now),
+                tallies.domain(
+                    name,
+                    throttled || refused,
+                    bound(settings.domain_errors_percent),
+                    now,
+                ),
+                tallies.delivery(
+                    &self.delivery,
+                    refused_for_good,
+                    bound(settings.delivery_refusals_percent),
+                    now,
+                ),
             )
         };
         if let Some(share) = domain_share {
-            self.throttles.break_domain(name, share).await;
+            self.throttles.open_domain_breaker(name, share).await;
         }
         if let Some(share) = delivery_share {
-            self.throttles.break_delivery(&self.delivery, share).await;
+            self.throttles.open_delivery_breaker(&self.delivery, share).await;
         }
     }
 }

@@ -96,7 +96,9 @@ impl RoutePermits {
         while state.free > 0 {
             let held = |delivery: &DeliveryId| state.held.get(delivery).copied().unwrap_or(0);
             let next = (0..state.waiting.len()).min_by_key(|i| held(&state.waiting[*i].0));
-            let Some((delivery, waiter)) = next.and_then(|next| state.waiting.remove(next)) else { break };
+            let Some((delivery, waiter)) = next.and_then(|next| state.waiting.remove(next)) else {
+                break;
+            };
             let turn = self.give(&mut state, delivery);
             // whoever has stopped waiting gives it back, but not while the lock is held
             if let Err(turn) = waiter.send(turn) {

@@ -37,7 +37,13 @@ pub struct ErrorRates {
 
 impl ErrorRates {
     /// Notes an outcome; the share of errors if that is too high now.
-    pub fn domain(&mut self, domain: &str, error: bool, bound: ErrorBound, now: Instant) -> Option<f64> {
+    pub fn domain(
+        &mut self,
+        domain: &str,
+        error: bool,
+        bound: ErrorBound,
+        now: Instant,
+    ) -> Option<f64> {
         match self.domains.get_mut(domain) {
             Some(tally) => tally.note(error, bound, now),
             None => note(&mut self.domains, domain.to_owned(), error, bound, now),
@@ -45,7 +51,13 @@ impl ErrorRates {
     }
 
     /// Notes an outcome; the share of errors if that is too high now.
-    pub fn delivery(&mut self, id: &DeliveryId, error: bool, bound: ErrorBound, now: Instant) -> Option<f64> {
+    pub fn delivery(
+        &mut self,
+        id: &DeliveryId,
+        error: bool,
+        bound: ErrorBound,
+        now: Instant,
+    ) -> Option<f64> {
         match self.deliveries.get_mut(id) {
             Some(tally) => tally.note(error, bound, now),
             None => note(&mut self.deliveries, id.clone(), error, bound, now),
@@ -60,11 +72,20 @@ impl ErrorRates {
     }
 }
 
-fn note<K: Hash + Eq>(tallies: &mut HashMap<K, ErrorRate>, key: K, error: bool, bound: ErrorBound, now: Instant) -> Option<f64> {
+fn note<K: Hash + Eq>(
+    tallies: &mut HashMap<K, ErrorRate>,
+    key: K,
+    error: bool,
+    bound: ErrorBound,
+    now: Instant,
+) -> Option<f64> {
     if tallies.len() >= MOST {
         return None;
     }
-    tallies.entry(key).or_insert(ErrorRate { since: now, outcomes: 0, errors: 0 }).note(error, bound, now)
+    tallies
+        .entry(key)
+        .or_insert(ErrorRate { since: now, outcomes: 0, errors: 0 })
+        .note(error, bound, now)
 }
 
 impl ErrorRate {
@@ -75,7 +96,8 @@ impl ErrorRate {
         self.outcomes += 1;
         self.errors += u64::from(error);
         let share = self.errors as f64 / self.outcomes as f64;
-        let too_high = error && bound.share > 0.0 && self.outcomes >= bound.minimum && share >= bound.share;
+        let too_high =
+            error && bound.share > 0.0 && self.outcomes >= bound.minimum && share >= bound.share;
         if too_high {
             // after the pause it is begun anew
             *self = Self { since: now, outcomes: 0, errors: 0 };
@@ -88,12 +110,15 @@ impl ErrorRate {
 mod tests {
     use super::*;
 
-    const BOUND: ErrorBound = ErrorBound { minimum: 10, share: 0.5, window: Duration::from_secs(60) };
+    const BOUND: ErrorBound =
+        ErrorBound { minimum: 10, share: 0.5, window: Duration::from_secs(60) };
 
     #[test]
     fn a_breaker_needs_a_share_over_a_minimum_within_its_window() {
         let (mut tallies, start) = (ErrorRates::default(), Instant::now());
-        let mut note = |error, second| tallies.domain("a.example", error, BOUND, start + Duration::from_secs(second));
+        let mut note = |error, second| {
+            tallies.domain("a.example", error, BOUND, start + Duration::from_secs(second))
+        };
         for _ in 0..9 {
             assert_eq!(note(true, 0), None, "below the minimum");
         }

@@ -9,7 +9,9 @@ use super::{
     connection_permits::ConnectionPermits,
     throttles::{LeasedTokens, SETTLED, Throttles, locked},
 };
-use crate::{clock::unix_now, config::Config, daemon::Daemon, mail::smtp::Relays, metrics, store::StoreError};
+use crate::{
+    clock::unix_now, config::Config, daemon::Daemon, mail::smtp::Relays, metrics, store::StoreError,
+};
 
 #[derive(Clone)]
 pub struct ThrottleWatch {
@@ -32,11 +34,14 @@ impl ThrottleWatch {
 
     async fn look(&self) -> Result<(), StoreError> {
         let shared = &self.throttles.state;
-        let (attendance, now) = (self.throttles.store.attend(self.daemon.owner).await?, unix_now());
+        let (attendance, now) =
+            (self.throttles.store.announce_daemon(self.daemon.owner).await?, unix_now());
         let n = attendance.daemons.max(1);
         // alone there is nobody to make room
         let settled = n == 1 || attendance.here_for >= SETTLED;
-        let mine = |all: usize| if settled { all / n + usize::from(attendance.place < all % n) } else { 0 };
+        let mine = |all: usize| {
+            if settled { all / n + usize::from(attendance.place < all % n) } else { 0 }
+        };
         for (limit, share) in shared.limits.iter().zip(&shared.shares) {
             share.store(mine(limit.connections), Ordering::Relaxed);
         }
@@ -50,17 +55,22 @@ impl ThrottleWatch {
         let most = |minutes: f64| now.saturating_add((minutes * 60.0).ceil() as u32);
         let domains_until = most(shared.breaker.domain_pause_minutes);
         let deliveries_until = most(shared.breaker.delivery_pause_minutes);
-        let broken = self.throttles.store.broken_domains(now).await?;
+        let broken = self.throttles.store.open_domain_breakers(now).await?;
         metrics::breakers("domain", broken.len());
-        *locked(&shared.broken) = broken.into_iter().map(|(domain, until)| (domain, until.min(domains_until))).collect();
-        let broken = self.throttles.store.broken_deliveries(now).await?;
+        *locked(&shared.broken) =
+            broken.into_iter().map(|(domain, until)| (domain, until.min(domains_until))).collect();
+        let broken = self.throttles.store.open_delivery_breakers(now).await?;
         metrics::breakers("delivery", broken.len());
-        let parsed = broken.into_iter().filter_map(|(id, until)| Some((id.parse().ok()?, until.min(deliveries_until))));
+        let parsed = broken
+            .into_iter()
+            .filter_map(|(id, until)| Some((id.parse().ok()?, until.min(deliveries_until))));
         *locked(&shared.broken_deliveries) = parsed.collect();
         locked(&shared.tallies).tidy(Instant::now(), shared.breaker.window());
         let now = Instant::now();
         let in_use = |bucket: &LeasedTokens| bucket.leased_until.is_some_and(|until| until > now);
-        locked(&shared.buckets).retain(|_, bucket| Arc::strong_count(bucket) > 1 || bucket.try_lock().is_ok_and(|b| in_use(&b)));
+        locked(&shared.buckets).retain(|_, bucket| {
+            Arc::strong_count(bucket) > 1 || bucket.try_lock().is_ok_and(|b| in_use(&b))
+        });
         Ok(())
     }
 }

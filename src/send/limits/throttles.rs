@@ -73,7 +73,9 @@ impl Throttles {
 
     /// The first limit that is for this domain.
     pub(super) fn limit_of(&self, domain: &str) -> Option<usize> {
-        let is_for = |limit: &DomainLimit| limit.domains.iter().any(|mask| address_mask::matches(mask, domain));
+        let is_for = |limit: &DomainLimit| {
+            limit.domains.iter().any(|mask| address_mask::matches(mask, domain))
+        };
         self.state.limits.iter().position(is_for)
     }
 
@@ -87,15 +89,22 @@ impl Throttles {
             bucket.tokens = 0;
         }
         if bucket.tokens == 0 {
-            if let Some(left) =
-                bucket.empty_until.and_then(|until| until.checked_duration_since(now)).filter(|left| !left.is_zero())
+            if let Some(left) = bucket
+                .empty_until
+                .and_then(|until| until.checked_duration_since(now))
+                .filter(|left| !left.is_zero())
             {
                 return Err(left);
             }
             // without Redis nothing is sent anyway
             let portion = wanted.max((rate * PORTION) as u64);
-            let (taken, wait) = self.store.take_tokens(name, rate, portion).await.unwrap_or((0, LEASED));
-            *bucket = LeasedTokens { tokens: taken, leased_until: Some(now + LEASED), empty_until: Some(now + wait) };
+            let (taken, wait) =
+                self.store.take_tokens(name, rate, portion).await.unwrap_or((0, LEASED));
+            *bucket = LeasedTokens {
+                tokens: taken,
+                leased_until: Some(now + LEASED),
+                empty_until: Some(now + wait),
+            };
             if taken == 0 {
                 return Err(wait);
             }
@@ -124,16 +133,16 @@ impl Throttles {
     }
 
     /// Until when the breaker of a domain is open.
-    pub(super) fn broken(&self, domain: &str, now: u32) -> Option<u32> {
+    pub(super) fn domain_breaker(&self, domain: &str, now: u32) -> Option<u32> {
         locked(&self.state.broken).get(domain).copied().filter(|until| *until > now)
     }
 
-    pub(super) fn any_broken(&self) -> bool {
+    pub(super) fn has_open_domain_breakers(&self) -> bool {
         !locked(&self.state.broken).is_empty()
     }
 
     /// Until when the breaker of a delivery is open.
-    pub fn delivery_broken(&self, id: &DeliveryId, now: u32) -> Option<u32> {
+    pub fn delivery_breaker(&self, id: &DeliveryId, now: u32) -> Option<u32> {
         locked(&self.state.broken_deliveries).get(id).copied().filter(|until| *until > now)
     }
 
@@ -144,7 +153,9 @@ impl Throttles {
         }
         let share = self.state.shares[limit].load(Ordering::Relaxed);
         let begin = |n| (n < share).then_some(n + 1);
-        self.state.in_flight[limit].fetch_update(Ordering::Relaxed, Ordering::Relaxed, begin).is_ok()
+        self.state.in_flight[limit]
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, begin)
+            .is_ok()
     }
 
     pub(super) fn leave(&self, limit: usize) {
@@ -156,7 +167,7 @@ impl Throttles {
 
 impl Throttles {
     /// Opens the breaker of a domain.
-    pub(super) async fn break_domain(&self, domain: &str, share: f64) {
+    pub(super) async fn open_domain_breaker(&self, domain: &str, share: f64) {
         let minutes = self.state.breaker.domain_pause_minutes;
         let until = unix_now().saturating_add((minutes * 60.0).ceil() as u32);
         locked(&self.state.broken).insert(domain.to_owned(), until);
@@ -167,19 +178,19 @@ impl Throttles {
             minutes,
             "too many errors: nothing is sent to this domain for a while"
         );
-        if let Err(error) = self.store.break_domain(domain, until).await {
+        if let Err(error) = self.store.open_domain_breaker(domain, until).await {
             tracing::debug!(%error, "the other daemons do not know of it");
         }
     }
 
     /// Opens the breaker of a delivery.
-    pub(super) async fn break_delivery(&self, id: &DeliveryId, share: f64) {
+    pub(super) async fn open_delivery_breaker(&self, id: &DeliveryId, share: f64) {
         let minutes = self.state.breaker.delivery_pause_minutes;
         let until = unix_now().saturating_add((minutes * 60.0).ceil() as u32);
         locked(&self.state.broken_deliveries).insert(id.clone(), until);
         metrics::breaker_tripped("delivery");
         tracing::error!(delivery.id = %id, refusals_percent = (share * 100.0).round(), minutes, "its mail is refused: it pauses for a while");
-        if let Err(error) = self.store.break_delivery(id, until).await {
+        if let Err(error) = self.store.open_delivery_breaker(id, until).await {
             tracing::debug!(%error, "the other daemons do not know of it");
         }
     }

@@ -35,8 +35,11 @@ impl Controls {
             .deliveries
             .change(id, &by.name, &repeats, |delivery, now| {
                 // whoever may prepare may also stop a preparation
-                let role =
-                    if delivery.state == DeliveryState::Preparing { Role::PrepareDeliveries } else { Role::StartDeliveries };
+                let role = if delivery.state == DeliveryState::Preparing {
+                    Role::PrepareDeliveries
+                } else {
+                    Role::StartDeliveries
+                };
                 require(by, role)?;
                 let started = delivery.document.has_started();
                 let state = delivery.state.after(match control {
@@ -56,8 +59,8 @@ impl Controls {
             .await?;
         if control == Control::Resume {
             // a person has looked at it
-            self.limits.mend_delivery(id).await?;
-            self.fair_queue.feed(id).await?;
+            self.limits.close_delivery_breaker(id).await?;
+            self.fair_queue.request_jobs(id).await?;
         }
         Ok(changed.answer())
     }
@@ -70,8 +73,9 @@ impl Controls {
         key: Option<&IdempotencyKey>,
     ) -> Result<DeliveryState, Refusal> {
         require(by, Role::StartDeliveries)?;
-        let repeats: Vec<RepeatKey> = key.iter().map(|key| RepeatKey::of(key, &at.delivery)).collect();
-        let is_aside = self.fair_queue.chunks.is_aside(at).await?;
+        let repeats: Vec<RepeatKey> =
+            key.iter().map(|key| RepeatKey::of(key, &at.delivery)).collect();
+        let is_aside = self.fair_queue.chunks.is_poisoned(at).await?;
         let changed = self
             .deliveries
             .change(&at.delivery, &by.name, &repeats, |delivery, now| {
@@ -80,13 +84,18 @@ impl Controls {
                 }
                 let (state, mut document) = (delivery.state, delivery.document.clone());
                 document.changed_at = now;
-                Ok(Decision { state, document, answer: state, act: Some(("retry_chunk", json!({ "chunk": at.chunk }))) })
+                Ok(Decision {
+                    state,
+                    document,
+                    answer: state,
+                    act: Some(("retry_chunk", json!({ "chunk": at.chunk }))),
+                })
             })
             .await?;
         // what a crash left undone its repeat does
         if is_aside {
-            self.fair_queue.chunks.readmit(at).await?;
-            self.fair_queue.feed(&at.delivery).await?;
+            self.fair_queue.chunks.retry_poisoned(at).await?;
+            self.fair_queue.request_jobs(&at.delivery).await?;
         }
         Ok(changed.answer())
     }

@@ -1,6 +1,9 @@
 //! Settling: a person says what became of recipients in doubt. Pause, resume and stop are theirs, too.
 
-use crate::{deliveries::Deliveries, domain::ledger::ChunkRef, send::release::FairQueue, store::chunks::LedgerStore};
+use crate::{
+    deliveries::Deliveries, domain::ledger::ChunkRef, send::release::FairQueue,
+    store::chunks::LedgerStore,
+};
 
 use crate::clock::unix_now;
 pub(super) use crate::domain::ledger::locate;
@@ -87,10 +90,21 @@ impl InDoubtRecipients {
         if self.deliveries.first_answer::<()>(std::slice::from_ref(&done)).await?.is_none() {
             // but nobody who was released again meanwhile and came into doubt a second time
             let now = self.find(id, what).await?;
-            let numbers = found.iter().filter(|doubt| now.contains(doubt)).map(|doubt| doubt.0).collect();
-            self.apply(id, &plan, &Resolution { settlement: what.settlement, numbers: Some(numbers) }).await?;
+            let numbers =
+                found.iter().filter(|doubt| now.contains(doubt)).map(|doubt| doubt.0).collect();
+            self.apply(
+                id,
+                &plan,
+                &Resolution { settlement: what.settlement, numbers: Some(numbers) },
+            )
+            .await?;
             let over = |delivery: &Delivery, _| {
-                Ok(Decision { state: delivery.state, document: delivery.document.clone(), answer: (), act: None })
+                Ok(Decision {
+                    state: delivery.state,
+                    document: delivery.document.clone(),
+                    answer: (),
+                    act: None,
+                })
             };
             self.deliveries.change(id, &by.name, &[done], over).await?.answer();
         }
@@ -102,28 +116,47 @@ impl InDoubtRecipients {
         let mut settled = 0;
         for (chunk, positions) in by_chunk(plan, &what.numbers)? {
             let at = ChunkRef { delivery: id.clone(), chunk };
-            settled += self.ledgers.settle(&at, what.settlement, positions.as_deref(), unix_now()).await?.len() as u64;
+            settled += self
+                .ledgers
+                .resolve_in_doubt(&at, what.settlement, positions.as_deref(), unix_now())
+                .await?
+                .len() as u64;
         }
         if what.settlement == Settlement::Resend && settled > 0 {
             // a finish that recounted in between has closed it again
             if self.deliveries.delivery(id).await?.state == DeliveryState::Finished {
-                self.deliveries.step(id, Action::Reopen, |document, _| document.ended_at = None).await?;
+                self.deliveries
+                    .step(id, Action::Reopen, |document, _| document.ended_at = None)
+                    .await?;
             }
-            self.fair_queue.feed(id).await?;
+            self.fair_queue.request_jobs(id).await?;
         }
         Ok(settled)
     }
 
-    async fn find(&self, id: &DeliveryId, what: &Resolution) -> Result<BTreeSet<InDoubtClaim>, Refusal> {
+    async fn find(
+        &self,
+        id: &DeliveryId,
+        what: &Resolution,
+    ) -> Result<BTreeSet<InDoubtClaim>, Refusal> {
         let mut found = BTreeSet::new();
-        let Some(plan) = self.deliveries.delivery(id).await?.document.plan else { return Ok(found) };
+        let Some(plan) = self.deliveries.delivery(id).await?.document.plan else {
+            return Ok(found);
+        };
         for (chunk, positions) in by_chunk(&plan, &what.numbers)? {
-            let ledger = self.ledgers.ledgers(id, chunk..chunk + 1).await?.into_iter().flatten().next();
-            let asked = |position: &u16| positions.as_ref().is_none_or(|positions| positions.contains(position));
+            let ledger =
+                self.ledgers.ledgers(id, chunk..chunk + 1).await?.into_iter().flatten().next();
+            let asked = |position: &u16| {
+                positions.as_ref().is_none_or(|positions| positions.contains(position))
+            };
             let records = ledger.iter().flat_map(Ledger::records);
-            let in_doubt = (0u16..).zip(records).filter(|(at, record)| record.status == Status::InDoubt && asked(at));
+            let in_doubt = (0u16..)
+                .zip(records)
+                .filter(|(at, record)| record.status == Status::InDoubt && asked(at));
             let first = u64::from(chunk) * u64::from(plan.chunk_size);
-            found.extend(in_doubt.map(|(at, record)| InDoubtClaim(first + u64::from(at), record.claim.epoch, record.claim.n)));
+            found.extend(in_doubt.map(|(at, record)| {
+                InDoubtClaim(first + u64::from(at), record.claim.epoch, record.claim.n)
+            }));
         }
         Ok(found)
     }
@@ -142,7 +175,8 @@ impl InDoubtRecipients {
             .change(id, &by.name, repeats, |delivery, now| {
                 let mut document = delivery.document.clone();
                 let plan = document.plan.clone().filter(|_| delivery.state.is_released());
-                let plan = plan.ok_or(Refusal::Conflict("it was not released: there is nothing in doubt"))?;
+                let plan = plan
+                    .ok_or(Refusal::Conflict("it was not released: there is nothing in doubt"))?;
                 if let Some(cleaned) = &document.cleaned {
                     return Err(Refusal::Cleaned(cleaned.cleaned_at));
                 }
@@ -154,7 +188,12 @@ impl InDoubtRecipients {
                 }
                 document.changed_at = now;
                 let details = json!({ "settlement": what.settlement, "recipients": what.numbers });
-                Ok(Decision { state, document, answer: (plan, found.clone()), act: Some(("settle", details)) })
+                Ok(Decision {
+                    state,
+                    document,
+                    answer: (plan, found.clone()),
+                    act: Some(("settle", details)),
+                })
             })
             .await?;
         Ok(changed.answer())
@@ -162,8 +201,13 @@ impl InDoubtRecipients {
 }
 
 /// Positions by chunk; all chunks without positions for all.
-fn by_chunk(plan: &Plan, numbers: &RecipientNumbers) -> Result<BTreeMap<u32, Option<Vec<u16>>>, Refusal> {
-    let Some(numbers) = numbers else { return Ok((0..plan.chunks).map(|chunk| (chunk, None)).collect()) };
+fn by_chunk(
+    plan: &Plan,
+    numbers: &RecipientNumbers,
+) -> Result<BTreeMap<u32, Option<Vec<u16>>>, Refusal> {
+    let Some(numbers) = numbers else {
+        return Ok((0..plan.chunks).map(|chunk| (chunk, None)).collect());
+    };
     let mut chunks: BTreeMap<u32, Option<Vec<u16>>> = BTreeMap::new();
     for number in numbers {
         let (chunk, position) = locate(plan, *number).ok_or(Refusal::NoRecipient)?;

@@ -105,10 +105,18 @@ impl ProofRequest {
         }
         let n = self.recipients.len().saturating_mul(self.to.len());
         if n > MOST {
-            return Err(invalid("recipients", format!("times test addresses these are {n} messages, {MOST} at most")));
+            return Err(invalid(
+                "recipients",
+                format!("times test addresses these are {n} messages, {MOST} at most"),
+            ));
         }
-        if self.subject_prefix.chars().count() > LONGEST_PREFIX || self.subject_prefix.contains(char::is_control) {
-            return Err(invalid("subject_prefix", format!("must have at most {LONGEST_PREFIX} printable characters")));
+        if self.subject_prefix.chars().count() > LONGEST_PREFIX
+            || self.subject_prefix.contains(char::is_control)
+        {
+            return Err(invalid(
+                "subject_prefix",
+                format!("must have at most {LONGEST_PREFIX} printable characters"),
+            ));
         }
         let mut seen = HashSet::new();
         if let Some(i) = self.recipients.iter().position(|number| !seen.insert(number)) {
@@ -152,9 +160,10 @@ impl Proofs {
     ) -> Result<ProofResults, Refusal> {
         require(by, Role::PrepareDeliveries)?;
         let begun = key.map(|key| RepeatKey::of(key, id));
-        let done = begun.clone().map(|begun| RepeatKey { key: format!("{}:done", begun.key), ..begun });
+        let done =
+            begun.clone().map(|begun| RepeatKey { key: format!("{}:done", begun.key), ..begun });
         if let Some(before) = self.deliveries.first_answer(done.as_slice()).await? {
-            self.deliveries.redis.durable().await?;
+            self.deliveries.redis.await_durability().await?;
             return Ok(before.answer());
         }
         let job = self.prepare_proofs(id, what).await?;
@@ -179,14 +188,22 @@ impl Proofs {
     }
 
     /// Checks the request and reads the recipients: what is wrong is found before anything is sent.
-    async fn prepare_proofs(&self, id: &DeliveryId, what: &ProofRequest) -> Result<ProofRun, Refusal> {
+    async fn prepare_proofs(
+        &self,
+        id: &DeliveryId,
+        what: &ProofRequest,
+    ) -> Result<ProofRun, Refusal> {
         let to = what.check(&self.config.preparation.proof_addresses)?;
         let delivery = self.deliveries.delivery_with_logs(id).await?;
         let plan = delivery.document.plan.as_ref().ok_or(NOT_PREPARED)?;
         let mut letters = Vec::new();
         for (i, number) in what.recipients.iter().enumerate() {
             letters.push(match self.recipients.find(&delivery, plan, *number, None).await {
-                Err(Refusal::NoRecipient) => return Err(invalid(format!("recipients[{i}]"), "there is no such recipient").into()),
+                Err(Refusal::NoRecipient) => {
+                    return Err(
+                        invalid(format!("recipients[{i}]"), "there is no such recipient").into()
+                    );
+                }
                 letter => letter?,
             });
         }
@@ -194,7 +211,8 @@ impl Proofs {
         let route = self.out.relays.route(template.envelope_from());
         Ok(ProofRun {
             proofs: self.clone(),
-            route: route.ok_or(Refusal::Conflict("no relay sends for the domain of its envelope sender"))?,
+            route: route
+                .ok_or(Refusal::Conflict("no relay sends for the domain of its envelope sender"))?,
             template,
             plan: plan.clone(),
             delivery,
@@ -202,14 +220,20 @@ impl Proofs {
             to,
             subject_prefix: what.subject_prefix.clone(),
             // so that the answer comes before the request is given up
-            until: Instant::now() + Duration::from_millis(self.config.server.request_timeout_ms) * 3 / 4,
+            until: Instant::now()
+                + Duration::from_millis(self.config.server.request_timeout_ms) * 3 / 4,
             connection: None,
             fault: None,
         })
     }
 
     /// The audit entry, and with it the key.
-    async fn note_proofs(&self, by: &Principal, job: &ProofRun, repeats: &[RepeatKey]) -> Result<Changed<()>, Refusal> {
+    async fn note_proofs(
+        &self,
+        by: &Principal,
+        job: &ProofRun,
+        repeats: &[RepeatKey],
+    ) -> Result<Changed<()>, Refusal> {
         let numbers: Vec<u64> = job.letters.iter().map(|letter| letter.number).collect();
         self.deliveries
             .change(&job.delivery.id, &by.name, repeats, |delivery, _| {
@@ -223,7 +247,13 @@ impl Proofs {
             .await
     }
 
-    async fn keep_proofs(&self, id: &DeliveryId, by: &str, done: RepeatKey, proofs: &ProofResults) -> Result<(), Refusal> {
+    async fn keep_proofs(
+        &self,
+        id: &DeliveryId,
+        by: &str,
+        done: RepeatKey,
+        proofs: &ProofResults,
+    ) -> Result<(), Refusal> {
         let keep = |delivery: &Delivery, _| {
             let (state, document) = (delivery.state, delivery.document.clone());
             Ok(Decision { state, document, answer: proofs.clone(), act: None })
@@ -253,17 +283,33 @@ impl ProofRun {
     }
 
     /// The error says why it was not started.
-    async fn send_one(&mut self, letter: &RecipientMessage, to: &str) -> Result<Transaction, String> {
+    async fn send_one(
+        &mut self,
+        letter: &RecipientMessage,
+        to: &str,
+    ) -> Result<Transaction, String> {
         let marks = ProofMarks {
             to: to.to_owned(),
             subject_prefix: self.subject_prefix.clone(),
             of: format!("{}/{}", self.delivery.id, letter.number),
         };
-        let message_id = self.proofs.recipients.messages.proof_id(&self.delivery.document.definition, &self.plan.digest, &marks);
-        let signer = self.proofs.recipients.messages.signer(&self.delivery.id, &self.plan, letter.number, true);
+        let message_id = self.proofs.recipients.messages.proof_id(
+            &self.delivery.document.definition,
+            &self.plan.digest,
+            &marks,
+        );
+        let signer = self.proofs.recipients.messages.signer(
+            &self.delivery.id,
+            &self.plan,
+            letter.number,
+            true,
+        );
         let stamp = MessageStamp { message_id, signer, ..letter.stamp.clone() };
         // the prefix may make it too large
-        let mut message = self.template.proof(&letter.recipient, &stamp, &marks).map_err(|error| error.to_string())?;
+        let mut message = self
+            .template
+            .proof(&letter.recipient, &stamp, &marks)
+            .map_err(|error| error.to_string())?;
         let envelope = match Envelope::new(self.template.envelope_from(), to, message.len()) {
             Ok(envelope) => envelope,
             Err(reply) => return Ok(Transaction::Refused(reply)),

@@ -40,32 +40,40 @@ pub struct Retention {
 
 impl Retention {
     /// The task.
-    pub async fn retain_all(&self) -> bool {
-        let done = self.retain().await;
+    pub async fn run(&self) -> bool {
+        let done = self.remove_expired().await;
         if let Err(error) = &done {
             tracing::warn!(%error, "what is kept too long is looked at again at the next pass");
         }
         done.is_ok()
     }
 
-    async fn retain(&self) -> Result<(), StoreError> {
+    async fn remove_expired(&self) -> Result<(), StoreError> {
         let settings = &self.config.retention;
         let all = [settings.deliveries_days, settings.logs_days, settings.tracking_days];
-        let Some(least) = all.into_iter().filter(|days| *days > 0.0).min_by(f64::total_cmp) else { return Ok(()) };
+        let Some(least) = all.into_iter().filter(|days| *days > 0.0).min_by(f64::total_cmp) else {
+            return Ok(());
+        };
         // what was created later has not ended so long ago
         let before = f64::from(unix_now()) - least * DAY_S;
-        let wanted = SweptParts { logs: settings.logs_days > 0.0, tracking: settings.tracking_days > 0.0 };
+        let wanted =
+            SweptParts { logs: settings.logs_days > 0.0, tracking: settings.tracking_days > 0.0 };
         for offset in (0..).step_by(AT_A_TIME) {
             let ids = self.deliveries.store.created_before(before, offset, AT_A_TIME).await?;
-            for (id, (state, swept)) in ids.iter().zip(self.deliveries.store.swept(&ids).await?) {
-                let ended = state.is_some_and(|state| state.has_ended() && state != DeliveryState::Deleted);
+            for (id, (state, swept)) in
+                ids.iter().zip(self.deliveries.store.removed_parts(&ids).await?)
+            {
+                let ended =
+                    state.is_some_and(|state| state.has_ended() && state != DeliveryState::Deleted);
                 let done = settings.deliveries_days == 0.0 && swept.covers(wanted);
                 if !ended || done {
                     continue;
                 }
-                match self.retain_one(id, swept).await {
+                match self.remove_expired_of(id, swept).await {
                     Err(Refusal::Unavailable(error)) if error.may_pass() => return Err(error),
-                    Err(error) => tracing::error!(delivery.id = %id, %error, "it cannot be cleaned"),
+                    Err(error) => {
+                        tracing::error!(delivery.id = %id, %error, "it cannot be cleaned")
+                    }
                     Ok(()) => {}
                 }
                 if self.daemon.shutdown.is_cancelled() {
@@ -80,18 +88,28 @@ impl Retention {
         Ok(())
     }
 
-    async fn retain_one(&self, id: &DeliveryId, swept: SweptParts) -> Result<(), Refusal> {
-        let Some(delivery) =
-            self.deliveries.store.delivery(id).await?.filter(|d| d.state.has_ended() && d.state != DeliveryState::Deleted)
+    async fn remove_expired_of(&self, id: &DeliveryId, swept: SweptParts) -> Result<(), Refusal> {
+        let Some(delivery) = self
+            .deliveries
+            .store
+            .delivery(id)
+            .await?
+            .filter(|d| d.state.has_ended() && d.state != DeliveryState::Deleted)
         else {
             return Ok(());
         };
         let (settings, document) = (&self.config.retention, &delivery.document);
         let ended = document.ended_at.unwrap_or(document.changed_at).as_second() as f64;
         let due = |days: f64| days > 0.0 && ended + days * DAY_S <= f64::from(unix_now());
-        let (delete, logs, tracking) = (due(settings.deliveries_days), due(settings.logs_days), due(settings.tracking_days));
-        let marks = delete || logs && document.cleaned.is_none() || tracking && document.tracking_cleaned_at.is_none();
-        if marks && (!self.keep_archive(&delivery).await || !self.mark(&delivery, (delete, logs, tracking)).await?) {
+        let (delete, logs, tracking) =
+            (due(settings.deliveries_days), due(settings.logs_days), due(settings.tracking_days));
+        let marks = delete
+            || logs && document.cleaned.is_none()
+            || tracking && document.tracking_cleaned_at.is_none();
+        if marks
+            && (!self.keep_archive(&delivery).await
+                || !self.mark(&delivery, (delete, logs, tracking)).await?)
+        {
             return Ok(());
         }
         if delete {
@@ -101,21 +119,35 @@ impl Retention {
         }
         if tracking && !swept.tracking {
             self.removal.tracking.remove_tracking(id).await?;
-            self.deliveries.store.note_swept(id, SweptParts { tracking: true, ..SweptParts::default() }).await?;
+            self.deliveries
+                .store
+                .note_removed(id, SweptParts { tracking: true, ..SweptParts::default() })
+                .await?;
             metrics::retention_removed("tracking");
         }
         if logs && !swept.logs {
             self.removal.remove_older(id, u32::MAX, u32::MAX).await?;
-            self.removal.ledgers.remove_ledgers(id, document.plan.as_ref().map_or(0, |plan| plan.chunks)).await?;
-            self.deliveries.store.note_swept(id, SweptParts { logs: true, ..SweptParts::default() }).await?;
+            self.removal
+                .ledgers
+                .remove_ledgers(id, document.plan.as_ref().map_or(0, |plan| plan.chunks))
+                .await?;
+            self.deliveries
+                .store
+                .note_removed(id, SweptParts { logs: true, ..SweptParts::default() })
+                .await?;
             metrics::retention_removed("logs");
         }
         Ok(())
     }
 
     /// Says in the document what is to be removed, and freezes its figures. False if somebody else changed it meanwhile.
-    async fn mark(&self, delivery: &Delivery, (delete, logs, tracking): (bool, bool, bool)) -> Result<bool, Refusal> {
-        let (now, mut document, mut state) = (Timestamp::now(), delivery.document.clone(), delivery.state);
+    async fn mark(
+        &self,
+        delivery: &Delivery,
+        (delete, logs, tracking): (bool, bool, bool),
+    ) -> Result<bool, Refusal> {
+        let (now, mut document, mut state) =
+            (Timestamp::now(), delivery.document.clone(), delivery.state);
         let is_whole = document.cleaned.is_none() && document.tracking_cleaned_at.is_none();
         if !delete && is_whole && document.has_started() {
             // what came in since the last hour; if that fails nothing is removed
@@ -143,9 +175,13 @@ impl Retention {
         };
         let decision = Decision { state, document, answer: (), act: Some(act) };
         // not with a newer revision: it may have been opened again
-        let marked = self.deliveries.commit(&delivery.id, delivery.revision, "versand", &[], decision).await?.is_some();
+        let marked = self
+            .deliveries
+            .commit(&delivery.id, delivery.revision, "versand", &[], decision)
+            .await?
+            .is_some();
         // what is removed stays removed; so must be what says so
-        self.deliveries.redis.durable().await?;
+        self.deliveries.redis.await_durability().await?;
         Ok(marked)
     }
 

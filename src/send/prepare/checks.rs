@@ -31,17 +31,24 @@ impl PreparationPass<'_> {
     }
 
     pub(super) fn warn(&mut self, field: &str, message: &str) {
-        self.checks.warnings.push(Finding { field: field.into(), line: None, message: message.into() });
+        self.checks.warnings.push(Finding {
+            field: field.into(),
+            line: None,
+            message: message.into(),
+        });
     }
 
     pub(super) fn check_definition(&mut self) -> Option<Arc<Template>> {
         let delivery = self.delivery;
         let definition = &delivery.document.definition;
         let masks = &self.tools.config.preparation.allowed_senders;
-        for (field, email) in
-            [("sender.email", Some(&definition.sender.email)), ("sender.envelope_from", definition.sender.envelope_from.as_ref())]
-        {
-            if email.is_some_and(|email| !masks.iter().any(|mask| address_mask::matches(mask, email))) {
+        for (field, email) in [
+            ("sender.email", Some(&definition.sender.email)),
+            ("sender.envelope_from", definition.sender.envelope_from.as_ref()),
+        ] {
+            if email
+                .is_some_and(|email| !masks.iter().any(|mask| address_mask::matches(mask, email)))
+            {
                 self.error(field, None, "is not allowed by preparation.allowed_senders");
             }
         }
@@ -53,7 +60,11 @@ impl PreparationPass<'_> {
             self.error(field, None, "has a domain that no relay sends for (relays.sender_domains)");
         }
         if self.settings.approvals > 1 && !self.settings.request_confirmation {
-            self.error("settings.request_confirmation", None, "cannot be false where send.approvals asks for two");
+            self.error(
+                "settings.request_confirmation",
+                None,
+                "cannot be false where send.approvals asks for two",
+            );
         }
         self.check_schedule();
         let contents = [definition.content.html.as_deref(), definition.content.text.as_deref()];
@@ -61,20 +72,29 @@ impl PreparationPass<'_> {
             self.warn("content", "no opt-out link was found: bulk mail needs one in every part");
         }
         // nothing leaves the built-in catcher
-        if let Some(fault) = self.tools.config.public.fault().filter(|_| !self.tools.config.catcher.takes_mail) {
+        if let Some(fault) =
+            self.tools.config.public.fault().filter(|_| !self.tools.config.catcher.takes_mail)
+        {
             self.warn("public.url", fault);
         }
-        let (tracking, limit_bytes) = (&self.settings.tracking, self.settings.message_limit_bytes());
+        let (tracking, limit_bytes) =
+            (&self.settings.tracking, self.settings.message_limit_bytes());
         match Template::compile(&definition.sender, &definition.content, tracking, limit_bytes) {
             Ok(template) => {
                 for url in template.untracked().iter().take(MOST_WARNINGS) {
-                    self.warn("content.html", &format!("the link {url:?} is not tracked: the template makes what it depends on"));
+                    self.warn(
+                        "content.html",
+                        &format!(
+                            "the link {url:?} is not tracked: the template makes what it depends on"
+                        ),
+                    );
                 }
                 Some(Arc::new(template))
             }
             Err(problems) => {
                 for p in problems {
-                    let at = p.line.map(|line| format!("template line {line}: ")).unwrap_or_default();
+                    let at =
+                        p.line.map(|line| format!("template line {line}: ")).unwrap_or_default();
                     self.error(&field_of(definition, p.part), None, format!("{at}{}", p.message));
                 }
                 None
@@ -101,9 +121,17 @@ impl PreparationPass<'_> {
     pub(super) fn trial_stamp(&self) -> MessageStamp {
         let id = &self.delivery.id;
         let at = ChunkRef { delivery: id.clone(), chunk: 0 };
-        let stamp = self.tools.messages.stamp(&at, 0, &self.delivery.document.definition, Timestamp::UNIX_EPOCH);
+        let stamp = self.tools.messages.stamp(
+            &at,
+            0,
+            &self.delivery.document.definition,
+            Timestamp::UNIX_EPOCH,
+        );
         let holder = TokenHolder { preparation: 0, recipient: 0, is_proof: true };
-        MessageStamp { signer: Some(self.tools.messages.tokens.signer(id, self.generation, holder)), ..stamp }
+        MessageStamp {
+            signer: Some(self.tools.messages.tokens.signer(id, self.generation, holder)),
+            ..stamp
+        }
     }
 
     /// Merges every message: the only way to know that every field is there and that what comes out may be sent.
@@ -117,7 +145,10 @@ impl PreparationPass<'_> {
         let work = move || {
             let fault = |recipient: &Recipient| {
                 let e = template.try_message(recipient, &stamp).err()?;
-                let field = e.field.map_or_else(|| field_of(&definition, e.part), |field| format!("audience.{field}"));
+                let field = e.field.map_or_else(
+                    || field_of(&definition, e.part),
+                    |field| format!("audience.{field}"),
+                );
                 Some((recipient.line, field, format!("{}: {}", e.part, e.message)))
             };
             let faults = kept.iter().filter_map(fault).collect();

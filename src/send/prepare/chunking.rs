@@ -51,7 +51,12 @@ impl Chunker {
     }
 
     /// Deals out one recipient that is due then: a chunk that is full with it.
-    pub fn deal(&mut self, due: u32, recipient: Recipient, address: AddressKey) -> Option<FilledChunk> {
+    pub fn deal(
+        &mut self,
+        due: u32,
+        recipient: Recipient,
+        address: AddressKey,
+    ) -> Option<FilledChunk> {
         let wave = self.waves.entry(due).or_default();
         wave.recipients += 1;
         wave.waiting.push(recipient);
@@ -78,7 +83,8 @@ impl Chunker {
 
     fn close(&mut self, due: u32) -> FilledChunk {
         let wave = self.waves.entry(due).or_default();
-        let (recipients, addresses) = (std::mem::take(&mut wave.waiting), std::mem::take(&mut wave.addresses));
+        let (recipients, addresses) =
+            (std::mem::take(&mut wave.waiting), std::mem::take(&mut wave.addresses));
         self.waiting -= recipients.len();
         self.chunks.push((due, u16::try_from(recipients.len()).unwrap_or(u16::MAX)));
         FilledChunk { due, recipients, addresses }
@@ -103,9 +109,13 @@ impl Chunker {
 
     /// The table of waves, by when they are due, and that of the chunks that were given out.
     pub fn tables(&self) -> (Vec<Wave>, Vec<ChunkPlace>) {
-        let waves = self.waves.iter().map(|(due, wave)| Wave::waiting(*due, wave.recipients)).collect();
+        let waves =
+            self.waves.iter().map(|(due, wave)| Wave::waiting(*due, wave.recipients)).collect();
         let number: BTreeMap<u32, u16> = self.waves.keys().copied().zip(0..).collect();
-        let place = |(due, recipients): &(u32, u16)| ChunkPlace { wave: number[due], recipients: *recipients };
+        let place = |(due, recipients): &(u32, u16)| ChunkPlace {
+            wave: number[due],
+            recipients: *recipients,
+        };
         (waves, self.chunks.iter().map(place).collect())
     }
 }
@@ -124,7 +134,10 @@ mod tests {
     }
 
     fn dealer(chunk_size: usize) -> Chunker {
-        Chunker::new(Schedule::PerRecipient { field: "when".into() }.due_times().unwrap(), chunk_size)
+        Chunker::new(
+            Schedule::PerRecipient { field: "when".into() }.due_times().unwrap(),
+            chunk_size,
+        )
     }
 
     #[test]
@@ -145,14 +158,21 @@ mod tests {
             waves.iter().map(|wave| (wave.due, wave.recipients)).collect::<Vec<_>>(),
             (1000..1004).map(|d| (d, 5)).collect::<Vec<_>>()
         );
-        assert_eq!((dealer.waves(), dealer.chunks() as usize, dealer.bounds()), (4, chunks.len(), Some((1000, 1003))));
+        assert_eq!(
+            (dealer.waves(), dealer.chunks() as usize, dealer.bounds()),
+            (4, chunks.len(), Some((1000, 1003)))
+        );
         let mut lines = Vec::new();
         for (chunk, place) in chunks.iter().zip(&places) {
             assert_eq!(waves[usize::from(place.wave)].due, chunk.due);
             assert_eq!(usize::from(place.recipients), chunk.recipients.len());
             assert!(chunk.recipients.iter().all(|r| 1000 + r.line as u32 % 4 == chunk.due));
             assert!(
-                chunk.recipients.iter().map(|r| AddressKey::of(u128::from(r.line) << 64)).eq(chunk.addresses.iter().copied())
+                chunk
+                    .recipients
+                    .iter()
+                    .map(|r| AddressKey::of(u128::from(r.line) << 64))
+                    .eq(chunk.addresses.iter().copied())
             );
             lines.extend(chunk.recipients.iter().map(|r| r.line));
         }

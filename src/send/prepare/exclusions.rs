@@ -18,7 +18,8 @@ pub fn key_of(email: &str) -> Option<AddressKey> {
 }
 
 pub fn address(email: &str) -> Result<AddressKey, Refusal> {
-    let ascii = to_ascii(email).map_err(|e| Invalid { field: "email".into(), reason: e.to_string() })?;
+    let ascii =
+        to_ascii(email).map_err(|e| Invalid { field: "email".into(), reason: e.to_string() })?;
     Ok(AddressKey::of(digest_of(&ascii)))
 }
 
@@ -32,10 +33,17 @@ impl PreparationPass<'_> {
         let mut causes: Vec<Option<ExclusionCause>> = vec![None; good.len()];
         if let Some(rule) = self.settings.fatigue {
             let now = unix_now();
-            let moment =
-                |due: &Result<u32, Undated>| FatigueMoment::Preparation { at: now.max(*due.as_ref().unwrap_or(&0)), now };
-            let asked: Vec<_> = good.iter().map(|(_, (due, address))| (*address, moment(due))).collect();
-            let tired = self.tools.checks.fatigued(&self.delivery.id, &rule, &asked, &mut self.standings).await?;
+            let moment = |due: &Result<u32, Undated>| FatigueMoment::Preparation {
+                at: now.max(*due.as_ref().unwrap_or(&0)),
+                now,
+            };
+            let asked: Vec<_> =
+                good.iter().map(|(_, (due, address))| (*address, moment(due))).collect();
+            let tired = self
+                .tools
+                .checks
+                .fatigued(&self.delivery.id, &rule, &asked, &mut self.standings)
+                .await?;
             causes
                 .iter_mut()
                 .zip(tired)
@@ -43,7 +51,8 @@ impl PreparationPass<'_> {
                 .for_each(|(cause, _)| *cause = Some(ExclusionCause::Fatigue));
         }
         if self.settings.denylist {
-            let addresses: Vec<AddressKey> = good.iter().map(|(_, (_, address))| *address).collect();
+            let addresses: Vec<AddressKey> =
+                good.iter().map(|(_, (_, address))| *address).collect();
             let denied = self.tools.checks.addresses.denied(&addresses).await?;
             causes
                 .iter_mut()
@@ -56,7 +65,11 @@ impl PreparationPass<'_> {
             match (cause, due) {
                 (Some(cause), Ok(due)) => {
                     self.dealer.take_back(due);
-                    excluded.push(Exclusion { line: recipient.line, email: recipient.email, cause });
+                    excluded.push(Exclusion {
+                        line: recipient.line,
+                        email: recipient.email,
+                        cause,
+                    });
                 }
                 (_, due) => kept.push((recipient, (due, address))),
             }

@@ -22,13 +22,19 @@ pub(super) type DueAddress = (Result<u32, Undated>, AddressKey);
 
 impl PreparationPass<'_> {
     /// Notes the messages of a chunk, after the chunk itself: removing them goes by it.
-    pub(super) async fn note_messages(&mut self, chunk: u32, addresses: &[AddressKey]) -> Result<(), StoreError> {
+    pub(super) async fn note_messages(
+        &mut self,
+        chunk: u32,
+        addresses: &[AddressKey],
+    ) -> Result<(), StoreError> {
         if self.settings.smtp_test {
             // nobody gets anything
             return Ok(());
         }
         let chunk_size = self.tools.config.preparation.chunk_size as u32;
-        let first = chunk.checked_mul(chunk_size).ok_or_else(|| StoreError::Damaged("too many chunks".into()))?;
+        let first = chunk
+            .checked_mul(chunk_size)
+            .ok_or_else(|| StoreError::Damaged("too many chunks".into()))?;
         self.messages.extend(addresses.iter().copied().zip(first..));
         if self.messages.len() < MESSAGES { Ok(()) } else { self.write_messages().await }
     }

@@ -79,7 +79,12 @@ impl<'a> PreparationPass<'a> {
         generation: u32,
     ) -> Result<Option<PreparationOutcome>, StoreError> {
         let of = delivery.document.audience.as_ref().map_or(0, |audience| audience.recipients);
-        let times = delivery.document.definition.schedule.due_times().map_err(|e| StoreError::Damaged(e.to_string()))?;
+        let times = delivery
+            .document
+            .definition
+            .schedule
+            .due_times()
+            .map_err(|e| StoreError::Damaged(e.to_string()))?;
         let mut this = Self {
             tools,
             delivery,
@@ -100,9 +105,13 @@ impl<'a> PreparationPass<'a> {
         };
         let by = delivery.document.prepared_by.clone();
         let template = this.check_definition();
-        if let Some(template) = template.as_ref().filter(|_| !this.settings.tracking.url.is_empty()) {
+        if let Some(template) = template.as_ref().filter(|_| !this.settings.tracking.url.is_empty())
+        {
             let links = ndjson(template.links())?;
-            tools.audiences.write_slice(&delivery.id, SliceKind::Links(generation), 0, &links).await?;
+            tools
+                .audiences
+                .write_slice(&delivery.id, SliceKind::Links(generation), 0, &links)
+                .await?;
         }
         match (&delivery.document.audience, template) {
             (Some(audience), Some(template)) if audience.recipients > 0 => {
@@ -124,20 +133,30 @@ impl<'a> PreparationPass<'a> {
     }
 
     /// False if it was stopped.
-    async fn go_through(&mut self, audience: &Audience, template: Arc<Template>) -> Result<bool, StoreError> {
+    async fn go_through(
+        &mut self,
+        audience: &Audience,
+        template: Arc<Template>,
+    ) -> Result<bool, StoreError> {
         for number in 0..audience.slices {
             if !self.is_wanted().await? {
                 return Ok(false);
             }
             let (id, store) = (&self.delivery.id, &self.tools.audiences);
-            let recipients: Vec<Recipient> = store.slice(id, SliceKind::Upload(audience.upload), number).await?;
+            let recipients: Vec<Recipient> =
+                store.slice(id, SliceKind::Upload(audience.upload), number).await?;
             self.sort_alive(recipients, template.clone()).await?;
-            let done = self.to_deliver + self.causes.values().sum::<u64>() + self.dealer.waiting() as u64;
+            let done =
+                self.to_deliver + self.causes.values().sum::<u64>() + self.dealer.waiting() as u64;
             if self.checks.errors_total >= ENOUGH_ERRORS {
-                self.warn("audience", "the preparation ended early: later lines were not looked at");
+                self.warn(
+                    "audience",
+                    "the preparation ended early: later lines were not looked at",
+                );
                 return Ok(true);
             }
-            self.progress = PreparationProgress { done, beat: self.progress.beat + 1, ..self.progress };
+            self.progress =
+                PreparationProgress { done, beat: self.progress.beat + 1, ..self.progress };
             store.note_preparation(id, &self.progress).await?;
         }
         // of many waves this takes long, too
@@ -158,12 +177,18 @@ impl<'a> PreparationPass<'a> {
     /// Whether it was not stopped, and nobody else has begun anew.
     async fn is_wanted(&self) -> Result<bool, StoreError> {
         let now = self.tools.deliveries.store.delivery(&self.delivery.id).await?;
-        let mine = now.is_some_and(|d| d.state == DeliveryState::Preparing && d.document.generation == self.generation);
+        let mine = now.is_some_and(|d| {
+            d.state == DeliveryState::Preparing && d.document.generation == self.generation
+        });
         Ok(mine && !self.tools.daemon.shutdown.is_cancelled())
     }
 
     /// Sorts a slice and shows life meanwhile: messages may take long to render.
-    async fn sort_alive(&mut self, recipients: Vec<Recipient>, template: Arc<Template>) -> Result<(), StoreError> {
+    async fn sort_alive(
+        &mut self,
+        recipients: Vec<Recipient>,
+        template: Arc<Template>,
+    ) -> Result<(), StoreError> {
         let (tools, id, mut progress) = (self.tools, &self.delivery.id, self.progress);
         let mut beat = tokio::time::interval(tools.config.send.lease() / 4);
         let sorted = {
@@ -183,11 +208,17 @@ impl<'a> PreparationPass<'a> {
     }
 
     /// Sorts a slice of the upload into recipients and exclusions, and tries every message.
-    async fn sort(&mut self, recipients: Vec<Recipient>, template: Arc<Template>) -> Result<(), StoreError> {
+    async fn sort(
+        &mut self,
+        recipients: Vec<Recipient>,
+        template: Arc<Template>,
+    ) -> Result<(), StoreError> {
         let (mut excluded, mut good) = (Vec::new(), Vec::with_capacity(recipients.len()));
         for recipient in recipients {
             match self.judge(&recipient) {
-                Err(cause) => excluded.push(Exclusion { line: recipient.line, email: recipient.email, cause }),
+                Err(cause) => {
+                    excluded.push(Exclusion { line: recipient.line, email: recipient.email, cause })
+                }
                 Ok(address) => {
                     let due = self.dealer.due(&recipient);
                     good.push((recipient, (due, address)));
@@ -202,7 +233,10 @@ impl<'a> PreparationPass<'a> {
             let text = ndjson(&excluded)?;
             self.approved.update(&text);
             let part = SliceKind::Exclusions(self.generation);
-            self.tools.audiences.write_slice(&self.delivery.id, part, self.exclusion_slices, &text).await?;
+            self.tools
+                .audiences
+                .write_slice(&self.delivery.id, part, self.exclusion_slices, &text)
+                .await?;
             self.exclusion_slices += 1;
         }
         if let Some(first) = kept.first().filter(|_| self.dealer.waves() == 0) {
@@ -218,11 +252,17 @@ impl<'a> PreparationPass<'a> {
         for (recipient, (due, address)) in kept.into_iter().zip(dealt) {
             let line = recipient.line;
             match due {
-                Err(Undated { field, message }) => self.error(&format!("audience.{field}"), Some(line), message),
+                Err(Undated { field, message }) => {
+                    self.error(&format!("audience.{field}"), Some(line), message)
+                }
                 Ok(due) => {
                     // once for each wave
                     if due > 0 && due <= self.now && self.late.insert(due) {
-                        self.error("schedule", Some(line), format!("{} is in the past", instant(due)));
+                        self.error(
+                            "schedule",
+                            Some(line),
+                            format!("{} is in the past", instant(due)),
+                        );
                     }
                     if let Some(chunk) = self.dealer.deal(due, recipient, address) {
                         self.write_chunk(&chunk).await?;
@@ -230,7 +270,11 @@ impl<'a> PreparationPass<'a> {
                 }
             }
             if self.dealer.waves() > MOST_WAVES {
-                self.error("schedule", Some(line), format!("there are more than {MOST_WAVES} different times: round them"));
+                self.error(
+                    "schedule",
+                    Some(line),
+                    format!("there are more than {MOST_WAVES} different times: round them"),
+                );
                 self.checks.errors_total = self.checks.errors_total.max(ENOUGH_ERRORS);
                 return Ok(());
             }
@@ -244,11 +288,19 @@ impl<'a> PreparationPass<'a> {
         }
         // what can be sent to in theory only, such as a bare host name, counts as invalid
         let usable = |address: &String| {
-            address.rsplit_once('@').is_some_and(|(_, domain)| domain.contains('.') || domain.starts_with('['))
+            address
+                .rsplit_once('@')
+                .is_some_and(|(_, domain)| domain.contains('.') || domain.starts_with('['))
         };
-        let Some(address) = to_ascii(&recipient.email).ok().filter(usable) else { return Err(ExclusionCause::InvalidAddress) };
+        let Some(address) = to_ascii(&recipient.email).ok().filter(usable) else {
+            return Err(ExclusionCause::InvalidAddress);
+        };
         let digest = digest_of(&address);
-        if self.seen.insert(digest) { Ok(AddressKey::of(digest)) } else { Err(ExclusionCause::Duplicate) }
+        if self.seen.insert(digest) {
+            Ok(AddressKey::of(digest))
+        } else {
+            Err(ExclusionCause::Duplicate)
+        }
     }
 
     /// The chunk that the dealer gave out last.
@@ -257,7 +309,10 @@ impl<'a> PreparationPass<'a> {
         self.approved.update(chunk.due.to_be_bytes());
         self.approved.update(&text);
         let number = self.dealer.chunks() - 1;
-        self.tools.audiences.write_slice(&self.delivery.id, SliceKind::Chunks(self.generation), number, &text).await?;
+        self.tools
+            .audiences
+            .write_slice(&self.delivery.id, SliceKind::Chunks(self.generation), number, &text)
+            .await?;
         self.note_messages(number, &chunk.addresses).await?;
         self.to_deliver += chunk.recipients.len() as u64;
         Ok(())
@@ -266,7 +321,10 @@ impl<'a> PreparationPass<'a> {
     async fn plan(&self) -> Result<Plan, StoreError> {
         let definition = &self.delivery.document.definition;
         let (waves, places) = self.dealer.tables();
-        self.tools.schedules.write_waves(&self.delivery.id, self.generation, &waves, &places).await?;
+        self.tools
+            .schedules
+            .write_waves(&self.delivery.id, self.generation, &waves, &places)
+            .await?;
         let bounds = self.dealer.bounds().filter(|(_, last)| *last > 0);
         let chunk_size = self.tools.config.preparation.chunk_size;
         Ok(Plan {

@@ -8,7 +8,9 @@ use crate::{
     deliveries::{Changed, Decision, Deliveries, IdempotencyKey, Refusal, RepeatKey, require},
     domain::{
         Principal, Role,
-        delivery::{Action, Checks, Confirmation, Delivery, DeliveryId, DeliveryState, Finding, Plan},
+        delivery::{
+            Action, Checks, Confirmation, Delivery, DeliveryId, DeliveryState, Finding, Plan,
+        },
     },
     metrics,
     queue::JobError,
@@ -27,7 +29,12 @@ pub struct Preparations {
 
 impl Preparations {
     /// Asks for a preparation; a job does it.
-    pub async fn request(&self, by: &Principal, id: &DeliveryId, key: Option<&IdempotencyKey>) -> Result<(), Refusal> {
+    pub async fn request(
+        &self,
+        by: &Principal,
+        id: &DeliveryId,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<(), Refusal> {
         require(by, Role::PrepareDeliveries)?;
         let repeats: Vec<RepeatKey> = key.iter().map(|key| RepeatKey::of(key, id)).collect();
         let changed = self
@@ -88,7 +95,9 @@ impl Preparations {
         let crashes = self.audiences.count_preparation(id).await? - 1;
         let delivery = self.deliveries.delivery(id).await?;
         let of = delivery.document.audience.as_ref().map_or(0, |audience| audience.recipients);
-        self.audiences.note_preparation(id, &PreparationProgress { generation, done: 0, of, beat: 0 }).await?;
+        self.audiences
+            .note_preparation(id, &PreparationProgress { generation, done: 0, of, beat: 0 })
+            .await?;
         // an upload that is newer than the audience may still be going on
         let audience = delivery.document.audience.as_ref().map_or(0, |audience| audience.upload);
         let outcome = match crashes > self.tools.config.queue.crashes {
@@ -107,7 +116,12 @@ impl Preparations {
     }
 
     /// False if it came too late.
-    async fn conclude(&self, id: &DeliveryId, generation: u32, outcome: PreparationOutcome) -> Result<bool, Refusal> {
+    async fn conclude(
+        &self,
+        id: &DeliveryId,
+        generation: u32,
+        outcome: PreparationOutcome,
+    ) -> Result<bool, Refusal> {
         let done = self
             .deliveries
             .change(id, &outcome.by, &[], |delivery, now| {
@@ -131,7 +145,7 @@ impl Preparations {
                     None => json!({ "errors": document.checks.errors_total }),
                 };
                 if confirmed.is_some() {
-                    document.release = Some(Confirmation { by: outcome.by.clone(), confirmed_at: now, started: false });
+                    document.confirmation = Some(Confirmation { by: outcome.by.clone(), confirmed_at: now, started: false });
                 }
                 Ok(Decision {
                     state: confirmed.unwrap_or(state),
@@ -158,7 +172,8 @@ impl Preparations {
 /// What comes of a preparation whose workers died `crashes` times.
 pub fn given_up(delivery: &Delivery, crashes: u32) -> PreparationOutcome {
     tracing::error!(delivery.id = %delivery.id, crashes, "its workers die while they prepare it: the preparation has failed");
-    let message = format!("it ended without a result {crashes} times: the daemon's log may say why");
+    let message =
+        format!("it ended without a result {crashes} times: the daemon's log may say why");
     let errors = vec![Finding { field: "preparation".into(), line: None, message }];
     let checks = Checks { errors, errors_total: 1, ..Checks::default() };
     PreparationOutcome { by: delivery.document.prepared_by.clone(), checks, plan: None }

@@ -41,25 +41,29 @@ impl Finishes {
             Err(Refusal::NotFound) => return Ok(()),
             Err(other) => return Err(other.into()),
         };
-        let (Ok(state), Some(plan)) = (delivery.state.after(Action::Settled), &delivery.document.plan) else { return Ok(()) };
+        let (Ok(state), Some(plan)) =
+            (delivery.state.after(Action::Settled), &delivery.document.plan)
+        else {
+            return Ok(());
+        };
         let recount = self.recounts.recount(&delivery, plan).await?;
         if recount.to_claim > 0 || recount.counts.attempting > 0 || recount.missing > 0 {
             if recount.to_claim > recount.unreleased
-                && self.chunks.waiting(id).await? == 0
-                && self.chunks.offered(id).await?.is_empty()
+                && self.chunks.ready_count(id).await? == 0
+                && self.chunks.with_jobs(id).await?.is_empty()
             {
                 // in neither set although something is left, such as a doubt that is to be sent again: the sets are hints
-                self.recounts.schedules.reopen_released(id, plan).await?;
+                self.recounts.schedules.mark_all_released_ready(id, plan).await?;
             }
             return Ok(());
         }
         let mut document = delivery.document.clone();
         document.ended_at = Some(jiff::Timestamp::now());
-        let details =
-            json!({ "sent": recount.counts.sent, "failed": recount.counts.failed, "in_doubt": recount.counts.in_doubt });
+        let details = json!({ "sent": recount.counts.sent, "failed": recount.counts.failed, "in_doubt": recount.counts.in_doubt });
         let decision = Decision { state, document, answer: (), act: Some(("finish", details)) };
         // not again with a newer revision: what changed meanwhile may have opened a recipient
-        if self.deliveries.commit(id, delivery.revision, "versand", &[], decision).await?.is_some() {
+        if self.deliveries.commit(id, delivery.revision, "versand", &[], decision).await?.is_some()
+        {
             let failed = recount.counts.sent == 0 && recount.counts.failed > 0;
             metrics::delivery_ended(if failed { "failed" } else { "finished" });
         }

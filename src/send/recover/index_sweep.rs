@@ -34,13 +34,17 @@ impl IndexSweep {
         let mut deleted = Vec::new();
         for offset in (0..).step_by(AT_A_TIME) {
             let ids = self.deliveries.store.delivery_ids(offset, AT_A_TIME).await?;
-            self.deliveries.store.heal_awake(&ids).await?;
+            self.deliveries.store.relist_recurrences(&ids).await?;
             for (id, state) in ids.iter().zip(self.deliveries.store.states(&ids).await?) {
                 match state {
                     Some(DeliveryState::Deleted) => deleted.push(id.clone()),
-                    Some(state) if state.is_moving() => self.deliveries.store.in_motion(id).await?,
+                    Some(state) if state.is_moving() => {
+                        self.deliveries.store.list_moving(id).await?
+                    }
                     // the next tick puts it where it belongs
-                    Some(DeliveryState::Scheduled | DeliveryState::Held) => self.schedules.list_due_at_once(id).await?,
+                    Some(DeliveryState::Scheduled | DeliveryState::Held) => {
+                        self.schedules.relist_due(id).await?
+                    }
                     _ => {}
                 }
             }
@@ -59,7 +63,7 @@ impl IndexSweep {
     pub async fn look_at_all(&self) {
         let look = async {
             for id in self.deliveries.store.moving().await? {
-                self.chunks.look_at_all(&id, unix_now()).await?;
+                self.chunks.mark_all_ready(&id, unix_now()).await?;
             }
             Ok::<_, StoreError>(())
         };

@@ -73,7 +73,11 @@ impl Liveness {
     pub fn see(&self, name: &str, mark: (u64, u64), now: Instant) -> Duration {
         let mut inner = self.inner();
         inner.forget_after(self.gap, now);
-        let seen = inner.seen.entry(name.to_owned()).or_insert(Observation { mark, since: now, last: now });
+        let seen = inner.seen.entry(name.to_owned()).or_insert(Observation {
+            mark,
+            since: now,
+            last: now,
+        });
         if seen.mark != mark {
             *seen = Observation { mark, since: now, last: now };
         }

@@ -24,33 +24,40 @@ pub struct PoisonedChunks {
 
 impl PoisonedChunks {
     /// Gives a chunk back that was taken over from a dead worker: one crash more.
-    pub(super) async fn give_back_after_crash(&self, hold: LeasedChunk) -> Result<(), StoreError> {
-        let crashes = self.chunks.count_crash(&hold.at).await?;
+    pub(super) async fn give_back_after_crash(
+        &self,
+        leased: LeasedChunk,
+    ) -> Result<(), StoreError> {
+        let crashes = self.chunks.count_crash(&leased.at).await?;
         if crashes > self.config.queue.crashes {
-            return self.set_aside(hold, &format!("{crashes} workers died with it")).await;
+            return self.set_aside(leased, &format!("{crashes} workers died with it")).await;
         }
-        self.holder.give_back(hold).await?;
+        self.holder.give_back(leased).await?;
         Ok(())
     }
 
     /// Gives a chunk back at the end of its job: a good end wipes out its crashes, and what cannot be sent is set aside.
-    pub(crate) async fn give_back_after_job(&self, hold: LeasedChunk, end: &Result<(), JobError>) -> Result<(), StoreError> {
+    pub(crate) async fn give_back_after_job(
+        &self,
+        leased: LeasedChunk,
+        end: &Result<(), JobError>,
+    ) -> Result<(), StoreError> {
         if let Err(JobError::Abort(reason)) = end {
-            return self.set_aside(hold, reason).await;
+            return self.set_aside(leased, reason).await;
         }
-        let at = hold.at.clone();
-        let (verdict, _) = self.holder.give_back(hold).await?;
+        let at = leased.at.clone();
+        let (verdict, _) = self.holder.give_back(leased).await?;
         if end.is_ok() && verdict == LeaseVerdict::Ok {
             self.chunks.forget_crashes(&at).await?;
         }
         Ok(())
     }
 
-    async fn set_aside(&self, hold: LeasedChunk, reason: &str) -> Result<(), StoreError> {
-        let at = hold.at.clone();
+    async fn set_aside(&self, leased: LeasedChunk, reason: &str) -> Result<(), StoreError> {
+        let at = leased.at.clone();
         // before the lease is free, so that nobody begins it anew
-        self.chunks.set_aside(&at).await?;
-        let (verdict, due) = self.holder.give_back(hold).await?;
+        self.chunks.mark_poisoned(&at).await?;
+        let (verdict, due) = self.holder.give_back(leased).await?;
         if verdict != LeaseVerdict::Ok || due.is_some() {
             metrics::set_aside();
             tracing::error!(delivery.id = %at.delivery, chunk = at.chunk, reason, "chunk set aside until a person retries it");
@@ -61,8 +68,13 @@ impl PoisonedChunks {
     /// Recipients that are still open in chunks that were set aside.
     pub(super) async fn open_recipients(&self, id: &DeliveryId) -> Result<u64, StoreError> {
         let mut counts = crate::domain::ledger::Counts::default();
-        for chunk in self.chunks.aside(id).await? {
-            self.ledgers.ledgers(id, chunk..chunk + 1).await?.iter().flatten().for_each(|ledger| counts.add(ledger));
+        for chunk in self.chunks.poisoned(id).await? {
+            self.ledgers
+                .ledgers(id, chunk..chunk + 1)
+                .await?
+                .iter()
+                .flatten()
+                .for_each(|ledger| counts.add(ledger));
         }
         Ok(counts.open())
     }

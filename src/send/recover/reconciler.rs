@@ -52,14 +52,20 @@ impl Reconciler {
     pub async fn reconcile(&self) -> Result<(), StoreError> {
         self.liveness.run(&self.deliveries.redis.run_id().await?);
         let ids = stream::iter(self.deliveries.store.moving().await?);
-        let mut looks = ids.map(|id| async move { (self.look_after(&id).await, id) }).buffer_unordered(AT_A_TIME);
+        let mut looks = ids
+            .map(|id| async move { (self.look_after(&id).await, id) })
+            .buffer_unordered(AT_A_TIME);
         while let Some((looked, id)) = looks.next().await {
             match looked {
                 Ok(()) => {}
                 Err(Refusal::Unavailable(error)) if error.may_pass() => return Err(error),
-                Err(Refusal::Queue(QueueError::Unavailable(error))) if may_pass(&error) => return Err(error.into()),
+                Err(Refusal::Queue(QueueError::Unavailable(error))) if may_pass(&error) => {
+                    return Err(error.into());
+                }
                 // what is wrong with one delivery holds up no other
-                Err(other) => tracing::error!(delivery.id = %id, error = %other, "the reconciler cannot look after it"),
+                Err(other) => {
+                    tracing::error!(delivery.id = %id, error = %other, "the reconciler cannot look after it")
+                }
             }
         }
         self.liveness.tidy(Instant::now());
@@ -68,19 +74,21 @@ impl Reconciler {
 
     async fn look_after(&self, id: &DeliveryId) -> Result<(), Refusal> {
         let Some(delivery) = self.deliveries.store.delivery(id).await? else {
-            return Ok(self.deliveries.store.at_rest(id).await?);
+            return Ok(self.deliveries.store.unlist_moving(id).await?);
         };
         self.deliveries.note_head(id, &delivery.document.audit).await?;
         match delivery.state {
             DeliveryState::Preparing => self.revive_preparation(&delivery).await,
             DeliveryState::StartPending => self.revive_start(&delivery).await,
             DeliveryState::InProgress => self.sending.keep_sending(&delivery).await,
-            DeliveryState::Pausing | DeliveryState::Stopping => self.sending.bring_to_rest(&delivery).await,
+            DeliveryState::Pausing | DeliveryState::Stopping => {
+                self.sending.bring_to_rest(&delivery).await
+            }
             _ => {
-                self.deliveries.store.at_rest(id).await?;
+                self.deliveries.store.unlist_moving(id).await?;
                 // it may have been set in motion in between
                 if self.deliveries.store.state(id).await?.is_some_and(DeliveryState::is_moving) {
-                    self.deliveries.store.in_motion(id).await?;
+                    self.deliveries.store.list_moving(id).await?;
                 }
                 Ok(())
             }
@@ -89,7 +97,11 @@ impl Reconciler {
 
     async fn revive_preparation(&self, delivery: &Delivery) -> Result<(), Refusal> {
         let progress = self.audiences.preparation(&delivery.id).await?;
-        let still = self.liveness.see(&format!("prepare {}", delivery.id), (delivery.revision, progress.beat), Instant::now());
+        let still = self.liveness.see(
+            &format!("prepare {}", delivery.id),
+            (delivery.revision, progress.beat),
+            Instant::now(),
+        );
         if still >= self.config.send.lease() {
             self.liveness.see(&format!("prepare {}", delivery.id), (0, 0), Instant::now());
             self.jobs.enqueue_preparation(&delivery.id, u64::from(unix_now())).await?;

@@ -32,19 +32,31 @@ pub struct Recounts {
 impl Recounts {
     /// Counts every record of every ledger.
     pub async fn recount(&self, delivery: &Delivery, plan: &Plan) -> Result<Recount, StoreError> {
-        let (waves, places) = (self.schedules.waves(&delivery.id, plan).await?, self.schedules.places(&delivery.id, plan).await?);
+        let (waves, places) = (
+            self.schedules.waves(&delivery.id, plan).await?,
+            self.schedules.places(&delivery.id, plan).await?,
+        );
         let mut wave_of = places.iter().map(|place| waves.get(usize::from(place.wave)));
-        let mut recount = Recount { counts: Counts::default(), to_claim: 0, unreleased: 0, missing: 0 };
+        let mut recount =
+            Recount { counts: Counts::default(), to_claim: 0, unreleased: 0, missing: 0 };
         for from in (0..plan.chunks).step_by(AT_A_TIME as usize) {
-            for ledger in self.ledgers.ledgers(&delivery.id, from..plan.chunks.min(from + AT_A_TIME)).await? {
-                let wave = wave_of.next().flatten().ok_or_else(|| StoreError::Damaged("a chunk without a wave".into()))?;
+            for ledger in
+                self.ledgers.ledgers(&delivery.id, from..plan.chunks.min(from + AT_A_TIME)).await?
+            {
+                let wave = wave_of
+                    .next()
+                    .flatten()
+                    .ok_or_else(|| StoreError::Damaged("a chunk without a wave".into()))?;
                 let Some(ledger) = ledger else {
                     recount.missing += 1;
                     continue;
                 };
                 recount.counts.add(&ledger);
-                let resend_after_s = plan.resend_after_s(wave, self.config.send.lease_ms, unix_now());
-                let to_claim = ledger.records().filter(|r| r.claimable_at(resend_after_s).is_some()).count() as u64;
+                let resend_after_s =
+                    plan.resend_after_s(wave, self.config.send.lease_ms, unix_now());
+                let to_claim =
+                    ledger.records().filter(|r| r.claimable_at(resend_after_s).is_some()).count()
+                        as u64;
                 recount.to_claim += to_claim;
                 recount.unreleased += if wave.state.is_released() { 0 } else { to_claim };
             }
@@ -60,13 +72,18 @@ impl Recounts {
             // frozen: there is nothing to compare with
             return Ok(Some(0));
         }
-        let (Some(plan), Some(audience)) = (&document.plan, &document.audience) else { return Ok(None) };
+        let (Some(plan), Some(audience)) = (&document.plan, &document.audience) else {
+            return Ok(None);
+        };
         let before = self.ledgers.counts(&delivery.id).await?;
         let recount = self.recount(delivery, plan).await?;
         if self.ledgers.counts(&delivery.id).await? != before {
             return Ok(None);
         }
-        let excluded = self.audiences.lines(&delivery.id, SliceKind::Exclusions(plan.generation), plan.exclusion_slices).await?;
+        let excluded = self
+            .audiences
+            .lines(&delivery.id, SliceKind::Exclusions(plan.generation), plan.exclusion_slices)
+            .await?;
         let lines = audience.recipients.abs_diff(excluded + recount.counts.total());
         Ok(Some(lines.max(before.largest_difference(&recount.counts))))
     }

@@ -36,7 +36,7 @@ impl RedisPulse {
         let mut known = String::new();
         while self.daemon.shutdown.run_until_cancelled(beat.tick()).await.is_some() {
             let asked = Instant::now();
-            let answer = self.redis.takes_writes().await;
+            let answer = self.redis.check_writes().await;
             let takes_writes = answer.is_ok();
             self.note_redis(answer);
             if !takes_writes {
@@ -69,7 +69,9 @@ impl RedisPulse {
         }
         match answer {
             Ok(()) => tracing::warn!("Redis takes writes again: what waited goes on"),
-            Err(error) => tracing::error!(%error, "Redis takes no writes: nothing is sent until it does"),
+            Err(error) => {
+                tracing::error!(%error, "Redis takes no writes: nothing is sent until it does")
+            }
         }
     }
 

@@ -29,22 +29,27 @@ impl SendingRepair {
         let id = &delivery.id;
         let Some(plan) = &delivery.document.plan else { return Ok(()) };
         let released = self.due_waves.release_waves(delivery, plan).await?;
-        self.due_waves.open_waves(id, plan, &released).await?;
+        self.due_waves.mark_chunks_ready(id, plan, &released).await?;
         let offered = self.repair.repair_offered(delivery).await?;
         self.repair.takeovers.expire_poisoned(delivery).await?;
-        let named = self.due_waves.fair_queue.feed(id).await?;
+        let named = self.due_waves.fair_queue.request_jobs(id).await?;
         let counts = self.starts.ledgers.counts(id).await?;
         if offered + named > 0 {
             return Ok(());
         }
         self.repair.repair_unoffered(delivery, &counts).await?;
-        let left = counts.open().saturating_sub(self.poisoned.open_recipients(id).await? + released.unreleased);
-        if left > 0 && self.repair.chunks.waiting(id).await? == 0 {
+        let left = counts
+            .open()
+            .saturating_sub(self.poisoned.open_recipients(id).await? + released.unreleased);
+        if left > 0 && self.repair.chunks.ready_count(id).await? == 0 {
             // in neither set although something is left: the sets are hints, the ledgers are not
-            self.due_waves.schedules.reopen_released(id, plan).await?;
+            self.due_waves.schedules.mark_all_released_ready(id, plan).await?;
         } else if counts.open() == 0 {
             let job = Job::FinishDelivery { delivery: id.to_string() };
-            self.repair.queue.enqueue(QueueName::Steps, &format!("finish:{id}:at:{}", unix_now()), &job.encode()).await?;
+            self.repair
+                .queue
+                .enqueue(QueueName::Steps, &format!("finish:{id}:at:{}", unix_now()), &job.encode())
+                .await?;
         }
         Ok(())
     }
@@ -58,7 +63,10 @@ impl SendingRepair {
                 self.starts.create_ledgers(&delivery.id, plan).await?;
             }
             for chunk in 0..delivery.document.plan.as_ref().map_or(0, |plan| plan.chunks) {
-                self.starts.ledgers.cancel(&ChunkRef { delivery: delivery.id.clone(), chunk }, unix_now()).await?;
+                self.starts
+                    .ledgers
+                    .cancel_pending(&ChunkRef { delivery: delivery.id.clone(), chunk }, unix_now())
+                    .await?;
             }
         }
         let stopped = delivery.state == DeliveryState::Stopping;
@@ -72,11 +80,17 @@ impl SendingRepair {
         if stopped {
             document.ended_at = Some(Timestamp::now());
             // it may have been stopped before it was started
-            document.release.iter_mut().for_each(|release| release.started = true);
+            document.confirmation.iter_mut().for_each(|release| release.started = true);
         }
         let decision = Decision { state, document, answer: (), act: None };
         // not with a newer revision: it may have been resumed and paused again since the counters were read
-        if self.deliveries.commit(&delivery.id, delivery.revision, "versand", &[], decision).await?.is_some() && stopped {
+        if self
+            .deliveries
+            .commit(&delivery.id, delivery.revision, "versand", &[], decision)
+            .await?
+            .is_some()
+            && stopped
+        {
             metrics::delivery_ended("stopped");
         }
         Ok(())

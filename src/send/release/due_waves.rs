@@ -42,14 +42,18 @@ impl DueWaves {
     }
 
     async fn release_all_due(&self) -> Result<(), StoreError> {
-        let due = stream::iter(self.schedules.due(unix_now()).await?);
-        let mut releases = due.map(|id| async move { (self.release_due_of(&id).await, id) }).buffer_unordered(AT_A_TIME);
+        let due = stream::iter(self.schedules.due_deliveries(unix_now()).await?);
+        let mut releases = due
+            .map(|id| async move { (self.release_due_of(&id).await, id) })
+            .buffer_unordered(AT_A_TIME);
         while let Some((released, id)) = releases.next().await {
             match released {
                 Ok(()) => {}
                 Err(Refusal::Unavailable(error)) if error.may_pass() => return Err(error),
                 // what is wrong with one delivery holds up no other
-                Err(other) => tracing::error!(delivery.id = %id, error = %other, "its due waves cannot be released"),
+                Err(other) => {
+                    tracing::error!(delivery.id = %id, error = %other, "its due waves cannot be released")
+                }
             }
         }
         Ok(())
@@ -57,12 +61,15 @@ impl DueWaves {
 
     async fn release_due_of(&self, id: &DeliveryId) -> Result<(), Refusal> {
         let delivery = self.deliveries.store.delivery(id).await?;
-        let scheduled = delivery.filter(|d| matches!(d.state, DeliveryState::Scheduled | DeliveryState::Held));
-        let Some((delivery, plan)) = scheduled.and_then(|d| d.document.plan.clone().map(|plan| (d, plan))) else {
+        let scheduled =
+            delivery.filter(|d| matches!(d.state, DeliveryState::Scheduled | DeliveryState::Held));
+        let Some((delivery, plan)) =
+            scheduled.and_then(|d| d.document.plan.clone().map(|plan| (d, plan)))
+        else {
             return Ok(self.schedules.list_due(id, None).await?);
         };
         // before the release, so that a crash leaves nothing that nobody looks after
-        self.deliveries.store.in_motion(id).await?;
+        self.deliveries.store.list_moving(id).await?;
         let released = self.release_waves(&delivery, &plan).await?;
         if released.state == DeliveryState::StartPending {
             self.jobs.enqueue_start(id, delivery.revision + 1).await?;
@@ -72,7 +79,11 @@ impl DueWaves {
     }
 
     /// Releases the waves of a delivery that are due, and says which are held.
-    pub(crate) async fn release_waves(&self, delivery: &Delivery, plan: &Plan) -> Result<ReleasedWaves, StoreError> {
+    pub(crate) async fn release_waves(
+        &self,
+        delivery: &Delivery,
+        plan: &Plan,
+    ) -> Result<ReleasedWaves, StoreError> {
         let released = self.schedules.release_waves(&delivery.id, plan, unix_now(), false).await?;
         metrics::waves("released", released.released);
         metrics::waves("held", released.newly_held);
@@ -97,7 +108,9 @@ impl DueWaves {
         let repeats: Vec<RepeatKey> = key.iter().map(|key| RepeatKey::of(key, id)).collect();
         let delivery = self.deliveries.delivery(id).await?;
         let held = match &delivery.document.plan {
-            Some(plan) => self.schedules.waves(id, plan).await?.iter().filter(|wave| wave.is_held()).count(),
+            Some(plan) => {
+                self.schedules.waves(id, plan).await?.iter().filter(|wave| wave.is_held()).count()
+            }
             None => 0,
         };
         let changed = self
@@ -109,20 +122,26 @@ impl DueWaves {
                 }
                 let mut document = delivery.document.clone();
                 document.changed_at = now;
-                Ok(Decision { state, document, answer: state, act: Some(("release", json!({ "waves": held }))) })
+                Ok(Decision {
+                    state,
+                    document,
+                    answer: state,
+                    act: Some(("release", json!({ "waves": held }))),
+                })
             })
             .await?;
         // not for a repeat: another wave may be held by now
-        if let (Changed::Now(_), Delivery { document, revision, .. }) = (&changed, self.deliveries.delivery(id).await?)
+        if let (Changed::Now(_), Delivery { document, revision, .. }) =
+            (&changed, self.deliveries.delivery(id).await?)
             && let Some(plan) = &document.plan
         {
             let released = self.schedules.release_waves(id, plan, unix_now(), true).await?;
             metrics::waves("released", released.released);
             // what was answered must not be undone by a crash of Redis
-            self.deliveries.redis.durable().await?;
+            self.deliveries.redis.await_durability().await?;
             match released.state {
                 DeliveryState::StartPending => self.jobs.enqueue_start(id, revision).await?,
-                DeliveryState::InProgress => self.open_waves(id, plan, &released).await?,
+                DeliveryState::InProgress => self.mark_chunks_ready(id, plan, &released).await?,
                 _ => {}
             }
         }
@@ -130,10 +149,15 @@ impl DueWaves {
     }
 
     /// Opens the chunks of waves that were released, and names jobs for them.
-    pub(crate) async fn open_waves(&self, id: &DeliveryId, plan: &Plan, released: &ReleasedWaves) -> Result<(), Refusal> {
+    pub(crate) async fn mark_chunks_ready(
+        &self,
+        id: &DeliveryId,
+        plan: &Plan,
+        released: &ReleasedWaves,
+    ) -> Result<(), Refusal> {
         if released.unopened > 0 {
-            self.schedules.open_released(id, plan).await?;
-            self.fair_queue.feed(id).await?;
+            self.schedules.mark_released_ready(id, plan).await?;
+            self.fair_queue.request_jobs(id).await?;
         }
         Ok(())
     }
@@ -153,16 +177,21 @@ impl DueWaves {
                 let state = delivery.state.after(Action::Unschedule)?;
                 let mut document = delivery.document.clone();
                 document.changed_at = now;
-                document.release = None;
+                document.confirmation = None;
                 document.approval = None;
-                Ok(Decision { state, document, answer: state, act: Some(("unschedule", json!({}))) })
+                Ok(Decision {
+                    state,
+                    document,
+                    answer: state,
+                    act: Some(("unschedule", json!({}))),
+                })
             })
             .await?;
         if let Changed::Now(_) = changed {
             self.schedules.list_due(id, None).await?;
             // it may have been confirmed again meanwhile
             if self.deliveries.store.state(id).await? == Some(DeliveryState::Scheduled) {
-                self.schedules.list_due_at_once(id).await?;
+                self.schedules.relist_due(id).await?;
             }
         }
         Ok(changed.answer())

@@ -30,28 +30,39 @@ impl Starts {
         if delivery.state.after(Action::Start).is_err() {
             return Ok(());
         }
-        let plan = delivery.document.plan.as_ref().ok_or_else(|| JobError::Abort("a released delivery without a plan".into()))?;
+        let plan = delivery
+            .document
+            .plan
+            .as_ref()
+            .ok_or_else(|| JobError::Abort("a released delivery without a plan".into()))?;
         self.create_ledgers(id, plan).await?;
         self.due_waves
             .fair_queue
             .chunks
-            .note_length(id, plan.to_deliver.min(plan.chunk_size.into()) as f64 / f64::from(plan.chunk_size))
+            .note_job_length(
+                id,
+                plan.to_deliver.min(plan.chunk_size.into()) as f64 / f64::from(plan.chunk_size),
+            )
             .await?;
         self.due_waves.release_waves(&delivery, plan).await?;
-        self.schedules.open_released(id, plan).await?;
+        self.schedules.mark_released_ready(id, plan).await?;
         let started = self.deliveries.step(id, Action::Start, |document, _| {
-            if let Some(release) = &mut document.release {
+            if let Some(release) = &mut document.confirmation {
                 release.started = true;
             }
         });
         if started.await? {
-            self.due_waves.fair_queue.feed(id).await?;
+            self.due_waves.fair_queue.request_jobs(id).await?;
         }
         Ok(())
     }
 
     /// Makes the ledgers and begins the counters, unless that was done.
-    pub(crate) async fn create_ledgers(&self, id: &DeliveryId, plan: &Plan) -> Result<(), StoreError> {
+    pub(crate) async fn create_ledgers(
+        &self,
+        id: &DeliveryId,
+        plan: &Plan,
+    ) -> Result<(), StoreError> {
         if self.ledgers.counts_begun(id).await? {
             return Ok(());
         }

@@ -38,12 +38,22 @@ impl AddressStore {
             return Ok(Vec::new());
         }
         let numbers: Vec<u32> = messages.iter().map(|message| message.preparation).collect();
-        let texts: Vec<Option<String>> =
-            redis::cmd("HMGET").arg(keys::PREPARATIONS).arg(numbers).query_async(&mut self.redis.connection()).await?;
+        let texts: Vec<Option<String>> = redis::cmd("HMGET")
+            .arg(keys::PREPARATIONS)
+            .arg(numbers)
+            .query_async(&mut self.redis.connection())
+            .await?;
         let mut traces = Vec::with_capacity(messages.len());
         for (IndexedMessage { recipient, .. }, text) in messages.iter().zip(&texts) {
-            if let Some(preparation) = text.as_ref().map(|text| RegisteredPreparation::parse(text)).transpose()? {
-                traces.push(MessageTrace { preparation, recipient: *recipient, record: None, wave: None });
+            if let Some(preparation) =
+                text.as_ref().map(|text| RegisteredPreparation::parse(text)).transpose()?
+            {
+                traces.push(MessageTrace {
+                    preparation,
+                    recipient: *recipient,
+                    record: None,
+                    wave: None,
+                });
             }
         }
         self.find_records(&mut traces).await?;
@@ -59,16 +69,26 @@ impl AddressStore {
             let (chunk, position) = place(preparation, *recipient)?;
             let from = HEADER_BYTES + RECORD_BYTES * position;
             pipe.cmd("HMGET").arg(keys::delivery(id)).arg(&["state", "planned"]);
-            pipe.cmd("GETRANGE").arg(keys::ledger(id, chunk)).arg(from).arg(from + RECORD_BYTES - 1);
+            pipe.cmd("GETRANGE")
+                .arg(keys::ledger(id, chunk))
+                .arg(from)
+                .arg(from + RECORD_BYTES - 1);
         }
         type Answers = Vec<redis::Value>;
-        let answers: Answers =
-            if traces.is_empty() { Vec::new() } else { pipe.query_async(&mut self.redis.connection()).await? };
+        let answers: Answers = if traces.is_empty() {
+            Vec::new()
+        } else {
+            pipe.query_async(&mut self.redis.connection()).await?
+        };
         let mut found = Vec::with_capacity(traces.len());
         for (trace, answer) in traces.drain(..).zip(answers.as_chunks::<2>().0) {
             let [head, raw] = answer;
-            let (state, planned): (Option<String>, Option<u32>) = redis::from_redis_value_ref(head).map_err(damaged)?;
-            let Some(state) = state.filter(|_| planned == Some(trace.preparation.generation)) else { continue };
+            let (state, planned): (Option<String>, Option<u32>) =
+                redis::from_redis_value_ref(head).map_err(damaged)?;
+            let Some(state) = state.filter(|_| planned == Some(trace.preparation.generation))
+            else {
+                continue;
+            };
             let state: DeliveryState = serde_json::from_value(state.into()).map_err(damaged)?;
             let raw: Vec<u8> = redis::from_redis_value_ref(raw).map_err(damaged)?;
             if fatigue::counts(state) {
@@ -81,25 +101,43 @@ impl AddressStore {
 
     /// Reads the waves of those that are pending.
     async fn find_waves(&self, traces: &mut [MessageTrace]) -> Result<(), StoreError> {
-        let mut pending: Vec<&mut MessageTrace> = traces.iter_mut().filter(|trace| trace.is_pending()).collect();
+        let mut pending: Vec<&mut MessageTrace> =
+            traces.iter_mut().filter(|trace| trace.is_pending()).collect();
         if pending.is_empty() {
             return Ok(());
         }
-        let range = |pipe: &mut redis::Pipeline, part: SliceKind, trace: &MessageTrace, number: usize, bytes: usize| {
+        let range = |pipe: &mut redis::Pipeline,
+                     part: SliceKind,
+                     trace: &MessageTrace,
+                     number: usize,
+                     bytes: usize| {
             let key = part.key(&trace.preparation.delivery, 0);
             pipe.cmd("GETRANGE").arg(key).arg(number * bytes).arg((number + 1) * bytes - 1);
         };
         let mut pipe = redis::pipe();
         for trace in &pending {
             let (chunk, _) = place(&trace.preparation, trace.recipient)?;
-            range(&mut pipe, SliceKind::Places(trace.preparation.generation), trace, chunk as usize, PLACE_BYTES);
+            range(
+                &mut pipe,
+                SliceKind::Places(trace.preparation.generation),
+                trace,
+                chunk as usize,
+                PLACE_BYTES,
+            );
         }
         let places: Vec<Vec<u8>> = pipe.query_async(&mut self.redis.connection()).await?;
         let mut pipe = redis::pipe();
         for (trace, place) in pending.iter().zip(&places) {
             // a delivery that is removed meanwhile has none
-            let wave = ChunkPlace::parse_all(place).first().map_or(0, |place| usize::from(place.wave));
-            range(&mut pipe, SliceKind::Waves(trace.preparation.generation), trace, wave, WAVE_BYTES);
+            let wave =
+                ChunkPlace::parse_all(place).first().map_or(0, |place| usize::from(place.wave));
+            range(
+                &mut pipe,
+                SliceKind::Waves(trace.preparation.generation),
+                trace,
+                wave,
+                WAVE_BYTES,
+            );
         }
         let waves: Vec<Vec<u8>> = pipe.query_async(&mut self.redis.connection()).await?;
         for (trace, wave) in pending.iter_mut().zip(&waves) {

@@ -22,7 +22,11 @@ pub struct PreparationProgress {
 }
 
 impl AudienceStore {
-    pub async fn note_preparation(&self, id: &DeliveryId, progress: &PreparationProgress) -> Result<(), StoreError> {
+    pub async fn note_preparation(
+        &self,
+        id: &DeliveryId,
+        progress: &PreparationProgress,
+    ) -> Result<(), StoreError> {
         let fields = [
             ("generation", u64::from(progress.generation)),
             ("done", progress.done),
@@ -42,8 +46,14 @@ impl AudienceStore {
     }
 
     pub async fn preparation(&self, id: &DeliveryId) -> Result<PreparationProgress, StoreError> {
-        let f: HashMap<String, u64> = self.redis.connection().hgetall(keys::preparation(id)).await?;
+        let f: HashMap<String, u64> =
+            self.redis.connection().hgetall(keys::preparation(id)).await?;
         let get = |name| f.get(name).copied().unwrap_or_default();
-        Ok(PreparationProgress { generation: get("generation") as u32, done: get("done"), of: get("of"), beat: get("beat") })
+        Ok(PreparationProgress {
+            generation: get("generation") as u32,
+            done: get("done"),
+            of: get("of"),
+            beat: get("beat"),
+        })
     }
 }

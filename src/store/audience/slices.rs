@@ -82,7 +82,11 @@ impl AudienceStore {
 
 impl AudienceStore {
     /// The tracked links of a prepared delivery.
-    pub async fn links(&self, delivery: &Delivery, plan: &Plan) -> Result<Vec<TrackedLink>, StoreError> {
+    pub async fn links(
+        &self,
+        delivery: &Delivery,
+        plan: &Plan,
+    ) -> Result<Vec<TrackedLink>, StoreError> {
         if plan.settings.tracking.url.is_empty() || delivery.document.cleaned.is_some() {
             // there are none, or none any more
             return Ok(Vec::new());
@@ -91,31 +95,58 @@ impl AudienceStore {
     }
 
     /// Writes a slice; `text` is what [`ndjson`] made.
-    pub async fn write_slice(&self, id: &DeliveryId, part: SliceKind, number: u32, text: &[u8]) -> Result<(), StoreError> {
+    pub async fn write_slice(
+        &self,
+        id: &DeliveryId,
+        part: SliceKind,
+        number: u32,
+        text: &[u8],
+    ) -> Result<(), StoreError> {
         let packed = zstd::bulk::compress(text, LEVEL).map_err(damaged)?;
         let name = part.name();
         let mut pipe = redis::pipe();
-        pipe.hset(keys::parts(id), &name, number + 1).ignore().set(keys::slice(id, &name, number), packed).ignore();
+        pipe.hset(keys::parts(id), &name, number + 1)
+            .ignore()
+            .set(keys::slice(id, &name, number), packed)
+            .ignore();
         Ok(pipe.query_async(&mut self.redis.connection()).await?)
     }
 
     /// Copies the slices of an upload to another delivery.
-    pub async fn copy_upload(&self, from: (&DeliveryId, u32), to: (&DeliveryId, u32), slices: u32) -> Result<(), StoreError> {
+    pub async fn copy_upload(
+        &self,
+        from: (&DeliveryId, u32),
+        to: (&DeliveryId, u32),
+        slices: u32,
+    ) -> Result<(), StoreError> {
         let (from_part, to_part) = (SliceKind::Upload(from.1), SliceKind::Upload(to.1));
         for number in 0..slices {
-            let packed: Option<Vec<u8>> = self.redis.connection().get(from_part.key(from.0, number)).await?;
-            let packed = packed.ok_or_else(|| damaged(format!("slice {number} of {} is missing", from_part.name())))?;
+            let packed: Option<Vec<u8>> =
+                self.redis.connection().get(from_part.key(from.0, number)).await?;
+            let packed = packed.ok_or_else(|| {
+                damaged(format!("slice {number} of {} is missing", from_part.name()))
+            })?;
             let mut pipe = redis::pipe();
-            pipe.hset(keys::parts(to.0), to_part.name(), number + 1).ignore().set(to_part.key(to.0, number), packed).ignore();
+            pipe.hset(keys::parts(to.0), to_part.name(), number + 1)
+                .ignore()
+                .set(to_part.key(to.0, number), packed)
+                .ignore();
             let () = pipe.query_async(&mut self.redis.connection()).await?;
         }
         Ok(())
     }
 
     /// Reads a slice.
-    pub async fn slice<T: DeserializeOwned>(&self, id: &DeliveryId, part: SliceKind, number: u32) -> Result<Vec<T>, StoreError> {
-        let packed: Option<Vec<u8>> = self.redis.connection().get(keys::slice(id, &part.name(), number)).await?;
-        let packed = packed.ok_or_else(|| damaged(format!("slice {number} of {} is missing", part.name())))?;
+    pub async fn slice<T: DeserializeOwned>(
+        &self,
+        id: &DeliveryId,
+        part: SliceKind,
+        number: u32,
+    ) -> Result<Vec<T>, StoreError> {
+        let packed: Option<Vec<u8>> =
+            self.redis.connection().get(keys::slice(id, &part.name(), number)).await?;
+        let packed = packed
+            .ok_or_else(|| damaged(format!("slice {number} of {} is missing", part.name())))?;
         unpack(&packed)?
             .split(|b| *b == b'\n')
             .filter(|line| !line.is_empty())
@@ -124,7 +155,12 @@ impl AudienceStore {
     }
 
     /// How many lines the first `slices` slices of a part hold; one that is gone or damaged holds none.
-    pub async fn lines(&self, id: &DeliveryId, part: SliceKind, slices: u32) -> Result<u64, StoreError> {
+    pub async fn lines(
+        &self,
+        id: &DeliveryId,
+        part: SliceKind,
+        slices: u32,
+    ) -> Result<u64, StoreError> {
         let (mut conn, name, mut lines) = (self.redis.connection(), part.name(), 0);
         for number in 0..slices {
             let packed: Option<Vec<u8>> = conn.get(keys::slice(id, &name, number)).await?;
@@ -136,17 +172,24 @@ impl AudienceStore {
 
     /// Removes the parts of uploads before `upload` and of preparations before `generation`: what is no longer in use, and
     /// what was never finished.
-    pub async fn remove_older(&self, id: &DeliveryId, upload: u32, generation: u32) -> Result<(), StoreError> {
+    pub async fn remove_older(
+        &self,
+        id: &DeliveryId,
+        upload: u32,
+        generation: u32,
+    ) -> Result<(), StoreError> {
         let mut conn = self.redis.connection();
         let written: HashMap<String, u32> = conn.hgetall(keys::parts(id)).await?;
         for (name, slices) in written {
-            let (kind, number) = name.split_once('.').ok_or_else(|| damaged(format!("part {name}")))?;
+            let (kind, number) =
+                name.split_once('.').ok_or_else(|| damaged(format!("part {name}")))?;
             let number: u32 = number.parse().map_err(damaged)?;
             if number >= if kind == "upload" { upload } else { generation } {
                 continue;
             }
             for from in (0..slices).step_by(100) {
-                let names: Vec<String> = (from..slices.min(from + 100)).map(|n| keys::slice(id, &name, n)).collect();
+                let names: Vec<String> =
+                    (from..slices.min(from + 100)).map(|n| keys::slice(id, &name, n)).collect();
                 let () = conn.unlink(names).await?;
             }
             let () = conn.hdel(keys::parts(id), name).await?;

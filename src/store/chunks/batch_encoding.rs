@@ -7,7 +7,8 @@ const GIVEN_BACK: u8 = 255;
 
 /// What a turn is about, as its script reads it.
 pub fn terms(lease: &Lease, turn: &Batch, now: u32, resend_after_s: Option<u32>) -> Vec<u8> {
-    let positions = || turn.reports.iter().map(|r| r.position).chain(turn.claims.iter().map(|c| c.position));
+    let positions =
+        || turn.reports.iter().map(|r| r.position).chain(turn.claims.iter().map(|c| c.position));
     let mut terms = Vec::with_capacity(30);
     terms.extend_from_slice(&lease.epoch.to_be_bytes());
     terms.extend_from_slice(&lease.seq.to_be_bytes());
@@ -31,7 +32,12 @@ pub fn reports(reports: &[&Report]) -> Vec<u8> {
     for chunk in reports.chunk_by(alike).flat_map(|like| like.chunks(usize::from(u16::MAX))) {
         let r = chunk[0];
         packed.extend_from_slice(&r.claim.epoch.to_be_bytes());
-        packed.extend_from_slice(&[r.claim.n, r.status.map_or(GIVEN_BACK, |s| s as u8), r.reason, r.flags]);
+        packed.extend_from_slice(&[
+            r.claim.n,
+            r.status.map_or(GIVEN_BACK, |s| s as u8),
+            r.reason,
+            r.flags,
+        ]);
         packed.extend_from_slice(&r.when.to_be_bytes());
         packed.extend_from_slice(&(chunk.len() as u16).to_be_bytes());
         chunk.iter().for_each(|r| packed.extend_from_slice(&r.position.to_be_bytes()));

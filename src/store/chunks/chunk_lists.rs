@@ -23,7 +23,10 @@ pub(in crate::store) struct ChunkListsScripts {
 
 impl Default for ChunkListsScripts {
     fn default() -> Self {
-        Self { offer: with_prelude(include_str!("offer_chunks.lua")), reopen: with_prelude(include_str!("reopen_chunk.lua")) }
+        Self {
+            offer: with_prelude(include_str!("offer_chunks.lua")),
+            reopen: with_prelude(include_str!("reopen_chunk.lua")),
+        }
     }
 }
 
@@ -35,7 +38,7 @@ impl ChunkLists {
 
 impl ChunkLists {
     /// Chooses chunks that want attention, at most `most`, and at most `window` being offered at a time: (chunk, round) of each.
-    pub async fn offer(
+    pub async fn pick_for_jobs(
         &self,
         id: &DeliveryId,
         (window, most): (usize, usize),
@@ -43,15 +46,21 @@ impl ChunkLists {
         now: u32,
     ) -> Result<Vec<(u32, u32)>, StoreError> {
         let mut script = self.scripts.offer.prepare_invoke();
-        script.key(keys::delivery(id)).key(keys::open(id)).key(keys::offered(id)).key(keys::rounds(id)).key(keys::aside(id));
+        script
+            .key(keys::delivery(id))
+            .key(keys::open(id))
+            .key(keys::offered(id))
+            .key(keys::rounds(id))
+            .key(keys::aside(id));
         script.arg(now).arg(window).arg(most).arg(served);
         let flat: Vec<u32> = script.invoke_async(&mut self.redis.connection()).await?;
         Ok(flat.as_chunks::<2>().0.iter().map(|[chunk, round]| (*chunk, *round)).collect())
     }
 
     /// Lets every chunk that waits for a time be looked at: the clock was set back.
-    pub async fn look_at_all(&self, id: &DeliveryId, now: u32) -> Result<(), StoreError> {
-        let later: Vec<u32> = self.redis.connection().zrangebyscore(keys::open(id), now, "+inf").await?;
+    pub async fn mark_all_ready(&self, id: &DeliveryId, now: u32) -> Result<(), StoreError> {
+        let later: Vec<u32> =
+            self.redis.connection().zrangebyscore(keys::open(id), now, "+inf").await?;
         let mut pipe = redis::pipe();
         for chunk in later {
             pipe.cmd("ZADD").arg(keys::open(id)).arg("XX").arg("LT").arg(now).arg(chunk).ignore();
@@ -60,24 +69,34 @@ impl ChunkLists {
     }
 
     /// How many chunks want attention, now or later.
-    pub async fn waiting(&self, id: &DeliveryId) -> Result<usize, StoreError> {
+    pub async fn ready_count(&self, id: &DeliveryId) -> Result<usize, StoreError> {
         Ok(self.redis.connection().zcard(keys::open(id)).await?)
     }
 
     /// The chunks a job was named for: chunk, when (Unix seconds), round.
-    pub async fn offered(&self, id: &DeliveryId) -> Result<Vec<(u32, u32, u32)>, StoreError> {
+    pub async fn with_jobs(&self, id: &DeliveryId) -> Result<Vec<(u32, u32, u32)>, StoreError> {
         let mut conn = self.redis.connection();
         let offered: Vec<(u32, f64)> = conn.zrange_withscores(keys::offered(id), 0, -1).await?;
         if offered.is_empty() {
             return Ok(Vec::new());
         }
         let chunks: Vec<u32> = offered.iter().map(|(chunk, _)| *chunk).collect();
-        let rounds: Vec<Option<u32>> = redis::cmd("HMGET").arg(keys::rounds(id)).arg(chunks).query_async(&mut conn).await?;
-        Ok(offered.into_iter().zip(rounds).map(|((chunk, at), round)| (chunk, at as u32, round.unwrap_or_default())).collect())
+        let rounds: Vec<Option<u32>> =
+            redis::cmd("HMGET").arg(keys::rounds(id)).arg(chunks).query_async(&mut conn).await?;
+        Ok(offered
+            .into_iter()
+            .zip(rounds)
+            .map(|((chunk, at), round)| (chunk, at as u32, round.unwrap_or_default()))
+            .collect())
     }
 
     /// Puts a chunk whose job is gone back among those that want attention.
-    pub async fn reopen(&self, at: &ChunkRef, round: u32, now: u32) -> Result<bool, StoreError> {
+    pub async fn return_to_ready(
+        &self,
+        at: &ChunkRef,
+        round: u32,
+        now: u32,
+    ) -> Result<bool, StoreError> {
         let mut script = self.scripts.reopen.prepare_invoke();
         script
             .key(keys::open(&at.delivery))
@@ -90,8 +109,12 @@ impl ChunkLists {
     }
 
     /// Says that these chunks want attention now; those already waiting or set aside are left alone.
-    pub async fn open(&self, id: &DeliveryId, chunks: impl Iterator<Item = u32>) -> Result<(), StoreError> {
-        let aside = self.aside(id).await?;
+    pub async fn mark_ready(
+        &self,
+        id: &DeliveryId,
+        chunks: impl Iterator<Item = u32>,
+    ) -> Result<(), StoreError> {
+        let aside = self.poisoned(id).await?;
         let mut pipe = redis::pipe();
         for chunk in chunks.filter(|chunk| !aside.contains(chunk)) {
             pipe.cmd("ZADD").arg(keys::open(id)).arg("NX").arg(0).arg(chunk).ignore();

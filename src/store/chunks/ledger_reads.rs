@@ -8,24 +8,38 @@ use super::ledgers::LedgerStore;
 use crate::{
     domain::{
         delivery::DeliveryId,
-        ledger::{CHECKED, ChunkRef, Counts, HEADER_BYTES, Ledger, LedgerHeader, RECORD_BYTES, Status, header_of},
+        ledger::{
+            CHECKED, ChunkRef, Counts, HEADER_BYTES, Ledger, LedgerHeader, RECORD_BYTES, Status,
+            header_of,
+        },
     },
     store::{StoreError, damaged, keys},
 };
 
 impl LedgerStore {
     /// The ledgers of some chunks; `None` where there is none.
-    pub async fn ledgers(&self, id: &DeliveryId, chunks: std::ops::Range<u32>) -> Result<Vec<Option<Ledger>>, StoreError> {
+    pub async fn ledgers(
+        &self,
+        id: &DeliveryId,
+        chunks: std::ops::Range<u32>,
+    ) -> Result<Vec<Option<Ledger>>, StoreError> {
         let names: Vec<String> = chunks.map(|chunk| keys::ledger(id, chunk)).collect();
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let raw: Vec<Option<Vec<u8>>> = redis::cmd("MGET").arg(names).query_async(&mut self.redis.connection()).await?;
-        raw.into_iter().map(|bytes| bytes.map(|b| Ledger::parse(b).map_err(damaged)).transpose()).collect()
+        let raw: Vec<Option<Vec<u8>>> =
+            redis::cmd("MGET").arg(names).query_async(&mut self.redis.connection()).await?;
+        raw.into_iter()
+            .map(|bytes| bytes.map(|b| Ledger::parse(b).map_err(damaged)).transpose())
+            .collect()
     }
 
     /// Only the headers of some chunks.
-    pub async fn headers(&self, id: &DeliveryId, chunks: &[u32]) -> Result<Vec<LedgerHeader>, StoreError> {
+    pub async fn headers(
+        &self,
+        id: &DeliveryId,
+        chunks: &[u32],
+    ) -> Result<Vec<LedgerHeader>, StoreError> {
         let mut pipe = redis::pipe();
         for chunk in chunks {
             pipe.cmd("GETRANGE").arg(keys::ledger(id, *chunk)).arg(0).arg(HEADER_BYTES - 1);
@@ -39,20 +53,29 @@ impl LedgerStore {
 
     /// The live counters, kept by the same scripts that write the ledgers.
     pub async fn counts(&self, id: &DeliveryId) -> Result<Counts, StoreError> {
-        let fields: HashMap<String, i64> = self.redis.connection().hgetall(keys::counts(id)).await?;
+        let fields: HashMap<String, i64> =
+            self.redis.connection().hgetall(keys::counts(id)).await?;
         let object = fields.into_iter().map(|(word, n)| (word, n.max(0).into())).collect();
         serde_json::from_value(serde_json::Value::Object(object)).map_err(damaged)
     }
 
     /// The replies kept for a chunk, by position.
     pub async fn replies(&self, at: &ChunkRef) -> Result<HashMap<u16, String>, StoreError> {
-        let replies: HashMap<u16, Vec<u8>> = self.redis.connection().hgetall(keys::replies(&at.delivery, at.chunk)).await?;
-        Ok(replies.into_iter().map(|(p, text)| (p, String::from_utf8_lossy(&text).into_owned())).collect())
+        let replies: HashMap<u16, Vec<u8>> =
+            self.redis.connection().hgetall(keys::replies(&at.delivery, at.chunk)).await?;
+        Ok(replies
+            .into_iter()
+            .map(|(p, text)| (p, String::from_utf8_lossy(&text).into_owned()))
+            .collect())
     }
 
     /// Makes the ledger of a chunk, unless it is there.
     pub async fn create_ledger(&self, at: &ChunkRef, ledger: &Ledger) -> Result<(), StoreError> {
-        Ok(self.redis.connection().set_nx(keys::ledger(&at.delivery, at.chunk), ledger.bytes()).await?)
+        Ok(self
+            .redis
+            .connection()
+            .set_nx(keys::ledger(&at.delivery, at.chunk), ledger.bytes())
+            .await?)
     }
 
     /// Whether the live counters have begun: then all ledgers are there.
@@ -67,22 +90,40 @@ impl LedgerStore {
 
     /// The status of some recipients, and whether their chunks were looked at for fatigue. Before there are ledgers all are
     /// pending.
-    pub async fn statuses(&self, recipients: &[(ChunkRef, u16)]) -> Result<Vec<(Status, bool)>, StoreError> {
+    pub async fn statuses(
+        &self,
+        recipients: &[(ChunkRef, u16)],
+    ) -> Result<Vec<(Status, bool)>, StoreError> {
         let mut pipe = redis::pipe();
         for (at, position) in recipients {
-            let (ledger, record) = (keys::ledger(&at.delivery, at.chunk), HEADER_BYTES + RECORD_BYTES * usize::from(*position));
-            pipe.cmd("GETRANGE").arg(&ledger).arg(record).arg(record).cmd("GETRANGE").arg(&ledger).arg(1).arg(1);
+            let (ledger, record) = (
+                keys::ledger(&at.delivery, at.chunk),
+                HEADER_BYTES + RECORD_BYTES * usize::from(*position),
+            );
+            pipe.cmd("GETRANGE")
+                .arg(&ledger)
+                .arg(record)
+                .arg(record)
+                .cmd("GETRANGE")
+                .arg(&ledger)
+                .arg(1)
+                .arg(1);
         }
         if recipients.is_empty() {
             return Ok(Vec::new());
         }
         let bytes: Vec<Vec<u8>> = pipe.query_async(&mut self.redis.connection()).await?;
-        let status = |b: &[u8]| Status::from_code(b.first().copied().unwrap_or(0)).ok_or_else(|| damaged("unknown status"));
+        let status = |b: &[u8]| {
+            Status::from_code(b.first().copied().unwrap_or(0))
+                .ok_or_else(|| damaged("unknown status"))
+        };
         bytes
             .as_chunks::<2>()
             .0
             .iter()
-            .map(|[record, checked]| Ok((status(record)?, checked.first().is_some_and(|mode| mode & CHECKED != 0))))
+            .map(|[record, checked]| {
+                Ok((status(record)?, checked.first().is_some_and(|mode| mode & CHECKED != 0)))
+            })
             .collect()
     }
 
@@ -92,7 +133,15 @@ impl LedgerStore {
         for chunk in 0..chunks {
             let () = conn.unlink(&[keys::ledger(id, chunk), keys::replies(id, chunk)]).await?;
         }
-        let rest = [keys::counts, keys::open, keys::offered, keys::rounds, keys::aside, keys::crashes, keys::preparation];
+        let rest = [
+            keys::counts,
+            keys::open,
+            keys::offered,
+            keys::rounds,
+            keys::aside,
+            keys::crashes,
+            keys::preparation,
+        ];
         Ok(conn.unlink(&rest.map(|key| key(id))).await?)
     }
 }

@@ -28,9 +28,17 @@ pub enum LeaseVerdict {
 
 impl LeaseVerdict {
     pub(crate) fn from_code(code: i64) -> Result<Self, StoreError> {
-        const ALL: [LeaseVerdict; 5] =
-            [LeaseVerdict::Ok, LeaseVerdict::Lost, LeaseVerdict::Forbidden, LeaseVerdict::RolledBack, LeaseVerdict::Missing];
-        usize::try_from(code).ok().and_then(|i| ALL.get(i).copied()).ok_or_else(|| damaged("unknown verdict of a script"))
+        const ALL: [LeaseVerdict; 5] = [
+            LeaseVerdict::Ok,
+            LeaseVerdict::Lost,
+            LeaseVerdict::Forbidden,
+            LeaseVerdict::RolledBack,
+            LeaseVerdict::Missing,
+        ];
+        usize::try_from(code)
+            .ok()
+            .and_then(|i| ALL.get(i).copied())
+            .ok_or_else(|| damaged("unknown verdict of a script"))
     }
 }
 
@@ -167,15 +175,25 @@ impl LedgerStore {
 
 impl LedgerStore {
     /// Takes the lease on a chunk; what its predecessor was attempting is in doubt from then on.
-    pub async fn take(&self, at: &ChunkRef, owner: u64, grounds: TakeoverGrounds, now: u32) -> Result<Taken, StoreError> {
+    pub async fn take_lease(
+        &self,
+        at: &ChunkRef,
+        owner: u64,
+        grounds: TakeoverGrounds,
+        now: u32,
+    ) -> Result<Taken, StoreError> {
         let first = self.leases.fetch_add(1, Ordering::Relaxed) % LEASES * GROUPS;
         let (epoch, beat) = grounds.still.map_or((-1, -1), |(e, b)| (i64::from(e), i64::from(b)));
         let dead = grounds.dead.map(|o| o.to_be_bytes().to_vec()).unwrap_or_default();
         let mut script = self.scripts.take.prepare_invoke();
         script.key(keys::ledger(&at.delivery, at.chunk)).key(keys::counts(&at.delivery));
         script.arg(&owner.to_be_bytes()[..]).arg(epoch).arg(beat).arg(dead).arg(now);
-        script.arg(i32::from(self.redis.may_go_back())).arg(i32::from(grounds.resends)).arg(first);
-        let answer: (i64, Option<u32>, Option<u32>, Option<Vec<u8>>) = script.invoke_async(&mut self.redis.connection()).await?;
+        script
+            .arg(i32::from(self.redis.may_roll_back()))
+            .arg(i32::from(grounds.resends))
+            .arg(first);
+        let answer: (i64, Option<u32>, Option<u32>, Option<Vec<u8>>) =
+            script.invoke_async(&mut self.redis.connection()).await?;
         match (LeaseVerdict::from_code(answer.0)?, answer.1, answer.2, answer.3) {
             (LeaseVerdict::Ok, Some(epoch), Some(seq), Some(bytes)) => {
                 Ok(Taken::Yes(Lease { owner, epoch, seq }, Ledger::parse(bytes).map_err(damaged)?))
@@ -187,15 +205,23 @@ impl LedgerStore {
     }
 
     /// Shows that the holder lives.
-    pub async fn beat(&self, at: &ChunkRef, lease: &Lease) -> Result<LeaseVerdict, StoreError> {
+    pub async fn renew_lease(
+        &self,
+        at: &ChunkRef,
+        lease: &Lease,
+    ) -> Result<LeaseVerdict, StoreError> {
         let mut script = self.scripts.beat.prepare_invoke();
-        script.key(keys::ledger(&at.delivery, at.chunk)).arg(&lease.owner.to_be_bytes()[..]).arg(lease.epoch).arg(lease.seq);
-        script.arg(i32::from(self.redis.may_go_back()));
+        script
+            .key(keys::ledger(&at.delivery, at.chunk))
+            .arg(&lease.owner.to_be_bytes()[..])
+            .arg(lease.epoch)
+            .arg(lease.seq);
+        script.arg(i32::from(self.redis.may_roll_back()));
         LeaseVerdict::from_code(script.invoke_async(&mut self.redis.connection()).await?)
     }
 
     /// One group of reports and claims. After an answer that is not lost, `Ok` on the lease means that `seq` went up by one.
-    pub async fn turn(
+    pub async fn write_batch(
         &self,
         at: &ChunkRef,
         lease: &Lease,
@@ -223,7 +249,8 @@ impl LedgerStore {
             b'd' => ReportEffect::Twice,
             _ => ReportEffect::NoEffect,
         };
-        let mut reports = vec![ReportEffect::NoEffect; if outcomes.is_empty() { 0 } else { order.len() }];
+        let mut reports =
+            vec![ReportEffect::NoEffect; if outcomes.is_empty() { 0 } else { order.len() }];
         for (i, outcome) in order.into_iter().zip(outcomes) {
             reports[i] = applied(outcome);
         }
@@ -236,7 +263,7 @@ impl LedgerStore {
     }
 
     /// Gives the lease back; the scripts note when the chunk wants attention again.
-    pub async fn release(
+    pub async fn give_back(
         &self,
         at: &ChunkRef,
         lease: &Lease,

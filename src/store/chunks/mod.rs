@@ -10,5 +10,7 @@ pub mod settlement;
 
 pub use chunk_lists::ChunkLists;
 pub use ledgers::LedgerStore;
-pub use ledgers::{Batch, BatchAnswer, Claim, Lease, LeaseVerdict, Report, ReportEffect, Taken, TakeoverGrounds};
+pub use ledgers::{
+    Batch, BatchAnswer, Claim, Lease, LeaseVerdict, Report, ReportEffect, Taken, TakeoverGrounds,
+};
 pub use settlement::Settlement;

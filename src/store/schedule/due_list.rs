@@ -10,13 +10,14 @@ use crate::{
 
 impl ScheduleStore {
     /// Deliveries whose next wave is due.
-    pub async fn due(&self, now: u32) -> Result<Vec<DeliveryId>, StoreError> {
-        let ids: Vec<String> = self.redis.connection().zrangebyscore(keys::DUE, "-inf", now).await?;
+    pub async fn due_deliveries(&self, now: u32) -> Result<Vec<DeliveryId>, StoreError> {
+        let ids: Vec<String> =
+            self.redis.connection().zrangebyscore(keys::DUE, "-inf", now).await?;
         ids.iter().map(|id| id.parse().map_err(damaged)).collect()
     }
 
     /// Deliveries that wait for their next wave, and when the earliest of them is due.
-    pub async fn scheduled(&self) -> Result<(u64, Option<u32>), StoreError> {
+    pub async fn waiting_deliveries(&self) -> Result<(u64, Option<u32>), StoreError> {
         let mut conn = self.redis.connection();
         let first: Vec<(String, f64)> = conn.zrange_withscores(keys::DUE, 0, 0).await?;
         Ok((conn.zcard(keys::DUE).await?, first.first().map(|(_, due)| *due as u32)))
@@ -32,14 +33,14 @@ impl ScheduleStore {
     }
 
     /// Lets the next tick look at a delivery that may have fallen off the list of those that wait for a wave.
-    pub async fn list_due_at_once(&self, id: &DeliveryId) -> Result<(), StoreError> {
+    pub async fn relist_due(&self, id: &DeliveryId) -> Result<(), StoreError> {
         let mut list = redis::cmd("ZADD");
         list.arg(keys::DUE).arg("NX").arg(0).arg(id.as_str());
         Ok(list.query_async(&mut self.redis.connection()).await?)
     }
 
     /// Deliveries with waves that are held.
-    pub async fn held(&self) -> Result<Vec<DeliveryId>, StoreError> {
+    pub async fn deliveries_with_held_waves(&self) -> Result<Vec<DeliveryId>, StoreError> {
         let ids: Vec<String> = self.redis.connection().smembers(keys::HELD).await?;
         ids.iter().map(|id| id.parse().map_err(damaged)).collect()
     }

@@ -10,13 +10,18 @@ use crate::{
 
 impl DeliveryStore {
     /// Those that are to be looked at now.
-    pub async fn awake(&self, now: Timestamp) -> Result<Vec<DeliveryId>, StoreError> {
-        let ids: Vec<String> = self.redis.connection().zrangebyscore(keys::RECURRING, "-inf", now.as_second()).await?;
+    pub async fn recurrences_due(&self, now: Timestamp) -> Result<Vec<DeliveryId>, StoreError> {
+        let ids: Vec<String> =
+            self.redis.connection().zrangebyscore(keys::RECURRING, "-inf", now.as_second()).await?;
         ids.iter().map(|id| id.parse().map_err(damaged)).collect()
     }
 
     /// Says when it is to be looked at next, or never.
-    pub async fn list_awake(&self, id: &DeliveryId, at: Option<Timestamp>) -> Result<(), StoreError> {
+    pub async fn list_recurrence(
+        &self,
+        id: &DeliveryId,
+        at: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
         let mut conn = self.redis.connection();
         match at {
             Some(at) => conn.zadd(keys::RECURRING, id.as_str(), at.as_second()).await?,
@@ -26,7 +31,7 @@ impl DeliveryStore {
     }
 
     /// Puts those back that fell off the list or stand too late in it; their own slots say when.
-    pub async fn heal_awake(&self, ids: &[DeliveryId]) -> Result<(), StoreError> {
+    pub async fn relist_recurrences(&self, ids: &[DeliveryId]) -> Result<(), StoreError> {
         if ids.is_empty() {
             return Ok(());
         }

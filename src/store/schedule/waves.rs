@@ -10,7 +10,9 @@ use crate::{
         ledger::ChunkRef,
         schedule::{ChunkPlace, PLACE_BYTES, WAVE_BYTES, Wave, WaveState},
     },
-    store::{Redis, StoreError, audience::SliceKind, chunks::ChunkLists, damaged, keys, with_prelude},
+    store::{
+        Redis, StoreError, audience::SliceKind, chunks::ChunkLists, damaged, keys, with_prelude,
+    },
 };
 
 /// What became of the waves that were due.
@@ -65,17 +67,24 @@ impl ScheduleStore {
         let mut pipe = redis::pipe();
         let tables = [
             (SliceKind::Waves(generation), waves.iter().flat_map(Wave::bytes).collect::<Vec<u8>>()),
-            (SliceKind::Places(generation), places.iter().flat_map(|place| place.bytes()).collect()),
+            (
+                SliceKind::Places(generation),
+                places.iter().flat_map(|place| place.bytes()).collect(),
+            ),
         ];
         for (part, bytes) in tables {
-            pipe.hset(keys::parts(id), part.name(), 1).ignore().set(part.key(id, 0), bytes).ignore();
+            pipe.hset(keys::parts(id), part.name(), 1)
+                .ignore()
+                .set(part.key(id, 0), bytes)
+                .ignore();
         }
         self.redis.run(&pipe).await
     }
 
     /// All waves, by when they are due.
     pub async fn waves(&self, id: &DeliveryId, plan: &Plan) -> Result<Vec<Wave>, StoreError> {
-        let raw: Vec<u8> = self.redis.connection().get(SliceKind::Waves(plan.generation).key(id, 0)).await?;
+        let raw: Vec<u8> =
+            self.redis.connection().get(SliceKind::Waves(plan.generation).key(id, 0)).await?;
         match raw.len() == WAVE_BYTES * plan.waves as usize {
             true => Ok(Wave::parse_all(&raw)),
             false => Err(damaged("the table of waves")),
@@ -83,8 +92,13 @@ impl ScheduleStore {
     }
 
     /// The wave and the number of recipients of every chunk.
-    pub async fn places(&self, id: &DeliveryId, plan: &Plan) -> Result<Vec<ChunkPlace>, StoreError> {
-        let raw: Vec<u8> = self.redis.connection().get(SliceKind::Places(plan.generation).key(id, 0)).await?;
+    pub async fn places(
+        &self,
+        id: &DeliveryId,
+        plan: &Plan,
+    ) -> Result<Vec<ChunkPlace>, StoreError> {
+        let raw: Vec<u8> =
+            self.redis.connection().get(SliceKind::Places(plan.generation).key(id, 0)).await?;
         match raw.len() == PLACE_BYTES * plan.chunks as usize {
             true => Ok(ChunkPlace::parse_all(&raw)),
             false => Err(damaged("the table of chunks")),
@@ -95,17 +109,28 @@ impl ScheduleStore {
     pub async fn wave_of(&self, at: &ChunkRef, plan: &Plan) -> Result<Wave, StoreError> {
         let range = async |part: SliceKind, number: usize, bytes: usize| {
             let (key, from) = (part.key(&at.delivery, 0), (number * bytes) as isize);
-            let raw: redis::RedisResult<Vec<u8>> = self.redis.connection().getrange(key, from, from + bytes as isize - 1).await;
+            let raw: redis::RedisResult<Vec<u8>> =
+                self.redis.connection().getrange(key, from, from + bytes as isize - 1).await;
             raw
         };
-        let place = ChunkPlace::parse_all(&range(SliceKind::Places(plan.generation), at.chunk as usize, PLACE_BYTES).await?);
+        let place = ChunkPlace::parse_all(
+            &range(SliceKind::Places(plan.generation), at.chunk as usize, PLACE_BYTES).await?,
+        );
         let place = place.first().ok_or_else(|| damaged("the table of chunks"))?;
-        let wave = Wave::parse_all(&range(SliceKind::Waves(plan.generation), usize::from(place.wave), WAVE_BYTES).await?);
+        let wave = Wave::parse_all(
+            &range(SliceKind::Waves(plan.generation), usize::from(place.wave), WAVE_BYTES).await?,
+        );
         wave.first().copied().ok_or_else(|| damaged("the table of waves"))
     }
 
     /// Releases what is due; with `held` also what is held for a person.
-    pub async fn release_waves(&self, id: &DeliveryId, plan: &Plan, now: u32, held: bool) -> Result<ReleasedWaves, StoreError> {
+    pub async fn release_waves(
+        &self,
+        id: &DeliveryId,
+        plan: &Plan,
+        now: u32,
+        held: bool,
+    ) -> Result<ReleasedWaves, StoreError> {
         let mut script = self.scripts.due.prepare_invoke();
         script.key(keys::delivery(id)).key(SliceKind::Waves(plan.generation).key(id, 0));
         script.arg(now).arg(plan.settings.grace_s()).arg(u8::from(held));
@@ -113,26 +138,59 @@ impl ScheduleStore {
         let (state, released, newly_held, unopened, held, unreleased, next): Answer =
             script.invoke_async(&mut self.redis.connection()).await?;
         let state = serde_json::from_value(state.into()).map_err(damaged)?;
-        Ok(ReleasedWaves { state, released, newly_held, unopened, held, unreleased, next_due: u32::try_from(next).ok() })
+        Ok(ReleasedWaves {
+            state,
+            released,
+            newly_held,
+            unopened,
+            held,
+            unreleased,
+            next_due: u32::try_from(next).ok(),
+        })
     }
 
     /// Says that the chunks of the waves that are released want attention, and then that they were opened.
-    pub async fn open_released(&self, id: &DeliveryId, plan: &Plan) -> Result<(), StoreError> {
+    pub async fn mark_released_ready(
+        &self,
+        id: &DeliveryId,
+        plan: &Plan,
+    ) -> Result<(), StoreError> {
         let (waves, places) = (self.waves(id, plan).await?, self.places(id, plan).await?);
-        let unopened = |place: &ChunkPlace| waves.get(usize::from(place.wave)).is_some_and(|w| w.state == WaveState::Released);
-        self.chunks.open(id, (0..).zip(&places).filter(|(_, place)| unopened(place)).map(|(chunk, _)| chunk)).await?;
+        let unopened = |place: &ChunkPlace| {
+            waves.get(usize::from(place.wave)).is_some_and(|w| w.state == WaveState::Released)
+        };
+        self.chunks
+            .mark_ready(
+                id,
+                (0..).zip(&places).filter(|(_, place)| unopened(place)).map(|(chunk, _)| chunk),
+            )
+            .await?;
         let mut pipe = redis::pipe();
-        for (number, _) in waves.iter().enumerate().filter(|(_, wave)| wave.state == WaveState::Released) {
+        for (number, _) in
+            waves.iter().enumerate().filter(|(_, wave)| wave.state == WaveState::Released)
+        {
             let state = SliceKind::Waves(plan.generation).key(id, 0);
-            pipe.setrange(state, (number * WAVE_BYTES + 12) as isize, &[WaveState::Open as u8][..]).ignore();
+            pipe.setrange(state, (number * WAVE_BYTES + 12) as isize, &[WaveState::Open as u8][..])
+                .ignore();
         }
         self.redis.run(&pipe).await
     }
 
     /// Says that every chunk of the waves that are released wants attention: the sets are hints.
-    pub async fn reopen_released(&self, id: &DeliveryId, plan: &Plan) -> Result<(), StoreError> {
+    pub async fn mark_all_released_ready(
+        &self,
+        id: &DeliveryId,
+        plan: &Plan,
+    ) -> Result<(), StoreError> {
         let (waves, places) = (self.waves(id, plan).await?, self.places(id, plan).await?);
-        let released = |place: &ChunkPlace| waves.get(usize::from(place.wave)).is_some_and(|wave| wave.state.is_released());
-        self.chunks.open(id, (0..).zip(&places).filter(|(_, place)| released(place)).map(|(chunk, _)| chunk)).await
+        let released = |place: &ChunkPlace| {
+            waves.get(usize::from(place.wave)).is_some_and(|wave| wave.state.is_released())
+        };
+        self.chunks
+            .mark_ready(
+                id,
+                (0..).zip(&places).filter(|(_, place)| released(place)).map(|(chunk, _)| chunk),
+            )
+            .await
     }
 }

@@ -10,15 +10,24 @@ use crate::{
 
 impl TrackingStore {
     /// Keeps figures, unless what they were made of has changed: then it is false.
-    pub async fn keep_statistics(&self, basis: &StatisticsBasis, statistics: &Statistics) -> Result<bool, StoreError> {
+    pub async fn keep_statistics(
+        &self,
+        basis: &StatisticsBasis,
+        statistics: &Statistics,
+    ) -> Result<bool, StoreError> {
         let key = keys::statistics(&basis.delivery);
-        let mut script = self.reckoned(basis, &key, 0);
+        let mut script = self.write_script(basis, &key, 0);
         script.arg(-1).arg("").arg(serde_json::to_vec(statistics).map_err(damaged)?);
         Ok(script.invoke_async::<i64>(&mut self.redis.connection()).await? >= 0)
     }
 
     /// The script that writes what was made of `basis` into `key`.
-    pub(super) fn reckoned(&self, basis: &StatisticsBasis, key: &str, raise: u8) -> ScriptInvocation<'_> {
+    pub(super) fn write_script(
+        &self,
+        basis: &StatisticsBasis,
+        key: &str,
+        raise: u8,
+    ) -> ScriptInvocation<'_> {
         let mut script = self.scripts.reckoned.prepare_invoke();
         script.key(keys::delivery(&basis.delivery)).key(keys::tracking(&basis.delivery)).key(key);
         script.arg(basis.revision).arg(basis.labels).arg(raise);
@@ -32,7 +41,10 @@ impl TrackingStore {
     }
 
     /// The same of several deliveries; only of those that have any.
-    pub async fn all_statistics(&self, ids: &[DeliveryId]) -> Result<Vec<(DeliveryId, Statistics)>, StoreError> {
+    pub async fn all_statistics(
+        &self,
+        ids: &[DeliveryId],
+    ) -> Result<Vec<(DeliveryId, Statistics)>, StoreError> {
         let mut pipe = redis::pipe();
         for id in ids {
             pipe.get(keys::statistics(id));
@@ -51,7 +63,7 @@ impl TrackingStore {
     }
 
     /// Whether this daemon may compute the statistics of an hour, for the next `lock_s`: nobody else does, and they are not done.
-    pub async fn take_hour(&self, hour: i64, owner: u64, lock_s: u64) -> Result<bool, StoreError> {
+    pub async fn lock_hour(&self, hour: i64, owner: u64, lock_s: u64) -> Result<bool, StoreError> {
         let mut set = redis::cmd("SET");
         set.arg(keys::hour(hour)).arg(owner).arg("NX").arg("EX").arg(lock_s);
         let taken: Option<String> = set.query_async(&mut self.redis.connection()).await?;
@@ -59,7 +71,12 @@ impl TrackingStore {
     }
 
     /// Keeps the hour for longer: for `keep_s` more. False if somebody else has it.
-    pub async fn keep_hour(&self, hour: i64, owner: u64, keep_s: i64) -> Result<bool, StoreError> {
+    pub async fn extend_hour_lock(
+        &self,
+        hour: i64,
+        owner: u64,
+        keep_s: i64,
+    ) -> Result<bool, StoreError> {
         let owned: Option<u64> = self.redis.connection().get(keys::hour(hour)).await?;
         Ok(owned == Some(owner) && self.redis.connection().expire(keys::hour(hour), keep_s).await?)
     }

@@ -76,7 +76,12 @@ impl TrackingStore {
 impl TrackingStore {
     /// Records hits of one delivery, each with its user agent; how many of them: none if they are of a preparation that was not
     /// released, and none of recipients that are not there. A thousand at a time at the most: a script can hand on no more values than some.
-    pub async fn record_hits(&self, of: &PreparationRef, hits: &[(Hit, &str)], now: u32) -> Result<u64, StoreError> {
+    pub async fn record_hits(
+        &self,
+        of: &PreparationRef,
+        hits: &[(Hit, &str)],
+        now: u32,
+    ) -> Result<u64, StoreError> {
         let (mut agents, mut numbers) = (Vec::new(), HashMap::new());
         let mut ledgers: BTreeMap<u32, Vec<(u16, Hit)>> = BTreeMap::new();
         for (hit, agent) in hits {
@@ -95,8 +100,18 @@ impl TrackingStore {
         }
         let id = &of.delivery;
         let mut script = self.scripts.hit.prepare_invoke();
-        script.key(keys::delivery(id)).key(keys::counts(id)).key(keys::tracking(id)).key(keys::agents(id));
-        script.arg(of.generation).arg(now).arg(BLOCK).arg(MOST_AGENTS).arg(MOST_HITS).arg(keys::hits_prefix(id));
+        script
+            .key(keys::delivery(id))
+            .key(keys::counts(id))
+            .key(keys::tracking(id))
+            .key(keys::agents(id));
+        script
+            .arg(of.generation)
+            .arg(now)
+            .arg(BLOCK)
+            .arg(MOST_AGENTS)
+            .arg(MOST_HITS)
+            .arg(keys::hits_prefix(id));
         script.arg(agents.len()).arg(agents);
         for (chunk, mut hits) in ledgers {
             hits.sort_by_key(|(position, _)| *position);
@@ -109,9 +124,10 @@ impl TrackingStore {
     pub async fn remove_tracking(&self, id: &DeliveryId) -> Result<(), StoreError> {
         let mut conn = self.redis.connection();
         // the count stays, so that what a crash leaves, or who came in between, is found again
-        let blocks = self.extent(id).await?.hits.div_ceil(BLOCK);
+        let blocks = self.log_extent(id).await?.hits.div_ceil(BLOCK);
         for from in (0..blocks).step_by(AT_A_TIME) {
-            let names: Vec<String> = (from..blocks.min(from + AT_A_TIME as u64)).map(|n| keys::hits(id, n)).collect();
+            let names: Vec<String> =
+                (from..blocks.min(from + AT_A_TIME as u64)).map(|n| keys::hits(id, n)).collect();
             let () = conn.unlink(names).await?;
         }
         Ok(conn.unlink(keys::agents(id)).await?)

@@ -27,16 +27,23 @@ async fn chain(app: &App, path: &str) -> Vec<AuditEntry> {
 /// A delivery that went all the way: one of its recipients was in doubt and was settled.
 async fn delivery(app: &App) -> String {
     app.catcher.as_ref().unwrap().change_rules(|rules| {
-        rules.script("user1@example.com", [Some(CatcherAct::new(CatcherStage::End, CatcherAction::Close))]);
+        rules.script(
+            "user1@example.com",
+            [Some(CatcherAct::new(CatcherStage::End, CatcherAction::Close))],
+        );
     });
     let (preparer, starter) = (app.client.with_token("preparer"), app.client.with_token("starter"));
     let id = preparer.create(&definition()).await;
     preparer.upload(&id, audience(3)).await;
     let view = preparer.prepare(&id).await;
-    assert_eq!(starter.confirm(&id, view["plan"]["digest"].as_str().unwrap()).await.0, StatusCode::ACCEPTED);
+    assert_eq!(
+        starter.confirm(&id, view["plan"]["digest"].as_str().unwrap()).await.0,
+        StatusCode::ACCEPTED
+    );
     starter.wait_for(&id, &["finished"]).await;
     let body = json!({ "as": "sent", "recipients": [1] });
-    let (status, answer) = app.client.with_token("second").post(&format!("/deliveries/{id}/in-doubt"), &body).await;
+    let (status, answer) =
+        app.client.with_token("second").post(&format!("/deliveries/{id}/in-doubt"), &body).await;
     assert_eq!((status, &answer["settled"]), (StatusCode::OK, &json!(1)));
     id
 }
@@ -49,11 +56,23 @@ async fn the_audit_log_says_who_did_what() {
     let view = app.client.get(&format!("/deliveries/{id}")).await;
     let mut changed = definition();
     changed["name"] = "Later".into();
-    let refused = app.client.request(Method::PUT, &format!("/deliveries/{id}")).json(&changed).send().await.unwrap();
+    let refused = app
+        .client
+        .request(Method::PUT, &format!("/deliveries/{id}"))
+        .json(&changed)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(refused.status(), StatusCode::CONFLICT);
-    app.client.with_token("preparer").request(Method::DELETE, &format!("/deliveries/{id}")).send().await.unwrap();
+    app.client
+        .with_token("preparer")
+        .request(Method::DELETE, &format!("/deliveries/{id}"))
+        .send()
+        .await
+        .unwrap();
     let entries = chain(&app, &format!("/deliveries/{id}/audit")).await;
-    let who: Vec<(&str, &str)> = entries.iter().map(|entry| (entry.action.as_str(), entry.principal.as_str())).collect();
+    let who: Vec<(&str, &str)> =
+        entries.iter().map(|entry| (entry.action.as_str(), entry.principal.as_str())).collect();
     assert_eq!(
         who,
         [
@@ -73,7 +92,10 @@ async fn the_audit_log_says_who_did_what() {
     assert_eq!(entries[5].details, json!({ "sent": 2, "failed": 0, "in_doubt": 1 }));
     assert_eq!(entries[6].details, json!({ "settlement": "sent", "recipients": [1] }));
     assert_eq!(entries[7].details, json!({ "state": "finished" }));
-    assert!(entries.iter().all(|entry| entry.subject == id) && entries.is_sorted_by_key(|entry| entry.at));
+    assert!(
+        entries.iter().all(|entry| entry.subject == id)
+            && entries.is_sorted_by_key(|entry| entry.at)
+    );
     let head = verify(&entries).unwrap();
     assert_eq!(head.seq, 8);
     let heads = chain(&app, "/audit").await;
@@ -92,7 +114,9 @@ async fn the_audit_log_says_who_did_what() {
     let mut next = json!(0);
     while !next.is_null() {
         let page = app.client.get(&format!("/deliveries/{id}/audit?from={next}&limit=3")).await;
-        paged.extend(page["items"].as_array().unwrap().iter().map(|entry| entry["seq"].as_u64().unwrap()));
+        paged.extend(
+            page["items"].as_array().unwrap().iter().map(|entry| entry["seq"].as_u64().unwrap()),
+        );
         next = page["next"].clone();
     }
     assert_eq!(paged, (1..=8).collect::<Vec<_>>());
@@ -117,14 +141,20 @@ async fn the_command_finds_what_was_tampered_with() {
     let id = delivery(&app).await;
     app.client.create(&definition()).await;
     let (code, said) = verified(&app, "administrator");
-    assert!(code == 0 && said.starts_with("2 deliveries, 8 entries, 8 heads: all verified"), "{code}: {said}");
+    assert!(
+        code == 0 && said.starts_with("2 deliveries, 8 entries, 8 heads: all verified"),
+        "{code}: {said}"
+    );
     let (code, said) = verified(&app, "monitor");
     assert!(code == 1 && said.contains("403"), "{code}: {said}");
 
     let mut redis = app.services.stores.redis.connection();
     let (key, heads) = (format!("versand:{{{id}}}:audit"), "versand:{audit}:heads".to_owned());
-    for (key, named) in [(key, format!("BROKEN delivery {id}")), (heads, "BROKEN the chain of heads".to_owned())] {
-        let whole: Vec<String> = redis::cmd("LRANGE").arg(&key).arg(0).arg(-1).query_async(&mut redis).await.unwrap();
+    for (key, named) in
+        [(key, format!("BROKEN delivery {id}")), (heads, "BROKEN the chain of heads".to_owned())]
+    {
+        let whole: Vec<String> =
+            redis::cmd("LRANGE").arg(&key).arg(0).arg(-1).query_async(&mut redis).await.unwrap();
         let mut entry: Value = serde_json::from_str(&whole[2]).unwrap();
         entry["principal"] = "somebody".into();
         let mut altered = whole.clone();
@@ -145,7 +175,10 @@ async fn the_command_finds_what_was_tampered_with() {
             }
             let () = write.query_async(&mut redis).await.unwrap();
             let (code, said) = verified(&app, "administrator");
-            assert!(code == 1 && said.contains(&named) && said.contains("NOT verified"), "{code}: {said}");
+            assert!(
+                code == 1 && said.contains(&named) && said.contains("NOT verified"),
+                "{code}: {said}"
+            );
         }
         let mut restore = redis::pipe();
         restore.del(&key).ignore();
@@ -165,7 +198,8 @@ async fn a_chain_of_heads_that_was_cut_by_hand_holds_nothing_up() {
     daemon.client.create(&definition()).await;
     daemon.client.create(&definition()).await;
     redis.ask("LTRIM versand:{audit}:heads 1 -1").unwrap();
-    let id = tokio::time::timeout(LIMIT, daemon.client.send(&definition(), audience(3))).await.unwrap();
+    let id =
+        tokio::time::timeout(LIMIT, daemon.client.send(&definition(), audience(3))).await.unwrap();
     daemon.client.wait_for(&id, &["finished"]).await;
     let log = daemon.log();
     assert_eq!(log.matches("takes no more heads").count(), 1, "{log}");

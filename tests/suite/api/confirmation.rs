@@ -21,7 +21,9 @@ async fn keyed(client: &Client, path: &str, key: &str, body: &Value) -> Response
 
 /// The same request twenty times at once: the answers must all be the same; it.
 async fn at_once(client: &Client, path: &str, key: &str, body: &Value) -> (StatusCode, Value) {
-    let all = join_all((0..20).map(|_| async { answer(keyed(client, path, key, body).await).await })).await;
+    let all =
+        join_all((0..20).map(|_| async { answer(keyed(client, path, key, body).await).await }))
+            .await;
     for one in &all {
         assert_eq!(one, &all[0], "{path}");
     }
@@ -31,7 +33,12 @@ async fn at_once(client: &Client, path: &str, key: &str, body: &Value) -> (Statu
 /// The actions in the audit log of a delivery.
 async fn audited(client: &Client, id: &str) -> Vec<String> {
     let page = client.get(&format!("/deliveries/{id}/audit?limit=1000")).await;
-    page["items"].as_array().unwrap().iter().map(|entry| entry["action"].as_str().unwrap().to_owned()).collect()
+    page["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["action"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 async fn uploaded(app: &App, n: usize) -> String {
@@ -54,7 +61,8 @@ async fn creating_with_a_key_creates_once() {
     let mut other = definition();
     other["name"] = "Winter".into();
     problem(keyed(client, "/deliveries", "k1", &other).await, StatusCode::CONFLICT).await;
-    let theirs = answer(keyed(&client.with_token("second"), "/deliveries", "k1", &other).await).await;
+    let theirs =
+        answer(keyed(&client.with_token("second"), "/deliveries", "k1", &other).await).await;
     assert_eq!(theirs.0, StatusCode::CREATED, "a key is its principal's own");
     assert_ne!(theirs.1["id"], first["id"]);
     let later = answer(keyed(client, "/deliveries", "k2", &definition()).await).await.1;
@@ -65,13 +73,26 @@ async fn creating_with_a_key_creates_once() {
     let again = keyed(client, "/deliveries", "k1", &definition()).await;
     assert_eq!(again.headers()["location"], format!("/api/v1/deliveries/{id}"));
     assert_eq!(answer(again).await, (StatusCode::CREATED, first.clone()), "as it was then");
-    let newest: Vec<Value> =
-        client.get("/deliveries").await["items"].as_array().unwrap().iter().map(|d| d["id"].clone()).collect();
-    assert_eq!(newest, [&later["id"], &theirs.1["id"], &first["id"]].map(Clone::clone), "a repeat does not move it up");
+    let newest: Vec<Value> = client.get("/deliveries").await["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| d["id"].clone())
+        .collect();
+    assert_eq!(
+        newest,
+        [&later["id"], &theirs.1["id"], &first["id"]].map(Clone::clone),
+        "a repeat does not move it up"
+    );
 
-    let deleted = client.request(Method::DELETE, &format!("/deliveries/{id}")).send().await.unwrap();
+    let deleted =
+        client.request(Method::DELETE, &format!("/deliveries/{id}")).send().await.unwrap();
     assert_eq!(deleted.status(), StatusCode::NO_CONTENT);
-    assert_eq!(answer(keyed(client, "/deliveries", "k1", &definition()).await).await.1, first, "nor does it bring it back");
+    assert_eq!(
+        answer(keyed(client, "/deliveries", "k1", &definition()).await).await.1,
+        first,
+        "nor does it bring it back"
+    );
     assert_eq!(client.get("/deliveries").await["items"].as_array().unwrap().len(), 2);
     app.stop().await;
 }
@@ -81,16 +102,29 @@ async fn a_key_that_has_expired_neither_moves_nor_revives_a_delivery() {
     let redis = RedisServer::start();
     let app = start(&redis, "").await;
     let client = &app.client;
-    let first = answer(keyed(client, "/deliveries", "k", &definition()).await).await.1["id"].as_str().unwrap().to_owned();
+    let first = answer(keyed(client, "/deliveries", "k", &definition()).await).await.1["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let second = client.create(&definition()).await;
-    let forget = "for _, key in ipairs(redis.call('KEYS', '*:idempotency:*')) do redis.call('DEL', key) end";
+    let forget =
+        "for _, key in ipairs(redis.call('KEYS', '*:idempotency:*')) do redis.call('DEL', key) end";
     redis.ask(&format!("EVAL \"{forget}\" 0")).unwrap();
     problem(keyed(client, "/deliveries", "k", &definition()).await, StatusCode::CONFLICT).await;
     let listed = async || {
-        app.services.stores.deliveries.delivery_ids(0, 10).await.unwrap().iter().map(ToString::to_string).collect::<Vec<_>>()
+        app.services
+            .stores
+            .deliveries
+            .delivery_ids(0, 10)
+            .await
+            .unwrap()
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
     };
     assert_eq!(listed().await, [second.clone(), first.clone()], "newest first");
-    let deleted = client.request(Method::DELETE, &format!("/deliveries/{first}")).send().await.unwrap();
+    let deleted =
+        client.request(Method::DELETE, &format!("/deliveries/{first}")).send().await.unwrap();
     assert_eq!(deleted.status(), StatusCode::NO_CONTENT);
     problem(keyed(client, "/deliveries", "k", &definition()).await, StatusCode::CONFLICT).await;
     assert_eq!(listed().await, [second], "a deleted one is not listed again");
@@ -105,14 +139,24 @@ async fn a_key_must_be_one() {
     let path = format!("/deliveries/{id}/prepare");
     for key in ["", " ", "\"\"", &"x".repeat(201)] {
         for (path, body) in [(path.as_str(), json!({})), ("/deliveries", definition())] {
-            let body = problem(keyed(&app.client, path, key, &body).await, StatusCode::UNPROCESSABLE_ENTITY).await;
+            let body = problem(
+                keyed(&app.client, path, key, &body).await,
+                StatusCode::UNPROCESSABLE_ENTITY,
+            )
+            .await;
             assert_eq!(body["field"], "Idempotency-Key", "{body}");
         }
     }
-    let bytes = app.client.request(Method::POST, &path).header(KEY, reqwest::header::HeaderValue::from_bytes(b"\xff").unwrap());
+    let bytes = app
+        .client
+        .request(Method::POST, &path)
+        .header(KEY, reqwest::header::HeaderValue::from_bytes(b"\xff").unwrap());
     problem(bytes.send().await.unwrap(), StatusCode::UNPROCESSABLE_ENTITY).await;
     assert_eq!(audited(&app.client, &id).await, ["create", "upload"], "none of them did anything");
-    assert_eq!(keyed(&app.client, &path, &"x".repeat(200), &json!({})).await.status(), StatusCode::ACCEPTED);
+    assert_eq!(
+        keyed(&app.client, &path, &"x".repeat(200), &json!({})).await.status(),
+        StatusCode::ACCEPTED
+    );
     app.client.wait_for(&id, &["prepared"]).await;
     app.stop().await;
 }
@@ -122,20 +166,35 @@ async fn every_action_with_a_key_happens_once_and_is_answered_alike() {
     let redis = RedisServer::start();
     let app = start(&redis, "[preparation]\nchunk_size = 20").await;
     let client = &app.client;
-    app.catcher.as_ref().unwrap().change_rules(|rules| rules.delay = std::time::Duration::from_millis(20));
+    app.catcher
+        .as_ref()
+        .unwrap()
+        .change_rules(|rules| rules.delay = std::time::Duration::from_millis(20));
     let id = uploaded(&app, 2000).await;
     let path = |action: &str| format!("/deliveries/{id}/{action}");
     let none = json!({});
     // the same key for all: it is bound to the action, so each needs its own
     assert_eq!(at_once(client, &path("prepare"), "p", &none).await.1["state"], "preparing");
     assert_eq!(
-        answer(client.request(Method::POST, &path("prepare")).header(KEY, "p").send().await.unwrap()).await.0,
+        answer(
+            client.request(Method::POST, &path("prepare")).header(KEY, "p").send().await.unwrap()
+        )
+        .await
+        .0,
         StatusCode::ACCEPTED
     );
     problem(keyed(client, &path("stop"), "p", &none).await, StatusCode::CONFLICT).await;
     let view = client.wait_for(&id, &["prepared"]).await;
-    assert_eq!(at_once(client, &path("prepare"), "p", &none).await.1["state"], "preparing", "as it was then");
-    assert_eq!(client.get(&format!("/deliveries/{id}")).await["plan"], view["plan"], "and was not done again");
+    assert_eq!(
+        at_once(client, &path("prepare"), "p", &none).await.1["state"],
+        "preparing",
+        "as it was then"
+    );
+    assert_eq!(
+        client.get(&format!("/deliveries/{id}")).await["plan"],
+        view["plan"],
+        "and was not done again"
+    );
 
     let digest = json!({ "digest": view["plan"]["digest"] });
     let (status, confirmed) = at_once(client, &path("confirm"), "c", &digest).await;
@@ -143,7 +202,11 @@ async fn every_action_with_a_key_happens_once_and_is_answered_alike() {
         (status, &confirmed["confirmed_by"], &confirmed["to_deliver"]),
         (StatusCode::ACCEPTED, &json!("root"), &json!(2000))
     );
-    problem(keyed(client, &path("confirm"), "c", &json!({ "digest": "0" })).await, StatusCode::CONFLICT).await;
+    problem(
+        keyed(client, &path("confirm"), "c", &json!({ "digest": "0" })).await,
+        StatusCode::CONFLICT,
+    )
+    .await;
     let second = client.with_token("second");
     problem(keyed(&second, &path("confirm"), "c", &digest).await, StatusCode::CONFLICT).await;
     client.wait_for(&id, &["in_progress"]).await;
@@ -162,8 +225,12 @@ async fn every_action_with_a_key_happens_once_and_is_answered_alike() {
         (StatusCode::ACCEPTED, json!({ "id": id, "state": "stopping" }))
     );
     client.wait_for(&id, &["stopped"]).await;
-    assert_eq!(keyed(client, &path("confirm"), "c", &digest).await.json::<Value>().await.unwrap(), confirmed);
-    let expected = ["create", "upload", "prepare", "prepared", "confirm", "pause", "resume", "stop"];
+    assert_eq!(
+        keyed(client, &path("confirm"), "c", &digest).await.json::<Value>().await.unwrap(),
+        confirmed
+    );
+    let expected =
+        ["create", "upload", "prepare", "prepared", "confirm", "pause", "resume", "stop"];
     assert_eq!(audited(client, &id).await, expected);
     app.stop().await;
 }
@@ -193,16 +260,24 @@ async fn a_hundred_confirmations_at_once_give_one_send() {
         tokio::spawn(async move {
             // some have a key, some share one
             let request = client.request(Method::POST, &path).json(&body);
-            let request = if i % 2 == 0 { request.header(KEY, format!("key {}", i % 10)) } else { request };
+            let request =
+                if i % 2 == 0 { request.header(KEY, format!("key {}", i % 10)) } else { request };
             answer(request.send().await.unwrap()).await
         })
     }))
     .await;
     let answers: Vec<(StatusCode, Value)> = all.into_iter().map(Result::unwrap).collect();
-    let yes: BTreeSet<String> = answers.iter().filter(|(s, _)| *s == StatusCode::ACCEPTED).map(|(_, b)| b.to_string()).collect();
+    let yes: BTreeSet<String> = answers
+        .iter()
+        .filter(|(s, _)| *s == StatusCode::ACCEPTED)
+        .map(|(_, b)| b.to_string())
+        .collect();
     assert_eq!(yes.len(), 1, "one confirmation, or the same answer to its repeats: {yes:?}");
     let no = answers.iter().filter(|(status, _)| *status != StatusCode::ACCEPTED);
-    assert!(no.clone().all(|(status, _)| *status == StatusCode::CONFLICT) && no.count() >= 80, "{answers:?}");
+    assert!(
+        no.clone().all(|(status, _)| *status == StatusCode::CONFLICT) && no.count() >= 80,
+        "{answers:?}"
+    );
     let view = app.client.wait_for(&id, &["finished"]).await;
     assert_eq!(view["counts"]["sent"], 300);
     let received = received(&app);

@@ -31,7 +31,10 @@ async fn json_that_cannot_be_used_is_refused_by_its_field() {
         (b"{\"name\":\"\xff\"}".to_vec(), StatusCode::BAD_REQUEST),
         (format!("{} x", definition()).into_bytes(), StatusCode::BAD_REQUEST),
         (vec![b'['; 10_000], StatusCode::UNPROCESSABLE_ENTITY),
-        (with("/name", "x".repeat(70_000).into()).to_string().into_bytes(), StatusCode::PAYLOAD_TOO_LARGE),
+        (
+            with("/name", "x".repeat(70_000).into()).to_string().into_bytes(),
+            StatusCode::PAYLOAD_TOO_LARGE,
+        ),
     ] {
         refused(client, CREATE, JSON, body, status).await;
     }
@@ -50,18 +53,30 @@ async fn json_that_cannot_be_used_is_refused_by_its_field() {
         (with("/name", json!("a\r\nb")), "name"),
         (with("/name", json!("x".repeat(201))), "name"),
     ] {
-        let body = refused(client, CREATE, JSON, changed.to_string(), StatusCode::UNPROCESSABLE_ENTITY).await;
+        let body =
+            refused(client, CREATE, JSON, changed.to_string(), StatusCode::UNPROCESSABLE_ENTITY)
+                .await;
         assert!(body["field"].as_str().unwrap().starts_with(field), "{field}: {body}");
         assert!(body["detail"].as_str().unwrap().contains(field), "{body}");
     }
     let body = refused(client, CREATE, JSON, "{}", StatusCode::UNPROCESSABLE_ENTITY).await;
     assert!(body["detail"].as_str().unwrap().contains("`name`"), "{body}");
     for kind in ["text/plain", "application/x-ndjson", "garbage"] {
-        refused(client, CREATE, kind, definition().to_string(), StatusCode::UNSUPPORTED_MEDIA_TYPE).await;
+        refused(client, CREATE, kind, definition().to_string(), StatusCode::UNSUPPORTED_MEDIA_TYPE)
+            .await;
     }
-    let utf8 = client.request(CREATE.0, CREATE.1).header("content-type", "Application/JSON; charset=utf-8");
-    assert_eq!(utf8.body(definition().to_string()).send().await.unwrap().status(), StatusCode::CREATED);
-    assert_eq!(client.get("/deliveries").await["items"].as_array().unwrap().len(), 1, "nothing was half-created");
+    let utf8 = client
+        .request(CREATE.0, CREATE.1)
+        .header("content-type", "Application/JSON; charset=utf-8");
+    assert_eq!(
+        utf8.body(definition().to_string()).send().await.unwrap().status(),
+        StatusCode::CREATED
+    );
+    assert_eq!(
+        client.get("/deliveries").await["items"].as_array().unwrap().len(),
+        1,
+        "nothing was half-created"
+    );
     app.stop().await;
 }
 
@@ -73,12 +88,28 @@ async fn absurd_sizes_and_numbers_are_refused() {
     let id = client.create(&definition()).await;
     client.upload(&id, audience(3)).await;
     client.prepare(&id).await;
-    let pages =
-        ["/deliveries".to_owned(), "/audit".to_owned(), format!("/deliveries/{id}/log"), format!("/deliveries/{id}/audit")];
-    for page in pages.iter().chain([&format!("/deliveries/{id}/exclusions"), &"/queues/steps/dead".to_owned()]) {
+    let pages = [
+        "/deliveries".to_owned(),
+        "/audit".to_owned(),
+        format!("/deliveries/{id}/log"),
+        format!("/deliveries/{id}/audit"),
+    ];
+    for page in pages
+        .iter()
+        .chain([&format!("/deliveries/{id}/exclusions"), &"/queues/steps/dead".to_owned()])
+    {
         let from = if page == "/deliveries" { "offset" } else { "from" };
-        for query in ["limit=0", "limit=1001", "limit=1000000000", "limit=-1", "limit=x", "color=red"] {
-            refused(client, (Method::GET, &format!("{page}?{query}")), JSON, "", StatusCode::UNPROCESSABLE_ENTITY).await;
+        for query in
+            ["limit=0", "limit=1001", "limit=1000000000", "limit=-1", "limit=x", "color=red"]
+        {
+            refused(
+                client,
+                (Method::GET, &format!("{page}?{query}")),
+                JSON,
+                "",
+                StatusCode::UNPROCESSABLE_ENTITY,
+            )
+            .await;
         }
         for number in ["18446744073709551616", "-1", "1.5"] {
             let path = format!("{page}?{from}={number}");
@@ -101,11 +132,15 @@ async fn absurd_sizes_and_numbers_are_refused() {
     ];
     for (query, field) in blamed {
         let path = format!("/deliveries/{id}/log?{query}");
-        let body = refused(client, (Method::GET, &path), JSON, "", StatusCode::UNPROCESSABLE_ENTITY).await;
+        let body =
+            refused(client, (Method::GET, &path), JSON, "", StatusCode::UNPROCESSABLE_ENTITY).await;
         assert_eq!(body["field"], field, "{query}: {body}");
     }
     let path = format!("/deliveries/{id}/log/export");
-    assert_eq!(refused(client, (Method::GET, &path), JSON, "", StatusCode::UNPROCESSABLE_ENTITY).await["field"], "format");
+    assert_eq!(
+        refused(client, (Method::GET, &path), JSON, "", StatusCode::UNPROCESSABLE_ENTITY).await["field"],
+        "format"
+    );
     for query in ["", "format=xml", "format=csv&x=1"] {
         let path = format!("/deliveries/{id}/log/export?{query}");
         refused(client, (Method::GET, &path), JSON, "", StatusCode::UNPROCESSABLE_ENTITY).await;
@@ -126,7 +161,8 @@ async fn actions_on_what_is_not_ready_are_conflicts_and_stale_ones_fail_their_pr
     let client = &app.client;
     let id = client.create(&definition()).await;
     let post = async |action: &str, body: Value, status| {
-        let request = client.request(Method::POST, &format!("/deliveries/{id}/{action}")).json(&body);
+        let request =
+            client.request(Method::POST, &format!("/deliveries/{id}/{action}")).json(&body);
         problem(request.send().await.unwrap(), status).await
     };
     let digest = |text: &str| json!({ "digest": text });
@@ -154,19 +190,33 @@ async fn actions_on_what_is_not_ready_are_conflicts_and_stale_ones_fail_their_pr
         assert!(body["detail"].as_str().unwrap().contains(field), "{body}");
     }
     post("prepare", json!({ "now": true }), StatusCode::UNPROCESSABLE_ENTITY).await;
-    let large = client.request(Method::POST, &format!("/deliveries/{id}/prepare")).body("x".repeat(5000));
+    let large =
+        client.request(Method::POST, &format!("/deliveries/{id}/prepare")).body("x".repeat(5000));
     problem(large.send().await.unwrap(), StatusCode::PAYLOAD_TOO_LARGE).await;
-    for body in
-        [json!({ "as": "lost", "recipients": "all" }), json!({ "as": "sent", "recipients": "some" }), json!({ "as": "sent" })]
-    {
+    for body in [
+        json!({ "as": "lost", "recipients": "all" }),
+        json!({ "as": "sent", "recipients": "some" }),
+        json!({ "as": "sent" }),
+    ] {
         post("in-doubt", body, StatusCode::UNPROCESSABLE_ENTITY).await;
     }
-    assert_eq!(client.get(&format!("/deliveries/{id}")).await["state"], "prepared", "no refusal changed anything");
+    assert_eq!(
+        client.get(&format!("/deliveries/{id}")).await["state"],
+        "prepared",
+        "no refusal changed anything"
+    );
     app.stop().await;
 }
 
 async fn put(client: &Client, id: &str, kind: &str, text: impl Into<reqwest::Body>) -> Value {
-    refused(client, (Method::PUT, &format!("/deliveries/{id}/audience")), kind, text, StatusCode::UNPROCESSABLE_ENTITY).await
+    refused(
+        client,
+        (Method::PUT, &format!("/deliveries/{id}/audience")),
+        kind,
+        text,
+        StatusCode::UNPROCESSABLE_ENTITY,
+    )
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,7 +236,12 @@ async fn an_audience_that_cannot_be_read_is_refused_by_line_and_field() {
         (ndjson, format!("{good}{{\"email\":[]}}\n").into_bytes(), 8, &"email".into()),
         (ndjson, b"{\"email\":\"\xc3\x28\"}\n".to_vec(), 1, &none),
         (ndjson, format!("{good}{{\"email\":\"{}\"}}\n", "x".repeat(3000)).into_bytes(), 8, &none),
-        (ndjson, format!("{{\"email\":\"a@b.example\",\"deep\":{}", "[".repeat(1000)).into_bytes(), 1, &none),
+        (
+            ndjson,
+            format!("{{\"email\":\"a@b.example\",\"deep\":{}", "[".repeat(1000)).into_bytes(),
+            1,
+            &none,
+        ),
         (csv, b"mail,name\na@b.example,A\n".to_vec(), 1, &"email".into()),
         (csv, b"email,name,name\n".to_vec(), 1, &"name".into()),
         (csv, b"email,name\na@b.example,A\nc@d.example,C,3\n".to_vec(), 3, &none),
@@ -208,7 +263,11 @@ async fn an_audience_that_cannot_be_read_is_refused_by_line_and_field() {
     assert_eq!(view["audience"], uploaded, "what was there before is there still");
     let prepared = client.prepare(&id).await;
     assert_eq!(prepared["plan"]["to_deliver"], 5);
-    assert_eq!(client.prepare(&id).await["plan"]["digest"], prepared["plan"]["digest"], "and it can be prepared again");
+    assert_eq!(
+        client.prepare(&id).await["plan"]["digest"],
+        prepared["plan"]["digest"],
+        "and it can be prepared again"
+    );
     app.stop().await;
 }
 
@@ -219,10 +278,16 @@ async fn csv_and_ndjson_of_the_same_people_are_the_same_audience() {
     let client = &app.client;
     let id = client.create(&definition()).await;
     let (status, ndjson) = client.upload(&id, format!("\u{feff}\n{}", audience(10))).await;
-    assert_eq!((status, &ndjson["recipients"], &ndjson["slices"]), (StatusCode::OK, &json!(10), &json!(4)));
+    assert_eq!(
+        (status, &ndjson["recipients"], &ndjson["slices"]),
+        (StatusCode::OK, &json!(10), &json!(4))
+    );
     let table: String = (0..10).map(|i| format!("\"Jörg {i}\",user{i}@example.com\r\n")).collect();
     let path = format!("/deliveries/{id}/audience");
-    let request = client.request(Method::PUT, &path).header("content-type", "text/csv").body(format!("name,email\r\n{table}"));
+    let request = client
+        .request(Method::PUT, &path)
+        .header("content-type", "text/csv")
+        .body(format!("name,email\r\n{table}"));
     let csv: Value = request.send().await.unwrap().json().await.unwrap();
     assert_eq!(csv["sha256"], ndjson["sha256"]);
     assert_ne!(csv["upload"], ndjson["upload"]);

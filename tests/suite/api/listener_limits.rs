@@ -39,7 +39,9 @@ async fn ask(app: &App, text: &str) -> String {
 async fn rest(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     // a connection that is reset was closed, too
-    let _ = timeout(LIMIT, stream.read_to_end(&mut answer)).await.expect("the daemon closes the connection");
+    let _ = timeout(LIMIT, stream.read_to_end(&mut answer))
+        .await
+        .expect("the daemon closes the connection");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -47,7 +49,8 @@ async fn rest(stream: &mut TcpStream) -> String {
 async fn a_head_may_not_be_too_large_nor_too_slow_and_an_idle_connection_is_closed() {
     let redis = RedisServer::start();
     let app = start(&redis, "").await;
-    let large = format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX-Much: {}\r\n\r\n", "a".repeat(20_000));
+    let large =
+        format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX-Much: {}\r\n\r\n", "a".repeat(20_000));
     let many: String = (0..200).map(|i| format!("X-{i}: 1\r\n")).collect();
     for head in [large, format!("GET /healthz HTTP/1.1\r\nHost: x\r\n{many}\r\n")] {
         let answer = ask(&app, &head).await;
@@ -57,7 +60,10 @@ async fn a_head_may_not_be_too_large_nor_too_slow_and_an_idle_connection_is_clos
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
     assert_eq!(ask(&app, "").await, "", "a connection on which nothing is asked is closed");
     let answer = ask(&app, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "answered, then closed when idle: {answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"),
+        "answered, then closed when idle: {answer}"
+    );
     app.stop().await;
 }
 
@@ -68,13 +74,24 @@ async fn a_body_that_stalls_or_is_too_large_is_refused_and_changes_nothing() {
     let id = app.client.create(&definition()).await;
     app.client.upload(&id, audience(3)).await;
     let token = format!("Authorization: Bearer {}", app.client.token);
-    let put =
-        format!("PUT /api/v1/deliveries/{id}/audience HTTP/1.1\r\nHost: x\r\n{token}\r\nContent-Type: application/x-ndjson\r\n");
-    let answer = ask(&app, &format!("{put}Content-Length: 1000\r\n\r\n{{\"email\":\"ann@example.org\"}}\n")).await;
-    assert!(answer.starts_with("HTTP/1.1 4") && answer.contains("application/problem+json"), "{answer}");
-    let post = format!("POST /api/v1/deliveries HTTP/1.1\r\nHost: x\r\n{token}\r\nContent-Type: application/json\r\n");
+    let put = format!(
+        "PUT /api/v1/deliveries/{id}/audience HTTP/1.1\r\nHost: x\r\n{token}\r\nContent-Type: application/x-ndjson\r\n"
+    );
+    let answer =
+        ask(&app, &format!("{put}Content-Length: 1000\r\n\r\n{{\"email\":\"ann@example.org\"}}\n"))
+            .await;
+    assert!(
+        answer.starts_with("HTTP/1.1 4") && answer.contains("application/problem+json"),
+        "{answer}"
+    );
+    let post = format!(
+        "POST /api/v1/deliveries HTTP/1.1\r\nHost: x\r\n{token}\r\nContent-Type: application/json\r\n"
+    );
     let answer = ask(&app, &format!("{post}Content-Length: 1000\r\n\r\n{{")).await;
-    assert!(answer.starts_with("HTTP/1.1 4") && answer.contains("application/problem+json"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 4") && answer.contains("application/problem+json"),
+        "{answer}"
+    );
     let mut large = definition();
     large["name"] = json!("a".repeat(70_000));
     let request = app.client.request(Method::POST, "/deliveries").json(&large);
@@ -83,7 +100,13 @@ async fn a_body_that_stalls_or_is_too_large_is_refused_and_changes_nothing() {
     // slow, but without a stall: as long as it takes
     let line = "{\"email\":\"ann@example.org\"}\n";
     let mut stream = connect(&app).await;
-    stream.write_all(format!("{put}Connection: close\r\nContent-Length: {}\r\n\r\n", 6 * line.len()).as_bytes()).await.unwrap();
+    stream
+        .write_all(
+            format!("{put}Connection: close\r\nContent-Length: {}\r\n\r\n", 6 * line.len())
+                .as_bytes(),
+        )
+        .await
+        .unwrap();
     for _ in 0..6 {
         // so that all of them take longer than one may
         sleep(Duration::from_millis(300)).await;
@@ -101,9 +124,15 @@ async fn more_connections_than_allowed_wait_until_another_ends() {
     // they are accepted in the order in which they came
     let (first, _second) = (connect(&app).await, connect(&app).await);
     let mut third = connect(&app).await;
-    third.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    third
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
     let mut byte = [0];
-    assert!(timeout(Duration::from_millis(500), third.read(&mut byte)).await.is_err(), "it was served beyond the limit");
+    assert!(
+        timeout(Duration::from_millis(500), third.read(&mut byte)).await.is_err(),
+        "it was served beyond the limit"
+    );
     drop(first);
     assert!(rest(&mut third).await.starts_with("HTTP/1.1 200"));
     app.stop().await;
@@ -118,7 +147,10 @@ async fn a_client_that_does_not_read_its_answer_is_not_waited_for() {
     app.client.upload(&id, "{\"email\":\"nobody\"}\n".repeat(200_000) + &audience(1)).await;
     app.client.prepare(&id).await;
     let get = format!("/api/v1/deliveries/{id}/exclusions/export?format=ndjson");
-    let request = format!("GET {get} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n", app.client.token);
+    let request = format!(
+        "GET {get} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n",
+        app.client.token
+    );
     let mut greedy = eventually("a connection is free", LIMIT, async || {
         let mut stream = connect(&app).await;
         stream.write_all(request.as_bytes()).await.ok()?;

@@ -22,7 +22,9 @@ fn varied() -> String {
     let mut lines = audience(40);
     for i in 0..3 {
         lines += &format!("{{\"email\":\"refuse{i}@example.com\",\"name\":\"R, \\\"{i}\\\"\"}}\n");
-        lines += &format!("{{\"email\":\"defer{i}@example.com\",\"name\":\"例え\"}}\n{{\"email\":\"USER{i}@Example.com\"}}\n");
+        lines += &format!(
+            "{{\"email\":\"defer{i}@example.com\",\"name\":\"例え\"}}\n{{\"email\":\"USER{i}@Example.com\"}}\n"
+        );
         lines += &format!("{{\"email\":\"nobody, \\\"{i}\\\"\"}}\n{{\"email\":null}}\n\n");
     }
     lines + "{\"email\":\"=cmd@example.com\",\"name\":\"=1+1\"}\n"
@@ -51,20 +53,31 @@ async fn the_preview_is_what_is_sent_byte_for_byte() {
     assert!(assumed == "true" && age < jiff::SignedDuration::from_secs(120), "{date}");
     let (date, assumed, message) = get(3, "?date=2031-02-03T04:05:06%2B01:00").await;
     assert_eq!((date.as_str(), assumed.as_str()), ("2031-02-03T03:05:06Z", "true"));
-    assert!(text(message.clone()).contains("\r\nDate: Mon, 3 Feb 2031 03:05:06 +0000\r\n"), "{}", text(message));
+    assert!(
+        text(message.clone()).contains("\r\nDate: Mon, 3 Feb 2031 03:05:06 +0000\r\n"),
+        "{}",
+        text(message)
+    );
     assert_eq!(get(3, "?date=2031-02-03T03:05:06Z").await.2, message);
 
     client.confirm(&id, view["plan"]["digest"].as_str().unwrap()).await;
     client.wait_for(&id, &["finished"]).await;
     let waves = client.get(&format!("/deliveries/{id}/waves")).await;
     let released_at = waves["items"][0]["released_at"].as_str().unwrap();
-    let caught: BTreeMap<String, Vec<u8>> =
-        app.catcher.as_ref().unwrap().messages().iter().map(|m| (m.to[0].clone(), m.bytes.clone())).collect();
+    let caught: BTreeMap<String, Vec<u8>> = app
+        .catcher
+        .as_ref()
+        .unwrap()
+        .messages()
+        .iter()
+        .map(|m| (m.to[0].clone(), m.bytes.clone()))
+        .collect();
     let log = client.log(&id).await;
     assert_eq!(log.len(), 47);
     let mut compared = 0;
     for line in &log {
-        let (date, assumed, message) = get(line["recipient"].as_u64().unwrap(), "?date=2031-02-03T03:05:06Z").await;
+        let (date, assumed, message) =
+            get(line["recipient"].as_u64().unwrap(), "?date=2031-02-03T03:05:06Z").await;
         assert_eq!((date.as_str(), assumed.as_str()), (released_at, "false"));
         if line["status"] == "sent" {
             let sent = &caught[line["email"].as_str().unwrap()];
@@ -119,13 +132,18 @@ async fn pages_and_exports_of_the_logs_say_the_same() {
     for log in ["log", "exclusions"] {
         let path = format!("/deliveries/{id}/{log}");
         let export = async |format: &str| {
-            let response = client.request(Method::GET, &format!("{path}/export?format={format}")).send().await.unwrap();
+            let response = client
+                .request(Method::GET, &format!("{path}/export?format={format}"))
+                .send()
+                .await
+                .unwrap();
             let kind = response.headers()[header::CONTENT_TYPE].to_str().unwrap().to_owned();
             (kind, response.text().await.unwrap())
         };
         let (kind, ndjson) = export("ndjson").await;
         assert_eq!(kind, "application/x-ndjson");
-        let lines: Vec<Value> = ndjson.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<Value> =
+            ndjson.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), if log == "log" { 47 } else { 9 });
         for limit in [1, 6, 7, 8, 1000] {
             assert_eq!(pages(&app, &path, limit, "").await, lines, "{log} in pages of {limit}");
@@ -137,14 +155,23 @@ async fn pages_and_exports_of_the_logs_say_the_same() {
     let log = client.log(&id).await;
     let numbers: Vec<u64> = log.iter().map(|line| line["recipient"].as_u64().unwrap()).collect();
     assert_eq!(numbers, (0..47).collect::<Vec<_>>());
-    for status in ["pending", "attempting", "deferred", "sent", "failed", "in_doubt", "cancelled", "excluded"] {
+    for status in
+        ["pending", "attempting", "deferred", "sent", "failed", "in_doubt", "cancelled", "excluded"]
+    {
         let expected: Vec<&Value> = log.iter().filter(|line| line["status"] == status).collect();
-        let got = pages(&app, &format!("/deliveries/{id}/log"), 2, &format!("&status={status}")).await;
+        let got =
+            pages(&app, &format!("/deliveries/{id}/log"), 2, &format!("&status={status}")).await;
         assert_eq!(got.iter().collect::<Vec<_>>(), expected, "{status}");
     }
     let deferred = log.iter().find(|line| line["email"] == "defer1@example.com").unwrap();
-    assert_eq!((&deferred["attempts"], &deferred["status"], &deferred["due"]), (&json!(2), &json!("sent"), &Value::Null));
-    assert!(log.iter().all(|line| line["at"].as_str().is_some() && line["reply"].as_str().is_some()), "all replies are kept");
+    assert_eq!(
+        (&deferred["attempts"], &deferred["status"], &deferred["due"]),
+        (&json!(2), &json!("sent"), &Value::Null)
+    );
+    assert!(
+        log.iter().all(|line| line["at"].as_str().is_some() && line["reply"].as_str().is_some()),
+        "all replies are kept"
+    );
 
     let causes: Vec<Value> = client.get("/exclusion-causes").await.as_array().unwrap().clone();
     assert!(causes.iter().all(|cause| cause["description"].as_str().unwrap().ends_with('.')));
@@ -162,26 +189,42 @@ async fn logs_of_what_is_not_released_are_there_and_empty_ones_have_their_header
     let app = start(&redis, "").await;
     let client = &app.client;
     let id = client.create(&definition()).await;
-    let csv = async |log: &str| text(client.bytes(&format!("/deliveries/{id}/{log}/export?format=csv")).await);
+    let csv = async |log: &str| {
+        text(client.bytes(&format!("/deliveries/{id}/{log}/export?format=csv")).await)
+    };
     for log in ["log", "exclusions"] {
-        assert_eq!(client.get(&format!("/deliveries/{id}/{log}")).await, json!({ "items": [], "next": null }));
-        assert_eq!(text(client.bytes(&format!("/deliveries/{id}/{log}/export?format=ndjson")).await), "");
+        assert_eq!(
+            client.get(&format!("/deliveries/{id}/{log}")).await,
+            json!({ "items": [], "next": null })
+        );
+        assert_eq!(
+            text(client.bytes(&format!("/deliveries/{id}/{log}/export?format=ndjson")).await),
+            ""
+        );
         assert_eq!(csv(log).await.lines().count(), 1, "the header that the content type promises");
     }
     assert_eq!(csv("exclusions").await, "line,email,cause\n");
     client.upload(&id, audience(3)).await;
     client.prepare(&id).await;
     let log = client.log(&id).await;
-    assert!(log.len() == 3 && log.iter().all(|line| line["status"] == "pending" && line["at"].is_null()), "{log:?}");
+    assert!(
+        log.len() == 3
+            && log.iter().all(|line| line["status"] == "pending" && line["at"].is_null()),
+        "{log:?}"
+    );
     assert_eq!(csv("exclusions").await, "line,email,cause\n");
     let full = csv("log").await;
-    assert!(full.lines().count() == 4 && full.starts_with("recipient,line,email,status,attempts,"), "{full}");
+    assert!(
+        full.lines().count() == 4 && full.starts_with("recipient,line,email,status,attempts,"),
+        "{full}"
+    );
     app.stop().await;
 }
 
 /// Server-sent events up to their end, as JSON; `begun` is told of the first ones.
 async fn events(app: &App, id: &str, begun: impl FnOnce()) -> Vec<Value> {
-    let mut response = app.client.request(Method::GET, &format!("/deliveries/{id}/events")).send().await.unwrap();
+    let mut response =
+        app.client.request(Method::GET, &format!("/deliveries/{id}/events")).send().await.unwrap();
     assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
     let read = async {
         let mut bytes = response.chunk().await.unwrap().unwrap().to_vec();
@@ -194,7 +237,8 @@ async fn events(app: &App, id: &str, begun: impl FnOnce()) -> Vec<Value> {
     let stream = tokio::time::timeout(LIMIT, read).await.unwrap();
     let blocks = stream.split("\n\n").filter(|block| block.starts_with("event:"));
     let parsed = blocks.map(|block| {
-        let event = block.strip_prefix("event: progress\ndata: ").unwrap_or_else(|| panic!("{block}"));
+        let event =
+            block.strip_prefix("event: progress\ndata: ").unwrap_or_else(|| panic!("{block}"));
         serde_json::from_str(event).unwrap()
     });
     parsed.collect()
@@ -215,7 +259,10 @@ async fn events_follow_a_delivery_to_its_end_and_never_go_back() {
     };
     let (seen, ()) = tokio::join!(events(&app, &id, || begun.send(()).unwrap()), work);
     assert!(seen.len() >= 5, "{seen:?}");
-    assert_eq!((&seen[0]["state"], &seen[seen.len() - 1]["state"]), (&json!("editing"), &json!("finished")));
+    assert_eq!(
+        (&seen[0]["state"], &seen[seen.len() - 1]["state"]),
+        (&json!("editing"), &json!("finished"))
+    );
     let order = ["editing", "preparing", "prepared", "start_pending", "in_progress", "finished"];
     let (mut place, mut settled) = (0, 0);
     for event in &seen {
@@ -227,8 +274,21 @@ async fn events_follow_a_delivery_to_its_end_and_never_go_back() {
             let of = |name: &str| counts[name].as_u64().unwrap();
             assert!(of("sent") >= settled, "{seen:?}");
             settled = of("sent");
-            let all = ["pending", "attempting", "deferred", "sent", "failed", "in_doubt", "cancelled", "excluded"];
-            assert_eq!(all.iter().map(|name| of(name)).sum::<u64>(), 500, "nobody is missing at any time");
+            let all = [
+                "pending",
+                "attempting",
+                "deferred",
+                "sent",
+                "failed",
+                "in_doubt",
+                "cancelled",
+                "excluded",
+            ];
+            assert_eq!(
+                all.iter().map(|name| of(name)).sum::<u64>(),
+                500,
+                "nobody is missing at any time"
+            );
         }
     }
     assert_eq!(settled, 500);

@@ -104,9 +104,11 @@ async fn stop_cancels_the_rest_for_good() {
         let times = received.get(line["email"].as_str().unwrap()).copied().unwrap_or(0);
         assert_eq!(times, usize::from(line["status"] == "sent"), "{line}");
     }
-    for (action, body) in
-        [("resume", json!({})), ("stop", json!({})), ("in-doubt", json!({ "as": "resend", "recipients": "all" }))]
-    {
+    for (action, body) in [
+        ("resume", json!({})),
+        ("stop", json!({})),
+        ("in-doubt", json!({ "as": "resend", "recipients": "all" })),
+    ] {
         assert_eq!(post(&app, &id, action, body).await.0, StatusCode::CONFLICT, "{action}");
     }
     app.stop().await;
@@ -133,12 +135,19 @@ async fn in_doubt(app: &App) -> String {
         for i in 2..=6 {
             let close = CatcherAct::new(CatcherStage::End, CatcherAction::Close);
             // of two of them the server has the mail nevertheless
-            rules.script(&format!("user{i}@example.com"), [Some(if i < 4 { close.accepted() } else { close })]);
+            rules.script(
+                &format!("user{i}@example.com"),
+                [Some(if i < 4 { close.accepted() } else { close })],
+            );
         }
     });
     let id = app.client.send(&definition(), audience(10)).await;
     let view = app.client.wait_for(&id, &["finished"]).await;
-    assert_eq!((&view["counts"]["in_doubt"], &view["counts"]["sent"]), (&json!(5), &json!(5)), "they do not keep it open");
+    assert_eq!(
+        (&view["counts"]["in_doubt"], &view["counts"]["sent"]),
+        (&json!(5), &json!(5)),
+        "they do not keep it open"
+    );
     id
 }
 
@@ -148,35 +157,63 @@ async fn recipients_in_doubt_are_settled_by_a_person() {
     let app = start(&redis, "[preparation]\nchunk_size = 4").await;
     let client = &app.client;
     let id = in_doubt(&app).await;
-    let settle =
-        async |word: &str, recipients: Value| post(&app, &id, "in-doubt", json!({ "as": word, "recipients": recipients })).await;
+    let settle = async |word: &str, recipients: Value| {
+        post(&app, &id, "in-doubt", json!({ "as": word, "recipients": recipients })).await
+    };
     for token in ["preparer", "administrator", "monitor"] {
-        let request = client.with_token(token).request(Method::POST, &format!("/deliveries/{id}/in-doubt"));
+        let request =
+            client.with_token(token).request(Method::POST, &format!("/deliveries/{id}/in-doubt"));
         let body = json!({ "as": "sent", "recipients": "all" });
-        assert_eq!(problem(request.json(&body).send().await.unwrap(), StatusCode::FORBIDDEN).await["role"], "start_deliveries");
+        assert_eq!(
+            problem(request.json(&body).send().await.unwrap(), StatusCode::FORBIDDEN).await["role"],
+            "start_deliveries"
+        );
     }
     for unknown in [json!([10]), json!([2, 99]), json!([u64::MAX])] {
         assert_eq!(settle("sent", unknown).await.0, StatusCode::NOT_FOUND);
     }
-    assert_eq!(client.get(&format!("/deliveries/{id}")).await["counts"]["in_doubt"], 5, "no refusal settled anybody");
+    assert_eq!(
+        client.get(&format!("/deliveries/{id}")).await["counts"]["in_doubt"],
+        5,
+        "no refusal settled anybody"
+    );
     assert_eq!(settle("sent", json!([])).await, (StatusCode::OK, json!({ "settled": 0 })));
-    assert_eq!(settle("sent", json!([2, 3, 3, 0])).await, (StatusCode::OK, json!({ "settled": 2 })), "0 is not in doubt");
+    assert_eq!(
+        settle("sent", json!([2, 3, 3, 0])).await,
+        (StatusCode::OK, json!({ "settled": 2 })),
+        "0 is not in doubt"
+    );
     assert_eq!(settle("failed", json!([4])).await, (StatusCode::OK, json!({ "settled": 1 })));
     assert_eq!(client.get(&format!("/deliveries/{id}")).await["state"], "finished");
     assert_eq!(settle("resend", json!("all")).await, (StatusCode::OK, json!({ "settled": 2 })));
     let view = client.wait_for(&id, &["finished"]).await;
     let counts = &view["counts"];
-    assert_eq!((&counts["sent"], &counts["failed"], &counts["in_doubt"]), (&json!(9), &json!(1), &json!(0)), "{counts}");
+    assert_eq!(
+        (&counts["sent"], &counts["failed"], &counts["in_doubt"]),
+        (&json!(9), &json!(1), &json!(0)),
+        "{counts}"
+    );
     assert_eq!(settle("sent", json!("all")).await, (StatusCode::OK, json!({ "settled": 0 })));
 
     let log = client.log(&id).await;
-    let of = |i: usize| (log[i]["status"].as_str().unwrap(), log[i]["settled"] == true, log[i]["resent"] == true);
+    let of = |i: usize| {
+        (log[i]["status"].as_str().unwrap(), log[i]["settled"] == true, log[i]["resent"] == true)
+    };
     assert_eq!(
         [of(0), of(2), of(4), of(5)],
-        [("sent", false, false), ("sent", true, false), ("failed", true, false), ("sent", false, true)]
+        [
+            ("sent", false, false),
+            ("sent", true, false),
+            ("failed", true, false),
+            ("sent", false, true)
+        ]
     );
     let received = received(&app);
-    assert_eq!((received.len(), received.values().max()), (9, Some(&1)), "2 and 3 had got it, 5 and 6 have it now, 4 never");
+    assert_eq!(
+        (received.len(), received.values().max()),
+        (9, Some(&1)),
+        "2 and 3 had got it, 5 and 6 have it now, 4 never"
+    );
     let audit = client.get(&format!("/deliveries/{id}/audit")).await;
     let settled: Vec<&Value> = audit["items"]
         .as_array()
@@ -185,8 +222,14 @@ async fn recipients_in_doubt_are_settled_by_a_person() {
         .filter(|entry| entry["action"] == "settle")
         .map(|entry| &entry["details"])
         .collect();
-    assert!(settled.contains(&&json!({ "settlement": "failed", "recipients": [4] })), "{settled:?}");
-    assert!(settled.contains(&&json!({ "settlement": "resend", "recipients": null })), "{settled:?}");
+    assert!(
+        settled.contains(&&json!({ "settlement": "failed", "recipients": [4] })),
+        "{settled:?}"
+    );
+    assert!(
+        settled.contains(&&json!({ "settlement": "resend", "recipients": null })),
+        "{settled:?}"
+    );
     app.stop().await;
 }
 
@@ -197,14 +240,18 @@ async fn settling_with_a_key_settles_once() {
     let id = in_doubt(&app).await;
     let path = format!("/deliveries/{id}/in-doubt");
     let settle = async |body: &Value| {
-        let request = app.client.request(Method::POST, &path).header("idempotency-key", "s").json(body);
+        let request =
+            app.client.request(Method::POST, &path).header("idempotency-key", "s").json(body);
         crate::harness::client::answer(request.send().await.unwrap()).await
     };
     let body = json!({ "as": "resend", "recipients": [4, 5] });
     // they are in doubt again after the second attempt
     app.catcher.as_ref().unwrap().change_rules(|rules| {
         for i in 4..=5 {
-            rules.script(&format!("user{i}@example.com"), [Some(CatcherAct::new(CatcherStage::End, CatcherAction::Close))]);
+            rules.script(
+                &format!("user{i}@example.com"),
+                [Some(CatcherAct::new(CatcherStage::End, CatcherAction::Close))],
+            );
         }
     });
     let all = futures_util::future::join_all((0..20).map(|_| settle(&body))).await;
@@ -212,10 +259,25 @@ async fn settling_with_a_key_settles_once() {
     let again = app.client.wait_for(&id, &["finished"]).await;
     assert_eq!(again["counts"]["in_doubt"], 5);
     assert_eq!(settle(&body).await, (StatusCode::OK, json!({ "settled": 2 })), "the first answer");
-    assert_eq!(settle(&json!({ "as": "sent", "recipients": [4, 5] })).await.0, StatusCode::CONFLICT);
-    assert_eq!(app.client.get(&format!("/deliveries/{id}")).await["counts"]["in_doubt"], 5, "and nothing was sent again");
+    assert_eq!(
+        settle(&json!({ "as": "sent", "recipients": [4, 5] })).await.0,
+        StatusCode::CONFLICT
+    );
+    assert_eq!(
+        app.client.get(&format!("/deliveries/{id}")).await["counts"]["in_doubt"],
+        5,
+        "and nothing was sent again"
+    );
     let audit = app.client.get(&format!("/deliveries/{id}/audit")).await;
-    assert_eq!(audit["items"].as_array().unwrap().iter().filter(|entry| entry["action"] == "settle").count(), 1);
+    assert_eq!(
+        audit["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|entry| entry["action"] == "settle")
+            .count(),
+        1
+    );
     app.stop().await;
 }
 
@@ -225,7 +287,10 @@ async fn a_settling_that_a_crash_cut_off_is_repeated_but_nobody_is_released_a_th
     let app = start(&redis, "[preparation]\nchunk_size = 4").await;
     let id = in_doubt(&app).await;
     let settle = async || {
-        let request = app.client.request(Method::POST, &format!("/deliveries/{id}/in-doubt")).header("idempotency-key", "s");
+        let request = app
+            .client
+            .request(Method::POST, &format!("/deliveries/{id}/in-doubt"))
+            .header("idempotency-key", "s");
         let body = json!({ "as": "resend", "recipients": "all" });
         crate::harness::client::answer(request.json(&body).send().await.unwrap()).await
     };
@@ -233,7 +298,10 @@ async fn a_settling_that_a_crash_cut_off_is_repeated_but_nobody_is_released_a_th
     // 4 and 5 come into doubt again after the second attempt
     app.catcher.as_ref().unwrap().change_rules(|rules| {
         for i in 4..=5 {
-            rules.script(&format!("user{i}@example.com"), [Some(CatcherAct::new(CatcherStage::End, CatcherAction::Close))]);
+            rules.script(
+                &format!("user{i}@example.com"),
+                [Some(CatcherAct::new(CatcherStage::End, CatcherAction::Close))],
+            );
         }
     });
     assert_eq!(settle().await, (StatusCode::OK, json!({ "settled": 5 })));
@@ -242,10 +310,18 @@ async fn a_settling_that_a_crash_cut_off_is_repeated_but_nobody_is_released_a_th
     let forget = "local keys = redis.call('KEYS', '*:idempotency:*:done') redis.call('DEL', keys[1]) return #keys";
     assert_eq!(redis.ask(&format!("EVAL \"{forget}\" 0")).unwrap(), ":1\r\n");
     assert_eq!(settle().await, (StatusCode::OK, json!({ "settled": 5 })), "the first answer");
-    assert_eq!((&counts().await["in_doubt"], received(&app).len()), (&json!(2), 8), "nobody was sent to again");
+    assert_eq!(
+        (&counts().await["in_doubt"], received(&app).len()),
+        (&json!(2), 8),
+        "nobody was sent to again"
+    );
     let request = app.client.request(Method::POST, &format!("/deliveries/{id}/in-doubt"));
     let other = request.json(&json!({ "as": "resend", "recipients": "all" })).send().await.unwrap();
-    assert_eq!(crate::harness::client::answer(other).await.1, json!({ "settled": 2 }), "without a key it is another request");
+    assert_eq!(
+        crate::harness::client::answer(other).await.1,
+        json!({ "settled": 2 }),
+        "without a key it is another request"
+    );
     assert_eq!((&counts().await["in_doubt"], received(&app).len()), (&json!(0), 10));
     app.stop().await;
 }

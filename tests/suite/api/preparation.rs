@@ -31,28 +31,74 @@ async fn prepared(app: &App, alter: impl FnOnce(&mut Value), ndjson: String) -> 
 
 /// Field, line and message of the first error of a preparation that must have failed.
 fn first_error(view: &Value) -> (String, Option<u64>, String) {
-    assert_eq!((&view["state"], &view["plan"]), (&json!("preparation_failed"), &Value::Null), "{view}");
+    assert_eq!(
+        (&view["state"], &view["plan"]),
+        (&json!("preparation_failed"), &Value::Null),
+        "{view}"
+    );
     let error = &view["checks"]["errors"][0];
-    (error["field"].as_str().unwrap().into(), error["line"].as_u64(), error["message"].as_str().unwrap().into())
+    (
+        error["field"].as_str().unwrap().into(),
+        error["line"].as_u64(),
+        error["message"].as_str().unwrap().into(),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_preparation_names_mistakes_of_sender_and_content() {
     type Alter = fn(&mut Value);
     let redis = RedisServer::start();
-    let app = start(&redis, "[preparation]\nallowed_senders = [\"*@shop.example\"]\nmessage_limit_kib = 8").await;
+    let app = start(
+        &redis,
+        "[preparation]\nallowed_senders = [\"*@shop.example\"]\nmessage_limit_kib = 8",
+    )
+    .await;
     let cases: [(Alter, &str, &str); 21] = [
         (|d| d["sender"]["email"] = "news@other.example".into(), "sender.email", "allowed_senders"),
-        (|d| d["sender"]["email"] = "news@shop.example.evil.example".into(), "sender.email", "allowed_senders"),
-        (|d| d["sender"]["envelope_from"] = "b@other.example".into(), "sender.envelope_from", "allowed_senders"),
-        (|d| d["sender"]["email"] = "a@shop.example\r\nBcc: <x@shop.example>@shop.example".into(), "sender.email", "address"),
+        (
+            |d| d["sender"]["email"] = "news@shop.example.evil.example".into(),
+            "sender.email",
+            "allowed_senders",
+        ),
+        (
+            |d| d["sender"]["envelope_from"] = "b@other.example".into(),
+            "sender.envelope_from",
+            "allowed_senders",
+        ),
+        (
+            |d| {
+                d["sender"]["email"] = "a@shop.example\r\nBcc: <x@shop.example>@shop.example".into()
+            },
+            "sender.email",
+            "address",
+        ),
         (|d| d["sender"]["email"] = "a,b@shop.example".into(), "sender.email", "address"),
-        (|d| d["sender"]["name"] = "Shop\r\nBcc: x@shop.example".into(), "sender.name", "control character"),
-        (|d| d["sender"]["reply_to"] = "a@shop.example\nBcc: b@shop.example".into(), "sender.reply_to", "address"),
-        (|d| d["sender"]["reply_to"] = "a@shop.example>, <b@shop.example".into(), "sender.reply_to", "address"),
-        (|d| d["sender"]["envelope_from"] = "a@shop.example> SIZE=1 <@shop.example".into(), "sender.envelope_from", "address"),
+        (
+            |d| d["sender"]["name"] = "Shop\r\nBcc: x@shop.example".into(),
+            "sender.name",
+            "control character",
+        ),
+        (
+            |d| d["sender"]["reply_to"] = "a@shop.example\nBcc: b@shop.example".into(),
+            "sender.reply_to",
+            "address",
+        ),
+        (
+            |d| d["sender"]["reply_to"] = "a@shop.example>, <b@shop.example".into(),
+            "sender.reply_to",
+            "address",
+        ),
+        (
+            |d| d["sender"]["envelope_from"] = "a@shop.example> SIZE=1 <@shop.example".into(),
+            "sender.envelope_from",
+            "address",
+        ),
         (|d| d["content"]["subject"] = "".into(), "content.subject", "empty"),
-        (|d| d["content"]["subject"] = "a\r\nBcc: x@shop.example".into(), "content.subject", "control character"),
+        (
+            |d| d["content"]["subject"] = "a\r\nBcc: x@shop.example".into(),
+            "content.subject",
+            "control character",
+        ),
         (|d| d["content"]["html"] = Value::Null, "content.html", "neither"),
         (|d| d["content"]["html"] = " \n".into(), "content.html", "empty"),
         (|d| d["content"]["html"] = "x".repeat(9000).into(), "content.html", "limit"),
@@ -69,7 +115,11 @@ async fn a_preparation_names_mistakes_of_sender_and_content() {
             "endless",
         ),
         (|d| d["content"]["html"] = "{{ 'x' * 1000000000000 }}".into(), "content.html", ""),
-        (|d| d["content"]["html"] = "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}".into(), "content.html", ""),
+        (
+            |d| d["content"]["html"] = "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}".into(),
+            "content.html",
+            "",
+        ),
     ];
     for (alter, field, message) in cases {
         let view = prepared(&app, alter, audience(2)).await;
@@ -98,7 +148,10 @@ async fn links_that_no_recipient_can_follow_or_opt_out_by_in_one_click_are_warne
         assert_eq!(warnings.len(), usize::from(expected.is_some()), "{url}: {warnings:?}");
         for warning in warnings {
             assert_eq!(warning["field"], "public.url");
-            assert!(warning["message"].as_str().unwrap().starts_with(expected.unwrap()), "{warning}");
+            assert!(
+                warning["message"].as_str().unwrap().starts_with(expected.unwrap()),
+                "{warning}"
+            );
         }
         app.stop().await;
     }
@@ -122,11 +175,21 @@ async fn a_preparation_names_bad_recipients_by_line_and_field() {
         assert_eq!((got.as_str(), at), (field, Some(line)), "{view}");
         assert!(said.contains(message), "{said}");
     }
-    let view = prepared(&app, |d| d["content"]["html"] = "{{ n * 'x' }}".into(), line(",\"name\":\"n\",\"n\":100")).await;
-    assert_eq!((view["checks"]["errors_total"].as_u64(), view["checks"]["errors"].as_array().unwrap().len()), (Some(10), 2));
+    let view = prepared(
+        &app,
+        |d| d["content"]["html"] = "{{ n * 'x' }}".into(),
+        line(",\"name\":\"n\",\"n\":100"),
+    )
+    .await;
+    assert_eq!(
+        (
+            view["checks"]["errors_total"].as_u64(),
+            view["checks"]["errors"].as_array().unwrap().len()
+        ),
+        (Some(10), 2)
+    );
     let looping = "{% for i in range(n) %}{% for j in range(n) %}x{% endfor %}{% endfor %}";
-    let fields =
-        "{\"email\":\"a@example.com\",\"name\":\"n\",\"n\":9}\n{\"email\":\"b@example.com\",\"name\":\"n\",\"n\":90000}\n";
+    let fields = "{\"email\":\"a@example.com\",\"name\":\"n\",\"n\":9}\n{\"email\":\"b@example.com\",\"name\":\"n\",\"n\":90000}\n";
     let view = prepared(&app, |d| d["content"]["html"] = looping.into(), fields.into()).await;
     let (got, at, said) = first_error(&view);
     assert_eq!((got.as_str(), at), ("content.html", Some(2)), "{view}");
@@ -146,7 +209,9 @@ async fn the_digest_is_that_of_everything_that_is_approved() {
     type Alter = fn(&mut Value);
     let redis = RedisServer::start();
     let app = start(&redis, "").await;
-    let digest = async |alter: Alter, ndjson: String| prepared(&app, alter, ndjson).await["plan"]["digest"].clone();
+    let digest = async |alter: Alter, ndjson: String| {
+        prepared(&app, alter, ndjson).await["plan"]["digest"].clone()
+    };
     let base = digest(|_| {}, audience(5)).await;
     assert_eq!(base.as_str().unwrap().len(), 64);
     assert_eq!(digest(|_| {}, audience(5)).await, base, "the same inputs, another delivery");
@@ -165,7 +230,11 @@ async fn the_digest_is_that_of_everything_that_is_approved() {
     }
     assert_ne!(digest(|_| {}, audience(6)).await, base);
     assert_ne!(digest(|_| {}, audience(5).replace("Jörg 4", "Jürgen 4")).await, base);
-    assert_ne!(digest(|_| {}, format!("{}{{\"email\":\"nobody\"}}\n", audience(5))).await, base, "exclusions are approved, too");
+    assert_ne!(
+        digest(|_| {}, format!("{}{{\"email\":\"nobody\"}}\n", audience(5))).await,
+        base,
+        "exclusions are approved, too"
+    );
     app.stop().await;
 }
 
@@ -184,7 +253,8 @@ async fn any_change_after_the_preparation_voids_it() {
         changed["content"]["subject"] = format!("Changed {change}").into();
         match change {
             0 => {
-                let response = client.request(Method::PUT, &path).json(&changed).send().await.unwrap();
+                let response =
+                    client.request(Method::PUT, &path).json(&changed).send().await.unwrap();
                 assert_eq!(response.status(), StatusCode::OK);
             }
             1 => assert_eq!(client.upload(&id, audience(4)).await.0, StatusCode::OK),
@@ -204,7 +274,14 @@ async fn any_change_after_the_preparation_voids_it() {
     problem(response, StatusCode::CONFLICT).await;
     assert_eq!(client.upload(&id, audience(1)).await.0, StatusCode::CONFLICT);
     client.wait_for(&id, &["finished"]).await;
-    assert!(app.catcher.as_ref().unwrap().messages().iter().all(|m| String::from_utf8_lossy(&m.bytes).contains("Changed 0")));
+    assert!(
+        app.catcher
+            .as_ref()
+            .unwrap()
+            .messages()
+            .iter()
+            .all(|m| String::from_utf8_lossy(&m.bytes).contains("Changed 0"))
+    );
     app.stop().await;
 }
 
@@ -220,11 +297,20 @@ async fn a_preparation_shows_its_progress_and_can_be_stopped_and_done_again() {
     for _ in 0..2 {
         assert_eq!(client.post(&prepare, &json!({})).await.0, StatusCode::ACCEPTED);
         let begun = progress().await["preparation"].clone();
-        assert!(begun["done"].as_u64().unwrap() < 10_000 && begun["of"] == 20_000, "not that of the one before: {begun}");
-        let first =
-            eventually("progress", LIMIT, async || progress().await["preparation"]["done"].as_u64().filter(|n| *n > 500)).await;
+        assert!(
+            begun["done"].as_u64().unwrap() < 10_000 && begun["of"] == 20_000,
+            "not that of the one before: {begun}"
+        );
+        let first = eventually("progress", LIMIT, async || {
+            progress().await["preparation"]["done"].as_u64().filter(|n| *n > 500)
+        })
+        .await;
         assert!(first < 20_000);
-        assert_eq!(client.post(&prepare, &json!({})).await.0, StatusCode::CONFLICT, "it is being prepared");
+        assert_eq!(
+            client.post(&prepare, &json!({})).await.0,
+            StatusCode::CONFLICT,
+            "it is being prepared"
+        );
         let (status, body) = client.post(&stop, &json!({})).await;
         assert_eq!((status, &body["state"]), (StatusCode::ACCEPTED, &json!("editing")));
         eventually("its job has seen it", LIMIT, async || {
@@ -234,9 +320,16 @@ async fn a_preparation_shows_its_progress_and_can_be_stopped_and_done_again() {
         })
         .await;
         let view = client.get(&format!("/deliveries/{id}")).await;
-        assert_eq!((&view["state"], &view["plan"], &view["preparation"]), (&json!("editing"), &Value::Null, &Value::Null));
+        assert_eq!(
+            (&view["state"], &view["plan"], &view["preparation"]),
+            (&json!("editing"), &Value::Null, &Value::Null)
+        );
     }
-    assert_eq!(redis.ask("KEYS versand:*:chunks.*").unwrap(), "*0\r\n", "nothing is left of a stopped preparation");
+    assert_eq!(
+        redis.ask("KEYS versand:*:chunks.*").unwrap(),
+        "*0\r\n",
+        "nothing is left of a stopped preparation"
+    );
     let ids = client.upload(&id, audience(1000)).await;
     assert_eq!(ids.0, StatusCode::OK);
     let view = client.prepare(&id).await;
@@ -245,7 +338,10 @@ async fn a_preparation_shows_its_progress_and_can_be_stopped_and_done_again() {
         (&json!("prepared"), &json!(1000), &json!(10))
     );
     let other = prepared(&app, |_| {}, audience(1000)).await;
-    assert_eq!(other["plan"]["digest"], view["plan"]["digest"], "it is the plan of one that was never stopped");
+    assert_eq!(
+        other["plan"]["digest"], view["plan"]["digest"],
+        "it is the plan of one that was never stopped"
+    );
     app.stop().await;
 }
 
@@ -278,8 +374,12 @@ async fn a_stopped_preparation_never_ends_the_next_one() {
         "whether its job has begun or not"
     );
     let view = client.wait_for(&id, &["prepared"]).await;
-    let direct = prepared(&app, |d| d["content"]["subject"] = "Another one".into(), audience(5000)).await;
-    assert_eq!(view["plan"]["digest"], direct["plan"]["digest"], "what was approved is what is shown");
+    let direct =
+        prepared(&app, |d| d["content"]["subject"] = "Another one".into(), audience(5000)).await;
+    assert_eq!(
+        view["plan"]["digest"], direct["plan"]["digest"],
+        "what was approved is what is shown"
+    );
     app.stop().await;
 }
 
@@ -289,7 +389,9 @@ async fn a_delivery_at_rest_can_be_deleted_and_one_that_moves_cannot() {
     let app = start(&redis, "[preparation]\nchunk_size = 10").await;
     let client = &app.client;
     let catcher = app.catcher.as_ref().unwrap();
-    let delete = async |id: &str| client.request(Method::DELETE, &format!("/deliveries/{id}")).send().await.unwrap();
+    let delete = async |id: &str| {
+        client.request(Method::DELETE, &format!("/deliveries/{id}")).send().await.unwrap()
+    };
     let digest = |view: &Value| view["plan"]["digest"].as_str().unwrap().to_owned();
     let id = |view: &Value| view["id"].as_str().unwrap().to_owned();
     let mut gone = vec![
@@ -323,13 +425,25 @@ async fn a_delivery_at_rest_can_be_deleted_and_one_that_moves_cannot() {
     for id in &gone {
         assert_eq!(delete(id).await.status(), StatusCode::NO_CONTENT, "{id}");
         for path in ["", "/progress", "/log", "/exclusions", "/events", "/log/export?format=csv"] {
-            let response = client.request(Method::GET, &format!("/deliveries/{id}{path}")).send().await.unwrap();
+            let response = client
+                .request(Method::GET, &format!("/deliveries/{id}{path}"))
+                .send()
+                .await
+                .unwrap();
             problem(response, StatusCode::NOT_FOUND).await;
         }
-        assert_eq!(delete(id).await.status(), StatusCode::NO_CONTENT, "again, to finish what was cut short");
+        assert_eq!(
+            delete(id).await.status(),
+            StatusCode::NO_CONTENT,
+            "again, to finish what was cut short"
+        );
         let audit = client.get(&format!("/deliveries/{id}/audit")).await;
         let last = audit["items"].as_array().unwrap().last().unwrap();
-        assert_eq!((&last["action"], &last["principal"]), (&json!("delete"), &json!("root")), "its audit log stays");
+        assert_eq!(
+            (&last["action"], &last["principal"]),
+            (&json!("delete"), &json!("root")),
+            "its audit log stays"
+        );
     }
     assert_eq!(client.get("/deliveries").await, json!({ "items": [], "next": null }));
     eventually("of all of them nothing is left but tombstone and audit log", LIMIT, async || {
@@ -341,7 +455,8 @@ async fn a_delivery_at_rest_can_be_deleted_and_one_that_moves_cannot() {
                 && !name.contains("{daemons}")
                 && !name.contains(":queues:")
         };
-        let names: Vec<&str> = left.lines().filter(|line| line.starts_with("versand:")).filter(kept).collect();
+        let names: Vec<&str> =
+            left.lines().filter(|line| line.starts_with("versand:")).filter(kept).collect();
         names.is_empty().then_some(())
     })
     .await;

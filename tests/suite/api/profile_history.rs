@@ -33,7 +33,8 @@ fn to(email: &str) -> String {
 async fn history(app: &App, email: &str, limit: usize) -> Vec<Value> {
     let (mut lines, mut from) = (Vec::new(), 0);
     loop {
-        let page = app.client.get(&format!("/profiles/{email}/messages?from={from}&limit={limit}")).await;
+        let page =
+            app.client.get(&format!("/profiles/{email}/messages?from={from}&limit={limit}")).await;
         let items = page["items"].as_array().unwrap();
         assert!(items.len() <= limit);
         lines.extend(items.clone());
@@ -49,9 +50,12 @@ async fn an_address_has_a_history_of_what_it_got_and_is_to_get_and_of_nothing_el
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let client = &app.client;
-    let sent = client.send(&named("First, sent"), to("Ann@Büro.example") + &to("other@example.com")).await;
+    let sent =
+        client.send(&named("First, sent"), to("Ann@Büro.example") + &to("other@example.com")).await;
     client.wait_for(&sent, &["finished"]).await;
-    let refused = client.send(&named("Refused"), to("other@example.com") + &to("refuse-ann@example.com")).await;
+    let refused = client
+        .send(&named("Refused"), to("other@example.com") + &to("refuse-ann@example.com"))
+        .await;
     client.wait_for(&refused, &["finished"]).await;
     let mut later = named("Later");
     later["schedule"] = json!({ "type": "at", "at": "2031-02-03T04:05:06", "zone": "UTC" });
@@ -85,16 +89,25 @@ async fn an_address_has_a_history_of_what_it_got_and_is_to_get_and_of_nothing_el
     app.services.stores.addresses.note_messages(number, vec![(ann, 0)]).await.unwrap();
 
     let lines = history(&app, "ANN@b%C3%BCro.example", 100).await;
-    let seen: Vec<_> = lines.iter().map(|line| (line["delivery"].as_str().unwrap(), line["name"].as_str().unwrap())).collect();
+    let seen: Vec<_> = lines
+        .iter()
+        .map(|line| (line["delivery"].as_str().unwrap(), line["name"].as_str().unwrap()))
+        .collect();
     assert_eq!(seen, [(scheduled.as_str(), "Later"), (sent.as_str(), "First, sent")]);
-    assert_eq!((&lines[0]["status"], &lines[0]["at"]), (&json!("pending"), &json!("2031-02-03T04:05:06Z")));
+    assert_eq!(
+        (&lines[0]["status"], &lines[0]["at"]),
+        (&json!("pending"), &json!("2031-02-03T04:05:06Z"))
+    );
     let log = client.log(&sent).await;
     let own = log.iter().find(|line| line["email"] == "Ann@Büro.example").unwrap();
     for field in ["recipient", "status", "attempts", "at", "failure_type", "failure_reason"] {
         assert_eq!(lines[1][field], own[field], "{field}");
     }
     let lines = history(&app, "refuse-ann@example.com", 100).await;
-    assert_eq!((lines.len(), &lines[0]["recipient"], &lines[0]["status"]), (1, &json!(1), &json!("failed")));
+    assert_eq!(
+        (lines.len(), &lines[0]["recipient"], &lines[0]["status"]),
+        (1, &json!(1), &json!("failed"))
+    );
     assert_eq!((&lines[0]["failure_type"], &lines[0]["attempts"]), (&json!("hard"), &json!(1)));
 
     // what comes back stands in the ledger
@@ -105,19 +118,33 @@ async fn an_address_has_a_history_of_what_it_got_and_is_to_get_and_of_nothing_el
     let line = &history(&app, "refuse-ann@example.com", 100).await[0];
     assert_eq!(line["opened"], json!({ "human": true, "machine": true, "apple_proxy": false }));
     assert_eq!(line["clicked"], json!({ "human": true, "machine": false }));
-    assert_eq!((&line["mirror"], &line["opted_out"], &line["bounced"]), (&json!(false), &json!(true), &json!(false)));
+    assert_eq!(
+        (&line["mirror"], &line["opted_out"], &line["bounced"]),
+        (&json!(false), &json!(true), &json!(false))
+    );
 
     assert!(history(&app, "nobody@example.com", 100).await.is_empty());
     assert_eq!(history(&app, "other@example.com", 100).await.len(), 3);
-    client.request(Method::DELETE, &format!("/deliveries/{sent}")).send().await.unwrap().error_for_status().unwrap();
-    assert_eq!(history(&app, "ann@b%C3%BCro.example", 100).await.len(), 1, "removed with its delivery");
+    client
+        .request(Method::DELETE, &format!("/deliveries/{sent}"))
+        .send()
+        .await
+        .unwrap()
+        .error_for_status()
+        .unwrap();
+    assert_eq!(
+        history(&app, "ann@b%C3%BCro.example", 100).await.len(),
+        1,
+        "removed with its delivery"
+    );
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_history_needs_its_role_and_an_address() {
     let redis = RedisServer::start();
-    let roles = [token("admin", &["administration"]), token("upstream", &["start_deliveries"])].join(", ");
+    let roles =
+        [token("admin", &["administration"]), token("upstream", &["start_deliveries"])].join(", ");
     let app = App::start(&redis, &format!("[auth]\ntokens = [{roles}]")).await;
     let ask = async |token: &str, email: &str| {
         let path = format!("/profiles/{email}/messages");
@@ -142,18 +169,32 @@ async fn written(app: &App, n: u32, address: &str) -> DeliveryId {
         name: format!("Delivery number {n}"),
     };
     let number = store.addresses.number_preparation(&registered).await.unwrap();
-    store.addresses.note_messages(number, vec![(AddressKey::of(digest_of(address)), 501)]).await.unwrap();
+    store
+        .addresses
+        .note_messages(number, vec![(AddressKey::of(digest_of(address)), 501)])
+        .await
+        .unwrap();
     let mut ledger = Ledger::new(2).bytes().to_vec();
     let record = HEADER_BYTES + 16;
-    (ledger[record], ledger[record + 1], ledger[record + 3]) = (Status::Sent as u8, 1, flags::ACCEPTED);
+    (ledger[record], ledger[record + 1], ledger[record + 3]) =
+        (Status::Sent as u8, 1, flags::ACCEPTED);
     ledger[record + 9..record + 13].copy_from_slice(&(1_800_000_000 + n).to_be_bytes());
     let at = ChunkRef { delivery: id.clone(), chunk: 1 };
     store.ledgers.create_ledger(&at, &Ledger::parse(ledger).unwrap()).await.unwrap();
     let definition = serde_json::from_value(definition()).unwrap();
     let document = Document::new(definition, "test", jiff::Timestamp::now());
-    let change =
-        DeliveryChange { id: &id, revision: 0, state: DeliveryState::Finished, document: &document, entry: None, once: &[] };
-    assert_eq!(store.deliveries.commit(&change).await.unwrap(), CommitOutcome::Done { revision: 1 });
+    let change = DeliveryChange {
+        id: &id,
+        revision: 0,
+        state: DeliveryState::Finished,
+        document: &document,
+        entry: None,
+        once: &[],
+    };
+    assert_eq!(
+        store.deliveries.commit(&change).await.unwrap(),
+        CommitOutcome::Done { revision: 1 }
+    );
     let mut plan = ::redis::cmd("HSET");
     let () = plan
         .arg(format!("versand:{{{id}}}:delivery"))

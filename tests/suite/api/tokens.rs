@@ -28,9 +28,15 @@ fn issuers(folder: &TempDir) -> String {
     let issuer = |name: &str, key: &str, roles: &[&str]| {
         let file = folder.path().join(name);
         std::fs::write(&file, key).unwrap();
-        format!("{{ issuer = \"{name}\", algorithm = \"HS256\", key_file = {file:?}, roles = {roles:?} }}")
+        format!(
+            "{{ issuer = \"{name}\", algorithm = \"HS256\", key_file = {file:?}, roles = {roles:?} }}"
+        )
     };
-    format!("jwt_keys = [{}, {}]\n", issuer("crm", CRM, &ROLES), issuer("shop", SHOP, &["monitoring"]))
+    format!(
+        "jwt_keys = [{}, {}]\n",
+        issuer("crm", CRM, &ROLES),
+        issuer("shop", SHOP, &["monitoring"])
+    )
 }
 
 /// A good token of crm's with all roles, changed.
@@ -38,7 +44,11 @@ fn signed(key: &str, changes: Value) -> String {
     let now = get_current_timestamp();
     let mut claims = json!({ "iss": "crm", "sub": "ann", "aud": "versand", "iat": now, "exp": now + 600, "roles": ROLES });
     let members = claims.as_object_mut().unwrap();
-    changes.as_object().unwrap().iter().for_each(|(name, value)| drop(members.insert(name.clone(), value.clone())));
+    changes
+        .as_object()
+        .unwrap()
+        .iter()
+        .for_each(|(name, value)| drop(members.insert(name.clone(), value.clone())));
     encode(&Header::default(), &claims, &EncodingKey::from_secret(key.as_bytes())).unwrap()
 }
 
@@ -47,7 +57,9 @@ fn bad() -> Vec<(&'static str, String, &'static str)> {
     let now = get_current_timestamp();
     let good = signed(CRM, json!({}));
     let [head, claims, signature] = good.split('.').collect::<Vec<_>>().try_into().unwrap();
-    let tampered = String::from_utf8(BASE64URL_NOPAD.decode(claims.as_bytes()).unwrap()).unwrap().replace("ann", "bob");
+    let tampered = String::from_utf8(BASE64URL_NOPAD.decode(claims.as_bytes()).unwrap())
+        .unwrap()
+        .replace("ann", "bob");
     let tampered = BASE64URL_NOPAD.encode(tampered.as_bytes());
     let unsigned = BASE64URL_NOPAD.encode(br#"{"alg":"none","typ":"JWT"}"#);
     vec![
@@ -61,15 +73,24 @@ fn bad() -> Vec<(&'static str, String, &'static str)> {
         ("issued in the future", signed(CRM, json!({ "iat": now + 300 })), "in the future"),
         ("for another daemon", signed(CRM, json!({ "aud": "postal" })), "aud"),
         ("good for too long", signed(CRM, json!({ "exp": now + 25 * 3600 })), "lives longer"),
-        ("with a role that its issuer may not give", signed(SHOP, json!({ "iss": "shop" })), "role"),
-        ("that of a job", signed(CRM, json!({ "action": CONFIRM_SEND, "jti": "1" })), "that of a job"),
+        (
+            "with a role that its issuer may not give",
+            signed(SHOP, json!({ "iss": "shop" })),
+            "role",
+        ),
+        (
+            "that of a job",
+            signed(CRM, json!({ "action": CONFIRM_SEND, "jti": "1" })),
+            "that of a job",
+        ),
     ]
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_route_refuses_every_token_that_is_nobodys_and_every_role_that_is_not_enough() {
     let (redis, folder) = (RedisServer::start(), tempfile::tempdir().unwrap());
-    let app = App::start(&redis, &format!("[auth]\nfailure_pause_ms = 0\n{}", issuers(&folder))).await;
+    let app =
+        App::start(&redis, &format!("[auth]\nfailure_pause_ms = 0\n{}", issuers(&folder))).await;
     let http = reqwest::Client::new();
     for route in ROUTES.iter().filter(|route| route.role.is_some()) {
         let request = || {
@@ -77,15 +98,35 @@ async fn every_route_refuses_every_token_that_is_nobodys_and_every_role_that_is_
             request.header(header::CONTENT_TYPE, "application/json").body("{}")
         };
         problem(request().send().await.unwrap(), StatusCode::UNAUTHORIZED).await;
-        problem(request().basic_auth("ann", Some("secret")).send().await.unwrap(), StatusCode::UNAUTHORIZED).await;
+        problem(
+            request().basic_auth("ann", Some("secret")).send().await.unwrap(),
+            StatusCode::UNAUTHORIZED,
+        )
+        .await;
         for (what, token, said) in bad() {
-            let body = problem(request().bearer_auth(&token).send().await.unwrap(), StatusCode::UNAUTHORIZED).await;
-            assert!(body["detail"].as_str().unwrap().contains(said), "a token {what} at {route:?}: {body}");
+            let body = problem(
+                request().bearer_auth(&token).send().await.unwrap(),
+                StatusCode::UNAUTHORIZED,
+            )
+            .await;
+            assert!(
+                body["detail"].as_str().unwrap().contains(said),
+                "a token {what} at {route:?}: {body}"
+            );
         }
         for role in ROLES {
-            let answer = request().bearer_auth(signed(CRM, json!({ "roles": [role] }))).send().await.unwrap();
+            let answer = request()
+                .bearer_auth(signed(CRM, json!({ "roles": [role] })))
+                .send()
+                .await
+                .unwrap();
             let refused = answer.status() == StatusCode::FORBIDDEN;
-            assert_eq!(refused, !principal(&[role]).may(route.role.unwrap()), "{role} at {route:?}: {}", answer.status());
+            assert_eq!(
+                refused,
+                !principal(&[role]).may(route.role.unwrap()),
+                "{role} at {route:?}: {}",
+                answer.status()
+            );
             assert_ne!(answer.status(), StatusCode::UNAUTHORIZED, "{role} at {route:?}");
         }
     }
@@ -99,7 +140,8 @@ async fn a_token_acts_for_its_own_principal_only() {
     let as_principal = |name: &str| app.client.with_token(&signed(CRM, json!({ "sub": name })));
     let (ann, bob) = (as_principal("ann"), as_principal("bob"));
     // the same idempotency key is another one for somebody else, and says nothing of the first
-    let create = |request: RequestBuilder| request.header("idempotency-key", "k").json(&definition()).send();
+    let create =
+        |request: RequestBuilder| request.header("idempotency-key", "k").json(&definition()).send();
     let id = async |client: &crate::harness::client::Client| {
         let answer = create(client.request(Method::POST, "/deliveries")).await.unwrap();
         answer.json::<Value>().await.unwrap()["id"].clone()
@@ -115,11 +157,19 @@ async fn a_token_acts_for_its_own_principal_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn failed_log_ins_are_answered_ever_later_and_counted_and_nobody_else_waits() {
     let redis = RedisServer::start();
-    let daemon = Daemon::start(&format!("[redis]\nurl = \"{}\"\n[auth]\nfailure_pause_ms = 300\n", redis.url())).await;
+    let daemon = Daemon::start(&format!(
+        "[redis]\nurl = \"{}\"\n[auth]\nfailure_pause_ms = 300\n",
+        redis.url()
+    ))
+    .await;
     let nobody = daemon.client.with_token("nobody");
     let fail = async || {
         let began = Instant::now();
-        problem(nobody.request(Method::GET, "/deliveries").send().await.unwrap(), StatusCode::UNAUTHORIZED).await;
+        problem(
+            nobody.request(Method::GET, "/deliveries").send().await.unwrap(),
+            StatusCode::UNAUTHORIZED,
+        )
+        .await;
         began.elapsed()
     };
     for least in [300, 600, 1200] {
@@ -138,7 +188,8 @@ async fn failed_log_ins_are_answered_ever_later_and_counted_and_nobody_else_wait
 #[tokio::test(flavor = "multi_thread")]
 async fn no_token_and_no_password_is_ever_logged() {
     const PASSWORD: &str = "open-sesame-of-redis";
-    let (redis, folder) = (RedisServer::start_with(&["--requirepass", PASSWORD]), tempfile::tempdir().unwrap());
+    let (redis, folder) =
+        (RedisServer::start_with(&["--requirepass", PASSWORD]), tempfile::tempdir().unwrap());
     let file = folder.path().join("redis-password");
     std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
     let settings = format!(
@@ -147,20 +198,36 @@ async fn no_token_and_no_password_is_ever_logged() {
         issuers(&folder)
     );
     let mut daemon = Daemon::start(&settings).await;
-    let tokens: Vec<String> = bad().into_iter().map(|(_, token, _)| token).chain([signed(CRM, json!({}))]).collect();
+    let tokens: Vec<String> =
+        bad().into_iter().map(|(_, token, _)| token).chain([signed(CRM, json!({}))]).collect();
     for token in &tokens {
-        let _ = daemon.client.with_token(token).request(Method::GET, "/deliveries").send().await.unwrap();
-        let in_the_query = daemon.client.request(Method::GET, &format!("/deliveries?token={token}"));
+        let _ = daemon
+            .client
+            .with_token(token)
+            .request(Method::GET, "/deliveries")
+            .send()
+            .await
+            .unwrap();
+        let in_the_query =
+            daemon.client.request(Method::GET, &format!("/deliveries?token={token}"));
         assert_eq!(in_the_query.send().await.unwrap().status(), StatusCode::UNPROCESSABLE_ENTITY);
     }
-    let counted = async || (daemon.metric("versand_login_failures_total").await == 12.0).then_some(());
+    let counted =
+        async || (daemon.metric("versand_login_failures_total").await == 12.0).then_some(());
     eventually("the failures are counted", LIMIT, counted).await;
     assert!(daemon.terminate().await.success());
     let log = daemon.log();
     assert!(log.contains("TRACE") && log.contains("ended"));
-    for secret in tokens.iter().map(String::as_str).chain([PASSWORD, CRM, SHOP, crate::harness::daemon::TOKEN]) {
+    for secret in tokens.iter().map(String::as_str).chain([
+        PASSWORD,
+        CRM,
+        SHOP,
+        crate::harness::daemon::TOKEN,
+    ]) {
         assert!(!log.contains(secret), "{secret} is in the log");
-        if let Some((_, signature)) = secret.rsplit_once('.').filter(|(_, signature)| !signature.is_empty()) {
+        if let Some((_, signature)) =
+            secret.rsplit_once('.').filter(|(_, signature)| !signature.is_empty())
+        {
             assert!(!log.contains(signature), "{signature} is in the log");
         }
     }
@@ -172,7 +239,13 @@ async fn no_token_and_no_password_is_ever_logged() {
 #[test]
 fn each_role_includes_what_the_readme_says() {
     let may = |role: &str, other| principal(&[role]).may(other);
-    assert!(may("start_deliveries", Role::PrepareDeliveries) && !may("prepare_deliveries", Role::StartDeliveries));
+    assert!(
+        may("start_deliveries", Role::PrepareDeliveries)
+            && !may("prepare_deliveries", Role::StartDeliveries)
+    );
     assert!(ROLES.iter().all(|role| may(role, Role::Monitoring)));
-    assert!(!may("administration", Role::PrepareDeliveries) && !may("start_deliveries", Role::Administration));
+    assert!(
+        !may("administration", Role::PrepareDeliveries)
+            && !may("start_deliveries", Role::Administration)
+    );
 }

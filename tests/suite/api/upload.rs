@@ -21,7 +21,11 @@ use crate::harness::{
 
 type Piece = Result<Bytes, std::io::Error>;
 
-fn put(client: &Client, id: &str, pieces: impl Stream<Item = Piece> + Send + 'static) -> reqwest::RequestBuilder {
+fn put(
+    client: &Client,
+    id: &str,
+    pieces: impl Stream<Item = Piece> + Send + 'static,
+) -> reqwest::RequestBuilder {
     let request = client.request(Method::PUT, &format!("/deliveries/{id}/audience"));
     request.header("content-type", "application/x-ndjson").body(Body::wrap_stream(pieces))
 }
@@ -62,7 +66,11 @@ async fn an_upload_that_breaks_off_changes_nothing() {
     let view = app.client.get(&format!("/deliveries/{id}")).await;
     assert_eq!(view, before, "still prepared, with the same digest");
     for _ in 0..2 {
-        assert_eq!(app.client.prepare(&id).await["plan"]["digest"], digest, "the audience of before can be prepared");
+        assert_eq!(
+            app.client.prepare(&id).await["plan"]["digest"],
+            digest,
+            "the audience of before can be prepared"
+        );
     }
     let (status, again) = app.client.upload(&id, audience(20)).await;
     assert_eq!((status, &again["recipients"]), (StatusCode::OK, &20.into()));
@@ -83,7 +91,10 @@ async fn the_later_of_two_uploads_at_once_counts() {
         Ok("{\"email\":\"last@example.com\",\"name\":\"L\"}\n".into())
     }));
     let earlier = tokio::spawn(put(&app.client, &id, slow).send());
-    eventually("the first upload has begun", LIMIT, async || (slices(&redis, "upload.1") >= 3).then_some(())).await;
+    eventually("the first upload has begun", LIMIT, async || {
+        (slices(&redis, "upload.1") >= 3).then_some(())
+    })
+    .await;
     let (status, later) = app.client.upload(&id, audience(7)).await;
     assert_eq!((status, &later["recipients"]), (StatusCode::OK, &7.into()));
     go.send(()).unwrap();
@@ -112,7 +123,10 @@ async fn a_delivery_that_was_deleted_or_confirmed_meanwhile_takes_no_audience() 
             let deleted = app.client.request(Method::DELETE, &path).send().await.unwrap();
             assert_eq!(deleted.status(), StatusCode::NO_CONTENT);
         } else {
-            assert_eq!(app.client.confirm(&id, digest.as_str().unwrap()).await.0, StatusCode::ACCEPTED);
+            assert_eq!(
+                app.client.confirm(&id, digest.as_str().unwrap()).await.0,
+                StatusCode::ACCEPTED
+            );
             app.client.wait_for(&id, &["finished"]).await;
         }
         go.send(()).unwrap();
@@ -167,9 +181,15 @@ async fn a_long_upload_is_counted_and_costs_little() {
     let id = app.client.create(&definition()).await;
     // cut anywhere, so that lines and characters are torn apart
     let text = audience(40_000).into_bytes();
-    let pieces: Vec<Piece> = text.chunks(4099).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
-    let (status, body) = answer(put(&app.client, &id, stream::iter(pieces)).send().await.unwrap()).await;
-    assert_eq!((status, &body["recipients"], &body["slices"]), (StatusCode::OK, &40_000.into(), &80.into()), "{body}");
+    let pieces: Vec<Piece> =
+        text.chunks(4099).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+    let (status, body) =
+        answer(put(&app.client, &id, stream::iter(pieces)).send().await.unwrap()).await;
+    assert_eq!(
+        (status, &body["recipients"], &body["slices"]),
+        (StatusCode::OK, &40_000.into(), &80.into()),
+        "{body}"
+    );
     let (status, whole) = app.client.upload(&id, text).await;
     assert_eq!((status, &whole["sha256"]), (StatusCode::OK, &body["sha256"]), "however it was cut");
     app.stop().await;

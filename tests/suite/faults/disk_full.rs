@@ -27,7 +27,10 @@ async fn under_way(daemon: &Daemon, relay: &TestRelay) -> String {
     let mut definition = definition();
     definition["settings"]["in_doubt"] = json!("resend");
     let id = daemon.client.send(&definition, audience(RECIPIENTS)).await;
-    eventually("a quarter is sent", LIMIT, async || (relay.accepted() >= RECIPIENTS / 4).then_some(())).await;
+    eventually("a quarter is sent", LIMIT, async || {
+        (relay.accepted() >= RECIPIENTS / 4).then_some(())
+    })
+    .await;
     id
 }
 
@@ -38,11 +41,15 @@ async fn ready(daemon: &Daemon) -> Option<Value> {
 /// Waits until the daemon says that it cannot send, and sees that it does not, for much longer than its lease.
 async fn paused(daemons: &[&Daemon], relay: &TestRelay) {
     for daemon in daemons {
-        eventually("it says so", LIMIT, async || (ready(daemon).await?["redis_writable"] == false).then_some(())).await;
+        eventually("it says so", LIMIT, async || {
+            (ready(daemon).await?["redis_writable"] == false).then_some(())
+        })
+        .await;
         assert_eq!(ready(daemon).await.unwrap()["ready"], false);
         assert_eq!(daemon.metric("versand_redis_writable").await, 0.0);
     }
-    let accepted = at_rest("what was begun with ends", Duration::from_millis(500), || relay.accepted()).await;
+    let accepted =
+        at_rest("what was begun with ends", Duration::from_millis(500), || relay.accepted()).await;
     assert!(accepted < RECIPIENTS, "too late to be hit");
     tokio::time::sleep(OUTAGE).await;
     assert_eq!(relay.accepted(), accepted, "it went on sending");
@@ -58,7 +65,8 @@ async fn whole(client: &Client, id: &str, relay: &TestRelay) {
 
 fn said_once(daemon: &Daemon, why: &str) {
     let log = daemon.log();
-    let said: Vec<&str> = log.lines().filter(|line| line.contains("Redis takes no writes")).collect();
+    let said: Vec<&str> =
+        log.lines().filter(|line| line.contains("Redis takes no writes")).collect();
     assert!(said.len() == 1 && said[0].contains(why), "{said:?}");
     assert_eq!(log.matches("Redis takes writes again").count(), 1);
 }
@@ -77,7 +85,10 @@ async fn a_redis_without_memory_pauses_the_send_and_nobody_is_lost_or_doubled() 
     whole(&first.client, &id, &relay).await;
     for daemon in [&first, &second] {
         said_once(daemon, "OOM");
-        eventually("it is ready again", LIMIT, async || (ready(daemon).await?["ready"] == true).then_some(())).await;
+        eventually("it is ready again", LIMIT, async || {
+            (ready(daemon).await?["ready"] == true).then_some(())
+        })
+        .await;
         assert_eq!(daemon.metric("versand_chunks_taken_over_total").await, 0.0, "nobody was dead");
         assert_eq!(daemon.metric("versand_conservation_difference").await, 0.0);
     }
@@ -102,8 +113,10 @@ async fn a_redis_that_refuses_writes_for_want_of_room_pauses_the_send() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_ended_for_want_of_room_is_waited_for() {
-    let (mut redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(2)).await);
-    let daemon = Daemon::start(&settings(&relay, &format!("[redis]\nurl = \"{}\"\n", redis.url()))).await;
+    let (mut redis, relay) =
+        (RedisServer::start(), TestRelay::start(Duration::from_millis(2)).await);
+    let daemon =
+        Daemon::start(&settings(&relay, &format!("[redis]\nurl = \"{}\"\n", redis.url()))).await;
     let id = under_way(&daemon, &relay).await;
     redis.fill_disk(1);
     eventually("it ends", LIMIT, async || (!redis.is_running()).then_some(())).await;
@@ -115,12 +128,18 @@ async fn a_redis_that_ended_for_want_of_room_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_embedded_redis_is_started_until_there_is_room() {
-    let (folder, relay) = (tempfile::tempdir().unwrap(), TestRelay::start(Duration::from_millis(2)).await);
+    let (folder, relay) =
+        (tempfile::tempdir().unwrap(), TestRelay::start(Duration::from_millis(2)).await);
     let (full, program) = (folder.path().join("full"), folder.path().join("redis"));
     let limited = format!("[ ! -e {} ] || ulimit -S -f 1", full.display());
-    fs::write(&program, format!("#!/bin/sh\ntrap '' XFSZ\n{limited}\nexec redis-server \"$@\"\n")).unwrap();
+    fs::write(&program, format!("#!/bin/sh\ntrap '' XFSZ\n{limited}\nexec redis-server \"$@\"\n"))
+        .unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    let daemon = Daemon::start(&settings(&relay, &format!("[redis]\nprogram = \"{}\"\n", program.display()))).await;
+    let daemon = Daemon::start(&settings(
+        &relay,
+        &format!("[redis]\nprogram = \"{}\"\n", program.display()),
+    ))
+    .await;
     let id = under_way(&daemon, &relay).await;
     fs::write(&full, "").unwrap();
     limit_files(daemon.embedded_pid().unwrap(), Some(1));

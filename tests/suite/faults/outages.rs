@@ -28,7 +28,8 @@ fn statuses(log: &[Value], status: &str) -> usize {
 async fn the_validity_period_ends_also_while_the_relay_is_away() {
     let redis = RedisServer::start();
     let away = ClosedPort::new();
-    let app = App::start(&redis, &format!("[relay]\nhost = \"127.0.0.1\"\nport = {}", away.port())).await;
+    let app =
+        App::start(&redis, &format!("[relay]\nhost = \"127.0.0.1\"\nport = {}", away.port())).await;
     let mut definition = definition();
     definition["settings"] = json!({ "validity_hours": 1.5 / 3600.0 });
     let began = Instant::now();
@@ -37,7 +38,11 @@ async fn the_validity_period_ends_also_while_the_relay_is_away() {
     assert!(began.elapsed() > Duration::from_millis(1400), "too early");
     assert_eq!((&view["counts"]["failed"], &view["counts"]["sent"]), (&json!(600), &json!(0)));
     let log = app.client.log(&id).await;
-    assert!(log.iter().all(|line| line["expired"] == true && line["failure_reason"] == "unreachable"), "{}", log[0]);
+    assert!(
+        log.iter().all(|line| line["expired"] == true && line["failure_reason"] == "unreachable"),
+        "{}",
+        log[0]
+    );
     app.stop().await;
 }
 
@@ -52,7 +57,11 @@ async fn a_recipient_in_doubt_at_the_end_of_validity_is_not_sent_to_again() {
     definition["settings"] = json!({ "validity_hours": 8.0 / 3600.0, "in_doubt": "resend" });
     let id = app.client.send(&definition, audience(5)).await;
     let view = app.client.wait_for(&id, &["finished"]).await;
-    assert_eq!((&view["counts"]["in_doubt"], &view["counts"]["resent"]), (&json!(5), &json!(0)), "{view}");
+    assert_eq!(
+        (&view["counts"]["in_doubt"], &view["counts"]["resent"]),
+        (&json!(5), &json!(0)),
+        "{view}"
+    );
     app.stop().await;
 }
 
@@ -88,7 +97,8 @@ async fn a_delivery_that_is_stopped_before_it_starts_is_cancelled_to_the_last() 
     let delivery: DeliveryId = id.parse().unwrap();
     let released = |d: &versand::domain::delivery::Delivery, now| {
         let mut document = d.document.clone();
-        document.release = Some(Confirmation { by: "ann".into(), confirmed_at: now, started: false });
+        document.confirmation =
+            Some(Confirmation { by: "ann".into(), confirmed_at: now, started: false });
         Ok(Decision { state: DeliveryState::StartPending, document, answer: (), act: None })
     };
     app.services.deliveries.change(&delivery, "ann", &[], released).await.unwrap();
@@ -102,11 +112,18 @@ async fn a_delivery_that_is_stopped_before_it_starts_is_cancelled_to_the_last() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_forgets_is_refused_unless_told_otherwise() {
-    for settings in [["--appendonly", "no"], ["--appendfsync", "no"], ["--no-appendfsync-on-rewrite", "yes"]] {
+    for settings in
+        [["--appendonly", "no"], ["--appendfsync", "no"], ["--no-appendfsync-on-rewrite", "yes"]]
+    {
         let redis = RedisServer::start_with(&settings);
         let (mut config, _state) = config(&redis, "");
-        let refusal = Application::build(config.clone(), metrics()).await.err().unwrap().to_string();
-        assert!(refusal.contains(settings[0].trim_start_matches('-')) && refusal.contains("redis.allow_data_loss"), "{refusal}");
+        let refusal =
+            Application::build(config.clone(), metrics()).await.err().unwrap().to_string();
+        assert!(
+            refusal.contains(settings[0].trim_start_matches('-'))
+                && refusal.contains("redis.allow_data_loss"),
+            "{refusal}"
+        );
         config.redis.allow_data_loss = true;
         assert!(Application::build(config, metrics()).await.is_ok());
     }
@@ -129,11 +146,15 @@ async fn a_redis_that_went_back_in_time_leaves_doubts_and_no_doubles() {
     let app = App::start(&redis, "[relay]\nconnections = 2").await;
     let catcher = app.catcher.as_ref().unwrap();
     catcher.change_rules(|rules| {
-        rules.every = Some(CatcherAct::new(CatcherStage::Mail, CatcherAction::Stall(Duration::from_millis(10))))
+        rules.every = Some(CatcherAct::new(
+            CatcherStage::Mail,
+            CatcherAction::Stall(Duration::from_millis(10)),
+        ))
     });
     let id = app.client.send(&definition(), audience(300)).await;
     let ledger = format!("versand:{{{id}}}:ledger:0");
-    eventually("some are sent", LIMIT, async || (catcher.messages().len() >= 50).then_some(())).await;
+    eventually("some are sent", LIMIT, async || (catcher.messages().len() >= 50).then_some(()))
+        .await;
     // the ledger of a while ago: an older sequence number, and ten recipients that were sent are pending again
     let went_back = redis::Script::new(
         "redis.call('SETRANGE', KEYS[1], 12, struct.pack('>I4', 1))
@@ -142,7 +163,12 @@ async fn a_redis_that_went_back_in_time_leaves_doubts_and_no_doubles() {
          redis.call('HINCRBY', KEYS[2], 'pending', 10)",
     );
     let counts = format!("versand:{{{id}}}:counts");
-    let () = went_back.key(ledger).key(counts).invoke_async(&mut app.services.stores.redis.connection()).await.unwrap();
+    let () = went_back
+        .key(ledger)
+        .key(counts)
+        .invoke_async(&mut app.services.stores.redis.connection())
+        .await
+        .unwrap();
     let view = app.client.wait_for(&id, &["finished"]).await;
     assert!(view["counts"]["in_doubt"].as_u64().unwrap() >= 10, "{}", view["counts"]);
     let mut received: Vec<String> = catcher.messages().iter().flat_map(|m| m.to.clone()).collect();
@@ -160,15 +186,23 @@ async fn a_holder_that_cannot_show_life_starts_nothing_more_though_it_has_claims
     let app = App::start(&redis, "[relay]\nconnections = 1\n[send]\nclaim_window = 100").await;
     let catcher = app.catcher.as_ref().unwrap();
     catcher.change_rules(|rules| {
-        rules.every = Some(CatcherAct::new(CatcherStage::Mail, CatcherAction::Stall(Duration::from_millis(100))))
+        rules.every = Some(CatcherAct::new(
+            CatcherStage::Mail,
+            CatcherAction::Stall(Duration::from_millis(100)),
+        ))
     });
     let id = app.client.send(&definition(), audience(60)).await;
-    eventually("some are sent", LIMIT, async || (catcher.messages().len() >= 5).then_some(())).await;
+    eventually("some are sent", LIMIT, async || (catcher.messages().len() >= 5).then_some(()))
+        .await;
     redis.freeze();
     let before = catcher.messages().len();
-    let when_the_lease_was_over = at_rest("the lease is over", Duration::from_secs(1), || catcher.messages().len()).await;
+    let when_the_lease_was_over =
+        at_rest("the lease is over", Duration::from_secs(1), || catcher.messages().len()).await;
     // the lease's worth, and half of that again: a busy machine sends no more
-    assert!(when_the_lease_was_over <= before + 16, "sent without a lease: {when_the_lease_was_over} after {before}");
+    assert!(
+        when_the_lease_was_over <= before + 16,
+        "sent without a lease: {when_the_lease_was_over} after {before}"
+    );
     catcher.change_rules(|rules| rules.every = None);
     redis.thaw();
     let view = app.client.wait_for(&id, &["finished"]).await;

@@ -31,7 +31,7 @@ use crate::harness::{
 async fn force(services: &Services, id: &DeliveryId, state: DeliveryState) {
     let force = |delivery: &versand::domain::delivery::Delivery, _| {
         let mut document = delivery.document.clone();
-        document.release.iter_mut().for_each(|release| release.started = true);
+        document.confirmation.iter_mut().for_each(|release| release.started = true);
         Ok(Decision { state, document, answer: (), act: None })
     };
     services.deliveries.change(id, "test", &[], force).await.unwrap();
@@ -50,7 +50,11 @@ async fn a_reconciler_that_saw_the_old_state_does_not_lose_a_delivery() {
         let mut conn = connection(&redis).await;
         while !over.load(Ordering::Relaxed) {
             let mut call = redis::cmd("EVAL");
-            call.arg(script).arg(2).arg(format!("versand:{{{id}}}:delivery")).arg("versand:moving").arg(id.as_str());
+            call.arg(script)
+                .arg(2)
+                .arg(format!("versand:{{{id}}}:delivery"))
+                .arg("versand:moving")
+                .arg(id.as_str());
             let () = call.query_async(&mut conn).await.unwrap();
         }
     };
@@ -58,7 +62,10 @@ async fn a_reconciler_that_saw_the_old_state_does_not_lose_a_delivery() {
         for _ in 0..50 {
             force(services, &id, DeliveryState::Paused).await;
             force(services, &id, DeliveryState::InProgress).await;
-            assert!(services.stores.deliveries.moving().await.unwrap().contains(&id), "nobody looks after it");
+            assert!(
+                services.stores.deliveries.moving().await.unwrap().contains(&id),
+                "nobody looks after it"
+            );
         }
         over.store(true, Ordering::Relaxed);
     };
@@ -75,16 +82,26 @@ async fn a_dead_worker_is_found_however_many_deliveries_there_are() {
     let at = ChunkRef { delivery: id.clone(), chunk: 0 };
     // of a process that nobody can prove dead
     assert!(matches!(
-        services.stores.ledgers.take(&at, 77, TakeoverGrounds::default(), unix_now()).await.unwrap(),
+        services
+            .stores
+            .ledgers
+            .take_lease(&at, 77, TakeoverGrounds::default(), unix_now())
+            .await
+            .unwrap(),
         Taken::Yes(..)
     ));
     // others that are only looked at, again and again
-    let document = serde_json::to_string(&services.deliveries.delivery(&id).await.unwrap().document).unwrap();
+    let document =
+        serde_json::to_string(&services.deliveries.delivery(&id).await.unwrap().document).unwrap();
     let mut pipe = redis::pipe();
     for n in 0..1500 {
         let other = format!("{n:016}");
         let key = format!("versand:{{{other}}}:delivery");
-        pipe.hset_multiple(key, &[("revision", "1"), ("state", "start_pending"), ("document", &document)]).ignore();
+        pipe.hset_multiple(
+            key,
+            &[("revision", "1"), ("state", "start_pending"), ("document", &document)],
+        )
+        .ignore();
         pipe.sadd("versand:moving", other).ignore();
     }
     let () = pipe.query_async(&mut connection(&redis).await).await.unwrap();
@@ -94,7 +111,11 @@ async fn a_dead_worker_is_found_however_many_deliveries_there_are() {
     });
     let began = Instant::now();
     services.journey.recover.reconciler.reconcile().await.unwrap();
-    assert!(began.elapsed() > Duration::from_millis(LEASE_MS / 4), "the passes are not slow: {:?}", began.elapsed());
+    assert!(
+        began.elapsed() > Duration::from_millis(LEASE_MS / 4),
+        "the passes are not slow: {:?}",
+        began.elapsed()
+    );
     tokio::time::sleep(Duration::from_millis(LEASE_MS)).await;
     services.journey.recover.reconciler.reconcile().await.unwrap();
     let ledgers = services.stores.ledgers.headers(&id, &[0]).await.unwrap();
@@ -109,11 +130,13 @@ async fn what_fell_off_the_list_of_moving_deliveries_is_found_at_the_start() {
     let services = application.services();
     let (id, _) = prepared(services, 10).await;
     services.journey.preparations.request(&anybody(), &id, None).await.unwrap();
-    services.stores.deliveries.at_rest(&id).await.unwrap();
+    services.stores.deliveries.unlist_moving(&id).await.unwrap();
     redis.ask(&format!("DEL {}:active", QueueName::Preparations.redis_name())).unwrap();
     let app = App::start(&redis, "").await;
     // sooner than by the pass of every minute
-    tokio::time::timeout(Duration::from_secs(30), app.client.wait_for(id.as_str(), &["prepared"])).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(30), app.client.wait_for(id.as_str(), &["prepared"]))
+        .await
+        .unwrap();
     app.stop().await;
 }
 
@@ -183,15 +206,27 @@ async fn a_resumed_delivery_goes_on_without_waiting_for_the_reconciler() {
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let (id, digest) = prepared(services, 10).await;
-    services.journey.confirm.confirmations.confirm(&anybody(), &id, &digest, "test", &[]).await.unwrap();
+    services
+        .journey
+        .confirm
+        .confirmations
+        .confirm(&anybody(), &id, &digest, "test", &[])
+        .await
+        .unwrap();
     force(services, &id, DeliveryState::Paused).await;
-    services.stores.chunks.open(&id, 0..1).await.unwrap();
+    services.stores.chunks.mark_ready(&id, 0..1).await.unwrap();
     let waiting = async || {
         let depths = services.journey.preparations.jobs.queue.depths().await.unwrap();
         depths.iter().find(|depth| depth.queue == QueueName::Chunks).unwrap().active
     };
     assert_eq!(waiting().await, 0);
-    services.journey.operate.controls.control(&anybody(), &id, Control::Resume, None).await.unwrap();
+    services
+        .journey
+        .operate
+        .controls
+        .control(&anybody(), &id, Control::Resume, None)
+        .await
+        .unwrap();
     assert_eq!(waiting().await, 1);
 }
 
@@ -206,7 +241,7 @@ async fn a_start_that_was_cut_short_just_before_its_end_is_carried_out_again() {
     services.journey.release.starts.start(&id).await.unwrap();
     assert_eq!(services.deliveries.delivery(&id).await.unwrap().state, DeliveryState::InProgress);
     // where nothing is to be written nothing fails
-    services.stores.chunks.look_at_all(&id, u32::MAX).await.unwrap();
-    services.stores.chunks.open(&id, std::iter::empty()).await.unwrap();
+    services.stores.chunks.mark_all_ready(&id, u32::MAX).await.unwrap();
+    services.stores.chunks.mark_ready(&id, std::iter::empty()).await.unwrap();
     services.stores.addresses.note_messages(1, Vec::new()).await.unwrap();
 }

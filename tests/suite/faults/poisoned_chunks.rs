@@ -29,7 +29,12 @@ const CRASHES: usize = 3;
 /// A worker takes the chunk, begins with its first recipient and dies; the reconciler notices.
 async fn crash(services: &Services, at: &ChunkRef) {
     assert!(matches!(
-        services.stores.ledgers.take(at, DEAD, TakeoverGrounds::default(), unix_now()).await.unwrap(),
+        services
+            .stores
+            .ledgers
+            .take_lease(at, DEAD, TakeoverGrounds::default(), unix_now())
+            .await
+            .unwrap(),
         Taken::Yes(..)
     ));
     services.journey.recover.reconciler.reconcile().await.unwrap();
@@ -45,40 +50,62 @@ async fn a_chunk_that_kills_its_workers_is_set_aside_and_the_rest_goes_on() {
     let at = ChunkRef { delivery: id.clone(), chunk: 1 };
     for _ in 0..CRASHES {
         crash(&services, &at).await;
-        assert!(services.stores.chunks.aside(&id).await.unwrap().is_empty());
+        assert!(services.stores.chunks.poisoned(&id).await.unwrap().is_empty());
     }
     crash(&services, &at).await;
-    assert_eq!(services.stores.chunks.aside(&id).await.unwrap(), BTreeSet::from([1]));
+    assert_eq!(services.stores.chunks.poisoned(&id).await.unwrap(), BTreeSet::from([1]));
 
     let app = App::start(&redis, "").await;
     let view = async || app.client.get(&format!("/deliveries/{id}")).await;
-    eventually("the rest is sent", LIMIT, async || (view().await["counts"]["sent"] == 20).then_some(())).await;
+    eventually("the rest is sent", LIMIT, async || {
+        (view().await["counts"]["sent"] == 20).then_some(())
+    })
+    .await;
     // several passes of the reconciler, which must not open it
     let rounds: Vec<(u32, u32)> = redis_hash(&redis, &format!("versand:{{{id}}}:rounds")).await;
     passes(&app).await;
     let shown = view().await;
-    assert_eq!((&shown["state"], &shown["set_aside"]), (&json!("in_progress"), &json!([1])), "{shown}");
+    assert_eq!(
+        (&shown["state"], &shown["set_aside"]),
+        (&json!("in_progress"), &json!([1])),
+        "{shown}"
+    );
     assert_eq!(shown["counts"]["pending"], 10);
     let of_chunk = app.client.get(&format!("/deliveries/{id}/log?chunk=1")).await;
-    let recipients: Vec<&str> =
-        of_chunk["items"].as_array().unwrap().iter().map(|line| line["email"].as_str().unwrap()).collect();
+    let recipients: Vec<&str> = of_chunk["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| line["email"].as_str().unwrap())
+        .collect();
     assert_eq!(recipients, (10..20).map(|n| format!("user{n}@example.com")).collect::<Vec<_>>());
     eventually("it is counted", LIMIT, async || {
-        let metrics = reqwest::get(format!("{}/metrics", app.client.url)).await.ok()?.text().await.ok()?;
+        let metrics =
+            reqwest::get(format!("{}/metrics", app.client.url)).await.ok()?.text().await.ok()?;
         // of all daemons in this process: one recorder
         metrics.contains("versand_chunks_aside 1\n").then_some(())
     })
     .await;
-    assert_eq!(redis_hash(&redis, &format!("versand:{{{id}}}:rounds")).await, rounds, "jobs for nothing");
+    assert_eq!(
+        redis_hash(&redis, &format!("versand:{{{id}}}:rounds")).await,
+        rounds,
+        "jobs for nothing"
+    );
 
-    let retry = async |chunk: u32| app.client.post(&format!("/deliveries/{id}/chunks/{chunk}/retry"), &json!({})).await;
+    let retry = async |chunk: u32| {
+        app.client.post(&format!("/deliveries/{id}/chunks/{chunk}/retry"), &json!({})).await
+    };
     assert_eq!(retry(0).await.0, StatusCode::CONFLICT);
     assert_eq!(retry(1).await, (StatusCode::ACCEPTED, json!({ "id": id, "state": "in_progress" })));
     let done = app.client.wait_for(id.as_str(), &["finished"]).await;
     assert_eq!((&done["counts"]["sent"], &done["set_aside"]), (&json!(30), &json!([])));
     let audit = app.client.get(&format!("/deliveries/{id}/audit")).await;
-    let retried = audit["items"].as_array().unwrap().iter().filter(|entry| entry["action"] == "retry_chunk");
-    assert_eq!(retried.map(|entry| entry["details"]["chunk"].clone()).collect::<Vec<_>>(), [json!(1)]);
+    let retried =
+        audit["items"].as_array().unwrap().iter().filter(|entry| entry["action"] == "retry_chunk");
+    assert_eq!(
+        retried.map(|entry| entry["details"]["chunk"].clone()).collect::<Vec<_>>(),
+        [json!(1)]
+    );
     app.stop().await;
 }
 
@@ -96,7 +123,8 @@ async fn passes(app: &App) {
 }
 
 async fn redis_hash(redis: &RedisServer, key: &str) -> Vec<(u32, u32)> {
-    let mut fields: Vec<(u32, u32)> = ::redis::cmd("HGETALL").arg(key).query_async(&mut connection(redis).await).await.unwrap();
+    let mut fields: Vec<(u32, u32)> =
+        ::redis::cmd("HGETALL").arg(key).query_async(&mut connection(redis).await).await.unwrap();
     fields.sort_unstable();
     fields
 }
@@ -104,8 +132,11 @@ async fn redis_hash(redis: &RedisServer, key: &str) -> Vec<(u32, u32)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_good_end_wipes_out_the_crashes_of_a_chunk() {
     let redis = RedisServer::start();
-    let (application, _state) =
-        idle(&redis, "[relay]\nhost = \"127.0.0.1\"\nport = 9\n[send]\nslice_ms = 100\nworkers = 100").await;
+    let (application, _state) = idle(
+        &redis,
+        "[relay]\nhost = \"127.0.0.1\"\nport = 9\n[send]\nslice_ms = 100\nworkers = 100",
+    )
+    .await;
     let mut services = application.services().clone();
     services.daemon.dead_owners = vec![DEAD].into();
     let id = started(&services, 30).await;
@@ -117,7 +148,7 @@ async fn a_good_end_wipes_out_the_crashes_of_a_chunk() {
         // nobody takes the mail, but the worker lives
         services.journey.chunks.send_chunk(&id, 0).await.unwrap();
     }
-    assert!(services.stores.chunks.aside(&id).await.unwrap().is_empty());
+    assert!(services.stores.chunks.poisoned(&id).await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,18 +187,29 @@ async fn a_chunk_that_cannot_be_read_is_set_aside_at_once() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "[preparation]\nchunk_size = 10").await;
     let id = started(application.services(), 20).await;
-    let plan = application.services().deliveries.delivery(&id).await.unwrap().document.plan.unwrap();
+    let plan =
+        application.services().deliveries.delivery(&id).await.unwrap().document.plan.unwrap();
     let key = format!("versand:{{{id}}}:chunks.{}:0", plan.generation);
     redis.ask(&format!("RENAME {key} kept")).unwrap();
     let app = App::start(&redis, "").await;
-    let sent = async || (app.client.get(&format!("/deliveries/{id}")).await["counts"]["sent"] == 10).then_some(());
+    let sent = async || {
+        (app.client.get(&format!("/deliveries/{id}")).await["counts"]["sent"] == 10).then_some(())
+    };
     eventually("the rest is sent", LIMIT, sent).await;
     passes(&app).await;
-    assert_eq!(app.client.get(&format!("/deliveries/{id}/progress")).await["set_aside"], json!([0]));
+    assert_eq!(
+        app.client.get(&format!("/deliveries/{id}/progress")).await["set_aside"],
+        json!([0])
+    );
     let depths = app.services.journey.preparations.jobs.queue.depths().await.unwrap();
-    assert_eq!(depths.iter().find(|depth| depth.queue == QueueName::Chunks).unwrap().dead, 1, "a dead job a second");
+    assert_eq!(
+        depths.iter().find(|depth| depth.queue == QueueName::Chunks).unwrap().dead,
+        1,
+        "a dead job a second"
+    );
     redis.ask(&format!("RENAME kept {key}")).unwrap();
-    let (status, answer) = app.client.post(&format!("/deliveries/{id}/chunks/0/retry"), &json!({})).await;
+    let (status, answer) =
+        app.client.post(&format!("/deliveries/{id}/chunks/0/retry"), &json!({})).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
     app.client.wait_for(id.as_str(), &["finished"]).await;
     app.stop().await;
@@ -200,7 +242,10 @@ async fn a_lower_limit_does_not_concern_what_was_approved() {
     services.journey.preparations.request(&anybody(), &id, None).await.unwrap();
     services.journey.preparations.run(&id).await.unwrap();
     let app = App::start(&redis, "[preparation]\nmessage_limit_kib = 8").await;
-    let digest = app.client.get(&format!("/deliveries/{id}")).await["plan"]["digest"].as_str().unwrap().to_owned();
+    let digest = app.client.get(&format!("/deliveries/{id}")).await["plan"]["digest"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     assert_eq!(app.client.confirm(id.as_str(), &digest).await.0, StatusCode::ACCEPTED);
     let done = app.client.wait_for(id.as_str(), &["finished"]).await;
     assert_eq!(done["counts"]["sent"], 5);
@@ -223,11 +268,16 @@ async fn a_chunk_that_was_set_aside_expires_with_its_delivery() {
             crash(&services, &at).await;
         }
     }
-    assert_eq!(services.stores.chunks.aside(&id).await.unwrap(), BTreeSet::from([0, 1]));
+    assert_eq!(services.stores.chunks.poisoned(&id).await.unwrap(), BTreeSet::from([0, 1]));
     // somebody has begun with one of them when he dies, too
     let at = ChunkRef { delivery: id.clone(), chunk: 1 };
     assert!(matches!(
-        services.stores.ledgers.take(&at, DEAD, TakeoverGrounds::default(), unix_now()).await.unwrap(),
+        services
+            .stores
+            .ledgers
+            .take_lease(&at, DEAD, TakeoverGrounds::default(), unix_now())
+            .await
+            .unwrap(),
         Taken::Yes(..)
     ));
     services.journey.recover.reconciler.reconcile().await.unwrap();
@@ -237,7 +287,7 @@ async fn a_chunk_that_was_set_aside_expires_with_its_delivery() {
         services.journey.recover.reconciler.reconcile().await.unwrap();
     }
     assert_eq!(services.stores.ledgers.counts(&id).await.unwrap().failed, 20);
-    assert!(services.stores.chunks.aside(&id).await.unwrap().is_empty());
+    assert!(services.stores.chunks.poisoned(&id).await.unwrap().is_empty());
     services.journey.recover.finishes.finish(&id).await.unwrap();
     assert_eq!(services.deliveries.delivery(&id).await.unwrap().state.word(), "finished");
 }

@@ -34,13 +34,16 @@ const DEAD: u64 = 77;
 
 fn sources(folder: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(repository(folder)).unwrap().map(|entry| entry.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { sources(path.to_str().unwrap()) } else { vec![path] }).collect()
+    entries
+        .flat_map(|path| if path.is_dir() { sources(path.to_str().unwrap()) } else { vec![path] })
+        .collect()
 }
 
 #[test]
 fn every_state_has_a_row_and_every_row_a_test_that_exists() {
     let page = text(repository("docs/recovery.md"));
-    let code: String = ["src", "tests/suite"].iter().flat_map(|folder| sources(folder)).map(text).collect();
+    let code: String =
+        ["src", "tests/suite"].iter().flat_map(|folder| sources(folder)).map(text).collect();
     let mut rows = 0;
     for section in ["Deliveries", "Chunks", "Jobs", "Redis"] {
         for row in table_rows(&page, section) {
@@ -48,20 +51,29 @@ fn every_state_has_a_row_and_every_row_a_test_that_exists() {
             let [state, .., tests] = row.as_slice() else { panic!("{row:?}") };
             for test in tests.split(", ") {
                 let test_fn = format!("#[test]\nfn {test}()");
-                let exists = [format!("async fn {test}()"), test_fn, format!("#[test]\n    fn {test}()")];
-                assert!(exists.iter().any(|function| code.contains(function)), "{state}: there is no test {test:?}");
+                let exists =
+                    [format!("async fn {test}()"), test_fn, format!("#[test]\n    fn {test}()")];
+                assert!(
+                    exists.iter().any(|function| code.contains(function)),
+                    "{state}: there is no test {test:?}"
+                );
             }
         }
     }
     assert!(rows > 30);
-    let named: Vec<String> = table_rows(&page, "Deliveries").into_iter().map(|mut row| row.remove(0)).collect();
+    let named: Vec<String> =
+        table_rows(&page, "Deliveries").into_iter().map(|mut row| row.remove(0)).collect();
     assert_eq!(named, DeliveryState::ALL.map(|state| state.word().to_owned()));
 }
 
 /// Every trace of the jobs of a queue.
 async fn lose_jobs(redis: &RedisServer, queue: QueueName) {
     let mut conn = connection(redis).await;
-    let keys: Vec<String> = redis::cmd("KEYS").arg(format!("{}:*", queue.redis_name())).query_async(&mut conn).await.unwrap();
+    let keys: Vec<String> = redis::cmd("KEYS")
+        .arg(format!("{}:*", queue.redis_name()))
+        .query_async(&mut conn)
+        .await
+        .unwrap();
     assert!(!keys.is_empty(), "there were no jobs");
     let () = redis::cmd("DEL").arg(keys).query_async(&mut conn).await.unwrap();
 }
@@ -72,7 +84,11 @@ async fn waiting(services: &Services, queue: QueueName) -> u64 {
 }
 
 /// Passes of the reconciler, as often as a daemon makes them, until `probe` has an answer.
-async fn reconciled<T>(services: &Services, what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+async fn reconciled<T>(
+    services: &Services,
+    what: &str,
+    mut probe: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let pulse = tokio::spawn({
         let services = services.clone();
         async move { services.journey.recover.pulse.pulse().await }
@@ -89,10 +105,24 @@ async fn reconciled<T>(services: &Services, what: &str, mut probe: impl AsyncFnM
 
 /// A worker that is dead by now takes a chunk and claims its first recipient.
 async fn begun_by_the_dead(services: &Services, at: &ChunkRef) -> Lease {
-    let taken = services.stores.ledgers.take(at, DEAD, TakeoverGrounds::default(), unix_now()).await.unwrap();
+    let taken = services
+        .stores
+        .ledgers
+        .take_lease(at, DEAD, TakeoverGrounds::default(), unix_now())
+        .await
+        .unwrap();
     let Taken::Yes(lease, _) = taken else { panic!("it is held") };
     let turn = Batch { claims: vec![Claim { position: 0, n: 1 }], ..Batch::default() };
-    assert_eq!(services.stores.ledgers.turn(at, &lease, &turn, unix_now(), None).await.unwrap().granted, [true]);
+    assert_eq!(
+        services
+            .stores
+            .ledgers
+            .write_batch(at, &lease, &turn, unix_now(), None)
+            .await
+            .unwrap()
+            .granted,
+        [true]
+    );
     lease
 }
 
@@ -104,7 +134,10 @@ async fn a_preparation_whose_job_is_gone_is_named_again() {
     let (id, _) = prepared(services, 10).await;
     services.journey.preparations.request(&anybody(), &id, None).await.unwrap();
     lose_jobs(&redis, QueueName::Preparations).await;
-    reconciled(services, "named again", async || (waiting(services, QueueName::Preparations).await == 1).then_some(())).await;
+    reconciled(services, "named again", async || {
+        (waiting(services, QueueName::Preparations).await == 1).then_some(())
+    })
+    .await;
     assert_eq!(services.deliveries.delivery(&id).await.unwrap().state, DeliveryState::Preparing);
 }
 
@@ -114,9 +147,18 @@ async fn a_start_whose_job_is_gone_is_named_again() {
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let (id, digest) = prepared(services, 10).await;
-    services.journey.confirm.confirmations.confirm(&anybody(), &id, &digest, "test", &[]).await.unwrap();
+    services
+        .journey
+        .confirm
+        .confirmations
+        .confirm(&anybody(), &id, &digest, "test", &[])
+        .await
+        .unwrap();
     lose_jobs(&redis, QueueName::Steps).await;
-    reconciled(services, "named again", async || (waiting(services, QueueName::Steps).await == 1).then_some(())).await;
+    reconciled(services, "named again", async || {
+        (waiting(services, QueueName::Steps).await == 1).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,7 +172,10 @@ async fn a_finish_whose_job_is_gone_is_named_again() {
     services.journey.chunks.send_chunk(&id, 0).await.unwrap();
     assert_eq!(services.stores.ledgers.counts(&id).await.unwrap().failed, 10);
     lose_jobs(&redis, QueueName::Steps).await;
-    reconciled(services, "named again", async || (waiting(services, QueueName::Steps).await > 0).then_some(())).await;
+    reconciled(services, "named again", async || {
+        (waiting(services, QueueName::Steps).await > 0).then_some(())
+    })
+    .await;
     services.journey.recover.finishes.finish(&id).await.unwrap();
     assert_eq!(services.deliveries.delivery(&id).await.unwrap().state, DeliveryState::Finished);
 }
@@ -140,14 +185,21 @@ async fn a_pause_and_a_stop_end_though_the_worker_died() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "[preparation]\nchunk_size = 10").await;
     let services = application.services();
-    for (action, end) in [(Control::Pause, DeliveryState::Paused), (Control::Stop, DeliveryState::Stopped)] {
+    for (action, end) in
+        [(Control::Pause, DeliveryState::Paused), (Control::Stop, DeliveryState::Stopped)]
+    {
         let id = started(services, 20).await;
         let at = ChunkRef { delivery: id.clone(), chunk: 1 };
         begun_by_the_dead(services, &at).await;
         services.journey.operate.controls.control(&anybody(), &id, action, None).await.unwrap();
         services.journey.recover.reconciler.reconcile().await.unwrap();
-        assert_ne!(services.deliveries.delivery(&id).await.unwrap().state, end, "while somebody may be sending");
-        let state = async || (services.deliveries.delivery(&id).await.unwrap().state == end).then_some(());
+        assert_ne!(
+            services.deliveries.delivery(&id).await.unwrap().state,
+            end,
+            "while somebody may be sending"
+        );
+        let state =
+            async || (services.deliveries.delivery(&id).await.unwrap().state == end).then_some(());
         reconciled(services, end.word(), state).await;
         let counts = services.stores.ledgers.counts(&id).await.unwrap();
         assert_eq!((counts.attempting, counts.in_doubt), (0, 1));
@@ -166,8 +218,11 @@ async fn a_chunk_that_is_in_no_set_is_found() {
     let id = started(services, 30).await;
     lose_sets(&redis, &id).await;
     lose_jobs(&redis, QueueName::Chunks).await;
-    reconciled(services, "named", async || (waiting(services, QueueName::Chunks).await == 3).then_some(())).await;
-    assert_eq!(services.stores.chunks.offered(&id).await.unwrap().len(), 3);
+    reconciled(services, "named", async || {
+        (waiting(services, QueueName::Chunks).await == 3).then_some(())
+    })
+    .await;
+    assert_eq!(services.stores.chunks.with_jobs(&id).await.unwrap().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,7 +234,9 @@ async fn a_dead_holder_of_a_chunk_that_is_in_no_set_is_found() {
     let at = ChunkRef { delivery: id.clone(), chunk: 0 };
     begun_by_the_dead(services, &at).await;
     lose_sets(&redis, &id).await;
-    let free = async || (services.stores.ledgers.headers(&id, &[0]).await.unwrap()[0].owner == 0).then_some(());
+    let free = async || {
+        (services.stores.ledgers.headers(&id, &[0]).await.unwrap()[0].owner == 0).then_some(())
+    };
     reconciled(services, "taken over", free).await;
     assert_eq!(services.stores.ledgers.counts(&id).await.unwrap().in_doubt, 1);
 }
@@ -197,7 +254,10 @@ async fn nobody_is_called_dead_for_a_time_in_which_redis_took_no_writes() {
         let services = services.clone();
         async move { services.journey.recover.pulse.pulse().await }
     });
-    for (refuse, allow) in [("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"), ("REPLICAOF 127.0.0.1 9", "REPLICAOF NO ONE")] {
+    for (refuse, allow) in [
+        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+        ("REPLICAOF 127.0.0.1 9", "REPLICAOF NO ONE"),
+    ] {
         services.journey.recover.reconciler.reconcile().await.unwrap();
         redis.ask(refuse).unwrap();
         // twice a lease, and looked at all the while
@@ -205,11 +265,19 @@ async fn nobody_is_called_dead_for_a_time_in_which_redis_took_no_writes() {
             let _ = services.journey.recover.reconciler.reconcile().await;
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        assert!(!services.journey.recover.reconciler.redis_state.writable.load(std::sync::atomic::Ordering::Relaxed));
+        assert!(
+            !services
+                .journey
+                .recover
+                .reconciler
+                .redis_state
+                .writable
+                .load(std::sync::atomic::Ordering::Relaxed)
+        );
         redis.ask(allow).unwrap();
         services.journey.recover.reconciler.reconcile().await.unwrap();
         assert_eq!(holder().await, DEAD, "{refuse}: it could not show life");
-        services.stores.ledgers.beat(&at, &lease).await.unwrap();
+        services.stores.ledgers.renew_lease(&at, &lease).await.unwrap();
     }
     eventually("it is dead in the end", LIMIT, async || {
         services.journey.recover.reconciler.reconcile().await.unwrap();
@@ -241,10 +309,14 @@ async fn a_chunk_whose_job_is_gone_is_offered_again() {
             redis.ask(&format!("DEL {queue}:active")).unwrap();
         }
         redis.ask(&loss.replace("QUEUE", queue).replace("JOB", &job)).unwrap();
-        let status = services.journey.preparations.jobs.queue.status(QueueName::Chunks, &job).await.unwrap();
+        let status =
+            services.journey.preparations.jobs.queue.status(QueueName::Chunks, &job).await.unwrap();
         assert_eq!(status.map(|status| status.state), state);
-        reconciled(services, loss, async || (waiting(services, QueueName::Chunks).await == 1).then_some(())).await;
-        assert_eq!(services.stores.chunks.offered(&id).await.unwrap()[0].2 as usize, round + 2);
+        reconciled(services, loss, async || {
+            (waiting(services, QueueName::Chunks).await == 1).then_some(())
+        })
+        .await;
+        assert_eq!(services.stores.chunks.with_jobs(&id).await.unwrap()[0].2 as usize, round + 2);
     }
 }
 
@@ -269,7 +341,8 @@ async fn what_is_deferred_is_tried_again_by_the_next_daemon() {
     let mut definition = definition();
     definition["settings"]["retry_minutes"] = json!([0.05]);
     let id = first.client.send(&definition, audience(5)).await;
-    let deferred = async || first.client.get(&format!("/deliveries/{id}")).await["counts"]["deferred"] == 5;
+    let deferred =
+        async || first.client.get(&format!("/deliveries/{id}")).await["counts"]["deferred"] == 5;
     eventually("deferred", LIMIT, async || deferred().await.then_some(())).await;
     first.stop().await;
     let next = App::start(&redis, "").await;
@@ -290,7 +363,8 @@ async fn one_broken_delivery_holds_up_no_other() {
     // whichever is looked at first, the others come after it
     let broken: BTreeSet<&DeliveryId> = ids[..3].iter().collect();
     for id in &broken {
-        let (offered, counts) = (format!("versand:{{{id}}}:offered"), format!("versand:{{{id}}}:counts"));
+        let (offered, counts) =
+            (format!("versand:{{{id}}}:offered"), format!("versand:{{{id}}}:counts"));
         redis.ask(&format!("DEL {offered} {counts}")).unwrap();
         redis.ask(&format!("SET {offered} x")).unwrap();
         redis.ask(&format!("SET {counts} x")).unwrap();
@@ -302,7 +376,10 @@ async fn one_broken_delivery_holds_up_no_other() {
     redis.ask(&format!("ZADD versand:wanting 0 {unnamed}")).unwrap();
     lose_sets(&redis, &ids[3]).await;
     lose_jobs(&redis, QueueName::Chunks).await;
-    reconciled(services, "the good one", async || (waiting(services, QueueName::Chunks).await == 1).then_some(())).await;
+    reconciled(services, "the good one", async || {
+        (waiting(services, QueueName::Chunks).await == 1).then_some(())
+    })
+    .await;
     // nor the check of the figures: what is wrong with the good one is seen
     redis.ask(&format!("HINCRBY versand:{{{}}}:counts sent 3", ids[3])).unwrap();
     for _ in 0..2 * ids.len() {

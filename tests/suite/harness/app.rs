@@ -91,13 +91,29 @@ impl App {
     pub async fn stop(self) {
         for id in self.services.stores.deliveries.delivery_ids(0, 1000).await.unwrap() {
             let delivery = self.services.stores.deliveries.delivery(&id).await.unwrap().unwrap();
-            if let (Some(plan), true) =
-                (&delivery.document.plan, delivery.state.has_ended() && delivery.document.cleaned.is_none())
-            {
-                let recount = self.services.journey.recover.finishes.recounts.recount(&delivery, plan).await.unwrap();
+            if let (Some(plan), true) = (
+                &delivery.document.plan,
+                delivery.state.has_ended() && delivery.document.cleaned.is_none(),
+            ) {
+                let recount = self
+                    .services
+                    .journey
+                    .recover
+                    .finishes
+                    .recounts
+                    .recount(&delivery, plan)
+                    .await
+                    .unwrap();
                 assert_eq!(recount.counts.attempting, 0, "unrecorded claims of {id}");
                 assert_eq!(
-                    self.services.journey.recover.finishes.recounts.difference(&delivery).await.unwrap(),
+                    self.services
+                        .journey
+                        .recover
+                        .finishes
+                        .recounts
+                        .difference(&delivery)
+                        .await
+                        .unwrap(),
                     Some(0),
                     "figures of {id} that must agree do not"
                 );
@@ -106,7 +122,12 @@ impl App {
         let _ = self.stop.send(());
         assert!(self.running.await.unwrap(), "the daemon did not drain in time");
         for depth in self.services.journey.preparations.jobs.queue.depths().await.unwrap() {
-            assert_eq!((depth.active, depth.in_flight, depth.scheduled), (0, 0, 0), "jobs left on {:?}", depth.queue);
+            assert_eq!(
+                (depth.active, depth.in_flight, depth.scheduled),
+                (0, 0, 0),
+                "jobs left on {:?}",
+                depth.queue
+            );
         }
     }
 }

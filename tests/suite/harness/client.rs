@@ -56,7 +56,15 @@ impl Client {
     /// Uploads an NDJSON audience, whatever comes of it.
     pub async fn upload(&self, id: &str, ndjson: impl Into<reqwest::Body>) -> (StatusCode, Value) {
         let request = self.request(Method::PUT, &format!("/deliveries/{id}/audience"));
-        answer(request.header("content-type", "application/x-ndjson").body(ndjson).send().await.unwrap()).await
+        answer(
+            request
+                .header("content-type", "application/x-ndjson")
+                .body(ndjson)
+                .send()
+                .await
+                .unwrap(),
+        )
+        .await
     }
 
     /// Prepares and waits; the delivery.
@@ -74,7 +82,8 @@ impl Client {
     pub async fn wait_for(&self, id: &str, states: &[&str]) -> Value {
         let (last, what) = (Mutex::new(Value::Null), format!("{states:?}"));
         let reached = eventually(&what, LIMIT * 2, async || {
-            let response = self.request(Method::GET, &format!("/deliveries/{id}")).send().await.ok()?;
+            let response =
+                self.request(Method::GET, &format!("/deliveries/{id}")).send().await.ok()?;
             let view: Value = response.json().await.ok()?;
             *last.lock().unwrap() = view.clone();
             states.contains(&view["state"].as_str()?).then_some(view)
@@ -92,14 +101,18 @@ impl Client {
         assert_eq!(status, StatusCode::OK, "{answer}");
         let prepared = self.prepare(&id).await;
         assert_eq!(prepared["state"], "prepared", "{}", prepared["checks"]);
-        let (status, answer) = self.confirm(&id, prepared["plan"]["digest"].as_str().unwrap()).await;
+        let (status, answer) =
+            self.confirm(&id, prepared["plan"]["digest"].as_str().unwrap()).await;
         assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
         id
     }
 
     /// The whole sending log.
     pub async fn log(&self, id: &str) -> Vec<Value> {
-        let text = String::from_utf8(self.bytes(&format!("/deliveries/{id}/log/export?format=ndjson")).await).unwrap();
+        let text = String::from_utf8(
+            self.bytes(&format!("/deliveries/{id}/log/export?format=ndjson")).await,
+        )
+        .unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
@@ -133,5 +146,7 @@ pub fn definition() -> Value {
 
 /// An audience of `n` addresses `user<i>@example.com` with the field `name`.
 pub fn audience(n: usize) -> String {
-    (0..n).map(|i| format!("{{\"email\":\"user{i}@example.com\",\"name\":\"Jörg {i}\"}}\n")).collect()
+    (0..n)
+        .map(|i| format!("{{\"email\":\"user{i}@example.com\",\"name\":\"Jörg {i}\"}}\n"))
+        .collect()
 }

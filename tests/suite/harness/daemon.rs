@@ -33,8 +33,15 @@ pub struct Daemon {
 
 /// Debian puts it under the machine's name.
 fn libfaketime() -> PathBuf {
-    let found = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|e| e.path().join("faketime/libfaketimeMT.so.1"));
-    found.into_iter().find(|path| path.exists()).expect("libfaketime is missing: scripts/setup.sh test installs faketime")
+    let found = fs::read_dir("/usr/lib")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.path().join("faketime/libfaketimeMT.so.1"));
+    found
+        .into_iter()
+        .find(|path| path.exists())
+        .expect("libfaketime is missing: scripts/setup.sh test installs faketime")
 }
 
 impl Daemon {
@@ -92,7 +99,8 @@ impl Daemon {
 
     pub async fn ended(&mut self, limit: Duration) -> ExitStatus {
         let mut child = self.child.take().unwrap();
-        let status = eventually("the daemon's end", limit, async || child.try_wait().unwrap()).await;
+        let status =
+            eventually("the daemon's end", limit, async || child.try_wait().unwrap()).await;
         assert!(self.embedded_pid().is_none(), "an embedded Redis was left");
         status
     }
@@ -121,7 +129,8 @@ impl Daemon {
 
     /// The value of a metric with its labels, as `/metrics` writes it; none if it is not there now.
     pub async fn series(&self, series: &str) -> Option<f64> {
-        let text = reqwest::get(format!("{}/metrics", self.client.url)).await.ok()?.text().await.ok()?;
+        let text =
+            reqwest::get(format!("{}/metrics", self.client.url)).await.ok()?.text().await.ok()?;
         text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
     }
 
@@ -136,8 +145,10 @@ impl Daemon {
         let mut last = self.series(&series).await;
         // the one that ends next may have begun before
         for _ in 0..=times {
-            last = eventually(task, LIMIT, async || Some(self.series(&series).await).filter(|now| now.is_some() && *now != last))
-                .await;
+            last = eventually(task, LIMIT, async || {
+                Some(self.series(&series).await).filter(|now| now.is_some() && *now != last)
+            })
+            .await;
         }
     }
 
@@ -154,7 +165,8 @@ impl Daemon {
     }
 
     fn ask_embedded(&self, command: &str) -> Option<String> {
-        let mut stream = UnixStream::connect(self.folder.path().join("state/redis/redis.sock")).ok()?;
+        let mut stream =
+            UnixStream::connect(self.folder.path().join("state/redis/redis.sock")).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
         stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).ok()?;
         let mut answer = Vec::new();
@@ -167,7 +179,8 @@ impl Daemon {
     }
 
     fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(self.child.as_ref().expect("the daemon is running")), signal).unwrap();
+        kill_process(Pid::from_child(self.child.as_ref().expect("the daemon is running")), signal)
+            .unwrap();
     }
 
     async fn launch(&mut self) {
@@ -178,7 +191,9 @@ impl Daemon {
         let mut command = Command::new(env!("CARGO_BIN_EXE_versand"));
         command.arg("serve").arg("--config").arg(config);
         if self.own_clock {
-            command.env("LD_PRELOAD", libfaketime()).env("FAKETIME_TIMESTAMP_FILE", self.folder.path().join("clock"));
+            command
+                .env("LD_PRELOAD", libfaketime())
+                .env("FAKETIME_TIMESTAMP_FILE", self.folder.path().join("clock"));
             command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
@@ -218,7 +233,8 @@ impl Daemon {
         let roles = ["prepare_deliveries", "start_deliveries", "administration", "monitoring"];
         let mut token = toml::Table::new();
         token.insert("name".into(), "test".into());
-        token.insert("sha256".into(), data_encoding::HEXLOWER.encode(&Sha256::digest(TOKEN)).into());
+        token
+            .insert("sha256".into(), data_encoding::HEXLOWER.encode(&Sha256::digest(TOKEN)).into());
         token.insert("roles".into(), roles.map(toml::Value::from).to_vec().into());
         section("auth", "tokens", vec![toml::Value::from(token)].into(), false);
         settings.to_string()
@@ -230,7 +246,10 @@ impl Drop for Daemon {
         if std::thread::panicking() {
             let log = self.log();
             let last: Vec<&str> = log.lines().rev().take(60).collect();
-            eprintln!("the daemon logged:\n{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            eprintln!(
+                "the daemon logged:\n{}",
+                last.into_iter().rev().collect::<Vec<_>>().join("\n")
+            );
         }
         self.kill();
         if let Some(left) = self.embedded_pid() {

@@ -18,7 +18,12 @@ use crate::harness::{
 
 /// Whoever may do everything.
 pub fn anybody() -> Principal {
-    let roles = vec![Role::PrepareDeliveries, Role::StartDeliveries, Role::Administration, Role::Monitoring];
+    let roles = vec![
+        Role::PrepareDeliveries,
+        Role::StartDeliveries,
+        Role::Administration,
+        Role::Monitoring,
+    ];
     Principal { name: "anybody".into(), roles }
 }
 
@@ -29,7 +34,15 @@ pub async fn connection(redis: &RedisServer) -> MultiplexedConnection {
 /// A delivery that was prepared by steps alone, and its digest: nothing else runs.
 pub async fn prepared(services: &Services, recipients: usize) -> (DeliveryId, String) {
     let definition = serde_json::from_value(definition()).unwrap();
-    let id = services.journey.define.definitions.create(&anybody(), definition, None).await.unwrap().answer().id;
+    let id = services
+        .journey
+        .define
+        .definitions
+        .create(&anybody(), definition, None)
+        .await
+        .unwrap()
+        .answer()
+        .id;
     let body = futures_util::stream::iter([Ok::<_, String>(audience(recipients).into())]);
     services
         .journey
@@ -47,7 +60,13 @@ pub async fn prepared(services: &Services, recipients: usize) -> (DeliveryId, St
 /// The same, confirmed and started.
 pub async fn started(services: &Services, recipients: usize) -> DeliveryId {
     let (id, digest) = prepared(services, recipients).await;
-    services.journey.confirm.confirmations.confirm(&anybody(), &id, &digest, "test", &[]).await.unwrap();
+    services
+        .journey
+        .confirm
+        .confirmations
+        .confirm(&anybody(), &id, &digest, "test", &[])
+        .await
+        .unwrap();
     services.journey.release.starts.start(&id).await.unwrap();
     id
 }
@@ -81,8 +100,11 @@ pub async fn aged(app: &App, id: &str, hours: i64) {
 /// The keys of a delivery, without what expires.
 pub async fn keys(redis: &RedisServer, id: &str) -> BTreeSet<String> {
     let prefix = format!("versand:{{{id}}}:");
-    let all: Vec<String> =
-        ::redis::cmd("KEYS").arg(format!("{prefix}*")).query_async(&mut connection(redis).await).await.unwrap();
+    let all: Vec<String> = ::redis::cmd("KEYS")
+        .arg(format!("{prefix}*"))
+        .query_async(&mut connection(redis).await)
+        .await
+        .unwrap();
     let rests = all.iter().map(|key| key.strip_prefix(&prefix).unwrap().to_owned());
     rests.filter(|key| !key.starts_with("idempotency")).collect()
 }

@@ -46,7 +46,11 @@ pub fn text(path: impl AsRef<Path>) -> String {
 }
 
 /// Asks again and again, for at most `limit`, until the answer is `Some`; panics with `what` it waited for.
-pub async fn eventually<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn eventually<T>(
+    what: &str,
+    limit: Duration,
+    mut probe: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let (began, end) = (Instant::now(), Instant::now() + limit);
     loop {
         // The probe may hang as well: it gets what is left of the limit.
@@ -60,7 +64,11 @@ pub async fn eventually<T>(what: &str, limit: Duration, mut probe: impl AsyncFnM
 }
 
 /// [`eventually`] for a test without a runtime; the probe must not hang.
-pub fn eventually_blocking<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+pub fn eventually_blocking<T>(
+    what: &str,
+    limit: Duration,
+    mut probe: impl FnMut() -> Option<T>,
+) -> T {
     let (began, end) = (Instant::now(), Instant::now() + limit);
     loop {
         if let Some(answer) = probe() {
@@ -72,7 +80,11 @@ pub fn eventually_blocking<T>(what: &str, limit: Duration, mut probe: impl FnMut
 }
 
 /// Waits until what `look` finds has stayed the same for a while; what that is.
-pub async fn at_rest<T: PartialEq>(what: &str, a_while: Duration, mut look: impl FnMut() -> T) -> T {
+pub async fn at_rest<T: PartialEq>(
+    what: &str,
+    a_while: Duration,
+    mut look: impl FnMut() -> T,
+) -> T {
     let (mut found, mut since) = (look(), Instant::now());
     eventually(what, LIMIT, async || {
         let now = look();
@@ -102,7 +114,10 @@ pub fn run(command: &mut Command, limit: Duration) -> Output {
 pub fn run_to_end(command: &mut Command, limit: Duration) -> Output {
     // Files, not pipes: a program that leaves a daemon behind would keep a pipe open for ever.
     let (mut out, mut err) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-    command.stdin(std::process::Stdio::null()).stdout(out.try_clone().unwrap()).stderr(err.try_clone().unwrap());
+    command
+        .stdin(std::process::Stdio::null())
+        .stdout(out.try_clone().unwrap())
+        .stderr(err.try_clone().unwrap());
     let mut child = command.spawn().unwrap_or_else(|e| panic!("{}", missing(command, &e)));
     let end = Instant::now() + limit;
     let status = loop {
@@ -116,7 +131,11 @@ pub fn run_to_end(command: &mut Command, limit: Duration) -> Output {
         }
         thread::sleep(POLL.0);
     };
-    Output { status, stdout: rewound(&mut out).into_bytes(), stderr: rewound(&mut err).into_bytes() }
+    Output {
+        status,
+        stdout: rewound(&mut out).into_bytes(),
+        stderr: rewound(&mut err).into_bytes(),
+    }
 }
 
 /// What to say when a program cannot be started.

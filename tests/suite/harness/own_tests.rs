@@ -47,7 +47,8 @@ async fn python_and_rust_clients_share_a_redis() {
     assert_eq!(python::python(script, &[redis.socket()], LIMIT), "True\n");
     let mut connection = connect(&redis.url()).await;
     let seen = eventually("Python's key", LIMIT, async || {
-        let asked: ::redis::RedisResult<Option<String>> = ::redis::cmd("GET").arg("from").query_async(&mut connection).await;
+        let asked: ::redis::RedisResult<Option<String>> =
+            ::redis::cmd("GET").arg("from").query_async(&mut connection).await;
         asked.unwrap()
     });
     assert_eq!(seen.await, "python");
@@ -96,7 +97,11 @@ fn postfix_returns_what_it_cannot_deliver() {
 fn postfix_speaks_tls_with_the_root_it_names() {
     let postfix = Postfix::start();
     let script = "tests/python/tls.py";
-    let arguments = [postfix.port().to_string(), postfix.tls_port().to_string(), postfix.ca_file().display().to_string()];
+    let arguments = [
+        postfix.port().to_string(),
+        postfix.tls_port().to_string(),
+        postfix.ca_file().display().to_string(),
+    ];
     assert_eq!(python::python(script, &arguments, LIMIT), "250 250\n");
 }
 
@@ -126,16 +131,24 @@ fn a_port_that_somebody_has_is_left_to_them() {
         RedisServer::start_on([if tries == 1 { taken_port } else { port }, bus], &[])
     });
     assert!(tries >= 2 && redis.ask("PING").unwrap() == "+PONG\r\n", "{tries}");
-    assert!(Postfix::start_on(try_ports(|[first, last]| Some([first, taken_port, last]))).is_none());
+    assert!(
+        Postfix::start_on(try_ports(|[first, last]| Some([first, taken_port, last]))).is_none()
+    );
 }
 
 #[tokio::test]
 async fn a_closed_port_refuses_connections_and_nobody_else_gets_it() {
     let closed = ClosedPort::new();
     let address = ("127.0.0.1", closed.port());
-    assert_eq!(std::net::TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(
+        std::net::TcpStream::connect(address).unwrap_err().kind(),
+        ErrorKind::ConnectionRefused
+    );
     let listener = tokio::net::TcpListener::bind(address).await.expect("its owner may listen");
     assert!(std::net::TcpStream::connect(address).is_ok());
     drop(listener);
-    assert_eq!(std::net::TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(
+        std::net::TcpStream::connect(address).unwrap_err().kind(),
+        ErrorKind::ConnectionRefused
+    );
 }

@@ -38,13 +38,21 @@ pub async fn start(redis: &RedisServer, settings: &str) -> App {
 
 /// An answer that must be a problem of this status (RFC 9457); its members.
 pub async fn problem(response: Response, status: StatusCode) -> Value {
-    let kind = response.headers().get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap().to_owned());
+    let kind =
+        response.headers().get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap().to_owned());
     let (got, text) = (response.status(), response.text().await.unwrap());
     assert_eq!(got, status, "{text}");
     assert_eq!(kind.as_deref(), Some("application/problem+json"), "{text}");
     let body: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!((&body["type"], &body["status"]), (&"about:blank".into(), &status.as_u16().into()), "{body}");
-    assert!(body["title"].is_string() && body["detail"].as_str().is_some_and(|detail| detail.len() > 5), "{body}");
+    assert_eq!(
+        (&body["type"], &body["status"]),
+        (&"about:blank".into(), &status.as_u16().into()),
+        "{body}"
+    );
+    assert!(
+        body["title"].is_string() && body["detail"].as_str().is_some_and(|detail| detail.len() > 5),
+        "{body}"
+    );
     body
 }
 
@@ -62,7 +70,12 @@ pub async fn refused(
 
 /// A path that can be asked for, of things that are not there.
 pub fn path(route: &Route) -> String {
-    route.path.replace("{id}", "0000000000000000").replace("{number}", "0").replace("{chunk}", "0").replace("{queue}", "steps")
+    route
+        .path
+        .replace("{id}", "0000000000000000")
+        .replace("{number}", "0")
+        .replace("{chunk}", "0")
+        .replace("{queue}", "steps")
 }
 
 pub fn method(route: &Route) -> Method {
@@ -70,6 +83,10 @@ pub fn method(route: &Route) -> Method {
 }
 
 pub fn principal(roles: &[&str]) -> Principal {
-    let all = [Role::PrepareDeliveries, Role::StartDeliveries, Role::Administration, Role::Monitoring];
-    Principal { name: String::new(), roles: all.into_iter().filter(|role| roles.contains(&role.word())).collect() }
+    let all =
+        [Role::PrepareDeliveries, Role::StartDeliveries, Role::Administration, Role::Monitoring];
+    Principal {
+        name: String::new(),
+        roles: all.into_iter().filter(|role| roles.contains(&role.word())).collect(),
+    }
 }

@@ -38,11 +38,17 @@ impl Postfix {
         start.args([std::process::id().to_string(), uid.to_string()]);
         let started = run_to_end(&mut start, START);
         if !started.status.success() {
-            let (said, log) = (String::from_utf8_lossy(&started.stderr).into_owned(), postfix.log());
-            assert!(log.contains("Address already in use"), "Postfix does not start: {said}\n{log}");
+            let (said, log) =
+                (String::from_utf8_lossy(&started.stderr).into_owned(), postfix.log());
+            assert!(
+                log.contains("Address already in use"),
+                "Postfix does not start: {said}\n{log}"
+            );
             return None;
         }
-        eventually_blocking("Postfix greets", START, || smtp_dialogue(("127.0.0.1", postfix.port), &["QUIT"]).ok());
+        eventually_blocking("Postfix greets", START, || {
+            smtp_dialogue(("127.0.0.1", postfix.port), &["QUIT"]).ok()
+        });
         Some(postfix)
     }
 
@@ -94,7 +100,10 @@ impl Postfix {
             sudo.args(["-n", "sh"]);
             sudo
         };
-        command.arg(repository("tests/suite/harness/postfix.sh")).arg(action).arg(self.folder.path());
+        command
+            .arg(repository("tests/suite/harness/postfix.sh"))
+            .arg(action)
+            .arg(self.folder.path());
         command
     }
 }

@@ -29,7 +29,9 @@ impl Redis {
 
     pub async fn connect(&self) -> ConnectionManager {
         // Gives up soon, so that the workers see the outage.
-        let config = ConnectionManagerConfig::new().set_response_timeout(Some(LIMIT)).set_number_of_retries(1);
+        let config = ConnectionManagerConfig::new()
+            .set_response_timeout(Some(LIMIT))
+            .set_number_of_retries(1);
         let client = redis::Client::open(self.server.url()).expect("url");
         ConnectionManager::new_with_config(client, config).await.expect("connect to redis-server")
     }
@@ -93,5 +95,8 @@ pub async fn state(queue: &Queue, name: QueueName, id: &str) -> Option<JobState>
 }
 
 pub async fn reaches(queue: &Queue, name: QueueName, id: &str, wanted: JobState) {
-    eventually(SOON, &format!("{id} is {wanted:?}"), async || state(queue, name, id).await == Some(wanted)).await;
+    eventually(SOON, &format!("{id} is {wanted:?}"), async || {
+        state(queue, name, id).await == Some(wanted)
+    })
+    .await;
 }

@@ -57,7 +57,12 @@ impl RedisServer {
 
     fn new(options: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("versand-redis-").tempdir().unwrap();
-        Self { folder, options: options.iter().map(|option| (*option).to_owned()).collect(), child: None, place: None }
+        Self {
+            folder,
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
+            child: None,
+            place: None,
+        }
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -225,9 +230,14 @@ pub fn limit_files(pid: Pid, bytes: Option<u64>) {
 
 /// A connection that waits for an answer as long as a test does; by itself it would give up after half a second.
 pub async fn connect(url: &str) -> MultiplexedConnection {
-    let patient = AsyncConnectionConfig::new().set_response_timeout(Some(LIMIT)).set_connection_timeout(Some(LIMIT));
+    let patient = AsyncConnectionConfig::new()
+        .set_response_timeout(Some(LIMIT))
+        .set_connection_timeout(Some(LIMIT));
     let client = Client::open(url).expect("url");
-    client.get_multiplexed_async_connection_with_config(&patient).await.expect("connect to redis-server")
+    client
+        .get_multiplexed_async_connection_with_config(&patient)
+        .await
+        .expect("connect to redis-server")
 }
 
 impl Drop for RedisServer {

@@ -34,7 +34,10 @@ impl TestRelay {
 
     /// The settings of a daemon that sends here, over `connections` connections.
     pub fn settings(&self, connections: usize) -> String {
-        format!("[relay]\nhost = \"127.0.0.1\"\nport = {}\nconnections = {connections}\n", self.port)
+        format!(
+            "[relay]\nhost = \"127.0.0.1\"\nport = {}\nconnections = {connections}\n",
+            self.port
+        )
     }
 
     /// One of several relays of a daemon, with `more` settings of its own.

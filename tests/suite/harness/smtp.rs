@@ -30,7 +30,10 @@ pub struct World {
 }
 
 impl World {
-    pub async fn new(rules: impl FnOnce(&mut CatcherRules), settings: impl FnOnce(&mut config::RelaySettings)) -> Self {
+    pub async fn new(
+        rules: impl FnOnce(&mut CatcherRules),
+        settings: impl FnOnce(&mut config::RelaySettings),
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let catcher = Catcher::new(CatcherOptions { journal: true, ..CatcherOptions::default() });

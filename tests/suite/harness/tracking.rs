@@ -29,7 +29,11 @@ pub fn visitor() -> reqwest::Client {
 
 pub async fn visit(url: &str, agent: &str) -> (StatusCode, String, String) {
     let response = visitor().get(url).header(header::USER_AGENT, agent).send().await.unwrap();
-    let location = response.headers().get(header::LOCATION).map_or("", |value| value.to_str().unwrap()).to_owned();
+    let location = response
+        .headers()
+        .get(header::LOCATION)
+        .map_or("", |value| value.to_str().unwrap())
+        .to_owned();
     (response.status(), location, response.text().await.unwrap())
 }
 
@@ -57,7 +61,10 @@ pub async fn links(client: &Client, id: &str, number: u64) -> HashMap<char, Vec<
 
 pub async fn export(client: &Client, id: &str, what: &str) -> Vec<Value> {
     let raw = client.bytes(&format!("/deliveries/{id}/{what}")).await;
-    raw.split(|b| *b == b'\n').filter(|line| !line.is_empty()).map(|line| serde_json::from_slice(line).unwrap()).collect()
+    raw.split(|b| *b == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect()
 }
 
 /// Computes the statistics. Each of their figures, and of the KPIs, is counted anew from nothing but the exported logs.
@@ -89,23 +96,33 @@ fn rate(count: usize, of: usize) -> Option<f64> {
 /// `computed` gives what no log says: when, and how many links there are.
 fn statistics_of(computed: &Value, sending: &[Value], log: &[Value]) -> Value {
     let with = |status: &'static str| sending.iter().filter(move |line| line["status"] == status);
-    let sent: BTreeSet<u64> = with("sent").map(|line| line["recipient"].as_u64().unwrap()).collect();
+    let sent: BTreeSet<u64> =
+        with("sent").map(|line| line["recipient"].as_u64().unwrap()).collect();
     let who = |wanted: &dyn Fn(&Value) -> bool| -> BTreeSet<u64> {
-        log.iter().filter(|line| wanted(line)).map(|line| line["recipient"].as_u64().unwrap()).collect()
+        log.iter()
+            .filter(|line| wanted(line))
+            .map(|line| line["recipient"].as_u64().unwrap())
+            .collect()
     };
     let among = |all: &BTreeSet<u64>| all.intersection(&sent).count();
     let human = |line: &Value| line["class"] == "human";
-    let opens = who(&|line| human(line) && ["open", "click", "mirror"].contains(&line["kind"].as_str().unwrap()));
+    let opens = who(&|line| {
+        human(line) && ["open", "click", "mirror"].contains(&line["kind"].as_str().unwrap())
+    });
     let clicks = who(&|line| human(line) && line["kind"] == "click");
     let raw_clicks = who(&|line| line["kind"] == "click");
     let raw_opens: BTreeSet<u64> = &(&who(&|line| line["kind"] == "open") | &raw_clicks) | &opens;
     let mirrors = among(&who(&|line| human(line) && line["kind"] == "mirror"));
     let opt_outs = among(&who(&|line| line["kind"] == "opt_out"));
-    let machine = |kind: &'static str| among(&who(&|line| line["class"] == "machine" && line["kind"] == kind));
+    let machine = |kind: &'static str| {
+        among(&who(&|line| line["class"] == "machine" && line["kind"] == kind))
+    };
     let on_link = |number: usize| {
         let on_it = |line: &Value| line["kind"] == "click" && line["link"] == json!(number);
-        let (all, by_humans) =
-            log.iter().filter(|line| on_it(line)).fold((0, 0), |(all, n), l| (all + 1, n + u64::from(human(l))));
+        let (all, by_humans) = log
+            .iter()
+            .filter(|line| on_it(line))
+            .fold((0, 0), |(all, n), l| (all + 1, n + u64::from(human(l))));
         json!({ "unique": among(&who(&|line| human(line) && on_it(line))), "human": by_humans, "machine": all - by_humans })
     };
     let mut totals = json!({});
@@ -146,7 +163,10 @@ fn statistics_of(computed: &Value, sending: &[Value], log: &[Value]) -> Value {
 fn kpis_of(computed: &Value, sending: &[Value], excluded: usize) -> Value {
     let with = |status: &str| sending.iter().filter(|line| line["status"] == status).count();
     let (delivered, failed) = (with("sent"), with("failed"));
-    let hard = sending.iter().filter(|line| line["status"] == "failed" && line["failure_type"] == "hard").count();
+    let hard = sending
+        .iter()
+        .filter(|line| line["status"] == "failed" && line["failure_type"] == "hard")
+        .count();
     let processed = delivered + failed;
     json!({
         "test": false,

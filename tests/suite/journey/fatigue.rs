@@ -45,7 +45,11 @@ fn saying(fatigue: Value, after: i64) -> Value {
         definition["settings"]["fatigue"] = fatigue;
     }
     if after > 0 {
-        let at = Timestamp::from_second(i64::from(unix_now()) + after).unwrap().in_tz("UTC").unwrap().datetime();
+        let at = Timestamp::from_second(i64::from(unix_now()) + after)
+            .unwrap()
+            .in_tz("UTC")
+            .unwrap()
+            .datetime();
         definition["schedule"] = json!({ "type": "at", "at": at.to_string(), "zone": "UTC" });
     }
     definition
@@ -63,7 +67,13 @@ async fn prepare(services: &Services, definition: Value, emails: &[&str]) -> Del
         .answer()
         .id;
     let body = futures_util::stream::iter([Ok::<_, String>(people(emails).into())]);
-    services.journey.define.uploads.upload(&anybody(), &id, AudienceFormat::Ndjson, body).await.unwrap();
+    services
+        .journey
+        .define
+        .uploads
+        .upload(&anybody(), &id, AudienceFormat::Ndjson, body)
+        .await
+        .unwrap();
     prepare_again(services, &id).await
 }
 
@@ -75,13 +85,21 @@ async fn prepare_again(services: &Services, id: &DeliveryId) -> Delivery {
 
 async fn confirm(services: &Services, delivery: &Delivery) {
     let digest = &delivery.document.plan.as_ref().unwrap().digest;
-    services.journey.confirm.confirmations.confirm(&anybody(), &delivery.id, digest, "test", &[]).await.unwrap();
+    services
+        .journey
+        .confirm
+        .confirmations
+        .confirm(&anybody(), &delivery.id, digest, "test", &[])
+        .await
+        .unwrap();
 }
 
 async fn send(services: &Services, id: &DeliveryId) {
     // a slow machine may need more than one slice
     eventually("it is finished", LIMIT, async || {
-        for chunk in 0..services.deliveries.delivery(id).await.unwrap().document.plan.unwrap().chunks {
+        for chunk in
+            0..services.deliveries.delivery(id).await.unwrap().document.plan.unwrap().chunks
+        {
             services.journey.chunks.send_chunk(id, chunk).await.unwrap();
         }
         services.journey.recover.finishes.finish(id).await.unwrap();
@@ -101,7 +119,8 @@ async fn sent(services: &Services, definition: Value, emails: &[&str]) -> Delive
 
 /// Who is left out for fatigue by a preparation in which somebody else is not.
 async fn left_out(services: &Services, definition: Value, emails: &[&str]) -> Vec<String> {
-    let delivery = prepare(services, definition, &[emails, &["somebody@else.example"]].concat()).await;
+    let delivery =
+        prepare(services, definition, &[emails, &["somebody@else.example"]].concat()).await;
     let plan = delivery.document.plan.unwrap_or_else(|| panic!("{:?}", delivery.document.checks));
     let page = services.reports.exclusion_log.page(&delivery.id, 0, 100).await.unwrap();
     assert!(page.items.iter().all(|exclusion| exclusion.cause == ExclusionCause::Fatigue));
@@ -114,7 +133,8 @@ async fn left_out(services: &Services, definition: Value, emails: &[&str]) -> Ve
 
 /// As if the first wave of a delivery had been released then.
 async fn released_at(redis: &RedisServer, services: &Services, id: &DeliveryId, at: u32) {
-    let generation = services.deliveries.delivery(id).await.unwrap().document.plan.unwrap().generation;
+    let generation =
+        services.deliveries.delivery(id).await.unwrap().document.plan.unwrap().generation;
     let mut set = ::redis::cmd("SETRANGE");
     set.arg(format!("versand:{{{id}}}:waves.{generation}:0")).arg(4).arg(&at.to_be_bytes()[..]);
     let _: usize = set.query_async(&mut connection(redis).await).await.unwrap();
@@ -123,12 +143,16 @@ async fn released_at(redis: &RedisServer, services: &Services, id: &DeliveryId, 
 /// Messages in the index, and preparations.
 async fn indexed(redis: &RedisServer) -> (usize, usize) {
     let mut conn = connection(redis).await;
-    let keys: Vec<String> = ::redis::cmd("KEYS").arg("versand:{messages:*").query_async(&mut conn).await.unwrap();
+    let keys: Vec<String> =
+        ::redis::cmd("KEYS").arg("versand:{messages:*").query_async(&mut conn).await.unwrap();
     let mut bytes = 0;
     for key in keys {
         bytes += ::redis::cmd("STRLEN").arg(key).query_async::<usize>(&mut conn).await.unwrap();
     }
-    (bytes / 14, ::redis::cmd("HLEN").arg("versand:preparations").query_async(&mut conn).await.unwrap())
+    (
+        bytes / 14,
+        ::redis::cmd("HLEN").arg("versand:preparations").query_async(&mut conn).await.unwrap(),
+    )
 }
 
 fn rule(messages: u32) -> Value {
@@ -151,7 +175,10 @@ async fn a_preparation_counts_what_was_sent_and_what_is_scheduled_and_nothing_el
 
     // scheduled: it counts for what comes after it
     let scheduled = prepare(services, saying(Value::Null, 3600), &ann).await;
-    assert!(left_out(services, saying(rule(3), 7200), &ann).await.is_empty(), "prepared, not confirmed");
+    assert!(
+        left_out(services, saying(rule(3), 7200), &ann).await.is_empty(),
+        "prepared, not confirmed"
+    );
     confirm(services, &scheduled).await;
     assert_eq!(left_out(services, saying(rule(3), 7200), &ann).await, ann);
     assert!(left_out(services, saying(rule(3), 60), &ann).await.is_empty(), "it comes before");
@@ -160,8 +187,20 @@ async fn a_preparation_counts_what_was_sent_and_what_is_scheduled_and_nothing_el
     confirm(services, &waiting).await;
     assert_eq!(left_out(services, saying(rule(3), 0), &ann).await, ann);
     // stopped: what was not begun is cancelled, and counts no more
-    services.journey.operate.controls.control(&anybody(), &waiting.id, Control::Stop, None).await.unwrap();
-    services.journey.operate.controls.control(&anybody(), &scheduled.id, Control::Stop, None).await.unwrap();
+    services
+        .journey
+        .operate
+        .controls
+        .control(&anybody(), &waiting.id, Control::Stop, None)
+        .await
+        .unwrap();
+    services
+        .journey
+        .operate
+        .controls
+        .control(&anybody(), &scheduled.id, Control::Stop, None)
+        .await
+        .unwrap();
     for when in [0, 7200] {
         assert!(left_out(services, saying(rule(3), when), &ann).await.is_empty());
     }
@@ -179,11 +218,19 @@ async fn the_window_slides_by_days() {
     let id = sent(services, saying(Value::Null, 0), &ann).await;
     for (ago, expected) in [(7 * DAY, 0), (7 * DAY - 60, 1), (8 * DAY, 0), (0, 1)] {
         released_at(&redis, services, &id, unix_now() - ago).await;
-        assert_eq!(left_out(services, saying(Value::Null, 0), &ann).await.len(), expected, "{ago} s ago");
+        assert_eq!(
+            left_out(services, saying(Value::Null, 0), &ann).await.len(),
+            expected,
+            "{ago} s ago"
+        );
     }
     // seen from the day for which it is scheduled
     for (days, expected) in [(6, 1), (8, 0)] {
-        assert_eq!(left_out(services, saying(Value::Null, days * i64::from(DAY)), &ann).await.len(), expected, "in {days} days");
+        assert_eq!(
+            left_out(services, saying(Value::Null, days * i64::from(DAY)), &ann).await.len(),
+            expected,
+            "in {days} days"
+        );
     }
 }
 
@@ -207,14 +254,21 @@ async fn a_ramp_up_fills_the_places_of_those_left_out_for_fatigue() {
     sent(services, saying(Value::Null, 0), &all[..10]).await;
     let mut definition = saying(Value::Null, 0);
     let step = |share: u32, days: i64| {
-        let at = Timestamp::from_second(i64::from(unix_now()) + days * i64::from(DAY)).unwrap().in_tz("UTC").unwrap();
+        let at = Timestamp::from_second(i64::from(unix_now()) + days * i64::from(DAY))
+            .unwrap()
+            .in_tz("UTC")
+            .unwrap();
         json!({ "share": share, "at": at.datetime().to_string() })
     };
-    definition["schedule"] = json!({ "type": "ramp_up", "zone": "UTC", "steps": [step(20, 1), step(80, 2)] });
+    definition["schedule"] =
+        json!({ "type": "ramp_up", "zone": "UTC", "steps": [step(20, 1), step(80, 2)] });
     let delivery = prepare(services, definition, &all).await;
     let plan = delivery.document.plan.unwrap();
     let waves = services.stores.schedules.waves(&delivery.id, &plan).await.unwrap();
-    assert_eq!((plan.excluded, waves.iter().map(|wave| wave.recipients).collect::<Vec<_>>()), (10, vec![2, 8]));
+    assert_eq!(
+        (plan.excluded, waves.iter().map(|wave| wave.recipients).collect::<Vec<_>>()),
+        (10, vec![2, 8])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,24 +283,48 @@ async fn the_release_takes_out_recipients_who_had_enough_since_the_preparation()
         (id, view["plan"]["digest"].as_str().unwrap().to_owned())
     };
     let (first, its_digest) = prepared(&["ann@example.com", "nobody"]).await;
-    let (second, digest) = prepared(&["bob@example.com", "Ann@Example.com", "nobody", "cleo@example.com"]).await;
+    let (second, digest) =
+        prepared(&["bob@example.com", "Ann@Example.com", "nobody", "cleo@example.com"]).await;
     for (id, digest) in [(&first, &its_digest), (&second, &digest)] {
         assert_eq!(client.confirm(id, digest).await.0, StatusCode::ACCEPTED);
         client.wait_for(id, &["finished"]).await;
     }
     let view = client.get(&format!("/deliveries/{second}")).await;
-    assert_eq!((&view["counts"]["excluded"], &view["counts"]["sent"]), (&json!(1), &json!(2)), "{view}");
+    assert_eq!(
+        (&view["counts"]["excluded"], &view["counts"]["sent"]),
+        (&json!(1), &json!(2)),
+        "{view}"
+    );
     let kpis = &view["kpis"];
-    assert_eq!((&kpis["targeted"], &kpis["to_deliver"], &kpis["delivered"]), (&json!(4), &json!(2), &json!(2)), "{kpis}");
+    assert_eq!(
+        (&kpis["targeted"], &kpis["to_deliver"], &kpis["delivered"]),
+        (&json!(4), &json!(2), &json!(2)),
+        "{kpis}"
+    );
     let log = client.log(&second).await;
-    let lines: Vec<_> = log.iter().map(|line| (line["status"].as_str().unwrap(), line["cause"].as_str())).collect();
+    let lines: Vec<_> =
+        log.iter().map(|line| (line["status"].as_str().unwrap(), line["cause"].as_str())).collect();
     assert_eq!(lines, [("sent", None), ("excluded", Some("fatigue")), ("sent", None)]);
-    assert_eq!((&log[1]["attempts"], &log[1]["failure_reason"], log[1]["at"].is_string()), (&json!(0), &Value::Null, true));
-    let csv = String::from_utf8(client.bytes(&format!("/deliveries/{second}/log/export?format=csv")).await).unwrap();
+    assert_eq!(
+        (&log[1]["attempts"], &log[1]["failure_reason"], log[1]["at"].is_string()),
+        (&json!(0), &Value::Null, true)
+    );
+    let csv = String::from_utf8(
+        client.bytes(&format!("/deliveries/{second}/log/export?format=csv")).await,
+    )
+    .unwrap();
     assert!(csv.lines().nth(2).unwrap().contains("Ann@Example.com,excluded,0,,,fatigue,"), "{csv}");
     let only = client.get(&format!("/deliveries/{second}/log?status=excluded")).await;
     assert_eq!(only["items"].as_array().unwrap().len(), 1);
-    assert!(client.get("/exclusion-causes").await.as_array().unwrap().iter().any(|cause| cause["cause"] == "fatigue"));
+    assert!(
+        client
+            .get("/exclusion-causes")
+            .await
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|cause| cause["cause"] == "fatigue")
+    );
     // also that nothing differs in what must agree
     app.stop().await;
 }
@@ -256,7 +334,8 @@ async fn everybody_gets_one_of_two_deliveries_released_at_the_same_time_by_two_d
     const DELIVERIES: usize = 6;
     let redis = RedisServer::start();
     let settings = format!("{ONE}\n[preparation]\nchunk_size = 20");
-    let (first, second) = (App::start(&redis, &settings).await, App::start(&redis, &settings).await);
+    let (first, second) =
+        (App::start(&redis, &settings).await, App::start(&redis, &settings).await);
     let addresses: Vec<String> = (0..100).map(|n| format!("r{n}@example.com")).collect();
     let all: Vec<&str> = addresses.iter().map(String::as_str).collect();
     let mut prepared = Vec::new();
@@ -284,7 +363,10 @@ async fn everybody_gets_one_of_two_deliveries_released_at_the_same_time_by_two_d
     // jobs that found their chunks settled
     eventually("no job is left", LIMIT, async || {
         let depths = first.services.journey.preparations.jobs.queue.depths().await.unwrap();
-        depths.iter().all(|depth| (depth.active, depth.in_flight, depth.scheduled) == (0, 0, 0)).then_some(())
+        depths
+            .iter()
+            .all(|depth| (depth.active, depth.in_flight, depth.scheduled) == (0, 0, 0))
+            .then_some(())
     })
     .await;
     first.stop().await;
@@ -297,8 +379,10 @@ async fn the_earlier_of_two_started_deliveries_wins_whichever_is_sent_first() {
     let (application, _state) = idle(&redis, ONE).await;
     let services = application.services();
     let ann = ["ann@example.com"];
-    let (earlier, later) =
-        (prepare(services, saying(Value::Null, 0), &ann).await, prepare(services, saying(Value::Null, 0), &ann).await);
+    let (earlier, later) = (
+        prepare(services, saying(Value::Null, 0), &ann).await,
+        prepare(services, saying(Value::Null, 0), &ann).await,
+    );
     for (delivery, ago) in [(&earlier, 20), (&later, 10)] {
         confirm(services, delivery).await;
         services.journey.release.starts.start(&delivery.id).await.unwrap();
@@ -325,7 +409,8 @@ async fn the_earlier_of_two_started_deliveries_wins_whichever_is_sent_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_index_holds_each_message_once_and_no_longer_than_its_delivery() {
     let redis = RedisServer::start();
-    let (application, _state) = idle(&redis, &format!("{ONE}\n[preparation]\nchunk_size = 7")).await;
+    let (application, _state) =
+        idle(&redis, &format!("{ONE}\n[preparation]\nchunk_size = 7")).await;
     let services = application.services();
     let addresses: Vec<String> = (0..50).map(|n| format!("r{n}@example.com")).collect();
     let all: Vec<&str> = addresses.iter().map(String::as_str).collect();
@@ -338,9 +423,17 @@ async fn the_index_holds_each_message_once_and_no_longer_than_its_delivery() {
     services.journey.preparations.request(&anybody(), &delivery.id, None).await.unwrap();
     let (id, store) = (&delivery.id, &services.stores);
     let generation = services.deliveries.delivery(id).await.unwrap().document.generation;
-    let recipient = |(line, email): (u64, &&str)| Recipient { line, email: (*email).to_owned(), fields: serde_json::Map::new() };
+    let recipient = |(line, email): (u64, &&str)| Recipient {
+        line,
+        email: (*email).to_owned(),
+        fields: serde_json::Map::new(),
+    };
     let recipients: Vec<Recipient> = (1..).zip(&all[..7]).map(recipient).collect();
-    store.audiences.write_slice(id, SliceKind::Chunks(generation), 0, &ndjson(&recipients).unwrap()).await.unwrap();
+    store
+        .audiences
+        .write_slice(id, SliceKind::Chunks(generation), 0, &ndjson(&recipients).unwrap())
+        .await
+        .unwrap();
     let number = store
         .addresses
         .number_preparation(&RegisteredPreparation {
@@ -353,7 +446,11 @@ async fn the_index_holds_each_message_once_and_no_longer_than_its_delivery() {
         .await
         .unwrap();
     let key = |email: &&str| AddressKey::of(digest_of(email));
-    store.addresses.note_messages(number, all[..7].iter().map(key).zip(0..).collect()).await.unwrap();
+    store
+        .addresses
+        .note_messages(number, all[..7].iter().map(key).zip(0..).collect())
+        .await
+        .unwrap();
     assert_eq!(indexed(&redis).await, (57, 2));
     assert!(left_out(services, saying(Value::Null, 0), &all).await.is_empty());
     services.journey.preparations.run(&delivery.id).await.unwrap();
@@ -365,7 +462,10 @@ async fn the_index_holds_each_message_once_and_no_longer_than_its_delivery() {
     send(services, &delivery.id).await;
     services.journey.define.definitions.delete(&anybody(), &delivery.id).await.unwrap();
     assert_eq!(indexed(&redis).await, (51 + 1, 2));
-    assert!(left_out(services, saying(Value::Null, 0), &all).await.is_empty(), "what is deleted counts no more");
+    assert!(
+        left_out(services, saying(Value::Null, 0), &all).await.is_empty(),
+        "what is deleted counts no more"
+    );
     for id in services.stores.deliveries.delivery_ids(0, 100).await.unwrap() {
         services.journey.define.definitions.delete(&anybody(), &id).await.unwrap();
     }
@@ -391,17 +491,24 @@ async fn only_the_holder_takes_out_and_only_who_was_not_begun() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
-    let delivery = prepare(services, saying(Value::Null, 0), &["a@x.example", "b@x.example", "c@x.example", "d@x.example"]).await;
+    let delivery = prepare(
+        services,
+        saying(Value::Null, 0),
+        &["a@x.example", "b@x.example", "c@x.example", "d@x.example"],
+    )
+    .await;
     confirm(services, &delivery).await;
     services.journey.release.starts.start(&delivery.id).await.unwrap();
     let at = ChunkRef { delivery: delivery.id.clone(), chunk: 0 };
     let store = &services.stores;
-    let Taken::Yes(mut lease, _) = store.ledgers.take(&at, 7, TakeoverGrounds::default(), unix_now()).await.unwrap() else {
+    let Taken::Yes(mut lease, _) =
+        store.ledgers.take_lease(&at, 7, TakeoverGrounds::default(), unix_now()).await.unwrap()
+    else {
         panic!("not taken")
     };
     let exclude = async |lease: &Lease, positions: &[u16]| {
         let who = positions.iter().map(|position| (*position, ExclusionCause::Fatigue)).collect();
-        store.ledgers.exclude(&at, lease, &who, unix_now()).await.unwrap()
+        store.ledgers.exclude_late(&at, lease, &who, unix_now()).await.unwrap()
     };
     let statuses = async || {
         let ledger = store.ledgers.ledgers(&at.delivery, 0..1).await.unwrap().remove(0).unwrap();
@@ -409,7 +516,11 @@ async fn only_the_holder_takes_out_and_only_who_was_not_begun() {
     };
     // 0 is being attempted, 1 is deferred
     let claims = vec![Claim { position: 0, n: 1 }, Claim { position: 1, n: 1 }];
-    store.ledgers.turn(&at, &lease, &Batch { claims, ..Batch::default() }, unix_now(), None).await.unwrap();
+    store
+        .ledgers
+        .write_batch(&at, &lease, &Batch { claims, ..Batch::default() }, unix_now(), None)
+        .await
+        .unwrap();
     lease.seq += 1;
     let claim = versand::domain::ledger::ClaimNumber { epoch: lease.epoch, n: 1 };
     let deferred = Report {
@@ -421,13 +532,26 @@ async fn only_the_holder_takes_out_and_only_who_was_not_begun() {
         when: unix_now(),
         reply: String::new(),
     };
-    store.ledgers.turn(&at, &lease, &Batch { reports: vec![deferred], ..Batch::default() }, unix_now(), None).await.unwrap();
+    store
+        .ledgers
+        .write_batch(
+            &at,
+            &lease,
+            &Batch { reports: vec![deferred], ..Batch::default() },
+            unix_now(),
+            None,
+        )
+        .await
+        .unwrap();
     lease.seq += 1;
     use Status::{Attempting, Deferred, Excluded, Pending};
     let before = (false, vec![Attempting, Deferred, Pending, Pending]);
     assert_eq!(exclude(&Lease { owner: 8, ..lease }, &[2]).await, (LeaseVerdict::Lost, 0));
     assert_eq!(exclude(&Lease { epoch: 0, ..lease }, &[2]).await, (LeaseVerdict::Lost, 0));
-    assert_eq!(exclude(&Lease { seq: lease.seq + 5, ..lease }, &[2]).await, (LeaseVerdict::RolledBack, 0));
+    assert_eq!(
+        exclude(&Lease { seq: lease.seq + 5, ..lease }, &[2]).await,
+        (LeaseVerdict::RolledBack, 0)
+    );
     assert_eq!(statuses().await, before);
     assert_eq!(exclude(&lease, &[0, 1, 2, 900]).await, (LeaseVerdict::Ok, 2));
     let after = (true, vec![Attempting, Excluded, Excluded, Pending]);
@@ -437,8 +561,13 @@ async fn only_the_holder_takes_out_and_only_who_was_not_begun() {
     assert_eq!(statuses().await, after);
     let counts = store.ledgers.counts(&at.delivery).await.unwrap();
     assert_eq!((counts.pending, counts.attempting, counts.deferred, counts.excluded), (1, 1, 0, 2));
-    let page = services.reports.sending_log.page(&at.delivery, 0, 10, Some(Excluded), None).await.unwrap();
-    assert!(page.items.iter().all(|line| line.cause == Some(ExclusionCause::Fatigue) && line.failure_reason.is_none()));
+    let page =
+        services.reports.sending_log.page(&at.delivery, 0, 10, Some(Excluded), None).await.unwrap();
+    assert!(
+        page.items.iter().all(
+            |line| line.cause == Some(ExclusionCause::Fatigue) && line.failure_reason.is_none()
+        )
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -453,13 +582,19 @@ async fn settings_that_cannot_be_used_name_their_field() {
         json!(3),
     ] {
         let (status, answer) = app.client.post("/deliveries", &saying(bad.clone(), 0)).await;
-        assert_eq!((status, &answer["field"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("settings.fatigue")), "{bad}: {answer}");
+        assert_eq!(
+            (status, &answer["field"]),
+            (StatusCode::UNPROCESSABLE_ENTITY, &json!("settings.fatigue")),
+            "{bad}: {answer}"
+        );
     }
     // fixed at the preparation, and part of what is approved
     let mut digests = std::collections::BTreeSet::new();
     let own = FatigueRule { messages: 3, days: 7.0 };
     let default = FatigueRule { messages: 4, days: 2.5 };
-    for (says, expected) in [(Value::Null, json!(default)), (rule(3), json!(own)), (json!(false), Value::Null)] {
+    for (says, expected) in
+        [(Value::Null, json!(default)), (rule(3), json!(own)), (json!(false), Value::Null)]
+    {
         let id = app.client.create(&saying(says, 0)).await;
         app.client.upload(&id, people(&["a@x.example"])).await;
         let view = app.client.prepare(&id).await;
@@ -468,8 +603,11 @@ async fn settings_that_cannot_be_used_name_their_field() {
     }
     assert_eq!(digests.len(), 3);
     app.stop().await;
-    for (bad, setting) in [("messages = 1001", "fatigue.messages"), ("days = 0", "fatigue.days"), ("days = nan", "fatigue.days")]
-    {
+    for (bad, setting) in [
+        ("messages = 1001", "fatigue.messages"),
+        ("days = 0", "fatigue.days"),
+        ("days = nan", "fatigue.days"),
+    ] {
         assert_eq!(Config::from_toml(&format!("[fatigue]\n{bad}")).unwrap_err().setting, setting);
     }
 }

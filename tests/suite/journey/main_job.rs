@@ -23,17 +23,32 @@ async fn a_delivery_goes_from_the_first_request_to_a_complete_sending_log() {
     let id = client.send(&untracked, lines).await;
     let view = client.wait_for(&id, &["finished"]).await;
 
-    assert_eq!(view["plan"]["causes"], json!({ "empty_address": 1, "invalid_address": 1, "duplicate": 1 }));
+    assert_eq!(
+        view["plan"]["causes"],
+        json!({ "empty_address": 1, "invalid_address": 1, "duplicate": 1 })
+    );
     let kpis = &view["kpis"];
-    assert_eq!((&kpis["targeted"], &kpis["to_deliver"], &kpis["processed"]), (&json!(255), &json!(252), &json!(252)));
-    assert_eq!((&kpis["delivered"], &kpis["bounces_and_errors"], &kpis["in_doubt"]), (&json!(251), &json!(1), &json!(0)));
+    assert_eq!(
+        (&kpis["targeted"], &kpis["to_deliver"], &kpis["processed"]),
+        (&json!(255), &json!(252), &json!(252))
+    );
+    assert_eq!(
+        (&kpis["delivered"], &kpis["bounces_and_errors"], &kpis["in_doubt"]),
+        (&json!(251), &json!(1), &json!(0))
+    );
     assert_eq!(kpis["unique_opens"], Value::Null, "not tracked is not zero");
 
     let log = client.log(&id).await;
     assert_eq!(log.len(), 252);
     let of = |email: &str| log.iter().find(|line| line["email"] == email).unwrap();
-    assert_eq!((&of("user7@example.com")["status"], &of("user7@example.com")["attempts"]), (&json!("sent"), &json!(1)));
-    assert_eq!((&of("defer1@example.com")["status"], &of("defer1@example.com")["attempts"]), (&json!("sent"), &json!(2)));
+    assert_eq!(
+        (&of("user7@example.com")["status"], &of("user7@example.com")["attempts"]),
+        (&json!("sent"), &json!(1))
+    );
+    assert_eq!(
+        (&of("defer1@example.com")["status"], &of("defer1@example.com")["attempts"]),
+        (&json!("sent"), &json!(2))
+    );
     let refused = of("refuse1@example.com");
     assert_eq!(
         (&refused["status"], &refused["failure_reason"], &refused["failure_type"]),
@@ -41,10 +56,14 @@ async fn a_delivery_goes_from_the_first_request_to_a_complete_sending_log() {
     );
     assert!(refused["reply"].as_str().unwrap().starts_with("550 5.1.1"), "{refused}");
 
-    let mut received: Vec<String> = app.catcher.as_ref().unwrap().messages().iter().flat_map(|m| m.to.clone()).collect();
+    let mut received: Vec<String> =
+        app.catcher.as_ref().unwrap().messages().iter().flat_map(|m| m.to.clone()).collect();
     received.sort();
-    let mut sent: Vec<String> =
-        log.iter().filter(|l| l["status"] == "sent").map(|l| l["email"].as_str().unwrap().to_owned()).collect();
+    let mut sent: Vec<String> = log
+        .iter()
+        .filter(|l| l["status"] == "sent")
+        .map(|l| l["email"].as_str().unwrap().to_owned())
+        .collect();
     sent.sort();
     assert_eq!(received, sent, "the log is what the server got");
     let (status, _) = client.confirm(&id, view["plan"]["digest"].as_str().unwrap()).await;
@@ -57,14 +76,18 @@ async fn a_link_that_nobody_can_open_fails_the_preparation() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let mut definition = definition();
-    definition["content"]["html"] =
-        json!("<p>Dear {{ name }}, <a href=\"/autumn\">see</a> or <a href=\"https://shop.example/{{ name }}\">unsubscribe</a>.");
+    definition["content"]["html"] = json!(
+        "<p>Dear {{ name }}, <a href=\"/autumn\">see</a> or <a href=\"https://shop.example/{{ name }}\">unsubscribe</a>."
+    );
     let id = app.client.create(&definition).await;
     app.client.upload(&id, audience(3)).await;
     let prepared = app.client.prepare(&id).await;
     assert_eq!(prepared["state"], "preparation_failed");
     let errors = &prepared["checks"]["errors"];
-    assert_eq!(errors, &json!([{ "field": "content.html", "line": 1, "message": "the link \"/autumn\" is not absolute" }]));
+    assert_eq!(
+        errors,
+        &json!([{ "field": "content.html", "line": 1, "message": "the link \"/autumn\" is not absolute" }])
+    );
     app.stop().await;
 }
 
@@ -77,7 +100,10 @@ async fn errors_enough_end_a_preparation_early() {
     let id = app.client.create(&definition).await;
     app.client.upload(&id, audience(5000)).await;
     let checks = app.client.prepare(&id).await["checks"].clone();
-    assert_eq!((checks["errors"].as_array().map(Vec::len), &checks["errors_total"]), (Some(5), &json!(1000)));
+    assert_eq!(
+        (checks["errors"].as_array().map(Vec::len), &checks["errors_total"]),
+        (Some(5), &json!(1000))
+    );
     assert!(checks["warnings"][0]["message"].as_str().unwrap().contains("ended early"), "{checks}");
     app.stop().await;
 }

@@ -55,7 +55,10 @@ async fn shares_are_taken(daemons: &[Daemon; 2]) {
 async fn breaker_is_known(daemons: &[Daemon; 2], kind: &str, id: &str) {
     let series = format!("versand_breakers_open{{kind=\"{kind}\"}}");
     for daemon in daemons {
-        eventually("it knows", LIMIT, async || (daemon.series(&series).await == Some(1.0)).then_some(())).await;
+        eventually("it knows", LIMIT, async || {
+            (daemon.series(&series).await == Some(1.0)).then_some(())
+        })
+        .await;
     }
     eventually("nobody is in between", LIMIT, async || {
         let progress = daemons[0].client.get(&format!("/deliveries/{id}/progress")).await;
@@ -105,7 +108,9 @@ async fn a_domain_keeps_to_its_rate_and_the_others_do_not_wait_for_it() {
     let daemons = two_daemons(&redis, &relay, limit).await;
     let client = &daemons[0].client;
     let started = Instant::now();
-    let id = client.send(&definition(), at_domains(40, &["slow.example", "fast.example", "mx.slow.example"])).await;
+    let id = client
+        .send(&definition(), at_domains(40, &["slow.example", "fast.example", "mx.slow.example"]))
+        .await;
     let by_domain = || {
         let mut by: BTreeMap<bool, usize> = BTreeMap::new();
         for recipient in relay.received().keys() {
@@ -113,11 +118,16 @@ async fn a_domain_keeps_to_its_rate_and_the_others_do_not_wait_for_it() {
         }
         by
     };
-    eventually("the others", LIMIT, async || (by_domain().get(&false) == Some(&40)).then_some(())).await;
+    eventually("the others", LIMIT, async || (by_domain().get(&false) == Some(&40)).then_some(()))
+        .await;
     let slow = by_domain().get(&true).copied().unwrap_or(0) as u64;
     assert!(slow <= 10 * (started.elapsed().as_secs() + 2), "{slow} after {:?}", started.elapsed());
     client.wait_for(&id, &["finished"]).await;
-    assert!(started.elapsed() >= Duration::from_secs(6), "80 at 10 a second: {:?}", started.elapsed());
+    assert!(
+        started.elapsed() >= Duration::from_secs(6),
+        "80 at 10 a second: {:?}",
+        started.elapsed()
+    );
     assert_eq!(relay.accepted(), 120);
 }
 
@@ -136,9 +146,15 @@ async fn only_so_many_recipients_of_a_domain_are_sent_to_at_a_time() {
             if counts["state"] == "finished" {
                 return;
             }
-            let page = client.get(&format!("/deliveries/{id}/log?status=attempting&limit=1000")).await;
+            let page =
+                client.get(&format!("/deliveries/{id}/log?status=attempting&limit=1000")).await;
             let lines = page["items"].as_array().unwrap();
-            most = most.max(lines.iter().filter(|line| line["email"].as_str().unwrap().ends_with("@few.example")).count());
+            most = most.max(
+                lines
+                    .iter()
+                    .filter(|line| line["email"].as_str().unwrap().ends_with("@few.example"))
+                    .count(),
+            );
         }
     };
     tokio::time::timeout(LIMIT, ended).await.unwrap();
@@ -149,8 +165,7 @@ async fn only_so_many_recipients_of_a_domain_are_sent_to_at_a_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_domain_that_defers_nearly_all_is_left_alone_for_a_while_by_every_daemon() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
-    let breaker =
-        "[send]\nretry_minutes = [0.02]\n[breaker]\nminimum = 20\ndomain_errors_percent = 80\ndomain_pause_minutes = 0.5\n";
+    let breaker = "[send]\nretry_minutes = [0.02]\n[breaker]\nminimum = 20\ndomain_errors_percent = 80\ndomain_pause_minutes = 0.5\n";
     let daemons = two_daemons(&redis, &relay, breaker).await;
     let client = &daemons[0].client;
     let deferred = |i: usize| json!({ "email": format!("defer{i}@deferred.example"), "name": "R" });
@@ -159,40 +174,59 @@ async fn a_domain_that_defers_nearly_all_is_left_alone_for_a_while_by_every_daem
     // as if by greylisting
     let greylisted = CatcherAct::reply(CatcherStage::Recipient, "450 4.7.1 try again later");
     relay.catcher.change_rules(|rules| {
-        (0..60).for_each(|i| rules.script(&format!("defer{i}@deferred.example"), [Some(greylisted.clone())]))
+        (0..60).for_each(|i| {
+            rules.script(&format!("defer{i}@deferred.example"), [Some(greylisted.clone())])
+        })
     });
     let id = client.send(&definition(), lines).await;
     let tripped = async || {
         let mut trips = 0.0;
         for daemon in &daemons {
-            trips += daemon.series("versand_breaker_trips_total{kind=\"domain\"}").await.unwrap_or(0.0);
+            trips +=
+                daemon.series("versand_breaker_trips_total{kind=\"domain\"}").await.unwrap_or(0.0);
         }
         (trips > 0.0).then_some(())
     };
     eventually("the breaker opens", LIMIT, tripped).await;
     let counts = async || client.get(&format!("/deliveries/{id}/progress")).await["counts"].clone();
     breaker_is_known(&daemons, "domain", &id).await;
-    eventually("the other domain is sent to", LIMIT, async || (sent(client, &id).await == 60).then_some(())).await;
+    eventually("the other domain is sent to", LIMIT, async || {
+        (sent(client, &id).await == 60).then_some(())
+    })
+    .await;
     let before = counts().await;
     for daemon in &daemons {
         daemon.passes("throttles", 2).await;
     }
     assert_eq!(counts().await, before, "nothing is begun while it is open");
-    assert_eq!(daemons[0].series("versand_breakers_open{kind=\"delivery\"}").await, Some(0.0), "who waits refuses nobody");
-    eventually("it goes on afterwards", LIMIT, async || (counts().await != before).then_some(())).await;
+    assert_eq!(
+        daemons[0].series("versand_breakers_open{kind=\"delivery\"}").await,
+        Some(0.0),
+        "who waits refuses nobody"
+    );
+    eventually("it goes on afterwards", LIMIT, async || (counts().await != before).then_some(()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_domain_that_is_left_alone_holds_up_nobody_else_in_its_chunks() {
     // so slow that a chunk takes several slices
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(30)).await);
-    let settings = format!("{}[send]\nslice_ms = 300\n[redis]\nurl = \"{}\"\n", relay.settings(4), redis.url());
+    let settings = format!(
+        "{}[send]\nslice_ms = 300\n[redis]\nurl = \"{}\"\n",
+        relay.settings(4),
+        redis.url()
+    );
     let daemon = Daemon::start(&settings).await;
     let in_an_hour = jiff::Timestamp::now().as_second() + 3600;
     redis.ask(&format!("HSET versand:breakers left.example {in_an_hour}")).unwrap();
     daemon.passes("throttles", 1).await;
-    let id = daemon.client.send(&definition(), at_domains(150, &["good.example", "left.example"])).await;
-    eventually("the others", LIMIT, async || (sent(&daemon.client, &id).await == 150).then_some(())).await;
+    let id =
+        daemon.client.send(&definition(), at_domains(150, &["good.example", "left.example"])).await;
+    eventually("the others", LIMIT, async || {
+        (sent(&daemon.client, &id).await == 150).then_some(())
+    })
+    .await;
     assert!(relay.received().keys().all(|to| to.ends_with("@good.example")));
 }
 
@@ -212,13 +246,20 @@ async fn a_delivery_that_is_refused_as_spam_pauses_and_others_do_not() {
     let tripped = async || {
         let mut trips = 0.0;
         for daemon in &daemons {
-            trips += daemon.series("versand_breaker_trips_total{kind=\"delivery\"}").await.unwrap_or(0.0);
+            trips += daemon
+                .series("versand_breaker_trips_total{kind=\"delivery\"}")
+                .await
+                .unwrap_or(0.0);
         }
         (trips > 0.0).then_some(())
     };
     eventually("the breaker opens", LIMIT, tripped).await;
     breaker_is_known(&daemons, "delivery", &id).await;
-    let failed = async || client.get(&format!("/deliveries/{id}/progress")).await["counts"]["failed"].as_u64().unwrap();
+    let failed = async || {
+        client.get(&format!("/deliveries/{id}/progress")).await["counts"]["failed"]
+            .as_u64()
+            .unwrap()
+    };
     let before = failed().await;
     assert!((20..1000).contains(&before), "{before}");
     let view = client.get(&format!("/deliveries/{id}/progress")).await;
@@ -227,7 +268,8 @@ async fn a_delivery_that_is_refused_as_spam_pauses_and_others_do_not() {
     client.wait_for(&other, &["finished"]).await;
     assert_eq!(failed().await, before, "nothing of it is sent while it is open");
     breaker_closes(&redis, &id);
-    eventually("it goes on afterwards", LIMIT, async || (failed().await > before).then_some(())).await;
+    eventually("it goes on afterwards", LIMIT, async || (failed().await > before).then_some(()))
+        .await;
 }
 
 /// Confirms a delivery of ten; how many messages of others are sent before it is finished. That, unlike a time, does not depend on
@@ -246,23 +288,34 @@ async fn others_sent_before(client: &Client, relay: &TestRelay) -> usize {
 async fn a_small_delivery_does_not_wait_for_a_large_one() {
     // slow: the large one would take minutes
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(20)).await);
-    let daemon = Daemon::start(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(20), redis.url())).await;
+    let daemon =
+        Daemon::start(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(20), redis.url())).await;
     let large = daemon.client.send(&definition(), at_domains(20_000, &["large.example"])).await;
     eventually("it is under way", LIMIT, async || (relay.accepted() > 100).then_some(())).await;
     // the relay takes some hundreds a second: some seconds' worth, not the whole of it
     let others = others_sent_before(&daemon.client, &relay).await;
     assert!(others < 6000, "{others} of 20 000");
-    assert_eq!(daemon.client.get(&format!("/deliveries/{large}")).await["state"], "in_progress", "it was still under way");
+    assert_eq!(
+        daemon.client.get(&format!("/deliveries/{large}")).await["state"],
+        "in_progress",
+        "it was still under way"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_delivery_does_not_wait_for_hundreds_of_others_or_for_throttled_ones() {
     // so slow that most of the others are still there, however long their preparations take
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(500)).await);
-    let daemon = Daemon::start(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(20), redis.url())).await;
+    let daemon =
+        Daemon::start(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(20), redis.url())).await;
     let client = &daemon.client;
     for _ in 0..20 {
-        client.send(&with_settings(json!({ "messages_per_second": 1 })), at_domains(100, &["throttled.example"])).await;
+        client
+            .send(
+                &with_settings(json!({ "messages_per_second": 1 })),
+                at_domains(100, &["throttled.example"]),
+            )
+            .await;
     }
     let other = definition();
     let others = (0..200).map(|_| client.send(&other, at_domains(200, &["other.example"])));
@@ -272,7 +325,8 @@ async fn a_small_delivery_does_not_wait_for_hundreds_of_others_or_for_throttled_
     assert!(others < 5000, "{others} of 40 000");
     let mut under_way = 0;
     for id in &ids {
-        under_way += usize::from(client.get(&format!("/deliveries/{id}")).await["state"] != "finished");
+        under_way +=
+            usize::from(client.get(&format!("/deliveries/{id}")).await["state"] != "finished");
     }
     assert!(under_way > 10, "{under_way} were still under way");
 }
@@ -295,7 +349,10 @@ async fn a_relay_gets_no_more_than_its_rate_and_connections_from_all_daemons_tog
         assert!(connections <= 3, "{connections} connections");
         connections
     };
-    eventually("all connections that there may be", LIMIT, async || (within_limits() == 3).then_some(())).await;
+    eventually("all connections that there may be", LIMIT, async || {
+        (within_limits() == 3).then_some(())
+    })
+    .await;
     // so fast that nothing but the limits holds it up
     relay.catcher.change_rules(|rules| rules.delay = Duration::ZERO);
     while relay.accepted() < 300 {
@@ -321,11 +378,14 @@ async fn the_next_job_is_that_of_a_small_delivery_that_came_last() {
     }
     let fetched = async || {
         redis.ask(&format!("DEL {WAITING}")).unwrap();
-        services.journey.release.fair_queue.feed(&others[0]).await.unwrap();
+        services.journey.release.fair_queue.request_jobs(&others[0]).await.unwrap();
     };
     fetched().await;
     let small = started(services, 10).await;
-    assert!(services.stores.chunks.offered(&small).await.unwrap().is_empty(), "as many wait as may");
+    assert!(
+        services.stores.chunks.with_jobs(&small).await.unwrap().is_empty(),
+        "as many wait as may"
+    );
     fetched().await;
-    assert_eq!(services.stores.chunks.offered(&small).await.unwrap().len(), 1);
+    assert_eq!(services.stores.chunks.with_jobs(&small).await.unwrap().len(), 1);
 }

@@ -37,7 +37,11 @@ async fn never_more_connections_than_allowed_and_none_opened_without_need() {
     assert!(sent.iter().all(|ended| matches!(ended, Transaction::Accepted(_))));
     assert_eq!((of(&most), world.relay.open_connections()), (3, 3));
     let counts = world.catcher.counts();
-    assert_eq!((of(&counts.connections), of(&counts.odd), of(&counts.resets)), (3, 0, 0), "no NOOP, no RSET");
+    assert_eq!(
+        (of(&counts.connections), of(&counts.odd), of(&counts.resets)),
+        (3, 0, 0),
+        "no NOOP, no RSET"
+    );
     assert_eq!(of(&world.relay.stats().connections_opened), 3);
     assert_eq!(world.accepted(), (60, 60));
     // One after the other needs one.
@@ -80,7 +84,10 @@ async fn a_connection_the_server_ended_meanwhile_is_replaced_unnoticed() {
     let world = World::new(|_| (), |_| ()).await;
     // Says goodbye right after the reply, as a server does that is restarted.
     world.catcher.change_rules(|rules| {
-        rules.next.push_back(CatcherAct::reply(CatcherStage::End, "250 2.0.0 Ok\r\n421 4.3.2 shutting down").accepted());
+        rules.next.push_back(
+            CatcherAct::reply(CatcherStage::End, "250 2.0.0 Ok\r\n421 4.3.2 shutting down")
+                .accepted(),
+        );
     });
     assert!(matches!(world.send("a@x.example").await, Transaction::Accepted(_)));
     assert!(matches!(world.send("b@x.example").await, Transaction::Accepted(_)));
@@ -92,10 +99,17 @@ async fn a_connection_the_server_ended_meanwhile_is_replaced_unnoticed() {
 async fn a_connection_dropped_in_the_middle_is_not_reused() {
     let world = World::new(|_| (), |relay| relay.connections = 1).await;
     world.catcher.change_rules(|rules| {
-        rules.next.push_back(CatcherAct::new(CatcherStage::End, CatcherAction::Stall(Duration::from_millis(200))));
+        rules.next.push_back(CatcherAct::new(
+            CatcherStage::End,
+            CatcherAction::Stall(Duration::from_millis(200)),
+        ));
     });
     let mut connection = world.relay.connection().await.expect("a connection");
-    let cut = timeout(Duration::from_millis(50), deliver(&mut connection, (FROM, "a@x.example"), MESSAGE, None, &|| true)).await;
+    let cut = timeout(
+        Duration::from_millis(50),
+        deliver(&mut connection, (FROM, "a@x.example"), MESSAGE, None, &|| true),
+    )
+    .await;
     assert!(cut.is_err(), "it was still going on");
     assert!(!connection.is_usable());
     drop(connection);
@@ -140,7 +154,9 @@ async fn a_relay_that_comes_back_is_used_again() {
     let world = World::new(|rules| rules.greeting = Some("421 4.3.2 busy".into()), |_| ()).await;
     let found = fault(&world.relay).await;
     assert_eq!((found.step, found.what.as_str()), ("greeting", "421 4.3.2 busy"));
-    world.catcher.change_rules(|rules| rules.greeting = Some("554 5.7.1 not jane@x.example".into()));
+    world
+        .catcher
+        .change_rules(|rules| rules.greeting = Some("554 5.7.1 not jane@x.example".into()));
     assert_eq!(fault(&world.relay).await.what, "554 5.7.1 not", "no address");
     world.catcher.change_rules(|rules| rules.greeting = Some("hello?".into()));
     assert_eq!(fault(&world.relay).await.step, "greeting");
@@ -158,17 +174,24 @@ async fn the_catcher_keeps_the_newest_and_counts_all() {
         let (mut read, mut write) = tokio::io::split(client);
         let long = "x".repeat(9000);
         write
-            .write_all(format!("helo x\r\nmail from:<>\r\nMAIL FROM:<a@b.example>\r\n{long}\r\nRSET\r\n").as_bytes())
+            .write_all(
+                format!("helo x\r\nmail from:<>\r\nMAIL FROM:<a@b.example>\r\n{long}\r\nRSET\r\n")
+                    .as_bytes(),
+            )
             .await
             .unwrap();
         for n in 0..4 {
             let size = if n == 3 { 200 } else { 20 };
             let body = "y".repeat(size);
-            let commands =
-                format!("MAIL FROM:<a@b.example> BODY=8BITMIME\r\nRCPT TO:<r{n}@x.example>\r\nDATA\r\n..{body}\r\n.\r\n");
+            let commands = format!(
+                "MAIL FROM:<a@b.example> BODY=8BITMIME\r\nRCPT TO:<r{n}@x.example>\r\nDATA\r\n..{body}\r\n.\r\n"
+            );
             write.write_all(commands.as_bytes()).await.unwrap();
         }
-        write.write_all(b"MAIL FROM:<a@b.example> SIZE=101\r\nVRFY x\r\nDATA\r\nQUIT\r\n").await.unwrap();
+        write
+            .write_all(b"MAIL FROM:<a@b.example> SIZE=101\r\nVRFY x\r\nDATA\r\nQUIT\r\n")
+            .await
+            .unwrap();
         let mut all = String::new();
         read.read_to_string(&mut all).await.unwrap();
         all

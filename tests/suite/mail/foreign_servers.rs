@@ -58,27 +58,49 @@ async fn through_postfix(tls: &str) {
     let postfix = Postfix::start();
     let port = if tls == "implicit" { postfix.tls_port() } else { postfix.port() };
     let daemon = Daemon::start(&relay(port, tls, &postfix.ca_file(), "")).await;
-    let addresses = ["alice@inbox.test", "alice+1@inbox.test", "rejectme@inbox.test", "tempfail@inbox.test", "bob@inbox.test"];
+    let addresses = [
+        "alice@inbox.test",
+        "alice+1@inbox.test",
+        "rejectme@inbox.test",
+        "tempfail@inbox.test",
+        "bob@inbox.test",
+    ];
     let long = "Grüße ".repeat(300);
     let lines: String = addresses
         .iter()
-        .map(|email| json!({ "email": email, "name": "Jörg <&> \"J\"", "long": long }).to_string() + "\n")
+        .map(|email| {
+            json!({ "email": email, "name": "Jörg <&> \"J\"", "long": long }).to_string() + "\n"
+        })
         .collect();
     let id = daemon.client.send(&letter(), lines).await;
     daemon.client.wait_for(&id, &["finished"]).await;
     let log = daemon.client.log(&id).await;
     let of = |email: &str| log.iter().find(|line| line["email"] == email).unwrap();
     for email in ["alice@inbox.test", "alice+1@inbox.test", "bob@inbox.test"] {
-        assert_eq!((&of(email)["status"], &of(email)["attempts"]), (&json!("sent"), &json!(1)), "{}", of(email));
+        assert_eq!(
+            (&of(email)["status"], &of(email)["attempts"]),
+            (&json!("sent"), &json!(1)),
+            "{}",
+            of(email)
+        );
         assert!(of(email)["reply"].as_str().unwrap().contains("queued as"), "{}", of(email));
     }
     let refused = of("rejectme@inbox.test");
-    assert_eq!((&refused["status"], &refused["failure_reason"]), (&json!("failed"), &json!("refused")), "{refused}");
+    assert_eq!(
+        (&refused["status"], &refused["failure_reason"]),
+        (&json!("failed"), &json!("refused")),
+        "{refused}"
+    );
     assert!(refused["reply"].as_str().unwrap().starts_with("550 5.7.1"), "{refused}");
     let deferred = of("tempfail@inbox.test");
-    assert_eq!((&deferred["status"], &deferred["expired"]), (&json!("failed"), &json!(true)), "{deferred}");
+    assert_eq!(
+        (&deferred["status"], &deferred["expired"]),
+        (&json!("failed"), &json!(true)),
+        "{deferred}"
+    );
     assert!(
-        deferred["attempts"].as_u64().unwrap() > 1 && deferred["reply"].as_str().unwrap().contains("450 4.2.0"),
+        deferred["attempts"].as_u64().unwrap() > 1
+            && deferred["reply"].as_str().unwrap().contains("450 4.2.0"),
         "{deferred}"
     );
 
@@ -87,7 +109,8 @@ async fn through_postfix(tls: &str) {
         assert_eq!(mails.len(), emails.len(), "each once");
         for email in emails {
             let number = &of(email)["recipient"];
-            let preview = daemon.client.bytes(&format!("/deliveries/{id}/recipients/{number}/preview")).await;
+            let preview =
+                daemon.client.bytes(&format!("/deliveries/{id}/recipients/{number}/preview")).await;
             arrived_as_shown(&mails, email, &preview);
         }
     }
@@ -98,13 +121,17 @@ async fn through_postfix(tls: &str) {
 /// Postfix has put its own lines before ours and stores LF; the rest is what the preview shows.
 fn arrived_as_shown(mails: &[Vec<u8>], email: &str, preview: &[u8]) {
     let to = format!("X-Original-To: {email}\n").into_bytes();
-    let mail = mails.iter().find(|mail| mail.windows(to.len()).any(|window| window == to)).expect("it has arrived");
+    let mail = mails
+        .iter()
+        .find(|mail| mail.windows(to.len()).any(|window| window == to))
+        .expect("it has arrived");
     let shown = String::from_utf8(preview.to_vec()).unwrap().replace("\r\n", "\n");
     let (mail, start) = (String::from_utf8(mail.clone()).unwrap(), shown.lines().next().unwrap());
     let at = mail.find(&format!("\n{start}\n")).expect("where our own header begins") + 1;
     assert_eq!(&mail[at..], shown);
     for line in mail[..at].lines() {
-        let added = ["Return-Path: <", "X-Original-To: ", "Delivered-To: ", "Received: from ", "\t"];
+        let added =
+            ["Return-Path: <", "X-Original-To: ", "Delivered-To: ", "Received: from ", "\t"];
         assert!(added.iter().any(|start| line.starts_with(start)), "Postfix added {line}");
     }
     let seen = read(mail.as_bytes());
@@ -112,14 +139,21 @@ fn arrived_as_shown(mails: &[Vec<u8>], email: &str, preview: &[u8]) {
     let subject = "Grüße an Jörg <&> \"J\" – und ein Betreff, der so lang ist, dass er gefaltet werden muß, mit 🎉 am Ende";
     assert_eq!((&seen["subject"], &seen["to"]), (&json!(subject), &json!([email])));
     assert_eq!(seen["from"], json!([["Der Laden \"Müller, Söhne\"", "news@shop.example"]]));
-    assert_eq!((&seen["type"], &seen["parts"]), (&json!("multipart/alternative"), &json!(["text/plain", "text/html"])));
+    assert_eq!(
+        (&seen["type"], &seen["parts"]),
+        (&json!("multipart/alternative"), &json!(["text/plain", "text/html"]))
+    );
     let long = "Grüße ".repeat(300);
     let text = seen["text"].as_str().unwrap();
     assert!(text.starts_with("Dear Jörg <&> \"J\",\n\n.a dot\n..two dots\nGrüße Grüße"), "{text}");
     assert_eq!(text.matches("Grüße").count(), 300);
     assert!(text.contains(&long), "{text:?}");
     let html = seen["html"].as_str().unwrap();
-    assert!(html.contains("<p>Dear Jörg &lt;&amp;&gt; &quot;J&quot;,</p>") && html.contains("<p>.a line"), "{html}");
+    assert!(
+        html.contains("<p>Dear Jörg &lt;&amp;&gt; &quot;J&quot;,</p>")
+            && html.contains("<p>.a line"),
+        "{html}"
+    );
     assert!(seen["message_id"].as_str().unwrap().ends_with("@shop.example>"));
 }
 
@@ -154,7 +188,10 @@ impl AuthServer {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = lines_of(child.stdout.take().unwrap());
         let ready = lines.recv_timeout(LIMIT).unwrap();
-        let port = ready.strip_prefix("ready ").and_then(|port| port.parse().ok()).unwrap_or_else(|| panic!("{ready}"));
+        let port = ready
+            .strip_prefix("ready ")
+            .and_then(|port| port.parse().ok())
+            .unwrap_or_else(|| panic!("{ready}"));
         let said = Arc::<Mutex<Vec<String>>>::default();
         let heard = said.clone();
         std::thread::spawn(move || lines.iter().for_each(|line| heard.lock().unwrap().push(line)));
@@ -173,7 +210,9 @@ impl AuthServer {
 
 fn lines_of(output: ChildStdout) -> Receiver<String> {
     let (send, receive) = channel();
-    std::thread::spawn(move || BufReader::new(output).lines().map_while(Result::ok).all(|line| send.send(line).is_ok()));
+    std::thread::spawn(move || {
+        BufReader::new(output).lines().map_while(Result::ok).all(|line| send.send(line).is_ok())
+    });
     receive
 }
 
@@ -190,7 +229,9 @@ async fn a_wrong_password_costs_no_recipient_and_the_right_one_lets_the_delivery
     let password_file = server.folder.path().join("client-password");
     fs::write(&password_file, "wrong\n").unwrap();
     let more = format!("username = \"versand\"\npassword_file = {password_file:?}\n");
-    let mut daemon = Daemon::start(&relay(server.port, "starttls", &server.folder.path().join("ca.pem"), &more)).await;
+    let mut daemon =
+        Daemon::start(&relay(server.port, "starttls", &server.folder.path().join("ca.pem"), &more))
+            .await;
     let id = daemon.client.send(&definition(), audience(50)).await;
     eventually("some faults", LIMIT, async || {
         (daemon.metric("versand_relay_faults{relay=\"default\"}").await >= 3.0).then_some(())
@@ -198,7 +239,12 @@ async fn a_wrong_password_costs_no_recipient_and_the_right_one_lets_the_delivery
     .await;
     let view = daemon.client.get(&format!("/deliveries/{id}")).await;
     assert_eq!(view["state"], "in_progress");
-    assert_eq!((&view["counts"]["pending"], &view["counts"]["failed"]), (&json!(50), &json!(0)), "{}", view["counts"]);
+    assert_eq!(
+        (&view["counts"]["pending"], &view["counts"]["failed"]),
+        (&json!(50), &json!(0)),
+        "{}",
+        view["counts"]
+    );
     assert_eq!(server.said().keys().collect::<Vec<_>>(), ["auth versand no"]);
     let log = daemon.log();
     assert!(log.contains("AUTH: 535") && !log.contains("wrong"), "{log}");
@@ -208,12 +254,23 @@ async fn a_wrong_password_costs_no_recipient_and_the_right_one_lets_the_delivery
     fs::write(&password_file, "correct horse\n").unwrap();
     let again = std::time::Instant::now();
     assert!(daemon.terminate().await.success());
-    assert!(again.elapsed() < Duration::from_secs(20), "it waited for the relay: {:?}", again.elapsed());
+    assert!(
+        again.elapsed() < Duration::from_secs(20),
+        "it waited for the relay: {:?}",
+        again.elapsed()
+    );
     daemon.restart().await;
     daemon.client.wait_for(&id, &["finished"]).await;
     let log = daemon.client.log(&id).await;
-    assert!(log.len() == 50 && log.iter().all(|line| line["status"] == "sent" && line["attempts"] == 1), "{log:?}");
+    assert!(
+        log.len() == 50 && log.iter().all(|line| line["status"] == "sent" && line["attempts"] == 1),
+        "{log:?}"
+    );
     let said = server.said();
-    assert_eq!(said.iter().filter(|(line, times)| line.starts_with("mail ") && **times == 1).count(), 50, "{said:?}");
+    assert_eq!(
+        said.iter().filter(|(line, times)| line.starts_with("mail ") && **times == 1).count(),
+        50,
+        "{said:?}"
+    );
     assert!(said["auth versand yes"] >= 1);
 }

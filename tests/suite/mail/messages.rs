@@ -100,11 +100,16 @@ pub fn content(subject: &str, html: Option<&str>, text: Option<&str>) -> Content
 }
 
 pub fn compile(subject: &str, html: Option<&str>, text: Option<&str>) -> Template {
-    Template::compile(&sender(), &content(subject, html, text), &Tracking::default(), LIMIT_BYTES).expect("compiles")
+    Template::compile(&sender(), &content(subject, html, text), &Tracking::default(), LIMIT_BYTES)
+        .expect("compiles")
 }
 
 pub fn recipient(fields: Value) -> Recipient {
-    Recipient { line: 1, email: "Jane.Doe@Example.ORG".into(), fields: serde_json::from_value(fields).expect("an object") }
+    Recipient {
+        line: 1,
+        email: "Jane.Doe@Example.ORG".into(),
+        fields: serde_json::from_value(fields).expect("an object"),
+    }
 }
 
 pub fn stamp() -> MessageStamp {
@@ -123,7 +128,8 @@ const ORDER: &str = "<html><body><h1>Hi {{ name|title }},</h1>
 
 #[test]
 fn a_delivery_with_loops_filters_and_defaults_is_read_back_as_written() {
-    let template = compile("Order {{ id }} für {{ name }}: {{ items|length }} items", Some(ORDER), None);
+    let template =
+        compile("Order {{ id }} für {{ name }}: {{ items|length }} items", Some(ORDER), None);
     let fields: Vec<&str> = template.fields().iter().map(String::as_str).collect();
     assert_eq!(fields, ["id", "items", "lang", "name", "note"]);
     assert_eq!(template.envelope_from(), "bounces@shop.example");
@@ -176,7 +182,8 @@ fn every_script_and_every_length_survives() {
         &one_word,
     ];
     let subjects = ["Hello", "例え 🎉", &long, &one_word];
-    let written: Vec<(&str, &str)> = bodies.iter().flat_map(|body| subjects.iter().map(|subject| (*subject, *body))).collect();
+    let written: Vec<(&str, &str)> =
+        bodies.iter().flat_map(|body| subjects.iter().map(|subject| (*subject, *body))).collect();
     let render = |(subject, body): &(&str, &str)| {
         let template = compile("{{ s }}", None, Some("{{ b }}"));
         template.render(&recipient(json!({"s": subject, "b": body})), &stamp()).expect("renders")
@@ -188,7 +195,13 @@ fn every_script_and_every_length_survives() {
     for (read, (subject, body)) in all.iter().zip(written) {
         assert_eq!(read["defects"], json!([]), "{body}");
         assert_eq!(read["type"], "text/plain");
-        let got = read["headers"].as_array().expect("headers").iter().find(|h| h[0] == "Subject").expect("Subject")[1].clone();
+        let got = read["headers"]
+            .as_array()
+            .expect("headers")
+            .iter()
+            .find(|h| h[0] == "Subject")
+            .expect("Subject")[1]
+            .clone();
         assert_eq!(got, subject.trim(), "{body}");
         let end = if body.is_empty() || body.ends_with('\n') { "" } else { "\n" };
         assert_eq!(read["parts"][0][2], format!("{body}{end}"));

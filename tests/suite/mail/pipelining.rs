@@ -62,7 +62,8 @@ async fn round_trips(pipelining: bool) -> f64 {
         let ended = deliver(&mut connection, (FROM, address), MESSAGE, next, &|| true).await;
         assert!(matches!(ended, Transaction::Accepted(_)), "{ended:?}");
     }
-    let received: Vec<String> = world.catcher.messages().into_iter().flat_map(|caught| caught.to.clone()).collect();
+    let received: Vec<String> =
+        world.catcher.messages().into_iter().flat_map(|caught| caught.to.clone()).collect();
     assert_eq!(received, to);
     assert_eq!(world.catcher.counts().odd.load(Ordering::Relaxed), 0, "commands out of place");
     (turns.load(Ordering::Relaxed) - before) as f64 / MESSAGES as f64
@@ -91,13 +92,17 @@ async fn an_envelope_that_went_ahead_is_for_its_own_message_only() {
             Transaction::Accepted(_)
         ));
         if !other.is_empty() {
-            assert_eq!(deliver(&mut connection, (FROM, other), MESSAGE, None, &|| true).await, Transaction::NotStarted);
+            assert_eq!(
+                deliver(&mut connection, (FROM, other), MESSAGE, None, &|| true).await,
+                Transaction::NotStarted
+            );
             assert!(!connection.is_usable());
         }
         // given back without the message: it is not used again
         drop(connection);
         until("closed", || world.relay.open_connections() == 0).await;
     }
-    let received: Vec<String> = world.catcher.messages().into_iter().flat_map(|caught| caught.to.clone()).collect();
+    let received: Vec<String> =
+        world.catcher.messages().into_iter().flat_map(|caught| caught.to.clone()).collect();
     assert_eq!(received, ["jane@example.org", "jane@example.org"]);
 }

@@ -32,14 +32,19 @@ async fn postfix_accepts_refuses_and_defers_over_every_kind_of_connection() {
     for (count, tls) in [Tls::None, Tls::Starttls, Tls::Implicit].into_iter().enumerate() {
         let relay = to(&postfix, tls);
         let mut connection = relay.connection().await.expect("a connection");
-        let message = format!("From: {FROM}\r\nSubject: over {tls:?}\r\n\r\n.leading dot\r\n..two\r\n");
-        let mut send = async |to| deliver(&mut connection, (FROM, to), message.as_bytes(), None, &|| true).await;
+        let message =
+            format!("From: {FROM}\r\nSubject: over {tls:?}\r\n\r\n.leading dot\r\n..two\r\n");
+        let mut send = async |to| {
+            deliver(&mut connection, (FROM, to), message.as_bytes(), None, &|| true).await
+        };
         let refused = send("rejectme@inbox.test").await;
         let Transaction::Refused(said) = &refused else { panic!("{refused:?}") };
         assert_eq!((said.code, said.enhanced), (550, Some((5, 7, 1))));
         assert_eq!(classify(said), (FailureReason::Refused, FailureType::Hard));
         let deferred = send("tempfail@inbox.test").await;
-        let Transaction::Deferred { reply: Some(said), fault: None } = &deferred else { panic!("{deferred:?}") };
+        let Transaction::Deferred { reply: Some(said), fault: None } = &deferred else {
+            panic!("{deferred:?}")
+        };
         assert_eq!((said.code, said.enhanced), (450, Some((4, 2, 0))));
         let accepted = send("alice@inbox.test").await;
         let Transaction::Accepted(said) = &accepted else { panic!("{accepted:?}") };
@@ -47,12 +52,16 @@ async fn postfix_accepts_refuses_and_defers_over_every_kind_of_connection() {
         let arrived = postfix.mailbox("alice", count + 1, LIMIT);
         assert!(arrived.iter().any(|mail| {
             let mail = String::from_utf8_lossy(mail);
-            mail.contains(&format!("Subject: over {tls:?}")) && mail.contains("\n\n.leading dot\n..two\n")
+            mail.contains(&format!("Subject: over {tls:?}"))
+                && mail.contains("\n\n.leading dot\n..two\n")
         }));
         assert_eq!(relay.stats().connections_opened.load(std::sync::atomic::Ordering::Relaxed), 1);
         drop(connection);
         relay.close().await;
     }
     let log = postfix.log();
-    assert!(!log.contains("improper command pipelining") && !log.contains("lost connection after"), "{log}");
+    assert!(
+        !log.contains("improper command pipelining") && !log.contains("lost connection after"),
+        "{log}"
+    );
 }

@@ -22,14 +22,30 @@ async fn test(connection: &mut SmtpConnection, to: &str) -> Transaction {
 async fn every_fault_of_a_test_is_before_the_dividing_line() {
     let says = |text: &str| CatcherAction::Reply(text.to_owned());
     let refused = |text: &str| Some(Transaction::Refused(reply(text)));
-    let deferred = |text: &str| Some(Transaction::Deferred { reply: Some(reply(text)), fault: None });
+    let deferred =
+        |text: &str| Some(Transaction::Deferred { reply: Some(reply(text)), fault: None });
     let cases = [
-        (CatcherStage::Mail, says("550 5.1.1 user unknown"), refused("550 5.1.1 sender refused: user unknown"), true),
-        (CatcherStage::Mail, says("451 4.3.0 later"), deferred("451 4.3.0 sender refused: later"), true),
+        (
+            CatcherStage::Mail,
+            says("550 5.1.1 user unknown"),
+            refused("550 5.1.1 sender refused: user unknown"),
+            true,
+        ),
+        (
+            CatcherStage::Mail,
+            says("451 4.3.0 later"),
+            deferred("451 4.3.0 sender refused: later"),
+            true,
+        ),
         (CatcherStage::Mail, says("421 4.7.0 bye"), deferred("421 4.7.0 bye"), false),
         (CatcherStage::Mail, CatcherAction::Close, None, false),
         (CatcherStage::Recipient, says("550 5.1.1 unknown"), refused("550 5.1.1 unknown"), true),
-        (CatcherStage::Recipient, says("450 4.2.0 greylisted"), deferred("450 4.2.0 greylisted"), true),
+        (
+            CatcherStage::Recipient,
+            says("450 4.2.0 greylisted"),
+            deferred("450 4.2.0 greylisted"),
+            true,
+        ),
         (CatcherStage::Recipient, says("421 4.7.0 bye"), deferred("421 4.7.0 bye"), false),
         (CatcherStage::Recipient, says("530 5.7.0 Authentication required"), None, false),
         (CatcherStage::Recipient, CatcherAction::Close, None, false),
@@ -41,18 +57,31 @@ async fn every_fault_of_a_test_is_before_the_dividing_line() {
             let name = format!("{stage:?} {action:?}, pipelining {pipelining}");
             let world = World::new(|rules| rules.pipelining = pipelining, |_| ()).await;
             let mut connection = world.relay.connection().await.expect("a connection");
-            assert_eq!(test(&mut connection, "a@x.example").await, Transaction::Tested(reply("250 2.1.5 Ok")), "{name}");
-            world.catcher.change_rules(|rules| rules.next.push_back(CatcherAct::new(stage, action.clone())));
+            assert_eq!(
+                test(&mut connection, "a@x.example").await,
+                Transaction::Tested(reply("250 2.1.5 Ok")),
+                "{name}"
+            );
+            world
+                .catcher
+                .change_rules(|rules| rules.next.push_back(CatcherAct::new(stage, action.clone())));
             let ended = test(&mut connection, "jane@x.example").await;
             match &expected {
                 Some(expected) => assert_eq!(ended, *expected, "{name}"),
-                None => assert!(matches!(ended, Transaction::Deferred { fault: Some(_), .. }), "{name}: {ended:?}"),
+                None => assert!(
+                    matches!(ended, Transaction::Deferred { fault: Some(_), .. }),
+                    "{name}: {ended:?}"
+                ),
             }
             assert_eq!(connection.is_usable(), usable, "{name}");
             if usable {
                 // what comes next on it begins afresh: a test, and a message
-                assert!(matches!(test(&mut connection, "b@x.example").await, Transaction::Tested(_)), "{name}");
-                let ended = deliver(&mut connection, (FROM, "c@x.example"), MESSAGE, None, &|| true).await;
+                assert!(
+                    matches!(test(&mut connection, "b@x.example").await, Transaction::Tested(_)),
+                    "{name}"
+                );
+                let ended =
+                    deliver(&mut connection, (FROM, "c@x.example"), MESSAGE, None, &|| true).await;
                 assert!(matches!(ended, Transaction::Accepted(_)), "{name}: {ended:?}");
                 assert_eq!(world.catcher.counts().resets.load(Ordering::Relaxed), 3, "{name}");
             }
@@ -71,7 +100,9 @@ async fn a_test_that_may_not_go_or_comes_after_another_envelope_is_not_started()
     let envelope = Envelope::new(FROM, "jane@x.example", 10).unwrap();
     assert_eq!(connection.test(&envelope, &|| false).await, Transaction::NotStarted);
     assert!(connection.is_usable());
-    let ended = deliver(&mut connection, (FROM, "a@x.example"), MESSAGE, Some("jane@x.example"), &|| true).await;
+    let ended =
+        deliver(&mut connection, (FROM, "a@x.example"), MESSAGE, Some("jane@x.example"), &|| true)
+            .await;
     assert!(matches!(ended, Transaction::Accepted(_)), "{ended:?}");
     assert_eq!(connection.test(&envelope, &|| true).await, Transaction::NotStarted);
     assert!(!connection.is_usable(), "the server waits for a message");
@@ -111,7 +142,11 @@ async fn the_reply_to_rcpt_stands_and_a_connection_that_is_not_reset_is_closed()
         let port = server(last).await;
         let relay = relay(|relay| relay.port = port);
         let mut connection = relay.connection().await.expect("a connection");
-        assert_eq!(test(&mut connection, "jane@x.example").await, Transaction::Tested(reply("250 2.1.5 Ok")), "{last:?}");
+        assert_eq!(
+            test(&mut connection, "jane@x.example").await,
+            Transaction::Tested(reply("250 2.1.5 Ok")),
+            "{last:?}"
+        );
         assert_eq!(connection.is_usable(), usable, "{last:?}");
     }
 }

@@ -9,7 +9,8 @@ use versand::{
 use super::messages::{LIMIT_BYTES, compile, content, recipient, sender, stamp};
 
 fn problems(subject: &str, html: Option<&str>, text: Option<&str>) -> Vec<TemplateProblem> {
-    Template::compile(&sender(), &content(subject, html, text), &Tracking::default(), LIMIT_BYTES).expect_err("has problems")
+    Template::compile(&sender(), &content(subject, html, text), &Tracking::default(), LIMIT_BYTES)
+        .expect_err("has problems")
 }
 
 pub fn error(template: &Template, fields: Value) -> RenderError {
@@ -18,8 +19,11 @@ pub fn error(template: &Template, fields: Value) -> RenderError {
 
 #[test]
 fn a_missing_field_is_named() {
-    let template =
-        compile("Hi {{ name }}", Some("{{ name }} {{ address.city }} {% for i in items %}{{ i.n }}{% endfor %}"), Some("x"));
+    let template = compile(
+        "Hi {{ name }}",
+        Some("{{ name }} {{ address.city }} {% for i in items %}{{ i.n }}{% endfor %}"),
+        Some("x"),
+    );
     for (fields, part, field) in [
         (json!({}), "subject", "name"),
         (json!({"name": null, "address": {"city": "x"}, "items": []}), "subject", "name"),
@@ -30,20 +34,27 @@ fn a_missing_field_is_named() {
         let found = error(&template, fields);
         assert_eq!((found.part, found.field.as_deref()), (part, Some(field)), "{found}");
     }
-    let found = error(&template, json!({"name": "n", "address": {"city": "x"}, "items": [{"m": 1}]}));
+    let found =
+        error(&template, json!({"name": "n", "address": {"city": "x"}, "items": [{"m": 1}]}));
     assert_eq!(found.part, "html");
 }
 
 #[test]
 fn problems_name_part_and_line() {
-    let line =
-        |found: &[TemplateProblem]| -> Vec<(&'static str, Option<u32>)> { found.iter().map(|p| (p.part, p.line)).collect() };
+    let line = |found: &[TemplateProblem]| -> Vec<(&'static str, Option<u32>)> {
+        found.iter().map(|p| (p.part, p.line)).collect()
+    };
     let found = problems("{{ a", Some("<p>\n{% for %}</p>"), Some("a\n\n{{ b|nosuch }}"));
-    assert_eq!(line(&found), [("subject", Some(1)), ("html", Some(2)), ("text", Some(3))], "{found:?}");
+    assert_eq!(
+        line(&found),
+        [("subject", Some(1)), ("html", Some(2)), ("text", Some(3))],
+        "{found:?}"
+    );
     assert_eq!(line(&problems("s", None, None)), [("html", None)]);
     assert_eq!(line(&problems(" ", Some("x"), None)), [("subject", None)]);
     assert_eq!(line(&problems("a\nb", Some("x"), None)), [("subject", None)]);
-    let endless = "\n{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}";
+    let endless =
+        "\n{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}";
     assert_eq!(line(&problems("s", Some(endless), None)), [("html", Some(2))]);
     assert_eq!(line(&problems("s", Some("{% include 'nosuch' %}"), None)), [("html", Some(1))]);
     let sender = Sender {
@@ -52,29 +63,45 @@ fn problems_name_part_and_line() {
         reply_to: Some("x".into()),
         envelope_from: Some(String::new()),
     };
-    let found =
-        Template::compile(&sender, &content("s", None, Some("t")), &Tracking::default(), LIMIT_BYTES).expect_err("bad sender");
+    let found = Template::compile(
+        &sender,
+        &content("s", None, Some("t")),
+        &Tracking::default(),
+        LIMIT_BYTES,
+    )
+    .expect_err("bad sender");
     let parts: Vec<&str> = found.iter().map(|p| p.part).collect();
     assert_eq!(parts, ["sender.name", "sender.email", "sender.reply_to", "sender.envelope_from"]);
 }
 
 #[test]
 fn a_template_that_never_ends_or_grows_too_big_is_an_error() {
-    let template = compile("s", None, Some("{% for i in range(n) %}{% for j in range(n) %}{{ j }}{% endfor %}{% endfor %}"));
+    let template = compile(
+        "s",
+        None,
+        Some("{% for i in range(n) %}{% for j in range(n) %}{{ j }}{% endfor %}{% endfor %}"),
+    );
     let found = error(&template, json!({"n": 90_000}));
     assert!(found.message.contains("too long"), "{found}");
     let template = compile("s", None, Some("{{ 'x' * n }}"));
     assert!(template.render(&recipient(json!({"n": 10})), &stamp()).is_ok());
     assert!(error(&template, json!({"n": 90_000_000})).message.contains("too long"));
     assert_eq!(error(&template, json!({"n": LIMIT_BYTES})).part, "message");
-    let recursive = compile("s", None, Some("{% macro m(n) %}{{ m(n) }}{% endmacro %}{% if n %}{{ m(1) }}{% endif %}"));
+    let recursive = compile(
+        "s",
+        None,
+        Some("{% macro m(n) %}{{ m(n) }}{% endmacro %}{% if n %}{{ m(1) }}{% endif %}"),
+    );
     assert_eq!(error(&recursive, json!({"n": 1})).part, "text");
 }
 
 #[test]
 fn a_template_that_would_overflow_the_stack_is_refused() {
-    let nested = |open: &str, close: &str| format!("\n{}x{}", open.repeat(10_000), close.repeat(10_000));
-    let chain = |start: &str, link: &str, end: &str, times: usize| format!("\n{start}{}{end}", link.repeat(times));
+    let nested =
+        |open: &str, close: &str| format!("\n{}x{}", open.repeat(10_000), close.repeat(10_000));
+    let chain = |start: &str, link: &str, end: &str, times: usize| {
+        format!("\n{start}{}{end}", link.repeat(times))
+    };
     for source in [
         nested("{% if a %}", "{% endif %}"),
         nested("{% for i in [1] %}", "{% endfor %}"),
@@ -91,7 +118,12 @@ fn a_template_that_would_overflow_the_stack_is_refused() {
         chain("{% if a %}", "{% elif a %}", "{% endif %}", 20_000),
     ] {
         let found = problems("s", Some(&source), None);
-        assert_eq!((found[0].part, found[0].line), ("html", Some(2)), "{}: {found:?}", &source[..30]);
+        assert_eq!(
+            (found[0].part, found[0].line),
+            ("html", Some(2)),
+            "{}: {found:?}",
+            &source[..30]
+        );
     }
     // As long as it may be, on a stack as small as a worker's.
     for longest in [
@@ -99,8 +131,13 @@ fn a_template_that_would_overflow_the_stack_is_refused() {
         chain("{{ a", "+1", " }}", 2040),
         chain("{% if a %}", "{% elif a %}", "{% endif %}", 200),
     ] {
-        let _ = Template::compile(&sender(), &content("s", Some(&longest), None), &Tracking::default(), LIMIT_BYTES)
-            .map(|template| template.render(&recipient(json!({"a": 1})), &stamp()));
+        let _ = Template::compile(
+            &sender(),
+            &content("s", Some(&longest), None),
+            &Tracking::default(),
+            LIMIT_BYTES,
+        )
+        .map(|template| template.render(&recipient(json!({"a": 1})), &stamp()));
     }
     let raw = format!("{{% raw %}}{}{{% endraw %}}", "{{ x }}".repeat(2000));
     assert!(compile("s", Some(&raw), None).fields().is_empty());

@@ -42,7 +42,8 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         file(&folder, "ca.pem", &made.cert.pem());
         file(&folder, "password", "secret\nnot this\n");
-        let key = PrivateKeyDer::from_pem_slice(made.signing_key.serialize_pem().as_bytes()).unwrap();
+        let key =
+            PrivateKeyDer::from_pem_slice(made.signing_key.serialize_pem().as_bytes()).unwrap();
         let certificate = CertificateDer::from(made.cert.der().to_vec());
         let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
@@ -97,7 +98,11 @@ impl Server {
 }
 
 /// One reply for each line that comes.
-async fn talk<S: AsyncRead + AsyncWrite + Unpin>(stream: S, greeting: Option<&str>, replies: &[&str]) -> Vec<String> {
+async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    greeting: Option<&str>,
+    replies: &[&str],
+) -> Vec<String> {
     let mut stream = BufReader::new(stream);
     let mut heard = Vec::new();
     if let Some(greeting) = greeting {
@@ -117,7 +122,10 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(stream: S, greeting: Option<&st
 }
 
 /// The server's side and the relay's, which must fail.
-async fn failing(server: impl Future<Output = Vec<String>>, relay: &Relay) -> (Vec<String>, RelayFault) {
+async fn failing(
+    server: impl Future<Output = Vec<String>>,
+    relay: &Relay,
+) -> (Vec<String>, RelayFault) {
     tokio::join!(server, fault(relay))
 }
 
@@ -153,7 +161,13 @@ async fn a_wrong_password_is_the_relays_fault() {
     let (_, fault) = failing(server.implicit(&["250-x\r\n250 AUTH CRAM-MD5"]), &relay).await;
     assert_eq!(fault.to_string(), "AUTH: neither PLAIN nor LOGIN offered");
     let relay = server.relay_with_password(Tls::Implicit);
-    let endless = ["250-x\r\n250 AUTH LOGIN", "334 VXNlcm5hbWU6", "334 VXNlcm5hbWU6", "334 VXNlcm5hbWU6", "334 VXNlcm5hbWU6"];
+    let endless = [
+        "250-x\r\n250 AUTH LOGIN",
+        "334 VXNlcm5hbWU6",
+        "334 VXNlcm5hbWU6",
+        "334 VXNlcm5hbWU6",
+        "334 VXNlcm5hbWU6",
+    ];
     let (_, fault) = failing(server.implicit(&endless), &relay).await;
     assert_eq!(fault.to_string(), "AUTH: too many challenges");
 }
@@ -162,7 +176,8 @@ async fn a_wrong_password_is_the_relays_fault() {
 async fn without_starttls_nothing_is_said_in_the_clear() {
     let server = Server::new("localhost").await;
     let relay = server.relay_with_password(Tls::Starttls);
-    let (heard, fault) = failing(server.starttls(&["250-x\r\n250 AUTH PLAIN", "250 ?"], &[]), &relay).await;
+    let (heard, fault) =
+        failing(server.starttls(&["250-x\r\n250 AUTH PLAIN", "250 ?"], &[]), &relay).await;
     assert_eq!(fault.to_string(), "STARTTLS: not offered by the server");
     assert_eq!(heard, ["EHLO client.example"]);
     let relay = server.relay_with_password(Tls::Starttls);
@@ -187,10 +202,14 @@ async fn a_certificate_must_be_trusted_and_bear_the_name() {
     });
     let accept = async { server.acceptor.accept(server.accept().await).await.is_err() };
     let (refused, fault) = tokio::join!(accept, fault(&untrusting));
-    assert!(refused && fault.to_string().starts_with("connect: TLS: invalid peer certificate"), "{fault}");
+    assert!(
+        refused && fault.to_string().starts_with("connect: TLS: invalid peer certificate"),
+        "{fault}"
+    );
     let other = Server::new("other.example").await;
     let relay = other.relay(Tls::Starttls);
-    let (_, fault) = failing(other.starttls(&["250-x\r\n250 STARTTLS", "220 go"], &[]), &relay).await;
+    let (_, fault) =
+        failing(other.starttls(&["250-x\r\n250 STARTTLS", "220 go"], &[]), &relay).await;
     assert!(fault.to_string().starts_with("STARTTLS: TLS: invalid peer certificate"), "{fault}");
 }
 
@@ -218,7 +237,8 @@ async fn messages_go_over_tls_and_the_connection_is_reused() {
     let long = [MESSAGE, "line\r\n".repeat(50_000).as_bytes()].concat();
     for message in [MESSAGE, &long, MESSAGE] {
         let mut connection = relay.connection().await.expect("a connection");
-        let ended = deliver(&mut connection, (FROM, "jane@x.example"), message, None, &|| true).await;
+        let ended =
+            deliver(&mut connection, (FROM, "jane@x.example"), message, None, &|| true).await;
         assert!(matches!(ended, Transaction::Accepted(_)), "{ended:?}");
         assert!(catcher.messages().pop().expect("one").bytes == message);
     }

@@ -9,7 +9,9 @@ use versand::{
     },
 };
 
-use super::messages::{LIMIT_BYTES, check_bytes, compile, content, read_back, recipient, sender, stamp};
+use super::messages::{
+    LIMIT_BYTES, check_bytes, compile, content, read_back, recipient, sender, stamp,
+};
 
 const URL: &str = "https://t.shop.example";
 
@@ -18,12 +20,17 @@ fn tracking(url: &str) -> Tracking {
 }
 
 fn tracked(html: Option<&str>, text: Option<&str>) -> Template {
-    Template::compile(&sender(), &content("Hi", html, text), &tracking(URL), LIMIT_BYTES).expect("compiles")
+    Template::compile(&sender(), &content("Hi", html, text), &tracking(URL), LIMIT_BYTES)
+        .expect("compiles")
 }
 
 fn signer(recipient: u32) -> TokenSigner {
     let holder = TokenHolder { preparation: 7, recipient, is_proof: false };
-    TokenKey::new(&[1; 32]).expect("a key").signer(&"0123456789abcdef".parse().expect("an id"), 1, holder)
+    TokenKey::new(&[1; 32]).expect("a key").signer(
+        &"0123456789abcdef".parse().expect("an id"),
+        1,
+        holder,
+    )
 }
 
 fn signed(number: u32) -> MessageStamp {
@@ -54,21 +61,34 @@ fn every_address_of_a_message_is_its_recipients_own() {
     let mut seen = std::collections::BTreeSet::new();
     for number in 0..3 {
         // what is the message's own wins
-        let to = recipient(json!({"name": "jö", "unsubscribe_url": "x", "mirror_url": "x", "__token": "x"}));
+        let to = recipient(
+            json!({"name": "jö", "unsubscribe_url": "x", "mirror_url": "x", "__token": "x"}),
+        );
         let message = template.render(&to, &signed(number)).expect("renders");
-        assert_eq!(template.render(&to, &signed(number)).expect("renders"), message, "deterministic");
+        assert_eq!(
+            template.render(&to, &signed(number)).expect("renders"),
+            message,
+            "deterministic"
+        );
         check_bytes(&message);
         let read = read_back(&message);
         assert_eq!(read["defects"], json!([]));
         let [mirror, first, second] =
-            [LinkPurpose::Mirror, LinkPurpose::Click(0), LinkPurpose::Click(1)].map(|purpose| url(number, purpose));
+            [LinkPurpose::Mirror, LinkPurpose::Click(0), LinkPurpose::Click(1)]
+                .map(|purpose| url(number, purpose));
         let off = url(number, LinkPurpose::OptOut);
         let html = part(&read, 1);
         assert_eq!(attributes(&html, "href"), [&mirror, &first, &second, &off, &mirror]);
         assert_eq!(attributes(&html, "src"), [url(number, LinkPurpose::Open)]);
         assert_eq!(part(&read, 0), format!("Dear jö: https://shop.example/a {off}\n{mirror}"));
         let header = |name: &str| {
-            read["headers"].as_array().expect("headers").iter().find(|h| h[0] == name).expect("it stands")[1].clone()
+            read["headers"]
+                .as_array()
+                .expect("headers")
+                .iter()
+                .find(|h| h[0] == name)
+                .expect("it stands")[1]
+                .clone()
         };
         assert_eq!(header("List-Unsubscribe"), format!("<{off}>"));
         assert_eq!(header("List-Unsubscribe-Post"), "List-Unsubscribe=One-Click");
@@ -76,17 +96,23 @@ fn every_address_of_a_message_is_its_recipients_own() {
         assert!(seen.insert(message), "others have other tokens");
     }
     let token = url(1, LinkPurpose::Click(1));
-    let token = LinkToken::read(token.rsplit('/').next().expect("a token"), HitKind::Click).expect("a token");
+    let token = LinkToken::read(token.rsplit('/').next().expect("a token"), HitKind::Click)
+        .expect("a token");
     assert!(signer(1).has_signed(&token) && token.purpose == LinkPurpose::Click(1));
 }
 
 #[test]
 fn each_branch_of_a_template_with_a_document_of_its_own_has_mirror_link_and_pixel() {
     let branch = |text| format!("<html><body><p>{text}</p></body></html>");
-    let html = format!("{{% if lang == 'de' %}}{}{{% else %}}{}{{% endif %}}", branch("Hallo"), branch("Hello"));
+    let html = format!(
+        "{{% if lang == 'de' %}}{}{{% else %}}{}{{% endif %}}",
+        branch("Hallo"),
+        branch("Hello")
+    );
     let template = tracked(Some(&html), Some("x"));
     for (lang, greeting) in [("de", "Hallo"), ("en", "Hello")] {
-        let message = template.render(&recipient(json!({ "lang": lang })), &signed(3)).expect("renders");
+        let message =
+            template.render(&recipient(json!({ "lang": lang })), &signed(3)).expect("renders");
         let html = part(&read_back(&message), 1);
         assert!(html.contains(greeting), "{html}");
         assert_eq!(attributes(&html, "href"), [url(3, LinkPurpose::Mirror)]);
@@ -96,20 +122,31 @@ fn each_branch_of_a_template_with_a_document_of_its_own_has_mirror_link_and_pixe
 
 #[test]
 fn tokens_are_read_back_wherever_lines_are_broken() {
-    let lines: String = (0..160).map(|n| format!("{}<a href='https://shop.example/{n}'>ü</a>\n", "x".repeat(n))).collect();
+    let lines: String = (0..160)
+        .map(|n| format!("{}<a href='https://shop.example/{n}'>ü</a>\n", "x".repeat(n)))
+        .collect();
     let template = tracked(Some(&format!("<p>{{{{ a }}}}\n{lines}</p>")), Some("x"));
     let message = template.render(&recipient(json!({"a": "A"})), &signed(5)).expect("renders");
     check_bytes(&message);
     let text = String::from_utf8(message.clone()).expect("ASCII");
-    let is_whole = |n| text.contains(url(5, LinkPurpose::Click(n)).rsplit('/').next().expect("a token"));
+    let is_whole =
+        |n| text.contains(url(5, LinkPurpose::Click(n)).rsplit('/').next().expect("a token"));
     assert!((0..160).any(is_whole) && !(0..160).all(is_whole), "some are broken");
     let html = part(&read_back(&message), 1);
-    let expected: Vec<String> =
-        [LinkPurpose::Mirror].into_iter().chain((0..160).map(LinkPurpose::Click)).map(|purpose| url(5, purpose)).collect();
+    let expected: Vec<String> = [LinkPurpose::Mirror]
+        .into_iter()
+        .chain((0..160).map(LinkPurpose::Click))
+        .map(|purpose| url(5, purpose))
+        .collect();
     assert_eq!(attributes(&html, "href"), expected);
     // in base64, too
-    let foreign = format!("<p>{{{{ a }}}}\n{}<a href='https://shop.example'>x</a>\n</p>", "Здравствуйте\n".repeat(60));
-    let message = tracked(Some(&foreign), Some("x")).render(&recipient(json!({"a": "A"})), &signed(5)).expect("renders");
+    let foreign = format!(
+        "<p>{{{{ a }}}}\n{}<a href='https://shop.example'>x</a>\n</p>",
+        "Здравствуйте\n".repeat(60)
+    );
+    let message = tracked(Some(&foreign), Some("x"))
+        .render(&recipient(json!({"a": "A"})), &signed(5))
+        .expect("renders");
     let read = read_back(&message);
     assert_eq!(read["parts"][1][1], "base64");
     assert_eq!(attributes(&part(&read, 1), "href"), expected[..2]);
@@ -119,17 +156,27 @@ fn tokens_are_read_back_wherever_lines_are_broken() {
 fn without_a_public_listener_messages_are_as_they_were_written() {
     let html = "<BODY><a data-track=false  href='https://shop.example'>A</a> {{ a }}</BODY>";
     let template = compile("Hi", Some(html), Some("{{ unsubscribe_url }}"));
-    let message = template.render(&recipient(json!({"a": "A", "unsubscribe_url": "mine"})), &signed(1)).expect("renders");
+    let message = template
+        .render(&recipient(json!({"a": "A", "unsubscribe_url": "mine"})), &signed(1))
+        .expect("renders");
     let message = String::from_utf8(message).expect("ASCII");
     let head = "MIME-Version: 1.0\r\nFrom: =?utf-8?B?QsO8Y2hlciAmIFPDtmhuZQ==?= <news@shop.example>\r\nReply-To: help@xn--mller-kva.example\r\n\
         Date: Mon, 23 Nov 2026 14:50:01 +0000\r\nMessage-ID: <d1.c2.r3@shop.example>\r\nTo: Jane.Doe@example.org\r\nSubject: Hi\r\n";
     let body = message.strip_prefix(head).expect("no further header");
-    assert!(body.contains("\r\n<BODY><a data-track=3Dfalse  href=3D'https://shop.example'>A</a> A</BODY>\r\n"), "{body}");
+    assert!(
+        body.contains(
+            "\r\n<BODY><a data-track=3Dfalse  href=3D'https://shop.example'>A</a> A</BODY>\r\n"
+        ),
+        "{body}"
+    );
     assert!(body.contains("\r\nmine\r\n"), "{body}");
-    let missing = template.render(&recipient(json!({"a": "A"})), &stamp()).expect_err("a missing field");
+    let missing =
+        template.render(&recipient(json!({"a": "A"})), &stamp()).expect_err("a missing field");
     assert_eq!(missing.field.as_deref(), Some("unsubscribe_url"));
     assert!(template.links().is_empty() && template.target(0, &recipient(json!({}))).is_none());
-    let unsigned = tracked(None, Some("x")).render(&recipient(json!({})), &stamp()).expect_err("nothing makes tokens");
+    let unsigned = tracked(None, Some("x"))
+        .render(&recipient(json!({})), &stamp())
+        .expect_err("nothing makes tokens");
     assert_eq!(unsigned.part, "message");
 }
 
@@ -141,19 +188,40 @@ fn a_link_leads_where_it_would_have_led_this_recipient() {
     let target = |link, fields: Value| template.target(link, &recipient(fields));
     assert_eq!(target(0, json!({})).as_deref(), Some("https://shop.example/%C3%BC?a=1&b=%22"));
     let jane = json!({"id": "a/b", "name": "Jane & \"x\" O'Hara/ü", "link": ""});
-    assert_eq!(target(1, jane).as_deref(), Some("https://shop.example/a/b?n=Jane%20&%20%22x%22%20O%27Hara/%C3%BC"));
-    assert_eq!(target(2, json!({"link": "https://b.example/?a=1&b=2"})).as_deref(), Some("https://b.example/?a=1&b=2"));
-    for nowhere in [json!({"link": "javascript:alert(1)"}), json!({"link": "//evil.example"}), json!({"link": ""}), json!({})] {
+    assert_eq!(
+        target(1, jane).as_deref(),
+        Some("https://shop.example/a/b?n=Jane%20&%20%22x%22%20O%27Hara/%C3%BC")
+    );
+    assert_eq!(
+        target(2, json!({"link": "https://b.example/?a=1&b=2"})).as_deref(),
+        Some("https://b.example/?a=1&b=2")
+    );
+    for nowhere in [
+        json!({"link": "javascript:alert(1)"}),
+        json!({"link": "//evil.example"}),
+        json!({"link": ""}),
+        json!({}),
+    ] {
         assert_eq!(target(2, nowhere), None);
     }
     assert_eq!(target(3, json!({})), None);
     // what the message itself no longer shows is found by the trial
-    let tried = |fields: Value| template.try_message(&recipient(fields), &signed(0)).map_err(|error| (error.part, error.field));
+    let tried = |fields: Value| {
+        template
+            .try_message(&recipient(fields), &signed(0))
+            .map_err(|error| (error.part, error.field))
+    };
     assert_eq!(tried(json!({"id": 1, "name": "n", "link": ""})), Ok(()));
     assert_eq!(tried(json!({"id": 1, "link": ""})), Err(("html", Some("name".into()))));
-    assert_eq!(tried(json!({"id": 1, "name": "n", "link": "mailto:a@b.example"})), Err(("html", None)));
+    assert_eq!(
+        tried(json!({"id": 1, "name": "n", "link": "mailto:a@b.example"})),
+        Err(("html", None))
+    );
     // the check is of the links as they were given
-    let faults = tracked(Some("<a href='/x'>1</a><a href='https://a.example'>2</a>{{ unsubscribe_url }}"), None);
+    let faults = tracked(
+        Some("<a href='/x'>1</a><a href='https://a.example'>2</a>{{ unsubscribe_url }}"),
+        None,
+    );
     assert_eq!(faults.link_faults(&recipient(json!({})), &signed(0)).len(), 1);
 }
 
@@ -161,22 +229,35 @@ fn a_link_leads_where_it_would_have_led_this_recipient() {
 fn the_mirror_page_of_a_text_is_the_text() {
     let template = tracked(None, Some("{{ a }} & <b>\n{{ mirror_url }}"));
     let page = template.mirror(&recipient(json!({"a": "<script>"})), &signed(2)).expect("renders");
-    assert_eq!(page, format!("<pre>&lt;script&gt; &amp; &lt;b&gt;\n{}</pre>", url(2, LinkPurpose::Mirror)));
+    assert_eq!(
+        page,
+        format!("<pre>&lt;script&gt; &amp; &lt;b&gt;\n{}</pre>", url(2, LinkPurpose::Mirror))
+    );
 }
 
 #[test]
 fn a_listener_with_a_long_or_odd_address_breaks_no_line() {
     let url = format!("https://t.shop.example/{}=1'{{{{ x }}}}", "path/".repeat(30));
-    let content = content("Hi", Some("<p><a href='https://shop.example'>{{ unsubscribe_url }}</a></p>"), None);
-    let template = Template::compile(&sender(), &content, &tracking(&url), LIMIT_BYTES).expect("compiles");
+    let content = content(
+        "Hi",
+        Some("<p><a href='https://shop.example'>{{ unsubscribe_url }}</a></p>"),
+        None,
+    );
+    let template =
+        Template::compile(&sender(), &content, &tracking(&url), LIMIT_BYTES).expect("compiles");
     let message = template.render(&recipient(json!({})), &signed(1)).expect("renders");
     let read = read_back(&message);
     assert_eq!(read["defects"], json!([]));
     let html = part(&read, 1);
-    let clean = url.replace('{', "%7B").replace('}', "%7D").replace(' ', "%20").replace('\'', "%27");
+    let clean =
+        url.replace('{', "%7B").replace('}', "%7D").replace(' ', "%20").replace('\'', "%27");
     for (found, path) in attributes(&html, "href").iter().zip(["/m/", "/c/"]) {
         assert!(found.starts_with(&format!("{clean}{path}")), "{found}");
     }
     let lines = String::from_utf8(message).expect("ASCII");
-    assert_eq!(lines.lines().filter(|line| line.len() > 76).count(), 1, "only that of the header, which cannot be broken");
+    assert_eq!(
+        lines.lines().filter(|line| line.len() > 76).count(),
+        1,
+        "only that of the header, which cannot be broken"
+    );
 }

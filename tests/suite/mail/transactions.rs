@@ -48,14 +48,22 @@ fn cases() -> Vec<Case> {
     let says = |text: &str| CatcherAction::Reply(text.to_owned());
     vec![
         case(Mail, says("451 4.3.0 later"), Deferred(Some("451 4.3.0 sender refused: later"))),
-        case(Mail, says("550 5.1.1 user unknown"), Refused("550 5.1.1 sender refused: user unknown")),
+        case(
+            Mail,
+            says("550 5.1.1 user unknown"),
+            Refused("550 5.1.1 sender refused: user unknown"),
+        ),
         case(Mail, says("421 4.7.0 bye"), Deferred(Some("421 4.7.0 bye"))),
         case(Mail, says("530 5.7.0 Authentication required"), Fault("MAIL")),
         case(Mail, Close, Fault("envelope")),
         case(Mail, Garbage, Fault("envelope")),
         case(Mail, Stall(LONG), Fault("envelope")),
         case(Recipient, says("550 5.1.1 unknown"), Refused("550 5.1.1 unknown")),
-        case(Recipient, says("550 5.5.3 Too many recipients"), Deferred(Some("550 5.5.3 Too many recipients"))),
+        case(
+            Recipient,
+            says("550 5.5.3 Too many recipients"),
+            Deferred(Some("550 5.5.3 Too many recipients")),
+        ),
         case(Recipient, says("450 4.2.0 greylisted"), Deferred(Some("450 4.2.0 greylisted"))),
         case(Recipient, says("421 4.7.0 bye"), Deferred(Some("421 4.7.0 bye"))),
         case(Recipient, Close, Fault("envelope")),
@@ -101,12 +109,24 @@ async fn check(case: Case, pipelining: bool, after: bool, before: bool) {
     let stage = case.act.stage;
     let name = format!("{:?}, pipelining {pipelining}, after {after}, before {before}", case.act);
     // Pipelined behind a MAIL that is refused, RCPT and DATA are out of place.
-    let odd = if pipelining && stage == CatcherStage::Mail && case.act.action != CatcherAction::Garbage { 2 } else { 0 };
+    let odd =
+        if pipelining && stage == CatcherStage::Mail && case.act.action != CatcherAction::Garbage {
+            2
+        } else {
+            0
+        };
     let mut connection = world.relay.connection().await.expect("a connection");
     if after {
         let usual = CatcherAct::new(CatcherStage::Data, CatcherAction::Stall(Duration::ZERO));
         world.catcher.change_rules(|rules| rules.next.extend([usual, case.act]));
-        let ended = deliver(&mut connection, (FROM, "first@example.org"), MESSAGE, Some("jane@example.org"), &|| true).await;
+        let ended = deliver(
+            &mut connection,
+            (FROM, "first@example.org"),
+            MESSAGE,
+            Some("jane@example.org"),
+            &|| true,
+        )
+        .await;
         assert!(matches!(ended, Transaction::Accepted(_)), "{name}: {ended:?}");
     } else {
         world.catcher.change_rules(|rules| rules.next.push_back(case.act));
@@ -115,10 +135,14 @@ async fn check(case: Case, pipelining: bool, after: bool, before: bool) {
     let ended = deliver(&mut connection, (FROM, "jane@example.org"), MESSAGE, next, &|| true).await;
     let usable = connection.is_usable();
     let text = |text: &str| reply(text);
-    let fault_names =
-        |fault: &Option<String>, step: &str| fault.as_ref().is_some_and(|fault| fault.starts_with(&format!("{step}: ")));
+    let fault_names = |fault: &Option<String>, step: &str| {
+        fault.as_ref().is_some_and(|fault| fault.starts_with(&format!("{step}: ")))
+    };
     let keeps = match (&case.expected, &ended) {
-        (Expected::Deferred(Some(expected)), Transaction::Deferred { reply: Some(reply), fault: None }) => {
+        (
+            Expected::Deferred(Some(expected)),
+            Transaction::Deferred { reply: Some(reply), fault: None },
+        ) => {
             assert_eq!(*reply, text(expected), "{name}");
             reply.code != 421
         }
@@ -157,18 +181,26 @@ async fn check(case: Case, pipelining: bool, after: bool, before: bool) {
             "{name}"
         );
     } else if before {
-        let ended = deliver(&mut connection, (FROM, "next@example.org"), MESSAGE, None, &|| true).await;
+        let ended =
+            deliver(&mut connection, (FROM, "next@example.org"), MESSAGE, None, &|| true).await;
         assert!(keeps || ended == Transaction::NotStarted, "{name}: {ended:?}");
     }
     drop(connection);
     if keeps && stage != CatcherStage::Body {
         assert!(matches!(world.send("last@example.org").await, Transaction::Accepted(_)), "{name}");
-        let received =
-            world.catcher.messages().into_iter().flat_map(|caught| caught.to.clone()).filter(|to| to == "next@example.org");
+        let received = world
+            .catcher
+            .messages()
+            .into_iter()
+            .flat_map(|caught| caught.to.clone())
+            .filter(|to| to == "next@example.org");
         assert_eq!(received.count(), usize::from(before), "{name}");
         assert_eq!(world.relay.stats().connections_opened.load(Ordering::Relaxed), 1, "{name}");
     }
-    assert!(world.catcher.counts().odd.load(Ordering::Relaxed) <= odd, "{name}: commands out of place");
+    assert!(
+        world.catcher.counts().odd.load(Ordering::Relaxed) <= odd,
+        "{name}: commands out of place"
+    );
 }
 
 #[tokio::test]
@@ -178,13 +210,19 @@ async fn the_message_arrives_byte_for_byte() {
         let mut connection = world.relay.connection().await.expect("a connection");
         let long = format!("{}\r\n..\r\n.\r\n.x\r\n", "line of text\r\n.".repeat(20_000));
         for message in [MESSAGE, b".\r\n", b"\r\n", b"a\r\n.\r\n", long.as_bytes()] {
-            let ended = deliver(&mut connection, (FROM, "Jane@Müller.example"), message, None, &|| true).await;
+            let ended =
+                deliver(&mut connection, (FROM, "Jane@Müller.example"), message, None, &|| true)
+                    .await;
             assert!(matches!(ended, Transaction::Accepted(_)), "{ended:?}");
             let caught = world.catcher.messages().pop().expect("one more");
             assert!(caught.bytes == message, "{} bytes, pipelining {pipelining}", message.len());
-            assert_eq!((caught.from.as_str(), caught.to.as_slice()), (FROM, &["Jane@xn--mller-kva.example".to_owned()][..]));
+            assert_eq!(
+                (caught.from.as_str(), caught.to.as_slice()),
+                (FROM, &["Jane@xn--mller-kva.example".to_owned()][..])
+            );
         }
-        let ended = deliver(&mut connection, ("", "jane@example.org"), MESSAGE, None, &|| true).await;
+        let ended =
+            deliver(&mut connection, ("", "jane@example.org"), MESSAGE, None, &|| true).await;
         assert!(matches!(ended, Transaction::Accepted(_)), "the null sender: {ended:?}");
         assert_eq!(world.catcher.counts().connections.load(Ordering::Relaxed), 1);
         assert_eq!(world.catcher.counts().odd.load(Ordering::Relaxed), 0);
@@ -195,8 +233,14 @@ async fn the_message_arrives_byte_for_byte() {
 async fn rules_by_local_part_need_no_setting() {
     for pipelining in [true, false] {
         let world = World::new(|rules| rules.pipelining = pipelining, |_| ()).await;
-        assert_eq!(world.send("refuse1@x.example").await, Transaction::Refused(reply("550 5.1.1 User unknown")));
-        assert_eq!(world.send("Full.2@x.example").await, Transaction::Refused(reply("552 5.2.2 Mailbox full")));
+        assert_eq!(
+            world.send("refuse1@x.example").await,
+            Transaction::Refused(reply("550 5.1.1 User unknown"))
+        );
+        assert_eq!(
+            world.send("Full.2@x.example").await,
+            Transaction::Refused(reply("552 5.2.2 Mailbox full"))
+        );
         let deferred = world.send("defer@x.example").await;
         assert!(matches!(deferred, Transaction::Deferred { fault: None, .. }), "{deferred:?}");
         assert!(matches!(world.send("defer@x.example").await, Transaction::Accepted(_)));
@@ -204,9 +248,19 @@ async fn rules_by_local_part_need_no_setting() {
         let counts = world.catcher.counts();
         assert_eq!(counts.connections.load(Ordering::Relaxed), 1, "refusals keep the connection");
         assert_eq!(counts.resets.load(Ordering::Relaxed), 3, "one for each refused envelope");
-        let journal: Vec<_> = world.catcher.journal().iter().map(|e| (e.recipient.clone(), e.accepted)).collect();
-        let expected = [("refuse1", false), ("Full.2", false), ("defer", false), ("defer", true), ("jane", true)];
-        assert_eq!(journal, expected.map(|(local, accepted)| (format!("{local}@x.example"), accepted)));
+        let journal: Vec<_> =
+            world.catcher.journal().iter().map(|e| (e.recipient.clone(), e.accepted)).collect();
+        let expected = [
+            ("refuse1", false),
+            ("Full.2", false),
+            ("defer", false),
+            ("defer", true),
+            ("jane", true),
+        ];
+        assert_eq!(
+            journal,
+            expected.map(|(local, accepted)| (format!("{local}@x.example"), accepted))
+        );
         assert_eq!(world.catcher.journal()[4].message_id, "m1@shop.example");
     }
 }
@@ -230,7 +284,8 @@ async fn a_transaction_that_may_not_go_sends_nothing() {
             let asked = AtomicUsize::new(0);
             let may_go = || asked.fetch_add(1, Ordering::Relaxed) < allowed;
             let mut connection = world.relay.connection().await.expect("a connection");
-            let ended = deliver(&mut connection, (FROM, "jane@x.example"), MESSAGE, None, &may_go).await;
+            let ended =
+                deliver(&mut connection, (FROM, "jane@x.example"), MESSAGE, None, &may_go).await;
             assert_eq!(ended, Transaction::NotStarted, "allowed {allowed} times");
             assert_eq!(asked.load(Ordering::Relaxed), allowed + 1);
             // Before the envelope nothing happened to the connection; before the end of data it was closed.
@@ -244,13 +299,18 @@ async fn a_transaction_that_may_not_go_sends_nothing() {
 #[tokio::test]
 async fn most_of_a_long_message_is_before_the_dividing_line() {
     let world = World::new(|_| (), |_| ()).await;
-    world.catcher.change_rules(|rules| rules.next.push_back(CatcherAct::new(CatcherStage::Body, CatcherAction::Stall(LONG))));
+    world.catcher.change_rules(|rules| {
+        rules.next.push_back(CatcherAct::new(CatcherStage::Body, CatcherAction::Stall(LONG)))
+    });
     let mut connection = world.relay.connection().await.expect("a connection");
     // More than the buffers between the two hold.
     let long = "line of text\r\n".repeat(2_000_000);
-    let ended = deliver(&mut connection, (FROM, "jane@x.example"), long.as_bytes(), None, &|| true).await;
+    let ended =
+        deliver(&mut connection, (FROM, "jane@x.example"), long.as_bytes(), None, &|| true).await;
     match ended {
-        Transaction::Deferred { reply: None, fault: Some(fault) } => assert!(fault.starts_with("message: "), "{fault}"),
+        Transaction::Deferred { reply: None, fault: Some(fault) } => {
+            assert!(fault.starts_with("message: "), "{fault}")
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -258,7 +318,9 @@ async fn most_of_a_long_message_is_before_the_dividing_line() {
 #[tokio::test]
 async fn time_outs_are_those_of_the_settings() {
     let world = World::new(|_| (), |relay| relay.final_timeout_ms = 700).await;
-    world.catcher.change_rules(|rules| rules.every = Some(CatcherAct::new(CatcherStage::End, CatcherAction::Stall(LONG))));
+    world.catcher.change_rules(|rules| {
+        rules.every = Some(CatcherAct::new(CatcherStage::End, CatcherAction::Stall(LONG)))
+    });
     let started = Instant::now();
     assert!(matches!(world.send("jane@x.example").await, Transaction::InDoubt(_)));
     let took = started.elapsed();
@@ -269,7 +331,9 @@ async fn time_outs_are_those_of_the_settings() {
 async fn an_address_that_no_command_can_carry_never_reaches_the_wire() {
     let world = World::new(|_| (), |_| ()).await;
     for to in ["", "jane", "jane@x.example>\r\nRCPT TO:<evil@x.example", "jürgen@x.example"] {
-        let Transaction::Refused(reply) = world.send(to).await else { panic!("{to} was not refused") };
+        let Transaction::Refused(reply) = world.send(to).await else {
+            panic!("{to} was not refused")
+        };
         assert_eq!(reply.code, 553);
     }
     assert_eq!(world.catcher.journal(), []);

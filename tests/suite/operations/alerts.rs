@@ -17,12 +17,21 @@ fn every_alert_fires_when_it_should_and_only_then() {
     for (name, from) in [("versand.rules.yml", RULES), ("versand.test.yml", TESTS)] {
         fs::copy(repository(from), folder.path().join(name)).unwrap();
     }
-    run(Command::new("promtool").args(["test", "rules"]).arg(folder.path().join("versand.test.yml")), LIMIT);
+    run(
+        Command::new("promtool")
+            .args(["test", "rules"])
+            .arg(folder.path().join("versand.test.yml")),
+        LIMIT,
+    );
     let (rules, tests) = (text(repository(RULES)), text(repository(TESTS)));
-    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let alerts: Vec<&str> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert!(alerts.len() > 7);
     for alert in alerts {
-        assert!(tests.contains(&format!("ALERTS{{alertname=\"{alert}\"")), "{alert} is not seen to fire");
+        assert!(
+            tests.contains(&format!("ALERTS{{alertname=\"{alert}\"")),
+            "{alert} is not seen to fire"
+        );
     }
 }
 
@@ -33,6 +42,10 @@ fn alerts_are_on_metrics_that_exist() {
         let text = text(repository(file));
         let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         let named: BTreeSet<&str> = words.filter(|word| word.starts_with("versand_")).collect();
-        assert!(named.len() > 6 && named.is_subset(&known), "{file}: {:?}", named.difference(&known));
+        assert!(
+            named.len() > 6 && named.is_subset(&known),
+            "{file}: {:?}",
+            named.difference(&known)
+        );
     }
 }

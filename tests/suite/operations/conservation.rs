@@ -17,7 +17,10 @@ async fn difference(app: &App, id: &DeliveryId) -> Option<u64> {
 async fn the_difference_shows_every_corruption() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "[preparation]\nchunk_size = 10").await;
-    let id = app.client.send(&definition(), audience(25) + "{\"email\":\"nobody\",\"name\":\"N\"}\n").await;
+    let id = app
+        .client
+        .send(&definition(), audience(25) + "{\"email\":\"nobody\",\"name\":\"N\"}\n")
+        .await;
     app.client.wait_for(&id, &["finished"]).await;
     let key = |name: &str| format!("versand:{{{id}}}:{name}");
     let delivery: DeliveryId = id.parse().unwrap();
@@ -42,7 +45,18 @@ async fn the_difference_shows_every_corruption() {
     assert_eq!(difference(&app, &delivery).await, Some(0));
 
     // a slice of the exclusion log
-    let generation = app.services.stores.deliveries.delivery(&delivery).await.unwrap().unwrap().document.plan.unwrap().generation;
+    let generation = app
+        .services
+        .stores
+        .deliveries
+        .delivery(&delivery)
+        .await
+        .unwrap()
+        .unwrap()
+        .document
+        .plan
+        .unwrap()
+        .generation;
     let slice = key(&format!("exclusions.{generation}:0"));
     redis.ask(&format!("RENAME {slice} {}", key("away"))).unwrap();
     assert_eq!(difference(&app, &delivery).await, Some(1));
@@ -54,7 +68,10 @@ async fn the_difference_shows_every_corruption() {
     // what was uploaded: a line that is in no ledger and in no exclusion log
     let mut corrupt = app.services.stores.deliveries.delivery(&delivery).await.unwrap().unwrap();
     corrupt.document.audience.as_mut().unwrap().recipients += 1;
-    assert_eq!(app.services.journey.recover.finishes.recounts.difference(&corrupt).await.unwrap(), Some(1));
+    assert_eq!(
+        app.services.journey.recover.finishes.recounts.difference(&corrupt).await.unwrap(),
+        Some(1)
+    );
     app.stop().await;
 }
 
@@ -64,9 +81,13 @@ async fn records_agree_with_what_the_relay_accepted() {
     let app = App::start(&redis, "").await;
     let id = app.client.send(&definition(), audience(40)).await;
     app.client.wait_for(&id, &["finished"]).await;
-    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+    let load =
+        |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!(
-        (app.services.journey.throttle_watch.relays.accepted(), load(&app.services.observation.gauges.acceptances)),
+        (
+            app.services.journey.throttle_watch.relays.accepted(),
+            load(&app.services.observation.gauges.acceptances)
+        ),
         (40, 40)
     );
     app.stop().await;

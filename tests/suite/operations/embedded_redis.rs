@@ -15,7 +15,11 @@ async fn connect(redis: &EmbeddedRedis) -> redis::aio::MultiplexedConnection {
 }
 
 async fn pid(redis: &EmbeddedRedis) -> i32 {
-    let text: String = redis::cmd("INFO").arg("server").query_async(&mut connect(redis).await).await.expect("INFO");
+    let text: String = redis::cmd("INFO")
+        .arg("server")
+        .query_async(&mut connect(redis).await)
+        .await
+        .expect("INFO");
     let line = text.lines().find_map(|line| line.strip_prefix("process_id:"));
     line.expect("process_id").parse().expect("a number")
 }
@@ -94,8 +98,11 @@ async fn a_redis_that_was_left_is_adopted_watched_and_stopped() {
         .await
         .expect("CLIENT KILL");
     eventually(SOON, "it is watched again", async || {
-        let clients: String =
-            redis::cmd("CLIENT").arg("LIST").query_async(&mut connect(&second).await).await.expect("CLIENT LIST");
+        let clients: String = redis::cmd("CLIENT")
+            .arg("LIST")
+            .query_async(&mut connect(&second).await)
+            .await
+            .expect("CLIENT LIST");
         clients.lines().count() >= 2
     })
     .await;
@@ -146,12 +153,16 @@ async fn refusal(path: &Path, program: &str) -> String {
 async fn a_redis_that_cannot_start_says_why_in_one_line() {
     let dir = tempdir().expect("folder");
     let text = refusal(dir.path(), "no-such-redis").await;
-    assert!(text.contains("no-such-redis") && text.contains("apt-get install redis-server"), "{text}");
+    assert!(
+        text.contains("no-such-redis") && text.contains("apt-get install redis-server"),
+        "{text}"
+    );
     let text = refusal(&dir.path().join("x".repeat(100)), "redis-server").await;
     assert!(text.contains("server.state_dir") && text.contains("107"), "{text}");
     let broken = dir.path().join("broken");
     std::fs::create_dir_all(broken.join("redis/appendonlydir")).expect("folder");
-    std::fs::write(broken.join("redis/appendonlydir/appendonly.aof.manifest"), "nonsense\n").expect("damage");
+    std::fs::write(broken.join("redis/appendonlydir/appendonly.aof.manifest"), "nonsense\n")
+        .expect("damage");
     let text = refusal(&broken, "redis-server").await;
     assert!(text.starts_with("redis-server ended at once"), "{text}");
     assert!(!text.contains('\n'), "{text}");

@@ -41,7 +41,8 @@ impl Prometheus {
     async fn start(daemons: &[&Daemon]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::copy(repository(RULES), folder.path().join("versand.rules.yml")).unwrap();
-        let targets: Vec<&str> = daemons.iter().map(|daemon| daemon.client.url.trim_start_matches("http://")).collect();
+        let targets: Vec<&str> =
+            daemons.iter().map(|daemon| daemon.client.url.trim_start_matches("http://")).collect();
         let config = format!(
             "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\nrule_files: [versand.rules.yml]\n\
              scrape_configs: [{{ job_name: versand, static_configs: [{{ targets: {targets:?} }}] }}]\n"
@@ -57,11 +58,18 @@ impl Prometheus {
         // it picks a free port, and says which
         let address = eventually("Prometheus listens", LIMIT, async || {
             let said = text(&log);
-            let line = said.lines().find(|line| line.contains("Listening on") && line.contains("address=127.0.0.1:"))?;
+            let line = said.lines().find(|line| {
+                line.contains("Listening on") && line.contains("address=127.0.0.1:")
+            })?;
             Some(line.rsplit_once("address=")?.1.to_owned())
         })
         .await;
-        Self { child, url: format!("http://{address}/api/v1"), http: reqwest::Client::new(), _folder: folder }
+        Self {
+            child,
+            url: format!("http://{address}/api/v1"),
+            http: reqwest::Client::new(),
+            _folder: folder,
+        }
     }
 
     async fn ask(&self, path: &str, query: &[(&str, &str)]) -> Option<Value> {
@@ -92,19 +100,32 @@ async fn queries(prometheus: &Prometheus) -> Vec<Query> {
         let dashboard: Value = serde_json::from_str(&text(repository(file))).unwrap();
         for panel in dashboard["panels"].as_array().unwrap() {
             let title = panel["title"].as_str().unwrap();
-            assert!(panel["description"].as_str().is_some_and(|why| why.len() > 10), "{title}: no description");
+            assert!(
+                panel["description"].as_str().is_some_and(|why| why.len() > 10),
+                "{title}: no description"
+            );
             assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{title}: no unit");
             for target in panel["targets"].as_array().unwrap() {
-                let query = target["expr"].as_str().unwrap().replace("$__rate_interval", "10s").replace("$__range", "1h");
+                let query = target["expr"]
+                    .as_str()
+                    .unwrap()
+                    .replace("$__rate_interval", "10s")
+                    .replace("$__range", "1h");
                 let by_daemon = target["legendFormat"].as_str().unwrap().contains("{{instance}}");
                 queries.push(Query { of: format!("{file}: {title}"), query, by_daemon });
             }
         }
     }
     let rules = prometheus.ask("/rules", &[]).await.unwrap();
-    for rule in rules["data"]["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap()) {
+    for rule in rules["data"]["groups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|group| group["rules"].as_array().unwrap())
+    {
         assert_eq!(rule["health"], "ok", "{rule}");
-        let by_daemon = rule["annotations"]["summary"].as_str().unwrap().contains("$labels.instance");
+        let by_daemon =
+            rule["annotations"]["summary"].as_str().unwrap().contains("$labels.instance");
         let [of, query] = ["name", "query"].map(|key| rule[key].as_str().unwrap().to_owned());
         queries.push(Query { of, query, by_daemon });
     }
@@ -115,8 +136,13 @@ async fn queries(prometheus: &Prometheus) -> Vec<Query> {
 fn selectors(query: &str) -> BTreeSet<String> {
     let starts = query.match_indices("versand_").map(|(at, _)| &query[at..]);
     let selector = |rest: &str| {
-        let name = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-        let matchers = rest[name..].starts_with('{').then(|| rest.find('}')).flatten().map_or(name, |end| end + 1);
+        let name =
+            rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let matchers = rest[name..]
+            .starts_with('{')
+            .then(|| rest.find('}'))
+            .flatten()
+            .map_or(name, |end| end + 1);
         rest[..matchers].to_owned()
     };
     starts.map(selector).collect()
@@ -128,14 +154,20 @@ async fn every_query_of_dashboards_and_alerts_finds_its_metrics() {
     let settings = format!("[redis]\nurl = \"{}\"\n{}", redis.url(), relay.settings(2));
     let (a, b) = (Daemon::start(&settings).await, Daemon::start(&settings).await);
     let prometheus = Prometheus::start(&[&a, &b]).await;
-    let ready = async || prometheus.ask("/query", &[("query", "count(up == 1) == 2")]).await?["data"]["result"].get(0).cloned();
+    let ready = async || {
+        prometheus.ask("/query", &[("query", "count(up == 1) == 2")]).await?["data"]["result"]
+            .get(0)
+            .cloned()
+    };
     eventually("both daemons are scraped", LIMIT, ready).await;
     let id = a.client.send(&definition(), audience(3000)).await;
     let both = "count(versand_recipients{status=\"pending\"} > 0) == 2 and sum(versand_transactions_total) > 0";
     eventually("both see the delivery", LIMIT, async || prometheus.query(both).await.pop()).await;
 
     // shared figures are read by both, and counted once
-    let shown = prometheus.query("max without (instance, pod) (versand_deliveries_moving{state=\"in_progress\"})").await;
+    let shown = prometheus
+        .query("max without (instance, pod) (versand_deliveries_moving{state=\"in_progress\"})")
+        .await;
     assert_eq!(shown.len(), 1, "{shown:?}");
     assert_eq!(shown[0]["value"][1], "1", "{shown:?}");
     assert_eq!(prometheus.query("versand_deliveries_moving{state=\"in_progress\"}").await.len(), 2);
@@ -146,18 +178,26 @@ async fn every_query_of_dashboards_and_alerts_finds_its_metrics() {
     let tasks = "count by (task) (versand_scheduler_last_success_timestamp_seconds)";
     let scraped = async || (prometheus.query(tasks).await.len() >= 7).then_some(());
     eventually("all tasks but that of every minute have succeeded", LIMIT, scraped).await;
-    let ratios = async || (prometheus.query("versand_delivery_delivered_ratio").await.len() == 2).then_some(());
+    let ratios = async || {
+        (prometheus.query("versand_delivery_delivered_ratio").await.len() == 2).then_some(())
+    };
     eventually("both daemons show the figures of the delivery", LIMIT, ratios).await;
     let queries = queries(&prometheus).await;
     assert!(queries.len() > 40);
     for Query { of, query, by_daemon } in queries {
         let given = prometheus.query(&query).await;
         let doubled = given.iter().any(|series| series["metric"]["instance"].is_string());
-        assert!(by_daemon || !doubled, "{of} shows what the daemons share once for each of them: {given:?}");
+        assert!(
+            by_daemon || !doubled,
+            "{of} shows what the daemons share once for each of them: {given:?}"
+        );
         // a comparison or a ratio is empty while all is well: then what it compares is there
         if given.is_empty() {
             for selector in selectors(&query) {
-                assert!(!prometheus.query(&selector).await.is_empty(), "{of}: {selector} is not there");
+                assert!(
+                    !prometheus.query(&selector).await.is_empty(),
+                    "{of}: {selector} is not there"
+                );
             }
         }
     }
@@ -171,15 +211,31 @@ async fn names_and_types_follow_the_conventions_of_prometheus() {
     daemon.metric("versand_start_pending_seconds").await;
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("metrics");
-    fs::write(&page, reqwest::get(format!("{}/metrics", daemon.client.url)).await.unwrap().bytes().await.unwrap()).unwrap();
-    let said = run(Command::new("sh").args(["-c", "exec promtool check metrics <\"$1\" 2>&1", "sh"]).arg(&page), LIMIT);
+    fs::write(
+        &page,
+        reqwest::get(format!("{}/metrics", daemon.client.url))
+            .await
+            .unwrap()
+            .bytes()
+            .await
+            .unwrap(),
+    )
+    .unwrap();
+    let said = run(
+        Command::new("sh")
+            .args(["-c", "exec promtool check metrics <\"$1\" 2>&1", "sh"])
+            .arg(&page),
+        LIMIT,
+    );
     assert_eq!(String::from_utf8_lossy(&said.stdout), "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deliveries_and_preparations_that_fail_are_counted() {
     let daemon = Daemon::start("").await;
-    let refused = (0..3).map(|i| format!("{{\"email\":\"refuse{i}@example.com\",\"name\":\"Ann\"}}\n")).collect();
+    let refused = (0..3)
+        .map(|i| format!("{{\"email\":\"refuse{i}@example.com\",\"name\":\"Ann\"}}\n"))
+        .collect();
     let id = daemon.client.send(&definition(), refused).await;
     daemon.client.wait_for(&id, &["finished"]).await;
     let mut unpreparable = definition();
@@ -197,7 +253,10 @@ async fn deliveries_and_preparations_that_fail_are_counted() {
     ];
     for (series, value) in expected {
         // counted a moment after it can be seen
-        eventually(series, LIMIT, async || daemon.series(series).await.filter(|found| *found == value)).await;
+        eventually(series, LIMIT, async || {
+            daemon.series(series).await.filter(|found| *found == value)
+        })
+        .await;
     }
 }
 

@@ -25,7 +25,9 @@ fn settings(deliveries: u32, logs: u32, tracking: u32, folder: &str) -> String {
 
 /// Twenty recipients, three of whom are refused, and three lines that are excluded.
 fn varied() -> String {
-    let refused: String = (0..3).map(|i| format!("{{\"email\":\"refuse{i}@example.com\",\"name\":\"R\"}}\n")).collect();
+    let refused: String = (0..3)
+        .map(|i| format!("{{\"email\":\"refuse{i}@example.com\",\"name\":\"R\"}}\n"))
+        .collect();
     audience(17) + &refused + &"{\"email\":\"nobody\"}\n".repeat(3)
 }
 
@@ -48,7 +50,12 @@ async fn sent(app: &App, redis: &RedisServer) -> String {
 
 async fn acts(app: &App, id: &str) -> Vec<String> {
     let page = app.client.get(&format!("/deliveries/{id}/audit?limit=1000")).await;
-    page["items"].as_array().unwrap().iter().map(|entry| entry["action"].as_str().unwrap().to_owned()).collect()
+    page["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["action"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,13 +67,14 @@ async fn logs_are_removed_after_their_time_and_the_figures_are_frozen() {
     let before = app.client.get(&path).await;
     assert_eq!((&before["counts"]["sent"], &before["kpis"]["targeted"]), (&json!(17), &json!(23)));
     aged(&app, &id, 23).await;
-    app.services.journey.operate.retention.retain_all().await;
+    app.services.journey.operate.retention.run().await;
     assert_eq!(app.client.log(&id).await.len(), 20, "not yet");
     assert_eq!(app.client.get(&path).await["cleaned_at"], Value::Null);
 
     aged(&app, &id, 2).await;
-    app.services.journey.operate.retention.retain_all().await;
-    let kept: BTreeSet<String> = keys(&redis, &id).await.into_iter().filter(|key| !key.starts_with("hits:")).collect();
+    app.services.journey.operate.retention.run().await;
+    let kept: BTreeSet<String> =
+        keys(&redis, &id).await.into_iter().filter(|key| !key.starts_with("hits:")).collect();
     assert_eq!(kept, names(&["delivery", "audit", "agents", "tracking", "statistics"]));
     let after = app.client.get(&path).await;
     let removed_at = after["cleaned_at"].as_str().unwrap();
@@ -80,30 +88,54 @@ async fn logs_are_removed_after_their_time_and_the_figures_are_frozen() {
         assert_eq!(after[field], before[field], "{field}");
     }
     assert_eq!(app.client.get(&format!("{path}/progress")).await["cleaned_at"], removed_at);
-    let gone = ["log", "log/export?format=csv", "exclusions", "exclusions/export?format=ndjson", "waves", "archive"];
+    let gone = [
+        "log",
+        "log/export?format=csv",
+        "exclusions",
+        "exclusions/export?format=ndjson",
+        "waves",
+        "archive",
+    ];
     for route in gone.into_iter().chain(["recipients/0/preview"]) {
-        let answer = app.client.request(Method::GET, &format!("{path}/{route}")).send().await.unwrap();
+        let answer =
+            app.client.request(Method::GET, &format!("{path}/{route}")).send().await.unwrap();
         let detail = problem(answer, StatusCode::GONE).await["detail"].as_str().unwrap().to_owned();
-        assert!(detail.contains("the logs were removed on ") && detail.contains(&removed_at[..19]), "{detail}");
+        assert!(
+            detail.contains("the logs were removed on ") && detail.contains(&removed_at[..19]),
+            "{detail}"
+        );
     }
     for (route, body) in [
         ("in-doubt", json!({ "as": "resend", "recipients": "all" })),
         ("copy", json!({ "name": "Again", "audience": true })),
         ("proofs", json!({ "recipients": [0], "to": ["qa@example.com"] })),
     ] {
-        assert_eq!(app.client.post(&format!("{path}/{route}"), &body).await.0, StatusCode::GONE, "{route}");
+        assert_eq!(
+            app.client.post(&format!("{path}/{route}"), &body).await.0,
+            StatusCode::GONE,
+            "{route}"
+        );
     }
-    assert_eq!(app.client.post(&format!("{path}/copy"), &json!({ "name": "Again" })).await.0, StatusCode::CREATED);
+    assert_eq!(
+        app.client.post(&format!("{path}/copy"), &json!({ "name": "Again" })).await.0,
+        StatusCode::CREATED
+    );
     let delivery = app.services.deliveries.delivery(&id.parse().unwrap()).await.unwrap();
-    assert_eq!(app.services.journey.recover.finishes.recounts.difference(&delivery).await.unwrap(), Some(0));
-    let index: Vec<String> =
-        ::redis::cmd("KEYS").arg("versand:{messages:*").query_async(&mut connection(&redis).await).await.unwrap();
+    assert_eq!(
+        app.services.journey.recover.finishes.recounts.difference(&delivery).await.unwrap(),
+        Some(0)
+    );
+    let index: Vec<String> = ::redis::cmd("KEYS")
+        .arg("versand:{messages:*")
+        .query_async(&mut connection(&redis).await)
+        .await
+        .unwrap();
     assert!(index.is_empty());
     assert_eq!(app.client.get("/profiles/user1@example.com/messages").await["items"], json!([]));
 
     aged(&app, &id, 24).await;
     for _ in 0..2 {
-        app.services.journey.operate.retention.retain_all().await;
+        app.services.journey.operate.retention.run().await;
     }
     assert_eq!(keys(&redis, &id).await, names(&["delivery", "audit", "tracking", "statistics"]));
     assert!(app.client.get(&path).await["tracking_cleaned_at"].is_string());
@@ -127,12 +159,21 @@ async fn frozen_figures_hold_every_hit_that_was_in_the_log_when_that_was_removed
         let log = tracking::export(&app.client, &id, "tracking/export?format=ndjson").await;
         let sending = app.client.log(&id).await;
         aged(&app, &id, 25).await;
-        app.services.journey.operate.retention.retain_all().await;
+        app.services.journey.operate.retention.run().await;
         let view = app.client.get(&format!("/deliveries/{id}")).await;
-        assert_eq!((view["cleaned_at"].is_string(), view["tracking_cleaned_at"].is_string()), (logs, !logs));
-        let answer = app.client.request(Method::GET, &format!("/deliveries/{id}/tracking")).send().await.unwrap();
+        assert_eq!(
+            (view["cleaned_at"].is_string(), view["tracking_cleaned_at"].is_string()),
+            (logs, !logs)
+        );
+        let answer = app
+            .client
+            .request(Method::GET, &format!("/deliveries/{id}/tracking"))
+            .send()
+            .await
+            .unwrap();
         let detail = problem(answer, StatusCode::GONE).await["detail"].as_str().unwrap().to_owned();
-        let gone = if logs { "the logs were removed on " } else { "the tracking log was removed on " };
+        let gone =
+            if logs { "the logs were removed on " } else { "the tracking log was removed on " };
         assert!(detail.contains(gone), "{detail}");
         let frozen = app.client.get(&format!("/deliveries/{id}/statistics")).await;
         tracking::compare(&frozen, &sending, &log);
@@ -153,22 +194,37 @@ async fn the_next_pass_removes_the_logs_that_a_crash_left() {
     let mut dumps = Vec::new();
     for key in &saved {
         let key = format!("versand:{{{id}}}:{key}");
-        dumps.push((key.clone(), ::redis::cmd("DUMP").arg(key).query_async::<Vec<u8>>(&mut conn).await.unwrap()));
+        dumps.push((
+            key.clone(),
+            ::redis::cmd("DUMP").arg(key).query_async::<Vec<u8>>(&mut conn).await.unwrap(),
+        ));
     }
-    app.services.journey.operate.retention.retain_all().await;
+    app.services.journey.operate.retention.run().await;
     let clean = names(&["delivery", "audit", "tracking", "statistics"]);
     assert_eq!(keys(&redis, &id).await, clean);
     let half = |key: &String| {
-        ["ledger:1", "replies:2", "counts", "parts", "chunks.2:2", "hits:0", "agents"].iter().any(|k| key.ends_with(k))
+        ["ledger:1", "replies:2", "counts", "parts", "chunks.2:2", "hits:0", "agents"]
+            .iter()
+            .any(|k| key.ends_with(k))
     };
     for (key, dump) in dumps.iter().filter(|(key, _)| half(key)) {
-        let () = ::redis::cmd("RESTORE").arg(key).arg(0).arg(&dump[..]).query_async(&mut conn).await.unwrap();
+        let () = ::redis::cmd("RESTORE")
+            .arg(key)
+            .arg(0)
+            .arg(&dump[..])
+            .query_async(&mut conn)
+            .await
+            .unwrap();
     }
     let fields = ["swept_logs", "swept_tracking"];
-    let _: u64 =
-        ::redis::cmd("HDEL").arg(format!("versand:{{{id}}}:delivery")).arg(&fields).query_async(&mut conn).await.unwrap();
+    let _: u64 = ::redis::cmd("HDEL")
+        .arg(format!("versand:{{{id}}}:delivery"))
+        .arg(&fields)
+        .query_async(&mut conn)
+        .await
+        .unwrap();
     assert!(keys(&redis, &id).await.len() >= clean.len() + 7);
-    app.services.journey.operate.retention.retain_all().await;
+    app.services.journey.operate.retention.run().await;
     assert_eq!(keys(&redis, &id).await, clean);
     app.stop().await;
 }
@@ -194,7 +250,7 @@ async fn deliveries_are_deleted_after_their_time_and_none_that_has_not_ended() {
     }
     aged(&app, &ended, 25).await;
     aged(&app, &younger, 23).await;
-    app.services.journey.operate.retention.retain_all().await;
+    app.services.journey.operate.retention.run().await;
     assert_eq!(keys(&redis, &ended).await, names(&["delivery", "audit"]));
     assert_eq!(
         client.request(Method::GET, &format!("/deliveries/{ended}")).send().await.unwrap().status(),
@@ -234,7 +290,10 @@ async fn nothing_is_removed_before_its_archive_is_written() {
     let compare = |lines: &[Value]| {
         assert_eq!(lines[0]["kind"], "document");
         assert_eq!(lines[0]["id"], id);
-        assert_eq!((of_kind(lines, "sending"), of_kind(lines, "exclusion")), (log.clone(), excluded.as_array().unwrap().clone()));
+        assert_eq!(
+            (of_kind(lines, "sending"), of_kind(lines, "exclusion")),
+            (log.clone(), excluded.as_array().unwrap().clone())
+        );
         assert_eq!(Value::Array(of_kind(lines, "audit")), audit);
         assert_eq!(lines.len(), 1 + 20 + 3 + audit.as_array().unwrap().len());
     };
@@ -243,13 +302,14 @@ async fn nothing_is_removed_before_its_archive_is_written() {
     aged(&app, &id, 25).await;
     std::fs::remove_dir(&folder).unwrap();
     let before = keys(&redis, &id).await;
-    app.services.journey.operate.retention.retain_all().await;
+    app.services.journey.operate.retention.run().await;
     assert_eq!(keys(&redis, &id).await, before);
     assert_eq!(app.client.get(&format!("/deliveries/{id}")).await["cleaned_at"], Value::Null);
 
     std::fs::create_dir(&folder).unwrap();
-    app.services.journey.operate.retention.retain_all().await;
-    let files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    app.services.journey.operate.retention.run().await;
+    let files: Vec<_> =
+        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(files, [folder.join(format!("{id}.ndjson.zst"))]);
     compare(&unpacked(&std::fs::read(&files[0]).unwrap()));
     assert!(app.client.get(&format!("/deliveries/{id}")).await["cleaned_at"].is_string());
@@ -265,7 +325,11 @@ async fn the_command_writes_an_archive_whole_or_not_at_all_and_over_no_other_fil
     std::fs::write(&token, &app.client.token).unwrap();
     let archive = async |id: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_versand"));
-        command.args(["archive", id]).arg(&file).args(["--url", &app.client.url, "--token-file"]).arg(&token);
+        command
+            .args(["archive", id])
+            .arg(&file)
+            .args(["--url", &app.client.url, "--token-file"])
+            .arg(&token);
         tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
     };
     let refused = archive("00000000000000000000000000").await;
@@ -275,16 +339,27 @@ async fn the_command_writes_an_archive_whole_or_not_at_all_and_over_no_other_fil
     let lines = unpacked(&std::fs::read(&file).unwrap());
     assert_eq!(of_kind(&lines, "sending"), app.client.log(&id).await);
     let refused = archive(&id).await;
-    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("is there already"), "{refused:?}");
+    assert!(
+        !refused.status.success()
+            && String::from_utf8_lossy(&refused.stderr).contains("is there already"),
+        "{refused:?}"
+    );
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left");
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retention_that_ends_opt_outs_too_early_is_warned_of_at_the_start() {
-    for (name, days, is_warned) in [("logs_days", 59, true), ("deliveries_days", 59, true), ("logs_days", 60, false)] {
+    for (name, days, is_warned) in
+        [("logs_days", 59, true), ("deliveries_days", 59, true), ("logs_days", 60, false)]
+    {
         let mut daemon = Daemon::start(&format!("[retention]\n{name} = {days}")).await;
-        assert_eq!(daemon.log().contains(&format!("setting=\"retention.{name}\" days=59")), is_warned, "{}", daemon.log());
+        assert_eq!(
+            daemon.log().contains(&format!("setting=\"retention.{name}\" days=59")),
+            is_warned,
+            "{}",
+            daemon.log()
+        );
         assert!(daemon.terminate().await.success());
     }
 }

@@ -4,7 +4,9 @@ use std::{fs, process::Command};
 
 use reqwest::{Method, StatusCode};
 
-use crate::harness::{LIMIT, app::App, client::definition, redis::RedisServer, repository, run, run_to_end};
+use crate::harness::{
+    LIMIT, app::App, client::definition, redis::RedisServer, repository, run, run_to_end,
+};
 
 fn versand(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_versand"));
@@ -36,22 +38,37 @@ const BAD: [(&str, &str); 48] = [
     ("[relay]\ntls = \"maybe\"", "relay.tls"),
     ("[relay]\nport = 70000", "relay.port"),
     ("[relay]\nhost = \"x\"\nusername = \"me\"\ntls = \"starttls\"", "relay.password_file"),
-    ("[relay]\nhost = \"x\"\nusername = \"me\"\ntls = \"starttls\"\npassword_file = \"/nowhere/p\"", "relay.password_file"),
+    (
+        "[relay]\nhost = \"x\"\nusername = \"me\"\ntls = \"starttls\"\npassword_file = \"/nowhere/p\"",
+        "relay.password_file",
+    ),
     ("[relay]\nhost = \"x\"\ntls = \"implicit\"\nca_file = \"/nowhere/ca.pem\"", "relay.ca_file"),
     ("[relay]\nweight = 1001", "relay.weight: must be 0..1000, is 1001"),
     ("[relay]\nsender_domains = [\"a@b.example\"]", "relay.sender_domains[0]"),
     ("[[relays]]\nhost = \"x\"", "relays[0]: missing field `name`"),
     ("[[relays]]\nname = \"a\"", "relays[0].host"),
     ("[[relays]]\nname = \"a b\"\nhost = \"x\"", "relays[0].name"),
-    ("[[relays]]\nname = \"a\"\nhost = \"x\"\n[[relays]]\nname = \"a\"\nhost = \"y\"", "relays[1].name"),
+    (
+        "[[relays]]\nname = \"a\"\nhost = \"x\"\n[[relays]]\nname = \"a\"\nhost = \"y\"",
+        "relays[1].name",
+    ),
     ("[[relays]]\nname = \"a\"\nhost = \"x\"\ncolour = 1", "relays[0].colour"),
     ("[[relays]]\nname = \"a\"\nhost = \"x\"\nport = 70000", "relays[0].port"),
     ("[[relays]]\nname = \"a\"\nhost = \"x\"\nweight = -1", "relays[0].weight"),
     ("[[relays]]\nname = \"a\"\nhost = \"x\"\nconnections = 0", "relays[0].connections"),
-    ("[[relays]]\nname = \"a\"\nhost = \"x\"\nsender_domains = [\"x.example\", \"*\"]", "relays[0].sender_domains[1]"),
+    (
+        "[[relays]]\nname = \"a\"\nhost = \"x\"\nsender_domains = [\"x.example\", \"*\"]",
+        "relays[0].sender_domains[1]",
+    ),
     ("[[relays]]\nname = \"a\"\nhost = \"x\"\ntls = \"maybe\"", "relays[0].tls"),
-    ("[[relays]]\nname = \"a\"\nhost = \"x\"\nusername = \"me\"\npassword_file = \"/dev/null\"", "relays[0].tls"),
-    ("[relay]\nhost = \"x\"\nusername = \"me\"\ntls = \"starttls\"\n[[relays]]\nname = \"a\"", "relays[0].password_file"),
+    (
+        "[[relays]]\nname = \"a\"\nhost = \"x\"\nusername = \"me\"\npassword_file = \"/dev/null\"",
+        "relays[0].tls",
+    ),
+    (
+        "[relay]\nhost = \"x\"\nusername = \"me\"\ntls = \"starttls\"\n[[relays]]\nname = \"a\"",
+        "relays[0].password_file",
+    ),
     (
         "[relay]\nhost = \"x\"\n[[relays]]\nname = \"a\"\n[[relays]]\nname = \"b\"\ntls = \"implicit\"\nca_file = \"/nowhere/ca.pem\"",
         "relays[1].ca_file",
@@ -59,9 +76,18 @@ const BAD: [(&str, &str); 48] = [
     ("[preparation]\nallowed_senders = []", "preparation.allowed_senders"),
     ("[[auth.tokens]]\nname = \"a\"\nsha256 = \"x\"\nroles = []", "auth.tokens[0].sha256"),
     ("[[auth.tokens]]\nname = \"a\"\nroles = []", "auth.tokens[0]"),
-    ("[[auth.jwt_keys]]\nissuer = \"a\"\nalgorithm = \"ES256\"\nkey_file = \"/nowhere/k.pem\"\nroles = []", "key_file"),
-    ("[[auth.jwt_keys]]\nissuer = \"a\"\nalgorithm = \"none\"\nkey_file = \"/dev/null\"\nroles = []", "algorithm"),
-    ("[[auth.jwt_keys]]\nissuer = \"a\"\nalgorithm = \"HS256\"\nkey_file = \"/dev/null\"\nroles = [\"king\"]", "roles"),
+    (
+        "[[auth.jwt_keys]]\nissuer = \"a\"\nalgorithm = \"ES256\"\nkey_file = \"/nowhere/k.pem\"\nroles = []",
+        "key_file",
+    ),
+    (
+        "[[auth.jwt_keys]]\nissuer = \"a\"\nalgorithm = \"none\"\nkey_file = \"/dev/null\"\nroles = []",
+        "algorithm",
+    ),
+    (
+        "[[auth.jwt_keys]]\nissuer = \"a\"\nalgorithm = \"HS256\"\nkey_file = \"/dev/null\"\nroles = [\"king\"]",
+        "roles",
+    ),
     ("[[auth.tokens]]\nname = \"versand\"\nsha256 = \"HASH\"\nroles = []", "auth.tokens[0].name"),
     (
         "[[auth.jwt_keys]]\nissuer = \"Versand\"\nalgorithm = \"HS256\"\nkey_file = \"/dev/null\"\nroles = []",
@@ -74,7 +100,10 @@ fn refused(command: &mut Command, named: &str) {
     let output = run_to_end(command, LIMIT);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(64), "{named}: {said}");
-    assert!(said.lines().count() == 1 && said.starts_with("versand: ") && said.contains(named), "{named}: {said}");
+    assert!(
+        said.lines().count() == 1 && said.starts_with("versand: ") && said.contains(named),
+        "{named}: {said}"
+    );
     assert!(output.stdout.is_empty());
 }
 
@@ -96,7 +125,10 @@ fn a_setting_that_cannot_be_used_is_named_in_one_line() {
     refused(versand(&["check-config"]).env("VERSAND__SEND__WORKERS", "0"), "send.workers");
     refused(versand(&["check-config"]).env("VERSAND__SEND__WORKERS", "many"), "send.workers");
     refused(versand(&["check-config"]).env("VERSAND__SEND__COLOUR", "red"), "send.colour");
-    refused(versand(&["check-config"]).env("VERSAND_RELAY_HOST", "relay.example"), "VERSAND_RELAY_HOST");
+    refused(
+        versand(&["check-config"]).env("VERSAND_RELAY_HOST", "relay.example"),
+        "VERSAND_RELAY_HOST",
+    );
     refused(versand(&["check-config"]).env("VERSAND__REDIS__URL", "http://127.0.0.1"), "redis.url");
 }
 
@@ -105,7 +137,8 @@ fn good_settings_are_good() {
     let defaults = repository("config/default.toml");
     for command in [
         versand(&["check-config"]).env("VERSAND__SEND__WORKERS", "3"),
-        versand(&["check-config", "--config", defaults.to_str().unwrap()]).env("VERSAND__RELAY__HOST", "relay.example"),
+        versand(&["check-config", "--config", defaults.to_str().unwrap()])
+            .env("VERSAND__RELAY__HOST", "relay.example"),
     ] {
         let output = run(command, LIMIT);
         assert_eq!(String::from_utf8(output.stdout).unwrap(), "the settings are good\n");
@@ -114,17 +147,27 @@ fn good_settings_are_good() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_was_made_is_one_that_works() {
-    let made = run(&mut versand(&["token", "--name", "shop \"A\"", "--role", "prepare_deliveries"]), LIMIT);
-    let (token, settings) = (String::from_utf8(made.stdout).unwrap(), String::from_utf8(made.stderr).unwrap());
+    let made = run(
+        &mut versand(&["token", "--name", "shop \"A\"", "--role", "prepare_deliveries"]),
+        LIMIT,
+    );
+    let (token, settings) =
+        (String::from_utf8(made.stdout).unwrap(), String::from_utf8(made.stderr).unwrap());
     assert!(!settings.contains(token.trim()), "only its hash");
     let redis = RedisServer::start();
     let app = App::start(&redis, &settings).await;
     let client = app.client.with_token(token.trim());
     let id = client.create(&definition()).await;
     assert_eq!(client.get(&format!("/deliveries/{id}")).await["created_by"], "shop \"A\"");
-    let forbidden = client.request(Method::POST, &format!("/deliveries/{id}/pause")).send().await.unwrap();
+    let forbidden =
+        client.request(Method::POST, &format!("/deliveries/{id}/pause")).send().await.unwrap();
     assert_eq!(forbidden.status(), StatusCode::FORBIDDEN);
-    let other = client.with_token(&token.trim()[1..]).request(Method::GET, "/deliveries").send().await.unwrap();
+    let other = client
+        .with_token(&token.trim()[1..])
+        .request(Method::GET, "/deliveries")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(other.status(), StatusCode::UNAUTHORIZED);
     app.stop().await;
 }

@@ -20,7 +20,8 @@ const CONNECTIONS: usize = 6;
 const DELAY: Duration = Duration::from_millis(2);
 
 async fn accepted(relay: &TestRelay, n: usize) {
-    eventually(&format!("{n} messages"), LIMIT, async || (relay.accepted() >= n).then_some(())).await;
+    eventually(&format!("{n} messages"), LIMIT, async || (relay.accepted() >= n).then_some(()))
+        .await;
 }
 
 fn settings(relay: &TestRelay, more: &str) -> String {
@@ -42,7 +43,11 @@ async fn a_daemon_that_is_asked_to_end_leaves_nothing_in_doubt_and_the_next_one_
         accepted(&relay, at).await;
         let asked = Instant::now();
         assert_eq!(daemon.terminate().await.code(), Some(0));
-        assert!(asked.elapsed() < Duration::from_secs(20), "it waited for the limit of 25 s: {:?}", asked.elapsed());
+        assert!(
+            asked.elapsed() < Duration::from_secs(20),
+            "it waited for the limit of 25 s: {:?}",
+            asked.elapsed()
+        );
         assert!(relay.accepted() < RECIPIENTS, "it went on sending");
         daemon.restart().await;
     }
@@ -87,7 +92,11 @@ async fn a_relay_that_stalls_is_not_waited_for_beyond_the_limit() {
     .await;
     assert_eq!(ask("/healthz").await, StatusCode::OK);
     assert_eq!(daemon.ended(LIMIT).await.code(), Some(2));
-    assert!((1500..30_000).contains(&asked.elapsed().as_millis()), "the relay stalls for a minute: {:?}", asked.elapsed());
+    assert!(
+        (1500..30_000).contains(&asked.elapsed().as_millis()),
+        "the relay stalls for a minute: {:?}",
+        asked.elapsed()
+    );
     assert!(daemon.log().contains("the drain time is over"));
     relay.catcher.change_rules(|rules| rules.every = None);
     daemon.restart().await;
@@ -103,9 +112,13 @@ async fn a_relay_that_stalls_is_not_waited_for_beyond_the_limit() {
 async fn a_pause_takes_effect_within_a_second_though_the_relay_is_slow() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
     relay.catcher.change_rules(|rules| {
-        rules.every = Some(CatcherAct::new(CatcherStage::End, CatcherAction::Stall(Duration::from_millis(600))))
+        rules.every = Some(CatcherAct::new(
+            CatcherStage::End,
+            CatcherAction::Stall(Duration::from_millis(600)),
+        ))
     });
-    let daemon = Daemon::start(&settings(&relay, &format!("[redis]\nurl = \"{}\"\n", redis.url()))).await;
+    let daemon =
+        Daemon::start(&settings(&relay, &format!("[redis]\nurl = \"{}\"\n", redis.url()))).await;
     let id = daemon.client.send(&definition(), audience(RECIPIENTS)).await;
     accepted(&relay, 2 * CONNECTIONS).await;
     let before = relay.accepted();
@@ -117,7 +130,10 @@ async fn a_pause_takes_effect_within_a_second_though_the_relay_is_slow() {
     daemon.passes("reconcile", 1).await;
     assert_eq!(relay.accepted(), after);
     let counts = daemon.client.get(&format!("/deliveries/{id}/progress")).await["counts"].clone();
-    assert_eq!((&counts["sent"], &counts["attempting"], &counts["in_doubt"]), (&json!(after), &json!(0), &json!(0)));
+    assert_eq!(
+        (&counts["sent"], &counts["attempting"], &counts["in_doubt"]),
+        (&json!(after), &json!(0), &json!(0))
+    );
     relay.catcher.change_rules(|rules| rules.every = None);
     daemon.client.post(&format!("/deliveries/{id}/resume"), &json!({})).await;
     daemon.client.wait_for(&id, &["finished"]).await;
@@ -127,21 +143,33 @@ async fn a_pause_takes_effect_within_a_second_though_the_relay_is_slow() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_address_is_ever_logged() {
     let relay = TestRelay::start(DELAY).await;
-    let said = |code: &str| format!("{code} <user1@example.com>: unknown; ask postmaster@example.com");
+    let said =
+        |code: &str| format!("{code} <user1@example.com>: unknown; ask postmaster@example.com");
     relay.catcher.change_rules(|rules| {
         let at = |stage, reply: String| Some(CatcherAct::reply(stage, &reply));
         rules.script("user1@example.com", [at(CatcherStage::Recipient, said("550 5.1.1"))]);
         rules.script("user2@example.com", [at(CatcherStage::Recipient, said("451 4.2.1"))]);
         rules.script("user3@example.com", [at(CatcherStage::End, said("421 4.3.2"))]);
         rules.script("user4@example.com", [at(CatcherStage::End, said("554 5.7.1"))]);
-        rules.script("user5@example.com", [Some(CatcherAct::new(CatcherStage::End, CatcherAction::Garbage))]);
-        rules.script("user6@example.com", [Some(CatcherAct::new(CatcherStage::Data, CatcherAction::Close))]);
-        rules.next.push_back(CatcherAct::reply(CatcherStage::Mail, "421 4.3.2 news@shop.example is blocked"));
+        rules.script(
+            "user5@example.com",
+            [Some(CatcherAct::new(CatcherStage::End, CatcherAction::Garbage))],
+        );
+        rules.script(
+            "user6@example.com",
+            [Some(CatcherAct::new(CatcherStage::Data, CatcherAction::Close))],
+        );
+        rules.next.push_back(CatcherAct::reply(
+            CatcherStage::Mail,
+            "421 4.3.2 news@shop.example is blocked",
+        ));
     });
-    let mut daemon = Daemon::start(&settings(&relay, "[log]\nlevel = \"versand=trace,info\"\n")).await;
+    let mut daemon =
+        Daemon::start(&settings(&relay, "[log]\nlevel = \"versand=trace,info\"\n")).await;
     let mut definition = definition();
     definition["sender"]["envelope_from"] = json!("bounces@shop.example");
-    let lines = format!("{}{{\"email\":\"nobody\"}}\n{{\"email\":\"user1@example.com\"}}\n", audience(100));
+    let lines =
+        format!("{}{{\"email\":\"nobody\"}}\n{{\"email\":\"user1@example.com\"}}\n", audience(100));
     let id = daemon.client.create(&definition).await;
     let broken = "{\"email\":\"user1@example.com\",\"name\":7,\"email\":\"user1@example.com\"}\n{\"email\":\"who@example.com\"";
     let (status, _) = daemon.client.upload(&id, broken).await;

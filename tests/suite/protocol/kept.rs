@@ -41,9 +41,16 @@ pub struct Kept {
 impl Kept {
     pub async fn lay_out(&self, id: &DeliveryId, conn: &mut ConnectionManager) {
         let mut pipe = redis::pipe();
-        let keys = [keys::delivery(id), keys::counts(id), keys::replies(id, CHUNK), keys::tracking(id), keys::agents(id)];
+        let keys = [
+            keys::delivery(id),
+            keys::counts(id),
+            keys::replies(id, CHUNK),
+            keys::tracking(id),
+            keys::agents(id),
+        ];
         pipe.del(&keys[..]).del(keys::open(id)).del(keys::offered(id)).del(keys::aside(id));
-        pipe.set(keys::ledger(id, CHUNK), &self.ledger).set(keys::ledger(id, CHUNK + 1), &self.beside);
+        pipe.set(keys::ledger(id, CHUNK), &self.ledger)
+            .set(keys::ledger(id, CHUNK + 1), &self.beside);
         for (field, value) in FIELDS.iter().zip(&self.delivery) {
             if let Some(value) = value {
                 pipe.hset(keys::delivery(id), field, value);
@@ -72,16 +79,28 @@ impl Kept {
         }
         (0..BLOCKS).for_each(|block| _ = pipe.del(keys::hits(id, block)));
         for (block, lines) in &self.log {
-            pipe.set(keys::hits(id, *block), lines.iter().flat_map(Hit::encode).collect::<Vec<u8>>());
+            pipe.set(
+                keys::hits(id, *block),
+                lines.iter().flat_map(Hit::encode).collect::<Vec<u8>>(),
+            );
         }
         let () = pipe.query_async(conn).await.unwrap();
     }
 
     pub async fn read(id: &DeliveryId, conn: &mut ConnectionManager) -> Self {
         let mut first = redis::pipe();
-        first.hmget(keys::delivery(id), &FIELDS[..]).get(keys::ledger(id, CHUNK)).get(keys::ledger(id, CHUNK + 1));
-        first.hgetall(keys::counts(id)).zscore(keys::open(id), CHUNK).zscore(keys::offered(id), CHUNK);
-        first.sismember(keys::aside(id), CHUNK).hget(keys::rounds(id), CHUNK).hgetall(keys::replies(id, CHUNK));
+        first
+            .hmget(keys::delivery(id), &FIELDS[..])
+            .get(keys::ledger(id, CHUNK))
+            .get(keys::ledger(id, CHUNK + 1));
+        first
+            .hgetall(keys::counts(id))
+            .zscore(keys::open(id), CHUNK)
+            .zscore(keys::offered(id), CHUNK);
+        first
+            .sismember(keys::aside(id), CHUNK)
+            .hget(keys::rounds(id), CHUNK)
+            .hgetall(keys::replies(id, CHUNK));
         type First = (
             [Option<String>; 4],
             Vec<u8>,
@@ -100,7 +119,10 @@ impl Kept {
         let round = round.unwrap_or_default();
 
         let mut second = redis::pipe();
-        second.hmget(keys::tracking(id), &COUNTERS[..]).hlen(keys::tracking(id)).hgetall(keys::agents(id));
+        second
+            .hmget(keys::tracking(id), &COUNTERS[..])
+            .hlen(keys::tracking(id))
+            .hgetall(keys::agents(id));
         second.mget((0..BLOCKS).map(|block| keys::hits(id, block)).collect::<Vec<_>>());
         type Second = ([u64; 3], usize, BTreeMap<String, u16>, Vec<Option<Vec<u8>>>);
         let (tracking, counters, agents, blocks): Second = second.query_async(conn).await.unwrap();
@@ -110,7 +132,21 @@ impl Kept {
             assert!(rest.is_empty(), "a piece of a line");
             lines.iter().map(|line| Hit::decode(line).expect("a hit")).collect::<Vec<_>>()
         };
-        let log = (0..).zip(blocks).filter_map(|(block, bytes)| Some((block, read(bytes?)))).collect();
-        Self { delivery, ledger, beside, counts, open, offered, aside, round, replies, tracking, agents, log }
+        let log =
+            (0..).zip(blocks).filter_map(|(block, bytes)| Some((block, read(bytes?)))).collect();
+        Self {
+            delivery,
+            ledger,
+            beside,
+            counts,
+            open,
+            offered,
+            aside,
+            round,
+            replies,
+            tracking,
+            agents,
+            log,
+        }
     }
 }

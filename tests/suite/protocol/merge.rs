@@ -22,7 +22,11 @@ pub fn merge(r: &mut Record, report: &Report, terms: &Terms) -> Told {
         return (ReportEffect::NoEffect, false);
     }
     let applied = match (forgotten || r.claim == report.claim, report.status) {
-        (true, Some(status @ (Status::Sent | Status::InDoubt))) if forgotten && r.has(flags::ACCEPTED) => accepted_too(r, status),
+        (true, Some(status @ (Status::Sent | Status::InDoubt)))
+            if forgotten && r.has(flags::ACCEPTED) =>
+        {
+            accepted_too(r, status)
+        }
         (true, Some(Status::Sent)) => accepted(r, report),
         (true, Some(status)) => not_accepted(r, report, status, terms),
         (true, None) => given_back(r, terms.now),
@@ -73,7 +77,9 @@ fn accepted_too(r: &mut Record, status: Status) -> ReportEffect {
 fn not_accepted(r: &mut Record, report: &Report, status: Status, terms: &Terms) -> ReportEffect {
     match r.status {
         // It stays in doubt unless it surely failed: its chunk may be settled and its delivery finished by now.
-        Status::InDoubt if status != Status::Failed && terms.mutation != Mutation::LateDeferrals => {
+        Status::InDoubt
+            if status != Status::Failed && terms.mutation != Mutation::LateDeferrals =>
+        {
             return ReportEffect::NoEffect;
         }
         Status::Attempting | Status::InDoubt => {}

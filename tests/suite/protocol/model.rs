@@ -32,53 +32,90 @@ impl Model for Small {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("nothing impossible is answered", |_, world: &World| world.wrong.is_none()),
+            Property::always("nothing impossible is answered", |_, world: &World| {
+                world.wrong.is_none()
+            }),
             Property::always(
                 "accepted twice only if a person or the policy released it again",
                 |model: &Small, world: &World| {
                     each(world, |i, r| {
                         let again = world.released_by_person[i] + u8::from(model.resend);
                         // Redis has forgotten it, and nobody is left who knows, or has put it back yet
-                        let forgotten = || world.run > 1 && (world.untold[i] || !model.is_quiet(world));
-                        world.accepted[i] <= 1 || world.accepted[i] <= 1 + again && (r.has(flags::RESENT) || forgotten())
+                        let forgotten =
+                            || world.run > 1 && (world.untold[i] || !model.is_quiet(world));
+                        world.accepted[i] <= 1
+                            || world.accepted[i] <= 1 + again
+                                && (r.has(flags::RESENT) || forgotten())
                     })
                 },
             ),
-            Property::always("in doubt only what a dead, fenced or unanswered worker had claimed", |_, world: &World| {
-                each(world, |i, r| r.status != Status::InDoubt || world.doubtful[i])
-            }),
+            Property::always(
+                "in doubt only what a dead, fenced or unanswered worker had claimed",
+                |_, world: &World| {
+                    each(world, |i, r| r.status != Status::InDoubt || world.doubtful[i])
+                },
+            ),
             Property::always("a delivery at rest has nothing open", |_, world: &World| {
-                !matches!(world.state, DeliveryState::Finished | DeliveryState::Stopped) || world.chunk.counts().open() == 0
+                !matches!(world.state, DeliveryState::Finished | DeliveryState::Stopped)
+                    || world.chunk.counts().open() == 0
             }),
-            Property::always("a free chunk with work is open or offered", |model: &Small, world: &World| {
-                let (chunk, moving) = (&world.chunk, world.state == DeliveryState::InProgress);
-                let seen = chunk.open.is_some() || chunk.offered.is_some();
-                !moving || chunk.owner != 0 || seen || !model.has_work(world)
-            }),
-            Property::always("when all is quiet everybody is settled", |model: &Small, world: &World| {
-                let counts = world.chunk.counts();
-                let finished = world.state == DeliveryState::Finished && !model.has_work(world);
-                let paused = world.state == DeliveryState::Pausing && counts.attempting == 0;
-                paused || finished || (world.state == DeliveryState::Stopped && counts.open() == 0) || !model.is_quiet(world)
-            }),
-            Property::always("what the server accepted is not called anything else", |model: &Small, world: &World| {
-                each(world, |i, r| world.accepted[i] == 0 || is_truth(world, i, r)) || !model.is_quiet(world)
-            }),
+            Property::always(
+                "a free chunk with work is open or offered",
+                |model: &Small, world: &World| {
+                    let (chunk, moving) = (&world.chunk, world.state == DeliveryState::InProgress);
+                    let seen = chunk.open.is_some() || chunk.offered.is_some();
+                    !moving || chunk.owner != 0 || seen || !model.has_work(world)
+                },
+            ),
+            Property::always(
+                "when all is quiet everybody is settled",
+                |model: &Small, world: &World| {
+                    let counts = world.chunk.counts();
+                    let finished = world.state == DeliveryState::Finished && !model.has_work(world);
+                    let paused = world.state == DeliveryState::Pausing && counts.attempting == 0;
+                    paused
+                        || finished
+                        || (world.state == DeliveryState::Stopped && counts.open() == 0)
+                        || !model.is_quiet(world)
+                },
+            ),
+            Property::always(
+                "what the server accepted is not called anything else",
+                |model: &Small, world: &World| {
+                    each(world, |i, r| world.accepted[i] == 0 || is_truth(world, i, r))
+                        || !model.is_quiet(world)
+                },
+            ),
             Property::always("a bounce stands", |_, world: &World| {
-                each(world, |i, r| !world.bounced[i] || r.status == Status::Failed && r.has(flags::BOUNCED))
+                each(world, |i, r| {
+                    !world.bounced[i] || r.status == Status::Failed && r.has(flags::BOUNCED)
+                })
             }),
-            Property::always("what was accepted twice and told is a visible duplicate", |model: &Small, world: &World| {
-                let known = |i: usize| world.accepted[i] > 1 && !world.untold[i] && !world.is_awaited(i);
-                each(world, |i, r| !known(i) || r.has(flags::DUPLICATE)) || !model.is_quiet(world)
-            }),
+            Property::always(
+                "what was accepted twice and told is a visible duplicate",
+                |model: &Small, world: &World| {
+                    let known = |i: usize| {
+                        world.accepted[i] > 1 && !world.untold[i] && !world.is_awaited(i)
+                    };
+                    each(world, |i, r| !known(i) || r.has(flags::DUPLICATE))
+                        || !model.is_quiet(world)
+                },
+            ),
             Property::sometimes("somebody is accepted twice", |model: &Small, world: &World| {
                 !can_double(model) || world.accepted.iter().any(|n| *n > 1)
             }),
-            Property::sometimes("all are sent", |_, world: &World| world.chunk.counts().sent == RECIPIENTS as u64),
-            Property::sometimes("a late acceptance settles what was in doubt", |model: &Small, world: &World| {
-                let settled = |i: usize, r: &Record| world.doubtful[i] && r.status == Status::Sent && r.has(flags::ACCEPTED);
-                model.luck.freezes == 0 || !each(world, |i, r| !settled(i, r))
+            Property::sometimes("all are sent", |_, world: &World| {
+                world.chunk.counts().sent == RECIPIENTS as u64
             }),
+            Property::sometimes(
+                "a late acceptance settles what was in doubt",
+                |model: &Small, world: &World| {
+                    let settled = |i: usize, r: &Record| {
+                        world.doubtful[i] && r.status == Status::Sent && r.has(flags::ACCEPTED)
+                    };
+                    model.luck.freezes == 0 || !each(world, |i, r| !settled(i, r))
+                },
+            ),
         ]
     }
 }
@@ -96,23 +133,40 @@ fn can_double(model: &Small) -> bool {
 fn is_truth(world: &World, i: usize, r: &Record) -> bool {
     let second_attempt = r.has(flags::RESENT) && r.status != Status::Cancelled;
     let excused = r.status == Status::InDoubt || r.has(flags::SETTLED) || second_attempt;
-    r.status == Status::Sent || world.bounced[i] || world.is_awaited(i) || world.untold[i] && excused
+    r.status == Status::Sent
+        || world.bounced[i]
+        || world.is_awaited(i)
+        || world.untold[i] && excused
 }
 
 /// What must always hold and does not, what should be possible and is not, and how many states there are. Ends at the first
 /// failure; without one all states were seen.
 fn check(resend: bool, luck: Luck, mutation: Mutation) -> (Vec<String>, usize) {
     let started = std::time::Instant::now();
-    let builder = Small { resend, luck, mutation }.checker().threads(2).finish_when(HasDiscoveries::AnyFailures);
+    let builder = Small { resend, luck, mutation }
+        .checker()
+        .threads(2)
+        .finish_when(HasDiscoveries::AnyFailures);
     let checker = builder.spawn_bfs().join();
     let (states, model) = (checker.unique_state_count(), checker.model());
-    let broken = checker.discoveries().into_iter().filter(|(name, _)| model.property(name).expectation == Expectation::Always);
-    let mut failed: Vec<String> = broken.map(|(name, path)| format!("{name}: {:?}", path.into_actions())).collect();
+    let broken = checker
+        .discoveries()
+        .into_iter()
+        .filter(|(name, _)| model.property(name).expectation == Expectation::Always);
+    let mut failed: Vec<String> =
+        broken.map(|(name, path)| format!("{name}: {:?}", path.into_actions())).collect();
     if failed.is_empty() {
-        let possible = model.properties().into_iter().filter(|p| p.expectation == Expectation::Sometimes);
-        failed = possible.filter(|p| checker.discovery(p.name).is_none()).map(|p| format!("never: {}", p.name)).collect();
+        let possible =
+            model.properties().into_iter().filter(|p| p.expectation == Expectation::Sometimes);
+        failed = possible
+            .filter(|p| checker.discovery(p.name).is_none())
+            .map(|p| format!("never: {}", p.name))
+            .collect();
     }
-    eprintln!("{states} states in {:?}, resend {resend}, {mutation:?}, {luck:?}: {failed:?}", started.elapsed());
+    eprintln!(
+        "{states} states in {:?}, resend {resend}, {mutation:?}, {luck:?}: {failed:?}",
+        started.elapsed()
+    );
     (failed, states)
 }
 
@@ -159,7 +213,10 @@ const RESEND: &[Luck] = &[
 
 /// Minutes each: for whoever changes the protocol.
 const WIDE: &[(bool, Luck)] = &[
-    (false, Luck { crashes: 1, freezes: 1, lost_answers: 1, pauses: 1, deferrals: 1, ..NO_MISFORTUNE }),
+    (
+        false,
+        Luck { crashes: 1, freezes: 1, lost_answers: 1, pauses: 1, deferrals: 1, ..NO_MISFORTUNE },
+    ),
     (false, Luck { crashes: 2, freezes: 1, persons: 1, ..NO_MISFORTUNE }),
     (true, Luck { crashes: 1, freezes: 1, persons: 1, ..NO_MISFORTUNE }),
     (true, Luck { crashes: 1, freezes: 1, stops: 1, ..NO_MISFORTUNE }),
@@ -203,7 +260,11 @@ fn each_mistake_in_the_protocol_has_a_counterexample() {
         (Mutation::LateDeferrals, false, HOLD[2]),
         (Mutation::DoubtCancelled, true, stopped),
         (Mutation::ForgottenTrusted, false, Luck { rollbacks: 1, crashes: 1, ..NO_MISFORTUNE }),
-        (Mutation::ForgottenResent, true, Luck { rollbacks: 1, crashes: 1, lost_replies: 1, ..NO_MISFORTUNE }),
+        (
+            Mutation::ForgottenResent,
+            true,
+            Luck { rollbacks: 1, crashes: 1, lost_replies: 1, ..NO_MISFORTUNE },
+        ),
         (Mutation::BounceUndone, true, Luck { freezes: 1, bounces: 1, ..NO_MISFORTUNE }),
     ];
     assert_eq!(worlds.map(|(mistake, ..)| mistake), Mutation::MISTAKES);

@@ -61,8 +61,17 @@ impl Step {
         match self {
             Self::Send(_, _, answered) | Self::Repeat(_, answered) => answered,
             Self::Write(_, _, reply) => reply == Reply::Accepted,
-            Self::Take(_) | Self::Check(..) | Self::Refrain(..) | Self::Read(..) | Self::Release(_) => true,
-            Self::Cancel | Self::Rest | Self::SettleDown | Self::Beat(_) | Self::Notice(_) | Self::GiveBackAgain(_) => true,
+            Self::Take(_)
+            | Self::Check(..)
+            | Self::Refrain(..)
+            | Self::Read(..)
+            | Self::Release(_) => true,
+            Self::Cancel
+            | Self::Rest
+            | Self::SettleDown
+            | Self::Beat(_)
+            | Self::Notice(_)
+            | Self::GiveBackAgain(_) => true,
             _ => false,
         }
     }
@@ -78,7 +87,10 @@ impl Small {
         if world.luck.crashes > 0 && (worker.lease.is_some() || !worker.is_idle()) {
             steps.push(Step::Crash(w));
         }
-        if world.luck.freezes > 0 && worker.lease.is_some() && world.workers.iter().all(|other| !other.frozen) {
+        if world.luck.freezes > 0
+            && worker.lease.is_some()
+            && world.workers.iter().all(|other| !other.frozen)
+        {
             steps.push(Step::Freeze(w));
         }
         if world.run > 1 && worker.given.is_some() {
@@ -102,7 +114,10 @@ impl Small {
             return;
         }
         let lease = worker.lease().expect("it has one");
-        if world.run > 1 && !worker.expired && world.chunk.against(&lease) == LeaseVerdict::RolledBack {
+        if world.run > 1
+            && !worker.expired
+            && world.chunk.against(&lease) == LeaseVerdict::RolledBack
+        {
             steps.push(Step::Notice(w));
         }
         if worker.expired && !worker.halted && world.chunk.against(&lease) == LeaseVerdict::Ok {
@@ -118,7 +133,8 @@ impl Small {
         let wanted = |i: &usize| {
             let record = &world.chunk.records[*i];
             // a doubt is sent again under another lease, which it waits for
-            let waits = record.status == Status::InDoubt && worker.lease.is_some_and(|(epoch, _)| record.claim.epoch == epoch);
+            let waits = record.status == Status::InDoubt
+                && worker.lease.is_some_and(|(epoch, _)| record.claim.epoch == epoch);
             let claimable = !waits && record.claimable_at(resend_after_s).is_some();
             // what was given back while the lease was in question is for others
             let again = !worker.expired || worker.numbers[*i] == 0;
@@ -149,7 +165,9 @@ impl Small {
     fn mail_steps(&self, world: &World, w: usize, i: usize, steps: &mut Vec<Step>) {
         let worker = &world.workers[w];
         match worker.jobs[i] {
-            Some((_, Phase::Claimed)) if worker.expired || worker.halted => steps.push(Step::Refrain(w, i)),
+            Some((_, Phase::Claimed)) if worker.expired || worker.halted => {
+                steps.push(Step::Refrain(w, i))
+            }
             Some((_, Phase::Claimed)) => steps.push(Step::Check(w, i)),
             Some((_, Phase::Checked)) => {
                 steps.push(Step::Write(w, i, Reply::Accepted));
@@ -178,8 +196,12 @@ impl Small {
         }
         let counts = world.chunk.counts();
         match world.state {
-            DeliveryState::InProgress if counts.attempting == 0 && !self.has_work(world) => steps.push(Step::Rest),
-            DeliveryState::Stopping if counts.pending + counts.deferred > 0 => steps.push(Step::Cancel),
+            DeliveryState::InProgress if counts.attempting == 0 && !self.has_work(world) => {
+                steps.push(Step::Rest)
+            }
+            DeliveryState::Stopping if counts.pending + counts.deferred > 0 => {
+                steps.push(Step::Cancel)
+            }
             DeliveryState::Stopping if counts.attempting == 0 => steps.push(Step::Rest),
             DeliveryState::Pausing => steps.push(Step::Resume),
             _ => {}
@@ -187,12 +209,19 @@ impl Small {
         if world.luck.pauses > 0 && world.state == DeliveryState::InProgress {
             steps.push(Step::Pause);
         }
-        if world.luck.stops > 0 && matches!(world.state, DeliveryState::InProgress | DeliveryState::Pausing) {
+        if world.luck.stops > 0
+            && matches!(world.state, DeliveryState::InProgress | DeliveryState::Pausing)
+        {
             steps.push(Step::Stop);
         }
         self.outside(world, &mut steps);
-        for i in (0..RECIPIENTS).filter(|i| world.luck.persons > 0 && world.chunk.records[*i].status == Status::InDoubt) {
-            steps.extend([Settlement::Sent, Settlement::Failed, Settlement::Resend].map(|s| Step::Settle(i, s)));
+        for i in (0..RECIPIENTS)
+            .filter(|i| world.luck.persons > 0 && world.chunk.records[*i].status == Status::InDoubt)
+        {
+            steps.extend(
+                [Settlement::Sent, Settlement::Failed, Settlement::Resend]
+                    .map(|s| Step::Settle(i, s)),
+            );
         }
         steps
     }
@@ -294,8 +323,11 @@ impl Small {
                 world.state = DeliveryState::Stopping;
             }
             Step::Rest => {
-                world.state =
-                    if world.state == DeliveryState::Stopping { DeliveryState::Stopped } else { DeliveryState::Finished }
+                world.state = if world.state == DeliveryState::Stopping {
+                    DeliveryState::Stopped
+                } else {
+                    DeliveryState::Finished
+                }
             }
             Step::Settle(i, settlement) => {
                 world.luck.persons -= 1;

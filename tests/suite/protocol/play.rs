@@ -11,7 +11,9 @@ use versand::{
     domain::{
         audience::ExclusionCause,
         delivery::{DeliveryId, DeliveryState},
-        ledger::{ChunkRef, ClaimNumber, Counts, HEADER_BYTES, RECORD_BYTES, Record, Status, flags},
+        ledger::{
+            ChunkRef, ClaimNumber, Counts, HEADER_BYTES, RECORD_BYTES, Record, Status, flags,
+        },
         tracking::{Hit, HitLabel, NO_AGENT, NO_LINK, Relabelled},
     },
     store::{
@@ -80,7 +82,8 @@ struct Known {
 
 impl Known {
     fn note_beside(&mut self) {
-        self.beside_kept = (self.beside.bytes(&self.tracking.caches[1], [0; 8], false), self.beside.counts());
+        self.beside_kept =
+            (self.beside.bytes(&self.tracking.caches[1], [0; 8], false), self.beside.counts());
     }
 }
 
@@ -90,7 +93,11 @@ const FIRST: u64 = 0x0102_0304_0506_0700;
 const EARLIER_RUN: [u8; 8] = *b"earlier!";
 
 fn same<T: PartialEq + Debug>(what: &str, real: T, spec: T) -> Result<(), String> {
-    if real == spec { Ok(()) } else { Err(format!("{what}\n  scripts  {real:?}\n  protocol {spec:?}")) }
+    if real == spec {
+        Ok(())
+    } else {
+        Err(format!("{what}\n  scripts  {real:?}\n  protocol {spec:?}"))
+    }
 }
 
 /// A full chunk whose first and last recipients have each status once.
@@ -105,18 +112,35 @@ fn one_of_each_status() -> Chunk {
 }
 
 impl<'a> Play<'a> {
-    pub async fn begin(store: &'a Stores, delivery: DeliveryId, beginning: Beginning, mutation: Mutation) -> Self {
+    pub async fn begin(
+        store: &'a Stores,
+        delivery: DeliveryId,
+        beginning: Beginning,
+        mutation: Mutation,
+    ) -> Self {
         let Beginning { recipients, test, agents } = beginning;
-        let (chunk, beside, state) = (Chunk::new(recipients), one_of_each_status(), DeliveryState::InProgress);
+        let (chunk, beside, state) =
+            (Chunk::new(recipients), one_of_each_status(), DeliveryState::InProgress);
         let tracking = Tracking::new([&chunk, &beside].map(|chunk| chunk.records.len()), agents);
         let replies = BTreeMap::new();
-        let mut now = Known { chunk, beside, beside_kept: Default::default(), state, tracking, replies };
+        let mut now =
+            Known { chunk, beside, beside_kept: Default::default(), state, tracking, replies };
         now.note_beside();
-        let terms = Terms { state, now: 1_000, resend_after_s: None, run: 1, goes_back: false, test, mutation };
-        let (at, conn, past) = (ChunkRef { delivery, chunk: CHUNK }, store.redis.connection(), now.clone());
+        let terms = Terms {
+            state,
+            now: 1_000,
+            resend_after_s: None,
+            run: 1,
+            goes_back: false,
+            test,
+            mutation,
+        };
+        let (at, conn, past) =
+            (ChunkRef { delivery, chunk: CHUNK }, store.redis.connection(), now.clone());
         let run = store.redis.run_id().await.unwrap().as_bytes()[..8].try_into().unwrap();
         let (workers, claims, met) = (Default::default(), Vec::new(), BTreeSet::new());
-        let mut play = Self { store, conn, at, now, past, terms, workers, claims, run, hits: 0, met };
+        let mut play =
+            Self { store, conn, at, now, past, terms, workers, claims, run, hits: 0, met };
         play.promise(false).await;
         play.lay_out().await;
         play
@@ -133,7 +157,7 @@ impl<'a> Play<'a> {
         set.arg(&["SET", "appendfsync", if goes_back { "everysec" } else { "no" }]);
         let () = set.query_async(&mut self.conn).await.unwrap();
         self.store.redis.durability().await.unwrap();
-        assert_eq!(self.store.redis.may_go_back(), goes_back);
+        assert_eq!(self.store.redis.may_roll_back(), goes_back);
         self.terms.goes_back = goes_back;
     }
 
@@ -142,57 +166,90 @@ impl<'a> Play<'a> {
         match step {
             Step::Take { worker, why } => self.take(self.worker(*worker), *why).await?,
             Step::Beat { worker } => self.beat(self.worker(*worker)).await?,
-            Step::Turn { worker, said, wanted, lost } => self.fresh_turn(self.worker(*worker), (said, wanted), *lost).await?,
+            Step::Turn { worker, said, wanted, lost } => {
+                self.fresh_turn(self.worker(*worker), (said, wanted), *lost).await?
+            }
             Step::Repeat { worker } => self.repeat(self.worker(*worker), false).await?,
             Step::Redo { worker } => self.repeat(self.worker(*worker), true).await?,
             Step::Doubt { worker } => self.doubt(self.worker(*worker)).await?,
             Step::Release { worker } => self.release(self.worker(*worker)).await?,
             Step::Settle { settlement, positions } => {
-                let real = self.store.ledgers.settle(&self.at, *settlement, positions.as_deref(), self.terms.now).await.unwrap();
-                same("settled", real, self.now.chunk.settle(*settlement, positions.as_deref(), &self.terms))?;
+                let real = self
+                    .store
+                    .ledgers
+                    .resolve_in_doubt(&self.at, *settlement, positions.as_deref(), self.terms.now)
+                    .await
+                    .unwrap();
+                same(
+                    "settled",
+                    real,
+                    self.now.chunk.settle(*settlement, positions.as_deref(), &self.terms),
+                )?;
             }
             Step::Cancel { stop } => {
                 if *stop {
                     self.set_state(DeliveryState::Stopping).await;
                 }
-                let real = self.store.ledgers.cancel(&self.at, self.terms.now).await.unwrap();
+                let real =
+                    self.store.ledgers.cancel_pending(&self.at, self.terms.now).await.unwrap();
                 same("cancelled", real, self.now.chunk.cancel(&self.terms))?;
             }
             Step::Offer { window } => {
-                let real = self.store.chunks.offer(&self.at.delivery, (*window, *window), 0.0, self.terms.now).await.unwrap();
-                let spec = self.now.chunk.offer(*window, &self.terms).map(|round| (self.at.chunk, round));
+                let real = self
+                    .store
+                    .chunks
+                    .pick_for_jobs(&self.at.delivery, (*window, *window), 0.0, self.terms.now)
+                    .await
+                    .unwrap();
+                let spec =
+                    self.now.chunk.offer(*window, &self.terms).map(|round| (self.at.chunk, round));
                 same("offered", real, spec.into_iter().collect())?;
             }
             Step::Reopen { rounds_ago } => {
                 let round = self.now.chunk.round.saturating_sub(*rounds_ago);
-                let real = self.store.chunks.reopen(&self.at, round, self.terms.now).await.unwrap();
+                let real = self
+                    .store
+                    .chunks
+                    .return_to_ready(&self.at, round, self.terms.now)
+                    .await
+                    .unwrap();
                 same("reopened", real, self.now.chunk.reopen(round, &self.terms))?;
             }
             Step::Bounce { claim, reason, hard } => {
                 let bounced = self.newest_first(*claim);
-                if bounced.is_some_and(|(position, _)| self.now.chunk.bounce(position, (*reason, *hard), &self.terms)) {
+                if bounced.is_some_and(|(position, _)| {
+                    self.now.chunk.bounce(position, (*reason, *hard), &self.terms)
+                }) {
                     self.lay_out().await;
                 }
             }
-            Step::Hits { of_plan, came } => self.record(if *of_plan { PLANNED } else { PLANNED - 1 }, came).await?,
+            Step::Hits { of_plan, came } => {
+                self.record(if *of_plan { PLANNED } else { PLANNED - 1 }, came).await?
+            }
             Step::Mend { chunk, position, wrong, outdated, bits } => {
                 self.mend((*chunk, *position), (*wrong, *outdated), *bits).await;
             }
-            Step::Relabel { line, wrong, outdated, label } => self.relabel(*line, (*wrong, *outdated), *label).await?,
+            Step::Relabel { line, wrong, outdated, label } => {
+                self.relabel(*line, (*wrong, *outdated), *label).await?
+            }
             Step::Sweep { swept } => {
                 self.now.tracking.swept = *swept;
                 let mut note = redis::cmd(if *swept { "HSET" } else { "HDEL" });
-                note.arg(keys::delivery(&self.at.delivery)).arg("swept_tracking").arg(swept.then_some(1));
+                note.arg(keys::delivery(&self.at.delivery))
+                    .arg("swept_tracking")
+                    .arg(swept.then_some(1));
                 let () = note.query_async(&mut self.conn).await.unwrap();
             }
-            Step::Exclude { worker, who, lost } => self.exclude(self.worker(*worker), who, *lost).await?,
+            Step::Exclude { worker, who, lost } => {
+                self.exclude(self.worker(*worker), who, *lost).await?
+            }
             Step::Aside { set: true } => {
                 self.now.chunk.aside = true;
-                self.store.chunks.set_aside(&self.at).await.unwrap();
+                self.store.chunks.mark_poisoned(&self.at).await.unwrap();
             }
             Step::Aside { set: false } => {
                 self.now.chunk.readmit();
-                self.store.chunks.readmit(&self.at).await.unwrap();
+                self.store.chunks.retry_poisoned(&self.at).await.unwrap();
             }
             Step::Remember => self.past = Known { state: self.terms.state, ..self.now.clone() },
             Step::RollBack => {
@@ -210,7 +267,9 @@ impl<'a> Play<'a> {
                 let offset = HEADER_BYTES + RECORD_BYTES * usize::from(*position) + 13;
                 let mut set = redis::cmd("SETRANGE");
                 let [high, low] = cache.lines.to_be_bytes();
-                set.arg(keys::ledger(&self.at.delivery, self.at.chunk)).arg(offset).arg(&[cache.bits, high, low][..]);
+                set.arg(keys::ledger(&self.at.delivery, self.at.chunk))
+                    .arg(offset)
+                    .arg(&[cache.bits, high, low][..]);
                 let () = set.query_async(&mut self.conn).await.unwrap();
             }
         }
@@ -229,7 +288,8 @@ impl<'a> Play<'a> {
     }
 
     async fn take(&mut self, worker: usize, why: Why) -> Result<(), String> {
-        let (epoch, beat, owner) = (self.now.chunk.epoch, self.now.chunk.beat, self.now.chunk.owner);
+        let (epoch, beat, owner) =
+            (self.now.chunk.epoch, self.now.chunk.beat, self.now.chunk.owner);
         let (still, dead) = match why {
             Why::Free => (None, None),
             Why::Still => (Some((epoch, beat)), None),
@@ -239,7 +299,13 @@ impl<'a> Play<'a> {
         };
         let grounds = TakeoverGrounds { still, dead, resends: self.terms.resend_after_s.is_some() };
         let name = FIRST + worker as u64;
-        let real = match self.store.ledgers.take(&self.at, name, grounds, self.terms.now).await.unwrap() {
+        let real = match self
+            .store
+            .ledgers
+            .take_lease(&self.at, name, grounds, self.terms.now)
+            .await
+            .unwrap()
+        {
             Taken::Yes(lease, ledger) => {
                 let kept = Kept::read(&self.at.delivery, &mut self.conn).await;
                 same("ledger given with the lease", ledger.bytes().to_vec(), kept.ledger)?;
@@ -257,16 +323,30 @@ impl<'a> Play<'a> {
 
     async fn beat(&mut self, worker: usize) -> Result<(), String> {
         let Some(lease) = self.workers[worker].lease else { return Ok(()) };
-        same("beat", self.store.ledgers.beat(&self.at, &lease).await.unwrap(), self.now.chunk.beat(&lease, &self.terms))
+        same(
+            "beat",
+            self.store.ledgers.renew_lease(&self.at, &lease).await.unwrap(),
+            self.now.chunk.beat(&lease, &self.terms),
+        )
     }
 
     async fn release(&mut self, worker: usize) -> Result<(), String> {
         let Some(lease) = self.workers[worker].lease else { return Ok(()) };
-        let real = self.store.ledgers.release(&self.at, &lease, self.terms.now, self.terms.resend_after_s).await.unwrap();
+        let real = self
+            .store
+            .ledgers
+            .give_back(&self.at, &lease, self.terms.now, self.terms.resend_after_s)
+            .await
+            .unwrap();
         same("released", real, self.now.chunk.release(&lease, &self.terms))
     }
 
-    async fn fresh_turn(&mut self, worker: usize, (said, wanted): (&[Said], &[Wanted]), lost: bool) -> Result<(), String> {
+    async fn fresh_turn(
+        &mut self,
+        worker: usize,
+        (said, wanted): (&[Said], &[Wanted]),
+        lost: bool,
+    ) -> Result<(), String> {
         let Some(lease) = self.workers[worker].lease else { return Ok(()) };
         let reports = said.iter().filter_map(|said| self.report(said)).collect();
         let claims = wanted.iter().map(|w| self.claim(&lease, w)).collect();
@@ -281,15 +361,30 @@ impl<'a> Play<'a> {
 
     async fn doubt(&mut self, worker: usize) -> Result<(), String> {
         let Some(lease) = self.workers[worker].lease else { return Ok(()) };
-        let real = self.store.ledgers.doubt(&self.at, &lease, self.terms.now, self.terms.resend_after_s).await.unwrap();
+        let real = self
+            .store
+            .ledgers
+            .put_in_doubt(&self.at, &lease, self.terms.now, self.terms.resend_after_s)
+            .await
+            .unwrap();
         same("put in doubt", real, self.now.chunk.doubt(&lease, &self.terms))
     }
 
-    async fn exclude(&mut self, worker: usize, who: &[(u16, ExclusionCause)], lost: bool) -> Result<(), String> {
+    async fn exclude(
+        &mut self,
+        worker: usize,
+        who: &[(u16, ExclusionCause)],
+        lost: bool,
+    ) -> Result<(), String> {
         let Some(lease) = self.workers[worker].lease else { return Ok(()) };
         let who: BTreeMap<u16, ExclusionCause> = who.iter().copied().collect();
         for _ in 0..1 + u8::from(lost) {
-            let real = self.store.ledgers.exclude(&self.at, &lease, &who, self.terms.now).await.unwrap();
+            let real = self
+                .store
+                .ledgers
+                .exclude_late(&self.at, &lease, &who, self.terms.now)
+                .await
+                .unwrap();
             let verdict = real.0;
             same("excluded", real, self.now.chunk.exclude(&lease, &who, &self.terms))?;
             if verdict == LeaseVerdict::Ok {
@@ -304,14 +399,29 @@ impl<'a> Play<'a> {
         for Came { chunk, position, kind, label, agent } in came {
             self.hits += 1;
             let recipient = (CHUNK + chunk) * CHUNK_SIZE + u32::from(*position);
-            let (from, link) =
-                (IpAddr::from([192, 0, 2, *position as u8]), if self.hits.is_multiple_of(2) { 5 } else { NO_LINK });
-            let hit =
-                Hit { recipient, at_ms: self.hits, kind: *kind, label: *label, rules: 2, link, signs: 1, agent: NO_AGENT, from };
+            let (from, link) = (
+                IpAddr::from([192, 0, 2, *position as u8]),
+                if self.hits.is_multiple_of(2) { 5 } else { NO_LINK },
+            );
+            let hit = Hit {
+                recipient,
+                at_ms: self.hits,
+                kind: *kind,
+                label: *label,
+                rules: 2,
+                link,
+                signs: 1,
+                agent: NO_AGENT,
+                from,
+            };
             hits.push((hit, *agent));
         }
         self.note_met(generation, &hits);
-        let mailing = PreparationRef { delivery: self.at.delivery.clone(), generation, chunk_size: CHUNK_SIZE };
+        let mailing = PreparationRef {
+            delivery: self.at.delivery.clone(),
+            generation,
+            chunk_size: CHUNK_SIZE,
+        };
         let real = self.store.tracking.record_hits(&mailing, &hits, self.terms.now).await.unwrap();
         let Known { chunk, beside, tracking, .. } = &mut self.now;
         let before = tracking.beyond;
@@ -335,7 +445,8 @@ impl<'a> Play<'a> {
         for (hit, _) in hits.iter().filter(|_| note == "a log") {
             let (chunk, position) = place(hit);
             let chunks = [Some(&self.now.chunk), Some(&self.now.beside), None];
-            let record = chunks[chunk].and_then(|of_chunk| of_chunk.records.get(usize::from(position)));
+            let record =
+                chunks[chunk].and_then(|of_chunk| of_chunk.records.get(usize::from(position)));
             let Some(record) = record else {
                 self.met.insert("nobody".to_owned());
                 continue;
@@ -360,20 +471,35 @@ impl<'a> Play<'a> {
         }
     }
 
-    async fn mend(&mut self, (chunk, position): (u32, u16), (wrong, outdated): (bool, bool), bits: u8) {
+    async fn mend(
+        &mut self,
+        (chunk, position): (u32, u16),
+        (wrong, outdated): (bool, bool),
+        bits: u8,
+    ) {
         let caches = &mut self.now.tracking.caches[chunk as usize];
         let Some(cache) = caches.get(usize::from(position)).copied() else { return };
         let lines = if wrong { cache.lines ^ 1 } else { cache.lines };
         let basis = self.basis(outdated);
-        self.store.tracking.mend_tracked(&basis, CHUNK + chunk, &[(position, cache.bits, lines, bits)]).await.unwrap();
+        self.store
+            .tracking
+            .correct_tracked(&basis, CHUNK + chunk, &[(position, cache.bits, lines, bits)])
+            .await
+            .unwrap();
         if !wrong && !outdated {
-            self.now.tracking.caches[chunk as usize][usize::from(position)] = Cache { bits, ..cache };
+            self.now.tracking.caches[chunk as usize][usize::from(position)] =
+                Cache { bits, ..cache };
             self.now.note_beside();
         }
     }
 
     /// Only lines of blocks that are whole: the earlier lines of the first one are not there.
-    async fn relabel(&mut self, line: usize, (wrong, outdated): (bool, bool), label: HitLabel) -> Result<(), String> {
+    async fn relabel(
+        &mut self,
+        line: usize,
+        (wrong, outdated): (bool, bool),
+        label: HitLabel,
+    ) -> Result<(), String> {
         let whole = (BLOCK - EARLIER) as usize;
         let lines = self.now.tracking.log.len();
         if lines <= whole {
@@ -384,8 +510,13 @@ impl<'a> Play<'a> {
         let mut basis = self.basis(outdated);
         let before = Hit { rules: if wrong { 77 } else { hit.rules }, ..hit }.label_bytes();
         let changed = Hit { label, rules: hit.rules + 1, ..hit };
-        let change = Relabelled { place: EARLIER + line as u64, before, now: changed.label_bytes() };
-        same("relabelled", self.store.tracking.relabel(&mut basis, &[change]).await.unwrap(), !outdated)?;
+        let change =
+            Relabelled { place: EARLIER + line as u64, before, now: changed.label_bytes() };
+        same(
+            "relabelled",
+            self.store.tracking.relabel(&mut basis, &[change]).await.unwrap(),
+            !outdated,
+        )?;
         if !outdated {
             self.now.tracking.labels += 1;
         }
@@ -407,14 +538,22 @@ impl<'a> Play<'a> {
     }
 
     async fn turn(&mut self, lease: &Lease, turn: &Batch) -> Result<LeaseVerdict, String> {
-        let real = self.store.ledgers.turn(&self.at, lease, turn, self.terms.now, self.terms.resend_after_s).await.unwrap();
+        let real = self
+            .store
+            .ledgers
+            .write_batch(&self.at, lease, turn, self.terms.now, self.terms.resend_after_s)
+            .await
+            .unwrap();
         let (spec, kept) = self.now.chunk.turn(lease, turn, &self.terms);
         for (claim, _) in turn.claims.iter().zip(&real.granted).filter(|(_, granted)| **granted) {
             self.claims.push((claim.position, ClaimNumber { epoch: lease.epoch, n: claim.n }));
         }
-        for (report, _) in turn.reports.iter().zip(kept).filter(|(report, kept)| *kept && !report.reply.is_empty()) {
+        for (report, _) in
+            turn.reports.iter().zip(kept).filter(|(report, kept)| *kept && !report.reply.is_empty())
+        {
             let text = self.now.replies.entry(report.position).or_default();
-            let line = if text.is_empty() { report.reply.clone() } else { format!("\n{}", report.reply) };
+            let line =
+                if text.is_empty() { report.reply.clone() } else { format!("\n{}", report.reply) };
             text.push_str(&line);
         }
         let verdict = real.lease;
@@ -440,16 +579,29 @@ impl<'a> Play<'a> {
         };
         let flags = if said.flag { flag } else { 0 };
         let when = self.terms.now + said.later_s;
-        Some(Report { position, claim, status: said.status, reason: said.reason, flags, when, reply: said.reply.to_owned() })
+        Some(Report {
+            position,
+            claim,
+            status: said.status,
+            reason: said.reason,
+            flags,
+            when,
+            reply: said.reply.to_owned(),
+        })
     }
 
     fn claim(&self, lease: &Lease, wanted: &Wanted) -> Claim {
-        let taken = self.claims.iter().filter(|(p, c)| *p == wanted.position && c.epoch == lease.epoch).count() as u8;
+        let taken = self
+            .claims
+            .iter()
+            .filter(|(p, c)| *p == wanted.position && c.epoch == lease.epoch)
+            .count() as u8;
         Claim { position: wanted.position, n: if wanted.fresh { taken + 1 } else { taken } }
     }
 
     fn expected(&self) -> Kept {
-        let Known { chunk, beside_kept: (beside, counts_beside), tracking, replies, .. } = &self.now;
+        let Known { chunk, beside_kept: (beside, counts_beside), tracking, replies, .. } =
+            &self.now;
         let mut counts: BTreeMap<String, i64> = BTreeMap::new();
         for of_chunk in [&chunk.counts(), counts_beside] {
             let of_chunk = serde_json::to_value(of_chunk).unwrap();

@@ -51,21 +51,28 @@ fn explore(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let store = Stores::new(runtime.block_on(Redis::connect(&redis.settings())).unwrap());
     let (played, met) = (Cell::new(0u64), RefCell::new(BTreeSet::new()));
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
+    let config =
+        Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
     // A mistake must be found in every run; what nobody thought of may be found in any.
     let mut runner = match mutation {
         Mutation::Faithful => TestRunner::new(config),
-        _ => TestRunner::new_with_rng(Config { max_shrink_iters: 0, ..config }, TestRng::deterministic_rng(RngAlgorithm::ChaCha)),
+        _ => TestRunner::new_with_rng(
+            Config { max_shrink_iters: 0, ..config },
+            TestRng::deterministic_rng(RngAlgorithm::ChaCha),
+        ),
     };
     let outcome = runner.run(&sequences, |steps| {
         played.set(played.get() + 1);
         let mut id = [0; 10];
         id[2..].copy_from_slice(&played.get().to_be_bytes());
         runtime.block_on(async {
-            let mut play = Play::begin(&store, DeliveryId::from_random(id), beginning, mutation).await;
+            let mut play =
+                Play::begin(&store, DeliveryId::from_random(id), beginning, mutation).await;
             for (at, step) in steps.iter().enumerate() {
                 let compared = play.step(step).await;
-                compared.map_err(|difference| TestCaseError::fail(format!("step {at}, {step:?}: {difference}")))?;
+                compared.map_err(|difference| {
+                    TestCaseError::fail(format!("step {at}, {step:?}: {difference}"))
+                })?;
             }
             met.borrow_mut().extend(play.met);
             Ok(())
@@ -77,8 +84,17 @@ fn explore(
 
 /// Hits by everybody, of recipients in every status, and all that may become of a hit.
 fn all_that_hits_meet() -> BTreeSet<String> {
-    let all = Status::ALL.iter().flat_map(|status| HitClass::ALL.map(|class| format!("{} by {}", status.word(), class.word())));
-    let rest = ["a log", "another plan", "a log that was removed", "nobody", "the limit of a recipient", "the next block"];
+    let all = Status::ALL.iter().flat_map(|status| {
+        HitClass::ALL.map(|class| format!("{} by {}", status.word(), class.word()))
+    });
+    let rest = [
+        "a log",
+        "another plan",
+        "a log that was removed",
+        "nobody",
+        "the limit of a recipient",
+        "the next block",
+    ];
     all.chain(rest.map(str::to_owned)).chain(["proofs in two chunks".to_owned()]).collect()
 }
 
@@ -92,19 +108,37 @@ fn the_scripts_do_what_the_protocol_says() {
 /// Also with reports that no test makes.
 #[test]
 fn in_test_mode_the_scripts_do_what_the_protocol_says() {
-    must_agree(explore(Mutation::Faithful, TEST_CASES, Beginning { test: true, ..FEW }, sequence()).0);
+    must_agree(
+        explore(Mutation::Faithful, TEST_CASES, Beginning { test: true, ..FEW }, sequence()).0,
+    );
 }
 
 /// Groups as workers send them: the scripts decide most of these on a shorter way.
 #[test]
 fn in_a_wide_chunk_the_scripts_do_what_the_protocol_says() {
-    must_agree(explore(Mutation::Faithful, WIDE_CASES, Beginning { recipients: WIDE, ..FEW }, wide_sequence()).0);
+    must_agree(
+        explore(
+            Mutation::Faithful,
+            WIDE_CASES,
+            Beginning { recipients: WIDE, ..FEW },
+            wide_sequence(),
+        )
+        .0,
+    );
 }
 
 /// Two more user agents get a number, the others none.
 #[test]
 fn when_the_numbers_of_user_agents_run_out_the_scripts_do_what_the_protocol_says() {
-    must_agree(explore(Mutation::Faithful, CROWDED_CASES, Beginning { agents: 9_998, ..FEW }, crowded_sequence()).0);
+    must_agree(
+        explore(
+            Mutation::Faithful,
+            CROWDED_CASES,
+            Beginning { agents: 9_998, ..FEW },
+            crowded_sequence(),
+        )
+        .0,
+    );
 }
 
 fn must_agree(outcome: Outcome) {
@@ -125,7 +159,12 @@ async fn a_lease_that_redis_forgot_is_not_mistaken_for_the_next_one() {
         set.arg(keys::ledger(&at.delivery, at.chunk)).arg(Ledger::new(1).bytes());
         let () = set.query_async(&mut store.redis.connection()).await.unwrap();
     };
-    let take = async || match store.ledgers.take(&at, 7, TakeoverGrounds::default(), 0).await.unwrap() {
+    let take = async || match store
+        .ledgers
+        .take_lease(&at, 7, TakeoverGrounds::default(), 0)
+        .await
+        .unwrap()
+    {
         Taken::Yes(lease, _) => lease,
         held => panic!("{held:?}"),
     };
@@ -136,9 +175,23 @@ async fn a_lease_that_redis_forgot_is_not_mistaken_for_the_next_one() {
     assert_eq!((forgotten.owner, forgotten.epoch), (lease.owner, lease.epoch));
     let turn = Batch { claims: vec![Claim { position: 0, n: 1 }], ..Batch::default() };
     for seq in lease.seq..lease.seq + 2 {
-        assert_eq!(store.ledgers.beat(&at, &forgotten).await.unwrap(), LeaseVerdict::RolledBack);
-        assert_eq!(store.ledgers.turn(&at, &forgotten, &turn, 0, None).await.unwrap().lease, LeaseVerdict::RolledBack);
-        assert_eq!(store.ledgers.turn(&at, &Lease { seq, ..lease }, &turn, 0, None).await.unwrap().lease, LeaseVerdict::Ok);
+        assert_eq!(
+            store.ledgers.renew_lease(&at, &forgotten).await.unwrap(),
+            LeaseVerdict::RolledBack
+        );
+        assert_eq!(
+            store.ledgers.write_batch(&at, &forgotten, &turn, 0, None).await.unwrap().lease,
+            LeaseVerdict::RolledBack
+        );
+        assert_eq!(
+            store
+                .ledgers
+                .write_batch(&at, &Lease { seq, ..lease }, &turn, 0, None)
+                .await
+                .unwrap()
+                .lease,
+            LeaseVerdict::Ok
+        );
     }
 }
 

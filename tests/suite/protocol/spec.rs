@@ -10,7 +10,9 @@ use versand::{
         delivery::DeliveryState,
         ledger::{ClaimNumber, Counts, HEADER_BYTES, Ledger, Record, Status, flags},
     },
-    store::chunks::{Batch, BatchAnswer, Lease, LeaseVerdict, ReportEffect, Settlement, TakeoverGrounds},
+    store::chunks::{
+        Batch, BatchAnswer, Lease, LeaseVerdict, ReportEffect, Settlement, TakeoverGrounds,
+    },
 };
 
 use super::{
@@ -124,7 +126,19 @@ impl Chunk {
         };
         let records = vec![pending; usize::from(count)];
         let (open, offered, aside, checked) = (Some(0), None, false, false);
-        Self { epoch: 0, beat: 0, seq: 0, owner: 0, run: 0, records, open, offered, round: 0, aside, checked }
+        Self {
+            epoch: 0,
+            beat: 0,
+            seq: 0,
+            owner: 0,
+            run: 0,
+            records,
+            open,
+            offered,
+            round: 0,
+            aside,
+            checked,
+        }
     }
 
     /// A lease is granted on a free chunk, on one that stood still as observed, or that a dead owner holds. Whatever the
@@ -132,8 +146,16 @@ impl Chunk {
     /// what to watch: epoch and beat.
     ///
     /// `first` is the sequence number it begins with, which no other lease of this owner has or comes to.
-    pub fn take(&mut self, owner: u64, grounds: TakeoverGrounds, first: u32, terms: &Terms) -> Result<Lease, (u32, u32)> {
-        let free = self.owner == 0 || grounds.dead == Some(self.owner) || grounds.still == Some((self.epoch, self.beat));
+    pub fn take(
+        &mut self,
+        owner: u64,
+        grounds: TakeoverGrounds,
+        first: u32,
+        terms: &Terms,
+    ) -> Result<Lease, (u32, u32)> {
+        let free = self.owner == 0
+            || grounds.dead == Some(self.owner)
+            || grounds.still == Some((self.epoch, self.beat));
         if !free {
             return Err((self.epoch, self.beat));
         }
@@ -167,13 +189,25 @@ impl Chunk {
         if verdict == LeaseVerdict::RolledBack {
             let reports = vec![ReportEffect::NoEffect; turn.reports.len()];
             let kept = vec![false; turn.reports.len()];
-            return (BatchAnswer { lease: verdict, reports, claims: verdict, granted: vec![false; turn.claims.len()] }, kept);
+            return (
+                BatchAnswer {
+                    lease: verdict,
+                    reports,
+                    claims: verdict,
+                    granted: vec![false; turn.claims.len()],
+                },
+                kept,
+            );
         }
-        let told = turn.reports.iter().map(|r| self.report(r, again, verdict, terms)).collect::<Vec<_>>();
-        let in_progress = terms.state == DeliveryState::InProgress || terms.mutation == Mutation::ClaimsInAnyState;
+        let told =
+            turn.reports.iter().map(|r| self.report(r, again, verdict, terms)).collect::<Vec<_>>();
+        let in_progress = terms.state == DeliveryState::InProgress
+            || terms.mutation == Mutation::ClaimsInAnyState;
         let claims = match verdict {
             _ if terms.mutation == Mutation::ClaimsWithoutLease => LeaseVerdict::Ok,
-            LeaseVerdict::Ok if !in_progress && !turn.redo && !turn.claims.is_empty() => LeaseVerdict::Forbidden,
+            LeaseVerdict::Ok if !in_progress && !turn.redo && !turn.claims.is_empty() => {
+                LeaseVerdict::Forbidden
+            }
             other => other,
         };
         let granted = turn.claims.iter().map(|claim| {
@@ -181,7 +215,8 @@ impl Chunk {
             match self.records.get_mut(usize::from(claim.position)) {
                 // What was granted stays granted, though the delivery was paused while its answer was lost.
                 Some(r) if again => {
-                    let forgotten = terms.mutation == Mutation::GrantsForgotten && claims == LeaseVerdict::Forbidden;
+                    let forgotten = terms.mutation == Mutation::GrantsForgotten
+                        && claims == LeaseVerdict::Forbidden;
                     r.status == Status::Attempting && r.claim == number && !forgotten
                 }
                 Some(r) => claims == LeaseVerdict::Ok && claim_one(r, number, turn.redo, terms),
@@ -194,7 +229,13 @@ impl Chunk {
         (BatchAnswer { lease: verdict, reports, claims, granted }, kept)
     }
 
-    fn report(&mut self, report: &versand::store::chunks::Report, again: bool, verdict: LeaseVerdict, terms: &Terms) -> Told {
+    fn report(
+        &mut self,
+        report: &versand::store::chunks::Report,
+        again: bool,
+        verdict: LeaseVerdict,
+        terms: &Terms,
+    ) -> Told {
         let barred = terms.mutation == Mutation::ReportsNeedLease && verdict != LeaseVerdict::Ok;
         match self.records.get_mut(usize::from(report.position)) {
             _ if again => (ReportEffect::Known, false),
@@ -221,7 +262,12 @@ impl Chunk {
 
     /// A late exclusion by the holder. It takes out recipients that certainly got nothing, and
     /// answers how many.
-    pub fn exclude(&mut self, lease: &Lease, who: &BTreeMap<u16, ExclusionCause>, terms: &Terms) -> (LeaseVerdict, u64) {
+    pub fn exclude(
+        &mut self,
+        lease: &Lease,
+        who: &BTreeMap<u16, ExclusionCause>,
+        terms: &Terms,
+    ) -> (LeaseVerdict, u64) {
         if (self.owner, self.epoch, self.seq) == (lease.owner, lease.epoch, lease.seq + 1) {
             return (LeaseVerdict::Ok, 0);
         }
@@ -252,12 +298,19 @@ impl Chunk {
         if terms.state != DeliveryState::Stopping {
             return (LeaseVerdict::Forbidden, 0);
         }
-        for r in self.records.iter_mut().filter(|r| matches!(r.status, Status::Pending | Status::Deferred)) {
+        for r in self
+            .records
+            .iter_mut()
+            .filter(|r| matches!(r.status, Status::Pending | Status::Deferred))
+        {
             let doubtful = r.has(flags::RESENT) && terms.mutation != Mutation::DoubtCancelled;
             r.status = if doubtful { Status::InDoubt } else { Status::Cancelled };
             r.when = terms.now;
         }
-        (LeaseVerdict::Ok, self.records.iter().filter(|r| r.status == Status::Attempting).count() as u64)
+        (
+            LeaseVerdict::Ok,
+            self.records.iter().filter(|r| r.status == Status::Attempting).count() as u64,
+        )
     }
 
     /// Redis went back further than the holder remembers: all that is not settled is in doubt, and nobody holds the chunk.
@@ -269,7 +322,8 @@ impl Chunk {
         self.seq += 1;
         self.owner = 0;
         self.offered = None;
-        let again = |r: &Record| is_unsettled(r) || r.status == Status::InDoubt && !r.has(flags::RESENT);
+        let again =
+            |r: &Record| is_unsettled(r) || r.status == Status::InDoubt && !r.has(flags::RESENT);
         let wait = if terms.test { Some(0) } else { terms.resend_after_s };
         self.open = wait.filter(|_| self.records.iter().any(again)).map(|wait| terms.now + wait);
         doubted
@@ -279,7 +333,9 @@ impl Chunk {
     /// Answers whether that changed it.
     pub fn bounce(&mut self, position: u16, (reason, hard): (u8, bool), terms: &Terms) -> bool {
         let stands = |r: &&mut Record| !matches!(r.status, Status::Failed | Status::Excluded);
-        let Some(r) = self.records.get_mut(usize::from(position)).filter(stands) else { return false };
+        let Some(r) = self.records.get_mut(usize::from(position)).filter(stands) else {
+            return false;
+        };
         (r.status, r.reason, r.when) = (Status::Failed, reason, terms.now);
         r.flags = r.flags & LASTING | flags::BOUNCED | if hard { flags::HARD } else { 0 };
         true
@@ -295,7 +351,12 @@ impl Chunk {
     }
 
     /// A person settles recipients in doubt. Nothing is released again in a delivery that was stopped.
-    pub fn settle(&mut self, settlement: Settlement, positions: Option<&[u16]>, terms: &Terms) -> Vec<u16> {
+    pub fn settle(
+        &mut self,
+        settlement: Settlement,
+        positions: Option<&[u16]>,
+        terms: &Terms,
+    ) -> Vec<u16> {
         let resend = settlement == Settlement::Resend;
         if resend && matches!(terms.state, DeliveryState::Stopping | DeliveryState::Stopped) {
             return Vec::new();
@@ -303,7 +364,10 @@ impl Chunk {
         let all: Vec<u16> = (0..self.records.len() as u16).collect();
         let mut settled = Vec::new();
         for position in positions.unwrap_or(&all) {
-            let record = self.records.get_mut(usize::from(*position)).filter(|r| r.status == Status::InDoubt);
+            let record = self
+                .records
+                .get_mut(usize::from(*position))
+                .filter(|r| r.status == Status::InDoubt);
             let Some(r) = record else { continue };
             (r.status, r.reason) = match settlement {
                 Settlement::Sent => (Status::Sent, 0),
@@ -323,7 +387,10 @@ impl Chunk {
     /// A job is named for a chunk that wants attention, while fewer than `window` are.
     pub fn offer(&mut self, window: usize, terms: &Terms) -> Option<u32> {
         let due = self.open.is_some_and(|at| at <= terms.now);
-        if terms.state != DeliveryState::InProgress || window <= usize::from(self.offered.is_some()) || !due {
+        if terms.state != DeliveryState::InProgress
+            || window <= usize::from(self.offered.is_some())
+            || !due
+        {
             return None;
         }
         self.open = None;
@@ -373,11 +440,13 @@ impl Chunk {
         bytes[16..24].copy_from_slice(&self.owner.to_be_bytes());
         bytes[24..32].copy_from_slice(&run);
         for (r, cache) in self.records.iter().zip(caches) {
-            let ([e0, e1, e2, e3], [w0, w1, w2, w3]) = (r.claim.epoch.to_be_bytes(), r.when.to_be_bytes());
+            let ([e0, e1, e2, e3], [w0, w1, w2, w3]) =
+                (r.claim.epoch.to_be_bytes(), r.when.to_be_bytes());
             let [high, low] = cache.lines.to_be_bytes();
             let (status, n) = (r.status as u8, r.claim.n);
             bytes.extend_from_slice(&[
-                status, r.attempts, r.reason, r.flags, e0, e1, e2, e3, n, w0, w1, w2, w3, cache.bits, high, low,
+                status, r.attempts, r.reason, r.flags, e0, e1, e2, e3, n, w0, w1, w2, w3,
+                cache.bits, high, low,
             ]);
         }
         bytes
@@ -410,7 +479,10 @@ impl Chunk {
     }
 
     fn lose_attempts(&mut self, terms: &Terms) {
-        self.records.iter_mut().filter(|r| r.status == Status::Attempting).for_each(|r| lose(r, terms.now, terms.test));
+        self.records
+            .iter_mut()
+            .filter(|r| r.status == Status::Attempting)
+            .for_each(|r| lose(r, terms.now, terms.test));
     }
 }
 
@@ -424,7 +496,11 @@ fn is_unsettled(r: &Record) -> bool {
 /// Grants what is claimable and due. The claim number is the recipient's from then on; what a person said is spent.
 /// What is done again was due when it was done first.
 fn claim_one(r: &mut Record, number: ClaimNumber, redo: bool, terms: &Terms) -> bool {
-    let was_due = redo && matches!(r.status, Status::Pending | Status::Attempting | Status::Deferred | Status::InDoubt);
+    let was_due = redo
+        && matches!(
+            r.status,
+            Status::Pending | Status::Attempting | Status::Deferred | Status::InDoubt
+        );
     if redo && !was_due && r.has(flags::ACCEPTED) && number > r.claim {
         // it was sent again, and what became of it before was put back first
         r.flags |= flags::RESENT;

@@ -185,20 +185,29 @@ fn said() -> impl Strategy<Value = Said> {
 }
 
 fn wanted() -> impl Strategy<Value = Wanted> {
-    (0..RECIPIENTS + 1, prop::bool::weighted(0.9)).prop_map(|(position, fresh)| Wanted { position, fresh })
+    (0..RECIPIENTS + 1, prop::bool::weighted(0.9))
+        .prop_map(|(position, fresh)| Wanted { position, fresh })
 }
 
 fn came(place: impl Strategy<Value = (u32, u16)>) -> impl Strategy<Value = Came> {
-    let (kind, label) = (prop::sample::select(&HitKind::ALL[..]), prop::sample::select(&HitLabel::ALL[..]));
+    let (kind, label) =
+        (prop::sample::select(&HitKind::ALL[..]), prop::sample::select(&HitLabel::ALL[..]));
     let agent = prop::sample::select(&["", "Firefox", "Thunderbird", "curl"][..]);
     let came = (place, kind, label, agent);
-    came.prop_map(|((chunk, position), kind, label, agent)| Came { chunk, position, kind, label, agent })
+    came.prop_map(|((chunk, position), kind, label, agent)| Came {
+        chunk,
+        position,
+        kind,
+        label,
+        agent,
+    })
 }
 
 fn hits() -> impl Strategy<Value = Step> {
     let beside = prop_oneof![0..8u16, FAR..FAR + 9];
     let place = prop_oneof![5 => (Just(0), 0..RECIPIENTS + 1), 4 => (Just(1), beside), 1 => (Just(2), 0..2u16)];
-    (prop::bool::weighted(0.9), vec(came(place), 1..7)).prop_map(|(of_plan, came)| Step::Hits { of_plan, came })
+    (prop::bool::weighted(0.9), vec(came(place), 1..7))
+        .prop_map(|(of_plan, came)| Step::Hits { of_plan, came })
 }
 
 /// Hits that bring ever more user agents.
@@ -218,7 +227,8 @@ pub fn sequence() -> impl Strategy<Value = Vec<Step>> {
     let late = prop_oneof![2 => step(), 1 => late_step()];
     let steps = prop_oneof![vec(step(), 1..=LONGEST), vec(late, 1..=LONGEST)];
     let begun = prop::option::weighted(0.8, any::<bool>());
-    (begun, steps).prop_map(|(begun, steps)| begun.map(begin).into_iter().flatten().chain(steps).collect())
+    (begun, steps)
+        .prop_map(|(begun, steps)| begun.map(begin).into_iter().flatten().chain(steps).collect())
 }
 
 fn begin(goes_back: bool) -> Vec<Step> {
@@ -239,7 +249,8 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn moving_step() -> impl Strategy<Value = Step> {
     let why = prop_oneof![4 => Just(Why::Free), 3 => Just(Why::Still), 1 => Just(Why::Moved), 2 => Just(Why::Dead), 1 => Just(Why::OtherDead)];
-    let settlement = prop_oneof![Just(Settlement::Sent), Just(Settlement::Failed), Just(Settlement::Resend)];
+    let settlement =
+        prop_oneof![Just(Settlement::Sent), Just(Settlement::Failed), Just(Settlement::Resend)];
     let positions = prop::option::of(vec(0..RECIPIENTS + 1, 0..4));
     let state = prop_oneof![
         24 => Just(DeliveryState::InProgress),
@@ -272,19 +283,37 @@ fn moving_step() -> impl Strategy<Value = Step> {
 }
 
 fn bounce() -> impl Strategy<Value = Step> {
-    (0..6usize, 0..4u8, any::<bool>()).prop_map(|(claim, reason, hard)| Step::Bounce { claim, reason, hard })
+    (0..6usize, 0..4u8, any::<bool>()).prop_map(|(claim, reason, hard)| Step::Bounce {
+        claim,
+        reason,
+        hard,
+    })
 }
 
 fn exclude() -> impl Strategy<Value = Step> {
     let who = vec((0..RECIPIENTS + 1, prop::sample::select(&ExclusionCause::ALL[..])), 0..3);
-    (worker(), who, any::<bool>()).prop_map(|(worker, who, lost)| Step::Exclude { worker, who, lost })
+    (worker(), who, any::<bool>()).prop_map(|(worker, who, lost)| Step::Exclude {
+        worker,
+        who,
+        lost,
+    })
 }
 
 /// Attempts that come to nothing and are made again, a 250 under any claim, and what it meets then.
 fn late_step() -> impl Strategy<Value = Step> {
-    let sent = (0..9usize, said()).prop_map(|(claim, said)| Said { claim, forged: false, status: Some(Status::Sent), ..said });
+    let sent = (0..9usize, said()).prop_map(|(claim, said)| Said {
+        claim,
+        forged: false,
+        status: Some(Status::Sent),
+        ..said
+    });
     let again = prop_oneof![Just(None), Just(Some(Status::Deferred)), Just(Some(Status::InDoubt))];
-    let again = (again, said()).prop_map(|(status, said)| Said { forged: false, status, later_s: 0, ..said });
+    let again = (again, said()).prop_map(|(status, said)| Said {
+        forged: false,
+        status,
+        later_s: 0,
+        ..said
+    });
     let turn = |worker, said, wanted| Step::Turn { worker, said: vec![said], wanted, lost: false };
     prop_oneof![
         3 => (worker(), sent).prop_map(move |(worker, said)| turn(worker, said, Vec::new())),
@@ -314,7 +343,12 @@ fn step_beside() -> impl Strategy<Value = Step> {
 
 /// Runs of claims, and reports of most of those that were granted, nearly all of them a 250: groups as workers send them.
 pub fn wide_sequence() -> impl Strategy<Value = Vec<Step>> {
-    let sent = (0..24usize, prop::bool::weighted(0.9), 0..2u32, prop_oneof![9 => Just(""), 1 => Just("250 2.0.0 ok")]);
+    let sent = (
+        0..24usize,
+        prop::bool::weighted(0.9),
+        0..2u32,
+        prop_oneof![9 => Just(""), 1 => Just("250 2.0.0 ok")],
+    );
     let sent = sent.prop_map(|(claim, flag, later_s, reply)| Said {
         claim,
         forged: false,
@@ -327,7 +361,9 @@ pub fn wide_sequence() -> impl Strategy<Value = Vec<Step>> {
     let any_other = (said(), 0..24usize).prop_map(|(said, claim)| Said { claim, ..said });
     let said = vec(prop_oneof![12 => sent, 1 => any_other], 0..16);
     let run = (0..WIDE, 1..12u16, prop::bool::weighted(0.9)).prop_map(|(first, many, fresh)| {
-        (first..(first + many).min(WIDE + 1)).map(|position| Wanted { position, fresh }).collect::<Vec<_>>()
+        (first..(first + many).min(WIDE + 1))
+            .map(|position| Wanted { position, fresh })
+            .collect::<Vec<_>>()
     });
     let turn = (0..2usize, said, vec(run, 0..3), prop::bool::weighted(0.05));
     let why = prop_oneof![3 => Just(Why::Free), 1 => Just(Why::Still)];

@@ -56,7 +56,13 @@ impl Tracking {
 
     /// Records a group of hits, each with its user agent, in the order of their recipients.
     /// Answers how many it recorded.
-    pub fn record(&mut self, chunks: [&mut Chunk; 2], generation: u32, hits: &[(Hit, &str)], terms: &Terms) -> u64 {
+    pub fn record(
+        &mut self,
+        chunks: [&mut Chunk; 2],
+        generation: u32,
+        hits: &[(Hit, &str)],
+        terms: &Terms,
+    ) -> u64 {
         if generation != PLANNED && terms.mutation != Mutation::HitsOfAnyPlan || self.swept {
             return 0;
         }
@@ -65,15 +71,26 @@ impl Tracking {
         let (mut recorded, [first, beside]) = (0, chunks);
         for (hit, agent) in hits {
             let (chunk, position) = place(&hit);
-            let Some(cache) = self.caches.get_mut(chunk).and_then(|of_chunk| of_chunk.get_mut(usize::from(position))) else {
+            let Some(cache) = self
+                .caches
+                .get_mut(chunk)
+                .and_then(|of_chunk| of_chunk.get_mut(usize::from(position)))
+            else {
                 continue;
             };
             recorded += 1;
             if is_human(hit.label) || terms.mutation == Mutation::ProvedByMachine {
-                if chunk == 0 { first.prove(position, terms) } else { beside.prove(position, terms) }
+                if chunk == 0 {
+                    first.prove(position, terms)
+                } else {
+                    beside.prove(position, terms)
+                }
             }
             let bits = cache.bits | bits(&hit);
-            if cache.lines >= MOST_LINES && bits == cache.bits && terms.mutation != Mutation::HitsWithoutLimit {
+            if cache.lines >= MOST_LINES
+                && bits == cache.bits
+                && terms.mutation != Mutation::HitsWithoutLimit
+            {
                 self.beyond += 1;
                 continue;
             }
@@ -88,7 +105,8 @@ impl Tracking {
         if agent.is_empty() {
             return NO_AGENT;
         }
-        let number = self.agents.iter().position(|known| known == agent).unwrap_or(self.agents.len());
+        let number =
+            self.agents.iter().position(|known| known == agent).unwrap_or(self.agents.len());
         if number == MOST_AGENTS {
             return UNNUMBERED;
         }
@@ -102,7 +120,9 @@ impl Tracking {
     pub fn blocks(&self) -> Vec<(u64, Vec<Hit>)> {
         let numbered: Vec<(u64, Hit)> = (EARLIER..).zip(self.log.iter().copied()).collect();
         let of_block = numbered.chunk_by(|(a, _), (b, _)| a / BLOCK == b / BLOCK);
-        of_block.map(|lines| (lines[0].0 / BLOCK, lines.iter().map(|(_, hit)| *hit).collect())).collect()
+        of_block
+            .map(|lines| (lines[0].0 / BLOCK, lines.iter().map(|(_, hit)| *hit).collect()))
+            .collect()
     }
 }
 

@@ -129,10 +129,23 @@ impl Done {
                 Reply::Missing => Some(Status::InDoubt),
                 Reply::NotStarted => None,
             };
-            Report { position: i as u16, claim, status, reason: 0, flags: 0, when: 0, reply: String::new() }
+            Report {
+                position: i as u16,
+                claim,
+                status,
+                reason: 0,
+                flags: 0,
+                when: 0,
+                reply: String::new(),
+            }
         };
-        let claims = self.claim.filter(|_| with_claims).map(|(i, n)| Claim { position: i as u16, n });
-        Batch { reports: self.report.map(report).into_iter().collect(), claims: claims.into_iter().collect(), redo: true }
+        let claims =
+            self.claim.filter(|_| with_claims).map(|(i, n)| Claim { position: i as u16, n });
+        Batch {
+            reports: self.report.map(report).into_iter().collect(),
+            claims: claims.into_iter().collect(),
+            redo: true,
+        }
     }
 }
 
@@ -169,18 +182,25 @@ impl Worker {
     /// Whether it is to tell of an acceptance.
     fn knows(&self, i: usize) -> bool {
         let phase = self.jobs[i].map(|(_, phase)| phase);
-        matches!(phase, Some(Phase::Written(Reply::Accepted) | Phase::Known(Reply::Accepted))) || self.remembers(i)
+        matches!(phase, Some(Phase::Written(Reply::Accepted) | Phase::Known(Reply::Accepted)))
+            || self.remembers(i)
     }
 
     /// Whether it remembers an acceptance that Redis may have forgotten.
     fn remembers(&self, i: usize) -> bool {
         let given = self.given.iter().flat_map(|(_, groups)| groups);
-        self.groups.iter().chain(given).any(|done| matches!(done.report, Some((told, _, Reply::Accepted)) if told == i))
+        self.groups
+            .iter()
+            .chain(given)
+            .any(|done| matches!(done.report, Some((told, _, Reply::Accepted)) if told == i))
     }
 
     /// Whether it has, or may have, a claim on a recipient that the ledger knows no outcome of.
     fn concerns(&self, i: usize) -> bool {
-        self.jobs[i].is_some() || self.unanswered.is_some_and(|group| group.claim.is_some_and(|(claimed, _)| claimed == i))
+        self.jobs[i].is_some()
+            || self
+                .unanswered
+                .is_some_and(|group| group.claim.is_some_and(|(claimed, _)| claimed == i))
     }
 }
 
@@ -225,7 +245,8 @@ impl World {
     pub fn grounds(&self, w: usize, terms: &Terms) -> Option<TakeoverGrounds> {
         let resends = terms.resend_after_s.is_some();
         if self.chunk.owner == 0 {
-            let named = self.chunk.clone().offer(1, terms).is_some() || self.chunk.offered.is_some();
+            let named =
+                self.chunk.clone().offer(1, terms).is_some() || self.chunk.offered.is_some();
             return (named && self.state == DeliveryState::InProgress)
                 .then_some(TakeoverGrounds { resends, ..TakeoverGrounds::default() });
         }
@@ -233,7 +254,11 @@ impl World {
             None => Some(TakeoverGrounds { still: None, dead: Some(self.chunk.owner), resends }),
             // frozen, or it has given this lease back and Redis has forgotten that
             Some(holder) if holder != w && self.workers[holder].frozen || !self.holds(holder) => {
-                Some(TakeoverGrounds { still: Some((self.chunk.epoch, self.chunk.beat)), dead: None, resends })
+                Some(TakeoverGrounds {
+                    still: Some((self.chunk.epoch, self.chunk.beat)),
+                    dead: None,
+                    resends,
+                })
             }
             Some(_) => None,
         }
@@ -257,7 +282,8 @@ impl World {
             self.chunk.reopen(self.chunk.round, terms);
         }
         self.chunk.offer(1, terms);
-        if let Some(holder) = self.workers.iter().position(|other| other.owner == self.chunk.owner) {
+        if let Some(holder) = self.workers.iter().position(|other| other.owner == self.chunk.owner)
+        {
             self.workers[holder].expired = true;
             self.doubt_claims_of(holder);
         }
@@ -300,8 +326,10 @@ impl World {
         for i in 0..RECIPIENTS {
             let record = &self.chunk.records[i];
             let known = matches!(record.status, Status::Sent) || record.has(flags::ACCEPTED);
-            self.untold[i] |=
-                self.run > 1 && self.accepted[i] > 0 && !known && !self.workers.iter().any(|worker| worker.knows(i));
+            self.untold[i] |= self.run > 1
+                && self.accepted[i] > 0
+                && !known
+                && !self.workers.iter().any(|worker| worker.knows(i));
         }
     }
 
@@ -409,19 +437,26 @@ impl World {
     /// The script runs; its answer comes or is lost.
     pub fn turn(&mut self, w: usize, group: Group, is_answered: bool, terms: &Terms) {
         let Some(lease) = self.workers[w].lease() else { return };
-        let done = Done { seq: lease.seq, report: group.report.and_then(|i| self.workers[w].outcome(i)), claim: group.claim };
+        let done = Done {
+            seq: lease.seq,
+            report: group.report.and_then(|i| self.workers[w].outcome(i)),
+            claim: group.claim,
+        };
         let turn = Batch { redo: false, ..done.turn(true) };
         let before = self.chunk.clone();
         let (answer, _) = self.chunk.turn(&lease, &turn, terms);
         if answer.lease == LeaseVerdict::RolledBack {
-            self.wrong = self.wrong.or((self.run == 1).then_some("told that Redis was rolled back"));
+            self.wrong =
+                self.wrong.or((self.run == 1).then_some("told that Redis was rolled back"));
             if self.notice(w, terms) {
                 self.workers[w].unanswered = Some(group);
                 return;
             }
         }
         let newly = |i: usize| before.records[i].claim != self.chunk.records[i].claim;
-        if self.state != DeliveryState::InProgress && group.claim.is_some_and(|(i, _)| answer.granted == [true] && newly(i)) {
+        if self.state != DeliveryState::InProgress
+            && group.claim.is_some_and(|(i, _)| answer.granted == [true] && newly(i))
+        {
             self.wrong = Some("claimed although the delivery is not in progress");
         }
         if !is_answered {
@@ -435,7 +470,9 @@ impl World {
         if answer.lease != LeaseVerdict::Ok {
             (worker.expired, worker.halted) = (true, true);
         }
-        if answer.lease == LeaseVerdict::Ok || answer.lease == LeaseVerdict::Lost && report.is_some() {
+        if answer.lease == LeaseVerdict::Ok
+            || answer.lease == LeaseVerdict::Lost && report.is_some()
+        {
             if self.past.is_some() {
                 worker.groups.push(Done { seq: lease.seq, report, claim });
             }
@@ -469,6 +506,8 @@ impl World {
 
     /// A recipient whose outcome somebody may still tell.
     pub fn is_awaited(&self, i: usize) -> bool {
-        self.workers.iter().any(|worker| worker.jobs[i].is_some() || self.run > 1 && worker.remembers(i))
+        self.workers
+            .iter()
+            .any(|worker| worker.jobs[i].is_some() || self.run > 1 && worker.remembers(i))
     }
 }

@@ -20,7 +20,9 @@ use crate::harness::{
 async fn a_bad_payload_is_dead_and_the_worker_lives() {
     let redis = Redis::start();
     let queue = redis.queue("").await;
-    let daemon = Daemon::start(&queue, QueueName::Steps, 1, |job| async move { Job::decode(&job.payload).map(|_| ()) });
+    let daemon = Daemon::start(&queue, QueueName::Steps, 1, |job| async move {
+        Job::decode(&job.payload).map(|_| ())
+    });
     let good = Job::Prepare { delivery: "d".into() }.encode();
     for (id, payload) in [
         ("bad:text", b"not json".as_slice()),
@@ -77,8 +79,11 @@ async fn poison_is_set_aside_and_the_queue_goes_on() {
         let _: u64 = redis.run(&format!("HSET {prefix}:meta:{id} {meta}")).await;
     }
     let _: u64 = redis.run(&format!("HSET {prefix}:meta:bad:meta attempts x")).await;
-    let _: u64 = redis.run(&format!("HSET {prefix}:meta:bad:status attempts 0 max_attempts 25 status Odd")).await;
-    let poison = ["007", "01arz3ndektsv4rrffq69g5fav", "no:meta", "no:payload", "bad:meta", "bad:status"];
+    let _: u64 = redis
+        .run(&format!("HSET {prefix}:meta:bad:status attempts 0 max_attempts 25 status Odd"))
+        .await;
+    let poison =
+        ["007", "01arz3ndektsv4rrffq69g5fav", "no:meta", "no:payload", "bad:meta", "bad:status"];
     for id in poison {
         let _: u64 = redis.run(&format!("RPUSH {prefix}:active {id}")).await;
     }
@@ -88,9 +93,16 @@ async fn poison_is_set_aside_and_the_queue_goes_on() {
         listed.lock().unwrap().push(job.id);
         async { Ok(()) }
     });
-    eventually(LIMIT, "all set aside", async || queue.depths().await.expect("depths")[0].dead == poison.len() as u64).await;
+    eventually(LIMIT, "all set aside", async || {
+        queue.depths().await.expect("depths")[0].dead == poison.len() as u64
+    })
+    .await;
     reaches(&queue, QueueName::Confirm, "good:1", JobState::Done).await;
-    assert_eq!(*ran.lock().unwrap(), ["good:1"], "no poison reaches a step, least of all as another id");
+    assert_eq!(
+        *ran.lock().unwrap(),
+        ["good:1"],
+        "no poison reaches a step, least of all as another id"
+    );
     eventually(SOON, "the worker lives", async || daemon.workers.health.ready()).await;
     assert!(daemon.workers.health.states()[0].restarts >= 1);
     assert!(daemon.stop(SOON).await);
@@ -117,10 +129,17 @@ async fn after_a_restart_of_redis_the_workers_come_back_and_lose_nothing() {
     reaches(&queue, QueueName::Steps, "slow:1", JobState::Running).await;
     redis.restart(Duration::from_millis(500)).await;
     eventually(SOON, "the worker lives", async || daemon.workers.health.ready()).await;
-    eventually(SOON, "enqueued", async || queue.enqueue(QueueName::Steps, "after:1", b"{}").await.is_ok()).await;
+    eventually(SOON, "enqueued", async || {
+        queue.enqueue(QueueName::Steps, "after:1", b"{}").await.is_ok()
+    })
+    .await;
     reaches(&queue, QueueName::Steps, "after:1", JobState::Done).await;
     reaches(&queue, QueueName::Steps, "slow:1", JobState::Done).await;
-    assert_eq!(runs.load(Ordering::SeqCst), 101, "delivered again, the run is joined and waited for");
+    assert_eq!(
+        runs.load(Ordering::SeqCst),
+        101,
+        "delivered again, the run is joined and waited for"
+    );
     assert!(daemon.workers.health.states()[0].restarts >= 1);
     assert!(daemon.stop(SOON).await);
 }
@@ -128,7 +147,13 @@ async fn after_a_restart_of_redis_the_workers_come_back_and_lose_nothing() {
 /// A daemon that is gone without a word: its runtime is dropped in the middle of the job.
 #[test]
 fn the_job_of_a_worker_that_died_is_run_by_another() {
-    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("runtime")
+    };
     let rest = runtime();
     let redis = Redis::start();
     let victim = runtime();
@@ -200,7 +225,8 @@ async fn ten_thousand_due_retries_do_not_end_the_workers() {
     }
     let () = pipe.query_async(&mut conn).await.expect("fill");
     let daemon = Daemon::start(&queue, name, 8, |_| async { Ok(()) });
-    eventually(LIMIT, "all done", async || queue.depths().await.expect("depths")[2].done == 10_000).await;
+    eventually(LIMIT, "all done", async || queue.depths().await.expect("depths")[2].done == 10_000)
+        .await;
     assert_eq!(daemon.workers.health.states()[0].restarts, 0);
     assert!(daemon.stop(SOON).await);
 }
@@ -237,7 +263,10 @@ async fn ended_jobs_are_swept_when_their_time_is_over() {
         (depth.done, depth.dead, depth.in_flight) == (450, 1, 0)
     })
     .await;
-    let now_s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("clock").as_secs();
+    let now_s = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("clock")
+        .as_secs();
     let swept = queue.sweep(now_s + 3600).await.expect("sweep");
     assert_eq!((swept.done, swept.dead), (0, 0));
     let swept = queue.sweep(now_s + 3 * 3600).await.expect("sweep");
@@ -275,8 +304,10 @@ async fn a_long_job_is_not_taken_over_while_its_worker_lives() {
     }
     let first = Daemon::start(&queue, QueueName::Chunks, 1, handler.clone());
     reaches(&queue, QueueName::Chunks, "long:0", JobState::Running).await;
-    let second = Daemon::start(&redis.queue("heartbeat_ms = 500").await, QueueName::Chunks, 1, handler);
-    eventually(SOON, "all done", async || queue.depths().await.expect("depths")[2].done == 30).await;
+    let second =
+        Daemon::start(&redis.queue("heartbeat_ms = 500").await, QueueName::Chunks, 1, handler);
+    eventually(SOON, "all done", async || queue.depths().await.expect("depths")[2].done == 30)
+        .await;
     assert_eq!(runs.load(Ordering::SeqCst), 1);
     for daemon in [first, second] {
         assert_eq!(daemon.workers.health.states()[0].restarts, 0);
@@ -289,14 +320,21 @@ async fn a_long_job_is_not_taken_over_while_its_worker_lives() {
 async fn all_keys_of_the_queues_share_one_slot() {
     let folder = tempfile::tempdir().expect("folder");
     let nodes = folder.path().join("nodes.conf").display().to_string();
-    let (server, _port) = RedisServer::start_on_port(&["--cluster-enabled", "yes", "--cluster-config-file", &nodes]);
+    let (server, _port) =
+        RedisServer::start_on_port(&["--cluster-enabled", "yes", "--cluster-config-file", &nodes]);
     let redis = Redis { server };
     let () = redis.run("CLUSTER ADDSLOTSRANGE 0 16383").await;
-    eventually(SOON, "the cluster is up", async || redis.run::<String>("CLUSTER INFO").await.contains("cluster_state:ok")).await;
+    eventually(SOON, "the cluster is up", async || {
+        redis.run::<String>("CLUSTER INFO").await.contains("cluster_state:ok")
+    })
+    .await;
     // One node that has all slots would let the script of apalis reach into another.
     let theirs: u64 = redis.run("CLUSTER KEYSLOT core:apalis:queues:list").await;
     for name in QueueName::ALL {
-        assert_eq!(redis.run::<u64>(&format!("CLUSTER KEYSLOT {}:active", name.redis_name())).await, theirs);
+        assert_eq!(
+            redis.run::<u64>(&format!("CLUSTER KEYSLOT {}:active", name.redis_name())).await,
+            theirs
+        );
     }
     let queue = redis.queue("keep_done_hours = 0").await;
     let daemon = Daemon::start(&queue, QueueName::Confirm, 1, |_| async { Ok(()) });

@@ -38,7 +38,10 @@ impl World {
         std::fs::write(&key, SECRET).unwrap();
         let issuer = format!("issuer = \"crm\", algorithm = \"HS256\", key_file = {key:?}");
         let roles = "roles = [\"start_deliveries\", \"monitoring\"]";
-        let settings = format!("[redis]\nurl = \"{}\"\n[auth]\njwt_keys = [{{ {issuer}, {roles} }}]\n", redis.url());
+        let settings = format!(
+            "[redis]\nurl = \"{}\"\n[auth]\njwt_keys = [{{ {issuer}, {roles} }}]\n",
+            redis.url()
+        );
         Self { daemon: Daemon::start(&settings).await, redis, folder }
     }
 
@@ -50,7 +53,8 @@ impl World {
     async fn prepared_for(&self, recipients: usize) -> (String, String) {
         let id = self.daemon.client.create(&definition()).await;
         self.daemon.client.upload(&id, audience(recipients)).await;
-        let digest = self.daemon.client.prepare(&id).await["plan"]["digest"].as_str().unwrap().to_owned();
+        let digest =
+            self.daemon.client.prepare(&id).await["plan"]["digest"].as_str().unwrap().to_owned();
         (id, digest)
     }
 
@@ -66,7 +70,9 @@ impl World {
         command.args(["--issuer", "crm", "--subject", "campaigns", "--wait", "15", "--key-file"]);
         let output = run_to_end(command.arg(self.key_file()).args(more), LIMIT);
         let text = String::from_utf8(output.stdout).unwrap();
-        let (job, outcome) = text.split_once('\n').unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+        let (job, outcome) = text
+            .split_once('\n')
+            .unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)));
         (output.status.code().unwrap(), job.to_owned(), serde_json::from_str(outcome).unwrap())
     }
 
@@ -79,7 +85,10 @@ impl World {
         let mut connection = self.connection().await;
         let script = redis::Script::new(SCRIPT);
         let mut call = script.key(format!("{queue}:data"));
-        call.key(format!("{queue}:meta:{job}")).key(format!("{queue}:active")).arg(job).arg(payload);
+        call.key(format!("{queue}:meta:{job}"))
+            .key(format!("{queue}:active"))
+            .arg(job)
+            .arg(payload);
         assert_eq!(call.invoke_async::<i64>(&mut connection).await.unwrap(), 1);
     }
 
@@ -90,7 +99,8 @@ impl World {
     /// The outcome over HTTP, once it is there.
     async fn outcome(&self, job: &str) -> Value {
         eventually(&format!("the outcome of {job}"), LIMIT, async || {
-            let asked = self.daemon.client.request(reqwest::Method::GET, &format!("/jobs/{job}/outcome"));
+            let asked =
+                self.daemon.client.request(reqwest::Method::GET, &format!("/jobs/{job}/outcome"));
             let (status, outcome) = answer(asked.send().await.ok()?).await;
             (status == StatusCode::OK).then_some(outcome)
         })
@@ -110,7 +120,9 @@ impl World {
         assert!(dead["result"].as_str().unwrap().contains(reason), "{dead}");
         assert_eq!(dead["payload"], Value::Null, "a payload holds a token");
         let log = self.daemon.log();
-        let line = log.lines().find(|line| line.contains("a confirmation was refused") && line.contains(job));
+        let line = log
+            .lines()
+            .find(|line| line.contains("a confirmation was refused") && line.contains(job));
         assert!(line.unwrap_or_default().contains(reason), "{job} is not in the log:\n{log}");
     }
 
@@ -148,15 +160,32 @@ async fn a_python_program_releases_a_delivery_and_reads_what_came_of_it() {
     let world = World::start().await;
     let (id, digest) = world.prepared().await;
     let (code, job, outcome) = world.produce(&id, &digest, &["--job-id", "confirm:crm-1"]);
-    assert_eq!((code, job.as_str(), &outcome["status"]), (0, "confirm:crm-1", &json!("confirmed")), "{outcome}");
+    assert_eq!(
+        (code, job.as_str(), &outcome["status"]),
+        (0, "confirm:crm-1", &json!("confirmed")),
+        "{outcome}"
+    );
     assert_eq!((&outcome["delivery"], &outcome["digest"]), (&json!(id), &json!(digest)));
-    assert_eq!((&outcome["confirmed_by"], &outcome["to_deliver"]), (&json!("crm/campaigns"), &json!(RECIPIENTS)));
+    assert_eq!(
+        (&outcome["confirmed_by"], &outcome["to_deliver"]),
+        (&json!("crm/campaigns"), &json!(RECIPIENTS))
+    );
     assert!(outcome["confirmed_at"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
     assert_eq!(world.outcome(&job).await, outcome, "over HTTP it is the same");
     world.daemon.client.wait_for(&id, &["finished"]).await;
     let audit = world.daemon.client.get(&format!("/deliveries/{id}/audit")).await;
-    let entry = audit["items"].as_array().unwrap().iter().find(|entry| entry["action"] == "confirm").cloned().unwrap();
-    assert_eq!((&entry["principal"], &entry["details"]["via"]), (&json!("crm/campaigns"), &json!("queue")), "{entry}");
+    let entry = audit["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|entry| entry["action"] == "confirm")
+        .cloned()
+        .unwrap();
+    assert_eq!(
+        (&entry["principal"], &entry["details"]["via"]),
+        (&json!("crm/campaigns"), &json!("queue")),
+        "{entry}"
+    );
     // another token for the same delivery: it is too late
     let (code, job, outcome) = world.produce(&id, &digest, &[]);
     assert_eq!((code, &outcome["status"]), (1, &json!("refused")), "{outcome}");
@@ -184,7 +213,8 @@ async fn the_producer_is_told_why_its_job_was_refused() {
         world.is_refused(&job, reason).await;
     }
     // a role that the issuer may not give
-    let (_, job, _) = world.produce(&id, &digest, &["--role", "administration", "--role", "start_deliveries"]);
+    let (_, job, _) =
+        world.produce(&id, &digest, &["--role", "administration", "--role", "start_deliveries"]);
     world.is_refused(&job, "a role that its issuer may not give").await;
     assert_eq!(world.state(&id).await, "prepared", "nothing was released");
     assert!(world.daemon.metric("versand_login_failures_total").await >= 5.0);
@@ -204,7 +234,11 @@ async fn a_token_is_good_for_what_it_names_and_garbage_for_nothing() {
     };
     let token = signed(&good, SECRET);
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
-        ("other-delivery", payload(&other, &other_digest, &token), "is not the delivery of the job"),
+        (
+            "other-delivery",
+            payload(&other, &other_digest, &token),
+            "is not the delivery of the job",
+        ),
         ("other-digest", payload(&id, &other_digest, &token), "is not the digest of the job"),
         ("other-action", with(&|claims| claims.action = Some("stop".into())), "confirm_send"),
         ("session", with(&|claims| claims.action = None), "confirm_send"),
@@ -215,7 +249,13 @@ async fn a_token_is_good_for_what_it_names_and_garbage_for_nothing() {
         ("empty", Vec::new(), "the payload is not a job of this queue"),
         (
             "more-fields",
-            payload(&id, &digest, &token)[..].strip_suffix(b"}").unwrap().iter().chain(b",\"x\":1}").copied().collect(),
+            payload(&id, &digest, &token)[..]
+                .strip_suffix(b"}")
+                .unwrap()
+                .iter()
+                .chain(b",\"x\":1}")
+                .copied()
+                .collect(),
             "the payload is not",
         ),
         ("not-a-token", payload(&id, &digest, "a.b.c"), "unknown"),
@@ -227,7 +267,10 @@ async fn a_token_is_good_for_what_it_names_and_garbage_for_nothing() {
     let bearer = world.daemon.client.with_token(&token);
     let (status, problem) = bearer.confirm(&id, &digest).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED, "a job's token is no session: {problem}");
-    assert_eq!((world.state(&id).await, world.state(&other).await), (json!("prepared"), json!("prepared")));
+    assert_eq!(
+        (world.state(&id).await, world.state(&other).await),
+        (json!("prepared"), json!("prepared"))
+    );
     // the daemon has not taken offence
     world.enqueue("confirm:good", &payload(&id, &digest, &token)).await;
     assert_eq!(world.outcome("confirm:good").await["status"], "confirmed");
@@ -246,7 +289,10 @@ async fn a_job_that_is_delivered_twice_gets_its_first_outcome() {
         world.enqueue(twice, &job).await;
     }
     let first = world.outcome("confirm:a").await;
-    assert_eq!((&first["status"], &world.outcome("confirm:b").await), (&json!("confirmed"), &first));
+    assert_eq!(
+        (&first["status"], &world.outcome("confirm:b").await),
+        (&json!("confirmed"), &first)
+    );
     world.daemon.client.wait_for(&id, &["finished"]).await;
     // a crash between the release and the end of the job: Redis has it running still, and no outcome
     world.daemon.kill();
@@ -275,7 +321,9 @@ async fn jobs_that_come_while_the_daemon_is_down_wait_for_it() {
     let mut world = World::start().await;
     let (id, digest) = world.prepared().await;
     world.daemon.kill();
-    world.enqueue("confirm:early", &payload(&id, &digest, &signed(&claims(&id, &digest), SECRET))).await;
+    world
+        .enqueue("confirm:early", &payload(&id, &digest, &signed(&claims(&id, &digest), SECRET)))
+        .await;
     world.daemon.restart().await;
     assert_eq!(world.outcome("confirm:early").await["status"], "confirmed");
     world.daemon.client.wait_for(&id, &["finished"]).await;
@@ -298,7 +346,9 @@ async fn a_job_that_is_set_aside_unread_has_an_outcome_too() {
         .await
         .unwrap();
     world.daemon.restart().await;
-    for (job, reason) in [("007", "id"), ("confirm:no-meta", "meta"), ("confirm:crasher", "never ended")] {
+    for (job, reason) in
+        [("007", "id"), ("confirm:no-meta", "meta"), ("confirm:crasher", "never ended")]
+    {
         let outcome = world.outcome(job).await;
         assert_eq!(outcome["status"], "refused", "{job}: {outcome}");
         assert!(outcome["reason"].as_str().unwrap().contains(reason), "{job}: {outcome}");

@@ -11,7 +11,11 @@ fn jobs(app: &App, token: &str, arguments: &[&str]) -> (i32, String) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     writeln!(file, "{token}").unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_versand"));
-    command.arg("jobs").args(arguments).args(["--url", &app.client.url, "--token-file"]).arg(file.path());
+    command
+        .arg("jobs")
+        .args(arguments)
+        .args(["--url", &app.client.url, "--token-file"])
+        .arg(file.path());
     let output = run_to_end(&mut command, LIMIT);
     let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
     (output.status.code().unwrap(), said)
@@ -20,8 +24,19 @@ fn jobs(app: &App, token: &str, arguments: &[&str]) -> (i32, String) {
 /// The daemon, and three jobs that it could not read: two on one queue.
 async fn with_dead_jobs(redis: &RedisServer) -> App {
     let app = App::start(redis, "").await;
-    for (queue, id) in [(QueueName::Steps, "one"), (QueueName::Steps, "two"), (QueueName::Confirm, "three")] {
-        assert!(app.services.journey.preparations.jobs.queue.enqueue(queue, id, b"no job").await.unwrap());
+    for (queue, id) in
+        [(QueueName::Steps, "one"), (QueueName::Steps, "two"), (QueueName::Confirm, "three")]
+    {
+        assert!(
+            app.services
+                .journey
+                .preparations
+                .jobs
+                .queue
+                .enqueue(queue, id, b"no job")
+                .await
+                .unwrap()
+        );
     }
     dead(&app, 3).await;
     app
@@ -40,14 +55,21 @@ async fn dead_jobs_are_counted_listed_retried_and_discarded_by_a_command() {
     let redis = RedisServer::start();
     let app = with_dead_jobs(&redis).await;
     let token = app.client.token.clone();
-    let metrics = async || reqwest::get(format!("{}/metrics", app.client.url)).await.ok()?.text().await.ok();
+    let metrics =
+        async || reqwest::get(format!("{}/metrics", app.client.url)).await.ok()?.text().await.ok();
     let counted = "versand_queue_jobs{queue=\"steps\",state=\"dead\"} 2";
-    eventually("they are counted", LIMIT, async || metrics().await?.contains(counted).then_some(())).await;
+    eventually("they are counted", LIMIT, async || {
+        metrics().await?.contains(counted).then_some(())
+    })
+    .await;
 
     let (code, said) = jobs(&app, &token, &["list"]);
     assert!(code == 0 && said.contains("3 dead jobs"), "{code}: {said}");
     let (code, said) = jobs(&app, &token, &["list", "--queue", "steps"]);
-    assert!(code == 0 && said.contains("steps\tone\t1 attempts\t20") && !said.contains("three"), "{code}: {said}");
+    assert!(
+        code == 0 && said.contains("steps\tone\t1 attempts\t20") && !said.contains("three"),
+        "{code}: {said}"
+    );
     assert!(said.contains("the payload") || said.contains("not"), "why it is dead: {said}");
 
     // tried again it is dead again, with one end more
@@ -74,7 +96,8 @@ async fn dead_jobs_are_counted_listed_retried_and_discarded_by_a_command() {
 async fn ids_that_no_job_should_have_are_shown_and_reach_their_job() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
-    let (odd, dead_set) = ("../a b/%2e?\u{1b}", format!("{}:dead", QueueName::Confirm.redis_name()));
+    let (odd, dead_set) =
+        ("../a b/%2e?\u{1b}", format!("{}:dead", QueueName::Confirm.redis_name()));
     let mut conn = app.services.stores.redis.connection();
     let () = redis::cmd("SADD").arg(&dead_set).arg(odd).query_async(&mut conn).await.unwrap();
     let (code, said) = jobs(&app, &app.client.token, &["list"]);
@@ -91,7 +114,9 @@ async fn ids_that_no_job_should_have_are_shown_and_reach_their_job() {
 #[test]
 fn the_command_takes_one_job_or_all_of_them() {
     use clap::Parser;
-    let parse = |words: &str| Arguments::try_parse_from(format!("versand jobs {words} --token-file t").split_whitespace());
+    let parse = |words: &str| {
+        Arguments::try_parse_from(format!("versand jobs {words} --token-file t").split_whitespace())
+    };
     for good in ["list", "retry a", "discard --all", "retry --queue confirm a"] {
         assert!(parse(good).is_ok(), "{good}");
     }

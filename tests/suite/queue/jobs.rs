@@ -33,7 +33,8 @@ async fn a_job_is_delivered_with_its_payload_and_is_done() {
     reaches(&queue, QueueName::Steps, "d1:7:1", JobState::Done).await;
     assert!(daemon.workers.health.ready());
     assert!(daemon.stop(SOON).await);
-    let left: Vec<String> = redis.run("KEYS versand:{core:apalis:queues:list}:steps:*metadata*").await;
+    let left: Vec<String> =
+        redis.run("KEYS versand:{core:apalis:queues:list}:steps:*metadata*").await;
     assert!(left.is_empty(), "a worker that stopped leaves no key: {left:?}");
 }
 
@@ -122,10 +123,12 @@ async fn a_shutdown_finishes_what_runs_and_others_do_the_rest() {
         let id = format!("slow:{n}");
         queue.enqueue(QueueName::Steps, &id, b"{}").await.expect("enqueue");
     }
-    eventually(SOON, "two run", async || queue.depths().await.expect("depths")[1].active == 4).await;
+    eventually(SOON, "two run", async || queue.depths().await.expect("depths")[1].active == 4)
+        .await;
     leaving.workers.shutdown.cancel();
     let staying = run_slowly("staying", Duration::ZERO);
-    let staying = Daemon::start(&redis.queue("heartbeat_ms = 500").await, QueueName::Steps, 2, staying);
+    let staying =
+        Daemon::start(&redis.queue("heartbeat_ms = 500").await, QueueName::Steps, 2, staying);
     assert!(leaving.stop(SOON).await);
     eventually(SOON, "all done", async || queue.depths().await.expect("depths")[1].done == 6).await;
     assert!(staying.stop(SOON).await);
@@ -150,7 +153,8 @@ async fn the_age_of_the_first_job_is_known() {
     for id in ["job:old", "job:new"] {
         queue.enqueue(QueueName::Steps, id, b"{}").await.expect("enqueued");
     }
-    let first = async || queue.depths().await.expect("depths")[1].first.clone().expect("a job waits");
+    let first =
+        async || queue.depths().await.expect("depths")[1].first.clone().expect("a job waits");
     assert!(first().await.waits_s.is_some_and(|seconds| seconds < 60));
     let meta = format!("{}:meta:job:old", QueueName::Steps.redis_name());
     let at = redis.run::<u64>(&format!("HGET {meta} queued_at")).await;
@@ -164,7 +168,10 @@ async fn the_age_of_the_first_job_is_known() {
 /// What producers copy must be what we run.
 #[test]
 fn the_contract_and_the_example_say_what_the_program_does() {
-    let script: Vec<&str> = include_str!("../../../src/queue/enqueue.lua").lines().filter(|l| !l.starts_with("--")).collect();
+    let script: Vec<&str> = include_str!("../../../src/queue/enqueue.lua")
+        .lines()
+        .filter(|l| !l.starts_with("--"))
+        .collect();
     let script = script.join("\n");
     let name = QueueName::Confirm.redis_name();
     for (file, text) in [
@@ -218,8 +225,14 @@ async fn a_producer_in_python_queues_a_signed_job_and_reads_the_outcome() {
     assert_eq!(id, "confirm:1");
     let outcome: serde_json::Value = serde_json::from_str(outcome).expect("JSON");
     let claims = &outcome["claims"];
-    assert_eq!((&outcome["delivery"], &outcome["digest"]), (&claims["delivery"], &claims["digest"]));
-    assert_eq!((claims["sub"].as_str(), claims["action"].as_str()), (Some("ann"), Some("confirm_send")));
+    assert_eq!(
+        (&outcome["delivery"], &outcome["digest"]),
+        (&claims["delivery"], &claims["digest"])
+    );
+    assert_eq!(
+        (claims["sub"].as_str(), claims["action"].as_str()),
+        (Some("ann"), Some("confirm_send"))
+    );
     assert_eq!(claims["roles"], serde_json::json!(["start_deliveries"]));
     assert!(claims["jti"].as_str().is_some_and(|jti| jti.len() == 36) && claims["iat"].is_u64());
     assert!(daemon.stop(SOON).await);

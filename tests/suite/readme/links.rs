@@ -36,7 +36,8 @@ fn mistake(page: &str, target: &str) -> Option<String> {
     }
     let (path, heading) = target.split_once('#').unwrap_or((target, ""));
     let folder = Path::new(page).parent().unwrap_or(Path::new(""));
-    let file = if path.is_empty() { repository(page) } else { repository("").join(folder).join(path) };
+    let file =
+        if path.is_empty() { repository(page) } else { repository("").join(folder).join(path) };
     if !file.exists() {
         return Some(format!("{page}: there is no {target}"));
     }
@@ -44,7 +45,8 @@ fn mistake(page: &str, target: &str) -> Option<String> {
         return None;
     }
     let text = prose(&text(&file));
-    let is_there = text.lines().filter(|line| line.starts_with('#')).any(|line| anchor(line) == heading);
+    let is_there =
+        text.lines().filter(|line| line.starts_with('#')).any(|line| anchor(line) == heading);
     (!is_there).then(|| format!("{page}: {target} names no heading"))
 }
 

@@ -8,7 +8,8 @@ use crate::{
     tidy::table_rows,
 };
 
-const FOLDERS: &[&str] = &["src", "tests", "docs", "examples", "benches", "config", "fuzz", "systemd", "scripts"];
+const FOLDERS: &[&str] =
+    &["src", "tests", "docs", "examples", "benches", "config", "fuzz", "systemd", "scripts"];
 
 /// The files under a folder, relative to the repository.
 fn files(folder: &str) -> Vec<String> {
@@ -37,17 +38,24 @@ fn quoted(prose: &str) -> Vec<String> {
 /// Whether it reads like a file of the sources: `send/confirm.rs`, `due.lua`.
 fn is_source(name: &str) -> bool {
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
-    plain && [".rs", ".lua", ".py", ".sh"].iter().any(|ending| name.ends_with(ending) && name.len() > ending.len())
+    plain
+        && [".rs", ".lua", ".py", ".sh"]
+            .iter()
+            .any(|ending| name.ends_with(ending) && name.len() > ending.len())
 }
 
 #[test]
 fn every_source_that_is_named_exists() {
     let all: Vec<String> = FOLDERS.iter().flat_map(|folder| files(folder)).collect();
-    let is_there = |name: &str| all.iter().any(|path| path == name || path.ends_with(&format!("/{name}")));
+    let is_there =
+        |name: &str| all.iter().any(|path| path == name || path.ends_with(&format!("/{name}")));
     let mut missing = Vec::new();
     for page in pages().iter().filter(|page| *page != "CHANGELOG.md") {
-        let names: BTreeSet<String> = quoted(&prose(&text(repository(page)))).into_iter().filter(|n| is_source(n)).collect();
-        missing.extend(names.into_iter().filter(|name| !is_there(name)).map(|name| format!("{page}: {name}")));
+        let names: BTreeSet<String> =
+            quoted(&prose(&text(repository(page)))).into_iter().filter(|n| is_source(n)).collect();
+        missing.extend(
+            names.into_iter().filter(|name| !is_there(name)).map(|name| format!("{page}: {name}")),
+        );
     }
     assert!(missing.is_empty(), "files that are not there:\n  {}", missing.join("\n  "));
 }
@@ -59,9 +67,17 @@ fn every_term_of_the_glossary_is_in_the_code() {
     assert!(terms.len() >= 40, "{} terms", terms.len());
     let names: Vec<&str> = terms.iter().map(|row| row[0].as_str()).collect();
     let sorted: BTreeSet<String> = names.iter().map(|name| name.to_lowercase()).collect();
-    assert!(names.iter().map(|name| name.to_lowercase()).eq(sorted), "in the order of the alphabet, each term once");
-    let all: Vec<String> = ["src", "tests", "config"].iter().flat_map(|folder| files(folder)).collect();
-    let sources: String = all.iter().filter(|path| path.starts_with("src/")).map(|path| text(repository(path))).collect();
+    assert!(
+        names.iter().map(|name| name.to_lowercase()).eq(sorted),
+        "in the order of the alphabet, each term once"
+    );
+    let all: Vec<String> =
+        ["src", "tests", "config"].iter().flat_map(|folder| files(folder)).collect();
+    let sources: String = all
+        .iter()
+        .filter(|path| path.starts_with("src/"))
+        .map(|path| text(repository(path)))
+        .collect();
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let words: BTreeSet<&str> = sources.split(|c: char| !is_word(c)).collect();
     let mut missing = Vec::new();
@@ -70,7 +86,9 @@ fn every_term_of_the_glossary_is_in_the_code() {
         let carrier = line.trim_end_matches(['|', ' ']).rsplit(" | ").next().unwrap_or_default();
         for name in quoted(carrier) {
             let known = match Path::new(&name).extension() {
-                Some(_) => all.iter().any(|path| *path == name || path.ends_with(&format!("/{name}"))),
+                Some(_) => {
+                    all.iter().any(|path| *path == name || path.ends_with(&format!("/{name}")))
+                }
                 None => name.split("::").all(|part| words.contains(part)),
             };
             if !known {
@@ -78,5 +96,9 @@ fn every_term_of_the_glossary_is_in_the_code() {
             }
         }
     }
-    assert!(missing.is_empty(), "names of the glossary that the code does not have:\n  {}", missing.join("\n  "));
+    assert!(
+        missing.is_empty(),
+        "names of the glossary that the code does not have:\n  {}",
+        missing.join("\n  ")
+    );
 }

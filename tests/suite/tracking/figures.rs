@@ -12,7 +12,8 @@ use crate::harness::{
     tracking::{FIREFOX, definition, export, forged, links, recounted, visit, visitor},
 };
 
-const GMAIL: &str = "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)";
+const GMAIL: &str =
+    "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn opens_clicks_mirror_pages_and_opt_outs_become_figures_that_agree_with_the_logs() {
@@ -21,7 +22,11 @@ async fn opens_clicks_mirror_pages_and_opt_outs_become_figures_that_agree_with_t
     let client = &app.client;
     let id = client.send(&definition(), audience(20)).await;
     client.wait_for(&id, &["finished"]).await;
-    assert_eq!(client.get(&format!("/deliveries/{id}")).await["kpis"]["unique_opens"], Value::Null, "unknown is not zero");
+    assert_eq!(
+        client.get(&format!("/deliveries/{id}")).await["kpis"]["unique_opens"],
+        Value::Null,
+        "unknown is not zero"
+    );
 
     let mut of = Vec::new();
     for number in 0..20 {
@@ -40,7 +45,10 @@ async fn opens_clicks_mirror_pages_and_opt_outs_become_figures_that_agree_with_t
     visit(&of[4][&'o'][0], "Mozilla/5.0").await;
     let (status, _, mirror) = visit(&of[5][&'m'][0], FIREFOX).await;
     assert_eq!(status, StatusCode::OK);
-    assert!(mirror.contains("Dear ") && mirror.contains(&of[5][&'c'][0]), "as its recipient got it: {mirror}");
+    assert!(
+        mirror.contains("Dear ") && mirror.contains(&of[5][&'c'][0]),
+        "as its recipient got it: {mirror}"
+    );
     let (status, _, page) = visit(&of[6][&'u'][0], FIREFOX).await;
     assert_eq!((status, page.matches("<button").count()), (StatusCode::OK, 1));
     // five clicks within a second: at once, for a busy machine
@@ -48,7 +56,8 @@ async fn opens_clicks_mirror_pages_and_opt_outs_become_figures_that_agree_with_t
     let email = client.log(&id).await[6]["email"].as_str().unwrap().to_owned();
     let denied = format!("/denylist/{email}");
     assert_eq!(client.get(&denied).await["denylisted"], json!(false), "a GET changes nothing");
-    let one_click = visitor().post(&of[6][&'u'][0]).body("List-Unsubscribe=One-Click").send().await.unwrap();
+    let one_click =
+        visitor().post(&of[6][&'u'][0]).body("List-Unsubscribe=One-Click").send().await.unwrap();
     assert_eq!(one_click.status(), StatusCode::OK);
     assert_eq!(client.get(&denied).await["denylisted"], json!(true));
 
@@ -62,8 +71,14 @@ async fn opens_clicks_mirror_pages_and_opt_outs_become_figures_that_agree_with_t
     let log = export(client, &id, "tracking/export?format=ndjson").await;
     assert_eq!(log.iter().filter(|line| line["label"] == "burst").count(), 5);
     let links = client.get(&format!("/deliveries/{id}/links")).await;
-    assert_eq!((&links["items"][0]["label"], &links["items"][0]["human"]), (&json!("see the collection"), &json!(1)));
-    assert_eq!((&links["items"][1]["unique"], &links["items"][0]["machine"]), (&json!(1), &json!(6)));
+    assert_eq!(
+        (&links["items"][0]["label"], &links["items"][0]["human"]),
+        (&json!("see the collection"), &json!(1))
+    );
+    assert_eq!(
+        (&links["items"][1]["unique"], &links["items"][0]["machine"]),
+        (&json!(1), &json!(6))
+    );
 
     // the next delivery leaves out who opted out, and an exempt one does not
     let next = client.send(&definition(), audience(20)).await;
@@ -100,9 +115,16 @@ async fn forged_links_get_a_harmless_answer_and_proofs_and_previews_count_for_no
     let token = of[&'o'][0].rsplit('/').next().unwrap();
     let crossed = of[&'u'][0].rsplit_once('/').unwrap().0.to_owned() + "/" + token;
     assert_eq!(visitor().post(&crossed).send().await.unwrap().status(), StatusCode::NOT_FOUND);
-    let metrics = reqwest::get(format!("{}/metrics", client.url)).await.unwrap().text().await.unwrap();
-    assert!(metrics.contains("versand_tracking_hits_total{type=\"open\",class=\"forged\"}"), "{metrics}");
-    let digest = client.get(&format!("/deliveries/{id}")).await["plan"]["digest"].as_str().unwrap().to_owned();
+    let metrics =
+        reqwest::get(format!("{}/metrics", client.url)).await.unwrap().text().await.unwrap();
+    assert!(
+        metrics.contains("versand_tracking_hits_total{type=\"open\",class=\"forged\"}"),
+        "{metrics}"
+    );
+    let digest = client.get(&format!("/deliveries/{id}")).await["plan"]["digest"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     client.confirm(&id, &digest).await;
     client.wait_for(&id, &["finished"]).await;
     let (_, statistics) = client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
@@ -110,10 +132,16 @@ async fn forged_links_get_a_harmless_answer_and_proofs_and_previews_count_for_no
     // and that somebody looked before does not keep what comes after from being counted
     visit(&of[&'c'][0], FIREFOX).await;
     let (_, statistics) = client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
-    assert_eq!((&statistics["hits"], &statistics["unique_opens"]), (&json!(1), &json!(1)), "{statistics}");
+    assert_eq!(
+        (&statistics["hits"], &statistics["unique_opens"]),
+        (&json!(1), &json!(1)),
+        "{statistics}"
+    );
     // after its deletion the links are too old
-    let (status, _) =
-        crate::harness::client::answer(client.request(Method::DELETE, &format!("/deliveries/{id}")).send().await.unwrap()).await;
+    let (status, _) = crate::harness::client::answer(
+        client.request(Method::DELETE, &format!("/deliveries/{id}")).send().await.unwrap(),
+    )
+    .await;
     assert_eq!(status, StatusCode::NO_CONTENT);
     app.stop().await;
 }
@@ -135,7 +163,8 @@ async fn a_hit_that_was_answered_survives_a_crash_of_daemon_and_redis() {
     redis.kill();
     redis.restart();
     daemon.restart().await;
-    let (_, statistics) = daemon.client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
+    let (_, statistics) =
+        daemon.client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
     assert_eq!((&statistics["hits"], &statistics["unique_opens"]), (&json!(answered), &json!(50)));
     assert!(daemon.terminate().await.success());
 }
@@ -152,25 +181,38 @@ async fn the_hourly_statistics_are_computed_by_one_daemon_and_by_another_one_if_
     visit(&of[&'o'][0], FIREFOX).await;
     let mut connection = app.services().stores.redis.connection();
     let mut forget = async |what: &str| {
-        let keys: Vec<String> = redis::cmd("KEYS").arg(what).query_async(&mut connection).await.unwrap();
+        let keys: Vec<String> =
+            redis::cmd("KEYS").arg(what).query_async(&mut connection).await.unwrap();
         for key in &keys {
             let _: i64 = redis::cmd("DEL").arg(key).query_async(&mut connection).await.unwrap();
         }
         keys.len()
     };
-    let statistics = async || running.client.request(Method::GET, &format!("/deliveries/{id}/statistics")).send().await.unwrap();
+    let statistics = async || {
+        running
+            .client
+            .request(Method::GET, &format!("/deliveries/{id}/statistics"))
+            .send()
+            .await
+            .unwrap()
+    };
     forget("versand:statistics:*").await;
     forget(&format!("versand:{{{id}}}:statistics")).await;
     app.services().feedback.statistics.hourly_statistics().await.unwrap();
     let computed: Value = statistics().await.json().await.unwrap();
     assert_eq!((&computed["unique_opens"], &computed["hits"]), (&json!(1), &json!(1)));
-    let (_, on_demand) = running.client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
+    let (_, on_demand) =
+        running.client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
     let without_instant = |figures: &Value| {
         let mut figures = figures.clone();
         figures["computed_at"].take();
         figures
     };
-    assert_eq!(without_instant(&computed), without_instant(&on_demand), "hourly and on demand agree");
+    assert_eq!(
+        without_instant(&computed),
+        without_instant(&on_demand),
+        "hourly and on demand agree"
+    );
 
     // the hour is done: nobody else computes it
     forget(&format!("versand:{{{id}}}:statistics")).await;
@@ -204,14 +246,21 @@ async fn the_release_takes_out_recipients_who_opted_out_since_the_preparation() 
     client.prepare(&id).await;
     let put = client.request(Method::PUT, "/denylist/USER3@example.com").send().await.unwrap();
     assert_eq!(put.status(), StatusCode::CREATED);
-    let digest = client.get(&format!("/deliveries/{id}")).await["plan"]["digest"].as_str().unwrap().to_owned();
+    let digest = client.get(&format!("/deliveries/{id}")).await["plan"]["digest"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     client.confirm(&id, &digest).await;
     let view = client.wait_for(&id, &["finished"]).await;
     assert_eq!((&view["counts"]["sent"], &view["counts"]["excluded"]), (&json!(9), &json!(1)));
     let log = client.log(&id).await;
     let out: Vec<&Value> = log.iter().filter(|line| line["status"] == "excluded").collect();
-    assert_eq!((&out[0]["email"], &out[0]["cause"]), (&json!("user3@example.com"), &json!("denylisted")));
-    let removed = client.request(Method::DELETE, "/denylist/user3@example.com").send().await.unwrap();
+    assert_eq!(
+        (&out[0]["email"], &out[0]["cause"]),
+        (&json!("user3@example.com"), &json!("denylisted"))
+    );
+    let removed =
+        client.request(Method::DELETE, "/denylist/user3@example.com").send().await.unwrap();
     assert_eq!(removed.status(), StatusCode::NO_CONTENT);
     app.stop().await;
 }
@@ -229,11 +278,23 @@ async fn a_human_hit_proves_that_a_recipient_in_doubt_was_sent_to_and_a_machine_
     for number in 0..2 {
         let at = 32 + 16 * number;
         let ledger = format!("versand:{{{id}}}:ledger:0");
-        let _: usize = redis::cmd("SETRANGE").arg(&ledger).arg(at).arg(&[5u8][..]).query_async(&mut connection).await.unwrap();
+        let _: usize = redis::cmd("SETRANGE")
+            .arg(&ledger)
+            .arg(at)
+            .arg(&[5u8][..])
+            .query_async(&mut connection)
+            .await
+            .unwrap();
     }
     for (word, by) in [("sent", -2), ("in_doubt", 2)] {
         let counts = format!("versand:{{{id}}}:counts");
-        let _: i64 = redis::cmd("HINCRBY").arg(counts).arg(word).arg(by).query_async(&mut connection).await.unwrap();
+        let _: i64 = redis::cmd("HINCRBY")
+            .arg(counts)
+            .arg(word)
+            .arg(by)
+            .query_async(&mut connection)
+            .await
+            .unwrap();
     }
     // who looks at a preview to decide is not the recipient
     visit(&links(client, &id, 0).await[&'o'][0], FIREFOX).await;

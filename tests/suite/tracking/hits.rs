@@ -35,13 +35,22 @@ async fn sent(app: &App, definition: &Value, ndjson: String) -> String {
 
 /// A browser's request, with one more header.
 async fn ask(method: Method, url: &str, (name, value): (&str, &str)) -> Response {
-    visitor().request(method, url).header(header::USER_AGENT, FIREFOX).header(name, value).send().await.unwrap()
+    visitor()
+        .request(method, url)
+        .header(header::USER_AGENT, FIREFOX)
+        .header(name, value)
+        .send()
+        .await
+        .unwrap()
 }
 
 /// Status, and where it leads.
 async fn opt_out(url: &str) -> (StatusCode, Option<String>) {
     let answer = visitor().post(url).body("List-Unsubscribe=One-Click").send().await.unwrap();
-    (answer.status(), answer.headers().get(header::LOCATION).map(|value| value.to_str().unwrap().to_owned()))
+    (
+        answer.status(),
+        answer.headers().get(header::LOCATION).map(|value| value.to_str().unwrap().to_owned()),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,26 +62,42 @@ async fn the_log_tells_machines_from_humans_by_their_requests() {
     let (open, click) = (&of[&'o'][0], &of[&'c'][0]);
     let nothing = ("Accept", "*/*");
     let looked = ask(Method::HEAD, click, nothing).await;
-    assert_eq!((looked.status(), looked.headers()[header::LOCATION].to_str().unwrap()), (StatusCode::FOUND, TARGET));
+    assert_eq!(
+        (looked.status(), looked.headers()[header::LOCATION].to_str().unwrap()),
+        (StatusCode::FOUND, TARGET)
+    );
     assert_eq!(ask(Method::HEAD, open, nothing).await.status(), StatusCode::OK);
-    for early in [("Sec-Purpose", "prefetch;prerender"), ("Purpose", "prefetch"), ("X-Purpose", "preview"), ("X-Moz", "prefetch")]
-    {
+    for early in [
+        ("Sec-Purpose", "prefetch;prerender"),
+        ("Purpose", "prefetch"),
+        ("X-Purpose", "preview"),
+        ("X-Moz", "prefetch"),
+    ] {
         assert_eq!(ask(Method::GET, click, early).await.status(), StatusCode::FOUND, "{early:?}");
     }
     // nobody is trusted to say this
     ask(Method::GET, open, ("X-Forwarded-For", "198.51.100.7")).await;
 
     let log = export(&app.client, &id, "tracking/export?format=ndjson").await;
-    let seen = |line: &Value| ["kind", "label", "head", "prefetch", "address"].map(|field| line[field].clone());
+    let seen = |line: &Value| {
+        ["kind", "label", "head", "prefetch", "address"].map(|field| line[field].clone())
+    };
     let expected = |kind: &str, label: &str| {
-        [json!(kind), json!(label), json!(label == "head"), json!(label == "prefetch"), json!("127.0.0.1")]
+        [
+            json!(kind),
+            json!(label),
+            json!(label == "head"),
+            json!(label == "prefetch"),
+            json!("127.0.0.1"),
+        ]
     };
     let mut lines = vec![expected("click", "head"), expected("open", "head")];
     lines.extend(vec![expected("click", "prefetch"); 4]);
     lines.push(expected("open", "human"));
     assert_eq!(log.iter().map(seen).collect::<Vec<_>>(), lines);
     let figures = recounted(&app.client, &id).await;
-    let found = ["unique_opens", "unique_clicks", "machine_opens", "machine_clicks"].map(|name| figures[name].clone());
+    let found = ["unique_opens", "unique_clicks", "machine_opens", "machine_clicks"]
+        .map(|name| figures[name].clone());
     assert_eq!(found, [1, 0, 1, 1].map(|n| json!(n)));
     app.stop().await;
 }
@@ -80,14 +105,18 @@ async fn the_log_tells_machines_from_humans_by_their_requests() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_has_the_address_that_a_trusted_proxy_names() {
     let redis = RedisServer::start();
-    let app = App::start(&redis, "[public]\ntrusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]").await;
+    let app =
+        App::start(&redis, "[public]\ntrusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]").await;
     let id = sent(&app, &definition(), audience(1)).await;
     let open = &links(&app.client, &id, 0).await[&'o'][0];
     for forwarded in ["203.0.113.9, 198.51.100.7, 10.2.2.2", "2001:db8::7"] {
         ask(Method::GET, open, ("X-Forwarded-For", forwarded)).await;
     }
     let log = export(&app.client, &id, "tracking/export?format=ndjson").await;
-    assert_eq!(log.iter().map(|line| &line["address"]).collect::<Vec<_>>(), ["198.51.100.7", "2001:db8::7"]);
+    assert_eq!(
+        log.iter().map(|line| &line["address"]).collect::<Vec<_>>(),
+        ["198.51.100.7", "2001:db8::7"]
+    );
     app.stop().await;
 }
 
@@ -97,12 +126,19 @@ async fn no_answer_is_kept_on_its_way_or_follows_its_reader() {
     let app = App::start(&redis, "").await;
     let id = sent(&app, &definition(), audience(1)).await;
     let of = links(&app.client, &id, 0).await;
-    let mut asked: Vec<(Method, String)> = ['o', 'c', 'm', 'u'].map(|kind| (Method::GET, of[&kind][0].clone())).into();
+    let mut asked: Vec<(Method, String)> =
+        ['o', 'c', 'm', 'u'].map(|kind| (Method::GET, of[&kind][0].clone())).into();
     asked.extend([(Method::POST, of[&'u'][0].clone()), (Method::GET, forged(&of[&'c'][0], 8))]);
     for (method, url) in asked {
         let answer = ask(method.clone(), &url, ("Accept", "*/*")).await;
-        let of = |name: header::HeaderName| answer.headers().get(name).map(|value| value.to_str().unwrap());
-        assert_eq!(of(header::CACHE_CONTROL), Some("no-cache, max-age=0, private"), "{method} {url}");
+        let of = |name: header::HeaderName| {
+            answer.headers().get(name).map(|value| value.to_str().unwrap())
+        };
+        assert_eq!(
+            of(header::CACHE_CONTROL),
+            Some("no-cache, max-age=0, private"),
+            "{method} {url}"
+        );
         assert_eq!(of(header::SET_COOKIE), None);
         if !url.contains("/o/") {
             assert_eq!(of(header::REFERRER_POLICY), Some("no-referrer"), "{method} {url}");
@@ -116,7 +152,7 @@ async fn released(app: &App, id: &str, confirmed: i64, due: Option<i64>) {
     let (id, store): (DeliveryId, _) = (id.parse().unwrap(), &app.services.stores);
     let delivery = store.deliveries.delivery(&id).await.unwrap().unwrap();
     let (mut document, now) = (delivery.document.clone(), Timestamp::now());
-    document.release.as_mut().unwrap().confirmed_at = now - confirmed.hours();
+    document.confirmation.as_mut().unwrap().confirmed_at = now - confirmed.hours();
     document.plan.as_mut().unwrap().last_due = due.map(|due| now - due.hours());
     let change = DeliveryChange {
         id: &id,
@@ -132,18 +168,28 @@ async fn released(app: &App, id: &str, confirmed: i64, due: Option<i64>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn links_end_so_many_days_after_the_last_wave_and_opt_outs_do_not() {
     let redis = RedisServer::start();
-    let app = App::start(&redis, &format!("[public]\nlink_days = 2\nsubstitution_url = \"{ELSEWHERE}\"")).await;
+    let app =
+        App::start(&redis, &format!("[public]\nlink_days = 2\nsubstitution_url = \"{ELSEWHERE}\""))
+            .await;
     let mut definition = definition();
     definition["settings"]["denylist"] = json!(false);
-    for (confirmed, due, works) in
-        [(47, None, true), (49, None, false), (1000, Some(47), true), (1000, Some(49), false), (1000, Some(-1000), true)]
-    {
+    for (confirmed, due, works) in [
+        (47, None, true),
+        (49, None, false),
+        (1000, Some(47), true),
+        (1000, Some(49), false),
+        (1000, Some(-1000), true),
+    ] {
         let id = sent(&app, &definition, audience(1)).await;
         released(&app, &id, confirmed, due).await;
         let of = links(&app.client, &id, 0).await;
         let clicked = visit(&of[&'c'][0], FIREFOX).await;
         let target = if works { TARGET } else { ELSEWHERE };
-        assert_eq!((clicked.0, clicked.1.as_str()), (StatusCode::FOUND, target), "{confirmed} {due:?}");
+        assert_eq!(
+            (clicked.0, clicked.1.as_str()),
+            (StatusCode::FOUND, target),
+            "{confirmed} {due:?}"
+        );
         let opened = visit(&of[&'o'][0], FIREFOX).await;
         assert_eq!((opened.0, opened.2.starts_with("GIF89a")), (StatusCode::OK, true));
         let page = visit(&of[&'m'][0], FIREFOX).await;
@@ -152,7 +198,10 @@ async fn links_end_so_many_days_after_the_last_wave_and_opt_outs_do_not() {
         assert_eq!(visit(&of[&'u'][0], FIREFOX).await.0, StatusCode::OK);
         assert_eq!(opt_out(&of[&'u'][0]).await, (StatusCode::OK, None));
         let figures = recounted(&app.client, &id).await;
-        assert_eq!((&figures["hits"], &figures["unsubscribes"]), (&json!(if works { 4 } else { 1 }), &json!(1)));
+        assert_eq!(
+            (&figures["hits"], &figures["unsubscribes"]),
+            (&json!(if works { 4 } else { 1 }), &json!(1))
+        );
     }
     app.stop().await;
 }
@@ -164,10 +213,15 @@ async fn an_opt_out_in_one_click_that_fails_is_not_redirected() {
     let id = sent(&app, &definition(), audience(1)).await;
     let deleted = sent(&app, &definition(), audience(1)).await;
     let of_deleted = links(&app.client, &deleted, 0).await[&'u'][0].clone();
-    let answer = app.client.request(Method::DELETE, &format!("/deliveries/{deleted}")).send().await.unwrap();
+    let answer =
+        app.client.request(Method::DELETE, &format!("/deliveries/{deleted}")).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::NO_CONTENT);
     for url in [forged(&links(&app.client, &id, 0).await[&'u'][0], 15), of_deleted] {
-        assert_eq!(opt_out(&url).await, (StatusCode::NOT_FOUND, None), "it would be taken for success");
+        assert_eq!(
+            opt_out(&url).await,
+            (StatusCode::NOT_FOUND, None),
+            "it would be taken for success"
+        );
         let looked = visit(&url, FIREFOX).await;
         assert_eq!((looked.0, looked.1.as_str()), (StatusCode::FOUND, ELSEWHERE));
     }
@@ -178,18 +232,22 @@ async fn an_opt_out_in_one_click_that_fails_is_not_redirected() {
 async fn visits_of_recipients_that_were_not_sent_to_are_in_no_rate() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
-    let others: String =
-        ["refuse0", "full0"].map(|name| format!("{{\"email\":\"{name}@example.com\",\"name\":\"R\"}}\n")).concat();
+    let others: String = ["refuse0", "full0"]
+        .map(|name| format!("{{\"email\":\"{name}@example.com\",\"name\":\"R\"}}\n"))
+        .concat();
     let id = sent(&app, &definition(), audience(3) + &others + "{\"email\":\"nobody\"}\n").await;
     for (number, kind) in [(0, 'o'), (3, 'c'), (4, 'o')] {
         visit(&links(&app.client, &id, number).await[&kind][0], FIREFOX).await;
     }
     let figures = recounted(&app.client, &id).await;
     assert_eq!((&figures["opens_of_others"], &figures["clicks_of_others"]), (&json!(2), &json!(1)));
-    assert_eq!((&figures["unique_opens"], &figures["unique_clicks"], &figures["failed"]), (&json!(1), &json!(0), &json!(2)));
+    assert_eq!(
+        (&figures["unique_opens"], &figures["unique_clicks"], &figures["failed"]),
+        (&json!(1), &json!(0), &json!(2))
+    );
     let kpis = app.client.get(&format!("/deliveries/{id}")).await["kpis"].clone();
-    let rates =
-        ["delivered_rate", "bounce_and_error_rate", "hard_bounce_rate", "soft_bounce_rate"].map(|name| kpis[name].clone());
+    let rates = ["delivered_rate", "bounce_and_error_rate", "hard_bounce_rate", "soft_bounce_rate"]
+        .map(|name| kpis[name].clone());
     assert_eq!(rates, [0.6, 0.4, 0.2, 0.2].map(|rate| json!(rate)));
     app.stop().await;
 }
@@ -199,11 +257,14 @@ async fn opens_and_clicks_are_unknown_without_an_html_part() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let mut definition = definition();
-    definition["content"] =
-        json!({ "subject": "Hello", "text": "https://shop.example/autumn or unsubscribe: {{ unsubscribe_url }}" });
+    definition["content"] = json!({ "subject": "Hello", "text": "https://shop.example/autumn or unsubscribe: {{ unsubscribe_url }}" });
     let id = sent(&app, &definition, audience(2)).await;
     let (_, figures) = app.client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
-    assert_eq!((&figures["delivered"], &figures["unsubscribe_rate"]), (&json!(2), &json!(0.0)), "{figures}");
+    assert_eq!(
+        (&figures["delivered"], &figures["unsubscribe_rate"]),
+        (&json!(2), &json!(0.0)),
+        "{figures}"
+    );
     let kpis = app.client.get(&format!("/deliveries/{id}")).await["kpis"].clone();
     for name in ["unique_opens", "open_rate", "unique_clicks", "click_through_rate"] {
         assert_eq!((&figures[name], &kpis[name]), (&Value::Null, &Value::Null), "{name}");
@@ -225,8 +286,9 @@ fn write_rules(file: &Path, version: i64, more: &[(&str, &str)]) {
 async fn newer_rules_apply_to_what_was_recorded_before_by_route_and_by_command() {
     let (redis, folder) = (RedisServer::start(), tempfile::tempdir().unwrap());
     let [rules, token] = ["rules.toml", "token"].map(|name| folder.path().join(name));
-    let settings =
-        format!("[tracking]\nrules_file = {rules:?}\n[public]\ntrusted_proxies = [\"127.0.0.1\"]\n[retention]\nlogs_days = 1");
+    let settings = format!(
+        "[tracking]\nrules_file = {rules:?}\n[public]\ntrusted_proxies = [\"127.0.0.1\"]\n[retention]\nlogs_days = 1"
+    );
     write_rules(&rules, 900, &[]);
     let app = App::start(&redis, &settings).await;
     let mut ids = Vec::new();
@@ -244,21 +306,30 @@ async fn newer_rules_apply_to_what_was_recorded_before_by_route_and_by_command()
     write_rules(&rules, 901, &[("agents", "shopscanner"), ("machine_networks", "198.51.100.0/24")]);
     let app = App::start(&redis, &settings).await;
     let of = |figures: &Value| {
-        ["unique_opens", "unique_clicks", "machine_opens", "machine_clicks"].map(|name| figures[name].as_u64().unwrap())
+        ["unique_opens", "unique_clicks", "machine_opens", "machine_clicks"]
+            .map(|name| figures[name].as_u64().unwrap())
     };
     for id in &ids {
-        assert_eq!(of(&recounted(&app.client, id).await), [3, 1, 0, 0], "labels are kept until somebody asks");
+        assert_eq!(
+            of(&recounted(&app.client, id).await),
+            [3, 1, 0, 0],
+            "labels are kept until somebody asks"
+        );
     }
-    let (status, relabelled) = app.client.post(&format!("/deliveries/{}/relabel", ids[0]), &json!({})).await;
+    let (status, relabelled) =
+        app.client.post(&format!("/deliveries/{}/relabel", ids[0]), &json!({})).await;
     assert_eq!((status, of(&relabelled)), (StatusCode::OK, [1, 0, 1, 1]));
     assert_eq!(of(&recounted(&app.client, &ids[0]).await), [1, 0, 1, 1]);
     let log = export(&app.client, &ids[0], "tracking/export?format=ndjson").await;
-    let labels: Vec<_> = log.iter().map(|line| (line["label"].as_str().unwrap(), line["rules"].as_u64().unwrap())).collect();
+    let labels: Vec<_> = log
+        .iter()
+        .map(|line| (line["label"].as_str().unwrap(), line["rules"].as_u64().unwrap()))
+        .collect();
     assert_eq!(labels, [("agent", 901), ("network", 901), ("human", 901)]);
 
     // one is cleaned, and one has nothing yet: neither keeps the others from being relabelled
     aged(&app, &ids[2], 25).await;
-    app.services.journey.operate.retention.retain_all().await;
+    app.services.journey.operate.retention.run().await;
     std::fs::write(&token, &app.client.token).unwrap();
     let relabel = async |which: &str| -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_versand"));
@@ -268,14 +339,29 @@ async fn newer_rules_apply_to_what_was_recorded_before_by_route_and_by_command()
     let all = relabel("all").await;
     assert!(all.status.success(), "{all:?}");
     let told = String::from_utf8(all.stdout).unwrap();
-    for (id, is_told) in [(&ids[0], true), (&ids[1], true), (&ids[2], false), (&unreleased, false)] {
-        assert_eq!(told.contains(&format!("{id} 3 hits, 1 unique opens, 0 unique clicks")), is_told, "{told}");
+    for (id, is_told) in [(&ids[0], true), (&ids[1], true), (&ids[2], false), (&unreleased, false)]
+    {
+        assert_eq!(
+            told.contains(&format!("{id} 3 hits, 1 unique opens, 0 unique clicks")),
+            is_told,
+            "{told}"
+        );
         assert_eq!(told.contains(id.as_str()), is_told, "{told}");
     }
-    assert_eq!(of(&app.client.get(&format!("/deliveries/{}/statistics", ids[1])).await), [1, 0, 1, 1]);
-    assert_eq!(of(&app.client.get(&format!("/deliveries/{}/statistics", ids[2])).await), [3, 1, 0, 0], "its figures are frozen");
+    assert_eq!(
+        of(&app.client.get(&format!("/deliveries/{}/statistics", ids[1])).await),
+        [1, 0, 1, 1]
+    );
+    assert_eq!(
+        of(&app.client.get(&format!("/deliveries/{}/statistics", ids[2])).await),
+        [3, 1, 0, 0],
+        "its figures are frozen"
+    );
     let refused = relabel(&ids[2]).await;
-    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stdout).contains("410"), "{refused:?}");
+    assert!(
+        !refused.status.success() && String::from_utf8_lossy(&refused.stdout).contains("410"),
+        "{refused:?}"
+    );
     app.stop().await;
 }
 
@@ -287,7 +373,8 @@ async fn a_link_that_is_called_for_ever_fills_no_log_and_hides_no_click() {
     let of = links(&app.client, &id, 0).await;
     let client = visitor();
     for _ in 0..11 {
-        let calls = (0..100).map(|_| client.get(&of[&'o'][0]).header(header::USER_AGENT, FIREFOX).send());
+        let calls =
+            (0..100).map(|_| client.get(&of[&'o'][0]).header(header::USER_AGENT, FIREFOX).send());
         for answer in futures_util::future::join_all(calls).await {
             assert_eq!(answer.unwrap().status(), StatusCode::OK);
         }
@@ -303,15 +390,18 @@ async fn a_link_that_is_called_for_ever_fills_no_log_and_hides_no_click() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_path_takes_its_methods_and_tokens_however_they_are_written() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
-    let daemon = Daemon::start(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(4), redis.url())).await;
+    let daemon =
+        Daemon::start(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(4), redis.url())).await;
     let id = daemon.client.send(&definition(), audience(3)).await;
     daemon.client.wait_for(&id, &["finished"]).await;
     let of = links(&daemon.client, &id, 0).await;
     let [open, click, opt_out] = ['o', 'c', 'u'].map(|kind| of[&kind][0].clone());
     let nothing = ("Accept", "*/*");
-    for (method, url, allowed) in
-        [(Method::PUT, &open, "GET,HEAD"), (Method::POST, &click, "GET,HEAD"), (Method::DELETE, &opt_out, "GET,HEAD,POST")]
-    {
+    for (method, url, allowed) in [
+        (Method::PUT, &open, "GET,HEAD"),
+        (Method::POST, &click, "GET,HEAD"),
+        (Method::DELETE, &opt_out, "GET,HEAD,POST"),
+    ] {
         let answer = ask(method, url, nothing).await;
         assert_eq!(
             (answer.status(), &answer.headers()[header::ALLOW]),
@@ -320,13 +410,25 @@ async fn each_path_takes_its_methods_and_tokens_however_they_are_written() {
     }
     let (base, token) = open.split_once("/o/").unwrap();
     for path in ["", "/", "/o", "/o/", "/x/abc", "/o/a/b", "//o/abc"] {
-        assert_eq!(ask(Method::GET, &format!("{base}{path}"), nothing).await.status(), StatusCode::NOT_FOUND, "{path}");
+        assert_eq!(
+            ask(Method::GET, &format!("{base}{path}"), nothing).await.status(),
+            StatusCode::NOT_FOUND,
+            "{path}"
+        );
     }
     let head = ask(Method::HEAD, &open, nothing).await;
     assert_eq!(head.headers()[header::CONTENT_LENGTH], "42");
     assert_eq!(head.bytes().await.unwrap().len(), 0);
     let escaped: String = token.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    assert_eq!(ask(Method::GET, &format!("{base}/o/{escaped}"), nothing).await.bytes().await.unwrap().len(), 42);
+    assert_eq!(
+        ask(Method::GET, &format!("{base}/o/{escaped}"), nothing)
+            .await
+            .bytes()
+            .await
+            .unwrap()
+            .len(),
+        42
+    );
     // what is in the body of a POST does not matter
     let client = visitor();
     for _ in 0..3 {
@@ -345,7 +447,9 @@ async fn each_path_takes_its_methods_and_tokens_however_they_are_written() {
         ("/u/{token}", "POST", 200, 3.0),
         ("none", "GET", 404, 7.0),
     ] {
-        let series = format!("versand_http_requests_total{{route=\"{route}\",method=\"{method}\",status=\"{status}\"}}");
+        let series = format!(
+            "versand_http_requests_total{{route=\"{route}\",method=\"{method}\",status=\"{status}\"}}"
+        );
         assert_eq!(daemon.series(&series).await, Some(times), "{series}");
     }
 }
@@ -353,25 +457,38 @@ async fn each_path_takes_its_methods_and_tokens_however_they_are_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hit_that_cannot_be_recorded_is_counted_and_answered_with_an_error() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
-    let daemon = Daemon::start(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(4), redis.url())).await;
+    let daemon =
+        Daemon::start(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(4), redis.url())).await;
     let id = daemon.client.send(&definition(), audience(3)).await;
     daemon.client.wait_for(&id, &["finished"]).await;
     let of = links(&daemon.client, &id, 0).await;
     let mut connection = connection(&redis).await;
     let mut memory = async |bytes: u64| {
-        let _: () = redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes).query_async(&mut connection).await.unwrap();
+        let _: () = redis::cmd("CONFIG")
+            .arg("SET")
+            .arg("maxmemory")
+            .arg(bytes)
+            .query_async(&mut connection)
+            .await
+            .unwrap();
     };
     memory(1).await;
     for (kind, word) in [('o', "open"), ('c', "click"), ('u', "opt_out")] {
         let method = if kind == 'u' { Method::POST } else { Method::GET };
         let answer = ask(method, &of[&kind][0], ("Accept", "*/*")).await;
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{word}");
-        assert!(answer.headers().contains_key(header::RETRY_AFTER) && !answer.headers().contains_key(header::LOCATION));
+        assert!(
+            answer.headers().contains_key(header::RETRY_AFTER)
+                && !answer.headers().contains_key(header::LOCATION)
+        );
         let series = format!("versand_tracking_hits_total{{type=\"{word}\",class=\"unrecorded\"}}");
         assert_eq!(daemon.series(&series).await, Some(1.0), "{series}");
     }
     memory(0).await;
     assert_eq!(visit(&of[&'c'][0], FIREFOX).await.1, TARGET);
     let log = export(&daemon.client, &id, "tracking/export?format=ndjson").await;
-    assert_eq!(log.iter().map(|line| line["kind"].as_str().unwrap()).collect::<Vec<_>>(), ["click"]);
+    assert_eq!(
+        log.iter().map(|line| line["kind"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["click"]
+    );
 }

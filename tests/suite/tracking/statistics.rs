@@ -33,7 +33,17 @@ const HUMAN: [u8; 3] = [HitLabel::Human as u8, 0, 2];
 
 fn hit(recipient: u32, kind: HitKind, label: HitLabel) -> Hit {
     let from = IpAddr::from([192, 0, 2, 1]);
-    Hit { recipient, at_ms: u64::from(recipient) * 5000, kind, label, rules: 2, link: NO_LINK, signs: 0, agent: NO_AGENT, from }
+    Hit {
+        recipient,
+        at_ms: u64::from(recipient) * 5000,
+        kind,
+        label,
+        rules: 2,
+        link: NO_LINK,
+        signs: 0,
+        agent: NO_AGENT,
+        from,
+    }
 }
 
 /// A delivery that was sent to five, and these hits in its log, each with its user agent.
@@ -42,14 +52,25 @@ async fn sent(app: &App, hits: &[(Hit, &str)]) -> DeliveryId {
     app.client.wait_for(&id, &["finished"]).await;
     let id: DeliveryId = id.parse().unwrap();
     let plan = app.services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap();
-    let mailing = PreparationRef { delivery: id.clone(), generation: plan.generation, chunk_size: plan.chunk_size };
-    assert_eq!(app.services.stores.tracking.record_hits(&mailing, hits, 0).await.unwrap(), hits.len() as u64);
+    let mailing = PreparationRef {
+        delivery: id.clone(),
+        generation: plan.generation,
+        chunk_size: plan.chunk_size,
+    };
+    assert_eq!(
+        app.services.stores.tracking.record_hits(&mailing, hits, 0).await.unwrap(),
+        hits.len() as u64
+    );
     id
 }
 
 async fn basis(app: &App, id: &DeliveryId) -> StatisticsBasis {
     let revision = app.services.deliveries.delivery(id).await.unwrap().revision;
-    StatisticsBasis { delivery: id.clone(), revision, labels: app.services.stores.tracking.extent(id).await.unwrap().labels }
+    StatisticsBasis {
+        delivery: id.clone(),
+        revision,
+        labels: app.services.stores.tracking.log_extent(id).await.unwrap().labels,
+    }
 }
 
 /// What fills so many blocks of the tracking log with opens of the first recipient.
@@ -66,7 +87,8 @@ fn opens(id: &str, blocks: u64) -> redis::Pipeline {
 /// What the hourly job does, whoever did it before.
 async fn hourly(app: &App) {
     let mut connection = app.services.stores.redis.connection();
-    let keys: Vec<String> = redis::cmd("KEYS").arg("versand:statistics:*").query_async(&mut connection).await.unwrap();
+    let keys: Vec<String> =
+        redis::cmd("KEYS").arg("versand:statistics:*").query_async(&mut connection).await.unwrap();
     for key in keys {
         let _: u64 = redis::cmd("DEL").arg(key).query_async(&mut connection).await.unwrap();
     }
@@ -85,7 +107,8 @@ async fn agreeing(app: &App, id: &DeliveryId) -> Value {
 async fn a_relabelling_that_was_cut_short_is_counted_by_the_next_hourly_job() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
-    let opens = [0, 1, 2].map(|number| (hit(number, HitKind::Open, HitLabel::Human), tracking::FIREFOX));
+    let opens =
+        [0, 1, 2].map(|number| (hit(number, HitKind::Open, HitLabel::Human), tracking::FIREFOX));
     let id = sent(&app, &opens).await;
     hourly(&app).await;
     assert_eq!(agreeing(&app, &id).await["unique_opens"], json!(3));
@@ -103,23 +126,40 @@ async fn a_relabelling_that_was_cut_short_is_counted_by_the_next_hourly_job() {
 async fn nothing_is_kept_that_was_made_of_other_labels() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
-    let id = sent(&app, &[0, 1].map(|number| (hit(number, HitKind::Open, HitLabel::Human), tracking::FIREFOX))).await;
+    let id = sent(
+        &app,
+        &[0, 1].map(|number| (hit(number, HitKind::Open, HitLabel::Human), tracking::FIREFOX)),
+    )
+    .await;
     let store = &app.services.stores;
     let old = app.services.feedback.statistics.compute(&id, false).await.unwrap();
     let (before, mut now) = (basis(&app, &id).await, basis(&app, &id).await);
-    assert!(store.tracking.relabel(&mut now, &[Relabelled { place: 0, before: HUMAN, now: AGENT }]).await.unwrap());
+    assert!(
+        store
+            .tracking
+            .relabel(&mut now, &[Relabelled { place: 0, before: HUMAN, now: AGENT }])
+            .await
+            .unwrap()
+    );
     app.services.feedback.statistics.compute(&id, false).await.unwrap();
 
     assert!(!store.tracking.keep_statistics(&before, &old).await.unwrap());
     let line = Relabelled { place: 1, before: HUMAN, now: AGENT };
     assert!(!store.tracking.relabel(&mut before.clone(), &[line]).await.unwrap());
-    let record = async || store.ledgers.ledgers(&id, 0..1).await.unwrap()[0].as_ref().unwrap().records().next().unwrap();
+    let record = async || {
+        store.ledgers.ledgers(&id, 0..1).await.unwrap()[0]
+            .as_ref()
+            .unwrap()
+            .records()
+            .next()
+            .unwrap()
+    };
     assert_eq!(record().await.tracked, 2, "opened by a machine");
-    store.tracking.mend_tracked(&before, 0, &[(0, 2, 1, 1)]).await.unwrap();
+    store.tracking.correct_tracked(&before, 0, &[(0, 2, 1, 1)]).await.unwrap();
     assert_eq!(record().await.tracked, 2);
-    store.tracking.mend_tracked(&now, 0, &[(0, 2, 2, 1)]).await.unwrap();
+    store.tracking.correct_tracked(&now, 0, &[(0, 2, 2, 1)]).await.unwrap();
     assert_eq!(record().await.tracked, 2, "another hit has come meanwhile");
-    store.tracking.mend_tracked(&now, 0, &[(0, 2, 1, 1)]).await.unwrap();
+    store.tracking.correct_tracked(&now, 0, &[(0, 2, 1, 1)]).await.unwrap();
     assert_eq!(record().await.tracked, 1);
     assert_eq!(agreeing(&app, &id).await["unique_opens"], json!(1));
     app.stop().await;
@@ -133,16 +173,25 @@ async fn a_late_computation_does_not_bring_back_what_was_removed() {
     for is_deleted in [true, false] {
         let id = sent(&app, &opens).await;
         let old = app.services.feedback.statistics.compute(&id, false).await.unwrap();
-        let left = if is_deleted { &["delivery", "audit"][..] } else { &["delivery", "audit", "tracking", "statistics"] };
+        let left = if is_deleted {
+            &["delivery", "audit"][..]
+        } else {
+            &["delivery", "audit", "tracking", "statistics"]
+        };
         if !is_deleted {
             aged(&app, id.as_str(), 25).await;
         }
         let before = basis(&app, &id).await;
         if is_deleted {
-            let gone = app.client.request(Method::DELETE, &format!("/deliveries/{id}")).send().await.unwrap();
+            let gone = app
+                .client
+                .request(Method::DELETE, &format!("/deliveries/{id}"))
+                .send()
+                .await
+                .unwrap();
             assert!(gone.status().is_success());
         } else {
-            app.services.journey.operate.retention.retain_all().await;
+            app.services.journey.operate.retention.run().await;
         }
         assert_eq!(keys(&redis, id.as_str()).await, names(left));
         let frozen = app.services.stores.tracking.statistics(&id).await.unwrap();
@@ -150,7 +199,7 @@ async fn a_late_computation_does_not_bring_back_what_was_removed() {
         assert!(!app.services.stores.tracking.keep_statistics(&before, &wrong).await.unwrap());
         let line = Relabelled { place: 0, before: HUMAN, now: AGENT };
         assert!(!app.services.stores.tracking.relabel(&mut before.clone(), &[line]).await.unwrap());
-        app.services.stores.tracking.mend_tracked(&before, 0, &[(0, 1, 1, 2)]).await.unwrap();
+        app.services.stores.tracking.correct_tracked(&before, 0, &[(0, 1, 1, 2)]).await.unwrap();
         assert_eq!(keys(&redis, id.as_str()).await, names(left));
         assert_eq!(app.services.stores.tracking.statistics(&id).await.unwrap(), frozen);
     }
@@ -158,14 +207,18 @@ async fn a_late_computation_does_not_bring_back_what_was_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replicas_with_different_rules_that_compute_at_once_end_with_figures_that_agree_with_the_log() {
+async fn replicas_with_different_rules_that_compute_at_once_end_with_figures_that_agree_with_the_log()
+ {
     let (redis, folder) = (RedisServer::start(), tempfile::tempdir().unwrap());
     let app = App::start(&redis, "").await;
     let file = folder.path().join("machines.toml");
-    let other_rules = versand::domain::tracking::BUILT_IN.replace("version = 2", "version = 3").replace("\"scrapy\", ", "");
+    let other_rules = versand::domain::tracking::BUILT_IN
+        .replace("version = 2", "version = 3")
+        .replace("\"scrapy\", ", "");
     std::fs::write(&file, other_rules).unwrap();
     let (other, _state) = idle(&redis, &format!("[tracking]\nrules_file = {file:?}")).await;
-    let opens = [0, 1, 2, 3].map(|number| (hit(number, HitKind::Open, HitLabel::Agent), "Scrapy/2"));
+    let opens =
+        [0, 1, 2, 3].map(|number| (hit(number, HitKind::Open, HitLabel::Agent), "Scrapy/2"));
     let id = sent(&app, &opens).await;
     for round in 0..20 {
         let (one, two) = tokio::join!(
@@ -189,7 +242,9 @@ async fn a_machine_beyond_the_kept_user_agents_stays_one_when_labelled_anew() {
         fill.hset(format!("versand:{{{id}}}:agents"), format!("agent {number}"), number).ignore();
     }
     let () = fill.query_async(&mut app.services.stores.redis.connection()).await.unwrap();
-    for (number, agent) in [(0, "python-requests/2.32"), (1, tracking::FIREFOX), (2, "YahooMailProxy")] {
+    for (number, agent) in
+        [(0, "python-requests/2.32"), (1, tracking::FIREFOX), (2, "YahooMailProxy")]
+    {
         let of = tracking::links(&app.client, id.as_str(), number).await;
         tracking::visit(&of[&'o'][0], agent).await;
     }
@@ -218,11 +273,18 @@ async fn a_page_of_few_lines_among_very_many_says_where_to_go_on() {
     log.setrange(format!("versand:{{{id}}}:hits:69"), 3 * 36, &click[..]).ignore();
     log.hset(format!("versand:{{{id}}}:tracking"), "hits", lines).ignore();
     let () = log.query_async(&mut app.services.stores.redis.connection()).await.unwrap();
-    let page = async |from: u64| app.client.get(&format!("/deliveries/{id}/tracking?kind=click&from={from}")).await;
+    let page = async |from: u64| {
+        app.client.get(&format!("/deliveries/{id}/tracking?kind=click&from={from}")).await
+    };
     let first = page(0).await;
     assert_eq!((&first["items"], first["next"].as_u64()), (&json!([]), Some(64 * 4096)));
     let last = page(64 * 4096).await;
-    let found: Vec<u64> = last["items"].as_array().unwrap().iter().map(|line| line["line"].as_u64().unwrap()).collect();
+    let found: Vec<u64> = last["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| line["line"].as_u64().unwrap())
+        .collect();
     assert_eq!((found, &last["next"]), (vec![lines - 1], &Value::Null));
     assert_eq!(page(u64::MAX).await, json!({ "items": [], "next": null }));
     app.stop().await;
@@ -239,7 +301,10 @@ async fn a_page_of_the_tracking_log_can_be_of_one_recipient_class_or_label() {
         (2, HitKind::Click, HitLabel::Human),
         (3, HitKind::Click, HitLabel::Head),
     ];
-    let bytes: Vec<u8> = hits.iter().flat_map(|(recipient, kind, label)| hit(*recipient, *kind, *label).encode()).collect();
+    let bytes: Vec<u8> = hits
+        .iter()
+        .flat_map(|(recipient, kind, label)| hit(*recipient, *kind, *label).encode())
+        .collect();
     let mut log = redis::pipe();
     log.set(format!("versand:{{{id}}}:hits:0"), bytes).ignore();
     log.hset(format!("versand:{{{id}}}:tracking"), "hits", hits.len()).ignore();
@@ -255,7 +320,12 @@ async fn a_page_of_the_tracking_log_can_be_of_one_recipient_class_or_label() {
         ("class=machine&recipient=3", vec![3]),
     ] {
         let page = app.client.get(&format!("/deliveries/{id}/tracking?{query}")).await;
-        let found: Vec<u64> = page["items"].as_array().unwrap().iter().map(|line| line["line"].as_u64().unwrap()).collect();
+        let found: Vec<u64> = page["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|line| line["line"].as_u64().unwrap())
+            .collect();
         assert_eq!(found, lines, "{query}");
     }
     app.stop().await;
@@ -269,27 +339,43 @@ async fn a_group_of_hits_leaves_what_each_of_them_would_leave() {
     let agents = [tracking::FIREFOX, "", "curl/8"];
     let one = |n: u32| {
         let kind = HitKind::ALL[n as usize / 7 % 3];
-        let label = [HitLabel::Human, HitLabel::ImageProxy, HitLabel::Agent, HitLabel::AppleProxy][n as usize / 11 % 4];
+        let label = [HitLabel::Human, HitLabel::ImageProxy, HitLabel::Agent, HitLabel::AppleProxy]
+            [n as usize / 11 % 4];
         (Hit { at_ms: u64::from(n), ..hit(n * 3 / 2 % 5, kind, label) }, agents[n as usize % 3])
     };
     let all: Vec<(Hit, &str)> = (0..groups * per_group).map(one).collect();
     let (first, rest) = all.split_at(per_group as usize);
     let id = sent(&app, first).await;
-    let (store, plan) = (&app.services.stores, app.services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap());
-    let mailing = PreparationRef { delivery: id.clone(), generation: plan.generation, chunk_size: plan.chunk_size };
+    let (store, plan) = (
+        &app.services.stores,
+        app.services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap(),
+    );
+    let mailing = PreparationRef {
+        delivery: id.clone(),
+        generation: plan.generation,
+        chunk_size: plan.chunk_size,
+    };
     for group in rest.chunks(per_group as usize) {
-        assert_eq!(store.tracking.record_hits(&mailing, group, 0).await.unwrap(), group.len() as u64);
+        assert_eq!(
+            store.tracking.record_hits(&mailing, group, 0).await.unwrap(),
+            group.len() as u64
+        );
     }
 
     let names = store.tracking.agents(&id).await.unwrap();
     let blocks = store.tracking.hit_blocks(&id, 0..3).await.unwrap();
-    assert_eq!(blocks.iter().map(|(_, bytes)| bytes.len() / HIT_BYTES).collect::<Vec<_>>(), [4096, all.len() - 4096]);
+    assert_eq!(
+        blocks.iter().map(|(_, bytes)| bytes.len() / HIT_BYTES).collect::<Vec<_>>(),
+        [4096, all.len() - 4096]
+    );
     let bytes: Vec<u8> = blocks.into_iter().flat_map(|(_, bytes)| bytes).collect();
     let (lines, _) = bytes.as_chunks::<HIT_BYTES>();
     let mut log: Vec<(Hit, &str)> = lines
         .iter()
         .map(|line| Hit::decode(line).unwrap())
-        .map(|hit| (Hit { agent: NO_AGENT, ..hit }, names.get(&hit.agent).map_or("", String::as_str)))
+        .map(|hit| {
+            (Hit { agent: NO_AGENT, ..hit }, names.get(&hit.agent).map_or("", String::as_str))
+        })
         .collect();
     let of = |recipient: u32| all.iter().filter(move |(hit, _)| hit.recipient == recipient);
     for recipient in 0..5 {
@@ -315,7 +401,12 @@ async fn hourly_statistics_whose_daemon_was_killed_on_the_way_are_computed_by_th
     const BLOCKS: u64 = 150;
     let redis = RedisServer::start();
     let relay = TestRelay::start(Duration::ZERO).await;
-    let mut daemon = Daemon::start_with_clock(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(4), redis.url())).await;
+    let mut daemon = Daemon::start_with_clock(&format!(
+        "{}[redis]\nurl = \"{}\"\n",
+        relay.settings(4),
+        redis.url()
+    ))
+    .await;
     let id = daemon.client.send(&tracking::definition(), audience(5)).await;
     daemon.client.wait_for(&id, &["finished"]).await;
     let mut connection = connection(&redis).await;
@@ -338,14 +429,22 @@ async fn hourly_statistics_whose_daemon_was_killed_on_the_way_are_computed_by_th
     }
     daemon.kill();
     let exists: bool = redis::cmd("EXISTS").arg(&kept).query_async(&mut connection).await.unwrap();
-    assert!(!exists && (1..=120).contains(&lasts(&mut connection).await), "it was done before it was killed");
+    assert!(
+        !exists && (1..=120).contains(&lasts(&mut connection).await),
+        "it was done before it was killed"
+    );
 
     // as if two minutes had passed
     let _: u64 = redis::cmd("DEL").arg(&lock).query_async(&mut connection).await.unwrap();
     daemon.set_clock(ahead(jiff::Timestamp::now().as_second()));
     daemon.restart().await;
     let figures = eventually("the figures of the next one", LIMIT, async || {
-        let answer = daemon.client.request(Method::GET, &format!("/deliveries/{id}/statistics")).send().await.unwrap();
+        let answer = daemon
+            .client
+            .request(Method::GET, &format!("/deliveries/{id}/statistics"))
+            .send()
+            .await
+            .unwrap();
         if answer.status().is_success() { answer.json::<Value>().await.ok() } else { None }
     })
     .await;
@@ -357,26 +456,51 @@ async fn a_hit_that_is_not_logged_leaves_nothing() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let id = sent(&app, &[]).await;
-    let (store, plan) = (&app.services.stores, app.services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap());
-    let mailing = PreparationRef { delivery: id.clone(), generation: plan.generation, chunk_size: plan.chunk_size };
+    let (store, plan) = (
+        &app.services.stores,
+        app.services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap(),
+    );
+    let mailing = PreparationRef {
+        delivery: id.clone(),
+        generation: plan.generation,
+        chunk_size: plan.chunk_size,
+    };
     let record = async |recipient: u32, agents: std::ops::Range<u32>| {
         let agents: Vec<String> = agents.map(|n| format!("Mozilla/{n}")).collect();
-        let hits: Vec<(Hit, &str)> =
-            agents.iter().map(|agent| (hit(recipient, HitKind::Open, HitLabel::Human), agent.as_str())).collect();
+        let hits: Vec<(Hit, &str)> = agents
+            .iter()
+            .map(|agent| (hit(recipient, HitKind::Open, HitLabel::Human), agent.as_str()))
+            .collect();
         store.tracking.record_hits(&mailing, &hits, 0).await.unwrap()
     };
     // nobody has this number
     assert_eq!(record(5, 0..10).await, 0);
-    assert_eq!((store.tracking.agents(&id).await.unwrap().len(), store.tracking.extent(&id).await.unwrap().hits), (0, 0));
+    assert_eq!(
+        (
+            store.tracking.agents(&id).await.unwrap().len(),
+            store.tracking.log_extent(&id).await.unwrap().hits
+        ),
+        (0, 0)
+    );
     // beyond the most of a recipient hits are counted, and their agents are not kept
     assert_eq!((record(1, 0..700).await, record(1, 700..1400).await), (700, 700));
-    let extent = store.tracking.extent(&id).await.unwrap();
-    assert_eq!((store.tracking.agents(&id).await.unwrap().len(), extent.hits, extent.beyond), (1000, 1000, 400));
+    let extent = store.tracking.log_extent(&id).await.unwrap();
+    assert_eq!(
+        (store.tracking.agents(&id).await.unwrap().len(), extent.hits, extent.beyond),
+        (1000, 1000, 400)
+    );
     // with links to a delivery that was deleted a minute ago
-    let deleted = app.client.request(Method::DELETE, &format!("/deliveries/{id}")).send().await.unwrap();
+    let deleted =
+        app.client.request(Method::DELETE, &format!("/deliveries/{id}")).send().await.unwrap();
     assert!(deleted.status().is_success());
     assert_eq!(record(2, 0..10).await, 0);
-    assert_eq!((store.tracking.agents(&id).await.unwrap().len(), store.tracking.extent(&id).await.unwrap().hits), (0, 0));
+    assert_eq!(
+        (
+            store.tracking.agents(&id).await.unwrap().len(),
+            store.tracking.log_extent(&id).await.unwrap().hits
+        ),
+        (0, 0)
+    );
     app.stop().await;
 }
 
@@ -387,17 +511,29 @@ async fn hits_that_are_far_apart_in_a_chunk_are_recorded_as_those_that_are_close
     let id = app.client.send(&tracking::definition(), audience(500)).await;
     app.client.wait_for(&id, &["finished"]).await;
     let id: DeliveryId = id.parse().unwrap();
-    let (store, plan) = (&app.services.stores, app.services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap());
+    let (store, plan) = (
+        &app.services.stores,
+        app.services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap(),
+    );
     assert_eq!(plan.chunks, 1);
-    let mailing = PreparationRef { delivery: id.clone(), generation: plan.generation, chunk_size: plan.chunk_size };
-    let [first, last] = [0, 450].map(|number| (hit(number, HitKind::Open, HitLabel::Human), tracking::FIREFOX));
+    let mailing = PreparationRef {
+        delivery: id.clone(),
+        generation: plan.generation,
+        chunk_size: plan.chunk_size,
+    };
+    let [first, last] =
+        [0, 450].map(|number| (hit(number, HitKind::Open, HitLabel::Human), tracking::FIREFOX));
     let click = (hit(450, HitKind::Click, HitLabel::Human), tracking::FIREFOX);
     for group in [vec![first, last], vec![last, first], vec![click, first]] {
         assert_eq!(store.tracking.record_hits(&mailing, &group, 0).await.unwrap(), 2);
     }
     let ledger = store.ledgers.ledgers(&id, 0..1).await.unwrap().remove(0).unwrap();
-    let opened: Vec<(usize, u8)> =
-        ledger.records().map(|record| record.tracked).enumerate().filter(|(_, tracked)| *tracked != 0).collect();
+    let opened: Vec<(usize, u8)> = ledger
+        .records()
+        .map(|record| record.tracked)
+        .enumerate()
+        .filter(|(_, tracked)| *tracked != 0)
+        .collect();
     assert_eq!(opened, [(0, 1), (450, 1 | 8)]);
     app.services.feedback.statistics.compute(&id, false).await.unwrap();
     assert_eq!(agreeing(&app, &id).await["unique_clicks"], json!(1));

@@ -7,7 +7,8 @@ use crate::mail::{
 };
 
 /// Tags that leave the text around them in place; others, such as macros and `include`, may capture or repeat it.
-const HARMLESS: [&str; 9] = ["if", "elif", "else", "endif", "for", "endfor", "set", "with", "endwith"];
+const HARMLESS: [&str; 9] =
+    ["if", "elif", "else", "endif", "for", "endfor", "set", "with", "endwith"];
 
 /// The template with marks in place of runs of literal lines, and the runs. `None` if it is to be left as it is.
 ///
@@ -24,7 +25,8 @@ pub fn cut(source: &str) -> Option<(String, Vec<LiteralRun>)> {
     loop {
         let (literal, tag) = next_but_holes(rest)?;
         let lines = lines(literal, before, tag);
-        let (head, lines, tail) = (&literal[..lines.start], &literal[lines.clone()], &literal[lines.end..]);
+        let (head, lines, tail) =
+            (&literal[..lines.start], &literal[lines.clone()], &literal[lines.end..]);
         marked.push_str(head);
         if !lines.is_empty() {
             marked.push(mark(runs.len())?);
@@ -53,7 +55,8 @@ fn next_but_holes(source: &str) -> Option<(&str, Option<&str>)> {
 
 /// The text up to the next tag, and the tag. `None` if that tag keeps the template from being cut.
 pub fn next_tag(source: &str) -> Option<(&str, Option<&str>)> {
-    let begins = |(at, _): &(usize, &str)| matches!(source.as_bytes().get(at + 1), Some(b'{' | b'%' | b'#'));
+    let begins =
+        |(at, _): &(usize, &str)| matches!(source.as_bytes().get(at + 1), Some(b'{' | b'%' | b'#'));
     let Some((at, _)) = source.match_indices('{').find(begins) else { return Some((source, None)) };
     let (tag, _) = template_tag(&source[at..])?;
     let inner = &tag[2..tag.len() - 2];
@@ -65,7 +68,8 @@ pub fn next_tag(source: &str) -> Option<(&str, Option<&str>)> {
         "{%" if inner.contains("recursive") => false,
         "{%" => {
             let name = inner.trim_start_matches(['-', '+']).trim_start();
-            let end = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(name.len());
+            let end =
+                name.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(name.len());
             HARMLESS.contains(&&name[..end])
         }
         _ => true,
@@ -77,7 +81,11 @@ pub fn next_tag(source: &str) -> Option<(&str, Option<&str>)> {
 /// away up to the first and the last letter: the lines with these do not count.
 fn lines(literal: &str, before: Option<&str>, after: Option<&str>) -> std::ops::Range<usize> {
     let start = before.map_or(Some(0), |tag| {
-        let trimmed = if tag[..tag.len() - 2].ends_with('-') { literal.len() - literal.trim_start().len() } else { 0 };
+        let trimmed = if tag[..tag.len() - 2].ends_with('-') {
+            literal.len() - literal.trim_start().len()
+        } else {
+            0
+        };
         Some(trimmed + literal[trimmed..].find('\n')? + 1)
     });
     let end = after.map_or(Some(literal.len()), |tag| {

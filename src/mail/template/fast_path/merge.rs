@@ -37,7 +37,11 @@ pub struct MergeLimits {
 impl CompiledMerge {
     /// `None` if the template holds anything else.
     pub fn new(source: &str, used: &BTreeSet<String>, html: bool) -> Option<Self> {
-        Some(Self { steps: read(source, used)?, html, bytes: AtomicUsize::new(source.len().min(ROOM_BYTES)) })
+        Some(Self {
+            steps: read(source, used)?,
+            html,
+            bytes: AtomicUsize::new(source.len().min(ROOM_BYTES)),
+        })
     }
 
     /// `None` if it takes the engine: a field is missing or no text, number or truth value, or a limit is reached.
@@ -83,7 +87,12 @@ impl<'a> Merging<'a> {
         Some(())
     }
 
-    fn repeat(&mut self, over: &'a LoopOver, body: &'a [MergeStep], otherwise: &'a [MergeStep]) -> Option<()> {
+    fn repeat(
+        &mut self,
+        over: &'a LoopOver,
+        body: &'a [MergeStep],
+        otherwise: &'a [MergeStep],
+    ) -> Option<()> {
         let items = match over {
             LoopOver::Numbers(numbers) => numbers,
             LoopOver::Path(path) => match self.find(path)? {
@@ -110,7 +119,9 @@ impl<'a> Merging<'a> {
         };
         for attribute in &path.attributes {
             found = match found {
-                FoundField::Field(Json::Object(fields)) => FoundField::Field(fields.get(attribute)?),
+                FoundField::Field(Json::Object(fields)) => {
+                    FoundField::Field(fields.get(attribute)?)
+                }
                 _ => return None,
             };
         }
@@ -133,7 +144,9 @@ impl<'a> Merging<'a> {
                 return Some(());
             }
             FoundField::Field(Json::String(text)) => text,
-            FoundField::Field(value @ (Json::Number(_) | Json::Bool(_))) => return write!(self.out, "{}", value_of(value)?).ok(),
+            FoundField::Field(value @ (Json::Number(_) | Json::Bool(_))) => {
+                return write!(self.out, "{}", value_of(value)?).ok();
+            }
             FoundField::Field(_) => return None,
         };
         if holds_mark(text) {

@@ -134,7 +134,9 @@ impl<'a> Reader<'a> {
 
     fn otherwise(&mut self, end: &[&str], last: &str) -> Option<Vec<MergeStep>> {
         match end {
-            ["else"] => self.block().filter(|(_, end)| end.as_slice() == [last]).map(|(steps, _)| steps),
+            ["else"] => {
+                self.block().filter(|(_, end)| end.as_slice() == [last]).map(|(steps, _)| steps)
+            }
             end => (end == [last]).then(Vec::new),
         }
     }
@@ -147,7 +149,8 @@ impl<'a> Reader<'a> {
             // what is used is a name and not, say, `true`
             None => PathRoot::Field(self.used.get(name)?.clone()),
         };
-        let attributes = names.map(|name| is_name(name).then(|| name.to_owned())).collect::<Option<_>>()?;
+        let attributes =
+            names.map(|name| is_name(name).then(|| name.to_owned())).collect::<Option<_>>()?;
         Some(FieldPath { root, attributes })
     }
 }

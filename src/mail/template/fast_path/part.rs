@@ -31,7 +31,12 @@ enum Way {
 
 impl FastPathPart {
     /// `limits` are the engine's: marks take less than what they stand for.
-    pub fn new(environment: &Environment<'static>, part: &'static str, used: &BTreeSet<String>, limits: MergeLimits) -> Self {
+    pub fn new(
+        environment: &Environment<'static>,
+        part: &'static str,
+        used: &BTreeSet<String>,
+        limits: MergeLimits,
+    ) -> Self {
         let none = Self { way: Way::None, runs: Vec::new(), limits };
         let Ok(template) = environment.get_template(part) else { return none };
         // a subject is one line and no body
@@ -52,19 +57,29 @@ impl FastPathPart {
         });
         // the engine drops the line end at the end
         match environment.add_template_owned(part, marked + "\r\n") {
-            Ok(()) if !runs.is_empty() => Self { way: Way::Marked(Box::new(environment)), runs, limits },
+            Ok(()) if !runs.is_empty() => {
+                Self { way: Way::Marked(Box::new(environment)), runs, limits }
+            }
             _ => none,
         }
     }
 
     /// `None` on any error: the engine will say what is wrong.
-    pub fn render<'a>(&'a self, part: &str, values: &'a FieldValues<'_>, context: impl FnOnce() -> Value) -> Option<Body<'a>> {
+    pub fn render<'a>(
+        &'a self,
+        part: &str,
+        values: &'a FieldValues<'_>,
+        context: impl FnOnce() -> Value,
+    ) -> Option<Body<'a>> {
         let text = match &self.way {
             Way::Merge(merge) => merge.render(values, self.limits)?,
-            Way::Marked(environment) => environment.get_template(part).ok()?.render(context()).ok()?,
+            Way::Marked(environment) => {
+                environment.get_template(part).ok()?.render(context()).ok()?
+            }
             Way::None => return None,
         };
-        Some(Body::new(text, &self.runs, values.signer())).filter(|body| body.bytes <= self.limits.bytes)
+        Some(Body::new(text, &self.runs, values.signer()))
+            .filter(|body| body.bytes <= self.limits.bytes)
     }
 }
 
@@ -94,10 +109,25 @@ mod tests {
     };
 
     fn template(html: Option<String>, text: Option<String>) -> Option<Template> {
-        let sender = Sender { name: None, email: "news@shop.example".into(), reply_to: None, envelope_from: None };
-        let tracking =
-            Tracking { url: "https://t.shop.example/a=b".into(), opens: true, clicks: true, mirror_link: "In a browser".into() };
-        Template::compile(&sender, &Content { subject: "Hi {{ a }}".into(), html, text }, &tracking, 64 * 1024).ok()
+        let sender = Sender {
+            name: None,
+            email: "news@shop.example".into(),
+            reply_to: None,
+            envelope_from: None,
+        };
+        let tracking = Tracking {
+            url: "https://t.shop.example/a=b".into(),
+            opens: true,
+            clicks: true,
+            mirror_link: "In a browser".into(),
+        };
+        Template::compile(
+            &sender,
+            &Content { subject: "Hi {{ a }}".into(), html, text },
+            &tracking,
+            64 * 1024,
+        )
+        .ok()
     }
 
     fn recipient(fields: Map<String, Json>) -> Recipient {
@@ -106,13 +136,24 @@ mod tests {
 
     fn stamp() -> MessageStamp {
         let holder = TokenHolder { preparation: 1, recipient: 2, is_proof: false };
-        let signer = TokenKey::new(&[1; 32]).expect("a key").signer(&"0123456789abcdef".parse().expect("an id"), 1, holder);
+        let signer = TokenKey::new(&[1; 32]).expect("a key").signer(
+            &"0123456789abcdef".parse().expect("an id"),
+            1,
+            holder,
+        );
         let (message_id, boundary) = ("1@shop.example".into(), "b".into());
-        MessageStamp { date: jiff::Timestamp::UNIX_EPOCH, message_id, boundary, signer: Some(signer) }
+        MessageStamp {
+            date: jiff::Timestamp::UNIX_EPOCH,
+            message_id,
+            boundary,
+            signer: Some(signer),
+        }
     }
 
     fn render(template: &Template, recipient: &Recipient) -> Result<String, RenderError> {
-        template.render(recipient, &stamp()).map(|message| String::from_utf8(message).expect("ASCII"))
+        template
+            .render(recipient, &stamp())
+            .map(|message| String::from_utf8(message).expect("ASCII"))
     }
 
     fn by_source(mut template: Template, recipient: &Recipient) -> Result<String, RenderError> {
@@ -142,8 +183,15 @@ mod tests {
             "# a\n\n #",
             "##",
         ];
-        const RARE: &[&str] =
-            &["{ n }", "{ n|default('}}\n') }", "{ {'k': a}.k }", "{ l }", "{ '%c'|format(1048576) }", "{ nosuch }", "{ true }"];
+        const RARE: &[&str] = &[
+            "{ n }",
+            "{ n|default('}}\n') }",
+            "{ {'k': a}.k }",
+            "{ l }",
+            "{ '%c'|format(1048576) }",
+            "{ nosuch }",
+            "{ true }",
+        ];
         let inner = prop_oneof![20 => select(COMMON), 1 => select(RARE)];
         let inner = inner.prop_map(str::to_owned);
         let dash = || prop_oneof![4 => Just(""), 1 => Just("-")];
@@ -155,8 +203,19 @@ mod tests {
     }
 
     fn literal() -> impl Strategy<Value = String> {
-        const LINES: &[&str] =
-            &["A line of <b>words</b> = 1.\n", "two\r\nlines\r\n", "\n", "\r", "  \n", " ", ".\n", "From x\n", "a\rb", "{", "}}"];
+        const LINES: &[&str] = &[
+            "A line of <b>words</b> = 1.\n",
+            "two\r\nlines\r\n",
+            "\n",
+            "\r",
+            "  \n",
+            " ",
+            ".\n",
+            "From x\n",
+            "a\rb",
+            "{",
+            "}}",
+        ];
         const LINKS: &[&str] = &[
             "<p>A line with <a href='https://shop.example/1'>one</a>.\n",
             "<A class=x HREF=https://shop.example/2>two</A>\n<a href=\"https://shop.example/?a={{ a }}\">3</a>",
@@ -190,7 +249,10 @@ mod tests {
             ("{% with b = c %}", "{% endwith %}"),
         ];
         const RARE: &[(&str, &str)] = &[
-            ("{% for a in l recursive %}{% if a > 1 %}{{ loop([1])|length }}{% endif %}", "{% endfor %}"),
+            (
+                "{% for a in l recursive %}{% if a > 1 %}{{ loop([1])|length }}{% endif %}",
+                "{% endfor %}",
+            ),
             ("{% raw %}", "{% endraw %}"),
             ("{%- raw -%}\n", "\n{%- endraw -%}"),
             ("{% set b %}", "{% endset %}{{ b|length }}"),
@@ -258,7 +320,8 @@ mod tests {
         let lines = "The same to everybody.\n".repeat(1000);
         let source = format!("{{% for i in range(n) %}}\n{lines}{{% endfor %}}");
         let template = template(None, Some(source)).expect("compiles");
-        let to = recipient(serde_json::from_value(json!({"a": "x", "n": 20_000})).expect("an object"));
+        let to =
+            recipient(serde_json::from_value(json!({"a": "x", "n": 20_000})).expect("an object"));
         let found = render(&template, &to).expect_err("too much");
         assert_eq!((found.part, found.message.contains("too long")), ("text", true));
     }

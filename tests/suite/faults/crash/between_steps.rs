@@ -13,8 +13,11 @@ async fn what_was_uploaded_is_there_after_a_crash() {
     // an upload that is cut off by a crash changes nothing
     let pieces = [Ok(audience(100)), Err(std::io::Error::other("crash"))];
     let body = reqwest::Body::wrap_stream(futures_util::stream::iter(pieces));
-    let request = daemon.client.request(reqwest::Method::PUT, &format!("/deliveries/{id}/audience"));
-    assert!(request.header("content-type", "application/x-ndjson").body(body).send().await.is_err());
+    let request =
+        daemon.client.request(reqwest::Method::PUT, &format!("/deliveries/{id}/audience"));
+    assert!(
+        request.header("content-type", "application/x-ndjson").body(body).send().await.is_err()
+    );
     daemon.restart().await;
     let prepared = daemon.client.prepare(&id).await;
     assert_eq!(prepared["plan"]["to_deliver"], 300, "{prepared}");
@@ -29,7 +32,8 @@ async fn a_preparation_that_was_cut_off_is_done_in_the_end() {
     let mut daemon = Daemon::start(&settings(&redis, &relay)).await;
     let id = daemon.client.create(&definition()).await;
     daemon.client.upload(&id, audience(20_000)).await;
-    let (status, answer) = daemon.client.post(&format!("/deliveries/{id}/prepare"), &json!({})).await;
+    let (status, answer) =
+        daemon.client.post(&format!("/deliveries/{id}/prepare"), &json!({})).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
     for _ in 0..2 {
         eventually("the preparation is on its way", RECOVERY, async || {
@@ -41,7 +45,10 @@ async fn a_preparation_that_was_cut_off_is_done_in_the_end() {
         daemon.restart().await;
     }
     let prepared = daemon.client.wait_for(&id, &["prepared", "preparation_failed"]).await;
-    assert_eq!((&prepared["state"], &prepared["plan"]["to_deliver"]), (&json!("prepared"), &json!(20_000)));
+    assert_eq!(
+        (&prepared["state"], &prepared["plan"]["to_deliver"]),
+        (&json!("prepared"), &json!(20_000))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,10 +61,17 @@ async fn a_ledger_that_cannot_be_written_is_let_go_and_taken_over_when_it_is_men
     // the chunk that is being sent, whichever it is: all of them
     let chunks = "for i = 0, 15 do local key = string.gsub(KEYS[1], '15$', i)";
     let swap = "redis.call('RENAME', key, KEYS[2] .. i) redis.call('RPUSH', key, 'x') end";
-    assert!(redis.ask(&format!("EVAL \"{chunks} {swap}\" 2 {ledger} {away}")).unwrap().starts_with('$'));
-    eventually("the chunk is let go", RECOVERY, async || daemon.log().contains("its ledger is damaged").then_some(())).await;
+    assert!(
+        redis.ask(&format!("EVAL \"{chunks} {swap}\" 2 {ledger} {away}")).unwrap().starts_with('$')
+    );
+    eventually("the chunk is let go", RECOVERY, async || {
+        daemon.log().contains("its ledger is damaged").then_some(())
+    })
+    .await;
     let back = "redis.call('RENAME', KEYS[2] .. i, key) end";
-    assert!(redis.ask(&format!("EVAL \"{chunks} {back}\" 2 {ledger} {away}")).unwrap().starts_with('$'));
+    assert!(
+        redis.ask(&format!("EVAL \"{chunks} {back}\" 2 {ledger} {away}")).unwrap().starts_with('$')
+    );
     finished(&daemon.client, &id).await;
     Account::of(&daemon.client, &id, &relay).await.holds(RECIPIENTS, CONNECTIONS * WINDOW);
 }
@@ -69,7 +83,8 @@ async fn a_confirmation_that_was_answered_is_carried_out() {
     for wait_ms in [0, 3, 10, 40] {
         let id = daemon.client.create(&definition()).await;
         daemon.client.upload(&id, audience(200)).await;
-        let digest = daemon.client.prepare(&id).await["plan"]["digest"].as_str().unwrap().to_owned();
+        let digest =
+            daemon.client.prepare(&id).await["plan"]["digest"].as_str().unwrap().to_owned();
         let (status, answer) = daemon.client.confirm(&id, &digest).await;
         assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
         sleep(Duration::from_millis(wait_ms)).await;
@@ -80,6 +95,11 @@ async fn a_confirmation_that_was_answered_is_carried_out() {
         assert!(log.len() == 200 && sent >= 200 - CONNECTIONS * WINDOW, "{sent}");
     }
     // the same addresses each time: nobody more than once in each delivery
-    assert!(relay.received().values().all(|ids| ids.len() <= 4 && (1..ids.len()).all(|i| !ids[i..].contains(&ids[i - 1]))));
+    assert!(
+        relay
+            .received()
+            .values()
+            .all(|ids| ids.len() <= 4 && (1..ids.len()).all(|i| !ids[i..].contains(&ids[i - 1])))
+    );
     conserved(&daemon).await;
 }

@@ -48,7 +48,8 @@ fn with_policy(policy: &str) -> Value {
 
 /// Waits until the relay has accepted `n` messages.
 async fn accepted(relay: &TestRelay, n: usize) {
-    eventually(&format!("{n} messages"), RECOVERY, async || (relay.accepted() >= n).then_some(())).await;
+    eventually(&format!("{n} messages"), RECOVERY, async || (relay.accepted() >= n).then_some(()))
+        .await;
 }
 
 /// The state `finished`, within the time that is promised after a crash.
@@ -64,15 +65,21 @@ struct Account {
 
 impl Account {
     async fn of(client: &Client, id: &str, relay: &TestRelay) -> Self {
-        let log: BTreeMap<_, _> =
-            client.log(id).await.into_iter().map(|line| (line["email"].as_str().unwrap().to_owned(), line)).collect();
+        let log: BTreeMap<_, _> = client
+            .log(id)
+            .await
+            .into_iter()
+            .map(|line| (line["email"].as_str().unwrap().to_owned(), line))
+            .collect();
         let received = relay.received();
         for recipient in received.keys() {
             assert!(log.contains_key(recipient), "nobody knows of {recipient}");
         }
         let account = Self { log, received };
         let counts = client.get(&format!("/deliveries/{id}/progress")).await["counts"].clone();
-        for status in ["sent", "in_doubt", "failed", "deferred", "pending", "attempting", "cancelled"] {
+        for status in
+            ["sent", "in_doubt", "failed", "deferred", "pending", "attempting", "cancelled"]
+        {
             assert_eq!(counts[status], json!(account.with_status(status)), "{status} in {counts}");
         }
         account
@@ -106,7 +113,11 @@ impl Account {
         for (recipient, line) in &self.log {
             assert_eq!(line["status"], "sent", "{line}");
             let ids = &self.received[recipient];
-            assert!(ids.len() == 1 || ids.len() == 2 && line["resent"] == true, "{} copies: {line}", ids.len());
+            assert!(
+                ids.len() == 1 || ids.len() == 2 && line["resent"] == true,
+                "{} copies: {line}",
+                ids.len()
+            );
             assert!(ids.iter().all(|id| *id == ids[0] && !id.is_empty()), "{ids:?}");
         }
     }
@@ -164,7 +175,8 @@ async fn a_killed_daemon_goes_on_and_nobody_misses_a_mail() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_are_replaced_all_the_time_leave_no_more_in_doubt() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(DELAY).await);
-    let mut daemon = Daemon::start(&settings_with(&redis, &relay, "messages_per_connection = 3\n")).await;
+    let mut daemon =
+        Daemon::start(&settings_with(&redis, &relay, "messages_per_connection = 3\n")).await;
     let id = daemon.client.send(&definition(), audience(RECIPIENTS)).await;
     for at in [300, 900] {
         accepted(&relay, at).await;
@@ -188,7 +200,10 @@ async fn recipients_left_in_doubt_by_a_crash_can_be_settled() {
     assert!(account.with_status("in_doubt") > 0, "the kill hit nothing");
     let settle = json!({ "as": "resend", "recipients": "all" });
     let (status, answer) = daemon.client.post(&format!("/deliveries/{id}/in-doubt"), &settle).await;
-    assert_eq!((status, &answer["settled"]), (StatusCode::OK, &json!(account.with_status("in_doubt"))));
+    assert_eq!(
+        (status, &answer["settled"]),
+        (StatusCode::OK, &json!(account.with_status("in_doubt")))
+    );
     finished(&daemon.client, &id).await;
     Account::of(&daemon.client, &id, &relay).await.resends(400);
 }

@@ -109,10 +109,16 @@ async fn resend_repeats_what_redis_forgot_and_says_so() {
 async fn a_replica_that_was_frozen_takes_over_and_nobody_gets_a_mail_twice() {
     let (mut redis, port) = RedisServer::start_on_port(&[]);
     let mut replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &port.to_string()]);
-    let synced = async || replica.ask("INFO replication").ok()?.contains("master_link_status:up").then_some(());
+    let synced = async || {
+        replica.ask("INFO replication").ok()?.contains("master_link_status:up").then_some(())
+    };
     eventually("the replica has everything", RECOVERY, synced).await;
     let (relay, daemons, id) = two_daemons(&redis, "hold").await;
-    assert!(daemons[0].log().contains("when one of its 1 replicas takes over"), "{}", daemons[0].log());
+    assert!(
+        daemons[0].log().contains("when one of its 1 replicas takes over"),
+        "{}",
+        daemons[0].log()
+    );
     accepted(&relay, 400).await;
     replica.freeze();
     sleep(LOST).await;
@@ -140,7 +146,11 @@ async fn an_answered_confirmation_and_an_answered_pause_are_not_undone() {
     let asked = Instant::now();
     let (status, answer) = daemon.client.confirm(&id, &digest).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
-    assert!(asked.elapsed() >= Duration::from_secs(2), "answered before it could not be undone: {:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() >= Duration::from_secs(2),
+        "answered before it could not be undone: {:?}",
+        asked.elapsed()
+    );
     accepted(&relay, 10).await;
     let (path, nothing) = (format!("/deliveries/{id}/pause"), json!({}));
     let mut paused = std::pin::pin!(daemon.client.post(&path, &nothing));
@@ -153,11 +163,15 @@ async fn an_answered_confirmation_and_an_answered_pause_are_not_undone() {
     };
     assert!(status.is_success(), "{answer}");
     // what was written two seconds before the answer is there, whatever becomes of Redis
-    let (_, length) = lengths.into_iter().rfind(|(then, _)| then.elapsed() >= Duration::from_millis(1950)).unwrap();
+    let (_, length) = lengths
+        .into_iter()
+        .rfind(|(then, _)| then.elapsed() >= Duration::from_millis(1950))
+        .unwrap();
     redis.roll_back(length);
     let view = daemon.client.wait_for(&id, &["paused"]).await;
     assert_eq!(view["state"], "paused");
-    let (status, answer) = daemon.client.post(&format!("/deliveries/{id}/resume"), &json!({})).await;
+    let (status, answer) =
+        daemon.client.post(&format!("/deliveries/{id}/resume"), &json!({})).await;
     assert!(status.is_success(), "{answer}");
     finished(&daemon.client, &id).await;
     Account::of(&daemon.client, &id, &relay).await.holds(SLOW, 0);
@@ -184,12 +198,22 @@ async fn the_daemon_says_and_exports_what_redis_promises() {
         let daemon = Daemon::start(&settings(&redis, &relay)).await;
         let series = format!("versand_redis_durability{{promise=\"{word}\"}}");
         assert_eq!(daemon.series(&series).await, Some(1.0));
-        assert_eq!(daemon.metric("versand_redis_durable").await, f64::from(u8::from(word == "strict")));
-        let said = if word == "strict" { "all guarantees hold" } else { "nobody is silently sent to twice" };
+        assert_eq!(
+            daemon.metric("versand_redis_durable").await,
+            f64::from(u8::from(word == "strict"))
+        );
+        let said = if word == "strict" {
+            "all guarantees hold"
+        } else {
+            "nobody is silently sent to twice"
+        };
         assert!(daemon.log().contains(said), "{}", daemon.log());
         // somebody makes it weaker while it runs
         redis.ask("CONFIG SET appendfsync no").unwrap();
-        let weak = async || (daemon.series("versand_redis_durability{promise=\"weak\"}").await == Some(1.0)).then_some(());
+        let weak = async || {
+            (daemon.series("versand_redis_durability{promise=\"weak\"}").await == Some(1.0))
+                .then_some(())
+        };
         eventually("the change is noticed", RECOVERY, weak).await;
         assert!(daemon.log().contains("what Redis promises has changed"));
     }

@@ -20,11 +20,18 @@ async fn two(policy: &str, more: &str) -> (RedisServer, TestRelay, [Daemon; 2], 
 /// Freezes the daemon in a moment in which it holds a chunk: it may also be between two of them.
 async fn frozen_with_a_chunk(daemon: &Daemon, redis: &RedisServer, id: &str) {
     let store = Stores::new(Redis::connect(&redis.settings()).await.unwrap());
-    let (id, chunks): (DeliveryId, Vec<u32>) = (id.parse().unwrap(), (0..RECIPIENTS.div_ceil(CHUNK) as u32).collect());
+    let (id, chunks): (DeliveryId, Vec<u32>) =
+        (id.parse().unwrap(), (0..RECIPIENTS.div_ceil(CHUNK) as u32).collect());
     let owner = daemon.owner();
     eventually("a chunk to freeze with", RECOVERY, async || {
         daemon.freeze();
-        let holds = store.ledgers.headers(&id, &chunks).await.unwrap().iter().any(|header| header.owner == owner);
+        let holds = store
+            .ledgers
+            .headers(&id, &chunks)
+            .await
+            .unwrap()
+            .iter()
+            .any(|header| header.owner == owner);
         if !holds {
             daemon.thaw();
         }
@@ -34,7 +41,8 @@ async fn frozen_with_a_chunk(daemon: &Daemon, redis: &RedisServer, id: &str) {
 }
 
 async fn taken_over(by: &Daemon) {
-    let taken_over = async || (by.metric("versand_chunks_taken_over_total").await > 0.0).then_some(());
+    let taken_over =
+        async || (by.metric("versand_chunks_taken_over_total").await > 0.0).then_some(());
     eventually("the other takes over", RECOVERY, taken_over).await;
 }
 
@@ -83,8 +91,10 @@ async fn a_daemon_that_was_frozen_beyond_its_lease_sends_nothing_twice() {
     first.thaw();
     finished(&second.client, &id).await;
     // what it had sent when it was frozen, it records when it wakes up
-    eventually("late records", RECOVERY, async || (first.metric("versand_acceptance_difference").await == 0.0).then_some(()))
-        .await;
+    eventually("late records", RECOVERY, async || {
+        (first.metric("versand_acceptance_difference").await == 0.0).then_some(())
+    })
+    .await;
     let account = Account::of(&second.client, &id, &relay).await;
     account.holds(RECIPIENTS, CONNECTIONS * WINDOW);
     conserved(&second).await;

@@ -30,13 +30,15 @@ struct Seen<'a> {
 pub fn check(evidence: &Evidence) -> Vec<Verdict> {
     let mut seen = BTreeMap::<&str, Seen>::new();
     for entry in &evidence.journal {
-        let of = seen.entry(&entry.recipient).or_insert(Seen { accepted: Vec::new(), refused: false });
+        let of =
+            seen.entry(&entry.recipient).or_insert(Seen { accepted: Vec::new(), refused: false });
         of.refused |= entry.refused;
         if entry.accepted {
             of.accepted.push(entry);
         }
     }
-    let log: BTreeMap<&str, &Value> = evidence.log.iter().map(|line| (line["email"].as_str().unwrap(), line)).collect();
+    let log: BTreeMap<&str, &Value> =
+        evidence.log.iter().map(|line| (line["email"].as_str().unwrap(), line)).collect();
     let copies = |email: &str| seen.get(email).map_or(0, |of| of.accepted.len());
     let status = |line: &Value| line["status"].as_str().unwrap_or_default().to_owned();
     let resent = |line: &Value| line["resent"] == true;
@@ -55,12 +57,15 @@ pub fn check(evidence: &Evidence) -> Vec<Verdict> {
     });
     let doubled = against(&|email, line| {
         let most = if evidence.resend && resent(line) { 2 } else { 1 };
-        let ids: BTreeSet<&str> =
-            seen.get(email).map_or_else(BTreeSet::new, |of| of.accepted.iter().map(|e| &*e.message_id).collect());
+        let ids: BTreeSet<&str> = seen
+            .get(email)
+            .map_or_else(BTreeSet::new, |of| of.accepted.iter().map(|e| &*e.message_id).collect());
         copies(email) > most || ids.len() > 1
     });
-    let untrue = against(&|email, line| copies(email) > 0 && status(line) == "failed" && !resent(line));
-    let unknown: Vec<&str> = seen.keys().filter(|email| !log.contains_key(*email)).copied().collect();
+    let untrue =
+        against(&|email, line| copies(email) > 0 && status(line) == "failed" && !resent(line));
+    let unknown: Vec<&str> =
+        seen.keys().filter(|email| !log.contains_key(*email)).copied().collect();
     let in_doubt = log.values().filter(|line| status(line) == "in_doubt").count();
     let unanswered = evidence.journal.iter().filter(|entry| entry.replied.is_none()).count();
     let garbled = evidence.journal.iter().filter(|entry| entry.garbled).count();
@@ -70,17 +75,27 @@ pub fn check(evidence: &Evidence) -> Vec<Verdict> {
         ("finished without a hand", evidence.finished, String::new()),
         (
             "everybody is in the log, once",
-            log.len() == evidence.recipients && evidence.log.len() == log.len() && unknown.is_empty(),
+            log.len() == evidence.recipients
+                && evidence.log.len() == log.len()
+                && unknown.is_empty(),
             format!("{} lines", evidence.log.len()),
         ),
         ("nobody is lost", lost.is_empty(), format!("{} lost {}", lost.len(), first(&lost))),
-        ("nobody is doubled", doubled.is_empty(), format!("{} doubled {}", doubled.len(), first(&doubled))),
+        (
+            "nobody is doubled",
+            doubled.is_empty(),
+            format!("{} doubled {}", doubled.len(), first(&doubled)),
+        ),
         ("what was accepted is not called failed", untrue.is_empty(), first(&untrue)),
         (
             "in doubt are no more than the bound",
             in_doubt <= most,
             format!("{in_doubt} of {most} ({unanswered} unanswered, {garbled} garbled)"),
         ),
-        ("the figures agree at every scrape", evidence.differences.is_empty(), format!("{:?}", evidence.differences)),
+        (
+            "the figures agree at every scrape",
+            evidence.differences.is_empty(),
+            format!("{:?}", evidence.differences),
+        ),
     ]
 }

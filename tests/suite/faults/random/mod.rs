@@ -66,7 +66,8 @@ enum Fate {
     FailedOver,
 }
 
-const FATES: [Fate; 5] = [Fate::Durable, Fate::RolledBack, Fate::Durable, Fate::RolledBackWithDaemons, Fate::FailedOver];
+const FATES: [Fate; 5] =
+    [Fate::Durable, Fate::RolledBack, Fate::Durable, Fate::RolledBackWithDaemons, Fate::FailedOver];
 
 struct Options {
     recipients: usize,
@@ -98,10 +99,13 @@ impl Fire {
         let mut dice = Dice(seed);
         let (redis, replica) = match fate {
             Fate::Durable => (RedisServer::start(), None),
-            Fate::RolledBack | Fate::RolledBackWithDaemons => (RedisServer::start_with(&["--appendfsync", "everysec"]), None),
+            Fate::RolledBack | Fate::RolledBackWithDaemons => {
+                (RedisServer::start_with(&["--appendfsync", "everysec"]), None)
+            }
             Fate::FailedOver => {
                 let (redis, port) = RedisServer::start_on_port(&[]);
-                let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &port.to_string()]);
+                let replica =
+                    RedisServer::start_with(&["--replicaof", "127.0.0.1", &port.to_string()]);
                 in_sync(&replica).await;
                 (redis, Some(replica))
             }
@@ -119,10 +123,25 @@ impl Fire {
         for _ in 0..2 + dice.roll(2) {
             daemons.push(Daemon::start(&settings).await);
         }
-        let clients = Arc::new(Mutex::new(daemons.iter().map(|daemon| daemon.client.clone()).collect()));
+        let clients =
+            Arc::new(Mutex::new(daemons.iter().map(|daemon| daemon.client.clone()).collect()));
         let lease = Duration::from_millis(options.lease_ms);
         let (faults, began) = (Vec::new(), Instant::now());
-        Self { dice, fate, redis, replica, sink, daemons, clients, lease, began, faults, fenced: 0, cut: 0, redis_restarts: 0 }
+        Self {
+            dice,
+            fate,
+            redis,
+            replica,
+            sink,
+            daemons,
+            clients,
+            lease,
+            began,
+            faults,
+            fenced: 0,
+            cut: 0,
+            redis_restarts: 0,
+        }
     }
 
     fn say(&mut self, fault: impl Into<String>) {
@@ -236,27 +255,42 @@ impl Fire {
     /// In doubt at the most because of daemons: their windows; where Redis may have gone back meanwhile, their chunks.
     fn doubts(&self) -> usize {
         let windows = self.fenced * CONNECTIONS * WINDOW;
-        let chunks = if self.fate == Fate::Durable || self.redis_restarts == 0 { 0 } else { self.fenced * IN_FLIGHT * CHUNK };
+        let chunks = if self.fate == Fate::Durable || self.redis_restarts == 0 {
+            0
+        } else {
+            self.fenced * IN_FLIGHT * CHUNK
+        };
         windows + chunks + self.cut
     }
 }
 
 async fn in_sync(replica: &RedisServer) {
-    let synced = async || replica.ask("INFO replication").ok()?.contains("master_link_status:up").then_some(());
+    let synced = async || {
+        replica.ask("INFO replication").ok()?.contains("master_link_status:up").then_some(())
+    };
     eventually("the replica has everything", RECOVERY, synced).await;
 }
 
 /// Confirms again and again, wherever somebody listens, and scrapes what must be 0; notes what was not.
-async fn pester(clients: Arc<Mutex<Vec<Client>>>, path: String, digest: String, differences: Arc<Mutex<Vec<f64>>>) {
+async fn pester(
+    clients: Arc<Mutex<Vec<Client>>>,
+    path: String,
+    digest: String,
+    differences: Arc<Mutex<Vec<f64>>>,
+) {
     loop {
         let all = clients.lock().unwrap().clone();
         for client in all {
-            let confirm = client.request(reqwest::Method::POST, &path).json(&json!({ "digest": digest }));
+            let confirm =
+                client.request(reqwest::Method::POST, &path).json(&json!({ "digest": digest }));
             let _ = timeout(Duration::from_millis(300), confirm.send()).await;
-            let scrape = async { reqwest::get(format!("{}/metrics", client.url)).await.ok()?.text().await.ok() };
+            let scrape = async {
+                reqwest::get(format!("{}/metrics", client.url)).await.ok()?.text().await.ok()
+            };
             if let Ok(Some(text)) = timeout(Duration::from_millis(300), scrape).await {
-                let gauge =
-                    text.lines().find_map(|line| line.strip_prefix("versand_conservation_difference ")?.parse::<f64>().ok());
+                let gauge = text.lines().find_map(|line| {
+                    line.strip_prefix("versand_conservation_difference ")?.parse::<f64>().ok()
+                });
                 differences.lock().unwrap().extend(gauge.filter(|value| *value != 0.0));
             }
         }
@@ -269,10 +303,14 @@ async fn run(seed: u64, options: &Options) -> String {
     let mut fire = Fire::light(seed, options).await;
     let resend = fire.dice.roll(2) == 1;
     let mut wanted = definition();
-    wanted["settings"] = json!({ "retry_minutes": [0.01], "in_doubt": if resend { "resend" } else { "hold" } });
+    wanted["settings"] =
+        json!({ "retry_minutes": [0.01], "in_doubt": if resend { "resend" } else { "hold" } });
     let client = fire.daemons[0].client.clone();
     let id = client.send(&wanted, audience(options.recipients)).await;
-    let digest = client.get(&format!("/deliveries/{id}")).await["plan"]["digest"].as_str().unwrap().to_owned();
+    let digest = client.get(&format!("/deliveries/{id}")).await["plan"]["digest"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let differences = Arc::<Mutex<Vec<f64>>>::default();
     let path = format!("/deliveries/{id}/confirm");
     let pestering = tokio::spawn(pester(fire.clients.clone(), path, digest, differences.clone()));
@@ -293,7 +331,16 @@ async fn run(seed: u64, options: &Options) -> String {
     let progress = format!("/deliveries/{id}/progress");
     let ended = async {
         // Redis may be away for a while yet
-        let state = async || client.request(reqwest::Method::GET, &progress).send().await.ok()?.json::<Value>().await.ok();
+        let state = async || {
+            client
+                .request(reqwest::Method::GET, &progress)
+                .send()
+                .await
+                .ok()?
+                .json::<Value>()
+                .await
+                .ok()
+        };
         while state().await.is_none_or(|progress| progress["state"] != "finished") {
             sleep(Duration::from_millis(50)).await;
         }
@@ -304,7 +351,10 @@ async fn run(seed: u64, options: &Options) -> String {
         // late records of who was fenced, and one more look at the figures
         daemon.passes("observe", 1).await;
         let difference = daemon.metric("versand_conservation_difference").await;
-        differences.lock().unwrap().extend(Some(difference).filter(|difference| *difference != 0.0));
+        differences
+            .lock()
+            .unwrap()
+            .extend(Some(difference).filter(|difference| *difference != 0.0));
     }
     let evidence = Evidence {
         recipients: options.recipients,
@@ -321,14 +371,18 @@ async fn run(seed: u64, options: &Options) -> String {
 /// Prints the table of faults and verdicts; keeps the evidence of a failure.
 fn report(seed: u64, resend: bool, fire: &Fire, evidence: &Evidence) -> String {
     let policy = if resend { "resend" } else { "hold" };
-    let mut table = format!("seed {seed}: {:?}, {policy}, {} daemons\n", fire.fate, fire.daemons.len());
+    let mut table =
+        format!("seed {seed}: {:?}, {policy}, {} daemons\n", fire.fate, fire.daemons.len());
     for (at, fault) in &fire.faults {
         table.push_str(&format!("  {:>6.2} s  {fault}\n", at.as_secs_f64()));
     }
     let mut failed = false;
     for (property, holds, figures) in check(evidence) {
         failed |= !holds;
-        table.push_str(&format!("  {} {property}  {figures}\n", if holds { "ok    " } else { "FAILED" }));
+        table.push_str(&format!(
+            "  {} {property}  {figures}\n",
+            if holds { "ok    " } else { "FAILED" }
+        ));
     }
     eprintln!("{table}");
     if !failed {
@@ -356,8 +410,20 @@ fn report(seed: u64, resend: bool, fire: &Fire, evidence: &Evidence) -> String {
     fs::write(folder.join("journal"), journal).unwrap();
     fs::write(folder.join("log.ndjson"), log).unwrap();
     let mut redis = String::new();
-    for key in fire.redis.ask("KEYS *").unwrap_or_default().lines().filter(|line| line.starts_with("versand:{")) {
-        for look in ["ZRANGE KEY 0 -1 WITHSCORES", "HGETALL KEY", "LRANGE KEY 0 -1", "SMEMBERS KEY", "GETRANGE KEY 0 31"] {
+    for key in fire
+        .redis
+        .ask("KEYS *")
+        .unwrap_or_default()
+        .lines()
+        .filter(|line| line.starts_with("versand:{"))
+    {
+        for look in [
+            "ZRANGE KEY 0 -1 WITHSCORES",
+            "HGETALL KEY",
+            "LRANGE KEY 0 -1",
+            "SMEMBERS KEY",
+            "GETRANGE KEY 0 31",
+        ] {
             let answer = fire.redis.ask(&look.replace("KEY", key)).unwrap_or_default();
             if !answer.starts_with('-') {
                 redis.push_str(&format!("{key}: {}\n", answer.escape_debug()));
@@ -398,10 +464,13 @@ async fn seeds_that_failed_once_pass() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes: make fire"]
 async fn many_seeds() {
-    let of = |name: &str, default: &str| std::env::var(name).ok().filter(|v| !v.is_empty()).unwrap_or_else(|| default.to_owned());
+    let of = |name: &str, default: &str| {
+        std::env::var(name).ok().filter(|v| !v.is_empty()).unwrap_or_else(|| default.to_owned())
+    };
     let range = of("SEEDS", "1-100");
     let (from, to) = range.split_once('-').unwrap_or((&range, &range));
-    let (from, to): (u64, u64) = (from.parse().expect("SEEDS=1-100"), to.parse().expect("SEEDS=1-100"));
+    let (from, to): (u64, u64) =
+        (from.parse().expect("SEEDS=1-100"), to.parse().expect("SEEDS=1-100"));
     let recipients = of("RECIPIENTS", "2000").parse().expect("RECIPIENTS=2000");
     let lease_ms = of("LEASE_MS", "1000").parse().expect("LEASE_MS=1000");
     seeds(from..=to, &Options { recipients, lease_ms }).await;

@@ -139,10 +139,19 @@ async fn session(stream: TcpStream, book: &Mutex<Book>) -> std::io::Result<()> {
                 let address = line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
                 match mood {
                     Mood::Refuse => {
-                        note(book, Entry { refused: true, replied: Some(Instant::now()), ..entry(&address, began) });
+                        note(
+                            book,
+                            Entry {
+                                refused: true,
+                                replied: Some(Instant::now()),
+                                ..entry(&address, began)
+                            },
+                        );
                         "550 5.1.1 no such user\r\n"
                     }
-                    Mood::Defer if began.elapsed().subsec_nanos() % 2 == 0 => "451 4.2.1 try again later\r\n",
+                    Mood::Defer if began.elapsed().subsec_nanos() % 2 == 0 => {
+                        "451 4.2.1 try again later\r\n"
+                    }
                     _ => {
                         recipient = Some(address);
                         "250 2.1.5 ok\r\n"
@@ -212,7 +221,16 @@ fn next_mood(book: &Mutex<Book>) -> Mood {
 
 fn entry(recipient: &str, began: Instant) -> Entry {
     let (recipient, message_id) = (recipient.to_owned(), String::new());
-    Entry { recipient, message_id, began, ended: None, accepted: false, refused: false, garbled: false, replied: None }
+    Entry {
+        recipient,
+        message_id,
+        began,
+        ended: None,
+        accepted: false,
+        refused: false,
+        garbled: false,
+        replied: None,
+    }
 }
 
 fn note(book: &Mutex<Book>, entry: Entry) -> usize {
@@ -221,7 +239,9 @@ fn note(book: &Mutex<Book>, entry: Entry) -> usize {
     book.entries.len() - 1
 }
 
-async fn read_line(reader: &mut BufReader<tokio::net::tcp::OwnedReadHalf>) -> std::io::Result<Option<String>> {
+async fn read_line(
+    reader: &mut BufReader<tokio::net::tcp::OwnedReadHalf>,
+) -> std::io::Result<Option<String>> {
     let mut line = Vec::new();
     if reader.read_until(b'\n', &mut line).await? == 0 {
         return Ok(None);

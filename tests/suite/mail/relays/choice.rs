@@ -44,13 +44,20 @@ async fn send(connection: &mut SmtpConnection, to: usize) {
 #[tokio::test]
 async fn one_after_the_other_connections_are_chosen_by_weight_exactly() {
     let catchers = join_all((0..3).map(|_| TestRelay::start(Duration::ZERO))).await;
-    let settings: Vec<String> =
-        [5, 2, 1].iter().zip(&catchers).map(|(w, c)| c.named(&format!("w{w}"), &format!("weight = {w}"))).collect();
+    let settings: Vec<String> = [5, 2, 1]
+        .iter()
+        .zip(&catchers)
+        .map(|(w, c)| c.named(&format!("w{w}"), &format!("weight = {w}")))
+        .collect();
     let (relays, route) = relays(&settings);
     for n in 0..160 {
         send(&mut connection(&relays, &route).await, n).await;
         if n == 7 {
-            assert_eq!(catchers.iter().map(TestRelay::accepted).collect::<Vec<_>>(), [5, 2, 1], "no bursts");
+            assert_eq!(
+                catchers.iter().map(TestRelay::accepted).collect::<Vec<_>>(),
+                [5, 2, 1],
+                "no bursts"
+            );
         }
     }
     assert_eq!(catchers.iter().map(TestRelay::accepted).collect::<Vec<_>>(), [100, 40, 20]);
@@ -60,12 +67,16 @@ async fn one_after_the_other_connections_are_chosen_by_weight_exactly() {
 #[tokio::test]
 async fn busy_relays_keep_to_their_shares_and_who_waits_gets_what_is_given_back() {
     let (a, b) = (TestRelay::start(Duration::ZERO).await, TestRelay::start(Duration::ZERO).await);
-    let (relays, route) = relays(&[a.named("a", "weight = 2\nconnections = 6"), b.named("b", "connections = 6")]);
+    let (relays, route) =
+        relays(&[a.named("a", "weight = 2\nconnections = 6"), b.named("b", "connections = 6")]);
     let mut held: Vec<SmtpConnection> = Vec::new();
     for _ in 0..9 {
         held.push(connection(&relays, &route).await);
     }
-    assert!(timeout(Duration::from_millis(300), relays.connection(&route)).await.is_err(), "there is none left");
+    assert!(
+        timeout(Duration::from_millis(300), relays.connection(&route)).await.is_err(),
+        "there is none left"
+    );
     let in_use: Vec<usize> = relays.all().map(|relay| relay.open_connections()).collect();
     assert_eq!(in_use, [6, 3]);
     let relays = Arc::new(relays);
@@ -79,7 +90,8 @@ async fn busy_relays_keep_to_their_shares_and_who_waits_gets_what_is_given_back(
     drop(held);
     let taken = join_all(waiting).await;
     assert!(taken.iter().all(Result::is_ok));
-    let opened: BTreeMap<&str, usize> = relays.all().map(|relay| (relay.name(), relay.open_connections())).collect();
+    let opened: BTreeMap<&str, usize> =
+        relays.all().map(|relay| (relay.name(), relay.open_connections())).collect();
     assert_eq!(opened, BTreeMap::from([("a", 6), ("b", 3)]), "they were reused");
 }
 
@@ -87,15 +99,16 @@ async fn busy_relays_keep_to_their_shares_and_who_waits_gets_what_is_given_back(
 async fn a_fault_is_seen_only_when_all_are_at_fault() {
     let well = TestRelay::start(Duration::ZERO).await;
     let closed = [ClosedPort::new(), ClosedPort::new()];
-    let [gone, gone_too] =
-        ["gone", "gone-too"].map(|name| named(name, closed[usize::from(name == "gone-too")].port(), "weight = 1000"));
+    let [gone, gone_too] = ["gone", "gone-too"]
+        .map(|name| named(name, closed[usize::from(name == "gone-too")].port(), "weight = 1000"));
     let (some, route) = relays(&[gone.clone(), gone_too.clone(), well.named("well", "")]);
     for n in 0..5 {
         send(&mut connection(&some, &route).await, n).await;
     }
     let (none, route) = relays(&[gone, gone_too]);
     for _ in 0..3 {
-        let fault = timeout(LIMIT, none.connection(&route)).await.expect("in time").err().expect("a fault");
+        let fault =
+            timeout(LIMIT, none.connection(&route)).await.expect("in time").err().expect("a fault");
         assert_eq!(fault.step, "connect");
     }
     assert!(none.all().all(|relay| relay.faults_in_a_row() > 1));
@@ -130,9 +143,11 @@ async fn nobody_waits_for_a_relay_that_was_at_fault_and_is_silent_now() {
 
 #[tokio::test]
 async fn a_relay_that_is_back_is_used_however_seldom_a_connection_is_needed() {
-    let (first, other) = (TestRelay::start(Duration::ZERO).await, TestRelay::start(Duration::ZERO).await);
+    let (first, other) =
+        (TestRelay::start(Duration::ZERO).await, TestRelay::start(Duration::ZERO).await);
     first.catcher.change_rules(|rules| rules.greeting = Some("421 4.3.2 not now".into()));
-    let (relays, route) = relays(&[first.named("first", "weight = 1000\nidle_ms = 100"), other.named("other", "")]);
+    let (relays, route) =
+        relays(&[first.named("first", "weight = 1000\nidle_ms = 100"), other.named("other", "")]);
     send(&mut connection(&relays, &route).await, 0).await;
     first.catcher.change_rules(|rules| rules.greeting = None);
     send(&mut connection(&relays, &route).await, 1).await;
@@ -140,7 +155,10 @@ async fn a_relay_that_is_back_is_used_however_seldom_a_connection_is_needed() {
     // it was tried, and what was opened for it has been closed since
     let relay = relays.all().next().unwrap().clone();
     let opened = || relay.stats().connections_opened.load(std::sync::atomic::Ordering::Relaxed);
-    eventually("a probe", LIMIT, async || (opened() == 1 && relay.open_connections() == 0).then_some(())).await;
+    eventually("a probe", LIMIT, async || {
+        (opened() == 1 && relay.open_connections() == 0).then_some(())
+    })
+    .await;
     // one connection at a time shows what it is good for
     let mut probing = connection(&relays, &route).await;
     send(&mut connection(&relays, &route).await, 2).await;

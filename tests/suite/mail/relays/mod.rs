@@ -42,7 +42,10 @@ fn everybody_once(relays: [&TestRelay; 2], recipients: usize) {
 }
 
 fn with_status(log: &[Value], status: &str) -> Vec<String> {
-    log.iter().filter(|line| line["status"] == status).map(|line| line["email"].as_str().unwrap().to_owned()).collect()
+    log.iter()
+        .filter(|line| line["status"] == status)
+        .map(|line| line["email"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,9 +59,12 @@ async fn the_mail_is_shared_by_weight_and_counted_by_relay() {
     let share = a.accepted() as f64 / 4000.0;
     assert!((0.65..0.85).contains(&share), "{share} of three quarters");
 
-    let of = async |name: &str, relay: &str| daemon.series(&format!("{name}{{relay=\"{relay}\"}}")).await;
+    let of = async |name: &str, relay: &str| {
+        daemon.series(&format!("{name}{{relay=\"{relay}\"}}")).await
+    };
     eventually("the figures of both", LIMIT, async || {
-        let seen = (of("versand_relay_accepted", "a").await?, of("versand_relay_accepted", "b").await?);
+        let seen =
+            (of("versand_relay_accepted", "a").await?, of("versand_relay_accepted", "b").await?);
         (seen == (a.accepted() as f64, b.accepted() as f64)).then_some(())
     })
     .await;
@@ -67,14 +73,20 @@ async fn the_mail_is_shared_by_weight_and_counted_by_relay() {
     for (name, relay) in [("a", &a), ("b", &b)] {
         let (mut outcomes, accepted) = (Vec::new(), relay.accepted() as f64);
         for outcome in ["accepted", "deferred", "refused", "in_doubt", "not_started"] {
-            let series = format!("versand_transactions_total{{relay=\"{name}\",outcome=\"{outcome}\"}}");
+            let series =
+                format!("versand_transactions_total{{relay=\"{name}\",outcome=\"{outcome}\"}}");
             outcomes.push(daemon.series(&series).await.unwrap());
         }
         // on a busy machine some may not have been started: a lease was about to run out
         assert_eq!(outcomes[..4], [accepted, 0.0, 0.0, 0.0]);
-        let timed = format!("versand_transaction_duration_seconds_count{{relay=\"{name}\",outcome=\"accepted\"}}");
+        let timed = format!(
+            "versand_transaction_duration_seconds_count{{relay=\"{name}\",outcome=\"accepted\"}}"
+        );
         assert_eq!(daemon.series(&timed).await, Some(accepted), "{outcomes:?}");
-        assert_eq!((of("versand_relay_up", name).await, of("versand_relay_faults", name).await), (Some(1.0), Some(0.0)));
+        assert_eq!(
+            (of("versand_relay_up", name).await, of("versand_relay_faults", name).await),
+            (Some(1.0), Some(0.0))
+        );
     }
 }
 
@@ -82,7 +94,9 @@ async fn the_mail_is_shared_by_weight_and_counted_by_relay() {
 async fn the_domain_of_the_envelope_sender_decides_who_sends() {
     let (shop, others) = two().await;
     let redis = RedisServer::start();
-    let relays = [shop.named("shop", "sender_domains = [\"shop.example\"]"), others.named("others", "")].concat();
+    let relays =
+        [shop.named("shop", "sender_domains = [\"shop.example\"]"), others.named("others", "")]
+            .concat();
     let app = App::start(&redis, &relays).await;
     let mut other = definition();
     other["sender"]["envelope_from"] = json!("bounces@mail.shop.example");
@@ -134,7 +148,14 @@ async fn the_other_one_sends(first: String, other: &TestRelay) {
     // nobody had to be tried twice for it
     let log = app.client.log(&id).await;
     assert!(log.iter().all(|line| line["attempts"] == 1), "{}", log[0]);
-    let faults: Vec<u32> = app.services.journey.throttle_watch.relays.all().map(|relay| relay.faults_in_a_row()).collect();
+    let faults: Vec<u32> = app
+        .services
+        .journey
+        .throttle_watch
+        .relays
+        .all()
+        .map(|relay| relay.faults_in_a_row())
+        .collect();
     assert!(faults[0] > 0 && faults[1] == 0, "{faults:?}");
     app.stop().await;
 }
@@ -156,10 +177,13 @@ async fn a_relay_that_cannot_be_connected_to_is_stepped_in_for() {
 async fn the_other_relay_sends_what_breaks_before_the_end_of_data() {
     let (first, other) = two().await;
     let redis = RedisServer::start();
-    let app = App::start(&redis, &[first.named("first", ""), other.named("other", "")].concat()).await;
+    let app =
+        App::start(&redis, &[first.named("first", ""), other.named("other", "")].concat()).await;
     let id = app.client.send(&definition(), audience(1500)).await;
     eventually("some are sent", LIMIT, async || (first.accepted() > 100).then_some(())).await;
-    first.catcher.change_rules(|rules| rules.every = Some(CatcherAct::new(CatcherStage::Data, CatcherAction::Close)));
+    first.catcher.change_rules(|rules| {
+        rules.every = Some(CatcherAct::new(CatcherStage::Data, CatcherAction::Close))
+    });
     let view = app.client.wait_for(&id, &["finished"]).await;
     assert_eq!((&view["counts"]["sent"], &view["counts"]["in_doubt"]), (&json!(1500), &json!(0)));
     everybody_once([&first, &other], 1500);
@@ -173,7 +197,9 @@ async fn a_relay_that_dies_leaves_doubts_only_where_it_had_everything() {
     let (first, other) = two().await;
     let (catcher, connections) = (first.catcher.clone(), 6);
     let redis = RedisServer::start();
-    let relays = [first.named("first", &format!("connections = {connections}")), other.named("other", "")].concat();
+    let relays =
+        [first.named("first", &format!("connections = {connections}")), other.named("other", "")]
+            .concat();
     let app = App::start(&redis, &relays).await;
     let id = app.client.send(&definition(), audience(1500)).await;
     eventually("some are sent", LIMIT, async || (first.accepted() > 100).then_some(())).await;
@@ -183,8 +209,12 @@ async fn a_relay_that_dies_leaves_doubts_only_where_it_had_everything() {
     assert_eq!(view["counts"]["sent"], json!(1500 - doubts.len()));
     assert!(doubts.len() <= connections, "{} doubts", doubts.len());
     let others = other.received();
-    assert!(doubts.iter().all(|recipient| !others.contains_key(recipient)), "sent by the other one");
-    let firsts: Vec<String> = catcher.journal().into_iter().filter(|e| e.accepted).map(|e| e.recipient).collect();
+    assert!(
+        doubts.iter().all(|recipient| !others.contains_key(recipient)),
+        "sent by the other one"
+    );
+    let firsts: Vec<String> =
+        catcher.journal().into_iter().filter(|e| e.accepted).map(|e| e.recipient).collect();
     assert!(firsts.iter().all(|recipient| !others.contains_key(recipient)), "sent twice");
     assert!(others.values().all(|ids| ids.len() == 1));
     app.stop().await;
@@ -194,7 +224,10 @@ async fn a_relay_that_dies_leaves_doubts_only_where_it_had_everything() {
 async fn nothing_goes_to_another_relay_after_the_end_of_data() {
     for accepted in [true, false] {
         let (first, other) = two().await;
-        let act = CatcherAct { accept: accepted, ..CatcherAct::new(CatcherStage::End, CatcherAction::Close) };
+        let act = CatcherAct {
+            accept: accepted,
+            ..CatcherAct::new(CatcherStage::End, CatcherAction::Close)
+        };
         first.catcher.change_rules(|rules| rules.every = Some(act));
         let redis = RedisServer::start();
         let relays = [first.named("first", "connections = 5"), other.named("other", "")].concat();
@@ -222,7 +255,8 @@ async fn a_relay_of_weight_0_steps_in_and_stands_back_again() {
     let (first, standby) = two().await;
     let redis = RedisServer::start();
     // nobody looks for long whether it is back
-    let relays = [first.named("first", "idle_ms = 100"), standby.named("standby", "weight = 0")].concat();
+    let relays =
+        [first.named("first", "idle_ms = 100"), standby.named("standby", "weight = 0")].concat();
     let app = App::start(&redis, &relays).await;
     let send = async |n: usize| {
         let id = app.client.send(&definition(), audience(n)).await;
@@ -257,10 +291,17 @@ async fn while_all_are_at_fault_nothing_is_lost_and_the_first_to_recover_sends()
         relay.catcher.change_rules(|rules| rules.greeting = Some("421 4.3.2 not now".into()));
     }
     let redis = RedisServer::start();
-    let app = App::start(&redis, &[first.named("first", ""), other.named("other", "")].concat()).await;
+    let app =
+        App::start(&redis, &[first.named("first", ""), other.named("other", "")].concat()).await;
     let id = app.client.send(&definition(), audience(600)).await;
     eventually("both are at fault", LIMIT, async || {
-        app.services.journey.throttle_watch.relays.all().all(|relay| relay.faults_in_a_row() > 2).then_some(())
+        app.services
+            .journey
+            .throttle_watch
+            .relays
+            .all()
+            .all(|relay| relay.faults_in_a_row() > 2)
+            .then_some(())
     })
     .await;
     other.catcher.change_rules(|rules| rules.greeting = None);
@@ -274,8 +315,10 @@ async fn while_all_are_at_fault_nothing_is_lost_and_the_first_to_recover_sends()
 async fn postfix_steps_in() {
     let postfix = Postfix::start();
     let redis = RedisServer::start();
-    let secured = format!("host = \"localhost\"\ntls = \"starttls\"\nca_file = {:?}\n", postfix.ca_file());
-    let named_postfix = format!("[[relays]]\nname = \"postfix\"\nport = {}\nweight = 0\n{secured}", postfix.port());
+    let secured =
+        format!("host = \"localhost\"\ntls = \"starttls\"\nca_file = {:?}\n", postfix.ca_file());
+    let named_postfix =
+        format!("[[relays]]\nname = \"postfix\"\nport = {}\nweight = 0\n{secured}", postfix.port());
     let gone = ClosedPort::new();
     let app = App::start(&redis, &[named("gone", gone.port(), ""), named_postfix].concat()).await;
     let audience = "{\"email\":\"alice@inbox.test\",\"name\":\"Alice\"}\n{\"email\":\"bob@inbox.test\",\"name\":\"Bob\"}\n";

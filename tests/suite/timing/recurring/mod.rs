@@ -36,13 +36,25 @@ async fn template(services: &Services) -> DeliveryId {
         .answer()
         .id;
     let body = futures_util::stream::iter([Ok::<_, String>(audience(10).into())]);
-    services.journey.define.uploads.upload(&anybody(), &id, AudienceFormat::Ndjson, body).await.unwrap();
+    services
+        .journey
+        .define
+        .uploads
+        .upload(&anybody(), &id, AudienceFormat::Ndjson, body)
+        .await
+        .unwrap();
     id
 }
 
 async fn recurring(services: &Services, rule: Value) -> DeliveryId {
     let id = template(services).await;
-    services.journey.define.recurrences.set_recurrence(&anybody(), &id, serde_json::from_value(rule).unwrap()).await.unwrap();
+    services
+        .journey
+        .define
+        .recurrences
+        .set_recurrence(&anybody(), &id, serde_json::from_value(rule).unwrap())
+        .await
+        .unwrap();
     id
 }
 
@@ -57,14 +69,22 @@ fn minutes(n: i64) -> SignedDuration {
 /// Creates the next occurrence as the task does when its lead time of an hour begins.
 async fn recur(services: &Services, id: &DeliveryId) -> Delivery {
     let due = next(services, id).await;
-    services.journey.define.recurrences.recur(id, due - minutes(61)).await.unwrap();
+    services.journey.define.recurrences.look_at(id, due - minutes(61)).await.unwrap();
     assert_eq!(next(services, id).await, due, "its lead time has not begun");
-    services.journey.define.recurrences.recur(id, due - minutes(60)).await.unwrap();
+    services.journey.define.recurrences.look_at(id, due - minutes(60)).await.unwrap();
     services.deliveries.delivery(&id_of(id, due)).await.unwrap()
 }
 
 async fn actions(services: &Services, id: &DeliveryId) -> Vec<String> {
-    services.stores.deliveries.audit(id, 0, 100).await.unwrap().into_iter().map(|entry| entry.action).collect()
+    services
+        .stores
+        .deliveries
+        .audit(id, 0, 100)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|entry| entry.action)
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,28 +93,44 @@ async fn occurrences_follow_the_wall_clock_across_clock_changes_and_are_prepared
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     // the nights in which the clocks change: 02:30 is skipped in March and repeated in October
-    let berlin = recurring(services, json!({ "cron": "30 2 * 3,10 SUNL", "zone": "Europe/Berlin" })).await;
+    let berlin =
+        recurring(services, json!({ "cron": "30 2 * 3,10 SUNL", "zone": "Europe/Berlin" })).await;
     // and by half an hour
-    let lord_howe = recurring(services, json!({ "cron": "15 2 * 4,10 SUN#1", "zone": "Australia/Lord_Howe" })).await;
-    for (template, expected) in [(berlin, [(3, "03:30"), (10, "02:30")]), (lord_howe, [(4, "02:15"), (10, "02:45")])] {
+    let lord_howe =
+        recurring(services, json!({ "cron": "15 2 * 4,10 SUN#1", "zone": "Australia/Lord_Howe" }))
+            .await;
+    for (template, expected) in
+        [(berlin, [(3, "03:30"), (10, "02:30")]), (lord_howe, [(4, "02:15"), (10, "02:45")])]
+    {
         for _ in 0..3 {
             let due = next(services, &template).await;
             let occurrence = recur(services, &template).await;
             assert_eq!(occurrence.state, DeliveryState::Preparing);
             services.journey.preparations.run(&occurrence.id).await.unwrap();
-            let Delivery { state, document, .. } = services.deliveries.delivery(&occurrence.id).await.unwrap();
+            let Delivery { state, document, .. } =
+                services.deliveries.delivery(&occurrence.id).await.unwrap();
             assert_eq!(state, DeliveryState::Prepared, "{:?}", document.checks);
-            assert_eq!(document.plan.unwrap().first_due, Some(due), "it is sent at its very instant");
+            assert_eq!(
+                document.plan.unwrap().first_due,
+                Some(due),
+                "it is sent at its very instant"
+            );
             let local = document.definition.schedule.local_times()[0].1.to_owned();
             let (month, time) = (local[5..7].parse::<i8>().unwrap(), &local[11..16]);
             assert!(expected.contains(&(month, time)), "{local}");
             assert_eq!(document.definition.name, format!("Autumn {} {time}", &local[..10]));
-            assert_eq!((document.created_by.as_str(), document.audience.unwrap().recipients), ("anybody", 10));
+            assert_eq!(
+                (document.created_by.as_str(), document.audience.unwrap().recipients),
+                ("anybody", 10)
+            );
         }
         // the template itself is never sent
         let delivery = services.deliveries.delivery(&template).await.unwrap();
         assert_eq!((delivery.state, delivery.document.plan), (DeliveryState::Editing, None));
-        assert_eq!(actions(services, &template).await, ["create", "upload", "recur", "occurrence", "occurrence", "occurrence"]);
+        assert_eq!(
+            actions(services, &template).await,
+            ["create", "upload", "recur", "occurrence", "occurrence", "occurrence"]
+        );
     }
 }
 
@@ -108,8 +144,8 @@ async fn two_daemons_at_once_create_each_occurrence_once() {
     for round in 1..=10 {
         let due = next(first, &id).await;
         let now = due - minutes(60);
-        let steps =
-            [first, second, first, second, first, second].map(|services| services.journey.define.recurrences.recur(&id, now));
+        let steps = [first, second, first, second, first, second]
+            .map(|services| services.journey.define.recurrences.look_at(&id, now));
         for step in join_all(steps).await {
             step.unwrap();
         }
@@ -119,9 +155,15 @@ async fn two_daemons_at_once_create_each_occurrence_once() {
         assert_eq!((occurrence.revision, occurrence.state), (1, DeliveryState::Preparing));
         assert_eq!(actions(first, &occurrence.id).await, ["create"]);
         first.journey.preparations.run(&occurrence.id).await.unwrap();
-        assert_eq!(first.stores.deliveries.state(&occurrence.id).await.unwrap(), Some(DeliveryState::Prepared));
+        assert_eq!(
+            first.stores.deliveries.state(&occurrence.id).await.unwrap(),
+            Some(DeliveryState::Prepared)
+        );
     }
-    assert_eq!(actions(first, &id).await.iter().filter(|action| *action == "occurrence").count(), 10);
+    assert_eq!(
+        actions(first, &id).await.iter().filter(|action| *action == "occurrence").count(),
+        10
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,26 +176,61 @@ async fn a_crash_between_creating_an_occurrence_and_going_on_is_repeated() {
     let before = services.deliveries.delivery(&id).await.unwrap();
     let recurrence = before.document.recurrence.as_ref().unwrap();
     // one that has read the template creates the occurrence, and dies
-    let created = services.journey.define.recurrences.create_occurrence(&before, recurrence, due).await.unwrap();
+    let created = services
+        .journey
+        .define
+        .recurrences
+        .create_occurrence(&before, recurrence, due)
+        .await
+        .unwrap();
     assert_eq!(next(services, &id).await, due);
     // meanwhile the template gets another audience: of later ones
     let body = futures_util::stream::iter([Ok::<_, String>(audience(3).into())]);
-    services.journey.define.uploads.upload(&anybody(), &id, AudienceFormat::Ndjson, body).await.unwrap();
-    services.journey.define.recurrences.recur(&id, due - minutes(60)).await.unwrap();
+    services
+        .journey
+        .define
+        .uploads
+        .upload(&anybody(), &id, AudienceFormat::Ndjson, body)
+        .await
+        .unwrap();
+    services.journey.define.recurrences.look_at(&id, due - minutes(60)).await.unwrap();
     assert_ne!(next(services, &id).await, due);
     services.journey.preparations.run(&created).await.unwrap();
     let occurrence = services.deliveries.delivery(&created).await.unwrap();
-    assert_eq!((occurrence.id.clone(), occurrence.state), (id_of(&id, due), DeliveryState::Prepared));
+    assert_eq!(
+        (occurrence.id.clone(), occurrence.state),
+        (id_of(&id, due), DeliveryState::Prepared)
+    );
     assert_eq!(occurrence.document.plan.unwrap().to_deliver, 10);
     assert_eq!(actions(services, &created).await, ["create", "prepared"]);
     // one that still sees the old template creates nothing more, and one that cannot copy what is gone creates nothing
-    assert_eq!(services.journey.define.recurrences.create_occurrence(&before, recurrence, due).await.unwrap(), created);
+    assert_eq!(
+        services
+            .journey
+            .define
+            .recurrences
+            .create_occurrence(&before, recurrence, due)
+            .await
+            .unwrap(),
+        created
+    );
     let later = next(services, &id).await;
-    assert!(services.journey.define.recurrences.create_occurrence(&before, recurrence, later).await.is_err());
+    assert!(
+        services
+            .journey
+            .define
+            .recurrences
+            .create_occurrence(&before, recurrence, later)
+            .await
+            .is_err()
+    );
     assert_eq!(services.stores.deliveries.state(&id_of(&id, later)).await.unwrap(), None);
     let second = recur(services, &id).await;
     services.journey.preparations.run(&second.id).await.unwrap();
-    assert_eq!(services.deliveries.delivery(&second.id).await.unwrap().document.plan.unwrap().to_deliver, 3);
+    assert_eq!(
+        services.deliveries.delivery(&second.id).await.unwrap().document.plan.unwrap().to_deliver,
+        3
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,11 +238,15 @@ async fn what_no_daemon_created_in_time_is_skipped_and_what_nobody_released_is_s
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "[send]\ngrace_minutes = 30").await;
     let services = application.services();
-    let id = recurring(services, json!({ "cron": "0 9 * * *", "zone": "Europe/Berlin", "audience": "fresh" })).await;
+    let id = recurring(
+        services,
+        json!({ "cron": "0 9 * * *", "zone": "Europe/Berlin", "audience": "fresh" }),
+    )
+    .await;
     // no daemon ran for three days and a bit
     let missed = next(services, &id).await;
     let now = missed + minutes(3 * 24 * 60 + 120);
-    services.journey.define.recurrences.recur(&id, now).await.unwrap();
+    services.journey.define.recurrences.look_at(&id, now).await.unwrap();
     let ahead = next(services, &id).await;
     assert!(ahead > now && ahead - now < SignedDuration::from_hours(25));
     assert_eq!(
@@ -177,17 +258,49 @@ async fn what_no_daemon_created_in_time_is_skipped_and_what_nobody_released_is_s
     // nobody uploads anything
     let occurrence = recur(services, &id).await;
     assert_eq!((occurrence.state, occurrence.document.audience), (DeliveryState::Editing, None));
-    services.journey.define.recurrences.recur(&occurrence.id, ahead + minutes(29)).await.unwrap();
+    services.journey.define.recurrences.look_at(&occurrence.id, ahead + minutes(29)).await.unwrap();
     assert!(
-        !services.deliveries.delivery(&occurrence.id).await.unwrap().document.occurrence.unwrap().lapsed,
+        !services
+            .deliveries
+            .delivery(&occurrence.id)
+            .await
+            .unwrap()
+            .document
+            .occurrence
+            .unwrap()
+            .lapsed,
         "it can still be released"
     );
     for _ in 0..3 {
-        services.journey.define.recurrences.recur(&occurrence.id, ahead + minutes(30)).await.unwrap();
+        services
+            .journey
+            .define
+            .recurrences
+            .look_at(&occurrence.id, ahead + minutes(30))
+            .await
+            .unwrap();
     }
-    assert!(services.deliveries.delivery(&occurrence.id).await.unwrap().document.occurrence.unwrap().lapsed);
+    assert!(
+        services
+            .deliveries
+            .delivery(&occurrence.id)
+            .await
+            .unwrap()
+            .document
+            .occurrence
+            .unwrap()
+            .lapsed
+    );
     assert_eq!(actions(services, &occurrence.id).await, ["create", "lapse"], "it is said once");
-    assert!(!services.stores.deliveries.awake(ahead + minutes(60)).await.unwrap().contains(&occurrence.id));
+    assert!(
+        !services
+            .stores
+            .deliveries
+            .recurrences_due(ahead + minutes(60))
+            .await
+            .unwrap()
+            .contains(&occurrence.id)
+    );
     // and the next one comes all the same
     recur(services, &id).await;
 }
@@ -203,8 +316,14 @@ async fn a_template_that_cannot_be_sent_any_more_skips_and_says_why() {
     // two approvals from now on
     let mut two = definition();
     two["settings"]["approvals"] = json!(2);
-    services.journey.define.definitions.redefine(&anybody(), &id, serde_json::from_value(two).unwrap()).await.unwrap();
-    services.journey.define.recurrences.recur(&id, due - minutes(60)).await.unwrap();
+    services
+        .journey
+        .define
+        .definitions
+        .redefine(&anybody(), &id, serde_json::from_value(two).unwrap())
+        .await
+        .unwrap();
+    services.journey.define.recurrences.look_at(&id, due - minutes(60)).await.unwrap();
     assert_eq!(services.stores.deliveries.state(&id_of(&id, due)).await.unwrap(), None);
     let skip = services.stores.deliveries.audit(&id, 0, 100).await.unwrap().pop().unwrap();
     assert_eq!(skip.action, "skip");
@@ -217,23 +336,35 @@ async fn a_template_and_an_occurrence_that_fell_off_the_list_are_found_by_the_sl
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
-    let id = recurring(services, json!({ "cron": "0 9 * * *", "zone": "Europe/Berlin", "lead_minutes": 10_080 })).await;
+    let id = recurring(
+        services,
+        json!({ "cron": "0 9 * * *", "zone": "Europe/Berlin", "lead_minutes": 10_080 }),
+    )
+    .await;
     redis.ask("DEL versand:recurring").unwrap();
-    services.journey.define.recurrences.recur_all().await;
+    services.journey.define.recurrences.create_due().await;
     assert_eq!(services.stores.deliveries.delivery_ids(0, 100).await.unwrap().len(), 1);
     services.journey.recover.sweep.sweep().await;
-    services.journey.define.recurrences.recur_all().await;
-    assert_eq!(services.stores.deliveries.delivery_ids(0, 100).await.unwrap().len(), 2, "one after the other");
+    services.journey.define.recurrences.create_due().await;
+    assert_eq!(
+        services.stores.deliveries.delivery_ids(0, 100).await.unwrap().len(),
+        2,
+        "one after the other"
+    );
     // one that stands too late in the list, too
     redis.ask(&format!("ZADD versand:recurring 4000000000 {id}")).unwrap();
     services.journey.recover.sweep.sweep().await;
-    services.journey.define.recurrences.recur_all().await;
+    services.journey.define.recurrences.create_due().await;
     assert_eq!(services.stores.deliveries.delivery_ids(0, 100).await.unwrap().len(), 3);
 
     redis.ask("DEL versand:recurring").unwrap();
     services.journey.recover.sweep.sweep().await;
     let far = Timestamp::now() + minutes(30 * 24 * 60);
-    assert_eq!(services.stores.deliveries.awake(far).await.unwrap().len(), 3, "the template and both occurrences");
+    assert_eq!(
+        services.stores.deliveries.recurrences_due(far).await.unwrap().len(),
+        3,
+        "the template and both occurrences"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -242,28 +373,45 @@ async fn a_deleted_template_and_one_whose_recurrence_ended_make_no_more_occurren
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let daily = json!({ "cron": "0 9 * * *", "zone": "Europe/Berlin" });
-    let (ended, deleted) = (recurring(services, daily.clone()).await, recurring(services, daily.clone()).await);
+    let (ended, deleted) =
+        (recurring(services, daily.clone()).await, recurring(services, daily.clone()).await);
     let first = recur(services, &ended).await;
     let due = next(services, &ended).await;
     services.journey.define.recurrences.end_recurrence(&anybody(), &ended).await.unwrap();
     services.journey.define.definitions.delete(&anybody(), &deleted).await.unwrap();
     for id in [&ended, &deleted] {
-        services.journey.define.recurrences.recur(id, due).await.unwrap();
+        services.journey.define.recurrences.look_at(id, due).await.unwrap();
     }
     services.journey.recover.sweep.sweep().await;
     assert_eq!(
-        services.stores.deliveries.awake(due).await.unwrap(),
+        services.stores.deliveries.recurrences_due(due).await.unwrap(),
         std::slice::from_ref(&first.id),
         "nobody looks at them any more"
     );
-    assert_eq!(services.stores.deliveries.delivery_ids(0, 100).await.unwrap().len(), 2, "the template, and what it made before");
-    assert!(matches!(services.journey.define.recurrences.end_recurrence(&anybody(), &ended).await, Err(Refusal::NoRecurrence)));
-    assert_eq!(actions(services, &ended).await, ["create", "upload", "recur", "occurrence", "end_recurrence"]);
+    assert_eq!(
+        services.stores.deliveries.delivery_ids(0, 100).await.unwrap().len(),
+        2,
+        "the template, and what it made before"
+    );
+    assert!(matches!(
+        services.journey.define.recurrences.end_recurrence(&anybody(), &ended).await,
+        Err(Refusal::NoRecurrence)
+    ));
+    assert_eq!(
+        actions(services, &ended).await,
+        ["create", "upload", "recur", "occurrence", "end_recurrence"]
+    );
     // set up again it does not make the same occurrence twice
-    services.journey.define.recurrences.set_recurrence(&anybody(), &ended, serde_json::from_value(daily).unwrap()).await.unwrap();
+    services
+        .journey
+        .define
+        .recurrences
+        .set_recurrence(&anybody(), &ended, serde_json::from_value(daily).unwrap())
+        .await
+        .unwrap();
     let again = next(services, &ended).await;
     assert_eq!(id_of(&ended, again), first.id);
-    services.journey.define.recurrences.recur(&ended, again - minutes(60)).await.unwrap();
+    services.journey.define.recurrences.look_at(&ended, again - minutes(60)).await.unwrap();
     assert_eq!(actions(services, &first.id).await, ["create"]);
     assert_eq!(next(services, &ended).await, due);
 }
@@ -274,12 +422,18 @@ async fn the_end_of_a_rule_ends_it() {
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let until = Timestamp::now() + minutes(25 * 60);
-    let id = recurring(services, json!({ "cron": "0 9 * * *", "zone": "UTC", "until": until })).await;
+    let id =
+        recurring(services, json!({ "cron": "0 9 * * *", "zone": "UTC", "until": until })).await;
     recur(services, &id).await;
-    if let Some(second) = services.deliveries.delivery(&id).await.unwrap().document.recurrence.unwrap().next {
+    if let Some(second) =
+        services.deliveries.delivery(&id).await.unwrap().document.recurrence.unwrap().next
+    {
         assert!(second <= until);
         recur(services, &id).await;
     }
     let document = services.deliveries.delivery(&id).await.unwrap().document;
-    assert_eq!((document.recurrence.as_ref().unwrap().next, document.wakes(DeliveryState::Editing)), (None, None));
+    assert_eq!(
+        (document.recurrence.as_ref().unwrap().next, document.wakes(DeliveryState::Editing)),
+        (None, None)
+    );
 }

@@ -4,11 +4,20 @@ use super::*;
 use crate::harness::LIMIT;
 
 async fn put(client: &Client, id: &str, rule: &Value) -> (StatusCode, Value) {
-    answer(client.request(Method::PUT, &format!("/deliveries/{id}/recurrence")).json(rule).send().await.unwrap()).await
+    answer(
+        client
+            .request(Method::PUT, &format!("/deliveries/{id}/recurrence"))
+            .json(rule)
+            .send()
+            .await
+            .unwrap(),
+    )
+    .await
 }
 
 async fn ask(client: &Client, method: Method, id: &str) -> (StatusCode, Value) {
-    answer(client.request(method, &format!("/deliveries/{id}/recurrence")).send().await.unwrap()).await
+    answer(client.request(method, &format!("/deliveries/{id}/recurrence")).send().await.unwrap())
+        .await
 }
 
 /// A rule whose next occurrence is hours away and created at once.
@@ -37,7 +46,8 @@ async fn created(client: &Client, template: &str) -> String {
 
 /// Lets its only wave be due now.
 fn due_now(redis: &RedisServer, id: &str) {
-    let now = (Timestamp::now().as_second() as u32).to_be_bytes().map(|b| format!("\\x{b:02x}")).concat();
+    let now =
+        (Timestamp::now().as_second() as u32).to_be_bytes().map(|b| format!("\\x{b:02x}")).concat();
     redis.ask(&format!("SETRANGE versand:{{{id}}}:waves.2:0 0 \"{now}\"")).unwrap();
     redis.ask(&format!("ZADD versand:due 1 {id}")).unwrap();
 }
@@ -56,14 +66,21 @@ async fn a_stored_audience_is_sent_to_with_and_without_a_confirmation() {
 
     let released = created(&client, &unasked).await;
     let view = client.wait_for(&released, &["scheduled"]).await;
-    assert_eq!((view["release"]["by"].as_str(), view["plan"]["prepared_by"].as_str()), (Some("ann"), Some("ann")));
+    assert_eq!(
+        (view["release"]["by"].as_str(), view["plan"]["prepared_by"].as_str()),
+        (Some("ann"), Some("ann"))
+    );
     assert_eq!(view["occurrence"]["of"], json!(unasked));
     let waiting = created(&client, &asked).await;
     let view = client.wait_for(&waiting, &["prepared"]).await;
     due_now(&redis, &released);
     due_now(&redis, &waiting);
     client.wait_for(&released, &["finished"]).await;
-    assert_eq!(client.get(&format!("/deliveries/{waiting}")).await["state"], "prepared", "nobody has confirmed it");
+    assert_eq!(
+        client.get(&format!("/deliveries/{waiting}")).await["state"],
+        "prepared",
+        "nobody has confirmed it"
+    );
     assert_eq!(app.catcher.as_ref().unwrap().messages().len(), 10);
     let (status, answer) = client.confirm(&waiting, view["plan"]["digest"].as_str().unwrap()).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
@@ -71,11 +88,19 @@ async fn a_stored_audience_is_sent_to_with_and_without_a_confirmation() {
     client.wait_for(&waiting, &["finished"]).await;
     assert_eq!(app.catcher.as_ref().unwrap().messages().len(), 20);
     let items = client.get(&format!("/deliveries/{released}/audit")).await["items"].clone();
-    let told: Vec<_> =
-        items.as_array().unwrap().iter().map(|e| (e["action"].as_str().unwrap(), e["principal"].as_str().unwrap())).collect();
+    let told: Vec<_> = items
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| (e["action"].as_str().unwrap(), e["principal"].as_str().unwrap()))
+        .collect();
     assert_eq!(told[..2], [("create", "ann"), ("prepared", "ann")]);
     for id in [&unasked, &asked] {
-        assert_eq!(client.get(&format!("/deliveries/{id}")).await["state"], "editing", "the template is not sent");
+        assert_eq!(
+            client.get(&format!("/deliveries/{id}")).await["state"],
+            "editing",
+            "the template is not sent"
+        );
     }
     app.stop().await;
 }
@@ -97,10 +122,16 @@ async fn a_fresh_audience_is_uploaded_and_prepared_by_whoever_may() {
         let prepare = format!("/deliveries/{occurrence}/prepare");
         if request_confirmation {
             let view = crm.prepare(&occurrence).await;
-            assert_eq!((view["state"].as_str(), &view["plan"]["to_deliver"]), (Some("prepared"), &json!(4)));
+            assert_eq!(
+                (view["state"].as_str(), &view["plan"]["to_deliver"]),
+                (Some("prepared"), &json!(4))
+            );
         } else {
             let (status, problem) = crm.post(&prepare, &json!({})).await;
-            assert_eq!((status, problem["role"].as_str()), (StatusCode::FORBIDDEN, Some("start_deliveries")));
+            assert_eq!(
+                (status, problem["role"].as_str()),
+                (StatusCode::FORBIDDEN, Some("start_deliveries"))
+            );
             assert_eq!(client.post(&prepare, &json!({})).await.0, StatusCode::ACCEPTED);
             let view = client.wait_for(&occurrence, &["scheduled"]).await;
             assert_eq!(view["release"]["by"], "ann");
@@ -112,7 +143,11 @@ async fn a_fresh_audience_is_uploaded_and_prepared_by_whoever_may() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_who_may_start_deliveries_sets_a_recurrence_and_changes_what_it_releases() {
     let redis = RedisServer::start();
-    let tokens = [token("ann", &["start_deliveries"]), token("crm", &["prepare_deliveries"]), token("eye", &["monitoring"])];
+    let tokens = [
+        token("ann", &["start_deliveries"]),
+        token("crm", &["prepare_deliveries"]),
+        token("eye", &["monitoring"]),
+    ];
     let app = App::start(&redis, &format!("[auth]\ntokens = [{}]", tokens.join(", "))).await;
     let [client, crm, eye] = ["ann", "crm", "eye"].map(|name| app.client.with_token(name));
     let id = template(&crm).await;
@@ -122,7 +157,10 @@ async fn only_who_may_start_deliveries_sets_a_recurrence_and_changes_what_it_rel
     let far = json!({ "cron": "0 9 1 1 *", "zone": "UTC", "request_confirmation": false });
     for other in [&crm, &eye] {
         let (status, problem) = put(other, &id, &far).await;
-        assert_eq!((status, problem["role"].as_str()), (StatusCode::FORBIDDEN, Some("start_deliveries")));
+        assert_eq!(
+            (status, problem["role"].as_str()),
+            (StatusCode::FORBIDDEN, Some("start_deliveries"))
+        );
     }
     assert_eq!(put(&client, &id, &far).await.0, StatusCode::OK);
     assert_eq!(ask(&eye, Method::GET, &id).await.1["by"], "ann");
@@ -134,7 +172,10 @@ async fn only_who_may_start_deliveries_sets_a_recurrence_and_changes_what_it_rel
         answer(request.send().await.unwrap()).await
     };
     let (status, problem) = redefine(&crm).await;
-    assert_eq!((status, problem["role"].as_str()), (StatusCode::FORBIDDEN, Some("start_deliveries")));
+    assert_eq!(
+        (status, problem["role"].as_str()),
+        (StatusCode::FORBIDDEN, Some("start_deliveries"))
+    );
     assert_eq!(crm.upload(&id, audience(1)).await.0, StatusCode::FORBIDDEN);
     assert_eq!(redefine(&client).await.0, StatusCode::OK);
     assert_eq!(client.upload(&id, audience(1)).await.0, StatusCode::OK);
@@ -170,8 +211,14 @@ async fn a_recurrence_that_means_nothing_is_refused_by_its_field() {
     assert_eq!(refused(&id, json!({ "until": "2030-01-01T09:00:00" })).await, "until");
     assert_eq!(refused(&id, json!({ "audience": "old" })).await, "audience");
     assert_eq!(refused(&empty, json!({})).await, "audience");
-    assert_eq!(refused(&id, json!({ "request_confirmation": false })).await, "request_confirmation");
-    assert_eq!(put(client, "0123456789abcdef", &json!({ "cron": "0 9 * * *", "zone": "UTC" })).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(
+        refused(&id, json!({ "request_confirmation": false })).await,
+        "request_confirmation"
+    );
+    assert_eq!(
+        put(client, "0123456789abcdef", &json!({ "cron": "0 9 * * *", "zone": "UTC" })).await.0,
+        StatusCode::NOT_FOUND
+    );
     assert_eq!(ask(client, Method::GET, &id).await.0, StatusCode::NOT_FOUND, "nothing was set");
     app.stop().await;
 }

@@ -7,11 +7,21 @@ const HOUR: i64 = 3600;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_set_back_or_forth_by_an_hour_loses_and_doubles_nothing() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
-    let daemon = Daemon::start_with_clock(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(4), redis.url())).await;
+    let daemon = Daemon::start_with_clock(&format!(
+        "{}[redis]\nurl = \"{}\"\n",
+        relay.settings(4),
+        redis.url()
+    ))
+    .await;
     let client = &daemon.client;
     // on the daemon's clock
     let schedule = async |seconds: i64, grace_minutes: u32| {
-        scheduled(client, &with(at(in_seconds(seconds)), json!({ "grace_minutes": grace_minutes })), ten()).await
+        scheduled(
+            client,
+            &with(at(in_seconds(seconds)), json!({ "grace_minutes": grace_minutes })),
+            ten(),
+        )
+        .await
     };
 
     // set back: what is due on the new clock is sent, and everything else goes on
@@ -20,8 +30,15 @@ async fn a_clock_that_is_set_back_or_forth_by_an_hour_loses_and_doubles_nothing(
     let later = schedule(60, 60).await;
     client.wait_for(&soon, &["finished"]).await;
     assert_eq!(client.send(&definition(), ten()).await.len(), 16);
-    eventually("a delivery without a schedule", LIMIT, async || (relay.accepted() == 20).then_some(())).await;
-    assert_eq!(client.get(&format!("/deliveries/{later}")).await["state"], "scheduled", "an hour away");
+    eventually("a delivery without a schedule", LIMIT, async || {
+        (relay.accepted() == 20).then_some(())
+    })
+    .await;
+    assert_eq!(
+        client.get(&format!("/deliveries/{later}")).await["state"],
+        "scheduled",
+        "an hour away"
+    );
 
     // set forth: within the grace window it is sent, beyond it is held
     let beyond = schedule(900 - HOUR, 30).await;

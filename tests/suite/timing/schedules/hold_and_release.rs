@@ -27,7 +27,12 @@ async fn looked_at(app: &App) {
 /// Lets the time of all its waves be long over.
 fn overdue(redis: &RedisServer, id: &str, waves: usize) {
     for wave in 0..waves {
-        redis.ask(&format!("SETRANGE versand:{{{id}}}:waves.2:0 {} \"\\x10\\x00\\x00\\x00\"", 16 * wave)).unwrap();
+        redis
+            .ask(&format!(
+                "SETRANGE versand:{{{id}}}:waves.2:0 {} \"\\x10\\x00\\x00\\x00\"",
+                16 * wave
+            ))
+            .unwrap();
     }
     redis.ask(&format!("ZADD versand:due 1 {id}")).unwrap();
 }
@@ -47,12 +52,17 @@ async fn an_overdue_wave_is_held_shown_and_waits_for_a_person() {
         assert_eq!(waves(client, id).await[0]["state"], "held");
     }
     let held = async || {
-        let text = reqwest::get(format!("{}/metrics", client.url)).await.unwrap().text().await.unwrap();
+        let text =
+            reqwest::get(format!("{}/metrics", client.url)).await.unwrap().text().await.unwrap();
         text.lines().any(|line| line == "versand_waves_held 3").then_some(())
     };
     eventually("an alert can be made of it", LIMIT, held).await;
     looked_at(&app).await;
-    assert_eq!(app.catcher.as_ref().unwrap().messages().len(), 0, "nothing is sent without a person");
+    assert_eq!(
+        app.catcher.as_ref().unwrap().messages().len(),
+        0,
+        "nothing is sent without a person"
+    );
 
     assert_eq!(ask(client, &to_release, "unschedule").await.0, StatusCode::CONFLICT);
     assert_eq!(ask(client, &to_release, "release").await.0, StatusCode::ACCEPTED);
@@ -65,30 +75,48 @@ async fn an_overdue_wave_is_held_shown_and_waits_for_a_person() {
     assert_eq!(stopped["counts"]["cancelled"], 10);
     assert!(client.log(&to_stop).await.iter().all(|line| line["status"] == "cancelled"));
 
-    let put = client.request(reqwest::Method::PUT, &format!("/deliveries/{to_change}")).json(&definition).send().await.unwrap();
-    assert_eq!((put.status(), state(client, &to_change).await.as_str()), (StatusCode::OK, "editing"));
+    let put = client
+        .request(reqwest::Method::PUT, &format!("/deliveries/{to_change}"))
+        .json(&definition)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (put.status(), state(client, &to_change).await.as_str()),
+        (StatusCode::OK, "editing")
+    );
     let audit = client.get(&format!("/deliveries/{to_release}/audit")).await;
-    let actions: Vec<&str> = audit["items"].as_array().unwrap().iter().map(|e| e["action"].as_str().unwrap()).collect();
-    assert_eq!(actions, ["create", "upload", "prepare", "prepared", "confirm", "release", "finish"]);
+    let actions: Vec<&str> =
+        audit["items"].as_array().unwrap().iter().map(|e| e["action"].as_str().unwrap()).collect();
+    assert_eq!(
+        actions,
+        ["create", "upload", "prepare", "prepared", "confirm", "release", "finish"]
+    );
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn within_its_grace_window_a_late_wave_is_sent_and_one_that_is_held_does_not_hold_up_others() {
+async fn within_its_grace_window_a_late_wave_is_sent_and_one_that_is_held_does_not_hold_up_others()
+{
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let client = &app.client;
-    let late = scheduled(client, &with(at(in_seconds(3600)), json!({ "grace_minutes": 10_080 })), ten()).await;
-    let a_minute_ago = (in_seconds(-60).as_second() as u32).to_be_bytes().map(|b| format!("\\x{b:02x}")).concat();
+    let late =
+        scheduled(client, &with(at(in_seconds(3600)), json!({ "grace_minutes": 10_080 })), ten())
+            .await;
+    let a_minute_ago =
+        (in_seconds(-60).as_second() as u32).to_be_bytes().map(|b| format!("\\x{b:02x}")).concat();
     redis.ask(&format!("SETRANGE versand:{{{late}}}:waves.2:0 0 \"{a_minute_ago}\"")).unwrap();
     redis.ask(&format!("ZADD versand:due 1 {late}")).unwrap();
     client.wait_for(&late, &["finished"]).await;
 
     // the first of two waves is held before the second one comes
     let second = in_seconds(12);
-    let dates: Vec<Value> = (0..10).map(|n| json!(if n < 5 { in_seconds(10) } else { second }.to_string())).collect();
+    let dates: Vec<Value> =
+        (0..10).map(|n| json!(if n < 5 { in_seconds(10) } else { second }.to_string())).collect();
     let schedule = json!({ "type": "per_recipient", "field": "when" });
-    let id = scheduled(client, &with(schedule, json!({ "grace_minutes": 30 })), dated(&dates)).await;
+    let id =
+        scheduled(client, &with(schedule, json!({ "grace_minutes": 30 })), dated(&dates)).await;
     overdue(&redis, &id, 1);
     client.wait_for(&id, &["held"]).await;
     let progress = eventually("the second wave", LIMIT, async || {
@@ -96,7 +124,10 @@ async fn within_its_grace_window_a_late_wave_is_sent_and_one_that_is_held_does_n
         (progress["counts"]["sent"] == 5).then_some(progress)
     })
     .await;
-    assert_eq!((progress["state"].as_str(), &progress["waves"]["held"]), (Some("in_progress"), &json!(1)));
+    assert_eq!(
+        (progress["state"].as_str(), &progress["waves"]["held"]),
+        (Some("in_progress"), &json!(1))
+    );
     looked_at(&app).await;
     assert_eq!(state(client, &id).await, "in_progress", "it is not finished while a wave is held");
     assert_eq!(ask(client, &id, "release").await.0, StatusCode::ACCEPTED);
@@ -113,7 +144,10 @@ async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
 
     // withdrawn: prepared, and can be confirmed again
     let id = scheduled(client, &hour, ten()).await;
-    assert_eq!(ask(client, &id, "unschedule").await, (StatusCode::ACCEPTED, json!({ "id": id, "state": "prepared" })));
+    assert_eq!(
+        ask(client, &id, "unschedule").await,
+        (StatusCode::ACCEPTED, json!({ "id": id, "state": "prepared" }))
+    );
     let view = client.get(&format!("/deliveries/{id}")).await;
     assert_eq!(view["release"], Value::Null);
     let (status, answer) = client.confirm(&id, view["plan"]["digest"].as_str().unwrap()).await;
@@ -121,7 +155,12 @@ async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
 
     // changed: to be prepared again, and its old time passes without a message
     let soon = scheduled(client, &with(at(in_seconds(6)), json!({})), ten()).await;
-    let put = client.request(reqwest::Method::PUT, &format!("/deliveries/{soon}")).json(&hour).send().await.unwrap();
+    let put = client
+        .request(reqwest::Method::PUT, &format!("/deliveries/{soon}"))
+        .json(&hour)
+        .send()
+        .await
+        .unwrap();
     assert_eq!((put.status(), state(client, &soon).await.as_str()), (StatusCode::OK, "editing"));
     let (status, _) = client.confirm(&soon, view["plan"]["digest"].as_str().unwrap()).await;
     assert_eq!(status, StatusCode::CONFLICT);
@@ -130,7 +169,9 @@ async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
     let due = in_seconds(8);
     let paused = scheduled(client, &with(at(due), json!({})), ten()).await;
     assert_eq!(ask(client, &paused, "pause").await.1["state"], "paused");
-    let copy = client.post(&format!("/deliveries/{paused}/copy"), &json!({ "name": "copy", "audience": true })).await;
+    let copy = client
+        .post(&format!("/deliveries/{paused}/copy"), &json!({ "name": "copy", "audience": true }))
+        .await;
     eventually("its time has come", LIMIT, async || (Timestamp::now() > due).then_some(())).await;
     looked_at(&app).await;
     assert_eq!(app.catcher.as_ref().unwrap().messages().len(), 0);
@@ -163,10 +204,15 @@ async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
 async fn two_persons_release_what_one_of_them_has_prepared() {
     let redis = RedisServer::start();
     let both = ["prepare_deliveries", "start_deliveries", "monitoring", "administration"];
-    let tokens =
-        [token("ann", &both), token("bob", &both), token("carl", &both), token("dora", &["prepare_deliveries", "monitoring"])];
+    let tokens = [
+        token("ann", &both),
+        token("bob", &both),
+        token("carl", &both),
+        token("dora", &["prepare_deliveries", "monitoring"]),
+    ];
     let app = App::start(&redis, &format!("[auth]\ntokens = [{}]\n", tokens.join(", "))).await;
-    let [ann, bob, carl, dora] = ["ann", "bob", "carl", "dora"].map(|name| app.client.with_token(name));
+    let [ann, bob, carl, dora] =
+        ["ann", "bob", "carl", "dora"].map(|name| app.client.with_token(name));
     let definition = with(json!({ "type": "now" }), json!({ "approvals": 2 }));
     let (id, view) = prepared(&ann, &definition, ten()).await;
     let digest = view["plan"]["digest"].as_str().unwrap().to_owned();
@@ -178,7 +224,11 @@ async fn two_persons_release_what_one_of_them_has_prepared() {
     assert!(problem["detail"].as_str().unwrap().contains("second person"), "{problem}");
     assert_eq!(approve(&ann, &digest).await, StatusCode::FORBIDDEN, "the preparer");
     assert_eq!(approve(&dora, &digest).await, StatusCode::FORBIDDEN, "without the role");
-    assert_eq!(approve(&bob, &"0".repeat(64)).await, StatusCode::PRECONDITION_FAILED, "a stale digest");
+    assert_eq!(
+        approve(&bob, &"0".repeat(64)).await,
+        StatusCode::PRECONDITION_FAILED,
+        "a stale digest"
+    );
     assert_eq!(approve(&bob, &digest).await, StatusCode::OK);
     assert_eq!(approve(&bob, &digest).await, StatusCode::OK, "again");
     assert_eq!(approve(&carl, &digest).await, StatusCode::CONFLICT);
@@ -205,10 +255,18 @@ async fn two_persons_release_what_one_of_them_has_prepared() {
     app.stop().await;
 
     // the configuration may ask for two, whatever a delivery says
-    let app = App::start(&redis, &format!("[send]\napprovals = 2\n[auth]\ntokens = [{}]\n", tokens.join(", "))).await;
+    let app = App::start(
+        &redis,
+        &format!("[send]\napprovals = 2\n[auth]\ntokens = [{}]\n", tokens.join(", ")),
+    )
+    .await;
     let ann = app.client.with_token("ann");
-    let (id, view) = prepared(&ann, &with(json!({ "type": "now" }), json!({ "approvals": 1 })), ten()).await;
-    assert_eq!(ann.confirm(&id, view["plan"]["digest"].as_str().unwrap()).await.0, StatusCode::CONFLICT);
+    let (id, view) =
+        prepared(&ann, &with(json!({ "type": "now" }), json!({ "approvals": 1 })), ten()).await;
+    assert_eq!(
+        ann.confirm(&id, view["plan"]["digest"].as_str().unwrap()).await.0,
+        StatusCode::CONFLICT
+    );
     app.stop().await;
 }
 
@@ -223,7 +281,11 @@ async fn without_a_request_for_confirmation_it_is_released_by_who_prepares_it_an
     let id = client.create(&definition).await;
     assert_eq!(client.upload(&id, ten()).await.0, StatusCode::OK);
     let (status, problem) = ask(&ann, &id, "prepare").await;
-    assert_eq!((status, problem["role"].as_str()), (StatusCode::FORBIDDEN, Some("start_deliveries")), "{problem}");
+    assert_eq!(
+        (status, problem["role"].as_str()),
+        (StatusCode::FORBIDDEN, Some("start_deliveries")),
+        "{problem}"
+    );
     assert_eq!(ask(&client, &id, "prepare").await.0, StatusCode::ACCEPTED);
     let view = client.wait_for(&id, &["scheduled"]).await;
     assert_eq!(view["release"]["by"], view["plan"]["prepared_by"]);

@@ -14,7 +14,10 @@ use crate::harness::{app::idle, direct_calls::anybody};
 
 /// A scheduled delivery with a wave for each recipient, made by steps alone; all are due in some seconds.
 async fn with_waves(services: &Services, waves: usize) -> DeliveryId {
-    let definition = with(json!({ "type": "per_recipient", "field": "when" }), json!({ "grace_minutes": 10_080 }));
+    let definition = with(
+        json!({ "type": "per_recipient", "field": "when" }),
+        json!({ "grace_minutes": 10_080 }),
+    );
     let id = services
         .journey
         .define
@@ -24,14 +27,27 @@ async fn with_waves(services: &Services, waves: usize) -> DeliveryId {
         .unwrap()
         .answer()
         .id;
-    let dates: Vec<Value> = (0..waves).map(|n| json!(in_seconds(3600 + n as i64).to_string())).collect();
+    let dates: Vec<Value> =
+        (0..waves).map(|n| json!(in_seconds(3600 + n as i64).to_string())).collect();
     let body = futures_util::stream::iter([Ok::<_, String>(dated(&dates).into())]);
-    services.journey.define.uploads.upload(&anybody(), &id, AudienceFormat::Ndjson, body).await.unwrap();
+    services
+        .journey
+        .define
+        .uploads
+        .upload(&anybody(), &id, AudienceFormat::Ndjson, body)
+        .await
+        .unwrap();
     services.journey.preparations.request(&anybody(), &id, None).await.unwrap();
     services.journey.preparations.run(&id).await.unwrap();
     let plan = services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap();
     assert_eq!((plan.waves, plan.chunks), (waves as u32, waves as u32));
-    services.journey.confirm.confirmations.confirm(&anybody(), &id, &plan.digest, "test", &[]).await.unwrap();
+    services
+        .journey
+        .confirm
+        .confirmations
+        .confirm(&anybody(), &id, &plan.digest, "test", &[])
+        .await
+        .unwrap();
     id
 }
 
@@ -47,16 +63,20 @@ async fn ten_thousand_waves_that_are_due_at_once_are_released_once_each() {
     // both at once, several times: the clock says that all are due
     let later = unix_now() + 3600 + 10_000;
     let released = futures_util::future::join_all(
-        [first, second, first, second].map(|services| services.stores.schedules.release_waves(&id, &plan, later, false)),
+        [first, second, first, second]
+            .map(|services| services.stores.schedules.release_waves(&id, &plan, later, false)),
     )
     .await;
     let sum: u64 = released.into_iter().map(|released| released.unwrap().released).sum();
     assert_eq!(sum, 10_000);
-    assert_eq!(first.stores.deliveries.state(&id).await.unwrap(), Some(DeliveryState::StartPending));
+    assert_eq!(
+        first.stores.deliveries.state(&id).await.unwrap(),
+        Some(DeliveryState::StartPending)
+    );
     first.journey.release.starts.start(&id).await.unwrap();
     second.journey.release.starts.start(&id).await.unwrap();
-    let offered = first.stores.chunks.offered(&id).await.unwrap().len();
-    assert_eq!(first.stores.chunks.waiting(&id).await.unwrap() + offered, 10_000);
+    let offered = first.stores.chunks.with_jobs(&id).await.unwrap().len();
+    assert_eq!(first.stores.chunks.ready_count(&id).await.unwrap() + offered, 10_000);
     assert_eq!(offered, first.config.send.chunks_in_flight);
 }
 
@@ -77,12 +97,22 @@ async fn more_times_than_waves_can_be_are_an_error() {
         .id;
     let dates: Vec<Value> = (0..10_001).map(|n| json!(in_seconds(3600 + n).to_string())).collect();
     let body = futures_util::stream::iter([Ok::<_, String>(dated(&dates).into())]);
-    services.journey.define.uploads.upload(&anybody(), &id, AudienceFormat::Ndjson, body).await.unwrap();
+    services
+        .journey
+        .define
+        .uploads
+        .upload(&anybody(), &id, AudienceFormat::Ndjson, body)
+        .await
+        .unwrap();
     services.journey.preparations.request(&anybody(), &id, None).await.unwrap();
     services.journey.preparations.run(&id).await.unwrap();
     let delivery = services.deliveries.delivery(&id).await.unwrap();
     assert_eq!(delivery.state, DeliveryState::PreparationFailed);
-    assert!(delivery.document.checks.errors[0].message.contains("10000"), "{:?}", delivery.document.checks);
+    assert!(
+        delivery.document.checks.errors[0].message.contains("10000"),
+        "{:?}",
+        delivery.document.checks
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,7 +124,7 @@ async fn a_scheduled_delivery_that_fell_off_its_list_is_found_by_the_slow_pass()
     redis.ask("DEL versand:due").unwrap();
     services.journey.recover.sweep.sweep().await;
     services.journey.release.due_waves.release_due().await;
-    let (scheduled, next) = services.stores.schedules.scheduled().await.unwrap();
+    let (scheduled, next) = services.stores.schedules.waiting_deliveries().await.unwrap();
     let plan = services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap();
     assert_eq!((scheduled, next.map(i64::from)), (1, plan.first_due.map(|due| due.as_second())));
 }

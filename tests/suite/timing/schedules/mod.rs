@@ -69,7 +69,11 @@ async fn prepared(client: &Client, definition: &Value, audience: String) -> (Str
 async fn scheduled(client: &Client, definition: &Value, audience: String) -> String {
     let (id, view) = prepared(client, definition, audience).await;
     let (status, answer) = client.confirm(&id, view["plan"]["digest"].as_str().unwrap()).await;
-    assert_eq!((status, answer["state"].as_str()), (StatusCode::ACCEPTED, Some("scheduled")), "{answer}");
+    assert_eq!(
+        (status, answer["state"].as_str()),
+        (StatusCode::ACCEPTED, Some("scheduled")),
+        "{answer}"
+    );
     id
 }
 
@@ -94,7 +98,10 @@ async fn a_scheduled_delivery_is_sent_at_its_time_and_once_by_two_daemons() {
     }
     let view = client.get(&format!("/deliveries/{}", ids[0])).await;
     assert_eq!(instant(&view["plan"]["first_due"]), due);
-    assert_eq!(view["waves"], json!({ "waiting": 1, "released": 0, "held": 0, "next_due": due.to_string() }));
+    assert_eq!(
+        view["waves"],
+        json!({ "waiting": 1, "released": 0, "held": 0, "next_due": due.to_string() })
+    );
     eventually("its time has come", LIMIT, async || {
         let accepted = relay.accepted();
         let is_due = Timestamp::now() >= due;
@@ -119,11 +126,15 @@ async fn each_recipient_is_sent_to_at_its_own_time_and_its_message_says_so() {
     let app = App::start(&redis, "[preparation]\nchunk_size = 4").await;
     let client = &app.client;
     let (first, second) = (in_seconds(8), in_seconds(12));
-    let dates: Vec<Value> = (0..10).map(|n| json!(if n % 3 == 0 { second } else { first }.to_string())).collect();
+    let dates: Vec<Value> =
+        (0..10).map(|n| json!(if n % 3 == 0 { second } else { first }.to_string())).collect();
     let schedule = json!({ "type": "per_recipient", "field": "when" });
     let id = scheduled(client, &with(schedule, json!({})), dated(&dates)).await;
     let lines = waves(client, &id).await;
-    let by_due: Vec<_> = lines.iter().map(|wave| (instant(&wave["due"]), wave["recipients"].as_u64().unwrap())).collect();
+    let by_due: Vec<_> = lines
+        .iter()
+        .map(|wave| (instant(&wave["due"]), wave["recipients"].as_u64().unwrap()))
+        .collect();
     assert_eq!(by_due, [(first, 6), (second, 4)]);
     // between the waves it is in progress, and those of the second one are pending
     eventually("the first wave", LIMIT, async || {
@@ -133,7 +144,10 @@ async fn each_recipient_is_sent_to_at_its_own_time_and_its_message_says_so() {
     .await;
     let progress = client.get(&format!("/deliveries/{id}/progress")).await;
     if Timestamp::now() < second {
-        assert_eq!((progress["state"].as_str(), &progress["counts"]["pending"]), (Some("in_progress"), &json!(4)));
+        assert_eq!(
+            (progress["state"].as_str(), &progress["counts"]["pending"]),
+            (Some("in_progress"), &json!(4))
+        );
     }
     client.wait_for(&id, &["finished"]).await;
     let released: BTreeMap<String, Timestamp> = waves(client, &id)
@@ -148,7 +162,11 @@ async fn each_recipient_is_sent_to_at_its_own_time_and_its_message_says_so() {
         let text = String::from_utf8_lossy(&message.bytes).into_owned();
         let date = text.lines().find_map(|line| line.strip_prefix("Date: ")).unwrap();
         let date = jiff::fmt::rfc2822::parse(date).unwrap().timestamp();
-        assert_eq!(date, released[dates[n].as_str().unwrap()], "the Date of r{n} is its wave's release");
+        assert_eq!(
+            date,
+            released[dates[n].as_str().unwrap()],
+            "the Date of r{n} is its wave's release"
+        );
         assert!(date >= dates[n].as_str().unwrap().parse().unwrap());
     }
     // their numbers have gaps, and each has its message
@@ -171,21 +189,31 @@ async fn waves_follow_the_zones_of_recipients_and_the_shares_of_steps() {
     let nine = format!("{tomorrow}T09:00:00");
     let zones = ["Asia/Tokyo", "Europe/Berlin", "America/New_York", "", "Asia/Kolkata"];
     let audience = dated(&(0..50).map(|n| json!(zones[n % 5])).collect::<Vec<_>>());
-    let local = json!({ "type": "local_time", "at": nine, "zone_field": "when", "default_zone": "UTC" });
+    let local =
+        json!({ "type": "local_time", "at": nine, "zone_field": "when", "default_zone": "UTC" });
     let (id, view) = prepared(client, &with(local, json!({})), audience).await;
-    let mut expected: Vec<Timestamp> = ["Asia/Tokyo", "Europe/Berlin", "America/New_York", "UTC", "Asia/Kolkata"]
-        .map(|zone| tomorrow.at(9, 0, 0, 0).in_tz(zone).unwrap().timestamp())
-        .to_vec();
+    let mut expected: Vec<Timestamp> =
+        ["Asia/Tokyo", "Europe/Berlin", "America/New_York", "UTC", "Asia/Kolkata"]
+            .map(|zone| tomorrow.at(9, 0, 0, 0).in_tz(zone).unwrap().timestamp())
+            .to_vec();
     expected.sort();
     let lines = waves(client, &id).await;
     assert_eq!(lines.iter().map(|wave| instant(&wave["due"])).collect::<Vec<_>>(), expected);
     assert!(lines.iter().all(|wave| wave["recipients"] == 10 && wave["state"] == "waiting"));
     assert_eq!(instant(&view["plan"]["last_due"]), expected[4]);
 
-    let steps = json!([{ "share": 10, "at": nine }, { "share": 90, "at": format!("{tomorrow}T12:00:00") }]);
+    let steps =
+        json!([{ "share": 10, "at": nine }, { "share": 90, "at": format!("{tomorrow}T12:00:00") }]);
     let ramp_up = json!({ "type": "ramp_up", "zone": "Europe/Berlin", "steps": steps });
     let (id, _) = prepared(client, &with(ramp_up, json!({})), dated(&vec![json!(""); 50])).await;
-    assert_eq!(waves(client, &id).await.iter().map(|wave| wave["recipients"].as_u64().unwrap()).collect::<Vec<_>>(), [5, 45]);
+    assert_eq!(
+        waves(client, &id)
+            .await
+            .iter()
+            .map(|wave| wave["recipients"].as_u64().unwrap())
+            .collect::<Vec<_>>(),
+        [5, 45]
+    );
     app.stop().await;
 }
 
@@ -195,12 +223,24 @@ async fn a_schedule_that_means_nothing_is_refused_by_its_field_and_line() {
     let app = App::start(&redis, "").await;
     let client = &app.client;
     let tomorrow = in_seconds(86_400);
-    let (status, problem) =
-        client.post("/deliveries", &with(json!({ "type": "at", "at": local(tomorrow), "zone": "Berlin" }), json!({}))).await;
-    assert_eq!((status, problem["field"].as_str()), (StatusCode::UNPROCESSABLE_ENTITY, Some("schedule.zone")), "{problem}");
+    let (status, problem) = client
+        .post(
+            "/deliveries",
+            &with(json!({ "type": "at", "at": local(tomorrow), "zone": "Berlin" }), json!({})),
+        )
+        .await;
+    assert_eq!(
+        (status, problem["field"].as_str()),
+        (StatusCode::UNPROCESSABLE_ENTITY, Some("schedule.zone")),
+        "{problem}"
+    );
     let unasked = json!({ "request_confirmation": false });
-    let (status, problem) = client.post("/deliveries", &with(json!({ "type": "now" }), unasked)).await;
-    assert_eq!((status, problem["field"].as_str()), (StatusCode::UNPROCESSABLE_ENTITY, Some("settings.request_confirmation")));
+    let (status, problem) =
+        client.post("/deliveries", &with(json!({ "type": "now" }), unasked)).await;
+    assert_eq!(
+        (status, problem["field"].as_str()),
+        (StatusCode::UNPROCESSABLE_ENTITY, Some("settings.request_confirmation"))
+    );
 
     let failed = async |schedule: Value, audience: String| {
         let id = client.create(&with(schedule, json!({}))).await;
@@ -212,13 +252,21 @@ async fn a_schedule_that_means_nothing_is_refused_by_its_field_and_line() {
     let errors = failed(at(in_seconds(-60)), ten()).await;
     assert_eq!(errors, [json!({ "field": "schedule.at", "message": "is in the past" })]);
     let (good, past) = (json!(tomorrow.to_string()), json!(in_seconds(-60).to_string()));
-    let dates = [good.clone(), json!("2030-01-01T09:00:00"), good.clone(), past.clone(), past, json!(null)];
+    let dates =
+        [good.clone(), json!("2030-01-01T09:00:00"), good.clone(), past.clone(), past, json!(null)];
     let errors = failed(json!({ "type": "per_recipient", "field": "when" }), dated(&dates)).await;
-    let found: Vec<_> = errors.iter().map(|e| (e["field"].as_str().unwrap(), e["line"].as_u64().unwrap())).collect();
+    let found: Vec<_> = errors
+        .iter()
+        .map(|e| (e["field"].as_str().unwrap(), e["line"].as_u64().unwrap()))
+        .collect();
     // two recipients share an instant that has passed: one error
     assert_eq!(found, [("audience.when", 2), ("schedule", 4), ("audience.when", 6)]);
     let zones = [json!("Europe/Berlin"), json!("Europe/Atlantis"), json!("")];
-    let errors = failed(json!({ "type": "local_time", "at": local(tomorrow), "zone_field": "when" }), dated(&zones)).await;
+    let errors = failed(
+        json!({ "type": "local_time", "at": local(tomorrow), "zone_field": "when" }),
+        dated(&zones),
+    )
+    .await;
     assert_eq!(errors.iter().map(|e| e["line"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 3]);
     app.stop().await;
 }
@@ -226,17 +274,28 @@ async fn a_schedule_that_means_nothing_is_refused_by_its_field_and_line() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_is_killed_in_the_second_in_which_a_wave_is_due_sends_it_when_it_is_back() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
-    let mut daemon = Daemon::start(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(4), redis.url())).await;
+    let mut daemon =
+        Daemon::start(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(4), redis.url())).await;
     for offset_ms in [-200, 20, 300] {
         let (before, due) = (relay.accepted(), in_seconds(6));
-        let id = scheduled(&daemon.client, &with(at(due), json!({ "in_doubt": "resend" })), ten()).await;
-        let wait = due.checked_add(SignedDuration::from_millis(offset_ms)).unwrap().duration_since(Timestamp::now());
+        let id =
+            scheduled(&daemon.client, &with(at(due), json!({ "in_doubt": "resend" })), ten()).await;
+        let wait = due
+            .checked_add(SignedDuration::from_millis(offset_ms))
+            .unwrap()
+            .duration_since(Timestamp::now());
         sleep(wait.try_into().unwrap_or_default()).await;
         daemon.restart().await;
         daemon.client.wait_for(&id, &["finished"]).await;
         let log = daemon.client.log(&id).await;
-        assert!(log.iter().all(|line| line["status"] == "sent"), "killed {offset_ms} ms after it was due: {log:?}");
+        assert!(
+            log.iter().all(|line| line["status"] == "sent"),
+            "killed {offset_ms} ms after it was due: {log:?}"
+        );
         let resent = log.iter().filter(|line| line["resent"] == true).count();
-        assert!((10..=10 + resent).contains(&(relay.accepted() - before)), "killed {offset_ms} ms after it was due");
+        assert!(
+            (10..=10 + resent).contains(&(relay.accepted() - before)),
+            "killed {offset_ms} ms after it was due"
+        );
     }
 }
