@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 
-/// Now, in whole seconds of Unix time, as the ledgers keep it.
+use crate::domain::unix_seconds::unix_seconds;
+
+/// Now, in whole Unix seconds, as the ledgers keep it.
 pub fn unix_now() -> u32 {
-    u32::try_from(Timestamp::now().as_second()).unwrap_or(u32::MAX)
+    unix_seconds(Timestamp::now())
 }

@@ -9,7 +9,7 @@ use crate::{
     deliveries::{Deliveries, Refusal},
     domain::{
         delivery::{Delivery, DeliveryId, Plan},
-        ledger::Status,
+        ledger::{RecipientNumber, Status},
         tracking::{Labelling, MachineRules, Relabelled, Statistics, StatisticsCount},
     },
     store::{
@@ -84,7 +84,7 @@ impl StatisticsUpdates {
             .as_ref()
             .filter(|_| delivery.document.has_started())
             .ok_or(NOT_RELEASED)?;
-        let numbers = u64::from(plan.chunks) * u64::from(plan.chunk_size);
+        let numbers = RecipientNumber::of(plan.chunks, 0, plan.chunk_size).0;
         let numbers = usize::try_from(numbers)
             .map_err(|_| StoreError::Damaged("too many recipients".into()))?;
         let reckoning =

@@ -6,6 +6,7 @@ use crate::{
     domain::{
         delivery::{DeliveryId, DeliveryState},
         schedule::{Wave, WaveState},
+        unix_seconds::unix_seconds,
     },
     metrics,
     store::StoreError,
@@ -32,7 +33,7 @@ impl DeliveryGauges {
             .filter(|w| w.state.is_released())
             .map(|w| w.released_at)
             .min();
-        let changed = u32::try_from(delivery.document.changed_at.as_second()).unwrap_or_default();
+        let changed = unix_seconds(delivery.document.changed_at);
         Ok(unix_now().saturating_sub(changed.max(released.unwrap_or_default())))
     }
 
@@ -44,7 +45,7 @@ impl DeliveryGauges {
             let Some(plan) = &delivery.document.plan else { continue };
             let waiting = |wave: &Wave| wave.state == WaveState::Waiting && wave.due <= now;
             for wave in self.schedules.waves(&id, plan).await?.into_iter().filter(waiting) {
-                let is_over = wave.due > 0 && now - wave.due > plan.settings.grace_s();
+                let is_over = wave.is_overdue(now, plan.settings.grace_s());
                 *if is_over { &mut overdue } else { &mut due } += 1;
             }
         }

@@ -8,7 +8,7 @@ use crate::{
     domain::{
         audience::Recipient,
         delivery::DeliveryId,
-        ledger::{ChunkRef, Status, locate},
+        ledger::{ChunkRef, RecipientNumber, Status},
     },
     mail::template::MessageStamp,
     store::{StoreError, chunks::LedgerStore},
@@ -55,7 +55,8 @@ impl Previews {
         let template = self.recipients.template(&delivery, plan)?;
         let RecipientMessage { recipient, mut stamp, assumed, .. } =
             self.recipients.find(&delivery, plan, number, date).await?;
-        let (chunk, position) = locate(plan, number).ok_or(Refusal::NoRecipient)?;
+        let (chunk, position) =
+            RecipientNumber(number).place_in(plan).ok_or(Refusal::NoRecipient)?;
         let statuses = self
             .ledgers
             .statuses(&[(ChunkRef { delivery: delivery.id.clone(), chunk }, position)])

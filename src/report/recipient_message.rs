@@ -12,7 +12,7 @@ use crate::{
         audience::Recipient,
         delivery::{Delivery, Plan},
         instant,
-        ledger::{ChunkRef, locate},
+        ledger::{ChunkRef, RecipientNumber},
     },
     mail::{
         MessageMaker,
@@ -41,7 +41,8 @@ impl RecipientMessages {
         number: u64,
         date: Option<Timestamp>,
     ) -> Result<RecipientMessage, Refusal> {
-        let (chunk, position) = locate(plan, number).ok_or(Refusal::NoRecipient)?;
+        let (chunk, position) =
+            RecipientNumber(number).place_in(plan).ok_or(Refusal::NoRecipient)?;
         let at = ChunkRef { delivery: delivery.id.clone(), chunk };
         let recipient: Option<Recipient> =
             self.audiences.item(&at, SliceKind::Chunks(plan.generation), position).await?;

@@ -8,8 +8,9 @@ use crate::{
     domain::{
         audience::{ExclusionCause, Recipient},
         delivery::{Delivery, DeliveryId, Plan},
-        ledger::{ChunkRef, Record, Status, flags},
+        ledger::{ChunkRef, RecipientNumber, Record, Status, flags},
         outcome::{FailureReason, FailureType},
+        unix_seconds::instant,
     },
     store::{
         StoreError,
@@ -61,7 +62,7 @@ impl SendingLogLine {
     ) -> Self {
         let status = record.map_or(Status::Pending, |r| r.status);
         let has = |flag| record.is_some_and(|r| r.has(flag));
-        let when = record.and_then(|r| Timestamp::from_second(i64::from(r.when)).ok());
+        let when = record.map(|r| instant(r.when));
         Self {
             recipient: number,
             line: recipient.line,
@@ -134,7 +135,7 @@ impl SendingLog {
             .flatten()
             .next();
         let mut replies = self.ledgers.replies(&at).await?;
-        let first = u64::from(chunk) * u64::from(plan.chunk_size);
+        let first = RecipientNumber::of(chunk, 0, plan.chunk_size).0;
         let line = |(position, recipient): (u16, Recipient)| {
             let record = ledger.as_ref().and_then(|ledger| ledger.record(usize::from(position)));
             let (number, reply) = (first + u64::from(position), replies.remove(&position));
@@ -157,7 +158,8 @@ impl SendingLog {
             return Ok(Page { items: Vec::new(), next: None });
         };
         let mut items = Vec::new();
-        let first_chunk = u32::try_from(from / u64::from(plan.chunk_size)).unwrap_or(u32::MAX);
+        let first_chunk =
+            RecipientNumber(from).place(plan.chunk_size).map_or(u32::MAX, |(chunk, _)| chunk);
         let wanted = |number: &u32| chunk.is_none_or(|chunk| *number == chunk);
         for chunk in (first_chunk..plan.chunks).filter(wanted) {
             for line in self.lines(&delivery, plan, chunk).await? {

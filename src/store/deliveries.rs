@@ -87,7 +87,7 @@ impl DeliveryStore {
         let (Some(revision), Some(state), Some(document)) = (revision, state, document) else {
             return Ok(None);
         };
-        let state = serde_json::from_value(state.into()).map_err(damaged)?;
+        let state = state.parse().map_err(damaged)?;
         Ok(Some(Delivery { id: id.clone(), revision, state, document: json(&document)? }))
     }
 
@@ -95,7 +95,7 @@ impl DeliveryStore {
     pub async fn state(&self, id: &DeliveryId) -> Result<Option<DeliveryState>, StoreError> {
         let state: Option<String> =
             self.redis.connection().hget(keys::delivery(id), "state").await?;
-        state.map(|s| serde_json::from_value(s.into()).map_err(damaged)).transpose()
+        state.map(|s| s.parse().map_err(damaged)).transpose()
     }
 
     /// Makes a change if nobody else made one since `revision`. The hints are written before and removed after.
@@ -179,10 +179,7 @@ impl DeliveryStore {
             pipe.hget(keys::delivery(id), "state");
         }
         let words: Vec<Option<String>> = pipe.query_async(&mut self.redis.connection()).await?;
-        words
-            .into_iter()
-            .map(|word| word.map(|w| serde_json::from_value(w.into()).map_err(damaged)).transpose())
-            .collect()
+        words.into_iter().map(|word| word.map(|w| w.parse().map_err(damaged)).transpose()).collect()
     }
 
     /// Ids of the deliveries that the daemon moves on.

@@ -1,5 +1,7 @@
 //! The states of a delivery and the one function that decides every transition.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -66,6 +68,20 @@ pub enum Action {
 pub struct IllegalTransition {
     pub state: DeliveryState,
     pub action: Action,
+}
+
+/// A word that names no state.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0:?} is no state of a delivery")]
+pub struct UnknownState(String);
+
+impl FromStr for DeliveryState {
+    type Err = UnknownState;
+
+    fn from_str(word: &str) -> Result<Self, UnknownState> {
+        let named = Self::ALL.into_iter().find(|state| state.word() == word);
+        named.ok_or_else(|| UnknownState(word.to_owned()))
+    }
 }
 
 impl DeliveryState {
@@ -312,6 +328,15 @@ mod tests {
         let refusal =
             DeliveryState::Editing.after(Action::Confirm { due: true }).map_err(|e| e.to_string());
         assert_eq!(refusal, Err("a delivery that is editing cannot be confirmed".to_owned()));
+    }
+
+    #[test]
+    fn every_state_is_read_as_it_is_written() {
+        for state in DeliveryState::ALL {
+            assert_eq!(state.word().parse(), Ok(state));
+            assert_eq!(serde_json::to_value(state).unwrap(), state.word());
+        }
+        assert!("failed".parse::<DeliveryState>().is_err());
     }
 
     #[test]

@@ -9,4 +9,4 @@ pub use format::{
     CHECKED, ClaimNumber, HEADER_BYTES, Ledger, LedgerHeader, RECORD_BYTES, Record, Status, flags,
     header_of,
 };
-pub use recipient_number::{ChunkRef, locate};
+pub use recipient_number::{ChunkRef, RecipientNumber};

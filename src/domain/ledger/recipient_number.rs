@@ -1,4 +1,4 @@
-//! Recipient numbers: number = chunk x chunk size + position; with several waves there are gaps.
+//! Recipient numbers: how the sending log counts, and where a number is found.
 
 use crate::domain::delivery::{DeliveryId, Plan};
 
@@ -9,11 +9,43 @@ pub struct ChunkRef {
     pub chunk: u32,
 }
 
-/// Chunk and position of a recipient by its number in the sending log, from 0.
-pub fn locate(plan: &Plan, number: u64) -> Option<(u32, u16)> {
-    let size = u64::from(plan.chunk_size);
-    let chunk = u32::try_from(number / size).ok().filter(|chunk| *chunk < plan.chunks)?;
-    // the last chunks of several waves are not full: there it is the ledger that knows
-    (plan.waves > 1 || number < plan.to_deliver).then_some(())?;
-    Some((chunk, u16::try_from(number % size).ok()?))
+/// The number of a recipient in the sending log, from 0: chunk × chunk size + position.
+/// With several waves there are gaps, because the last chunk of each wave is not full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RecipientNumber(pub u64);
+
+impl RecipientNumber {
+    pub fn of(chunk: u32, position: u16, chunk_size: u32) -> Self {
+        Self(u64::from(chunk) * u64::from(chunk_size) + u64::from(position))
+    }
+
+    /// Chunk and position. `None` if `chunk_size` is 0 or the number is too large for a chunk.
+    pub fn place(self, chunk_size: u32) -> Option<(u32, u16)> {
+        let size = u64::from(chunk_size);
+        let chunk = u32::try_from(self.0.checked_div(size)?).ok()?;
+        Some((chunk, u16::try_from(self.0 % size).ok()?))
+    }
+
+    /// Chunk and position in a plan. `None` if the plan has no such recipient.
+    pub fn place_in(self, plan: &Plan) -> Option<(u32, u16)> {
+        let (chunk, position) = self.place(plan.chunk_size)?;
+        // with several waves only the ledger knows which chunks are full
+        let is_there = chunk < plan.chunks && (plan.waves > 1 || self.0 < plan.to_deliver);
+        is_there.then_some((chunk, position))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_leads_back_to_its_place() {
+        for (chunk, position, size) in [(0, 0, 1), (7, 499, 500), (u32::MAX, u16::MAX, 65_536)] {
+            let number = RecipientNumber::of(chunk, position, size);
+            assert_eq!(number.place(size), Some((chunk, position)));
+        }
+        assert_eq!(RecipientNumber(3).place(0), None);
+        assert_eq!(RecipientNumber(u64::MAX).place(500), None);
+    }
 }

@@ -35,6 +35,12 @@ impl WaveState {
     }
 }
 
+/// Whether an instant lies more than `grace_s` seconds back, all in Unix seconds. 0 means at once,
+/// which is never late.
+pub fn is_overdue(due: u32, now: u32, grace_s: u32) -> bool {
+    due > 0 && now.saturating_sub(due) > grace_s
+}
+
 /// A record of the table of waves, big-endian: due u32, released at u32 (0: not yet), recipients u32, state u8, three
 /// bytes of nothing. Times are Unix seconds; due 0 is at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +87,12 @@ impl Wave {
     /// All waves of a table.
     pub fn parse_all(bytes: &[u8]) -> Vec<Self> {
         bytes.as_chunks::<WAVE_BYTES>().0.iter().map(Self::parse).collect()
+    }
+
+    /// Whether the wave waits although it was due more than `grace_s` seconds ago.
+    /// `release_waves.lua` decides the same in Redis.
+    pub fn is_overdue(&self, now: u32, grace_s: u32) -> bool {
+        self.state == WaveState::Waiting && is_overdue(self.due, now, grace_s)
     }
 
     pub fn is_held(&self) -> bool {

@@ -26,7 +26,7 @@ use crate::{
     domain::{
         audience::Recipient,
         delivery::{Delivery, Plan},
-        ledger::{ChunkRef, Status, flags},
+        ledger::{ChunkRef, RecipientNumber, Status, flags},
         outcome::{FailureReason, FailureType, Reply, classify, retry_delay},
     },
     mail::{
@@ -198,8 +198,7 @@ impl ChunkRun {
     ) -> Result<ReadyMessage, Report> {
         self.check_time(&claimed)?;
         let definition = &self.delivery.document.definition;
-        let number = u64::from(self.at.chunk) * u64::from(self.plan.chunk_size)
-            + u64::from(claimed.position);
+        let number = RecipientNumber::of(self.at.chunk, claimed.position, self.plan.chunk_size).0;
         let signer = self.sending.out.messages.signer(&self.delivery.id, &self.plan, number, false);
         let stamp = MessageStamp {
             signer,

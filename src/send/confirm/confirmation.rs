@@ -10,6 +10,8 @@ use crate::{
     domain::{
         Principal, Role,
         delivery::{Action, Confirmation, Delivery, DeliveryId, DeliveryState, Plan},
+        schedule::is_overdue,
+        unix_seconds::unix_seconds,
     },
     send::StepJobs,
 };
@@ -105,11 +107,11 @@ fn decide(
 /// # Errors
 /// If all of it is overdue beyond the grace window.
 pub fn confirmation(plan: &Plan, now: Timestamp) -> Result<Action, Refusal> {
-    let late = |due: Timestamp| now.duration_since(due).as_secs_f64();
-    if plan.last_due.is_some_and(|due| late(due) > plan.settings.grace_minutes * 60.0) {
+    let (now, grace_s) = (unix_seconds(now), plan.settings.grace_s());
+    if plan.last_due.is_some_and(|due| is_overdue(unix_seconds(due), now, grace_s)) {
         return Err(Refusal::Conflict(
             "its time has passed by more than the grace window: change its schedule and prepare it again",
         ));
     }
-    Ok(Action::Confirm { due: plan.first_due.is_none_or(|due| late(due) >= 0.0) })
+    Ok(Action::Confirm { due: plan.first_due.is_none_or(|due| unix_seconds(due) <= now) })
 }

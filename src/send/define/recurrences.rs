@@ -3,12 +3,13 @@
 //! An occurrence is a delivery like any other: whatever holds for those holds for it. Its id derives from template and instant,
 //! so whoever comes first creates it. The template goes on to the next instant afterwards: a crash in between is repeated.
 
+use crate::deliveries::each_delivery;
+
 use super::effective_settings::effective_settings;
 use crate::config::Config;
 use crate::deliveries::Deliveries;
 use crate::send::StepJobs;
 use crate::store::audience::AudienceStore;
-use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use serde_json::json;
 use std::sync::Arc;
@@ -115,21 +116,9 @@ impl Recurrences {
 
     async fn create_all_due(&self) -> Result<(), StoreError> {
         let now = Timestamp::now();
-        let awake = stream::iter(self.deliveries.store.recurrences_due(now).await?);
-        let mut steps = awake
-            .map(|id| async move { (self.look_at(&id, now).await, id) })
-            .buffer_unordered(AT_A_TIME);
-        while let Some((step, id)) = steps.next().await {
-            match step {
-                Ok(()) => {}
-                Err(Refusal::Unavailable(error)) if error.may_pass() => return Err(error),
-                // what is wrong with one delivery holds up no other
-                Err(other) => {
-                    tracing::error!(delivery.id = %id, error = %other, "its occurrence cannot be created yet")
-                }
-            }
-        }
-        Ok(())
+        let due = self.deliveries.store.recurrences_due(now).await?;
+        let failure = "its occurrence cannot be created yet";
+        each_delivery(due, AT_A_TIME, failure, async |id| self.look_at(&id, now).await).await
     }
 
     /// The step for one template or occurrence; it may be done twice.

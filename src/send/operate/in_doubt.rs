@@ -1,13 +1,14 @@
 //! Settling: a person says what became of recipients in doubt. Pause, resume and stop are theirs, too.
 
 use crate::{
-    deliveries::Deliveries, domain::ledger::ChunkRef, send::release::FairQueue,
+    clock::unix_now,
+    deliveries::Deliveries,
+    domain::ledger::{ChunkRef, RecipientNumber},
+    send::release::FairQueue,
     store::chunks::LedgerStore,
 };
 
-use crate::clock::unix_now;
-pub(super) use crate::domain::ledger::locate;
-use std::collections::{BTreeMap, BTreeSet};
+pub(super) use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -153,7 +154,7 @@ impl InDoubtRecipients {
             let in_doubt = (0u16..)
                 .zip(records)
                 .filter(|(at, record)| record.status == Status::InDoubt && asked(at));
-            let first = u64::from(chunk) * u64::from(plan.chunk_size);
+            let first = RecipientNumber::of(chunk, 0, plan.chunk_size).0;
             found.extend(in_doubt.map(|(at, record)| {
                 InDoubtClaim(first + u64::from(at), record.claim.epoch, record.claim.n)
             }));
@@ -210,7 +211,8 @@ fn by_chunk(
     };
     let mut chunks: BTreeMap<u32, Option<Vec<u16>>> = BTreeMap::new();
     for number in numbers {
-        let (chunk, position) = locate(plan, *number).ok_or(Refusal::NoRecipient)?;
+        let (chunk, position) =
+            RecipientNumber(*number).place_in(plan).ok_or(Refusal::NoRecipient)?;
         chunks.entry(chunk).or_default().get_or_insert_default().push(position);
     }
     Ok(chunks)

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::pass::PreparationPass;
 use crate::{
-    domain::{audience::AddressKey, schedule::Undated},
+    domain::{audience::AddressKey, ledger::RecipientNumber, schedule::Undated},
     store::{
         StoreError,
         addresses::{PreparationStanding, RegisteredPreparation},
@@ -32,9 +32,8 @@ impl PreparationPass<'_> {
             return Ok(());
         }
         let chunk_size = self.tools.config.preparation.chunk_size as u32;
-        let first = chunk
-            .checked_mul(chunk_size)
-            .ok_or_else(|| StoreError::Damaged("too many chunks".into()))?;
+        let first = u32::try_from(RecipientNumber::of(chunk, 0, chunk_size).0)
+            .map_err(|_| StoreError::Damaged("too many chunks".into()))?;
         self.messages.extend(addresses.iter().copied().zip(first..));
         if self.messages.len() < MESSAGES { Ok(()) } else { self.write_messages().await }
     }

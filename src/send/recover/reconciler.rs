@@ -5,17 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{StreamExt, stream};
-
 use super::{liveness::Liveness, redis_state::RedisState, sending_repair::SendingRepair};
 use crate::{
     clock::unix_now,
     config::Config,
-    deliveries::{Deliveries, Refusal},
+    deliveries::{Deliveries, Refusal, each_delivery},
     domain::delivery::{Delivery, DeliveryId, DeliveryState},
-    queue::QueueError,
     send::StepJobs,
-    store::{StoreError, audience::AudienceStore, may_pass},
+    store::{StoreError, audience::AudienceStore},
 };
 
 /// A step whose job was not begun for so long is enqueued again.
@@ -51,23 +48,9 @@ impl Reconciler {
     /// Looks after every delivery that is moving.
     pub async fn reconcile(&self) -> Result<(), StoreError> {
         self.liveness.run(&self.deliveries.redis.run_id().await?);
-        let ids = stream::iter(self.deliveries.store.moving().await?);
-        let mut looks = ids
-            .map(|id| async move { (self.look_after(&id).await, id) })
-            .buffer_unordered(AT_A_TIME);
-        while let Some((looked, id)) = looks.next().await {
-            match looked {
-                Ok(()) => {}
-                Err(Refusal::Unavailable(error)) if error.may_pass() => return Err(error),
-                Err(Refusal::Queue(QueueError::Unavailable(error))) if may_pass(&error) => {
-                    return Err(error.into());
-                }
-                // what is wrong with one delivery holds up no other
-                Err(other) => {
-                    tracing::error!(delivery.id = %id, error = %other, "the reconciler cannot look after it")
-                }
-            }
-        }
+        let moving = self.deliveries.store.moving().await?;
+        let failure = "the reconciler cannot look after it";
+        each_delivery(moving, AT_A_TIME, failure, async |id| self.look_after(&id).await).await?;
         self.liveness.tidy(Instant::now());
         Ok(())
     }

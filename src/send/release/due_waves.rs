@@ -1,12 +1,13 @@
 //! Waves: what is due is released, what is overdue is held for a person; and a schedule is withdrawn.
 
-use futures_util::{StreamExt, stream};
 use serde_json::json;
 
 use super::fair_queue::FairQueue;
 use crate::{
     clock::unix_now,
-    deliveries::{Changed, Decision, Deliveries, IdempotencyKey, Refusal, RepeatKey, require},
+    deliveries::{
+        Changed, Decision, Deliveries, IdempotencyKey, Refusal, RepeatKey, each_delivery, require,
+    },
     domain::{
         Principal, Role,
         delivery::{Action, Delivery, DeliveryId, DeliveryState, Plan},
@@ -42,21 +43,9 @@ impl DueWaves {
     }
 
     async fn release_all_due(&self) -> Result<(), StoreError> {
-        let due = stream::iter(self.schedules.due_deliveries(unix_now()).await?);
-        let mut releases = due
-            .map(|id| async move { (self.release_due_of(&id).await, id) })
-            .buffer_unordered(AT_A_TIME);
-        while let Some((released, id)) = releases.next().await {
-            match released {
-                Ok(()) => {}
-                Err(Refusal::Unavailable(error)) if error.may_pass() => return Err(error),
-                // what is wrong with one delivery holds up no other
-                Err(other) => {
-                    tracing::error!(delivery.id = %id, error = %other, "its due waves cannot be released")
-                }
-            }
-        }
-        Ok(())
+        let due = self.schedules.due_deliveries(unix_now()).await?;
+        let failure = "its due waves cannot be released";
+        each_delivery(due, AT_A_TIME, failure, async |id| self.release_due_of(&id).await).await
     }
 
     async fn release_due_of(&self, id: &DeliveryId) -> Result<(), Refusal> {

@@ -5,7 +5,7 @@ use crate::{
     domain::{
         audience::{AddressKey, fatigue},
         delivery::DeliveryState,
-        ledger::{HEADER_BYTES, RECORD_BYTES, Record, Status},
+        ledger::{HEADER_BYTES, RECORD_BYTES, RecipientNumber, Record, Status},
         schedule::{ChunkPlace, PLACE_BYTES, WAVE_BYTES, Wave},
     },
     store::{StoreError, audience::SliceKind, damaged, keys},
@@ -89,7 +89,7 @@ impl AddressStore {
             else {
                 continue;
             };
-            let state: DeliveryState = serde_json::from_value(state.into()).map_err(damaged)?;
+            let state: DeliveryState = state.parse().map_err(damaged)?;
             let raw: Vec<u8> = redis::from_redis_value_ref(raw).map_err(damaged)?;
             if fatigue::counts(state) {
                 found.push(MessageTrace { record: Record::parse(&raw), ..trace });
@@ -148,7 +148,8 @@ impl AddressStore {
 }
 /// The chunk of a recipient, and the position in it.
 fn place(preparation: &RegisteredPreparation, recipient: u32) -> Result<(u32, usize), StoreError> {
-    let size = preparation.chunk_size;
-    let chunk = recipient.checked_div(size).ok_or_else(|| damaged("chunks of nobody"))?;
-    Ok((chunk, (recipient % size) as usize))
+    let place = RecipientNumber(recipient.into()).place(preparation.chunk_size);
+    place
+        .map(|(chunk, position)| (chunk, usize::from(position)))
+        .ok_or_else(|| damaged("chunks of nobody"))
 }

@@ -3,6 +3,8 @@
 //! An entry is written with the chunk, says which recipient of which preparation it is, and is removed with it. What became of
 //! the message stands in the ledger, when it goes in the table of waves: nothing is written twice.
 
+use crate::domain::ledger::RecipientNumber;
+
 use crate::domain::ledger::ChunkRef;
 use crate::store::Redis;
 use crate::store::tracking::PreparationRef;
@@ -48,14 +50,9 @@ pub struct PreparationStanding {
 impl PreparationStanding {
     /// The chunk, the position in it and the wave of a recipient.
     pub fn find(&self, recipient: u32) -> Option<(ChunkRef, u16, &Wave)> {
-        let (chunk, position) =
-            (recipient.checked_div(self.chunk_size)?, recipient % self.chunk_size);
+        let (chunk, position) = RecipientNumber(recipient.into()).place(self.chunk_size)?;
         let wave = self.waves.get(usize::from(self.places.get(chunk as usize)?.wave))?;
-        Some((
-            ChunkRef { delivery: self.delivery.clone(), chunk },
-            u16::try_from(position).ok()?,
-            wave,
-        ))
+        Some((ChunkRef { delivery: self.delivery.clone(), chunk }, position, wave))
     }
 }
 
@@ -247,7 +244,7 @@ impl AddressStore {
             let Some(state) = state.filter(|_| planned == Some(preparation.generation)) else {
                 continue;
             };
-            let state: DeliveryState = serde_json::from_value(state.into()).map_err(damaged)?;
+            let state: DeliveryState = state.parse().map_err(damaged)?;
             if fatigue::counts(state) {
                 let waves: Vec<u8> = redis::from_redis_value_ref(waves).map_err(damaged)?;
                 let places: Vec<u8> = redis::from_redis_value_ref(places).map_err(damaged)?;

@@ -137,7 +137,7 @@ impl ScheduleStore {
         type Answer = (String, u64, u64, u64, u64, u64, i64);
         let (state, released, newly_held, unopened, held, unreleased, next): Answer =
             script.invoke_async(&mut self.redis.connection()).await?;
-        let state = serde_json::from_value(state.into()).map_err(damaged)?;
+        let state = state.parse().map_err(damaged)?;
         Ok(ReleasedWaves {
             state,
             released,

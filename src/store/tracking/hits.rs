@@ -10,6 +10,7 @@ use redis::{AsyncCommands, Script};
 use crate::{
     domain::{
         delivery::DeliveryId,
+        ledger::RecipientNumber,
         tracking::{HIT_BYTES, Hit, HitClass, NO_AGENT},
     },
     store::{Redis, StoreError, keys},
@@ -37,8 +38,7 @@ pub struct PreparationRef {
 impl PreparationRef {
     /// The chunk of a recipient, and its position there.
     pub fn locate(&self, recipient: u32) -> Option<(u32, u16)> {
-        let chunk = recipient.checked_div(self.chunk_size)?;
-        Some((chunk, u16::try_from(recipient % self.chunk_size).ok()?))
+        RecipientNumber(recipient.into()).place(self.chunk_size)
     }
 }
 

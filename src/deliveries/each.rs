@@ -1,0 +1,37 @@
+//! One loop over deliveries in which no delivery holds up another.
+
+use futures_util::{StreamExt, stream};
+
+use super::Refusal;
+use crate::{
+    domain::delivery::DeliveryId,
+    queue::QueueError,
+    store::{StoreError, may_pass},
+};
+
+/// Does `step` for each delivery, `at_a_time` of them at once. A delivery whose step fails is
+/// logged as `failure`, and the others go on.
+///
+/// # Errors
+/// If Redis does not answer: then the rest is left for the next pass.
+pub async fn each_delivery<F: Future<Output = Result<(), Refusal>>>(
+    ids: Vec<DeliveryId>,
+    at_a_time: usize,
+    failure: &str,
+    step: impl Fn(DeliveryId) -> F,
+) -> Result<(), StoreError> {
+    let mut steps = stream::iter(ids)
+        .map(|id| async { (step(id.clone()).await, id) })
+        .buffer_unordered(at_a_time);
+    while let Some((done, id)) = steps.next().await {
+        match done {
+            Ok(()) => {}
+            Err(Refusal::Unavailable(error)) if error.may_pass() => return Err(error),
+            Err(Refusal::Queue(QueueError::Unavailable(error))) if may_pass(&error) => {
+                return Err(error.into());
+            }
+            Err(error) => tracing::error!(delivery.id = %id, %error, "{failure}"),
+        }
+    }
+    Ok(())
+}
