@@ -1,6 +1,4 @@
 //! Every metric: its name, help and buckets, and one function per event. Nobody else names a metric.
-#![allow(clippy::disallowed_macros)] // this is where they belong
-
 use std::time::Duration;
 
 use metrics::{

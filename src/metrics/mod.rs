@@ -1,5 +1,7 @@
 //! TODO head
 
+#![allow(clippy::disallowed_macros)]
+
 pub mod catalogue;
 pub mod operations;
 pub mod requests;

@@ -168,6 +168,11 @@ pub fn unreadable(error: serde_json::Error) -> StoreError {
     ))
 }
 
+/// A script that begins with what all scripts over ledgers share.
+pub fn with_prelude(text: &str) -> redis::Script {
+    redis::Script::new(&format!("{}\n{text}", include_str!("chunks/prelude.lua")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,9 +218,4 @@ mod tests {
         assert!(error.to_string().contains("ann@"));
         assert_eq!(unreadable(error).to_string(), "damaged: Data error at line 1 column 17");
     }
-}
-
-/// A script that begins with what all scripts over ledgers share.
-pub fn with_prelude(text: &str) -> redis::Script {
-    redis::Script::new(&format!("{}\n{text}", include_str!("chunks/prelude.lua")))
 }

@@ -279,3 +279,7 @@ pub fn digest(definition: &Definition, settings: &Settings, audience_sha256: &[u
         .finalize();
     data_encoding::HEXLOWER.encode(&digest)
 }
+
+#[cfg(test)]
+#[path = "document_tests.rs"]
+mod tests;

@@ -1,6 +1,6 @@
 //! Tests of the digest.
 
-use super::settings::{InDoubt, Tracking};
+use super::super::settings::{InDoubt, Tracking};
 use crate::domain::{audience::FatigueRule, delivery::document::*};
 
 fn definition() -> Definition {
@@ -43,9 +43,18 @@ fn the_digest_covers_everything_that_is_approved() {
         change(&mut other);
         assert_ne!(digest(&other, &settings(), b"audience"), base);
     }
-    assert_ne!(digest(&definition(), &Settings { in_doubt: InDoubt::Resend, ..settings() }, b"audience"), base);
-    assert_ne!(digest(&definition(), &Settings { message_limit_kib: 8, ..settings() }, b"audience"), base);
-    assert_ne!(digest(&definition(), &Settings { smtp_test: true, ..settings() }, b"audience"), base);
+    assert_ne!(
+        digest(&definition(), &Settings { in_doubt: InDoubt::Resend, ..settings() }, b"audience"),
+        base
+    );
+    assert_ne!(
+        digest(&definition(), &Settings { message_limit_kib: 8, ..settings() }, b"audience"),
+        base
+    );
+    assert_ne!(
+        digest(&definition(), &Settings { smtp_test: true, ..settings() }, b"audience"),
+        base
+    );
     let rule = Some(FatigueRule { messages: 3, days: 7.0 });
     assert_ne!(digest(&definition(), &Settings { fatigue: rule, ..settings() }, b"audience"), base);
     assert_ne!(digest(&definition(), &settings(), b"other"), base);

@@ -296,3 +296,7 @@ fn text_of<'a>(recipient: &'a Recipient, field: &str) -> Result<Option<&'a str>,
         Some(_) => Err("must be a text".into()),
     }
 }
+
+#[cfg(test)]
+#[path = "due_times_tests.rs"]
+mod tests;

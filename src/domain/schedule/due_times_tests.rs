@@ -2,14 +2,18 @@
 
 use serde_json::json;
 
-use crate::domain::schedule::due_times::*;
+use super::*;
 
 fn schedule(json: Value) -> Schedule {
     serde_json::from_value(json).unwrap()
 }
 
 fn recipient(fields: Value) -> Recipient {
-    Recipient { line: 1, email: "ann@example.com".into(), fields: fields.as_object().unwrap().clone() }
+    Recipient {
+        line: 1,
+        email: "ann@example.com".into(),
+        fields: fields.as_object().unwrap().clone(),
+    }
 }
 
 fn instant_of(at: &str) -> u32 {
@@ -17,7 +21,8 @@ fn instant_of(at: &str) -> u32 {
 }
 
 fn at(local: &str, zone: &str) -> u32 {
-    let mut times = schedule(json!({ "type": "at", "at": local, "zone": zone })).due_times().unwrap();
+    let mut times =
+        schedule(json!({ "type": "at", "at": local, "zone": zone })).due_times().unwrap();
     times.due(&recipient(json!({}))).unwrap()
 }
 
@@ -63,7 +68,8 @@ fn a_skipped_time_moves_forward_by_the_gap_and_a_repeated_one_is_the_first() {
 #[test]
 fn a_date_without_a_zone_is_refused_and_so_is_all_else_that_is_not_clear() {
     let steps = |shares: &[f64], ats: &[&str]| {
-        let steps: Vec<Value> = shares.iter().zip(ats).map(|(share, at)| json!({ "share": share, "at": at })).collect();
+        let steps: Vec<Value> =
+            shares.iter().zip(ats).map(|(share, at)| json!({ "share": share, "at": at })).collect();
         json!({ "type": "ramp_up", "zone": "UTC", "steps": steps })
     };
     let at = |at: &str, zone: &str| json!({ "type": "at", "at": at, "zone": zone });
@@ -78,7 +84,10 @@ fn a_date_without_a_zone_is_refused_and_so_is_all_else_that_is_not_clear() {
         (at("2026-02-30T09:00:00", "UTC"), "schedule.at"),
         (at("2026-12-01", "UTC"), "schedule.at"),
         (at("2200-12-01T09:00:00", "UTC"), "schedule.at"),
-        (json!({ "type": "local_time", "at": "2026-12-01T09:00:00", "zone_field": " " }), "schedule.zone_field"),
+        (
+            json!({ "type": "local_time", "at": "2026-12-01T09:00:00", "zone_field": " " }),
+            "schedule.zone_field",
+        ),
         (
             json!({ "type": "local_time", "at": "2026-12-01T09:00:00", "zone_field": "zone", "default_zone": "Mars" }),
             "schedule.default_zone",
@@ -86,13 +95,26 @@ fn a_date_without_a_zone_is_refused_and_so_is_all_else_that_is_not_clear() {
         (json!({ "type": "per_recipient", "field": "" }), "schedule.field"),
         (steps(&[], &[]), "schedule.steps"),
         (steps(&[50.0], &["2026-12-01T09:00:00"]), "schedule.steps"),
-        (steps(&[0.0, 100.0], &["2026-12-01T09:00:00", "2026-12-02T09:00:00"]), "schedule.steps[0].share"),
-        (steps(&[50.0, 50.0], &["2026-12-01T09:00:00", "2026-12-01T09:00:00"]), "schedule.steps[1].at"),
+        (
+            steps(&[0.0, 100.0], &["2026-12-01T09:00:00", "2026-12-02T09:00:00"]),
+            "schedule.steps[0].share",
+        ),
+        (
+            steps(&[50.0, 50.0], &["2026-12-01T09:00:00", "2026-12-01T09:00:00"]),
+            "schedule.steps[1].at",
+        ),
         (steps(&[50.0, 50.0], &["2026-12-01T09:00:00", "tomorrow"]), "schedule.steps[1].at"),
     ] {
-        assert_eq!(schedule(bad.clone()).due_times().map_err(|e| e.field).unwrap_err(), field, "{bad}");
+        assert_eq!(
+            schedule(bad.clone()).due_times().map_err(|e| e.field).unwrap_err(),
+            field,
+            "{bad}"
+        );
     }
-    assert!(serde_json::from_value::<Schedule>(json!({ "type": "at", "at": "2026-12-01T09:00:00" })).is_err());
+    assert!(
+        serde_json::from_value::<Schedule>(json!({ "type": "at", "at": "2026-12-01T09:00:00" }))
+            .is_err()
+    );
 }
 
 #[test]
@@ -112,18 +134,33 @@ fn each_recipient_has_its_own_zone_or_the_default_one() {
         assert_eq!(with_default.due(&recipient(fields)), Ok(instant_of(utc)));
     }
     for fields in [json!({ "zone": "Nowhere" }), json!({ "zone": 1 })] {
-        assert_eq!(with_default.due(&recipient(fields)).map_err(|e| e.field), Err("zone".to_owned()));
+        assert_eq!(
+            with_default.due(&recipient(fields)).map_err(|e| e.field),
+            Err("zone".to_owned())
+        );
     }
     assert!(times(Value::Null).due(&recipient(json!({}))).is_err());
 }
 
 #[test]
 fn a_date_per_recipient_needs_its_offset() {
-    let mut times = schedule(json!({ "type": "per_recipient", "field": "when" })).due_times().unwrap();
+    let mut times =
+        schedule(json!({ "type": "per_recipient", "field": "when" })).due_times().unwrap();
     let mut due = |when: Value| times.due(&recipient(json!({ "when": when })));
     assert_eq!(due(json!("2026-12-01T09:00:00+05:45")), Ok(instant_of("2026-12-01T03:15:00Z")));
-    assert_eq!(due(json!("2026-12-01T09:00:00.2Z")), Ok(instant_of("2026-12-01T09:00:01Z")), "never early");
-    for bad in [json!("2026-12-01T09:00:00"), json!("2026-12-01"), json!("soon"), json!(""), json!(null), json!(1_796_000_000)] {
+    assert_eq!(
+        due(json!("2026-12-01T09:00:00.2Z")),
+        Ok(instant_of("2026-12-01T09:00:01Z")),
+        "never early"
+    );
+    for bad in [
+        json!("2026-12-01T09:00:00"),
+        json!("2026-12-01"),
+        json!("soon"),
+        json!(""),
+        json!(null),
+        json!(1_796_000_000),
+    ] {
         assert!(due(bad.clone()).is_err(), "{bad}");
     }
 }
@@ -134,13 +171,19 @@ fn the_steps_of_a_ramp_up_get_their_shares_throughout_the_audience() {
         { "share": 10, "at": "2026-12-01T09:00:00" }, { "share": 15, "at": "2026-12-02T09:00:00" },
         { "share": 75, "at": "2026-12-03T09:00:00" }
     ]);
-    let mut times = schedule(json!({ "type": "ramp_up", "zone": "Europe/Berlin", "steps": steps })).due_times().unwrap();
+    let mut times = schedule(json!({ "type": "ramp_up", "zone": "Europe/Berlin", "steps": steps }))
+        .due_times()
+        .unwrap();
     let dues: Vec<u32> = (0..1000).map(|_| times.due(&recipient(json!({}))).unwrap()).collect();
     let first = instant_of("2026-12-01T08:00:00Z");
     for (until, most_off) in [(20, 1.0), (100, 1.0), (1000, 0.5)] {
         for (step, share) in [(0, 0.1), (1, 0.15), (2, 0.75)] {
-            let dealt = dues[..until].iter().filter(|due| **due == first + step * 86_400).count() as f64;
-            assert!((dealt - share * until as f64).abs() <= most_off, "{dealt} of {until} in step {step}");
+            let dealt =
+                dues[..until].iter().filter(|due| **due == first + step * 86_400).count() as f64;
+            assert!(
+                (dealt - share * until as f64).abs() <= most_off,
+                "{dealt} of {until} in step {step}"
+            );
         }
     }
 }

@@ -194,3 +194,7 @@ impl Document {
         recurs.into_iter().chain(lapses).min()
     }
 }
+
+#[cfg(test)]
+#[path = "recurrence_tests.rs"]
+mod tests;

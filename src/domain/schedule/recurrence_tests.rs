@@ -1,10 +1,17 @@
 //! Instants across clock changes; what cannot be used.
 
-use crate::domain::schedule::recurrence::*;
+use super::*;
 
-fn rule(cron: &str, zone: &str) -> Rule {
+fn rule(cron: &str, zone: &str) -> RecurrenceRule {
     let until = None;
-    Rule { cron: cron.into(), zone: zone.into(), lead_minutes: 60, audience: Source::Stored, until, request_confirmation: true }
+    RecurrenceRule {
+        cron: cron.into(),
+        zone: zone.into(),
+        lead_minutes: 60,
+        audience: AudienceSource::Stored,
+        until,
+        request_confirmation: true,
+    }
 }
 
 fn at(text: &str) -> Timestamp {
@@ -14,7 +21,10 @@ fn at(text: &str) -> Timestamp {
 /// The first `n` instants after `from`.
 fn instants(cron: &str, zone: &str, from: &str, n: usize) -> Vec<String> {
     let instants = rule(cron, zone).instants().unwrap();
-    std::iter::successors(instants.after(at(from)), |t| instants.after(*t)).take(n).map(|t| t.to_string()).collect()
+    std::iter::successors(instants.after(at(from)), |t| instants.after(*t))
+        .take(n)
+        .map(|t| t.to_string())
+        .collect()
 }
 
 #[test]
@@ -28,11 +38,18 @@ fn nine_o_clock_stays_nine_o_clock_across_both_clock_changes() {
 #[test]
 fn a_time_that_is_skipped_moves_forward_and_one_that_is_repeated_is_its_first() {
     let spring = instants("30 2 * * *", "Europe/Berlin", "2027-03-27T00:00:00Z", 3);
-    assert_eq!(spring, ["2027-03-27T01:30:00Z", "2027-03-28T01:30:00Z", "2027-03-29T00:30:00Z"], "03:30 on the 28th");
+    assert_eq!(
+        spring,
+        ["2027-03-27T01:30:00Z", "2027-03-28T01:30:00Z", "2027-03-29T00:30:00Z"],
+        "03:30 on the 28th"
+    );
     let autumn = instants("30 2 * * *", "Europe/Berlin", "2027-10-30T00:00:00Z", 3);
     assert_eq!(autumn, ["2027-10-30T00:30:00Z", "2027-10-31T00:30:00Z", "2027-11-01T01:30:00Z"]);
     // asked in the second hour that has the same name
-    assert_eq!(instants("30 2 * * *", "Europe/Berlin", "2027-10-31T01:10:00Z", 1), ["2027-11-01T01:30:00Z"]);
+    assert_eq!(
+        instants("30 2 * * *", "Europe/Berlin", "2027-10-31T01:10:00Z", 1),
+        ["2027-11-01T01:30:00Z"]
+    );
 }
 
 #[test]
@@ -41,7 +58,15 @@ fn two_local_times_of_one_instant_are_one_occurrence_and_none_is_left_out() {
     assert_eq!(hourly, ["2027-03-28T01:00:00Z", "2027-03-28T02:00:00Z", "2027-03-28T03:00:00Z"]);
     // 02:00 to 02:30 are skipped: 02:20 is 02:50, after 02:40
     let half = instants("20,40 * * * *", "Australia/Lord_Howe", "2027-10-02T15:20:00Z", 4);
-    assert_eq!(half, ["2027-10-02T15:40:00Z", "2027-10-02T15:50:00Z", "2027-10-02T16:20:00Z", "2027-10-02T16:40:00Z"]);
+    assert_eq!(
+        half,
+        [
+            "2027-10-02T15:40:00Z",
+            "2027-10-02T15:50:00Z",
+            "2027-10-02T16:20:00Z",
+            "2027-10-02T16:40:00Z"
+        ]
+    );
     // a whole day is skipped: its noon is that of the next day
     let samoa = instants("0 12 * * *", "Pacific/Apia", "2011-12-29T00:00:00Z", 3);
     assert_eq!(samoa, ["2011-12-29T22:00:00Z", "2011-12-30T22:00:00Z", "2011-12-31T22:00:00Z"]);
@@ -49,25 +74,33 @@ fn two_local_times_of_one_instant_are_one_occurrence_and_none_is_left_out() {
 
 #[test]
 fn every_local_time_of_a_year_has_one_instant() {
-    for zone in
-        ["Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe", "Asia/Kathmandu", "Pacific/Chatham", "America/New_York"]
-    {
+    for zone in [
+        "Europe/Berlin",
+        "America/St_Johns",
+        "Australia/Lord_Howe",
+        "Asia/Kathmandu",
+        "Pacific/Chatham",
+        "America/New_York",
+    ] {
         let tz = TimeZone::get(zone).unwrap();
         for cron in ["30 2 * * *", "15,45 1-3 * * *", "*/40 * * * *"] {
             let instants = rule(cron, zone).instants().unwrap();
             let (from, to) = (at("2027-01-01T12:00:00Z"), at("2028-01-01T12:00:00Z"));
-            let found: Vec<i64> = std::iter::successors(instants.after(from), |t| instants.after(*t))
-                .take_while(|t| *t <= to)
-                .map(|t| t.as_second())
-                .collect();
+            let found: Vec<i64> =
+                std::iter::successors(instants.after(from), |t| instants.after(*t))
+                    .take_while(|t| *t <= to)
+                    .map(|t| t.as_second())
+                    .collect();
             // every local time of the year, each by what a schedule makes of it
             let parsed = CronParser::new().parse(cron).unwrap();
             let first = DateTime::<Utc>::from_timestamp(from.as_second() - 86_400, 0).unwrap();
             let mut expected: Vec<i64> = parsed
                 .iter_after(first)
                 .take_while(|local| local.timestamp() < to.as_second() + 2 * 86_400)
-                .map(|local| TimeZone::UTC.to_datetime(Timestamp::from_second(local.timestamp()).unwrap()))
-                .map(|local| i64::from(schedule::instant(local, &tz).unwrap()))
+                .map(|local| {
+                    TimeZone::UTC.to_datetime(Timestamp::from_second(local.timestamp()).unwrap())
+                })
+                .map(|local| i64::from(due_times::instant(local, &tz).unwrap()))
                 .filter(|due| *due > from.as_second() && *due <= to.as_second())
                 .collect();
             expected.sort_unstable();
@@ -79,28 +112,43 @@ fn every_local_time_of_a_year_has_one_instant() {
 
 #[test]
 fn odd_offsets_lists_and_the_end() {
-    assert_eq!(instants("0 9 * * MON-FRI", "Asia/Kathmandu", "2026-12-04T04:00:00Z", 1), ["2026-12-07T03:15:00Z"]);
-    assert_eq!(instants("30 8 1 * *", "Pacific/Chatham", "2026-12-01T00:00:00Z", 1), ["2026-12-31T18:45:00Z"]);
+    assert_eq!(
+        instants("0 9 * * MON-FRI", "Asia/Kathmandu", "2026-12-04T04:00:00Z", 1),
+        ["2026-12-07T03:15:00Z"]
+    );
+    assert_eq!(
+        instants("30 8 1 * *", "Pacific/Chatham", "2026-12-01T00:00:00Z", 1),
+        ["2026-12-31T18:45:00Z"]
+    );
     let until = Some(at("2026-12-02T12:00:00Z"));
-    let ending = Rule { until, ..rule("0 12 * * *", "UTC") }.instants().unwrap();
-    assert_eq!(ending.after(at("2026-12-01T12:00:00Z")), until, "the last one may be at that instant");
+    let ending = RecurrenceRule { until, ..rule("0 12 * * *", "UTC") }.instants().unwrap();
+    assert_eq!(
+        ending.after(at("2026-12-01T12:00:00Z")),
+        until,
+        "the last one may be at that instant"
+    );
     assert_eq!(ending.after(at("2026-12-02T12:00:00Z")), None);
 }
 
 #[test]
 fn what_cannot_be_used_names_its_field() {
     let now = at("2026-12-01T00:00:00Z");
-    let refused = |rule: Rule| rule.first(now).map_err(|e| e.field).unwrap_err();
+    let refused = |rule: RecurrenceRule| rule.first(now).map_err(|e| e.field).unwrap_err();
     let good = || rule("0 9 * * MON", "Europe/Berlin");
     assert_eq!(good().first(now), Ok(at("2026-12-07T08:00:00Z")));
-    for cron in ["", "0 9 * *", "0 0 9 * * MON", "@daily", "61 9 * * *", "0 9 * * XYZ", "0 0 30 2 *"] {
+    for cron in
+        ["", "0 9 * *", "0 0 9 * * MON", "@daily", "61 9 * * *", "0 9 * * XYZ", "0 0 30 2 *"]
+    {
         assert_eq!(refused(rule(cron, "UTC")), "cron", "{cron}");
     }
     assert_eq!(refused(rule("0 9 * * *", "Berlin")), "zone");
-    assert_eq!(refused(Rule { lead_minutes: 0, ..good() }), "lead_minutes");
-    assert_eq!(refused(Rule { lead_minutes: 10_081, ..good() }), "lead_minutes");
-    assert_eq!(refused(Rule { until: Some(now), ..good() }), "until");
-    assert_eq!(refused(Rule { until: Some(at("2026-12-07T07:59:59Z")), ..good() }), "until");
+    assert_eq!(refused(RecurrenceRule { lead_minutes: 0, ..good() }), "lead_minutes");
+    assert_eq!(refused(RecurrenceRule { lead_minutes: 10_081, ..good() }), "lead_minutes");
+    assert_eq!(refused(RecurrenceRule { until: Some(now), ..good() }), "until");
+    assert_eq!(
+        refused(RecurrenceRule { until: Some(at("2026-12-07T07:59:59Z")), ..good() }),
+        "until"
+    );
 }
 
 #[test]
@@ -112,7 +160,10 @@ fn an_occurrence_is_scheduled_for_its_instant_and_says_so_in_its_name() {
     for due in ["2027-03-28T01:30:00Z", "2027-10-31T00:30:00Z"].map(at) {
         let definition = rule("30 2 * * *", "Europe/Berlin").definition(&template, due).unwrap();
         assert_eq!(definition.check(), Ok(()));
-        assert_eq!(definition.schedule.fixed(), [("schedule.at".to_owned(), due.as_second() as u32)]);
+        assert_eq!(
+            definition.schedule.fixed(),
+            [("schedule.at".to_owned(), due.as_second() as u32)]
+        );
         assert!(definition.name.ends_with(if due < at("2027-06-01T00:00:00Z") {
             "W 2027-03-28 03:30"
         } else {

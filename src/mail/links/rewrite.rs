@@ -319,3 +319,7 @@ impl Rewriting<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "rewrite_tests.rs"]
+mod tests;

@@ -2,19 +2,25 @@
 
 use minijinja::Environment;
 
-use crate::mail::links::rewrite::*;
+use super::*;
 
 fn tracking(mirror_link: &str) -> Tracking {
-    Tracking { url: "https://t.example".into(), opens: true, clicks: true, mirror_link: mirror_link.into() }
+    Tracking {
+        url: "https://t.example".into(),
+        opens: true,
+        clicks: true,
+        mirror_link: mirror_link.into(),
+    }
 }
 
-fn rewritten(source: &str) -> Rewritten {
+fn rewritten(source: &str) -> RewrittenHtml {
     let environment = Environment::new();
     let fields_of = |piece: &str| {
         let template = environment.template_from_str(piece).ok()?;
         Some(template.undeclared_variables(false).into_iter().collect())
     };
-    rewrite(source, &Tracking { opens: false, ..tracking("") }, "https://t.example", fields_of).expect("is rewritten")
+    rewrite(source, &Tracking { opens: false, ..tracking("") }, "https://t.example", fields_of)
+        .expect("is rewritten")
 }
 
 /// What becomes of the source, with `<n>` for the address of link n.
@@ -23,7 +29,10 @@ fn check(source: &str, expected: &str, urls: &[&str]) {
     let found = rewritten(source);
     let mut short = found.source;
     for number in 0..found.links.len() {
-        short = short.replace(&format!("https://t.example/c/{{{{ __token[{number}] }}}}"), &format!("<{number}>"));
+        short = short.replace(
+            &format!("https://t.example/c/{{{{ __token[{number}] }}}}"),
+            &format!("<{number}>"),
+        );
     }
     assert_eq!(short, expected);
     assert_eq!(found.links.iter().map(|link| link.url.as_str()).collect::<Vec<_>>(), urls);
@@ -66,7 +75,11 @@ fn what_is_no_link_to_the_web_stays_as_it_is() {
     ] {
         check(same, same, &[]);
     }
-    check("<a data-track=\"false\" href='https://a.example'>x</a>", "<a href='https://a.example'>x</a>", &[]);
+    check(
+        "<a data-track=\"false\" href='https://a.example'>x</a>",
+        "<a href='https://a.example'>x</a>",
+        &[],
+    );
 }
 
 #[test]
@@ -88,7 +101,11 @@ fn links_with_fields_of_the_recipient_are_tracked_and_others_named() {
         "<a href=\"https://a.example/{% if x %}\">1</a>{% else %}\">2</a>{% endif %}",
     ] {
         let found = rewritten(unknown);
-        assert_eq!((found.source.as_str(), found.links.len(), found.untracked.len()), (unknown, 0, 1), "{unknown}");
+        assert_eq!(
+            (found.source.as_str(), found.links.len(), found.untracked.len()),
+            (unknown, 0, 1),
+            "{unknown}"
+        );
     }
 }
 
@@ -96,7 +113,10 @@ fn links_with_fields_of_the_recipient_are_tracked_and_others_named() {
 fn a_label_is_what_the_reader_sees_of_a_link() {
     let long = "ü".repeat(200);
     for (link, label) in [
-        ("<a href='https://a.example'> Buy <b>it\n {{ when }}</b>&nbsp;&amp; smile</a> no more", "Buy it {{ when }} & smile"),
+        (
+            "<a href='https://a.example'> Buy <b>it\n {{ when }}</b>&nbsp;&amp; smile</a> no more",
+            "Buy it {{ when }} & smile",
+        ),
         ("<a href='https://a.example' title='The title'><img alt='A picture'></a>", "The title"),
         ("<a href='https://a.example'><img src=x alt='A picture'><img alt=2></a>", "A picture 2"),
         ("<map><area href='https://a.example' alt='A place'></map>", "A place"),
@@ -109,12 +129,18 @@ fn a_label_is_what_the_reader_sees_of_a_link() {
 
 #[test]
 fn pixel_and_mirror_link_stand_in_the_body() {
-    let both = |source| rewrite(source, &tracking("<b> {{ \"x\""), "https://t.example", |_| None).expect("is rewritten").source;
-    let mirror =
-        format!("<p><a href=\"https://t.example/m/{}\">&lt;b&gt; &#123;&#123; &quot;x&quot;</a></p>", hole::tag(Purpose::Mirror));
+    let both = |source| {
+        rewrite(source, &tracking("<b> {{ \"x\""), "https://t.example", |_| None)
+            .expect("is rewritten")
+            .source
+    };
+    let mirror = format!(
+        "<p><a href=\"https://t.example/m/{}\">&lt;b&gt; &#123;&#123; &quot;x&quot;</a></p>",
+        placeholder::tag(LinkPurpose::Mirror)
+    );
     let pixel = format!(
         "<img src=\"https://t.example/o/{}\" width=\"1\" height=\"1\" alt=\"\" style=\"display:block\">",
-        hole::tag(Purpose::Open)
+        placeholder::tag(LinkPurpose::Open)
     );
     assert_eq!(both("Hi\n"), format!("{mirror}Hi\n{pixel}"));
     assert_eq!(
@@ -124,22 +150,31 @@ fn pixel_and_mirror_link_stand_in_the_body() {
     assert_eq!(both("<body>Hi"), format!("<body>{mirror}Hi{pixel}"));
     // only one branch is left in a message
     assert_eq!(
-        both("{% if a %}<html><body>1</body></html>{% else %}<html><body>2</body></html>{% endif %}"),
+        both(
+            "{% if a %}<html><body>1</body></html>{% else %}<html><body>2</body></html>{% endif %}"
+        ),
         format!(
             "{{% if a %}}<html><body>{mirror}1{pixel}</body></html>{{% else %}}<html><body>{mirror}2{pixel}</body></html>{{% endif %}}"
         )
     );
     assert_eq!(
         both("{% if a %}<body class=a>{% else %}<body>{% endif %}Hi</body>"),
-        format!("{{% if a %}}<body class=a>{mirror}{{% else %}}<body>{mirror}{{% endif %}}Hi{pixel}</body>")
+        format!(
+            "{{% if a %}}<body class=a>{mirror}{{% else %}}<body>{mirror}{{% endif %}}Hi{pixel}</body>"
+        )
     );
     assert!(rewrite("{{ __token[1] }}", &tracking(""), "https://t.example", |_| None).is_err());
 }
 
 #[test]
 fn there_are_not_more_links_than_tokens_tell_apart() {
-    let most = "<a href='https://a.example'></a>".repeat(hole::MOST_LINKS);
-    assert_eq!(rewritten(&most).links.len(), hole::MOST_LINKS);
-    let more = rewrite(&format!("{most}<a href='https://a.example'>"), &tracking(""), "https://t.example", |_| None);
+    let most = "<a href='https://a.example'></a>".repeat(placeholder::MOST_LINKS);
+    assert_eq!(rewritten(&most).links.len(), placeholder::MOST_LINKS);
+    let more = rewrite(
+        &format!("{most}<a href='https://a.example'>"),
+        &tracking(""),
+        "https://t.example",
+        |_| None,
+    );
     assert!(more.is_err_and(|error| error.contains("more than 65000 links")));
 }
