@@ -14,7 +14,7 @@ use versand::{
 
 use crate::harness::{
     LIMIT,
-    app::{App, idle, validity_ends},
+    app::{App, idle, idle_after, validity_ends},
     client::audience,
     direct_calls::{anybody, connection, prepared, started},
     eventually,
@@ -43,16 +43,15 @@ async fn crash(services: &Services, at: &ChunkRef) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chunk_that_kills_its_workers_is_set_aside_and_the_rest_goes_on() {
     let redis = RedisServer::start();
-    let (application, _state) = idle(&redis, "[preparation]\nchunk_size = 10").await;
-    let mut services = application.services().clone();
-    services.daemon.dead_owners = vec![DEAD].into();
-    let id = started(&services, 30).await;
+    let (application, _state) = idle_after(DEAD, &redis, "[preparation]\nchunk_size = 10").await;
+    let services = application.services();
+    let id = started(services, 30).await;
     let at = ChunkRef { delivery: id.clone(), chunk: 1 };
     for _ in 0..CRASHES {
-        crash(&services, &at).await;
+        crash(services, &at).await;
         assert!(services.stores.chunks.poisoned(&id).await.unwrap().is_empty());
     }
-    crash(&services, &at).await;
+    crash(services, &at).await;
     assert_eq!(services.stores.chunks.poisoned(&id).await.unwrap(), BTreeSet::from([1]));
 
     let app = App::start(&redis, "").await;
@@ -132,18 +131,18 @@ async fn redis_hash(redis: &RedisServer, key: &str) -> Vec<(u32, u32)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_good_end_wipes_out_the_crashes_of_a_chunk() {
     let redis = RedisServer::start();
-    let (application, _state) = idle(
+    let (application, _state) = idle_after(
+        DEAD,
         &redis,
         "[relay]\nhost = \"127.0.0.1\"\nport = 9\n[send]\nslice_ms = 100\nworkers = 100",
     )
     .await;
-    let mut services = application.services().clone();
-    services.daemon.dead_owners = vec![DEAD].into();
-    let id = started(&services, 30).await;
+    let services = application.services();
+    let id = started(services, 30).await;
     let at = ChunkRef { delivery: id.clone(), chunk: 0 };
     for _ in 0..3 {
         for _ in 0..CRASHES {
-            crash(&services, &at).await;
+            crash(services, &at).await;
         }
         // nobody takes the mail, but the worker lives
         services.journey.chunks.send_chunk(&id, 0).await.unwrap();
@@ -258,14 +257,13 @@ async fn a_lower_limit_does_not_concern_what_was_approved() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chunk_that_was_set_aside_expires_with_its_delivery() {
     let redis = RedisServer::start();
-    let (application, _state) = idle(&redis, "[preparation]\nchunk_size = 10").await;
-    let mut services = application.services().clone();
-    services.daemon.dead_owners = vec![DEAD].into();
-    let id = started(&services, 20).await;
+    let (application, _state) = idle_after(DEAD, &redis, "[preparation]\nchunk_size = 10").await;
+    let services = application.services();
+    let id = started(services, 20).await;
     for chunk in 0..2 {
         let at = ChunkRef { delivery: id.clone(), chunk };
         for _ in 0..=CRASHES {
-            crash(&services, &at).await;
+            crash(services, &at).await;
         }
     }
     assert_eq!(services.stores.chunks.poisoned(&id).await.unwrap(), BTreeSet::from([0, 1]));
@@ -282,7 +280,7 @@ async fn a_chunk_that_was_set_aside_expires_with_its_delivery() {
     ));
     services.journey.recover.reconciler.reconcile().await.unwrap();
     assert_eq!(services.stores.ledgers.counts(&id).await.unwrap().pending, 20, "before its time");
-    validity_ends(&services, &id).await;
+    validity_ends(services, &id).await;
     for _ in 0..3 {
         services.journey.recover.reconciler.reconcile().await.unwrap();
     }

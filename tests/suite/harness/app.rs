@@ -52,6 +52,17 @@ pub async fn idle(redis: &RedisServer, settings: &str) -> (Application, TempDir)
     (Application::build(config, metrics()).await.unwrap(), state)
 }
 
+/// As [`idle`], in a state directory that a dead process had before.
+pub async fn idle_after(
+    predecessor: u64,
+    redis: &RedisServer,
+    settings: &str,
+) -> (Application, TempDir) {
+    let (config, state) = config(redis, settings);
+    std::fs::write(state.path().join("owner"), format!("{predecessor:016x}\n")).unwrap();
+    (Application::build(config, metrics()).await.unwrap(), state)
+}
+
 /// A token of the configuration: its secret is its name.
 pub fn token(name: &str, roles: &[&str]) -> String {
     use sha2::{Digest, Sha256};
