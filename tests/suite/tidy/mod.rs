@@ -1,5 +1,8 @@
 //! The rules of the house that no lint knows: layers, sizes, heads, names, documented settings.
 
+mod circles;
+mod names;
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -13,17 +16,73 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("config", &["domain"]),
     ("metrics", &["domain"]),
+    ("clock", &["domain"]),
+    ("daemon", &[]),
+    ("redis_server", &[]),
+    ("identity", &["domain", "config"]),
     ("store", &["domain", "config", "metrics"]),
     ("mail", &["domain", "config", "metrics"]),
     ("queue", &["domain", "config", "metrics"]),
-    ("identity", &["domain", "config"]),
-    ("send", &["domain", "config", "metrics", "store", "mail", "queue", "identity"]),
-    ("worker", &["domain", "config", "metrics", "queue", "send"]),
-    ("scheduler", &["config", "metrics", "queue", "send"]),
-    ("http", &["domain", "config", "metrics", "store", "queue", "identity", "send"]),
+    ("deliveries", &["domain", "store", "queue"]),
+    ("report", &["domain", "clock", "store", "mail", "deliveries"]),
+    (
+        "feedback",
+        &[
+            "domain",
+            "config",
+            "metrics",
+            "clock",
+            "daemon",
+            "store",
+            "mail",
+            "deliveries",
+            "report",
+        ],
+    ),
+    (
+        "send",
+        &[
+            "domain",
+            "config",
+            "metrics",
+            "clock",
+            "daemon",
+            "identity",
+            "store",
+            "mail",
+            "queue",
+            "deliveries",
+            "report",
+            "feedback",
+        ],
+    ),
+    (
+        "observe",
+        &["domain", "config", "metrics", "clock", "store", "mail", "queue", "deliveries", "send"],
+    ),
+    ("worker", &["domain", "queue", "send"]),
+    ("scheduler", &["metrics", "daemon", "send", "feedback", "observe"]),
+    (
+        "http",
+        &[
+            "domain",
+            "config",
+            "metrics",
+            "clock",
+            "daemon",
+            "identity",
+            "store",
+            "mail",
+            "queue",
+            "deliveries",
+            "report",
+            "feedback",
+            "send",
+        ],
+    ),
 ];
 /// The only wiring: may name everything, and no layer names them.
-const WIRING: &[&str] = &["app", "main", "lib", "cli", "demo"];
+const WIRING: &[&str] = &["app", "main", "lib", "cli", "demo", "logging"];
 /// The modules that may use each crate of Redis: a key that is written elsewhere is a key nobody finds.
 const REDIS: &[(&str, &[&str])] = &[("redis", &["store", "queue"]), ("apalis_redis", &["queue"])];
 /// What the domain must not touch: it is pure, and `now` is an argument.
@@ -56,6 +115,13 @@ impl Source {
     fn module(&self) -> &str {
         let inner = self.path.strip_prefix("src/").unwrap_or(&self.path);
         inner.split(['/', '.']).next().unwrap_or(inner)
+    }
+
+    /// The path of its module, such as `send::chunk::replay`.
+    fn module_path(&self) -> String {
+        let inner = self.path.trim_start_matches("src/").trim_end_matches(".rs");
+        let inner = inner.trim_end_matches("mod").trim_end_matches('/');
+        if ["lib", "main"].contains(&inner) { String::new() } else { inner.replace('/', "::") }
     }
 
     /// Without comments, so that a doc link is not a dependency.
@@ -219,7 +285,7 @@ fn every_file_says_what_it_is_for() {
 #[test]
 fn files_stay_short() {
     let mut mistakes = Vec::new();
-    for (folder, limit) in [("src", 300), ("tests", 500)] {
+    for (folder, limit) in [("src", 400), ("tests", 500)] {
         for source in sources(folder, &["rs", "lua"]) {
             let exception = ALLOWED_LENGTHS.iter().find(|(path, ..)| *path == source.path);
             let limit = exception.map_or(limit, |(_, allowed, _)| *allowed);
