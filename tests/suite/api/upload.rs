@@ -14,6 +14,7 @@ use crate::harness::{
     LIMIT,
     app::App,
     client::{Client, answer, audience, definition},
+    daemon::Daemon,
     eventually,
     people::{problem, start},
     redis::RedisServer,
@@ -141,18 +142,11 @@ async fn a_delivery_that_was_deleted_or_confirmed_meanwhile_takes_no_audience() 
     app.stop().await;
 }
 
-/// Kilobytes of this process in memory.
-fn resident_kib() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_of_a_gigabyte_is_refused_at_its_beginning() {
-    let redis = RedisServer::start();
-    let app = start(&redis, "").await;
-    let id = app.client.create(&definition()).await;
+    // a process of its own, whose memory no other test uses
+    let daemon = Daemon::start("").await;
+    let id = daemon.client.create(&definition()).await;
     for kind in ["application/x-ndjson", "text/csv"] {
         let sent = Arc::new(AtomicUsize::new(0));
         let counter = sent.clone();
@@ -161,17 +155,16 @@ async fn a_line_of_a_gigabyte_is_refused_at_its_beginning() {
             counter.fetch_add(1, Ordering::Relaxed);
             Piece::Ok(piece.clone())
         });
-        let before = resident_kib();
-        let request = put(&app.client, &id, endless).header("content-type", kind);
+        let before = daemon.resident_kib();
+        let request = put(&daemon.client, &id, endless).header("content-type", kind);
         let response = tokio::time::timeout(LIMIT, request.send()).await.unwrap().unwrap();
         let body = problem(response, StatusCode::UNPROCESSABLE_ENTITY).await;
         assert_eq!(body["line"], 1, "{body}");
         let mebibytes = sent.load(Ordering::Relaxed);
         assert!(mebibytes < 200, "{mebibytes} MiB were taken before the refusal");
-        let grown = resident_kib().saturating_sub(before);
-        assert!(grown < 600_000, "{grown} KiB more in memory (other tests included)");
+        let grown = daemon.resident_kib().saturating_sub(before);
+        assert!(grown < 50_000, "{grown} KiB more in memory");
     }
-    app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

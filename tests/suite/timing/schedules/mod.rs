@@ -17,6 +17,7 @@ use crate::harness::{
     relay::TestRelay,
 };
 
+mod agreement;
 mod clock_changes;
 mod hold_and_release;
 mod many_waves;
