@@ -1,81 +1,87 @@
-//! What a catcher does with which recipient: rules by local part, and faults on request.
+//! The rules of a catcher: which recipients it refuses, and the faults it makes on request.
 
 use std::{
     collections::{HashMap, VecDeque},
     time::Duration,
 };
 
-/// Where in a transaction something happens.
+/// The step of a transaction at which a fault happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CatcherStage {
-    /// Instead of the reply to MAIL; only from [`CatcherRules::next`] and [`CatcherRules::every`].
+    /// At the reply to MAIL. Only [`CatcherRules::next`] and [`CatcherRules::every`] can have it.
     Mail,
+    /// At the reply to RCPT.
     Recipient,
+    /// At the reply to DATA.
     Data,
-    /// After 354 was sent and before the end of data was read.
+    /// After 354 was sent, and before the end of data was read.
     Body,
     /// After the end of data was read, before or instead of the reply.
     End,
 }
 
-/// What happens there.
+/// The action of a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CatcherAction {
-    /// This reply, without CRLF; a 421 closes the connection after it.
+    /// Sends this reply, given without CRLF. After a 421 the connection is closed.
     Reply(String),
-    /// As usual, but so much later.
+    /// Sends the usual reply after this pause.
     Stall(Duration),
-    /// As usual, but the reply takes so long from its first byte to its last.
+    /// Sends the usual reply byte by byte, over this time.
     Slow(Duration),
-    /// A line that is no SMTP reply.
+    /// Sends a line that is no SMTP reply.
     Garbage,
-    /// The connection is closed.
+    /// Closes the connection.
     Close,
 }
 
-/// One attempt's fault.
+/// The fault of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CatcherAct {
+pub struct CatcherFault {
+    /// When it happens.
     pub stage: CatcherStage,
+    /// What the catcher does.
     pub action: CatcherAction,
-    /// At the end of data: the message counts as accepted, whatever the client hears.
+    /// At the end of data: the message counts as accepted, even if the client gets no such reply.
     pub accept: bool,
 }
 
-impl CatcherAct {
+impl CatcherFault {
+    /// A fault; the message is not accepted.
     pub fn new(stage: CatcherStage, action: CatcherAction) -> Self {
         Self { stage, action, accept: false }
     }
 
+    /// A fault that is a reply.
     pub fn reply(stage: CatcherStage, reply: &str) -> Self {
         Self::new(stage, CatcherAction::Reply(reply.to_owned()))
     }
 
-    /// The same, with the message accepted.
+    /// The same fault, but the message counts as accepted.
     #[must_use]
     pub fn accepted(self) -> Self {
         Self { accept: true, ..self }
     }
 }
 
-/// What decides about a transaction, in this order: `scripts`, `next`, `every`, the local part.
+/// The rules for transactions. They apply in this order: `scripts`, `next`, `every`, local part.
 #[derive(Debug, Clone)]
 pub struct CatcherRules {
-    /// Greets with this instead of 220, and closes.
+    /// The catcher sends this greeting instead of 220, and closes the connection.
     pub greeting: Option<String>,
-    /// Whether PIPELINING (RFC 2920) is offered; without it, pipelined commands are refused.
+    /// The catcher offers PIPELINING (RFC 2920). Otherwise it refuses pipelined commands.
     pub pipelining: bool,
-    /// Answers DATA with 354 although there is no recipient, as RFC 2920, 3.1 allows.
+    /// The catcher answers DATA with 354 although there is no recipient (RFC 2920, 3.1).
     pub data_without_recipient: bool,
-    /// Before every reply.
+    /// The pause before every reply.
     pub delay: Duration,
-    /// Per address (lower case): one entry for each attempt, `None` for the usual.
-    pub scripts: HashMap<String, VecDeque<Option<CatcherAct>>>,
-    /// For the next transactions, whoever they are for.
-    pub next: VecDeque<CatcherAct>,
-    /// For all transactions.
-    pub every: Option<CatcherAct>,
-    /// `refuse*`: 550; `full*`: 552; `defer*`: 451 at the first attempt.
+    /// By address in lower case: one entry for each attempt, `None` for the usual reply.
+    pub scripts: HashMap<String, VecDeque<Option<CatcherFault>>>,
+    /// Faults for the next transactions, for any recipient.
+    pub next: VecDeque<CatcherFault>,
+    /// A fault for all transactions.
+    pub every: Option<CatcherFault>,
+    /// Local parts decide: `refuse*` gets 550, `full*` 552, `defer*` 451 at the first attempt.
     pub by_local_part: bool,
 }
 
@@ -95,35 +101,39 @@ impl Default for CatcherRules {
 }
 
 impl CatcherRules {
-    /// Appends to an address' script.
-    pub fn script(&mut self, address: &str, acts: impl IntoIterator<Item = Option<CatcherAct>>) {
-        self.scripts.entry(address.to_lowercase()).or_default().extend(acts);
+    /// Appends entries to the script of an address.
+    pub fn script(
+        &mut self,
+        address: &str,
+        entries: impl IntoIterator<Item = Option<CatcherFault>>,
+    ) {
+        self.scripts.entry(address.to_lowercase()).or_default().extend(entries);
     }
 
     /// The fault at MAIL, before the recipient is known.
-    pub(super) fn at_mail(&mut self) -> Option<CatcherAct> {
+    pub(super) fn at_mail(&mut self) -> Option<CatcherFault> {
         match self.next.front() {
-            Some(act) if act.stage == CatcherStage::Mail => self.next.pop_front(),
-            _ => self.every.clone().filter(|act| act.stage == CatcherStage::Mail),
+            Some(fault) if fault.stage == CatcherStage::Mail => self.next.pop_front(),
+            _ => self.every.clone().filter(|fault| fault.stage == CatcherStage::Mail),
         }
     }
 
-    /// The fault for this attempt at a recipient; an entry of a script is used up.
-    pub(super) fn at_recipient(&mut self, address: &str) -> Option<CatcherAct> {
+    /// The fault for this attempt at a recipient. An entry of a script is used once.
+    pub(super) fn at_recipient(&mut self, address: &str) -> Option<CatcherFault> {
         if !self.scripts.is_empty()
-            && let Some(act) =
+            && let Some(fault) =
                 self.scripts.get_mut(&address.to_lowercase()).and_then(VecDeque::pop_front)
         {
-            return act;
+            return fault;
         }
         match self.next.front() {
-            Some(act) if act.stage != CatcherStage::Mail => self.next.pop_front(),
-            _ => self.every.clone().filter(|act| act.stage != CatcherStage::Mail),
+            Some(fault) if fault.stage != CatcherStage::Mail => self.next.pop_front(),
+            _ => self.every.clone().filter(|fault| fault.stage != CatcherStage::Mail),
         }
     }
 }
 
-/// The reply that the local part asks for; `attempt` gives the number of this one, from 1.
+/// The reply that the local part asks for. `attempt` gives the number of the attempt, from 1.
 pub(super) fn by_local_part(address: &str, attempt: impl FnOnce() -> u32) -> Option<&'static str> {
     let starts = |word: &str| {
         address.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))

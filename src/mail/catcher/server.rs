@@ -1,8 +1,7 @@
-//! The built-in mail catcher: an SMTP server (RFC 5321) that keeps what it gets and delivers nothing.
+//! The catcher's server (RFC 5321), and the state that its connections share.
 
 use std::{
     collections::{HashMap, VecDeque},
-    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -20,17 +19,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::rules::CatcherRules;
 
-/// More at a time are greeted with 421.
-const CONNECTIONS: usize = 2000;
+/// The most open connections. More are greeted with 421.
+const MAX_CONNECTIONS: usize = 2000;
 
-/// What a catcher keeps and takes.
+/// How much a catcher accepts and keeps.
 #[derive(Debug, Clone)]
 pub struct CatcherOptions {
-    /// Messages kept, the oldest go first.
+    /// How many messages are kept. The oldest are dropped first.
     pub keep: usize,
-    /// Larger ones are refused with 552.
+    /// The largest message in bytes. Larger ones are refused with 552.
     pub message_limit_bytes: usize,
-    /// Whether every verdict is written down; it grows without bound, so for tests only.
+    /// Whether the catcher keeps a journal of all verdicts. It grows without bound: for tests only.
     pub journal: bool,
 }
 
@@ -40,64 +39,76 @@ impl Default for CatcherOptions {
     }
 }
 
-/// A message as it came, dots unstuffed.
+/// A message that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CaughtMessage {
-    /// From 0, in the order of acceptance.
+    /// The number in the order of acceptance, from 0.
     pub number: u64,
+    /// The envelope sender.
     pub from: String,
+    /// The recipients of the envelope.
     pub to: Vec<String>,
+    /// The message without dot stuffing and the final dot.
     pub bytes: Vec<u8>,
 }
 
 /// The catcher's own verdict on one recipient of one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalEntry {
+    /// The address of the envelope.
     pub recipient: String,
-    /// Without angle brackets; empty when no message was transferred.
+    /// Without angle brackets; empty if no message was transferred.
     pub message_id: String,
+    /// Whether the message was accepted.
     pub accepted: bool,
 }
 
-/// Counters from the start; they only rise.
+/// Counters since the start. They only rise.
 #[derive(Debug, Default)]
 pub struct CatcherCounts {
+    /// Connections accepted.
     pub connections: AtomicU64,
+    /// Messages accepted.
     pub accepted: AtomicU64,
+    /// Replies 5xx.
     pub refused: AtomicU64,
+    /// Replies 4xx.
     pub deferred: AtomicU64,
+    /// RSET commands.
     pub resets: AtomicU64,
+    /// QUIT commands.
     pub quits: AtomicU64,
     /// NOOPs, unknown and misplaced commands, pipelining that was not offered.
-    pub odd: AtomicU64,
+    pub unexpected: AtomicU64,
 }
 
-/// Cloneable; all clones share what was caught and the rules.
+/// A mail catcher. All clones share messages, counters and rules.
 #[derive(Debug, Clone, Default)]
-pub struct Catcher(pub(super) Arc<CatcherState>);
+pub struct Catcher(Arc<CatcherState>);
 
 #[derive(Debug, Default)]
-pub(super) struct CatcherState {
-    pub(super) options: CatcherOptions,
-    pub(super) rules: Mutex<CatcherRules>,
+struct CatcherState {
+    options: CatcherOptions,
+    rules: Mutex<CatcherRules>,
     counts: CatcherCounts,
     open: AtomicUsize,
     kept: Mutex<VecDeque<Arc<CaughtMessage>>>,
     journal: Mutex<Vec<JournalEntry>>,
-    /// How often each `defer*` address was tried.
+    /// How often each `defer*` address was tried, by address in lower case.
     attempts: Mutex<HashMap<String, u32>>,
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Catcher {
+    /// A catcher with the usual rules.
     pub fn new(options: CatcherOptions) -> Self {
         Self(Arc::new(CatcherState { options, ..CatcherState::default() }))
     }
 
-    /// Serves every connection of `listener` until `stop`; open ones end with it.
+    /// Serves every connection of `listener` until `stop`. Then open connections end, too.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         let mut sessions = JoinSet::new();
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
@@ -108,45 +119,55 @@ impl Catcher {
                     let catcher = self.clone();
                     sessions.spawn(async move { catcher.session(stream).await });
                 }
-                // Out of file descriptors: the listener itself is fine.
+                // There are no free file descriptors. The listener itself still works.
                 Err(_) => sleep(Duration::from_millis(50)).await,
             }
         }
         sessions.shutdown().await;
     }
 
-    /// Serves one connection to its end, over any stream.
+    /// Serves one connection over any stream, to its end.
     pub async fn session<S: AsyncRead + AsyncWrite + Unpin + Send>(&self, stream: S) {
         self.counts().connections.fetch_add(1, Ordering::Relaxed);
-        let busy = self.0.open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS;
-        let _open = Open(&self.0.open);
+        let busy = self.0.open.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS;
+        let _open = OpenSession(&self.0.open);
         super::session::run(self, stream, busy).await;
     }
 
-    /// Changes the rules for every transaction that begins later.
+    /// Changes the rules. Open transactions may notice it, too.
     pub fn change_rules(&self, change: impl FnOnce(&mut CatcherRules)) {
-        change(&mut lock(&self.0.rules));
+        change(&mut self.rules());
     }
 
+    pub(super) fn rules(&self) -> MutexGuard<'_, CatcherRules> {
+        lock(&self.0.rules)
+    }
+
+    pub(super) fn message_limit_bytes(&self) -> usize {
+        self.0.options.message_limit_bytes
+    }
+
+    /// The counters.
     pub fn counts(&self) -> &CatcherCounts {
         &self.0.counts
     }
 
-    /// The messages kept, oldest first.
+    /// The messages that are kept, the oldest first.
     pub fn messages(&self) -> Vec<Arc<CaughtMessage>> {
         lock(&self.0.kept).iter().cloned().collect()
     }
 
-    /// Every verdict so far, in order, if [`CatcherOptions::journal`] asks for it.
+    /// All verdicts so far, in order; empty without [`CatcherOptions::journal`].
     pub fn journal(&self) -> Vec<JournalEntry> {
         lock(&self.0.journal).clone()
     }
 
-    /// Connections open now.
+    /// How many connections are open now.
     pub fn open_connections(&self) -> usize {
         self.0.open.load(Ordering::Relaxed)
     }
 
+    /// Accepts a message for all its recipients.
     pub(super) fn keep(&self, from: &str, to: &[String], bytes: Vec<u8>) {
         for recipient in to {
             self.note(recipient, &bytes, true);
@@ -164,6 +185,7 @@ impl Catcher {
         }));
     }
 
+    /// Writes a verdict into the journal, if there is one.
     pub(super) fn note(&self, recipient: &str, bytes: &[u8], accepted: bool) {
         if self.0.options.journal {
             let message_id = message_id(bytes);
@@ -175,8 +197,8 @@ impl Catcher {
         }
     }
 
-    /// How often `recipient` was tried, this time included.
-    pub(super) fn attempt(&self, recipient: &str) -> u32 {
+    /// Counts an attempt. Returns how often `recipient` was tried, with this attempt.
+    pub(super) fn count_attempt(&self, recipient: &str) -> u32 {
         let mut attempts = lock(&self.0.attempts);
         let count = attempts.entry(recipient.to_lowercase()).or_default();
         *count += 1;
@@ -184,26 +206,16 @@ impl Catcher {
     }
 }
 
-/// The address a catcher is reached at when it was bound to one of all interfaces.
-pub fn reachable(bound: SocketAddr) -> SocketAddr {
-    match bound {
-        SocketAddr::V4(v4) if v4.ip().is_unspecified() => ([127, 0, 0, 1], v4.port()).into(),
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => {
-            (std::net::Ipv6Addr::LOCALHOST, v6.port()).into()
-        }
-        bound => bound,
-    }
-}
+/// Counts as one open connection while it lives.
+struct OpenSession<'a>(&'a AtomicUsize);
 
-struct Open<'a>(&'a AtomicUsize);
-
-impl Drop for Open<'_> {
+impl Drop for OpenSession<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Of the header, which ends at the first empty line.
+/// The Message-ID in the header, which ends at the first empty line; empty if there is none.
 fn message_id(bytes: &[u8]) -> String {
     const NAME: &[u8] = b"message-id:";
     bytes

@@ -1,6 +1,6 @@
-//! One connection to the catcher, from its greeting to its end.
+//! One connection to the catcher: the commands, and the replies to them.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -8,14 +8,16 @@ use tokio::{
 };
 
 use super::{
-    rules::{CatcherAct, CatcherAction, CatcherStage, by_local_part},
-    server::{Catcher, lock},
+    rules::{CatcherAction, CatcherFault, CatcherStage, by_local_part},
+    server::{Catcher, CatcherCounts},
     stream::{ClientStream, InputLine, StreamEnded},
 };
 
-const RECIPIENTS: usize = 100;
+/// The most recipients of one transaction.
+const MAX_RECIPIENTS: usize = 100;
 const NAME: &str = "catcher.invalid";
 
+/// Serves one connection. With `busy`, it is refused.
 pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     catcher: &Catcher,
     stream: S,
@@ -23,7 +25,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
 ) {
     let mut session =
         Session { catcher, stream: ClientStream::new(stream), greeted: false, transaction: None };
-    // However it ended, what was answered goes out.
+    // Replies that are still buffered are sent, however the session ended.
     let _ = session.serve(busy).await;
     session.stream.close().await;
 }
@@ -39,13 +41,13 @@ struct Session<'a, S> {
 struct Transaction {
     from: String,
     to: Vec<String>,
-    /// What is to happen later in it.
-    act: Option<CatcherAct>,
+    /// A fault at a later stage.
+    fault: Option<CatcherFault>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     async fn serve(&mut self, busy: bool) -> Result<(), StreamEnded> {
-        let greeting = lock(&self.catcher.0.rules).greeting.clone();
+        let greeting = self.catcher.rules().greeting.clone();
         if let Some(greeting) =
             greeting.or_else(|| busy.then(|| "421 4.3.2 Too many connections".to_owned()))
         {
@@ -57,20 +59,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             let line = match self.stream.line().await? {
                 InputLine::Text(line) => line,
                 InputLine::TooLong => {
-                    self.odd("500 5.5.2 Line too long");
+                    self.unexpected("500 5.5.2 Line too long");
                     continue;
                 }
             };
             let (delay, pipelining) = {
-                let rules = lock(&self.catcher.0.rules);
+                let rules = self.catcher.rules();
                 (rules.delay, rules.pipelining)
             };
-            // Even no time at all would wait for the timer's next millisecond.
+            // Even a sleep of zero would wait for the timer's next millisecond.
             if !delay.is_zero() {
                 sleep(delay).await;
             }
             if self.stream.has_input() && !pipelining {
-                self.odd("503 5.5.0 Pipelining was not offered");
+                self.unexpected("503 5.5.0 Pipelining was not offered");
                 return Err(StreamEnded);
             }
             self.command(&line, pipelining).await?;
@@ -91,12 +93,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                 self.transaction = None;
                 self.stream.reply("250 2.0.0 Ok");
             }
-            "NOOP" => self.odd("250 2.0.0 Ok"),
+            "NOOP" => self.unexpected("250 2.0.0 Ok"),
             "MAIL" if self.greeted && self.transaction.is_none() => self.mail(line).await?,
             "RCPT" if self.transaction.is_some() => self.recipient(line).await?,
             "DATA" if self.transaction.is_some() => self.data().await?,
-            "MAIL" | "RCPT" | "DATA" => self.odd("503 5.5.1 Bad sequence of commands"),
-            _ => self.odd("500 5.5.2 Command not known"),
+            "MAIL" | "RCPT" | "DATA" => self.unexpected("503 5.5.1 Bad sequence of commands"),
+            _ => self.unexpected("500 5.5.2 Command not known"),
         }
         Ok(())
     }
@@ -112,24 +114,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         if pipelining {
             self.stream.reply("250-PIPELINING");
         }
-        self.stream.reply(&format!("250-SIZE {}", self.catcher.0.options.message_limit_bytes));
+        self.stream.reply(&format!("250-SIZE {}", self.catcher.message_limit_bytes()));
         self.stream.reply("250-8BITMIME");
         self.stream.reply("250 ENHANCEDSTATUSCODES");
     }
 
     async fn mail(&mut self, line: &str) -> Result<(), StreamEnded> {
         let Some((from, parameters)) = path(line, "FROM:") else {
-            self.odd("501 5.5.4 MAIL FROM:<address>");
+            self.unexpected("501 5.5.4 MAIL FROM:<address>");
             return Ok(());
         };
         let size =
             parameters.split(' ').find_map(|p| p.strip_prefix("SIZE=")?.parse::<usize>().ok());
-        if size.is_some_and(|size| size > self.catcher.0.options.message_limit_bytes) {
+        if size.is_some_and(|size| size > self.catcher.message_limit_bytes()) {
             self.stream.reply("552 5.3.4 Message size exceeds fixed limit");
             return Ok(());
         }
-        let act = lock(&self.catcher.0.rules).at_mail();
-        if self.answer(act.as_ref(), "250 2.1.0 Ok").await? {
+        let fault = self.catcher.rules().at_mail();
+        if self.answer(fault.as_ref(), "250 2.1.0 Ok").await? {
             self.transaction = Some(Transaction { from, ..Transaction::default() });
         }
         Ok(())
@@ -137,27 +139,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
 
     async fn recipient(&mut self, line: &str) -> Result<(), StreamEnded> {
         let Some((to, _)) = path(line, "TO:").filter(|(to, _)| !to.is_empty()) else {
-            self.odd("501 5.5.4 RCPT TO:<address>");
+            self.unexpected("501 5.5.4 RCPT TO:<address>");
             return Ok(());
         };
-        let (act, local) = {
-            let mut rules = lock(&self.catcher.0.rules);
+        let (fault, local_parts_decide) = {
+            let mut rules = self.catcher.rules();
             (rules.at_recipient(&to), rules.by_local_part)
         };
-        let usual = match &act {
-            None if local => by_local_part(&to, || self.catcher.attempt(&to)),
+        let usual = match &fault {
+            None if local_parts_decide => by_local_part(&to, || self.catcher.count_attempt(&to)),
             _ => None,
         };
-        let full = self.transaction.as_ref().is_some_and(|t| t.to.len() >= RECIPIENTS);
+        let full = self.transaction.as_ref().is_some_and(|t| t.to.len() >= MAX_RECIPIENTS);
         let usual = if full { Some("452 4.5.3 Too many recipients") } else { usual };
-        let here = act.as_ref().filter(|act| act.stage == CatcherStage::Recipient);
-        let taken = self.answer(here, usual.unwrap_or("250 2.1.5 Ok")).await?;
-        if !taken {
+        let here = fault.as_ref().filter(|fault| fault.stage == CatcherStage::Recipient);
+        let accepted = self.answer(here, usual.unwrap_or("250 2.1.5 Ok")).await?;
+        if !accepted {
             self.catcher.note(&to, b"", false);
         }
         if let Some(transaction) = &mut self.transaction {
-            transaction.act = act;
-            if taken {
+            transaction.fault = fault;
+            if accepted {
                 transaction.to.push(to);
             }
         }
@@ -167,23 +169,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     async fn data(&mut self) -> Result<(), StreamEnded> {
         let Some(transaction) = self.transaction.take() else { return Ok(()) };
         let nobody = transaction.to.is_empty();
-        if nobody && !lock(&self.catcher.0.rules).data_without_recipient {
+        if nobody && !self.catcher.rules().data_without_recipient {
             self.stream.reply("554 5.5.1 No valid recipients");
             self.transaction = Some(transaction);
             return Ok(());
         }
-        let act = transaction.act.clone().filter(|_| !nobody);
-        let at = |stage| act.as_ref().filter(|act| act.stage == stage);
+        let fault = transaction.fault.clone().filter(|_| !nobody);
+        let at = |stage| fault.as_ref().filter(|fault| fault.stage == stage);
         if !self.answer(at(CatcherStage::Data), "354 End data with <CR><LF>.<CR><LF>").await? {
             self.note_refused(&transaction);
             self.transaction = Some(transaction);
             return Ok(());
         }
         self.stream.flush().await?;
-        if let Some(act) = at(CatcherStage::Body) {
-            // Something of the message has arrived, its end has not been looked for.
+        if let Some(fault) = at(CatcherStage::Body) {
+            // A part of the message has arrived. Its end may not be there yet.
             self.stream.fill().await?;
-            match &act.action {
+            match &fault.action {
                 CatcherAction::Stall(pause) | CatcherAction::Slow(pause) => sleep(*pause).await,
                 CatcherAction::Reply(reply) => {
                     self.stream.reply(reply);
@@ -192,16 +194,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                 CatcherAction::Garbage | CatcherAction::Close => return Err(StreamEnded),
             }
         }
-        let message = self.stream.message(self.catcher.0.options.message_limit_bytes).await?;
+        let message = self.stream.message(self.catcher.message_limit_bytes()).await?;
         self.end(&transaction, message, at(CatcherStage::End)).await
     }
 
-    /// The verdict on a message that has arrived.
+    /// Decides about a message that has arrived; `None` if it was larger than the limit.
     async fn end(
         &mut self,
         transaction: &Transaction,
         message: Option<Vec<u8>>,
-        act: Option<&CatcherAct>,
+        fault: Option<&CatcherFault>,
     ) -> Result<(), StreamEnded> {
         if transaction.to.is_empty() {
             self.stream.reply("554 5.5.1 No valid recipients");
@@ -212,21 +214,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             self.stream.reply("552 5.3.4 Message size exceeds fixed limit");
             return Ok(());
         };
-        let early = act.is_some_and(|act| act.accept);
-        // As a server does that has the message on its disk before its reply is lost.
+        let accept_first = fault.is_some_and(|fault| fault.accept);
+        // So does a server that has stored the message before its reply is lost.
         let mut bytes = Some(bytes);
-        if early && let Some(bytes) = bytes.take() {
+        if accept_first && let Some(bytes) = bytes.take() {
             self.catcher.keep(&transaction.from, &transaction.to, bytes);
         }
         let positive = !matches!(
-            act,
-            Some(CatcherAct {
+            fault,
+            Some(CatcherFault {
                 action: CatcherAction::Reply(_) | CatcherAction::Garbage | CatcherAction::Close,
                 ..
             })
         );
-        if let (true, Some(CatcherAct { action: CatcherAction::Stall(pause), .. })) =
-            (positive, act)
+        if let (true, Some(CatcherFault { action: CatcherAction::Stall(pause), .. })) =
+            (positive, fault)
         {
             sleep(*pause).await;
         }
@@ -235,9 +237,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             Some(_) => self.note_refused(transaction),
             None => {}
         }
-        // A stall is over by now.
-        let act = act.filter(|act| !matches!(act.action, CatcherAction::Stall(_)));
-        self.answer(act, "250 2.0.0 Ok: caught").await?;
+        // The pause of a stall is over.
+        let fault = fault.filter(|fault| !matches!(fault.action, CatcherAction::Stall(_)));
+        self.answer(fault, "250 2.0.0 Ok: caught").await?;
         Ok(())
     }
 
@@ -247,9 +249,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         }
     }
 
-    /// The usual reply, or what `act` makes of it; whether it was positive.
-    async fn answer(&mut self, act: Option<&CatcherAct>, usual: &str) -> Result<bool, StreamEnded> {
-        let reply = match act.map(|act| &act.action) {
+    /// Sends the usual reply, or carries out the fault. Returns whether the reply was positive.
+    async fn answer(
+        &mut self,
+        fault: Option<&CatcherFault>,
+        usual: &str,
+    ) -> Result<bool, StreamEnded> {
+        let reply = match fault.map(|fault| &fault.action) {
             None => usual,
             Some(CatcherAction::Reply(reply)) => reply,
             Some(CatcherAction::Stall(pause)) => {
@@ -259,16 +265,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             }
             Some(CatcherAction::Slow(duration)) => {
                 self.stream.reply_slowly(usual, *duration).await?;
-                return Ok(self.tally(usual));
+                return Ok(self.count_reply(usual));
             }
             Some(CatcherAction::Garbage) => "!!! not SMTP",
             Some(CatcherAction::Close) => return Err(StreamEnded),
         };
         self.stream.reply(reply);
-        if reply.starts_with("421") { Err(StreamEnded) } else { Ok(self.tally(reply)) }
+        if reply.starts_with("421") { Err(StreamEnded) } else { Ok(self.count_reply(reply)) }
     }
 
-    fn tally(&self, reply: &str) -> bool {
+    /// Counts a reply. Returns whether it is positive.
+    fn count_reply(&self, reply: &str) -> bool {
         match reply.as_bytes().first() {
             Some(b'4') => self.count(|counts| &counts.deferred),
             Some(b'5') => self.count(|counts| &counts.refused),
@@ -277,20 +284,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         false
     }
 
-    fn odd(&mut self, reply: &str) {
-        self.count(|counts| &counts.odd);
+    fn unexpected(&mut self, reply: &str) {
+        self.count(|counts| &counts.unexpected);
         self.stream.reply(reply);
     }
 
-    fn count(
-        &self,
-        which: impl Fn(&super::server::CatcherCounts) -> &std::sync::atomic::AtomicU64,
-    ) {
+    fn count(&self, which: impl Fn(&CatcherCounts) -> &AtomicU64) {
         which(self.catcher.counts()).fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// The address between the brackets of `MAIL FROM:<..>` or `RCPT TO:<..>`, and the parameters in upper case.
+/// The address in `MAIL FROM:<..>` or `RCPT TO:<..>`, and the parameters in upper case.
 fn path(line: &str, keyword: &str) -> Option<(String, String)> {
     let rest = line.get(5..)?.trim_start();
     let (word, rest) = rest.split_at_checked(keyword.len())?;

@@ -1,4 +1,4 @@
-//! The catcher's end of a connection: lines in, replies out, both buffered.
+//! The catcher's end of a connection: it reads lines and writes replies, both with a buffer.
 
 use std::time::Duration;
 
@@ -7,34 +7,39 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// RFC 5321, 4.5.3.1.4 allows 512 bytes; parameters and long addresses may add to it.
+/// The longest line. RFC 5321, 4.5.3.1.4 allows 512 bytes, and parameters may add to them.
 const LINE_LIMIT_BYTES: usize = 4096;
-/// RFC 5321, 4.5.3.2.7.
-const IDLE: Duration = Duration::from_secs(300);
+/// How long a client may be silent (RFC 5321, 4.5.3.2.7).
+const IDLE_LIMIT: Duration = Duration::from_secs(300);
 const READ_BYTES: usize = 16 * 1024;
 
-/// The client is gone, silent for too long, or to be sent away.
+/// The connection ends: the client is gone or silent for too long, or the catcher closes it.
 pub struct StreamEnded;
 
+/// One line from the client.
 pub enum InputLine {
+    /// The line without its end.
     Text(String),
+    /// The line was longer than the limit.
     TooLong,
 }
 
+/// A connection with its buffers.
 pub struct ClientStream<S> {
     stream: S,
     input: Vec<u8>,
-    /// Bytes of `input` that were used.
+    /// How many bytes of `input` were used.
     used: usize,
     output: Vec<u8>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
+    /// A connection with empty buffers.
     pub fn new(stream: S) -> Self {
         Self { stream, input: Vec::new(), used: 0, output: Vec::new() }
     }
 
-    /// The next line without its end. What was answered so far goes out before waiting.
+    /// The next line. Buffered replies are sent before the wait.
     pub async fn line(&mut self) -> Result<InputLine, StreamEnded> {
         let mut skipped = false;
         loop {
@@ -56,15 +61,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
         }
     }
 
-    /// The message up to its final dot, dots unstuffed; `None` if it is above `limit_bytes`.
+    /// The message up to its final dot, without dot stuffing.
+    ///
+    /// `None` if it is larger than `limit_bytes`.
     pub async fn message(&mut self, limit_bytes: usize) -> Result<Option<Vec<u8>>, StreamEnded> {
         let mut message = Some(Vec::new());
-        // In a line whose start was taken already: dots mean nothing there.
+        // Whether the start of the line was read before. A dot in the rest of it means nothing.
         let mut inside = false;
         loop {
             let rest = &self.input[self.used..];
             let Some(end) = rest.iter().position(|b| *b == b'\n') else {
-                // A line without an end: part of the message, unless it may be the final dot.
+                // A long line without an end cannot be the final dot.
                 if rest.len() > LINE_LIMIT_BYTES {
                     let rest = if inside { rest } else { rest.strip_prefix(b".").unwrap_or(rest) };
                     append(&mut message, rest, limit_bytes);
@@ -85,16 +92,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
         }
     }
 
-    /// Whether more has come than was read.
+    /// Whether the client has sent more than was read.
     pub fn has_input(&self) -> bool {
         !self.rest().is_empty()
     }
 
+    /// Appends a reply and CRLF to the buffer.
     pub fn reply(&mut self, reply: &str) {
         self.output.extend_from_slice(reply.as_bytes());
         self.output.extend_from_slice(b"\r\n");
     }
 
+    /// Sends the buffered replies.
     pub async fn flush(&mut self) -> Result<(), StreamEnded> {
         if !self.output.is_empty() {
             self.stream.write_all(&self.output).await.map_err(|_| StreamEnded)?;
@@ -104,7 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
         Ok(())
     }
 
-    /// Sends a reply spread over `duration`.
+    /// Sends a reply byte by byte, over `duration`.
     pub async fn reply_slowly(
         &mut self,
         reply: &str,
@@ -121,28 +130,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
         Ok(())
     }
 
-    /// Waits until at least one more byte is there.
+    /// Sends the buffered replies, and waits for at least one more byte.
     pub async fn fill(&mut self) -> Result<(), StreamEnded> {
         self.flush().await?;
         self.input.drain(..self.used);
         self.used = 0;
         self.input.reserve(READ_BYTES);
-        match timeout(IDLE, self.stream.read_buf(&mut self.input)).await {
+        match timeout(IDLE_LIMIT, self.stream.read_buf(&mut self.input)).await {
             Ok(Ok(1..)) => Ok(()),
             _ => Err(StreamEnded),
         }
     }
 
+    /// Sends the buffered replies, and closes the connection.
     pub async fn close(&mut self) {
         let _ = self.flush().await;
         let _ = self.stream.shutdown().await;
     }
 
+    /// The bytes that were read and not used.
     fn rest(&self) -> &[u8] {
         &self.input[self.used..]
     }
 }
 
+/// Appends to a message. A message larger than the limit becomes `None`.
 fn append(message: &mut Option<Vec<u8>>, bytes: &[u8], limit_bytes: usize) {
     match message {
         Some(kept) if kept.len() + bytes.len() <= limit_bytes => kept.extend_from_slice(bytes),

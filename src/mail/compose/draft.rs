@@ -1,36 +1,45 @@
-//! Messages in the form that goes over the wire (RFC 5322, MIME).
+//! The texts of one message, and the bytes made from them (RFC 5322, MIME).
 
 use jiff::{fmt::rfc2822, tz::TimeZone};
 
-use super::body::Body;
-use crate::mail::{
-    compose::mime,
-    template::{FieldValues, MessageStamp, ProofMarks, RenderError, Template},
+use super::{
+    body::Body,
+    mime,
+    stamp::{MessageStamp, ProofMarks},
 };
 
-/// What differs between recipients, before it is encoded.
+/// The texts that differ between recipients, before they are encoded.
 pub struct Draft<'a> {
-    /// In ASCII.
+    /// The address in the `To` header, in ASCII.
     pub to: String,
+    /// The subject as text, without control characters.
     pub subject: String,
+    /// The address of the opt-out, in ASCII; `None` if nothing is tracked.
+    pub opt_out_url: Option<&'a str>,
+    /// The text part.
     pub text: Option<Body<'a>>,
+    /// The HTML part.
     pub html: Option<Body<'a>>,
 }
 
-impl Template {
-    pub(crate) fn encode(
-        &self,
-        Draft { to, subject, text, html }: Draft<'_>,
-        values: &FieldValues<'_>,
+impl Draft<'_> {
+    /// The message in ASCII, with CRLF line ends.
+    ///
+    /// `common_headers` are the headers that are the same for all recipients. The message is
+    /// written into `buffer`, whose content is dropped.
+    pub fn encode(
+        self,
+        common_headers: &str,
         stamp: &MessageStamp,
         marks: Option<&ProofMarks>,
-        mut space: Vec<u8>,
-    ) -> Result<Vec<u8>, RenderError> {
+        mut buffer: Vec<u8>,
+    ) -> Vec<u8> {
+        let Self { to, subject, opt_out_url, text, html } = self;
         let size: usize = text.iter().chain(&html).map(|body| body.encoded_bytes).sum();
-        space.clear();
-        let mut out = String::from_utf8(space).unwrap_or_default();
-        out.reserve(self.head.len() + size + 1024);
-        out.push_str(&self.head);
+        buffer.clear();
+        let mut out = String::from_utf8(buffer).unwrap_or_default();
+        out.reserve(common_headers.len() + size + 1024);
+        out.push_str(common_headers);
         append(
             &mut out,
             [
@@ -43,8 +52,8 @@ impl Template {
                 "\r\n",
             ],
         );
-        if let Some(own) = &values.own {
-            mime::opt_out_headers(&mut out, &own.unsubscribe_url);
+        if let Some(url) = opt_out_url {
+            mime::opt_out_headers(&mut out, url);
         }
         match marks {
             Some(marks) => {
@@ -61,29 +70,23 @@ impl Template {
             (Some(text), Some(html)) => alternative(&mut out, &stamp.boundary, &text, &html),
             (Some(text), None) => mime::text_part(&mut out, "plain", &text),
             (None, Some(html)) => mime::text_part(&mut out, "html", &html),
-            // compiling saw to it that there is one
+            // A delivery without any part does not compile.
             (None, None) => {}
         }
-        if out.len() > self.limit_bytes {
-            return Err(RenderError {
-                part: "message",
-                field: None,
-                message: format!("has {} bytes, the limit is {}", out.len(), self.limit_bytes),
-            });
-        }
-        Ok(out.into_bytes())
+        out.into_bytes()
     }
 }
 
-/// RFC 5322, 3.3, in UTC.
+/// The date in UTC (RFC 5322, 3.3).
 fn date(stamp: &MessageStamp) -> String {
     let zoned = stamp.date.to_zoned_datetime(TimeZone::UTC);
-    // Only years beyond four digits fail, which a timestamp cannot have.
+    // Only years of more than four digits fail, and a timestamp cannot have one.
     rfc2822::to_string(&zoned).unwrap_or_default()
 }
 
-/// RFC 2046, 5.1.4: the simplest part first. `=_` cannot occur in either transfer encoding, so no body
-/// holds the boundary.
+/// Both parts, the simpler one first (RFC 2046, 5.1.4).
+///
+/// No body holds the boundary, because `=_` occurs in neither transfer encoding.
 fn alternative(out: &mut String, boundary: &str, text: &Body<'_>, html: &Body<'_>) {
     append(
         out,

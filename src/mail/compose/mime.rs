@@ -1,15 +1,19 @@
-//! Headers and bodies in ASCII: RFC 5322 folding, RFC 2047 words, RFC 2045 transfer encodings.
+//! Headers and parts in ASCII: folding (RFC 5322), encoded words (RFC 2047), MIME (RFC 2045).
 
 use data_encoding::BASE64;
 
 use super::{body::Body, quoted_printable::lines};
 
-/// Lines end here where they can (RFC 5322, 2.1.1 wants 78; encoded words 76).
+/// The longest line in bytes, where a line can be broken.
+///
+/// RFC 5322, 2.1.1 allows 78, RFC 2047 and RFC 2045 allow 76.
 pub const LINE_BYTES: usize = 76;
 const WORD_START: &str = "=?utf-8?B?";
 const WORD_END: &str = "?=";
 
-/// `name: value` with CRLF; folded at spaces, as encoded words where it has to be. `value` holds no control characters.
+/// Appends `name: value` and CRLF, folded at spaces.
+///
+/// A value that is not plain ASCII becomes encoded words. `value` holds no control characters.
 pub fn text_header(out: &mut String, name: &str, value: &str) {
     out.push_str(name);
     out.push(':');
@@ -22,7 +26,7 @@ pub fn text_header(out: &mut String, name: &str, value: &str) {
     out.push_str("\r\n");
 }
 
-/// `name: display name <address>` with CRLF; `address` is ASCII.
+/// Appends `name: display name <address>` and CRLF. `address` is ASCII.
 pub fn mailbox_header(out: &mut String, name: &str, display: &str, address: &str) {
     let display = display.trim();
     if display.is_empty() {
@@ -45,7 +49,9 @@ pub fn mailbox_header(out: &mut String, name: &str, display: &str, address: &str
     out.push_str(&format!("{fold} <{address}>\r\n"));
 }
 
-/// RFC 2369, 3.2 and RFC 8058: a mail program shows a button that takes the recipient off. `url` is ASCII.
+/// Appends the headers of the one-click opt-out (RFC 2369, 3.2 and RFC 8058). `url` is ASCII.
+///
+/// Mail programs show a button for them.
 pub fn opt_out_headers(out: &mut String, url: &str) {
     let fold = if "List-Unsubscribe: <>".len() + url.len() > LINE_BYTES { "\r\n" } else { "" };
     for piece in [
@@ -59,20 +65,22 @@ pub fn opt_out_headers(out: &mut String, url: &str) {
     }
 }
 
-/// Whether it can stand as it is: ASCII, nothing that reads as an encoded word, words that fit in a line.
+/// Whether a value needs no encoding.
+///
+/// Plain values are ASCII, do not look like an encoded word, and have words that fit in a line.
 fn is_plain(value: &str) -> bool {
     value.bytes().all(|b| matches!(b, b' '..=b'~'))
         && !value.contains("=?")
         && value.split(' ').all(|word| word.len() < LINE_BYTES - 16)
 }
 
-/// RFC 5322, 3.2.3.
+/// Whether a word needs no quotes in a display name (RFC 5322, 3.2.3).
 fn is_atom(word: &str) -> bool {
     !word.is_empty()
         && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b))
 }
 
-/// Gives back the column that was reached.
+/// Appends a plain value, folded at spaces. Returns the column at its end.
 fn fold(out: &mut String, mut column: usize, value: &str) -> usize {
     let mut spaces = 1;
     for word in value.split(' ') {
@@ -92,6 +100,7 @@ fn fold(out: &mut String, mut column: usize, value: &str) -> usize {
     column
 }
 
+/// Appends a value as encoded words (RFC 2047). Returns the column at its end.
 fn encoded_words(out: &mut String, mut column: usize, mut value: &str) -> usize {
     while !value.is_empty() {
         let room = LINE_BYTES.saturating_sub(column + 1 + WORD_START.len() + WORD_END.len());
@@ -115,9 +124,9 @@ fn encoded_words(out: &mut String, mut column: usize, mut value: &str) -> usize 
     column
 }
 
-/// A part of type `text/subtype`: headers, a blank line, the body, CRLF at its end.
+/// Appends a part of type `text/subtype`: headers, a blank line, the body, CRLF.
 pub fn text_part(out: &mut String, subtype: &str, body: &Body<'_>) {
-    let base64 = body.is_foreign();
+    let base64 = body.is_shorter_in_base64();
     let encoding = if base64 { "base64" } else { "quoted-printable" };
     out.push_str("Content-Type: text/");
     out.push_str(subtype);
@@ -131,7 +140,7 @@ pub fn text_part(out: &mut String, subtype: &str, body: &Body<'_>) {
     }
 }
 
-/// RFC 2045, 6.8; line ends become CRLF first, as text in canonical form has them.
+/// Appends the text in base64 (RFC 2045, 6.8). Its line ends become CRLF first: the canonical form.
 fn base64_body(out: &mut String, text: &str) {
     let mut canonical = String::with_capacity(text.len() + text.len() / 32);
     for line in lines(text) {
@@ -168,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn display_names_are_atoms_strings_or_words() {
+    fn a_display_name_is_atoms_a_quoted_string_or_encoded_words() {
         let check = |name: &str, expected: &str| {
             let mut out = String::new();
             mailbox_header(&mut out, "From", name, "a@b.example");

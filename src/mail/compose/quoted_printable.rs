@@ -1,14 +1,16 @@
-//! Quoted-printable, the encoding of parts that are mostly ASCII (RFC 2045, 6.7).
+//! Quoted-printable: the encoding of parts that are mostly ASCII (RFC 2045, 6.7).
 
 use super::mime::LINE_BYTES;
 
-/// Ends a line of the encoding, and none of the text.
+/// Ends a line of the encoding that is no line of the text.
 pub const SOFT_BREAK: &str = "=\r\n";
 
-/// Bytes that are looked at together.
+/// How many bytes are checked at once.
 const BLOCK: usize = 16;
 
-/// RFC 2045, 6.7. Dots and "From " at line starts are encoded too: some servers change them.
+/// Appends the encoded text, with CRLF line ends.
+///
+/// A dot or "From " at the start of a line is encoded, too: some servers change them.
 pub fn quoted_printable(out: &mut String, text: &str) {
     out.reserve(text.len() + text.len() / 8);
     for line in lines(text) {
@@ -18,8 +20,8 @@ pub fn quoted_printable(out: &mut String, text: &str) {
             let left = bytes.len() - at;
             let run = literal_run(&bytes[at..], column == 0);
             // One column stays free for the "=" of a soft line break, unless the line ends here.
-            let most = LINE_BYTES - column - usize::from(left > LINE_BYTES - column || run < left);
-            let taken = run.min(most);
+            let room = LINE_BYTES - column - usize::from(left > LINE_BYTES - column || run < left);
+            let taken = run.min(room);
             if taken > 0 {
                 out.push_str(&line[at..at + taken]);
                 at += taken;
@@ -37,7 +39,7 @@ pub fn quoted_printable(out: &mut String, text: &str) {
     }
 }
 
-/// How many bytes can stand as they are; looks no further than a line reaches.
+/// How many bytes need no encoding, up to the length of one line.
 fn literal_run(rest: &[u8], line_start: bool) -> usize {
     if line_start && (rest.starts_with(b".") || rest.starts_with(b"From ")) {
         return 0;
@@ -48,12 +50,14 @@ fn literal_run(rest: &[u8], line_start: bool) -> usize {
     let is_literal = |b: &u8| matches!(b, b'\t' | b' '..=b'<' | b'>'..=b'~');
     let run =
         near[blocks..].iter().position(|b| !is_literal(b)).map_or(near.len(), |at| blocks + at);
-    // White space at the end of a line would be lost.
+    // Servers may remove white space at the end of a line.
     let lost = run > 0 && run == rest.len() && matches!(rest[run - 1], b' ' | b'\t');
     run - usize::from(lost)
 }
 
-/// Whether all are of ` ` to `~` and none is `=`; without a branch, so that the compiler takes them at once.
+/// Whether all bytes are from ` ` to `~`, and none is `=`.
+///
+/// There is no branch, so that the compiler checks all bytes in one step.
 fn are_literal(block: &[u8; BLOCK]) -> bool {
     !block.iter().fold(false, |other, byte| {
         other | (byte.wrapping_sub(b' ') > b'~' - b' ') | (*byte == b'=')
@@ -67,7 +71,9 @@ fn escape(out: &mut String, byte: u8) {
     out.push(char::from(HEX[usize::from(byte & 15)]));
 }
 
-/// Lines whatever they end with: LF, CRLF or CR. A line end at the end opens no further line.
+/// The lines of a text without their ends, which may be LF, CRLF or CR.
+///
+/// A line end at the end of the text begins no further line.
 pub fn lines(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -113,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_judged_as_its_bytes() {
+    fn a_block_is_literal_if_all_its_bytes_are() {
         for byte in 0..=u8::MAX {
             for at in 0..BLOCK {
                 let mut block = *b"sixteen literals";

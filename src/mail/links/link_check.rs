@@ -1,19 +1,19 @@
-//! The links of a rendered HTML part: whether a reader can follow them.
+//! Finds the links of a rendered HTML part that a reader cannot follow.
 
 use lol_html::{HtmlRewriter, Settings, element};
 use url::Url;
 
-/// What a mail program opens.
+/// The schemes that mail programs open.
 const SCHEMES: [&str; 5] = ["https", "http", "mailto", "tel", "sms"];
-/// More are not told apart.
-const MOST: usize = 10;
+/// The most faults that are listed.
+const MAX_FAULTS: usize = 10;
 
-/// What is wrong with the links of `html`: each one that cannot be followed, with the reason; the first ten.
+/// The links of `html` that cannot be followed, each with the reason; at most the first ten.
 pub fn faults(html: &str) -> Vec<String> {
     let mut faults = Vec::new();
     let mut check = |link: &str| {
         if let Some(reason) = fault(link)
-            && faults.len() < MOST
+            && faults.len() < MAX_FAULTS
         {
             faults.push(format!("the link {link:?} {reason}"));
         }
@@ -26,7 +26,7 @@ pub fn faults(html: &str) -> Vec<String> {
         }
     ));
     let mut rewriter = HtmlRewriter::new(settings, |_: &[u8]| {});
-    // what the parser cannot read has no links that a mail program could
+    // Links after a place that the parser cannot read are ignored: mail programs fail there, too.
     match rewriter.write(html.as_bytes()) {
         Ok(()) => drop(rewriter.end()),
         Err(_) => drop(rewriter),
@@ -54,8 +54,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_that_cannot_be_followed_are_named() {
-        let good = "<a href='https://a.example/?a=1&amp;b=2'>x</a><a href=mailto:a@b.example>x</a><a href=\"#top\">x</a><a name=top>x</a>";
+    fn links_that_cannot_be_followed_are_listed() {
+        let good = "<a href='https://a.example/?a=1&amp;b=2'>x</a>\
+                    <a href=mailto:a@b.example>x</a><a href=\"#top\">x</a><a name=top>x</a>";
         assert_eq!(faults(good), Vec::<String>::new());
         for (html, reason) in [
             ("<p><a href='/autumn'>x</a>", "is not absolute"),

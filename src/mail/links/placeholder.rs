@@ -1,27 +1,29 @@
-//! Holes: where tokens go. In the source of a template a hole is a tag of its own, `{{ __token[3] }}`.
+//! Placeholders: template tags that stand for tokens, such as `{{ __token[3] }}`.
 
 use super::token::LinkPurpose;
 
-/// What the engine finds the tokens of a message under.
+/// The name under which the engine finds the tokens of a message.
 pub const NAME: &str = "__token";
-/// More links are not told apart: the numbers after them stand for other purposes.
-pub const MOST_LINKS: usize = 65_000;
+/// The most tracked links of a template. Some numbers above stand for other purposes.
+pub const MAX_LINKS: usize = 65_000;
 const OPEN: u16 = u16::MAX;
 const MIRROR: u16 = u16::MAX - 1;
 
 const BEGIN: &str = "{{ __token[";
 const END: &str = "] }}";
 
+/// The placeholder for a token.
 pub fn tag(purpose: LinkPurpose) -> String {
     let number = match purpose {
         LinkPurpose::Click(link) => link,
         LinkPurpose::Open => OPEN,
-        // the address of an opt-out is a merge field
+        // An opt-out needs no placeholder: its whole address is a merge field.
         LinkPurpose::Mirror | LinkPurpose::OptOut => MIRROR,
     };
     format!("{BEGIN}{number}{END}")
 }
 
+/// The purpose of the token with this number.
 pub fn purpose(number: u16) -> LinkPurpose {
     match number {
         OPEN => LinkPurpose::Open,
@@ -30,12 +32,12 @@ pub fn purpose(number: u16) -> LinkPurpose {
     }
 }
 
-/// What the hole is for, if a template tag is one.
+/// The purpose of a placeholder; `None` if the template tag is not one.
 pub fn read(tag: &str) -> Option<LinkPurpose> {
     tag.strip_prefix(BEGIN)?.strip_suffix(END)?.parse().ok().map(purpose)
 }
 
-/// The pieces of a text, each with the hole that follows it; the last has none.
+/// The pieces of a text, each with the purpose of the placeholder after it. The last has none.
 pub fn split(text: &str) -> impl Iterator<Item = (&str, Option<LinkPurpose>)> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {

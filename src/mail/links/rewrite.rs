@@ -1,4 +1,6 @@
-//! Rewrites the source of an HTML template once: links lead over the public listener, opens are seen, there is a mirror page.
+//! Rewrites an HTML template once, so that clicks and opens of its messages can be tracked.
+//!
+//! Links lead to the public listener. The open pixel and the link to the mirror page are added.
 
 use std::{
     cell::{Cell, RefCell},
@@ -14,33 +16,38 @@ use lol_html::{
 };
 use url::Url;
 
-use super::token::LinkPurpose;
-use crate::{
-    domain::{delivery::Tracking, tracking::TrackedLink},
-    mail::{links::placeholder, template::template_tag},
-};
+use super::{placeholder, protected_tags::ProtectedTags, token::LinkPurpose};
+use crate::domain::{delivery::Tracking, tracking::TrackedLink};
 
-/// Around the number of a protected tag; those of the source itself are protected as tags are.
-const OPEN: char = '\u{E000}';
-const CLOSE: char = '\u{E001}';
-const LONGEST_LABEL: usize = 100;
-/// Of a link's text no more is looked at.
-const LONGEST_TEXT_BYTES: usize = 4000;
+/// The longest label of a link, in characters.
+const MAX_LABEL_CHARS: usize = 100;
+/// How much of a link's text is read for its label, in bytes.
+const MAX_TEXT_BYTES: usize = 4000;
 /// The merge fields that are addresses of the public listener already.
-pub const OWN_FIELDS: [&str; 2] = ["unsubscribe_url", "mirror_url"];
+const TRACKING_FIELDS: [&str; 2] = ["unsubscribe_url", "mirror_url"];
 
+/// An HTML template after its links were rewritten.
 #[derive(Debug, Default)]
 pub struct RewrittenHtml {
+    /// The source, with placeholders for tokens.
     pub source: String,
+    /// The tracked links by their numbers.
     pub links: Vec<TrackedLink>,
-    /// Addresses that the template sets or loops over: nobody could tell afterwards where they led.
+    /// The addresses of links that cannot be tracked.
+    ///
+    /// They depend on values that the template itself makes. So the target of a click could not be
+    /// found afterwards.
     pub untracked: Vec<String>,
 }
 
-/// Rewrites `source`, whose links lead to `base`. `fields_of` gives the variables of a piece of template, if it is one by itself.
+/// Rewrites the HTML template `source`. `base` is the address of the public listener.
+///
+/// `fields_of` gives the variables of a piece of template, or `None` if it is not a template by
+/// itself.
 ///
 /// # Errors
-/// What keeps it from being tracked.
+///
+/// The HTML cannot be parsed, uses a reserved name, or has too many links.
 pub fn rewrite(
     source: &str,
     tracking: &Tracking,
@@ -48,190 +55,115 @@ pub fn rewrite(
     fields_of: impl Fn(&str) -> Option<BTreeSet<String>>,
 ) -> Result<RewrittenHtml, String> {
     if source.contains(placeholder::NAME) {
-        return Err(format!("holds {}, a name that is reserved", placeholder::NAME));
+        return Err(format!("uses the reserved name {}", placeholder::NAME));
     }
-    let (html, tags) = protect(source);
-    let bound = bound_names(&tags);
-    let rewriting =
-        RefCell::new(Rewriting { tags, base, clicks: tracking.clicks, ..Rewriting::default() });
-    let judge = |url: &str| judge(url, &bound, &fields_of);
-    let mirror = match tracking.mirror_link.as_str() {
-        "" => String::new(),
-        text => {
-            let text = encode_safe(text).replace('{', "&#123;");
-            format!(
-                "<p><a href=\"{}\">{text}</a></p>",
-                rewriting.borrow_mut().url(LinkPurpose::Mirror)
-            )
-        }
-    };
-    let pixel = match tracking.opens {
-        true => {
-            let url = rewriting.borrow_mut().url(LinkPurpose::Open);
-            format!("<img src=\"{url}\" width=\"1\" height=\"1\" alt=\"\" style=\"display:block\">")
-        }
-        false => String::new(),
-    };
-    let (begun, ended) = (Cell::new(false), Rc::new(Cell::new(false)));
+    let (html, tags) = ProtectedTags::protect(source);
+    let bound = tags.bound_names();
+    let mut rewriter = Rewriter { tags, base, clicks: tracking.clicks, ..Rewriter::default() };
+    let mirror = rewriter.mirror_link(&tracking.mirror_link);
+    let pixel = if tracking.opens { rewriter.pixel() } else { String::new() };
+    let rewriter = RefCell::new(rewriter);
+    let classify = |url: &str| classify(url, &bound, &fields_of);
+    let (body_found, end_found) = (Cell::new(false), Rc::new(Cell::new(false)));
     let settings = RewriteStrSettings::new()
         .with_strict(false)
-        .append_element_content_handler(element!("a, area", |element| rewriting
+        .append_element_content_handler(element!("a, area", |element| rewriter
             .borrow_mut()
-            .link(element, judge)))
+            .link(element, classify)))
         .append_element_content_handler(element!("a img[alt]", |image| {
-            rewriting.borrow_mut().image(&image.get_attribute("alt").unwrap_or_default());
+            rewriter.borrow_mut().image(&image.get_attribute("alt").unwrap_or_default());
             Ok(())
         }))
         .append_element_content_handler(text!("a", |chunk| {
-            rewriting.borrow_mut().text(chunk.as_str());
+            rewriter.borrow_mut().text(chunk.as_str());
             Ok(())
         }))
         .append_element_content_handler(element!("body", |body| {
-            // of a template with a body in each of its branches one is left: each has its own
-            begun.set(true);
+            // A template may have a body in each of several branches. A message has only one of
+            // them, so each gets its own pixel and link.
+            body_found.set(true);
             body.prepend(&mirror, ContentType::Html);
-            let (ended, pixel) = (ended.clone(), pixel.clone());
+            let (end_found, pixel) = (end_found.clone(), pixel.clone());
             body.on_end_tag(end_tag!(move |end| {
-                ended.set(true);
+                end_found.set(true);
                 end.before(&pixel, ContentType::Html);
                 Ok(())
             }))
         }));
     let mut html = rewrite_str(&html, settings).map_err(|error| error.to_string())?;
-    if !begun.get() {
+    if !body_found.get() {
         html.insert_str(0, &mirror);
     }
-    if !ended.get() {
+    if !end_found.get() {
         html.push_str(&pixel);
     }
-    Ok(rewriting.into_inner().finish(&html))
+    Ok(rewriter.into_inner().finish(&html))
 }
 
-/// Every template tag replaced by its number, so that nothing in it is taken for HTML.
-fn protect(source: &str) -> (String, Vec<String>) {
-    let (mut html, mut tags) = (String::with_capacity(source.len()), Vec::new());
-    let mut rest = source;
-    while let Some(at) = rest.find(['{', OPEN, CLOSE]) {
-        html.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let length = match (template_tag(rest), rest.chars().next()) {
-            (Some((tag, _)), _) => tag.len(),
-            (None, Some('{')) => {
-                html.push('{');
-                rest = &rest[1..];
-                continue;
-            }
-            (None, first) => first.map_or(0, char::len_utf8),
-        };
-        html.push_str(&format!("{OPEN}{}{CLOSE}", tags.len()));
-        tags.push(rest[..length].to_owned());
-        rest = &rest[length..];
-    }
-    html.push_str(rest);
-    (html, tags)
-}
-
-fn put_back(html: &str, tags: &[String]) -> String {
-    let mut pieces = html.split(OPEN);
-    let mut source = pieces.next().unwrap_or_default().to_owned();
-    for piece in pieces {
-        let (number, after) = piece.split_once(CLOSE).unwrap_or((piece, ""));
-        source.push_str(
-            number
-                .parse()
-                .ok()
-                .and_then(|number: usize| tags.get(number))
-                .map_or("", String::as_str),
-        );
-        source.push_str(after);
-    }
-    source
-}
-
-/// Names that a tag gives a meaning of its own, somewhere in the template; rather too many.
-fn bound_names(tags: &[String]) -> BTreeSet<String> {
-    let mut names: BTreeSet<String> =
-        ["loop", "self", "super", "caller", "varargs", "kwargs"].map(str::to_owned).into();
-    for tag in tags.iter().filter_map(|tag| tag.strip_prefix("{%")) {
-        let tag = tag.trim_start_matches(['-', '+']).trim_start();
-        let (keyword, rest) =
-            tag.split_at(tag.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tag.len()));
-        let bound = match keyword {
-            "for" => rest.split_once(" in ").map_or(rest, |(names, _)| names),
-            "set" => rest.split_once('=').map_or(rest, |(names, _)| names),
-            "with" | "macro" | "call" | "import" | "from" => rest,
-            _ => continue,
-        };
-        names.extend(
-            bound
-                .split(|c: char| !c.is_alphanumeric() && c != '_')
-                .filter(|name| !name.is_empty())
-                .map(str::to_owned),
-        );
-    }
-    names
-}
-
+/// What kind of link an `href` is.
 #[derive(Debug, PartialEq, Eq)]
-enum Kind {
-    /// Nothing to track.
+enum LinkKind {
+    /// Not a link to the web: it stays as it is.
     Other,
-    /// To be tracked, were it known where it leads.
-    Unknown,
+    /// A link whose target depends on a value that the template makes: it cannot be tracked.
+    Untrackable,
+    /// A link with the same target in every message.
     Plain(String),
+    /// A link whose target depends on merge fields.
     Merged,
 }
 
-/// What kind of link an `href` of the source is.
-fn judge(
+fn classify(
     url: &str,
     bound: &BTreeSet<String>,
     fields_of: impl Fn(&str) -> Option<BTreeSet<String>>,
-) -> Kind {
+) -> LinkKind {
     let lower = url.to_ascii_lowercase();
     let is_web = |text: &str| ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
     let Some(tag) = ["{{", "{%", "{#"].iter().filter_map(|open| lower.find(open)).min() else {
         let url = decode_html_entities(url);
         return if web_address(&url).is_some() {
-            Kind::Plain(url.into_owned())
+            LinkKind::Plain(url.into_owned())
         } else {
-            Kind::Other
+            LinkKind::Other
         };
     };
     let before = &lower[..tag];
     if !is_web(before) && !"https://".starts_with(before) {
-        return Kind::Other;
+        return LinkKind::Other;
     }
     match fields_of(url) {
-        Some(fields) if OWN_FIELDS.iter().any(|own| fields.contains(*own)) => Kind::Other,
-        Some(fields) if fields.is_disjoint(bound) => Kind::Merged,
-        _ => Kind::Unknown,
+        Some(fields) if TRACKING_FIELDS.iter().any(|name| fields.contains(*name)) => {
+            LinkKind::Other
+        }
+        Some(fields) if fields.is_disjoint(bound) => LinkKind::Merged,
+        _ => LinkKind::Untrackable,
     }
 }
 
-/// An address that a redirect may lead to, as a browser writes it.
+/// A web address as a browser writes it; `None` if the URL is not `http` or `https`.
 pub fn web_address(url: &str) -> Option<String> {
     Url::parse(url.trim()).ok().filter(is_web).map(String::from)
 }
 
-/// Whether it is one of those.
+/// Whether a URL is `http` or `https`, so that a redirect may lead to it.
 pub fn is_web(url: &Url) -> bool {
     matches!(url.scheme(), "http" | "https")
 }
 
 #[derive(Default)]
-struct Rewriting<'a> {
-    tags: Vec<String>,
+struct Rewriter<'a> {
+    tags: ProtectedTags,
     base: &'a str,
     clicks: bool,
-    found: Vec<Found>,
+    found: Vec<FoundLink>,
     untracked: Vec<String>,
-    /// The link whose text is being read.
+    /// The number of the link whose text is being read.
     open: Option<usize>,
 }
 
-/// A link: its label is known when all is read.
-struct Found {
+/// A tracked link, with all texts that may become its label.
+struct FoundLink {
     url: String,
     merged: bool,
     text: String,
@@ -241,36 +173,54 @@ struct Found {
 
 type Handled = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-impl Rewriting<'_> {
-    /// An address of the public listener, with a hole.
-    fn url(&mut self, purpose: LinkPurpose) -> String {
-        self.tags.push(placeholder::tag(purpose));
-        format!("{}{}{OPEN}{}{CLOSE}", self.base, purpose.path(), self.tags.len() - 1)
+impl Rewriter<'_> {
+    /// The link to the mirror page; empty if `text` is.
+    fn mirror_link(&mut self, text: &str) -> String {
+        if text.is_empty() {
+            return String::new();
+        }
+        let text = encode_safe(text).replace('{', "&#123;");
+        format!("<p><a href=\"{}\">{text}</a></p>", self.url(LinkPurpose::Mirror))
     }
 
-    fn link(&mut self, element: &mut Element<'_, '_>, judge: impl Fn(&str) -> Kind) -> Handled {
+    fn pixel(&mut self) -> String {
+        let url = self.url(LinkPurpose::Open);
+        format!("<img src=\"{url}\" width=\"1\" height=\"1\" alt=\"\" style=\"display:block\">")
+    }
+
+    /// An address of the public listener, with a placeholder.
+    fn url(&mut self, purpose: LinkPurpose) -> String {
+        let token = self.tags.add(placeholder::tag(purpose));
+        format!("{}{}{token}", self.base, purpose.path())
+    }
+
+    fn link(
+        &mut self,
+        element: &mut Element<'_, '_>,
+        classify: impl Fn(&str) -> LinkKind,
+    ) -> Handled {
         self.open = None;
-        let untracked = element
+        let opted_out = element
             .get_attribute("data-track")
             .is_some_and(|track| track.trim().eq_ignore_ascii_case("false"));
-        if untracked {
+        if opted_out {
             element.remove_attribute("data-track");
         }
-        let Some(href) = element.get_attribute("href").filter(|_| self.clicks && !untracked) else {
+        let Some(href) = element.get_attribute("href").filter(|_| self.clicks && !opted_out) else {
             return Ok(());
         };
-        let source = put_back(href.trim(), &self.tags);
-        let (url, merged) = match judge(&source) {
-            Kind::Other => return Ok(()),
-            Kind::Unknown => {
+        let source = self.tags.restore(href.trim());
+        let (url, merged) = match classify(&source) {
+            LinkKind::Other => return Ok(()),
+            LinkKind::Untrackable => {
                 self.untracked.push(source);
                 return Ok(());
             }
-            Kind::Plain(url) => (url, false),
-            Kind::Merged => (source, true),
+            LinkKind::Plain(url) => (url, false),
+            LinkKind::Merged => (source, true),
         };
-        if self.found.len() >= placeholder::MOST_LINKS {
-            return Err(format!("has more than {} links", placeholder::MOST_LINKS).into());
+        if self.found.len() >= placeholder::MAX_LINKS {
+            return Err(format!("has more than {} links", placeholder::MAX_LINKS).into());
         }
         let tracked = self.url(LinkPurpose::Click(self.found.len() as u16));
         element.set_attribute("href", &tracked)?;
@@ -279,13 +229,13 @@ impl Rewriting<'_> {
         if element.tag_name() == "a" {
             self.open = Some(self.found.len());
         }
-        self.found.push(Found { url, merged, text: String::new(), title, images: alt });
+        self.found.push(FoundLink { url, merged, text: String::new(), title, images: alt });
         Ok(())
     }
 
     fn text(&mut self, text: &str) {
         if let Some(found) = self.open.and_then(|open| self.found.get_mut(open))
-            && found.text.len() < LONGEST_TEXT_BYTES
+            && found.text.len() < MAX_TEXT_BYTES
         {
             found.text.push_str(text);
         }
@@ -293,7 +243,7 @@ impl Rewriting<'_> {
 
     fn image(&mut self, alt: &str) {
         if let Some(found) = self.open.and_then(|open| self.found.get_mut(open))
-            && found.images.len() < LONGEST_TEXT_BYTES
+            && found.images.len() < MAX_TEXT_BYTES
         {
             found.images.extend([" ", alt]);
         }
@@ -301,10 +251,10 @@ impl Rewriting<'_> {
 
     fn finish(self, html: &str) -> RewrittenHtml {
         let label = |text: &str| {
-            let text = put_back(text, &self.tags);
+            let text = self.tags.restore(text);
             let words =
                 decode_html_entities(&text).split_whitespace().collect::<Vec<_>>().join(" ");
-            words.chars().take(LONGEST_LABEL).collect::<String>()
+            words.chars().take(MAX_LABEL_CHARS).collect::<String>()
         };
         let links = self.found.iter().map(|found| {
             let labels =
@@ -313,13 +263,9 @@ impl Rewriting<'_> {
             TrackedLink { label, url: found.url.clone(), merged: found.merged }
         });
         RewrittenHtml {
-            source: put_back(html, &self.tags),
+            source: self.tags.restore(html),
             links: links.collect(),
             untracked: self.untracked,
         }
     }
 }
-
-#[cfg(test)]
-#[path = "rewrite_tests.rs"]
-mod tests;

@@ -1,8 +1,13 @@
-//! What becomes of links, and where pixel and mirror link go.
+//! Tests of the rewriting: links, labels, the open pixel and the link to the mirror page.
 
 use minijinja::Environment;
 
-use super::*;
+use super::{
+    placeholder,
+    rewrite::{RewrittenHtml, rewrite},
+    token::LinkPurpose,
+};
+use crate::domain::delivery::Tracking;
 
 fn tracking(mirror_link: &str) -> Tracking {
     Tracking {
@@ -23,7 +28,7 @@ fn rewritten(source: &str) -> RewrittenHtml {
         .expect("is rewritten")
 }
 
-/// What becomes of the source, with `<n>` for the address of link n.
+/// Compares the rewritten source, with `<n>` for the address of link n, and the addresses.
 #[track_caller]
 fn check(source: &str, expected: &str, urls: &[&str]) {
     let found = rewritten(source);
@@ -39,19 +44,21 @@ fn check(source: &str, expected: &str, urls: &[&str]) {
 }
 
 #[test]
-fn links_to_the_web_are_tracked_wherever_they_stand() {
+fn links_to_the_web_are_tracked_in_every_place() {
     check(
-        "<p>{{ a }}<a class='x' href='https://a.example/?x=1&amp;y=2' title=\"{{ t }}\">A</a><A HREF=http://b.example>B</A>\n<map><area href=\"HTTPS://c.example/\"></map>",
-        "<p>{{ a }}<a class='x' href=\"<0>\" title=\"{{ t }}\">A</a><A HREF=\"<1>\">B</A>\n<map><area href=\"<2>\"></map>",
+        "<p>{{ a }}<a class='x' href='https://a.example/?x=1&amp;y=2' title=\"{{ t }}\">A</a>\
+         <A HREF=http://b.example>B</A>\n<map><area href=\"HTTPS://c.example/\"></map>",
+        "<p>{{ a }}<a class='x' href=\"<0>\" title=\"{{ t }}\">A</a>\
+         <A HREF=\"<1>\">B</A>\n<map><area href=\"<2>\"></map>",
         &["https://a.example/?x=1&y=2", "http://b.example", "HTTPS://c.example/"],
     );
-    // the same address twice is two links
+    // The same address twice makes two links.
     check(
         "<a href='https://a.example'>1</a><a href='https://a.example'>2</a>",
         "<a href=\"<0>\">1</a><a href=\"<1>\">2</a>",
         &["https://a.example"; 2],
     );
-    // in a loop it is one
+    // A link in a loop counts once.
     check(
         "{% for p in l %}<a href='https://a.example'>{{ p > 1 }}</a>{% endfor %}",
         "{% for p in l %}<a href=\"<0>\">{{ p > 1 }}</a>{% endfor %}",
@@ -65,13 +72,18 @@ fn links_to_the_web_are_tracked_wherever_they_stand() {
 }
 
 #[test]
-fn what_is_no_link_to_the_web_stays_as_it_is() {
+fn other_links_stay_as_they_are() {
     for same in [
-        "<a href='mailto:a@b.example'>x</a><a href='tel:+1'>x</a><a href='#top'>x</a><a name=y>x</a><a href=''>x</a>",
-        "<!-- <a href='https://a.example'>x</a> --><style>a[href='https://a.example']{}</style><textarea><a href='https://a.example'></textarea>",
-        "<a href='{{ unsubscribe_url }}'>x</a><a href=\"{{ mirror_url }}\">x</a><a href='mailto:{{ email }}'>x</a>",
-        "{% raw %}<a href='https://a.example'>{{ x }}</a>{% endraw %}{{ \"<a href='https://a.example'>\" }}{# <a href='https://a.example'> #}",
-        "<link href='https://a.example'><img src='https://a.example'>< a href='https://a.example'>\u{E000}0\u{E001}\u{E001}{ {x",
+        "<a href='mailto:a@b.example'>x</a><a href='tel:+1'>x</a><a href='#top'>x</a>\
+         <a name=y>x</a><a href=''>x</a>",
+        "<!-- <a href='https://a.example'>x</a> --><style>a[href='https://a.example']{}</style>\
+         <textarea><a href='https://a.example'></textarea>",
+        "<a href='{{ unsubscribe_url }}'>x</a><a href=\"{{ mirror_url }}\">x</a>\
+         <a href='mailto:{{ email }}'>x</a>",
+        "{% raw %}<a href='https://a.example'>{{ x }}</a>{% endraw %}\
+         {{ \"<a href='https://a.example'>\" }}{# <a href='https://a.example'> #}",
+        "<link href='https://a.example'><img src='https://a.example'>< a href='https://a.example'>\
+         \u{E000}0\u{E001}\u{E001}{ {x",
     ] {
         check(same, same, &[]);
     }
@@ -83,7 +95,7 @@ fn what_is_no_link_to_the_web_stays_as_it_is() {
 }
 
 #[test]
-fn links_with_fields_of_the_recipient_are_tracked_and_others_named() {
+fn links_with_merge_fields_are_tracked_and_links_with_variables_are_listed() {
     let merged = "https://a.example/{{ id|urlencode }}?{% if x %}y{% endif %}";
     let found = rewritten(&format!("<a href=\"{merged}\">x</a><a href='{{{{ link }}}}'>y</a>"));
     assert_eq!(
@@ -110,7 +122,7 @@ fn links_with_fields_of_the_recipient_are_tracked_and_others_named() {
 }
 
 #[test]
-fn a_label_is_what_the_reader_sees_of_a_link() {
+fn a_label_is_the_visible_text_of_a_link() {
     let long = "ü".repeat(200);
     for (link, label) in [
         (
@@ -148,28 +160,31 @@ fn pixel_and_mirror_link_stand_in_the_body() {
         format!("<html><BODY class=x>{mirror}<!-- </body> --><p>Hi</p>{pixel}</Body></html>\n")
     );
     assert_eq!(both("<body>Hi"), format!("<body>{mirror}Hi{pixel}"));
-    // only one branch is left in a message
+    // A message has only one of the branches.
     assert_eq!(
         both(
-            "{% if a %}<html><body>1</body></html>{% else %}<html><body>2</body></html>{% endif %}"
+            "{% if a %}<html><body>1</body></html>\
+             {% else %}<html><body>2</body></html>{% endif %}"
         ),
         format!(
-            "{{% if a %}}<html><body>{mirror}1{pixel}</body></html>{{% else %}}<html><body>{mirror}2{pixel}</body></html>{{% endif %}}"
+            "{{% if a %}}<html><body>{mirror}1{pixel}</body></html>\
+             {{% else %}}<html><body>{mirror}2{pixel}</body></html>{{% endif %}}"
         )
     );
     assert_eq!(
         both("{% if a %}<body class=a>{% else %}<body>{% endif %}Hi</body>"),
         format!(
-            "{{% if a %}}<body class=a>{mirror}{{% else %}}<body>{mirror}{{% endif %}}Hi{pixel}</body>"
+            "{{% if a %}}<body class=a>{mirror}{{% else %}}<body>{mirror}{{% endif %}}\
+             Hi{pixel}</body>"
         )
     );
     assert!(rewrite("{{ __token[1] }}", &tracking(""), "https://t.example", |_| None).is_err());
 }
 
 #[test]
-fn there_are_not_more_links_than_tokens_tell_apart() {
-    let most = "<a href='https://a.example'></a>".repeat(placeholder::MOST_LINKS);
-    assert_eq!(rewritten(&most).links.len(), placeholder::MOST_LINKS);
+fn too_many_links_are_refused() {
+    let most = "<a href='https://a.example'></a>".repeat(placeholder::MAX_LINKS);
+    assert_eq!(rewritten(&most).links.len(), placeholder::MAX_LINKS);
     let more = rewrite(
         &format!("{most}<a href='https://a.example'>"),
         &tracking(""),

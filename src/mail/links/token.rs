@@ -1,8 +1,18 @@
-//! Tokens in links: whose message it was, signed; no address can be read from them, and none can be made up.
+//! Tokens in links: signed names of a message and a link in it.
 //!
-//! 16 bytes, of a click 18, in base64url without padding (RFC 4648, 5): number of the preparation (4), number of the recipient, its
-//! first bit set in a proof (4), number of the link (2), tag (8). The tag is SipHash-2-4 over purpose and link under a key that
-//! derives, by HMAC-SHA256, from the installation's for each message: one derivation serves all links of a message.
+//! No address can be read from a token, and nobody without the key can make one.
+//!
+//! A token has 16 bytes (18 in a click), in base64url without padding (RFC 4648, 5):
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 4 | number of the preparation |
+//! | 4 | number of the recipient; the first bit is set in a proof |
+//! | 2 | number of the link, only in a click |
+//! | 8 | tag |
+//!
+//! The tag is SipHash-2-4 over purpose and link. Its key is derived for each message from the key
+//! of the installation, by HMAC-SHA256. So one derivation serves all links of a message.
 
 use std::{hash::Hasher, sync::Arc};
 
@@ -13,19 +23,24 @@ use siphasher::sip::SipHasher24;
 
 use crate::domain::{delivery::DeliveryId, tracking::HitKind};
 
+/// The bit of the recipient's number that marks a proof.
 const PROOF: u32 = 1 << 31;
 
-/// What a link is for.
+/// The purpose of a link with a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkPurpose {
+    /// The open pixel.
     Open,
-    /// The number of the link.
+    /// A tracked link, with its number.
     Click(u16),
+    /// The mirror page.
     Mirror,
+    /// The opt-out.
     OptOut,
 }
 
 impl LinkPurpose {
+    /// The kind of hit that a request for the link is.
     pub fn kind(self) -> HitKind {
         match self {
             Self::Open => HitKind::Open,
@@ -35,7 +50,7 @@ impl LinkPurpose {
         }
     }
 
-    /// The path of the public listener that takes it.
+    /// The path of such links at the public listener, up to the token.
     pub fn path(self) -> &'static str {
         match self {
             Self::Open => "/o/",
@@ -45,7 +60,7 @@ impl LinkPurpose {
         }
     }
 
-    /// Characters of its tokens.
+    /// The length of a token in characters: 22, or 24 in a click.
     pub fn token_bytes(self) -> usize {
         if self.link().is_some() { 24 } else { 22 }
     }
@@ -55,14 +70,14 @@ impl LinkPurpose {
     }
 }
 
-/// Whose message a token is in.
+/// The message that a token stands in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenHolder {
-    /// Number of the preparation in the index of messages.
+    /// The number of the preparation in the index of messages.
     pub preparation: u32,
-    /// Number in the sending log, below 2^31.
+    /// The recipient number, below 2^31.
     pub recipient: u32,
-    /// It was sent to a test address: what comes back counts for nothing.
+    /// The message is a proof: its hits are not counted.
     pub is_proof: bool,
 }
 
@@ -71,13 +86,16 @@ pub struct TokenHolder {
 pub struct TokenKey(Arc<Hmac<Sha256>>);
 
 impl TokenKey {
+    /// A key from the secret that all daemons share.
+    ///
     /// # Errors
-    /// None: HMAC takes keys of any length.
+    ///
+    /// Never: HMAC takes keys of any length.
     pub fn new(secret: &[u8; 32]) -> Result<Self, InvalidLength> {
         <Hmac<Sha256> as Mac>::new_from_slice(secret).map(|mac| Self(Arc::new(mac)))
     }
 
-    /// What makes and checks the tokens of one message.
+    /// The signer for the tokens of one message.
     pub fn signer(
         &self,
         delivery: &DeliveryId,
@@ -108,7 +126,7 @@ pub struct TokenSigner {
 }
 
 impl TokenSigner {
-    /// Appends a token: 22 characters, of a click 24.
+    /// Appends a token: 22 characters, or 24 in a click.
     pub fn write(&self, out: &mut String, purpose: LinkPurpose) {
         let mut token = [0; 18];
         token[..8].copy_from_slice(&self.head);
@@ -121,6 +139,7 @@ impl TokenSigner {
         BASE64URL_NOPAD.encode_append(&token[..end + 8], out);
     }
 
+    /// Whether this signer made the token.
     pub fn has_signed(&self, token: &LinkToken) -> bool {
         self.tag(token.purpose) == token.tag
     }
@@ -133,16 +152,18 @@ impl TokenSigner {
     }
 }
 
-/// A token as it was read; nothing of it is true before its signer says so.
+/// A token that came back. Its content must not be trusted before [`TokenSigner::has_signed`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkToken {
+    /// The message.
     pub holder: TokenHolder,
+    /// The link in the message.
     pub purpose: LinkPurpose,
     tag: u64,
 }
 
 impl LinkToken {
-    /// `None` if it is no token of this kind.
+    /// Reads a token. `None` if the text does not have the form of this kind.
     pub fn read(text: &str, kind: HitKind) -> Option<Self> {
         let length = if kind == HitKind::Click { 18 } else { 16 };
         if text.len() != BASE64URL_NOPAD.encode_len(length) {
@@ -181,19 +202,19 @@ mod tests {
     }
 
     #[test]
-    fn only_the_very_token_that_was_signed_is_good() {
+    fn only_the_signed_token_is_valid() {
         let (id, other) = ("0123456789abcdef", "0123456789abcdeg");
         let holder = TokenHolder { preparation: 7, recipient: 1_000_000, is_proof: false };
-        let signs = signer(1, id, 2, holder);
+        let own = signer(1, id, 2, holder);
         for purpose in
             [LinkPurpose::Open, LinkPurpose::Click(300), LinkPurpose::Mirror, LinkPurpose::OptOut]
         {
             let mut text = String::new();
-            signs.write(&mut text, purpose);
+            own.write(&mut text, purpose);
             let token = LinkToken::read(&text, purpose.kind()).expect("a token");
             assert_eq!((token.holder, token.purpose), (holder, purpose));
             assert_eq!(text.len(), purpose.token_bytes());
-            assert!(signs.has_signed(&token));
+            assert!(own.has_signed(&token));
             for foreign in
                 [signer(2, id, 2, holder), signer(1, other, 2, holder), signer(1, id, 3, holder)]
             {
@@ -204,16 +225,16 @@ mod tests {
                 !signer(1, id, 2, TokenHolder { recipient: 1_000_001, ..holder })
                     .has_signed(&token)
             );
-            // for one purpose it is good for no other
+            // A token for one purpose is not valid for another.
             for kind in HitKind::ALL.into_iter().filter(|kind| *kind != purpose.kind()) {
-                assert!(LinkToken::read(&text, kind).is_none_or(|token| !signs.has_signed(&token)));
+                assert!(LinkToken::read(&text, kind).is_none_or(|token| !own.has_signed(&token)));
             }
             let mut bytes = BASE64URL_NOPAD.decode(text.as_bytes()).expect("base64url");
             for i in 8..bytes.len() {
                 bytes[i] ^= 1;
                 let changed = LinkToken::read(&BASE64URL_NOPAD.encode(&bytes), purpose.kind())
                     .expect("a token");
-                assert!(!signs.has_signed(&changed));
+                assert!(!own.has_signed(&changed));
                 bytes[i] ^= 1;
             }
         }

@@ -1,4 +1,4 @@
-//! After a fault new connections wait: short at first, growing, capped; shared by all callers.
+//! Back-off: after a fault, new connections to a relay wait longer and longer, up to a limit.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -6,29 +6,33 @@ use std::{
 };
 
 use tokio::{
-    sync::{Mutex as Turns, MutexGuard as Turn},
+    sync::{Mutex as AttemptLock, MutexGuard as AttemptPermit},
     time::{Instant, sleep_until},
 };
 
 use super::fault::RelayFault;
 
-const FIRST: Duration = Duration::from_millis(100);
-const MOST: Duration = Duration::from_secs(10);
+/// The pause after the first fault.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
+/// The faults of one relay, shared by all who open connections to it.
 #[derive(Default)]
 pub struct Backoff {
     state: Mutex<State>,
-    turns: Turns<()>,
+    attempts: AttemptLock<()>,
 }
 
 #[derive(Default)]
 struct State {
-    /// In a row, without a success between.
+    /// Outages in a row, without a success between them.
     faults: u32,
-    /// All ever; tells whether one happened while somebody waited.
+    /// All faults since the start. A change shows a fault while a caller waited.
     seen: u64,
+    /// The first fault of the last outage, and its instant.
     last: Option<(RelayFault, Instant)>,
-    /// A connection was opened since.
+    /// A connection was opened after the last fault.
     opened: bool,
 }
 
@@ -37,11 +41,16 @@ impl Backoff {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Free to go while there is no fault; after one, callers go one at a time, each after the pause.
+    /// Waits until a connection may be opened.
+    ///
+    /// Without a fault it returns at once. After a fault, one caller at a time may try, after the
+    /// pause. The permit lasts for the attempt.
     ///
     /// # Errors
-    /// The fault of another caller's attempt: waiting again would only add up.
-    pub async fn turn(&self) -> Result<Option<Turn<'_, ()>>, RelayFault> {
+    ///
+    /// The fault of another caller's attempt, made in the meantime. Otherwise the pauses of all
+    /// callers would add up.
+    pub async fn wait(&self) -> Result<Option<AttemptPermit<'_, ()>>, RelayFault> {
         let seen = {
             let state = self.state();
             if state.faults == 0 {
@@ -49,22 +58,22 @@ impl Backoff {
             }
             state.seen
         };
-        let turn = self.turns.lock().await;
+        let permit = self.attempts.lock().await;
         let until = {
             let state = self.state();
             match &state.last {
                 _ if state.faults == 0 => return Ok(None),
                 Some((fault, _)) if state.seen != seen => return Err(fault.clone()),
                 Some((_, at)) => *at + pause(state.faults),
-                None => return Ok(Some(turn)),
+                None => return Ok(Some(permit)),
             }
         };
         sleep_until(until).await;
-        Ok(Some(turn))
+        Ok(Some(permit))
     }
 
-    /// A connection was opened; what it is good for is seen when something is sent.
-    pub fn opened(&self) {
+    /// Records an open connection. Only a transaction shows whether the relay takes mail.
+    pub fn record_open(&self) {
         self.state().opened = true;
     }
 
@@ -74,22 +83,22 @@ impl Backoff {
     }
 
     /// Whether there was no success since the last fault.
-    pub fn is_on(&self) -> bool {
+    pub fn is_active(&self) -> bool {
         self.faults() > 0
     }
 
-    /// Outages in a row, without a success between.
+    /// Outages in a row, without a success between them.
     pub fn faults(&self) -> u32 {
         self.state().faults
     }
 
-    /// Whether it is the first in a row.
-    pub fn fault(&self, fault: &RelayFault) -> bool {
+    /// Records a fault. Returns whether it is the first after a success.
+    pub fn record_fault(&self, fault: &RelayFault) -> bool {
         let (mut state, now) = (self.state(), Instant::now());
         let is_first = state.faults == 0;
         state.seen += 1;
         state.opened = false;
-        // twenty connections that break together are one outage, and the first of them began the pause
+        // Connections that break together are one outage. The first of them began the pause.
         let same_outage = state
             .last
             .as_ref()
@@ -101,16 +110,16 @@ impl Backoff {
         is_first
     }
 
-    /// A transaction that the server answered; whether there was a fault before.
-    pub fn success(&self) -> bool {
+    /// Records a transaction that the server answered. Returns whether there was a fault before.
+    pub fn record_success(&self) -> bool {
         std::mem::take(&mut self.state().faults) > 0
     }
 }
 
-/// 100 ms, 200 ms, ... 10 s.
+/// The pause after so many faults: 100 ms, 200 ms, ... 10 s.
 fn pause(faults: u32) -> Duration {
     let doublings = faults.saturating_sub(1).min(10);
-    (FIRST * (1 << doublings)).min(MOST)
+    (FIRST_PAUSE * (1 << doublings)).min(MAX_PAUSE)
 }
 
 #[cfg(test)]
@@ -121,12 +130,12 @@ mod tests {
     async fn connections_that_break_together_are_one_outage() {
         let backoff = Backoff::default();
         for _ in 0..20 {
-            backoff.fault(&RelayFault::new("transaction", "connection reset"));
+            backoff.record_fault(&RelayFault::new("transaction", "connection reset"));
         }
         let began = Instant::now();
-        assert!(backoff.turn().await.is_ok());
-        assert!(began.elapsed() < FIRST * 2, "{:?}", began.elapsed());
-        backoff.fault(&RelayFault::new("connect", "refused"));
+        assert!(backoff.wait().await.is_ok());
+        assert!(began.elapsed() < FIRST_PAUSE * 2, "{:?}", began.elapsed());
+        backoff.record_fault(&RelayFault::new("connect", "refused"));
         assert_eq!(
             backoff.state().faults,
             2,
@@ -142,20 +151,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waited_for_a_turn_gets_the_fault_of_the_one_before() {
+    async fn a_waiting_caller_gets_the_fault_of_the_attempt_before() {
         let backoff = Backoff::default();
-        assert!(matches!(backoff.turn().await, Ok(None)));
-        backoff.fault(&RelayFault::new("connect", "first"));
+        assert!(matches!(backoff.wait().await, Ok(None)));
+        backoff.record_fault(&RelayFault::new("connect", "first"));
         let started = Instant::now();
-        let first = backoff.turn().await.expect("its turn");
+        let first = backoff.wait().await.expect("a permit");
         assert!(started.elapsed() >= Duration::from_millis(90));
-        let (second, ()) = tokio::join!(backoff.turn(), async {
+        let (second, ()) = tokio::join!(backoff.wait(), async {
             tokio::task::yield_now().await;
-            backoff.fault(&RelayFault::new("connect", "second"));
+            backoff.record_fault(&RelayFault::new("connect", "second"));
             drop(first);
         });
         assert_eq!(second.err().map(|fault| fault.what), Some("second".into()));
-        backoff.success();
-        assert!(matches!(backoff.turn().await, Ok(None)));
+        backoff.record_success();
+        assert!(matches!(backoff.wait().await, Ok(None)));
     }
 }

@@ -1,4 +1,4 @@
-//! A connection in use: one transaction after the other, given back when it is dropped.
+//! A connection in use: one transaction after another. It is given back when it is dropped.
 
 use std::{
     sync::{
@@ -16,17 +16,21 @@ use super::{
     transaction::{Envelope, Transaction},
 };
 
-/// Servers count every RSET without a message as junk, and end the session after some: Postfix after 100 of them slows down.
+/// The most SMTP tests on one connection.
+///
+/// Servers count each RSET without a message as junk, and end the session after some. Postfix slows
+/// down after 100 of them.
 const TESTS_PER_CONNECTION: u32 = 50;
 
 /// An open connection, in use or idle.
 pub(super) struct OpenConnection {
     pub session: SmtpSession,
+    /// Transactions so far.
     pub messages: u32,
     pub _open: OpenCount,
 }
 
-/// Counts itself for as long as it lives.
+/// Counts as one open connection while it lives.
 pub(super) struct OpenCount(Arc<AtomicUsize>);
 
 impl OpenCount {
@@ -48,52 +52,63 @@ impl OpenConnection {
     }
 }
 
-/// One connection, for one transaction after the other. Dropped between two it is kept for reuse;
-/// dropped in the middle of one it is closed.
+/// One connection to a relay, for one transaction after another.
+///
+/// Dropped between two transactions, it is kept for reuse. Dropped during a transaction, it is
+/// closed.
 pub struct SmtpConnection {
-    pub(super) link: Option<OpenConnection>,
+    pub(super) open: Option<OpenConnection>,
     pub(super) pool: Arc<Pool>,
-    pub(super) permit: Option<ConnectionSlot>,
+    pub(super) slot: Option<ConnectionSlot>,
 }
 
 impl SmtpConnection {
-    /// Whether another transaction may be made on it; if not, drop it and take another one.
+    /// Whether another transaction may begin. If not, drop the connection and take another one.
     pub fn is_usable(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| {
-            link.session.usable && link.messages < self.pool.messages_per_connection
+        self.open.as_ref().is_some_and(|open| {
+            open.session.usable && open.messages < self.pool.messages_per_connection
         })
     }
 
-    /// The relay's name, and how many messages a second it may get from all daemons together, if there is a limit.
+    /// The relay's name and its limit in messages per second, if it has one.
+    ///
+    /// The limit holds for all daemons together.
     pub fn limit(&self) -> Option<(&str, f64)> {
         (self.pool.messages_per_second > 0.0)
             .then_some((self.pool.name.as_str(), self.pool.messages_per_second))
     }
 
-    /// Whether the next message's envelope can go along with this one's end.
+    /// Whether the envelope of the next message can be pipelined with the end of this one.
     pub fn takes_next(&self) -> bool {
         let after_this =
-            |link: &OpenConnection| link.messages + 1 < self.pool.messages_per_connection;
-        self.link.as_ref().is_some_and(|link| link.session.takes_next() && after_this(link))
+            |open: &OpenConnection| open.messages + 1 < self.pool.messages_per_connection;
+        self.open.as_ref().is_some_and(|open| open.session.takes_next() && after_this(open))
     }
 
-    /// One transaction; the message has CRLF line ends, and is of no use afterwards: what goes with it over the wire is appended to it.
-    /// `may_go` is asked before the envelope and before the write that contains the end of data; if it says no there, the connection is
-    /// closed and nothing is delivered.
+    /// Runs one transaction.
     ///
-    /// `next` is the envelope of the message that will be sent after this one: it may go along. If another one is sent, or none,
-    /// the connection is closed instead, and nothing is delivered to `next`.
+    /// The message must have CRLF line ends. Its content must not be used afterwards, because the
+    /// end of data is appended to it.
     ///
-    /// Not cancel-safe: what was going on when the future was dropped is unknown.
+    /// `may_proceed` is asked before the envelope, and again before the write that contains the
+    /// end of data. If it returns false, nothing is delivered; the second time, the connection is
+    /// closed, too.
+    ///
+    /// `next` is the envelope of the message after this one, to be pipelined with the end of data.
+    /// If the next call has another envelope, or there is none, the connection is closed, and
+    /// nothing is delivered to `next`.
+    ///
+    /// Not cancel-safe: after the future is dropped, nobody knows whether the relay took the
+    /// message.
     pub async fn send(
         &mut self,
         envelope: &Envelope,
         message: &mut Vec<u8>,
         next: Option<Arc<Envelope>>,
-        may_go: &(dyn Fn() -> bool + Sync),
+        may_proceed: &(dyn Fn() -> bool + Sync),
     ) -> Transaction {
         let started = Instant::now();
-        let ended = self.transact(envelope, message, next, may_go).await;
+        let ended = self.transact(envelope, message, next, may_proceed).await;
         self.pool.transactions.ended(ended.word(), started.elapsed());
         ended
     }
@@ -103,29 +118,31 @@ impl SmtpConnection {
         envelope: &Envelope,
         message: &mut Vec<u8>,
         next: Option<Arc<Envelope>>,
-        may_go: &(dyn Fn() -> bool + Sync),
+        may_proceed: &(dyn Fn() -> bool + Sync),
     ) -> Transaction {
         if !self.is_usable() {
             return Transaction::NotStarted;
         }
         let next = next.filter(|_| self.takes_next());
-        let Some(link) = self.link.as_mut() else {
+        let Some(open) = self.open.as_mut() else {
             return Transaction::NotStarted;
         };
-        link.messages += 1;
-        let ended = link.session.transact(self.pool.limits, envelope, message, next, may_go).await;
+        open.messages += 1;
+        let ended =
+            open.session.transact(self.pool.timeouts, envelope, message, next, may_proceed).await;
         self.end(ended)
     }
 
-    /// SMTP test mode: one transaction that ends after RCPT with RSET, so that nothing is delivered. `may_go` is asked before the
-    /// envelope. Not cancel-safe either.
+    /// Runs one transaction in SMTP test mode: RSET follows RCPT, so that nothing is delivered.
+    ///
+    /// `may_proceed` is asked before the envelope. Not cancel-safe: see [`SmtpConnection::send`].
     pub async fn test(
         &mut self,
         envelope: &Envelope,
-        may_go: &(dyn Fn() -> bool + Sync),
+        may_proceed: &(dyn Fn() -> bool + Sync),
     ) -> Transaction {
         let started = Instant::now();
-        let ended = self.try_recipient(envelope, may_go).await;
+        let ended = self.try_recipient(envelope, may_proceed).await;
         self.pool.transactions.ended(ended.word(), started.elapsed());
         ended
     }
@@ -133,23 +150,23 @@ impl SmtpConnection {
     async fn try_recipient(
         &mut self,
         envelope: &Envelope,
-        may_go: &(dyn Fn() -> bool + Sync),
+        may_proceed: &(dyn Fn() -> bool + Sync),
     ) -> Transaction {
         if !self.is_usable() {
             return Transaction::NotStarted;
         }
-        let Some(link) = self.link.as_mut() else {
+        let Some(open) = self.open.as_mut() else {
             return Transaction::NotStarted;
         };
         let used = self.pool.messages_per_connection.saturating_sub(TESTS_PER_CONNECTION);
-        link.messages = link.messages.max(used) + 1;
-        let ended = link.session.test(self.pool.limits, envelope, may_go).await;
+        open.messages = open.messages.max(used) + 1;
+        let ended = open.session.test(self.pool.timeouts, envelope, may_proceed).await;
         self.end(ended)
     }
 
     fn end(&mut self, ended: Transaction) -> Transaction {
-        // Closes now, not when the caller lets go.
-        self.link.take_if(|link| !link.session.usable);
+        // Closes an unusable connection now, before the caller drops this one.
+        self.open.take_if(|open| !open.session.usable);
         self.count(&ended);
         ended
     }
@@ -170,13 +187,13 @@ impl SmtpConnection {
             Transaction::Deferred { .. } | Transaction::Refused(_) | Transaction::Tested(_) => None,
         };
         match fault {
-            // not its text: a server may repeat an address in it
-            Some(fault) if self.pool.fault(&fault) => {
-                tracing::warn!(relay = self.pool.name, "a transaction was broken off")
+            // The text of the fault is not logged: a server may repeat an address in it.
+            Some(fault) if self.pool.record_fault(&fault) => {
+                tracing::warn!(relay = self.pool.name, "a transaction broke")
             }
             Some(_) => {}
-            None if self.pool.backoff.success() => {
-                tracing::info!(relay = self.pool.name, "the relay is well again")
+            None if self.pool.backoff.record_success() => {
+                tracing::info!(relay = self.pool.name, "the relay works again")
             }
             None => {}
         }
@@ -186,22 +203,22 @@ impl SmtpConnection {
 impl Drop for SmtpConnection {
     fn drop(&mut self) {
         let usable = self.is_usable();
-        let (Some(link), permit) = (self.link.take(), self.permit.take()) else {
+        let (Some(open), slot) = (self.open.take(), self.slot.take()) else {
             return;
         };
-        if !link.session.usable || link.session.is_ahead() {
+        if !open.session.usable || open.session.has_pipelined_envelope() {
             return;
         }
         if usable && !self.pool.closed.is_cancelled() {
-            // Into the idle ones before the permit is free: who takes it finds the connection.
-            self.pool.idle().push((link, Instant::now()));
-            drop(permit);
+            // First the connection, then the slot: the next holder of the slot finds it idle.
+            self.pool.idle().push((open, Instant::now()));
+            drop(slot);
         } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            // The permit goes along: the connection counts until it is closed.
+            // The slot is held until the connection is closed.
             self.pool.tasks.spawn_on(
                 async move {
-                    link.quit().await;
-                    drop(permit);
+                    open.quit().await;
+                    drop(slot);
                 },
                 &runtime,
             );

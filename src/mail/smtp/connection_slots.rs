@@ -1,4 +1,4 @@
-//! Permits: how many connections of a relay may be in use, and who hears when one is given back.
+//! Slots: how many connections of a relay may be in use at a time.
 
 use std::sync::{
     Arc,
@@ -7,6 +7,7 @@ use std::sync::{
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+/// The slots of one relay. The limit may change at any time.
 pub struct ConnectionSlots {
     counts: Arc<Counts>,
     free: Arc<Semaphore>,
@@ -14,13 +15,13 @@ pub struct ConnectionSlots {
 }
 
 struct Counts {
-    /// Free and in use.
+    /// Slots, free and in use. More than `limit` only while the surplus is in use.
     all: AtomicUsize,
-    /// So many there are to be.
-    wanted: AtomicUsize,
+    /// How many slots there shall be.
+    limit: AtomicUsize,
 }
 
-/// The right to one connection; whoever waits for one hears when it is given back.
+/// The right to one connection. All who wait are notified when it is dropped.
 pub struct ConnectionSlot {
     permit: Option<OwnedSemaphorePermit>,
     counts: Arc<Counts>,
@@ -28,40 +29,45 @@ pub struct ConnectionSlot {
 }
 
 impl ConnectionSlots {
-    pub fn new(all: usize, freed: Arc<Notify>) -> Self {
-        let counts = Counts { all: AtomicUsize::new(all), wanted: AtomicUsize::new(all) };
-        Self { counts: Arc::new(counts), free: Arc::new(Semaphore::new(all)), freed }
+    /// So many slots. `freed` is notified when a slot becomes free.
+    pub fn new(limit: usize, freed: Arc<Notify>) -> Self {
+        let counts = Counts { all: AtomicUsize::new(limit), limit: AtomicUsize::new(limit) };
+        Self { counts: Arc::new(counts), free: Arc::new(Semaphore::new(limit)), freed }
     }
 
-    /// So many from now on; those in use beyond that are not given to others. One caller at a time.
-    pub fn allow(&self, wanted: usize) {
-        self.counts.wanted.store(wanted, Ordering::Relaxed);
+    /// Changes the number of slots.
+    ///
+    /// A surplus in use ends when it is dropped. Only one task may call this at a time.
+    pub fn set_limit(&self, limit: usize) {
+        self.counts.limit.store(limit, Ordering::Relaxed);
         let all = self.counts.all.load(Ordering::Relaxed);
-        if wanted > all {
-            self.counts.all.fetch_add(wanted - all, Ordering::Relaxed);
-            self.free.add_permits(wanted - all);
-            self.tell();
+        if limit > all {
+            self.counts.all.fetch_add(limit - all, Ordering::Relaxed);
+            self.free.add_permits(limit - all);
+            self.notify();
         } else {
-            let gone = self.free.forget_permits(all - wanted);
+            let gone = self.free.forget_permits(all - limit);
             self.counts.all.fetch_sub(gone, Ordering::Relaxed);
         }
     }
 
-    /// So many there are to be.
-    pub fn allowed(&self) -> usize {
-        self.counts.wanted.load(Ordering::Relaxed)
+    /// How many slots there shall be.
+    pub fn limit(&self) -> usize {
+        self.counts.limit.load(Ordering::Relaxed)
     }
 
+    /// Whether a slot is free.
     pub fn has_free(&self) -> bool {
         self.free.available_permits() > 0
     }
 
-    /// Waits for its turn; `None` once they are closed.
+    /// Waits for a free slot, first come, first served. `None` after [`Self::close`].
     pub async fn acquire(&self) -> Option<ConnectionSlot> {
         let permit = Arc::clone(&self.free).acquire_owned().await.ok();
         permit.map(|permit| self.wrap(permit))
     }
 
+    /// A slot, if one is free.
     pub fn try_acquire(&self) -> Option<ConnectionSlot> {
         let permit = Arc::clone(&self.free).try_acquire_owned().ok();
         permit.map(|permit| self.wrap(permit))
@@ -75,35 +81,38 @@ impl ConnectionSlots {
         }
     }
 
+    /// How many slots are in use.
     pub fn in_use(&self) -> usize {
         self.counts.all.load(Ordering::Relaxed).saturating_sub(self.free.available_permits())
     }
 
+    /// Gives no more slots. All who wait are notified.
     pub fn close(&self) {
         self.free.close();
-        self.tell();
+        self.notify();
     }
 
+    /// Whether [`Self::close`] was called.
     pub fn is_closed(&self) -> bool {
         self.free.is_closed()
     }
 
-    /// Those who wait look again.
-    pub fn tell(&self) {
+    /// Makes all who wait look again.
+    pub fn notify(&self) {
         self.freed.notify_waiters();
     }
 }
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        let wanted = self.counts.wanted.load(Ordering::Relaxed);
-        let surplus = |all: usize| (all > wanted).then(|| all - 1);
+        let limit = self.counts.limit.load(Ordering::Relaxed);
+        let surplus = |all: usize| (all > limit).then(|| all - 1);
         let is_surplus =
             self.counts.all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, surplus).is_ok();
         match self.permit.take() {
-            // whoever waits for one would get it at once
+            // A permit that is dropped would go to the next in the queue.
             Some(permit) if is_surplus => permit.forget(),
-            // before anybody hears of it, so that who hears finds it
+            // The permit is free before the notification, so that a woken task finds it.
             permit => drop(permit),
         }
         self.freed.notify_waiters();

@@ -1,10 +1,12 @@
-//! Transparency: the message as it goes over the wire (RFC 5321, 4.5.2).
+//! Dot stuffing: the form of a message after DATA (RFC 5321, 4.5.2).
 
-/// Dots at line starts doubled, the final dot added (RFC 5321, 4.5.2); no CRLF more than needed. In place if no dot is to be
-/// doubled, as in every message that is encoded in quoted-printable or base64.
-pub fn stuff(message: &mut Vec<u8>) {
+/// Doubles dots at line starts, and appends the final dot.
+///
+/// A missing CRLF at the end is added. The message is copied only if a dot is doubled, which no
+/// message in quoted-printable or base64 needs.
+pub fn stuff_dots(message: &mut Vec<u8>) {
     if message.starts_with(b".") || memchr::memmem::find(message, b"\n.").is_some() {
-        *message = doubled(message);
+        *message = with_doubled_dots(message);
     }
     if !message.ends_with(b"\r\n") {
         message.extend_from_slice(b"\r\n");
@@ -12,7 +14,7 @@ pub fn stuff(message: &mut Vec<u8>) {
     message.extend_from_slice(b".\r\n");
 }
 
-fn doubled(message: &[u8]) -> Vec<u8> {
+fn with_doubled_dots(message: &[u8]) -> Vec<u8> {
     let mut doubled = Vec::with_capacity(message.len() + message.len() / 16);
     let mut line_start = true;
     for byte in message {
@@ -40,7 +42,7 @@ mod tests {
             ("a\n.b", "a\n..b\r\n.\r\n"),
         ] {
             let mut found = message.as_bytes().to_vec();
-            stuff(&mut found);
+            stuff_dots(&mut found);
             assert_eq!(found, stuffed.as_bytes(), "{message:?}");
         }
     }

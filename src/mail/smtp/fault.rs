@@ -1,4 +1,4 @@
-//! What is wrong with a relay, or with its settings.
+//! Faults of a relay, and errors of its settings.
 
 use std::fmt;
 
@@ -9,16 +9,20 @@ use crate::domain::outcome::Reply;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{setting}: {reason}")]
 pub struct RelayError {
+    /// The name of the setting, such as `relay.host`.
     pub setting: String,
+    /// Why the value cannot be used, in one line.
     pub reason: String,
 }
 
-/// The relay or the way to it is at fault, never a recipient. One line, without addresses.
+/// A fault of the relay or the network, never of a recipient. The text is one line without
+/// addresses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{step}: {what}")]
 pub struct RelayFault {
-    /// connect, greeting, EHLO, STARTTLS, AUTH, MAIL, RCPT, ...
+    /// The step that failed: connect, greeting, EHLO, STARTTLS, AUTH, MAIL, RCPT, ...
     pub step: &'static str,
+    /// The fault.
     pub what: String,
 }
 
@@ -28,11 +32,14 @@ impl RelayFault {
         Self { step, what }
     }
 
+    /// A fault of the connection.
     pub(super) fn wire(step: &'static str, error: &WireError) -> Self {
         Self::new(step, error)
     }
 
-    /// Servers repeat addresses and user names in their replies: they stay out.
+    /// A reply that is a fault.
+    ///
+    /// Words with an `@` are left out: servers repeat addresses and user names.
     pub(super) fn reply(step: &'static str, reply: &Reply) -> Self {
         let line = reply.to_string();
         let words: Vec<&str> = line.split(' ').filter(|w| !w.contains('@')).collect();

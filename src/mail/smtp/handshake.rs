@@ -1,4 +1,4 @@
-//! Opening a connection: TCP, greeting, EHLO, STARTTLS, AUTH. What fails here is the relay's fault.
+//! Opens a connection: TCP, greeting, EHLO, STARTTLS, AUTH. Every error is a fault of the relay.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -23,31 +23,38 @@ use super::{
 };
 use crate::{config, domain::outcome::Reply};
 
-/// What the server offers that matters here (RFC 2920, RFC 1870).
+/// The extensions that a server offers, as far as they are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ServerExtensions {
+    /// PIPELINING (RFC 2920).
     pub pipelining: bool,
+    /// SIZE (RFC 1870).
     pub size: bool,
     starttls: bool,
     plain: bool,
     login: bool,
 }
 
-/// Where and how to connect; checked once.
+/// Where and how to connect to a relay. The settings are checked once.
 pub struct RelayTarget {
     host: String,
     port: u16,
     tls: Option<(TlsConnector, ServerName<'static>)>,
-    implicit: bool,
+    /// TLS begins before the greeting (RFC 8314, 3.3).
+    implicit_tls: bool,
     credentials: Option<Credentials>,
-    /// `None`: the address literal of our end (RFC 5321, 4.1.4).
+    /// The argument of EHLO. `None`: the address literal of this end (RFC 5321, 4.1.4).
     hello_name: Option<String>,
-    connect_limit: Duration,
-    command_limit: Duration,
+    connect_timeout: Duration,
+    command_timeout: Duration,
 }
 
 impl RelayTarget {
-    /// Reads the files that the settings name.
+    /// Checks the settings, and reads the files that they name.
+    ///
+    /// # Errors
+    ///
+    /// A setting that cannot be used.
     pub fn new(settings: &config::RelaySettings) -> Result<Self, RelayError> {
         let tls = match settings.tls {
             config::Tls::None => None,
@@ -61,49 +68,53 @@ impl RelayTarget {
             host: settings.host.clone(),
             port: settings.port,
             tls,
-            implicit: settings.tls == config::Tls::Implicit,
+            implicit_tls: settings.tls == config::Tls::Implicit,
             credentials: credentials(settings)?,
             hello_name: hello_name(&settings.hello_name)?,
-            connect_limit: Duration::from_millis(settings.connect_timeout_ms),
-            command_limit: Duration::from_millis(settings.command_timeout_ms),
+            connect_timeout: Duration::from_millis(settings.connect_timeout_ms),
+            command_timeout: Duration::from_millis(settings.command_timeout_ms),
         })
     }
 
-    /// A session that is ready for MAIL.
+    /// Opens a connection that is ready for MAIL.
+    ///
+    /// # Errors
+    ///
+    /// The step that failed.
     pub async fn open(&self) -> Result<(Wire, ServerExtensions), RelayFault> {
-        let mut wire = within(self.connect_limit, self.connect())
+        let mut wire = within(self.connect_timeout, self.connect())
             .await
             .map_err(|e| RelayFault::wire("connect", &e))?;
         let greeting =
-            wire.reply(self.command_limit).await.map_err(|e| RelayFault::wire("greeting", &e))?;
+            wire.reply(self.command_timeout).await.map_err(|e| RelayFault::wire("greeting", &e))?;
         expect("greeting", &greeting, 220)?;
-        let mut offers = self.hello(&mut wire).await?;
-        if !self.implicit
+        let mut extensions = self.hello(&mut wire).await?;
+        if !self.implicit_tls
             && let Some((tls, name)) = &self.tls
         {
-            if !offers.starttls {
+            if !extensions.starttls {
                 return Err(RelayFault::new("STARTTLS", "not offered by the server"));
             }
             expect("STARTTLS", &self.command(&mut wire, "STARTTLS", "STARTTLS\r\n").await?, 220)?;
-            wire = within(self.connect_limit, wire.secured(tls, name.clone()))
+            wire = within(self.connect_timeout, wire.secured(tls, name.clone()))
                 .await
                 .map_err(|e| RelayFault::wire("STARTTLS", &e))?;
-            // RFC 3207, 4.2: what was said in the clear counts for nothing.
-            offers = self.hello(&mut wire).await?;
+            // Extensions that were offered without TLS do not count (RFC 3207, 4.2).
+            extensions = self.hello(&mut wire).await?;
         }
         if let Some(credentials) = &self.credentials {
-            self.authenticate(&mut wire, offers, credentials).await?;
+            self.authenticate(&mut wire, extensions, credentials).await?;
         }
-        Ok((wire, offers))
+        Ok((wire, extensions))
     }
 
     async fn connect(&self) -> Result<Wire, WireError> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        // Without it a message waits 40 ms for the acknowledgement of the one before.
+        // Otherwise a write waits up to 40 ms for the acknowledgement of the write before.
         stream.set_nodelay(true)?;
         let wire = Wire::new(stream);
         match &self.tls {
-            Some((tls, name)) if self.implicit => wire.secured(tls, name.clone()).await,
+            Some((tls, name)) if self.implicit_tls => wire.secured(tls, name.clone()).await,
             _ => Ok(wire),
         }
     }
@@ -114,10 +125,10 @@ impl RelayTarget {
         step: &'static str,
         line: &str,
     ) -> Result<Reply, RelayFault> {
-        wire.write(line.as_bytes(), self.command_limit)
+        wire.write(line.as_bytes(), self.command_timeout)
             .await
             .map_err(|e| RelayFault::wire(step, &e))?;
-        wire.reply(self.command_limit).await.map_err(|e| RelayFault::wire(step, &e))
+        wire.reply(self.command_timeout).await.map_err(|e| RelayFault::wire(step, &e))
     }
 
     async fn hello(&self, wire: &mut Wire) -> Result<ServerExtensions, RelayFault> {
@@ -128,42 +139,44 @@ impl RelayTarget {
             (None, None) => ClientId::default(),
         };
         let line = Ehlo::new(name).to_string();
-        wire.write(line.as_bytes(), self.command_limit)
+        wire.write(line.as_bytes(), self.command_timeout)
             .await
             .map_err(|e| RelayFault::wire("EHLO", &e))?;
-        let lines =
-            wire.reply_lines(self.command_limit).await.map_err(|e| RelayFault::wire("EHLO", &e))?;
+        let lines = wire
+            .reply_lines(self.command_timeout)
+            .await
+            .map_err(|e| RelayFault::wire("EHLO", &e))?;
         let reply =
             Reply::parse(&lines).map_err(|_| RelayFault::wire("EHLO", &WireError::Garbage))?;
         expect("EHLO", &reply, 250)?;
-        Ok(offers(&lines))
+        Ok(extensions(&lines))
     }
 
     async fn authenticate(
         &self,
         wire: &mut Wire,
-        offers: ServerExtensions,
+        extensions: ServerExtensions,
         credentials: &Credentials,
     ) -> Result<(), RelayFault> {
         if !wire.is_secured() {
             return Err(RelayFault::new("AUTH", "needs TLS"));
         }
-        let mechanism = match offers {
+        let mechanism = match extensions {
             ServerExtensions { plain: true, .. } => Mechanism::Plain,
             ServerExtensions { login: true, .. } => Mechanism::Login,
             _ => return Err(RelayFault::new("AUTH", "neither PLAIN nor LOGIN offered")),
         };
-        let strange = |_| RelayFault::new("AUTH", "challenge not understood");
-        let mut auth = Auth::new(mechanism, credentials.clone(), None).map_err(strange)?;
-        // LOGIN asks twice; more challenges than that are no LOGIN.
+        let not_understood = |_| RelayFault::new("AUTH", "challenge not understood");
+        let mut auth = Auth::new(mechanism, credentials.clone(), None).map_err(not_understood)?;
+        // LOGIN has two challenges. A server with more does not follow the mechanism.
         for _ in 0..3 {
             let reply = self.command(wire, "AUTH", &auth.to_string()).await?;
             if reply.code != 334 {
                 return expect("AUTH", &reply, 235);
             }
-            let challenge: Response = format!("{reply}\r\n").parse().map_err(strange)?;
+            let challenge: Response = format!("{reply}\r\n").parse().map_err(not_understood)?;
             auth = Auth::new_from_response(mechanism, credentials.clone(), &challenge)
-                .map_err(strange)?;
+                .map_err(not_understood)?;
         }
         Err(RelayFault::new("AUTH", "too many challenges"))
     }
@@ -177,32 +190,34 @@ fn expect(step: &'static str, reply: &Reply, code: u16) -> Result<(), RelayFault
     if reply.code == code { Ok(()) } else { Err(RelayFault::reply(step, reply)) }
 }
 
-/// ESMTP keywords are case-insensitive (RFC 5321, 2.4); some servers still write `AUTH=PLAIN`.
-fn offers(lines: &str) -> ServerExtensions {
-    let mut offers = ServerExtensions::default();
+/// The extensions in the reply to EHLO.
+///
+/// Keywords are case-insensitive (RFC 5321, 2.4). Some old servers write `AUTH=PLAIN`.
+fn extensions(lines: &str) -> ServerExtensions {
+    let mut extensions = ServerExtensions::default();
     for line in lines.lines().skip(1) {
         let line = line.get(4..).unwrap_or("").to_ascii_uppercase();
         let mut words = line.split([' ', '=', '\t']);
         match words.next() {
-            Some("PIPELINING") => offers.pipelining = true,
-            Some("SIZE") => offers.size = true,
-            Some("STARTTLS") => offers.starttls = true,
+            Some("PIPELINING") => extensions.pipelining = true,
+            Some("SIZE") => extensions.size = true,
+            Some("STARTTLS") => extensions.starttls = true,
             Some("AUTH") => {
                 for word in words {
-                    offers.plain |= word == "PLAIN";
-                    offers.login |= word == "LOGIN";
+                    extensions.plain |= word == "PLAIN";
+                    extensions.login |= word == "LOGIN";
                 }
             }
             _ => {}
         }
     }
-    offers
+    extensions
 }
 
 fn connector(ca_file: &Path) -> Result<TlsConnector, RelayError> {
     let mut roots = RootCertStore::empty();
     if ca_file.as_os_str().is_empty() {
-        // A machine may have a few that do not parse; the others count.
+        // Some certificates of a machine may not parse. The others are used.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     } else {
         let unreadable =
@@ -240,10 +255,10 @@ fn hello_name(setting: &str) -> Result<Option<String>, RelayError> {
             Err(refuse("hello_name", "must be a host name in ASCII"))
         };
     }
-    // Only a full name is of use to the other side; a short one is often refused.
+    // Servers often refuse a host name without a domain.
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
-    let full =
+    let has_domain =
         name.contains('.') && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
-    Ok(full.then(|| name.to_owned()))
+    Ok(has_domain.then(|| name.to_owned()))
 }

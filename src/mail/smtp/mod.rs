@@ -1,18 +1,32 @@
-//! TODO head
+//! SMTP: connections to the relays, one transaction after the other over each (RFC 5321).
+//!
+//! Entry points:
+//!
+//! - [`Relays`] are all configured relays. [`Relays::route`] names those that send for a sender;
+//!   [`Relays::connection`] gives a connection of one of them.
+//! - [`Relay`] is one relay with its pool of connections.
+//! - [`SmtpConnection::send`] runs one transaction; [`SmtpConnection::test`] ends it after RCPT.
+//! - [`Envelope`] holds the two addresses; [`Transaction`] says how an attempt ended.
+//!
+//! Files, from the bytes upwards: `wire`, `dot_stuffing`, `handshake`, `session`, `transaction`,
+//! `connection`, `connection_slots` and `backoff`, `relay`, `sender_mask`, `routing`.
+//!
+//! Not here: the messages come from [`template`](super::template). `send/limits` holds throttles
+//! and the fair division of connections between deliveries; `domain/outcome` reads replies.
 
-pub mod backoff;
-pub mod connection;
-pub mod connection_slots;
-pub mod dot_stuffing;
-pub mod fault;
-pub mod handshake;
-pub mod relay;
-pub mod relay_limits;
-pub mod routing;
-pub mod sender_mask;
-pub mod session;
-pub mod transaction;
-pub mod wire;
+mod backoff;
+mod connection;
+mod connection_slots;
+mod dot_stuffing;
+mod fault;
+mod handshake;
+mod relay;
+mod relay_limits;
+mod routing;
+mod sender_mask;
+mod session;
+mod transaction;
+mod wire;
 
 pub use connection::SmtpConnection;
 pub use fault::{RelayError, RelayFault};

@@ -1,4 +1,4 @@
-//! A relay: a bounded number of SMTP connections, reused without a NOOP, and what they count.
+//! A relay: a pool with a bounded number of SMTP connections, which are reused.
 
 use std::{
     sync::{
@@ -25,63 +25,76 @@ use super::{
 };
 use crate::{config, metrics::TransactionMetrics};
 
-/// How long QUIT waits for its answer; nothing depends on it.
+/// How long QUIT waits for its reply. Nothing depends on the reply.
 pub(super) const QUIT_LIMIT: Duration = Duration::from_millis(250);
 
-/// Counters of the relay layer, from its start; they only rise.
+/// Counters of one relay since the start of the daemon. They only rise.
 #[derive(Debug, Default)]
 pub struct RelayStats {
     /// Positive replies to the end of data.
     pub accepted: AtomicU64,
+    /// Connections opened.
     pub connections_opened: AtomicU64,
     /// Connections that could not be opened, broke, or were ended by a 421.
     pub faults: AtomicU64,
 }
 
-/// Cloneable; all clones share connections, limits and back-off.
+/// One relay. All clones share connections, limits and back-off.
 #[derive(Clone)]
 pub struct Relay(pub(super) Arc<Pool>);
 
 pub(super) struct Pool {
     pub(super) name: String,
     target: RelayTarget,
-    pub(super) limits: TransactionTimeouts,
+    pub(super) timeouts: TransactionTimeouts,
     pub(super) messages_per_connection: u32,
+    /// How long a connection may be idle before it is closed.
     idle_limit: Duration,
-    /// One permit for each connection in use. Connections in use and idle together never exceed the
-    /// permits: a new one is opened only while none is idle.
-    pub(super) permits: ConnectionSlots,
+    /// Each connection in use has a slot.
+    ///
+    /// A new connection is opened only while none is idle. So connections in use and idle ones
+    /// together never exceed the slots.
+    pub(super) slots: ConnectionSlots,
+    /// 0: no limit.
     pub(super) messages_per_second: f64,
+    /// Idle connections, each with the instant when it was given back.
     idle: Mutex<Vec<(OpenConnection, Instant)>>,
     pub(super) backoff: Backoff,
     open: Arc<AtomicUsize>,
     pub(super) stats: Arc<RelayStats>,
     pub(super) tasks: TaskTracker,
     pub(super) closed: CancellationToken,
-    reaping: AtomicBool,
+    /// The task that closes idle connections runs.
+    closing_idle: AtomicBool,
+    /// A probe runs.
     probing: AtomicBool,
     pub(super) transactions: TransactionMetrics,
 }
 
 impl Relay {
-    /// Reads the password and the certificates; connects to nothing.
+    /// Checks the settings, and reads the password and the certificates. Opens no connection.
     ///
     /// # Errors
-    /// A file that cannot be read or used.
+    ///
+    /// A setting or a file that cannot be used.
     pub fn new(settings: &config::RelaySettings) -> Result<Self, RelayError> {
-        Self::among(settings, Arc::default())
+        Self::with_notify(settings, Arc::default())
     }
 
-    /// As [`Self::new`]; `freed` hears of every connection that is given back.
+    /// As [`Self::new`]. `freed` is notified when a connection is given back.
     ///
     /// # Errors
-    /// A file that cannot be read or used.
-    pub fn among(settings: &config::RelaySettings, freed: Arc<Notify>) -> Result<Self, RelayError> {
+    ///
+    /// A setting or a file that cannot be used.
+    pub(super) fn with_notify(
+        settings: &config::RelaySettings,
+        freed: Arc<Notify>,
+    ) -> Result<Self, RelayError> {
         let ms = Duration::from_millis;
         Ok(Self(Arc::new(Pool {
             name: settings.name.clone(),
             target: RelayTarget::new(settings)?,
-            limits: TransactionTimeouts {
+            timeouts: TransactionTimeouts {
                 command: ms(settings.command_timeout_ms),
                 data: ms(settings.data_timeout_ms),
                 body: ms(settings.body_timeout_ms),
@@ -89,8 +102,8 @@ impl Relay {
             },
             messages_per_connection: settings.messages_per_connection,
             idle_limit: ms(settings.idle_ms),
-            // of those that all daemons share none is this one's before it has its share
-            permits: ConnectionSlots::new(
+            // If all daemons share the connections, this one has none before it gets its share.
+            slots: ConnectionSlots::new(
                 if settings.total_connections > 0 { 0 } else { settings.connections },
                 freed,
             ),
@@ -101,60 +114,59 @@ impl Relay {
             stats: Arc::default(),
             tasks: TaskTracker::new(),
             closed: CancellationToken::new(),
-            reaping: AtomicBool::new(false),
+            closing_idle: AtomicBool::new(false),
             probing: AtomicBool::new(false),
             transactions: TransactionMetrics::of(&settings.name),
         })))
     }
 
-    /// A connection that is ready for a transaction: an idle one, or a new one. Waits while all are in
-    /// use, and while the relay is backing off. Cancel-safe.
+    /// A connection that is ready for a transaction: an idle one, or a new one.
+    ///
+    /// Waits while all connections are in use, and while the relay is backing off. Cancel-safe.
     ///
     /// # Errors
-    /// The fault of the attempt to open one; of another caller's attempt, if it was made while this one waited.
+    ///
+    /// The connection cannot be opened. The fault may be that of another caller's attempt, made
+    /// while this one waited.
     pub async fn connection(&self) -> Result<SmtpConnection, RelayFault> {
-        let permit = self
-            .0
-            .permits
-            .acquire()
-            .await
-            .ok_or_else(|| RelayFault::new("connect", "the relay is closed"))?;
-        self.connection_with(permit).await
+        let slot = self.0.slots.acquire().await;
+        let slot = slot.ok_or_else(|| RelayFault::new("connect", "the relay is closed"))?;
+        self.connection_with(slot).await
     }
 
-    /// The same with a permit that was got before.
+    /// As [`Self::connection`], with a slot that the caller has already.
     pub(super) async fn connection_with(
         &self,
-        permit: ConnectionSlot,
+        slot: ConnectionSlot,
     ) -> Result<SmtpConnection, RelayFault> {
         let pool = &self.0;
-        let link = match pool.take_idle() {
-            Some(link) => link,
+        let open = match pool.take_idle() {
+            Some(open) => open,
             None => self.open().await?,
         };
-        Ok(SmtpConnection { link: Some(link), pool: Arc::clone(pool), permit: Some(permit) })
+        Ok(SmtpConnection { open: Some(open), pool: Arc::clone(pool), slot: Some(slot) })
     }
 
     async fn open(&self) -> Result<OpenConnection, RelayFault> {
         let pool = &self.0;
-        self.reap();
-        let _turn = pool.backoff.turn().await?;
-        // Given back by somebody while this one waited.
-        if let Some(link) = pool.take_idle() {
-            return Ok(link);
+        self.start_closing_idle();
+        let _permit = pool.backoff.wait().await?;
+        // A connection may have been given back in the meantime.
+        if let Some(open) = pool.take_idle() {
+            return Ok(open);
         }
         match pool.target.open().await {
-            Ok((wire, offers)) => {
+            Ok((wire, extensions)) => {
                 pool.stats.connections_opened.fetch_add(1, Ordering::Relaxed);
-                pool.backoff.opened();
+                pool.backoff.record_open();
                 Ok(OpenConnection {
-                    session: SmtpSession::new(wire, offers),
+                    session: SmtpSession::new(wire, extensions),
                     messages: 0,
                     _open: OpenCount::new(&pool.open),
                 })
             }
             Err(fault) => {
-                if pool.fault(&fault) {
+                if pool.record_fault(&fault) {
                     tracing::warn!(relay = pool.name, %fault, "no connection to the relay");
                 }
                 Err(fault)
@@ -162,21 +174,26 @@ impl Relay {
         }
     }
 
-    /// Whether it is backing off: there was no success since its last fault, and nothing is open that could be used. Once it can be
-    /// connected to again, one connection at a time is to show whether it takes mail, too.
+    /// Whether the relay is backing off, or closed.
+    ///
+    /// It is backing off if there was no success since its last fault, and no open connection can
+    /// be used. After a connection was opened again, one connection at a time may show whether the
+    /// relay takes mail, too.
     pub(super) fn is_at_fault(&self) -> bool {
-        if !self.0.backoff.is_on() {
-            return self.0.permits.is_closed();
+        if !self.0.backoff.is_active() {
+            return self.0.slots.is_closed();
         }
         if self.0.backoff.has_opened() && self.in_use() == 0 {
             return false;
         }
         let mut idle = self.0.idle();
-        idle.retain_mut(|(link, _)| link.session.wire.is_quiet());
+        idle.retain_mut(|(open, _)| open.session.wire.is_quiet());
         idle.is_empty()
     }
 
-    /// Sees, apart from all that is sent, whether a relay that was at fault can be connected to again; the connection is kept for a while.
+    /// Tries, in a task of its own, whether a faulty relay accepts a connection again.
+    ///
+    /// The connection stays idle for a while. Only one probe runs at a time.
     pub(super) fn probe(&self) {
         let pool = &self.0;
         if pool.probing.swap(true, Ordering::Relaxed) {
@@ -184,18 +201,19 @@ impl Relay {
         }
         let (relay, closed) = (self.clone(), pool.closed.clone());
         pool.tasks.spawn(async move {
-            // given back at once, or it was a fault
+            // A connection is given back at once. A fault is recorded by the attempt itself.
             drop(closed.run_until_cancelled(relay.connection()).await);
             relay.0.probing.store(false, Ordering::Relaxed);
-            relay.0.permits.tell();
+            relay.0.slots.notify();
         });
     }
 
+    /// The name in the settings.
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// Its faults in a row, without a success between; those of one outage count once.
+    /// Outages in a row, without a success between them. Faults at the same time count once.
     pub fn faults_in_a_row(&self) -> u32 {
         self.0.backoff.faults()
     }
@@ -205,26 +223,28 @@ impl Relay {
         self.0.open.load(Ordering::Relaxed)
     }
 
+    /// The counters.
     pub fn stats(&self) -> Arc<RelayStats> {
         Arc::clone(&self.0.stats)
     }
 
-    /// Ends the idle connections with QUIT and lets no new one be opened; those in use end when they are
-    /// given back. Takes about half a second at the most.
+    /// Ends the idle connections with QUIT, and opens no new ones.
+    ///
+    /// Connections in use end when they are given back. The call takes about half a second at most.
     pub async fn close(&self) {
         let pool = &self.0;
-        pool.permits.close();
+        pool.slots.close();
         pool.closed.cancel();
         let idle = std::mem::take(&mut *pool.idle());
-        join_all(idle.into_iter().map(|(link, _)| link.quit())).await;
+        join_all(idle.into_iter().map(|(open, _)| open.quit())).await;
         pool.tasks.close();
         let _ = timeout(QUIT_LIMIT, pool.tasks.wait()).await;
     }
 
-    /// Starts, once, the task that ends connections that were idle for too long.
-    fn reap(&self) {
+    /// Starts, once, the task that ends connections that are idle for too long.
+    fn start_closing_idle(&self) {
         let pool = &self.0;
-        if pool.reaping.swap(true, Ordering::Relaxed) {
+        if pool.closing_idle.swap(true, Ordering::Relaxed) {
             return;
         }
         let (weak, closed) = (Arc::downgrade(pool), pool.closed.clone());
@@ -234,9 +254,9 @@ impl Relay {
                 let Some(old) = Weak::upgrade(&weak).map(|pool| pool.take_old()) else {
                     return;
                 };
-                let quits = old.into_iter().map(|(link, permit)| async move {
-                    link.quit().await;
-                    drop(permit);
+                let quits = old.into_iter().map(|(open, slot)| async move {
+                    open.quit().await;
+                    drop(slot);
                 });
                 join_all(quits).await;
             }
@@ -245,36 +265,39 @@ impl Relay {
 }
 
 impl Pool {
+    /// Locks the list of idle connections.
     pub(super) fn idle(&self) -> MutexGuard<'_, Vec<(OpenConnection, Instant)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The one used last, so that a surplus grows old. One that the server ended meanwhile is dropped.
+    /// The idle connection used last, so that a surplus grows old.
+    ///
+    /// Connections that the server has ended are dropped.
     fn take_idle(&self) -> Option<OpenConnection> {
         let mut idle = self.idle();
-        while let Some((mut link, _)) = idle.pop() {
-            if link.session.wire.is_quiet() {
-                return Some(link);
+        while let Some((mut open, _)) = idle.pop() {
+            if open.session.wire.is_quiet() {
+                return Some(open);
             }
         }
         None
     }
 
-    /// Each with a permit: it counts until it is closed.
+    /// The connections that are idle for too long, each with a slot until it is closed.
     fn take_old(&self) -> Vec<(OpenConnection, ConnectionSlot)> {
         let mut old = Vec::new();
-        while let Some(permit) = self.permits.try_acquire() {
+        while let Some(slot) = self.slots.try_acquire() {
             let next =
                 self.idle().extract_if(.., |(_, since)| since.elapsed() >= self.idle_limit).next();
-            let Some((link, _)) = next else { break };
-            old.push((link, permit));
+            let Some((open, _)) = next else { break };
+            old.push((open, slot));
         }
         old
     }
 
-    /// Whether it is the first in a row.
-    pub(super) fn fault(&self, fault: &RelayFault) -> bool {
+    /// Counts a fault. Returns whether it is the first after a success.
+    pub(super) fn record_fault(&self, fault: &RelayFault) -> bool {
         self.stats.faults.fetch_add(1, Ordering::Relaxed);
-        self.backoff.fault(fault)
+        self.backoff.record_fault(fault)
     }
 }

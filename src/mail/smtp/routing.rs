@@ -1,6 +1,7 @@
-//! The relays: which of them send for whom, in which shares, and who steps in for one that is at fault.
+//! Routing: which relays send for a sender, in which shares, and which one replaces a faulty one.
 //!
-//! A connection is chosen, never a message: once a transaction has begun it stays where it is, whatever becomes of it.
+//! The choice is made for a connection, never for a message. A transaction stays with its
+//! connection, even if the relay fails.
 
 use std::{
     pin::pin,
@@ -19,42 +20,46 @@ use super::{
 };
 use crate::config::Config;
 
-/// Cloneable; all clones share the relays.
+/// All configured relays. All clones share them.
 #[derive(Clone)]
 pub struct Relays(Arc<RelayGroup>);
 
 struct RelayGroup {
     members: Vec<RelayMember>,
-    /// What each has coming to it, by its weight (smooth weighted round robin).
+    /// The credit of each member by its weight (smooth weighted round robin).
     credits: Mutex<Vec<i64>>,
-    /// A connection of any relay was given back.
+    /// Notified when a connection of any relay is given back.
     freed: Arc<Notify>,
 }
 
 struct RelayMember {
     relay: Relay,
-    /// 0: only where no other one is well.
+    /// 0: used only if no other relay of the route is healthy.
     weight: u32,
+    /// The most connections of all daemons together.
     connections: usize,
-    /// None: for all senders.
+    /// Empty: for all senders.
     masks: Vec<SenderMask>,
 }
 
-/// The relays that send for a sender: their numbers, one at least.
+/// The relays that send for a sender, by their numbers. There is at least one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RelayRoute(Vec<usize>);
 
 enum RelayChoice {
+    /// A relay, with a slot for a connection.
     Taken(usize, ConnectionSlot),
-    /// As many connections are in use as may be.
+    /// All connections are in use.
     Full,
+    /// No relay is healthy.
     AllAtFault,
 }
 
 impl Relays {
-    /// Reads the files that the settings name; connects to nothing.
+    /// Checks the settings, and reads the files that they name. Opens no connection.
     ///
     /// # Errors
+    ///
     /// A setting that cannot be used, with its place.
     pub fn new(config: &Config) -> Result<Self, RelayError> {
         let freed = Arc::<Notify>::default();
@@ -65,7 +70,7 @@ impl Relays {
                 ..error
             };
             members.push(RelayMember {
-                relay: Relay::among(settings, Arc::clone(&freed)).map_err(named)?,
+                relay: Relay::with_notify(settings, Arc::clone(&freed)).map_err(named)?,
                 weight: settings.weight,
                 connections: settings.connections,
                 masks: SenderMask::all(&settings.sender_domains).map_err(named)?,
@@ -75,29 +80,34 @@ impl Relays {
         Ok(Self(Arc::new(RelayGroup { members, credits, freed })))
     }
 
-    /// The relays that name the sender's domain or, if none does, those that name none. None if there are none of either.
+    /// The relays that name the sender's domain. If none does, the relays that name no domain.
+    ///
+    /// `None` if no relay sends for the sender.
     pub fn route(&self, sender: &str) -> Option<RelayRoute> {
         let domain = domain_of(sender);
-        let of = |admits: &dyn Fn(&RelayMember) -> bool| -> Vec<usize> {
+        let members_where = |admits: &dyn Fn(&RelayMember) -> bool| -> Vec<usize> {
             let members = self.0.members.iter().enumerate();
             members.filter(|(_, member)| admits(member)).map(|(i, _)| i).collect()
         };
-        let named = of(&|member| member.masks.iter().any(|mask| mask.admits(&domain)));
-        let route = if named.is_empty() { of(&|member| member.masks.is_empty()) } else { named };
+        let named = members_where(&|member| member.masks.iter().any(|mask| mask.admits(&domain)));
+        let route = match named.is_empty() {
+            true => members_where(&|member| member.masks.is_empty()),
+            false => named,
+        };
         (!route.is_empty()).then_some(RelayRoute(route))
     }
 
-    /// Connections that a sender may use at the most.
+    /// The most connections of a route, as configured.
     pub fn connections(&self, route: &RelayRoute) -> usize {
         route.0.iter().map(|i| self.0.members[*i].connections).sum()
     }
 
-    /// Connections that this daemon may use now.
+    /// How many connections of a route this daemon may use now.
     pub fn allowed(&self, route: &RelayRoute) -> usize {
         route.0.iter().map(|i| self.0.members[*i].relay.allowed()).sum()
     }
 
-    /// The limit of the only relay of a route, if it has one.
+    /// The name and the limit in messages per second, if the route is a single relay with a limit.
     pub fn only_rate(&self, route: &RelayRoute) -> Option<(&str, f64)> {
         match route.0[..] {
             [only] => self.0.members[only].relay.rate(),
@@ -105,37 +115,42 @@ impl Relays {
         }
     }
 
+    /// The most connections of all relays, as configured.
     pub fn all_connections(&self) -> usize {
         self.0.members.iter().map(|member| member.connections).sum()
     }
 
+    /// Every relay, in the order of the settings.
     pub fn all(&self) -> impl Iterator<Item = &Relay> {
         self.0.members.iter().map(|member| &member.relay)
     }
 
-    /// Positive replies to the end of data, of all relays.
+    /// Positive replies to the end of data, from all relays.
     pub fn accepted(&self) -> u64 {
         self.all().map(|relay| relay.stats().accepted.load(Ordering::Relaxed)).sum()
     }
 
-    /// A connection that is ready for a transaction, of one of these relays: if the chosen one is at fault, of the next one. Waits
-    /// while all are in use, and while all are backing off. Cancel-safe.
+    /// A connection to one of the relays of a route, ready for a transaction.
+    ///
+    /// If the chosen relay is at fault, the next one is tried. Waits while all connections are in
+    /// use, and while all relays are backing off. Cancel-safe.
     ///
     /// # Errors
-    /// The fault of one of them, when all are at fault.
+    ///
+    /// The fault of one relay, if all are at fault.
     pub async fn connection(&self, route: &RelayRoute) -> Result<SmtpConnection, RelayFault> {
         if let [only] = route.0[..] {
             return self.0.members[only].relay.connection().await;
         }
         let mut left = route.0.clone();
         loop {
-            // from here on nothing that is given back is missed
+            // From here on, no connection that is given back is missed.
             let mut freed = pin!(self.0.freed.notified());
             freed.as_mut().enable();
             match self.choose(&left) {
                 RelayChoice::Full => freed.await,
-                RelayChoice::Taken(chosen, permit) => {
-                    match self.0.members[chosen].relay.connection_with(permit).await {
+                RelayChoice::Taken(chosen, slot) => {
+                    match self.0.members[chosen].relay.connection_with(slot).await {
                         Err(_) if left.len() > 1 => left.retain(|i| *i != chosen),
                         ended => return ended,
                     }
@@ -145,69 +160,76 @@ impl Relays {
         }
     }
 
-    /// Each waits for as long as it backs off, and what all callers wait for is tried once.
+    /// Waits for all relays at once, and takes the first connection.
+    ///
+    /// Each relay waits for its own back-off. Callers that wait together share one attempt.
     async fn first_to_recover(&self, left: &[usize]) -> Result<SmtpConnection, RelayFault> {
         let attempts = left.iter().map(|i| Box::pin(self.0.members[*i].relay.connection()));
         select_ok(attempts).await.map(|(connection, _)| connection)
     }
 
+    /// Chooses a relay among `left`: healthy, of some weight if possible, and below its share.
     fn choose(&self, left: &[usize]) -> RelayChoice {
-        // one at a time: who is chosen depends on what is in use
+        // The lock lets one caller choose at a time: the choice depends on connections in use.
         let mut credits = self.0.credits.lock().unwrap_or_else(PoisonError::into_inner);
-        let (well, at_fault): (Vec<usize>, Vec<usize>) =
+        let (healthy, at_fault): (Vec<usize>, Vec<usize>) =
             left.iter().partition(|i| !self.0.members[**i].relay.is_at_fault());
-        let weighty = |i: &usize| self.0.members[*i].weight > 0;
-        let first: Vec<usize> = well.iter().copied().filter(weighty).collect();
-        let tier = if first.is_empty() { well } else { first };
-        if tier.is_empty() {
+        let has_weight = |i: &usize| self.0.members[*i].weight > 0;
+        let weighted: Vec<usize> = healthy.iter().copied().filter(has_weight).collect();
+        let candidates = if weighted.is_empty() { healthy } else { weighted };
+        if candidates.is_empty() {
             return RelayChoice::AllAtFault;
         }
-        at_fault.iter().filter(|i| weighty(i)).for_each(|i| self.0.members[*i].relay.probe());
+        at_fault.iter().filter(|i| has_weight(i)).for_each(|i| self.0.members[*i].relay.probe());
         let shares = shares(
-            &tier
+            &candidates
                 .iter()
                 .map(|i| (self.0.members[*i].connections, self.weight(*i)))
                 .collect::<Vec<_>>(),
         );
-        let may = |relay: &Relay, share: usize| relay.in_use() < share && relay.has_free();
-        let open =
-            tier.iter().zip(shares).filter(|(i, share)| may(&self.0.members[**i].relay, *share));
-        let open: Vec<usize> = open.map(|(i, _)| *i).collect();
-        for i in &open {
+        let has_room = |i: usize, share: usize| {
+            let relay = &self.0.members[i].relay;
+            relay.in_use() < share && relay.has_free()
+        };
+        let with_room = candidates.iter().zip(shares).filter(|(i, share)| has_room(**i, *share));
+        let with_room: Vec<usize> = with_room.map(|(i, _)| *i).collect();
+        for i in &with_room {
             credits[*i] += i64::from(self.weight(*i));
         }
         let Some(chosen) =
-            open.iter().copied().max_by_key(|i| (credits[*i], std::cmp::Reverse(*i)))
+            with_room.iter().copied().max_by_key(|i| (credits[*i], std::cmp::Reverse(*i)))
         else {
             return RelayChoice::Full;
         };
-        credits[chosen] -= open.iter().map(|i| i64::from(self.weight(*i))).sum::<i64>();
-        match self.0.members[chosen].relay.permit() {
-            Some(permit) => RelayChoice::Taken(chosen, permit),
+        credits[chosen] -= with_room.iter().map(|i| i64::from(self.weight(*i))).sum::<i64>();
+        match self.0.members[chosen].relay.try_slot() {
+            Some(slot) => RelayChoice::Taken(chosen, slot),
             None => RelayChoice::Full,
         }
     }
 
-    /// Among those that only step in all are alike.
+    /// The weight for the division. Relays of weight 0 share alike among themselves.
     fn weight(&self, i: usize) -> u32 {
         self.0.members[i].weight.max(1)
     }
 
-    /// Ends all idle connections with QUIT, see [`Relay::close`].
+    /// Closes all relays, see [`Relay::close`].
     pub async fn close(&self) {
         join_all(self.all().map(Relay::close)).await;
     }
 }
 
-/// How many connections of each relay may be in use, given its connections and its weight: in proportion of the weights, or else
-/// busy relays would share the mail by their connections. One at least.
+/// How many connections of each relay may be in use: in proportion to the weights, at least one.
+///
+/// Each relay is given by its connections and its weight. Without these shares, busy relays would
+/// divide the mail by their connections.
 fn shares(relays: &[(usize, u32)]) -> Vec<usize> {
     let wide = |(connections, weight): (usize, u32)| (connections as u64, u64::from(weight));
-    // the one whose connections are the scarcest for its weight has all of them
+    // The relay with the fewest connections for its weight uses all of them.
     let scarcest =
         relays.iter().copied().map(wide).reduce(|a, b| if a.0 * b.1 <= b.0 * a.1 { a } else { b });
-    let (most, by) = scarcest.unwrap_or((1, 1));
-    let share = |relay| (wide(relay).1 * most + by / 2) / by;
+    let (connections, weight) = scarcest.unwrap_or((1, 1));
+    let share = |relay| (wide(relay).1 * connections + weight / 2) / weight;
     relays
         .iter()
         .map(|relay| usize::try_from(share(*relay)).unwrap_or(1).clamp(1, relay.0))
@@ -237,14 +259,15 @@ mod tests {
         let relay = |name: &str, domains: &str| {
             format!("[[relays]]\nname = \"{name}\"\nhost = \"x\"\nsender_domains = [{domains}]\n")
         };
-        let of = |text: String| Relays::new(&Config::from_toml(&text).expect("good settings"));
+        let relays_of =
+            |text: String| Relays::new(&Config::from_toml(&text).expect("good settings"));
         let all = [
             relay("a", ""),
             relay("b", "\"shop.example\", \"*.müller.example\""),
             relay("c", "\"SHOP.example\""),
             relay("d", ""),
         ];
-        let relays = of(all.concat()).expect("relays");
+        let relays = relays_of(all.concat()).expect("relays");
         for (sender, expected) in [
             ("news@shop.example", vec![1, 2]),
             ("news@Shop.Example", vec![1, 2]),
@@ -257,9 +280,9 @@ mod tests {
             assert_eq!(relays.route(sender), Some(RelayRoute(expected)), "{sender}");
         }
         assert_eq!(relays.connections(&RelayRoute(vec![1, 2])), 40);
-        let narrow = of(relay("a", "\"shop.example\"")).expect("a relay");
+        let narrow = relays_of(relay("a", "\"shop.example\"")).expect("a relay");
         assert_eq!(narrow.route("news@other.example"), None);
-        let bad = of([relay("a", ""), relay("b", "\"shop.example\", \"*\"")].concat())
+        let bad = relays_of([relay("a", ""), relay("b", "\"shop.example\", \"*\"")].concat())
             .err()
             .expect("an error");
         assert_eq!(bad.setting, "relays[1].sender_domains[1]");

@@ -1,31 +1,32 @@
-//! What replies mean for a transaction.
+//! How a transaction ended, and its envelope.
 
 use super::{fault::RelayFault, wire::WireError};
-use crate::{domain::outcome::Reply, mail::address};
+use crate::{domain::outcome::Reply, mail::to_ascii};
 
 /// How an attempt ended.
 ///
-/// The dividing line is the first write that contains the end of data (`CRLF . CRLF`). Before it a broken
-/// transaction is `Deferred`; from it until one complete reply has been parsed it is `InDoubt`.
+/// The dividing line is the first write that contains the end of data (`CRLF . CRLF`). A transaction
+/// that breaks before it is `Deferred`. One that breaks after it, and before a complete reply was
+/// parsed, is `InDoubt`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transaction {
     /// The relay took the message (2xx to the end of data).
     Accepted(Reply),
-    /// SMTP test mode: the relay took the recipient (2xx to RCPT), RSET followed, and nothing was transferred.
+    /// SMTP test mode: the relay took the recipient (2xx to RCPT), and RSET followed.
     Tested(Reply),
-    /// Not delivered, may be tried again: a 4xx, or a connection that broke before the dividing line.
-    /// With a `fault` the relay or the network is to blame, not the recipient.
+    /// Not delivered, may be tried again: a 4xx, or a connection that broke before the dividing
+    /// line. If there is a `fault`, the relay or the network caused it, not the recipient.
     Deferred { reply: Option<Reply>, fault: Option<String> },
     /// A 5xx to the sender, the recipient or the message.
     Refused(Reply),
-    /// The end of data may have arrived and no reply came: nobody knows.
+    /// The end of data may have arrived, but no reply came. The text is the fault.
     InDoubt(String),
-    /// Nothing was transferred: `may_go` said no, or the connection may not be used any more.
+    /// Nothing was delivered: `may_proceed` returned false, or the connection must not be used.
     NotStarted,
 }
 
 impl Transaction {
-    /// The word of the metric.
+    /// The value of the metric's label.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Accepted(_) => "accepted",
@@ -37,7 +38,7 @@ impl Transaction {
         }
     }
 
-    /// What the server said, and what is to blame besides.
+    /// The server's reply, and the fault of the relay or the network.
     pub fn into_parts(self) -> (Option<Reply>, Option<String>) {
         match self {
             Self::Accepted(reply) | Self::Tested(reply) | Self::Refused(reply) => {
@@ -50,14 +51,15 @@ impl Transaction {
     }
 }
 
-/// What ends a transaction before its message was written.
+/// Why a transaction ended before its message was written.
 pub enum TransactionEnd {
+    /// The server refused the sender, the recipient or the message.
     Reply(Reply),
-    /// The relay refuses us as such, or the connection broke.
+    /// The relay refuses this client as such, or the connection broke.
     Fault(Option<Reply>, RelayFault),
 }
 
-/// Both addresses in the form that goes into the commands, and the size of the message in bytes.
+/// Sender and recipient of one message in ASCII, and its size in bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Envelope {
     from: String,
@@ -66,20 +68,21 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// An empty `from` is the null sender.
+    /// The envelope of a message of `size` bytes. An empty `from` is the null sender.
     ///
     /// # Errors
-    /// What no command can carry is refused as a server would.
+    ///
+    /// A reply 553, as from a server, if SMTP cannot carry an address.
     pub fn new(from: &str, to: &str, size: usize) -> Result<Self, Reply> {
         let from = match from {
             "" => String::new(),
-            from => address::to_ascii(from).map_err(|_| unsendable("sender refused: "))?,
+            from => to_ascii(from).map_err(|_| unsendable("sender refused: "))?,
         };
-        let to = address::to_ascii(to).map_err(|_| unsendable(""))?;
+        let to = to_ascii(to).map_err(|_| unsendable(""))?;
         Ok(Self { from, to, size })
     }
 
-    /// The command MAIL, with the size (RFC 1870) for a server that asks for it.
+    /// The command MAIL, with the size (RFC 1870) if the server offers SIZE.
     pub fn mail(&self, with_size: bool) -> String {
         if with_size {
             format!("MAIL FROM:<{}> SIZE={}\r\n", self.from, self.size)
@@ -88,11 +91,12 @@ impl Envelope {
         }
     }
 
+    /// The command RCPT.
     pub fn rcpt(&self) -> String {
         format!("RCPT TO:<{}>\r\n", self.to)
     }
 
-    /// MAIL, RCPT and DATA, for a server that takes them together.
+    /// The commands MAIL, RCPT and DATA, for a server that offers PIPELINING.
     pub fn commands(&self, with_size: bool) -> String {
         format!("{}{}DATA\r\n", self.mail(with_size), self.rcpt())
     }
@@ -106,12 +110,15 @@ fn unsendable(who: &str) -> Reply {
     }
 }
 
+/// Whether a command succeeded (2xx).
 pub fn is_done(reply: &Reply) -> bool {
     (200..300).contains(&reply.code)
 }
 
-/// A 2xx where only 354 will do, or a 3xx where only 2xx will, is no answer; and who is asked to
-/// authenticate or to use TLS has a relay that is set up wrongly, not a wrong recipient.
+/// The end of a transaction whose command `step` was not accepted.
+///
+/// A positive reply of the wrong kind, such as 2xx instead of 354, is a fault. So is a demand for
+/// authentication or TLS: it shows wrong settings of the relay, not a wrong recipient.
 pub fn refused(step: &'static str, reply: Reply) -> TransactionEnd {
     if reply.is_positive() {
         return TransactionEnd::Fault(None, RelayFault::wire(step, &WireError::Garbage));
@@ -123,7 +130,7 @@ pub fn refused(step: &'static str, reply: Reply) -> TransactionEnd {
     TransactionEnd::Reply(reply)
 }
 
-/// Says in the text that it was the sender, so that it never counts against the recipient.
+/// As [`refused`], for MAIL. The text names the sender, so that the recipient is never blamed.
 pub fn refused_sender(reply: Reply) -> TransactionEnd {
     match refused("MAIL", reply) {
         TransactionEnd::Reply(mut reply) => {
@@ -134,6 +141,7 @@ pub fn refused_sender(reply: Reply) -> TransactionEnd {
     }
 }
 
+/// The meaning of the reply that ends a transaction.
 pub fn by_code(reply: Reply) -> Transaction {
     if reply.is_positive() {
         Transaction::Accepted(reply)

@@ -1,4 +1,4 @@
-//! The bytes of an SMTP session: writes with a time limit, replies read strictly.
+//! The bytes of an SMTP session: writes and replies, each with a time limit.
 
 use std::{
     io,
@@ -16,11 +16,12 @@ use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerNam
 
 use crate::domain::outcome::Reply;
 
-/// RFC 5321, 4.5.3.1.5 allows 512 bytes a line; real servers exceed it.
+/// The longest line of a reply. RFC 5321, 4.5.3.1.5 allows 512 bytes, but servers exceed it.
 const LINE_LIMIT_BYTES: usize = 4096;
+/// The longest reply, with all its lines.
 const REPLY_LIMIT_BYTES: usize = 64 * 1024;
 
-/// What a session can break with. The texts hold nothing that the server wrote.
+/// Why a session broke. The texts quote nothing that the server wrote.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     #[error("connection closed by the server")]
@@ -66,20 +67,22 @@ impl Stream {
 #[derive(Debug)]
 pub struct Wire {
     stream: Stream,
-    /// Read, not yet parsed: pipelined replies come together.
+    /// Bytes that were read and not yet parsed. Pipelined replies arrive together.
     unread: Vec<u8>,
 }
 
 impl Wire {
+    /// A connection without TLS.
     pub fn new(stream: TcpStream) -> Self {
         Self { stream: Stream::Plain(stream), unread: Vec::new() }
     }
 
-    /// The session over TLS; the limit is the caller's.
+    /// The same session over TLS. The caller sets the time limit.
     ///
     /// # Errors
-    /// A failed handshake, or bytes that came in the clear after the reply to STARTTLS: they could be
-    /// an attacker's (CVE-2011-0411).
+    ///
+    /// The handshake failed, or unencrypted bytes follow the reply to STARTTLS. An attacker could
+    /// have sent these (CVE-2011-0411).
     pub async fn secured(
         self,
         tls: &TlsConnector,
@@ -95,6 +98,7 @@ impl Wire {
         }
     }
 
+    /// Whether the session runs over TLS.
     pub fn is_secured(&self) -> bool {
         matches!(self.stream, Stream::Tls(_))
     }
@@ -102,7 +106,8 @@ impl Wire {
     /// Writes all of `bytes` and flushes.
     ///
     /// # Errors
-    /// Time out or a broken connection; part of the bytes may have left.
+    ///
+    /// The time is over, or the connection broke. A part of the bytes may have been sent.
     pub async fn write(&mut self, bytes: &[u8], limit: Duration) -> Result<(), WireError> {
         let io = self.stream.io();
         let write = async {
@@ -115,13 +120,18 @@ impl Wire {
     /// The next complete reply.
     ///
     /// # Errors
-    /// Time out, end of stream, or what RFC 5321, 4.2 does not allow.
+    ///
+    /// The time is over, the stream ended, or the bytes are no reply (RFC 5321, 4.2).
     pub async fn reply(&mut self, limit: Duration) -> Result<Reply, WireError> {
         let lines = self.reply_lines(limit).await?;
         Reply::parse(&lines).map_err(|_| WireError::Garbage)
     }
 
-    /// The next complete reply as it came, line by line; EHLO needs the lines.
+    /// The lines of the next complete reply, as they came. EHLO needs them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Wire::reply`].
     pub async fn reply_lines(&mut self, limit: Duration) -> Result<String, WireError> {
         within(limit, self.read_reply()).await
     }
@@ -134,9 +144,9 @@ impl Wire {
                 if length > LINE_LIMIT_BYTES || !is_reply_line(line) {
                     return Err(WireError::Garbage);
                 }
-                let last = line.get(3) != Some(&b'-');
+                let is_last = line.get(3) != Some(&b'-');
                 parsed += length + 1;
-                if last {
+                if is_last {
                     let lines = String::from_utf8_lossy(&self.unread[..parsed]).into_owned();
                     self.unread.drain(..parsed);
                     return Ok(lines);
@@ -153,7 +163,7 @@ impl Wire {
         }
     }
 
-    /// Whether the server has said nothing since the last reply: a 421 or a closed connection would wait here.
+    /// Whether the server has sent nothing since the last reply: no 421, and no end of the stream.
     pub fn is_quiet(&mut self) -> bool {
         let mut byte = [0];
         let mut buffer = ReadBuf::new(&mut byte);
@@ -162,7 +172,9 @@ impl Wire {
             && Pin::new(self.stream.io()).poll_read(&mut context, &mut buffer).is_pending()
     }
 
-    /// QUIT; the answer is awaited for `limit` at the most, then the connection is closed (RFC 5321, 4.1.1.10).
+    /// Sends QUIT, waits for the reply, and closes the connection (RFC 5321, 4.1.1.10).
+    ///
+    /// Each of the three steps takes at most `limit`.
     pub async fn quit(mut self, limit: Duration) {
         if self.write(b"QUIT\r\n", limit).await.is_ok() {
             let _ = self.reply(limit).await;
@@ -170,7 +182,7 @@ impl Wire {
         }
     }
 
-    /// The address of this end, for the EHLO argument.
+    /// The IP address of this end, for the argument of EHLO.
     pub fn local_ip(&self) -> Option<std::net::IpAddr> {
         let tcp = match &self.stream {
             Stream::Plain(stream) => stream,
@@ -180,7 +192,11 @@ impl Wire {
     }
 }
 
-/// Bounds `step` in time.
+/// Runs `step` with a time limit.
+///
+/// # Errors
+///
+/// The error of the step, or [`WireError::TimedOut`].
 pub async fn within<T>(
     limit: Duration,
     step: impl Future<Output = Result<T, WireError>>,

@@ -1,98 +1,69 @@
-//! Compiling a delivery's content, and every problem that shows before a recipient is known.
+//! Compiles a delivery's content, and finds every problem that no recipient is needed for.
 
 use std::collections::BTreeSet;
 
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
+use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 
 use super::{
-    render::{MessagePart, Template, TemplateProblem, describe},
+    fast_path::FastPathPart,
+    limits::{ENGINE_FUEL, MERGE_LIMITS},
+    problem::{TemplateProblem, describe},
+    render::{MessagePart, Template},
+    tags, text_alternative,
     tracked_links::{ORIGINAL, TrackedLinks},
 };
 use crate::{
     domain::delivery::{Content, Sender, Tracking},
-    mail::{
-        address,
-        compose::mime,
-        links::placeholder,
-        template::{
-            fast_path::{FastPathPart, MergeLimits},
-            tags, text_alternative,
-        },
-    },
+    mail::{compose::mime, links::placeholder, to_ascii},
 };
 
-/// Steps and 64-byte pieces that one part may take: far above any mail, some 20 ms and 12 MB at most.
-const FUEL: u64 = 200_000;
-const FUEL_BYTES: u64 = 64;
-pub(super) const LIMITS: MergeLimits =
-    MergeLimits { steps: FUEL, bytes: (FUEL * FUEL_BYTES) as usize };
-
-pub(super) fn compile(
-    sender: &Sender,
-    content: &Content,
-    tracking: &Tracking,
-    limit_bytes: usize,
-) -> Result<Template, Vec<TemplateProblem>> {
-    let mut problems = Vec::new();
-    let head = head(sender, &mut problems);
-    let from = sender.envelope_from.as_deref().unwrap_or(&sender.email);
-    let part = match sender.envelope_from {
-        Some(_) => "sender.envelope_from",
-        None => "sender.email",
-    };
-    let envelope_from = checked(part, from, &mut problems);
-    let mut environment = environment();
-    for (part, source) in parts(content, limit_bytes, &mut problems) {
-        if let Some((line, message)) = tags::too_deep(&source) {
-            problems.push(TemplateProblem { part, line: Some(line), message });
-        } else if let Err(error) = environment.add_template_owned(part, source) {
-            problems.push(problem(part, &error));
-        } else if let Some(found) = try_out(&environment, part) {
-            problems.push(found);
+impl Template {
+    /// Compiles a delivery's content. `limit_bytes` is the largest size of a message.
+    ///
+    /// # Errors
+    ///
+    /// All problems found, not only the first.
+    pub fn compile(
+        sender: &Sender,
+        content: &Content,
+        tracking: &Tracking,
+        limit_bytes: usize,
+    ) -> Result<Self, Vec<TemplateProblem>> {
+        let mut problems = Vec::new();
+        let common_headers = common_headers(sender, &mut problems);
+        let envelope_from = envelope_from(sender, &mut problems);
+        let mut environment = environment();
+        add_parts(&mut environment, parts(content, limit_bytes, &mut problems), &mut problems);
+        if problems.is_empty()
+            && let Err(problem) = add_text_from_html(&mut environment, content)
+        {
+            problems.push(problem);
         }
-    }
-    let text_from_html = match (&content.html, &content.text) {
-        (Some(html), None) if problems.is_empty() => text_alternative::from_html(html)
-            .map_err(|message| TemplateProblem { part: "text", line: None, message })
-            .map(Some),
-        _ => Ok(None),
-    };
-    match text_from_html {
-        Ok(Some(source)) => {
-            if let Err(error) = environment.add_template_owned("text", source) {
-                problems.push(TemplateProblem {
-                    part: "text",
-                    line: None,
-                    message: format!("could not be made from html, give one: {}", describe(&error)),
-                });
-            }
+        problems.dedup();
+        if !problems.is_empty() {
+            return Err(problems);
         }
-        Ok(None) => {}
-        Err(problem) => problems.push(problem),
+        let tracked =
+            TrackedLinks::new(&mut environment, tracking).map_err(|problem| vec![problem])?;
+        let parts = ["subject", "html", "text"].map(|name| {
+            let fields = used_fields(&environment, name);
+            let fast_path = FastPathPart::new(&environment, name, &fields, MERGE_LIMITS);
+            MessagePart { name, fields, fast_path }
+        });
+        Ok(Template {
+            used: parts
+                .iter()
+                .flat_map(|part| part.fields.clone())
+                .chain(used_fields(&environment, ORIGINAL))
+                .collect(),
+            parts,
+            environment,
+            common_headers,
+            envelope_from,
+            limit_bytes,
+            tracked,
+        })
     }
-    problems.dedup();
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    let tracked = TrackedLinks::new(&mut environment, tracking).map_err(|problem| vec![problem])?;
-    let parts = ["subject", "html", "text"].map(|name| {
-        let fields = used(&environment, name);
-        let quick = FastPathPart::new(&environment, name, &fields, LIMITS);
-        MessagePart { name, fields, quick }
-    });
-    Ok(Template {
-        used: parts
-            .iter()
-            .flat_map(|part| part.fields.clone())
-            .chain(used(&environment, ORIGINAL))
-            .collect(),
-        parts,
-        environment,
-        head,
-        envelope_from,
-        limit_bytes,
-        tracked,
-    })
 }
 
 fn environment() -> Environment<'static> {
@@ -102,42 +73,51 @@ fn environment() -> Environment<'static> {
         _ => AutoEscape::None,
     });
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_fuel(Some(FUEL));
-    // Keeps where an error was, to name the field; costs nothing until one happens.
+    environment.set_fuel(Some(ENGINE_FUEL));
+    // Errors keep their place, so that the field can be named. It costs nothing without an error.
     environment.set_debug(true);
-    // It would print every field of the recipient.
+    // `debug` would print every field of the recipient.
     environment.remove_global("debug");
     environment
 }
 
 /// The headers that are the same for every recipient.
-fn head(sender: &Sender, problems: &mut Vec<TemplateProblem>) -> String {
-    let mut head = String::from("MIME-Version: 1.0\r\n");
+fn common_headers(sender: &Sender, problems: &mut Vec<TemplateProblem>) -> String {
+    let mut headers = String::from("MIME-Version: 1.0\r\n");
     let name = sender.name.as_deref().unwrap_or("");
     if name.chars().any(char::is_control) {
         problems.push(TemplateProblem {
             part: "sender.name",
             line: None,
-            message: "holds a control character, which a header may not".into(),
+            message: "holds a control character, which a header must not have".into(),
         });
     }
-    let email = checked("sender.email", &sender.email, problems);
-    mime::mailbox_header(&mut head, "From", name, &email);
+    let email = checked_address("sender.email", &sender.email, problems);
+    mime::mailbox_header(&mut headers, "From", name, &email);
     if let Some(reply_to) = &sender.reply_to {
-        let reply_to = checked("sender.reply_to", reply_to, problems);
-        mime::mailbox_header(&mut head, "Reply-To", "", &reply_to);
+        let reply_to = checked_address("sender.reply_to", reply_to, problems);
+        mime::mailbox_header(&mut headers, "Reply-To", "", &reply_to);
     }
-    head
+    headers
 }
 
-fn checked(part: &'static str, email: &str, problems: &mut Vec<TemplateProblem>) -> String {
-    address::to_ascii(email).unwrap_or_else(|error| {
+/// The envelope sender in ASCII: the sender's own address, if no other is given.
+fn envelope_from(sender: &Sender, problems: &mut Vec<TemplateProblem>) -> String {
+    let (part, email) = match &sender.envelope_from {
+        Some(email) => ("sender.envelope_from", email),
+        None => ("sender.email", &sender.email),
+    };
+    checked_address(part, email, problems)
+}
+
+fn checked_address(part: &'static str, email: &str, problems: &mut Vec<TemplateProblem>) -> String {
+    to_ascii(email).unwrap_or_else(|error| {
         problems.push(TemplateProblem { part, line: None, message: error.to_string() });
         String::new()
     })
 }
 
-/// The sources that were given, checked for what no template may be.
+/// The given sources that may be templates, each with the name of its part.
 fn parts(
     content: &Content,
     limit_bytes: usize,
@@ -153,7 +133,7 @@ fn parts(
         refuse("subject", "is empty".into());
     }
     if content.subject.trim_end().chars().any(char::is_control) {
-        refuse("subject", "holds a control character, which a header may not".into());
+        refuse("subject", "holds a control character, which a header must not have".into());
     }
     let mut parts = vec![("subject", content.subject.trim_end().to_owned())];
     for (part, source) in [("html", &content.html), ("text", &content.text)] {
@@ -170,13 +150,47 @@ fn parts(
     parts
 }
 
-/// Renders a part without any field, to find what is wrong for everybody: unknown filters and functions,
-/// endless loops. What fails for want of fields is no problem.
-fn try_out(environment: &Environment<'static>, part: &'static str) -> Option<TemplateProblem> {
+/// Adds each part that the engine accepts.
+fn add_parts(
+    environment: &mut Environment<'static>,
+    parts: Vec<(&'static str, String)>,
+    problems: &mut Vec<TemplateProblem>,
+) {
+    for (part, source) in parts {
+        if let Some((line, message)) = tags::too_deep(&source) {
+            problems.push(TemplateProblem { part, line: Some(line), message });
+        } else if let Err(error) = environment.add_template_owned(part, source) {
+            problems.push(TemplateProblem::of_engine(part, &error));
+        } else if let Some(problem) = problem_for_everybody(environment, part) {
+            problems.push(problem);
+        }
+    }
+}
+
+/// Adds a text part made from the HTML part, if only HTML is given.
+fn add_text_from_html(
+    environment: &mut Environment<'static>,
+    content: &Content,
+) -> Result<(), TemplateProblem> {
+    let (Some(html), None) = (&content.html, &content.text) else { return Ok(()) };
+    let problem = |message| TemplateProblem { part: "text", line: None, message };
+    let text = text_alternative::from_html(html).map_err(problem)?;
+    environment.add_template_owned("text", text).map_err(|error| {
+        problem(format!("could not be made from html, give one: {}", describe(&error)))
+    })
+}
+
+/// A problem that the part has for every recipient: an unknown filter or function, an endless loop.
+///
+/// The part is rendered without any field. An error for want of a field is no problem.
+fn problem_for_everybody(
+    environment: &Environment<'static>,
+    part: &'static str,
+) -> Option<TemplateProblem> {
     let mut lenient = environment.clone();
     lenient.set_undefined_behavior(UndefinedBehavior::Chainable);
     let error = lenient.get_template(part).ok()?.render(()).err()?;
-    let certain = matches!(
+    let is_certain = matches!(
         error.kind(),
         ErrorKind::UnknownFilter
             | ErrorKind::UnknownTest
@@ -185,19 +199,11 @@ fn try_out(environment: &Environment<'static>, part: &'static str) -> Option<Tem
             | ErrorKind::BadInclude
             | ErrorKind::OutOfFuel
     );
-    certain.then(|| problem(part, &error))
+    is_certain.then(|| TemplateProblem::of_engine(part, &error))
 }
 
-fn problem(part: &'static str, error: &Error) -> TemplateProblem {
-    TemplateProblem {
-        part,
-        line: error.line().and_then(|line| u32::try_from(line).ok()),
-        message: describe(error),
-    }
-}
-
-/// Without what the template engine brings along, such as `range`.
-fn used(environment: &Environment<'static>, part: &str) -> BTreeSet<String> {
+/// The merge fields of a part, without the engine's own globals, such as `range`.
+fn used_fields(environment: &Environment<'static>, part: &str) -> BTreeSet<String> {
     let globals: BTreeSet<&str> = environment.globals().map(|(name, _)| name).collect();
     environment
         .get_template(part)

@@ -1,27 +1,36 @@
-//! Whether a recipient's message can be made, without making all of it.
+//! The dry run: finds out whether a recipient's message can be made, mostly without making it.
 
 use url::Url;
 
 use super::{
-    fields::FieldValues,
-    render::{MessageStamp, RenderError, Template},
-    tracked_links::{ORIGINAL, as_read},
+    fields::{self, FieldValues},
+    mirror::as_mail_program_reads,
+    problem::RenderError,
+    render::Template,
+    tracked_links::ORIGINAL,
 };
 use crate::{
-    domain::audience::Recipient,
-    mail::{compose::Draft, links::is_web, template::fields},
+    domain::{audience::Recipient, tracking::TrackedLink},
+    mail::{
+        compose::{Draft, MessageStamp},
+        links::is_web,
+    },
 };
 
-/// No transfer encoding, and no encoded words, make more of a byte: `=C3` and its share of soft line breaks.
-const MOST_OF_A_BYTE: usize = 4;
-/// Of the headers and boundaries that are not counted one by one.
+/// The most bytes that one byte takes when it is encoded.
+///
+/// The widest form is `=C3` with its share of soft line breaks. Encoded words take less.
+const MAX_ENCODED_BYTES: usize = 4;
+/// A bound for the headers and boundaries that are not counted one by one.
 const OTHER_BYTES: usize = 2048;
 
 impl Template {
-    /// Whether [`Template::render`] makes the message and [`Template::target`] its links.
+    /// Whether [`Template::render`] makes the message, and [`Template::target`] its links.
     ///
     /// # Errors
-    /// As [`Template::render`]; of a link: a missing field, an address that is not of the web.
+    ///
+    /// As [`Template::render`]. Also: a link lacks a field, or leads to an address that is not
+    /// `http` or `https`.
     pub fn try_message(
         &self,
         recipient: &Recipient,
@@ -29,63 +38,74 @@ impl Template {
     ) -> Result<(), RenderError> {
         let values = self.values(recipient, stamp)?;
         let draft = self.draft(&recipient.email, &values)?;
-        if self.most_bytes(&draft, &values, stamp) > self.limit_bytes {
-            self.encode(draft, &values, stamp, None, Vec::new())?;
+        if self.upper_bound_bytes(&draft, stamp) > self.limit_bytes {
+            self.encode(draft, stamp, None, Vec::new())?;
         }
         self.try_links(recipient, stamp)
     }
 
-    /// What the message does not have more of, however it is encoded.
-    fn most_bytes(
-        &self,
-        draft: &Draft<'_>,
-        values: &FieldValues<'_>,
-        stamp: &MessageStamp,
-    ) -> usize {
+    /// A size that the message does not exceed in any encoding.
+    fn upper_bound_bytes(&self, draft: &Draft<'_>, stamp: &MessageStamp) -> usize {
         let bytes = draft.subject.len()
             + draft.text.iter().chain(&draft.html).map(|body| body.bytes).sum::<usize>();
-        let opt_out = values.own.as_ref().map_or(0, |own| own.unsubscribe_url.len());
-        self.head.len() + opt_out + stamp.message_id.len() + OTHER_BYTES + MOST_OF_A_BYTE * bytes
+        let headers = self.common_headers.len()
+            + draft.opt_out_url.map_or(0, str::len)
+            + stamp.message_id.len()
+            + OTHER_BYTES;
+        headers + MAX_ENCODED_BYTES * bytes
     }
 
-    /// What the tracked message does not show: whether the links that differ between recipients can be made for this one.
+    /// Whether the links that differ between recipients can be made for this one.
+    ///
+    /// The tracked message does not show it, because it holds tokens in their place.
     ///
     /// # Errors
-    /// A missing field, an address that is not of the web.
+    ///
+    /// A field is missing, or the address is not `http` or `https`.
     pub(super) fn try_links(
         &self,
         recipient: &Recipient,
         stamp: &MessageStamp,
     ) -> Result<(), RenderError> {
-        let values = FieldValues { recipient, own: None };
-        let mut in_place = false;
+        let values = FieldValues { recipient, tracking: None };
+        let mut original_renders = false;
         for (number, link) in self.links().iter().enumerate().filter(|(_, link)| link.merged) {
-            let url = match self.merged(number, &values) {
+            let url = match self.merged_target(number, &values) {
                 Some(url) => Some(url),
                 None => {
-                    if !in_place {
-                        // what is missing where it stands: in a condition that does not hold it may be
+                    if !original_renders {
+                        // A link may lack a field if it stands in a condition that is false. So
+                        // the whole part decides about missing fields.
                         let values = self.values(recipient, stamp)?;
-                        self.whole(ORIGINAL, &values, &fields::context(&self.used, &values))?;
-                        in_place = true;
+                        let context = fields::context(&self.used, &values);
+                        self.render_by_engine(ORIGINAL, &values, &context)?;
+                        original_renders = true;
                     }
-                    self.merged_by_engine(link, &values)
+                    self.merged_target_by_engine(link, &values)
                 }
             };
-            // most are told at sight; one that is no URL at all may be within a condition
-            let at_sight = |url: &String| url.starts_with("https://") || url.starts_with("http://");
-            let is_elsewhere =
-                |url: &String| !at_sight(url) && Url::parse(url).is_ok_and(|url| !is_web(&url));
-            if let Some(url) = url.map(|url| as_read(&url)).filter(is_elsewhere) {
-                let message = format!(
-                    "the link {:?} leads to {url:?}: what is no web page needs data-track=\"false\"",
-                    link.label
-                );
-                return Err(RenderError { part: "html", field: None, message });
+            if let Some(url) = url.map(|url| as_mail_program_reads(&url)) {
+                check_target(link, &url)?;
             }
         }
         Ok(())
     }
+}
+
+/// Refuses a target that is a URL, but not of the web.
+///
+/// A target that is no URL at all is accepted: its link may stand in a condition that is false.
+fn check_target(link: &TrackedLink, url: &str) -> Result<(), RenderError> {
+    // Most targets are accepted without a parser.
+    let is_web_at_sight = url.starts_with("https://") || url.starts_with("http://");
+    if is_web_at_sight || !Url::parse(url).is_ok_and(|url| !is_web(&url)) {
+        return Ok(());
+    }
+    let message = format!(
+        "the link {:?} leads to {url:?}, which is not a web page: give it data-track=\"false\"",
+        link.label
+    );
+    Err(RenderError { part: "html", field: None, message })
 }
 
 #[cfg(test)]
@@ -97,23 +117,39 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_message_has_more_than_the_most(
+        fn no_message_exceeds_the_upper_bound(
             subject in "\\PC{0,200}",
             html in "={0,3000}|[ -~é\n=.]{0,300}|\\PC{0,300}",
             text in proptest::option::of("\n{0,3000}|[ =\t\n.é]{0,300}|\\PC{0,300}"),
         ) {
-            let sender = Sender { name: None, email: "news@shop.example".into(), reply_to: None, envelope_from: None };
-            let content = Content { subject: "{{ subject }}".into(), html: Some("{{ html }}".into()), text: text.as_ref().map(|_| "{{ text }}".into()) };
-            let template = Template::compile(&sender, &content, &Tracking::default(), 1 << 20).expect("compiles");
+            let sender = Sender {
+                name: None,
+                email: "news@shop.example".into(),
+                reply_to: None,
+                envelope_from: None,
+            };
+            let content = Content {
+                subject: "{{ subject }}".into(),
+                html: Some("{{ html }}".into()),
+                text: text.as_ref().map(|_| "{{ text }}".into()),
+            };
+            let template = Template::compile(&sender, &content, &Tracking::default(), 1 << 20)
+                .expect("compiles");
             let fields = json!({"subject": subject, "html": html, "text": text});
-            let recipient = Recipient { line: 1, email: "ann@example.org".into(), fields: fields.as_object().cloned().expect("an object") };
+            let fields = fields.as_object().cloned().expect("an object");
+            let recipient = Recipient { line: 1, email: "ann@example.org".into(), fields };
             let (message_id, boundary) = ("1@shop.example".into(), "b".into());
-            let stamp = MessageStamp { date: jiff::Timestamp::UNIX_EPOCH, message_id, boundary, signer: None };
+            let date = jiff::Timestamp::UNIX_EPOCH;
+            let stamp = MessageStamp { date, message_id, boundary, signer: None };
             let values = template.values(&recipient, &stamp).expect("nothing is tracked");
-            let Ok(draft) = template.draft(&recipient.email, &values) else { return Ok(()) };
-            let most = template.most_bytes(&draft, &values, &stamp);
-            let message = template.encode(draft, &values, &stamp, None, Vec::new()).expect("below the limit");
-            proptest::prop_assert!(message.len() + OTHER_BYTES / 2 <= most, "{} {most}", message.len());
+            let Ok(draft) = template.draft(&recipient.email, &values) else {
+                return Ok(());
+            };
+            let most = template.upper_bound_bytes(&draft, &stamp);
+            let message =
+                template.encode(draft, &stamp, None, Vec::new()).expect("below the limit");
+            let bytes = message.len();
+            proptest::prop_assert!(bytes + OTHER_BYTES / 2 <= most, "{bytes} {most}");
         }
     }
 }

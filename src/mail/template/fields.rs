@@ -1,4 +1,4 @@
-//! Merge fields: a recipient's values for the templates, and which of them is to blame.
+//! Merge fields: the values of one recipient, and the field to blame for an error.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -13,21 +13,26 @@ use crate::{
     mail::links::{LinkPurpose, TokenSigner, placeholder},
 };
 
-/// Where the values of one message come from.
+/// The sources of the values of one message.
 pub struct FieldValues<'a> {
+    /// Has the address and the uploaded fields.
     pub recipient: &'a Recipient,
-    pub own: Option<OwnFields<'a>>,
+    /// `None` if nothing is tracked.
+    pub tracking: Option<TrackingFields<'a>>,
 }
 
-/// What a tracked message has of its own.
-pub struct OwnFields<'a> {
+/// The fields that only a tracked message has.
+pub struct TrackingFields<'a> {
+    /// Makes the tokens of the message.
     pub signer: &'a TokenSigner,
+    /// The address of the opt-out.
     pub unsubscribe_url: String,
-    /// Empty if no template uses it.
+    /// The address of the mirror page; empty if no template uses it.
     pub mirror_url: String,
 }
 
-impl<'a> OwnFields<'a> {
+impl<'a> TrackingFields<'a> {
+    /// Makes the addresses; `base` is the public listener, `used` are the fields of all templates.
     pub fn new(base: &str, signer: &'a TokenSigner, used: &BTreeSet<String>) -> Self {
         let url = |purpose: LinkPurpose| {
             let mut url = String::with_capacity(base.len() + 32);
@@ -42,12 +47,13 @@ impl<'a> OwnFields<'a> {
 }
 
 impl FieldValues<'_> {
+    /// The signer of a tracked message.
     pub fn signer(&self) -> Option<&TokenSigner> {
-        self.own.as_ref().map(|own| own.signer)
+        self.tracking.as_ref().map(|tracking| tracking.signer)
     }
 }
 
-/// The tokens of a message, by the numbers of their holes.
+/// The tokens of a message by the numbers of their placeholders, for the engine.
 #[derive(Debug)]
 struct Tokens(TokenSigner);
 
@@ -63,7 +69,9 @@ impl Object for Tokens {
     }
 }
 
-/// The values of the fields that are used; a null is missing, so that nobody is greeted as "none".
+/// The values of the fields `used`, for the engine.
+///
+/// A null counts as missing, so that no recipient is greeted as "none".
 pub fn context(used: &BTreeSet<String>, values: &FieldValues<'_>) -> Value {
     let tokens =
         values.signer().map(|signer| (placeholder::NAME, Value::from_object(Tokens(*signer))));
@@ -78,23 +86,29 @@ pub fn context(used: &BTreeSet<String>, values: &FieldValues<'_>) -> Value {
     Value::from_pairs(fields.chain(tokens))
 }
 
+/// A value found by the name of its field.
 pub enum FoundField<'a> {
+    /// The recipient's address.
     Email(&'a str),
-    /// Of the public listener: nothing in it needs escaping.
+    /// An address of the public listener. It needs no escaping.
     Url(&'a str),
+    /// A field of the upload.
     Field(&'a Json),
 }
 
-/// What is the message's own always wins over a field of the same name.
+/// The value of a field.
+///
+/// The address and the tracking fields win over uploaded fields of the same name.
 pub fn lookup<'a>(values: &'a FieldValues<'_>, name: &str) -> Option<FoundField<'a>> {
-    match (name, &values.own) {
+    match (name, &values.tracking) {
         ("email", _) => Some(FoundField::Email(&values.recipient.email)),
-        ("unsubscribe_url", Some(own)) => Some(FoundField::Url(&own.unsubscribe_url)),
-        ("mirror_url", Some(own)) => Some(FoundField::Url(&own.mirror_url)),
+        ("unsubscribe_url", Some(tracking)) => Some(FoundField::Url(&tracking.unsubscribe_url)),
+        ("mirror_url", Some(tracking)) => Some(FoundField::Url(&tracking.mirror_url)),
         _ => values.recipient.fields.get(name).map(FoundField::Field),
     }
 }
 
+/// A JSON value for the engine. `None` for null; null fields of an object are left out.
 pub fn value_of(json: &Json) -> Option<Value> {
     Some(match json {
         Json::Null => return None,
@@ -112,7 +126,9 @@ pub fn value_of(json: &Json) -> Option<Value> {
     })
 }
 
-/// The field behind an undefined value: the one named where the error is, else the only one missing.
+/// The field behind an undefined value.
+///
+/// It is the field named at the place of the error, or else the only field that is missing.
 pub fn missing(
     error: &Error,
     source: &str,
@@ -127,14 +143,14 @@ pub fn missing(
             None => true,
         })
         .collect();
-    let there = error.range().and_then(|range| source.get(range)).unwrap_or("");
+    let place = error.range().and_then(|range| source.get(range)).unwrap_or("");
     let path: String =
-        there.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '.')).collect();
+        place.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '.')).collect();
     let root = path.split('.').next().unwrap_or("");
     if absent.iter().any(|name| *name == root) {
         return Some(root.to_owned());
     }
-    // Part of a field, such as `address.city` of a recipient whose address has none.
+    // A part of a field is missing, such as `address.city` if the address has no city.
     if used?.contains(root) && path.contains('.') {
         return Some(path);
     }
@@ -144,8 +160,8 @@ pub fn missing(
     }
 }
 
-/// The first of the fields whose value holds `wanted`.
-pub fn holding(
+/// The first of the fields `used` whose value holds the character `wanted`.
+pub fn first_with(
     wanted: char,
     used: Option<&BTreeSet<String>>,
     values: &FieldValues<'_>,

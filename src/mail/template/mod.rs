@@ -1,14 +1,36 @@
-//! TODO head
+//! Templates: from a delivery's content to the bytes of each recipient's message.
+//!
+//! Entry points:
+//!
+//! - [`Template::compile`] checks sender and content, and compiles them once per delivery.
+//! - [`Template::render`] makes the message of one recipient; [`Template::proof`] makes it for a
+//!   test address; [`Template::mirror`] makes its mirror page.
+//! - [`Template::try_message`] is the dry run of the preparation.
+//! - [`MessageMaker`] holds the compiled templates of all deliveries, and makes stamps and signers.
+//!
+//! Files: `fields` for merge fields, `tags` for reading tags in the source, `tracked_links` for
+//! rewritten links, `text_alternative` for the text made from HTML, `problem` for errors.
+//! `fast_path` renders simple templates without the template engine, with the same result.
+//!
+//! Not here: headers and encodings are in `mail/compose`, the rewriting itself and tokens in
+//! [`links`](super::links). `send/prepare` decides which recipients are checked.
 
-pub mod compile;
-pub mod dry_run;
-pub mod fast_path;
-pub mod fields;
-pub mod render;
-pub mod tags;
-pub mod text_alternative;
-pub mod tracked_links;
+mod compile;
+mod dry_run;
+mod fast_path;
+mod fields;
+mod limits;
+mod message_maker;
+mod mirror;
+mod problem;
+mod render;
+mod tags;
+mod template_cache;
+mod text_alternative;
+mod tracked_links;
 
-pub use fields::{FieldValues, FoundField, context, lookup, value_of};
-pub use render::{MessageStamp, ProofMarks, RenderError, Template, TemplateProblem};
-pub use tags::template_tag;
+pub use super::compose::{MessageStamp, ProofMarks};
+pub use message_maker::MessageMaker;
+pub use problem::{RenderError, TemplateProblem};
+pub use render::Template;
+pub(super) use tags::template_tag;

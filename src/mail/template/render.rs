@@ -1,108 +1,51 @@
-//! A delivery's content, compiled once; rendered for each recipient into the bytes that are sent.
+//! A compiled template, and the bytes of each recipient's message made from it.
 
 use std::{cell::LazyCell, collections::BTreeSet, ops::Deref};
 
-use jiff::Timestamp;
-use minijinja::{Environment, Error, ErrorKind, Value};
+use minijinja::{Environment, ErrorKind, Value};
 
 use super::{
-    fields::{FieldValues, OwnFields},
+    fast_path::FastPathPart,
+    fields::{self, FieldValues, TrackingFields},
+    problem::{RenderError, describe},
     tracked_links::{ORIGINAL, TrackedLinks},
 };
 use crate::{
-    domain::{
-        audience::Recipient,
-        delivery::{Content, Sender, Tracking},
-    },
+    domain::audience::Recipient,
     mail::{
-        address,
-        compose::{Body, Draft},
-        links::TokenSigner,
-        template::fast_path::FastPathPart,
+        compose::{Body, Draft, MessageStamp, ProofMarks},
+        to_ascii,
     },
 };
 
-/// What is wrong with a delivery's sender or content; `line` counts from 1.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TemplateProblem {
-    /// `subject`, `html`, `text`, `sender.name`, `sender.email`, `sender.reply_to`, `sender.envelope_from`
-    pub part: &'static str,
-    pub line: Option<u32>,
-    pub message: String,
-}
-
-/// Why one recipient's message could not be made. The message may quote the recipient's fields: it is
-/// for answers and reports, not for log lines.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{part}: {message}")]
-pub struct RenderError {
-    /// `subject`, `html`, `text`, `email` or `message`
-    pub part: &'static str,
-    /// The merge field to blame, where there is one.
-    pub field: Option<String>,
-    pub message: String,
-}
-
-/// What is the same for every rendering of one message, so that its bytes are the same too.
-#[derive(Debug, Clone)]
-pub struct MessageStamp {
-    pub date: Timestamp,
-    /// `left@right`, without angle brackets (RFC 5322, 3.6.4).
-    pub message_id: String,
-    /// Letters, digits and `-`, at most 60.
-    pub boundary: String,
-    /// Makes the tokens of a tracked message.
-    pub signer: Option<TokenSigner>,
-}
-
-/// What tells a proof from the message itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProofMarks {
-    /// The test address.
-    pub to: String,
-    /// Without control characters.
-    pub subject_prefix: String,
-    /// Whose message it is: short, ASCII, without spaces.
-    pub of: String,
-}
-
-/// A compiled delivery. Cheap to share, `render` needs no lock.
+/// The compiled content of a delivery. It is cheap to share, and rendering needs no lock.
 #[derive(Debug)]
 pub struct Template {
     pub(super) environment: Environment<'static>,
+    /// Subject, HTML and text.
     pub(super) parts: [MessagePart; 3],
+    /// The merge fields of all parts.
     pub(super) used: BTreeSet<String>,
-    /// The headers that are the same for everybody.
-    pub(crate) head: String,
+    pub(super) common_headers: String,
     pub(super) envelope_from: String,
-    pub(crate) limit_bytes: usize,
-    /// None if the installation has no public listener.
+    /// The largest size of a message.
+    pub(super) limit_bytes: usize,
+    /// `None` if the installation has no public listener.
     pub(super) tracked: Option<TrackedLinks>,
 }
 
+/// One part of a message.
 #[derive(Debug)]
 pub(super) struct MessagePart {
+    /// The name of its template.
     pub(super) name: &'static str,
-    /// Its merge fields.
+    /// The merge fields that it uses.
     pub(super) fields: BTreeSet<String>,
-    pub(super) quick: FastPathPart,
+    pub(super) fast_path: FastPathPart,
 }
 
 impl Template {
-    /// Compiles a delivery's content. `limit_bytes` bounds a rendered message.
-    ///
-    /// # Errors
-    /// Every problem found, not only the first.
-    pub fn compile(
-        sender: &Sender,
-        content: &Content,
-        tracking: &Tracking,
-        limit_bytes: usize,
-    ) -> Result<Self, Vec<TemplateProblem>> {
-        super::compile::compile(sender, content, tracking, limit_bytes)
-    }
-
-    /// The merge fields that the templates use, also those with a default.
+    /// The merge fields that the content uses, also those with a default.
     pub fn fields(&self) -> &BTreeSet<String> {
         &self.used
     }
@@ -112,12 +55,15 @@ impl Template {
         &self.envelope_from
     }
 
-    /// The message for one recipient (RFC 5322, MIME): ASCII, lines of at most 76 bytes where they can be
-    /// broken, CRLF throughout. A field that is null counts as missing. The same input gives the same bytes.
+    /// The message for one recipient (RFC 5322, MIME).
+    ///
+    /// The message is ASCII with CRLF line ends. Lines have at most 76 bytes where they can be
+    /// broken. A field that is null counts as missing. The same input gives the same bytes.
     ///
     /// # Errors
-    /// A missing field, a template that fails, control characters in a header, an address that cannot be
-    /// sent to, a message above the limit.
+    ///
+    /// A field is missing, a template fails, a header would have a control character, the address
+    /// cannot be sent to, or the message is larger than the limit.
     pub fn render(
         &self,
         recipient: &Recipient,
@@ -126,22 +72,24 @@ impl Template {
         self.render_marked(recipient, stamp, None, Vec::new())
     }
 
-    /// The same in the space of a message that is no longer needed.
+    /// As [`Template::render`], but reuses the memory of `buffer`, whose content is dropped.
     ///
     /// # Errors
+    ///
     /// As [`Template::render`].
     pub fn render_into(
         &self,
         recipient: &Recipient,
         stamp: &MessageStamp,
-        space: Vec<u8>,
+        buffer: Vec<u8>,
     ) -> Result<Vec<u8>, RenderError> {
-        self.render_marked(recipient, stamp, None, space)
+        self.render_marked(recipient, stamp, None, buffer)
     }
 
-    /// The recipient's message as a proof of it: the same but for what the marks say.
+    /// A proof: the recipient's message for a test address, changed only by the marks.
     ///
     /// # Errors
+    ///
     /// As [`Template::render`].
     pub fn proof(
         &self,
@@ -157,30 +105,51 @@ impl Template {
         recipient: &Recipient,
         stamp: &MessageStamp,
         marks: Option<&ProofMarks>,
-        space: Vec<u8>,
+        buffer: Vec<u8>,
     ) -> Result<Vec<u8>, RenderError> {
         let values = self.values(recipient, stamp)?;
         let draft = self.draft(marks.map_or(&recipient.email, |marks| &marks.to), &values)?;
-        self.encode(draft, &values, stamp, marks, space)
+        self.encode(draft, stamp, marks, buffer)
     }
 
+    /// The merged texts of a message to the address `to`.
     pub(super) fn draft<'a>(
         &'a self,
         to: &str,
         values: &'a FieldValues<'_>,
     ) -> Result<Draft<'a>, RenderError> {
-        let to = address::to_ascii(to).map_err(|e| RenderError {
+        let to = to_ascii(to).map_err(|error| RenderError {
             part: "email",
             field: Some("email".into()),
-            message: e.to_string(),
+            message: error.to_string(),
         })?;
-        let context = LazyCell::new(|| super::fields::context(&self.used, values));
+        let context = LazyCell::new(|| fields::context(&self.used, values));
         let [subject, html, text] = &self.parts;
         let subject =
             self.body(subject, values, &context)?.map_or_else(String::new, |body| body.text());
         self.check_header(&subject, values)?;
+        let opt_out_url = values.tracking.as_ref().map(|tracking| &*tracking.unsubscribe_url);
         let text = self.body(text, values, &context)?;
-        Ok(Draft { to, subject, text, html: self.body(html, values, &context)? })
+        Ok(Draft { to, subject, opt_out_url, text, html: self.body(html, values, &context)? })
+    }
+
+    /// The bytes of a message, if they are within the limit.
+    pub(super) fn encode(
+        &self,
+        draft: Draft<'_>,
+        stamp: &MessageStamp,
+        marks: Option<&ProofMarks>,
+        buffer: Vec<u8>,
+    ) -> Result<Vec<u8>, RenderError> {
+        let message = draft.encode(&self.common_headers, stamp, marks, buffer);
+        if message.len() > self.limit_bytes {
+            return Err(RenderError {
+                part: "message",
+                field: None,
+                message: format!("has {} bytes, the limit is {}", message.len(), self.limit_bytes),
+            });
+        }
+        Ok(message)
     }
 
     pub(super) fn values<'a>(
@@ -188,33 +157,36 @@ impl Template {
         recipient: &'a Recipient,
         stamp: &'a MessageStamp,
     ) -> Result<FieldValues<'a>, RenderError> {
-        let own = match (&self.tracked, &stamp.signer) {
+        let tracking = match (&self.tracked, &stamp.signer) {
             (Some(tracked), Some(signer)) => {
-                Some(OwnFields::new(&tracked.base, signer, &self.used))
+                Some(TrackingFields::new(&tracked.base, signer, &self.used))
             }
             (None, _) => None,
             (Some(_), None) => {
-                let message = "nothing makes its tokens".to_owned();
+                let message = "is tracked, but its stamp has no signer".to_owned();
                 return Err(RenderError { part: "message", field: None, message });
             }
         };
-        Ok(FieldValues { recipient, own })
+        Ok(FieldValues { recipient, tracking })
     }
 
+    /// The text of a part: by the fast path, or else by the engine. `None` if there is no part.
     pub(super) fn body<'a>(
         &'a self,
         part: &'a MessagePart,
         values: &'a FieldValues<'_>,
         context: &impl Deref<Target = Value>,
     ) -> Result<Option<Body<'a>>, RenderError> {
-        if let Some(body) = part.quick.render(part.name, values, || Value::clone(context)) {
+        if let Some(body) = part.fast_path.render(part.name, values, || Value::clone(context)) {
             return Ok(Some(body));
         }
-        Ok(self.whole(part.name, values, context)?.map(|text| Body::new(text, &[], None)))
+        Ok(self
+            .render_by_engine(part.name, values, context)?
+            .map(|text| Body::new(text, &[], None)))
     }
 
-    /// A template by its source, with what is wrong.
-    pub(super) fn whole(
+    /// The text of a template by the engine. `None` if there is no such template.
+    pub(super) fn render_by_engine(
         &self,
         name: &'static str,
         values: &FieldValues<'_>,
@@ -232,7 +204,7 @@ impl Template {
             Ok(text) => Ok(Some(text)),
             Err(error) => {
                 let field = (error.kind() == ErrorKind::UndefinedError)
-                    .then(|| super::fields::missing(&error, template.source(), used, values))
+                    .then(|| fields::missing(&error, template.source(), used, values))
                     .flatten();
                 let message = match &field {
                     Some(_) => "has no value".to_owned(),
@@ -247,29 +219,18 @@ impl Template {
         self.parts.iter().find(|found| found.name == part).map(|found| &found.fields)
     }
 
-    /// RFC 5322, 2.2: a line end in a value would start a header of its own.
+    /// Refuses control characters: a line end in a value would begin a new header (RFC 5322, 2.2).
     fn check_header(&self, subject: &str, values: &FieldValues<'_>) -> Result<(), RenderError> {
         let Some(found) = subject.chars().find(|c| c.is_control()) else {
             return Ok(());
         };
         Err(RenderError {
             part: "subject",
-            field: super::fields::holding(found, self.fields_of("subject"), values),
+            field: fields::first_with(found, self.fields_of("subject"), values),
             message: format!(
-                "holds the control character U+{:04X}, which a header may not",
+                "holds the control character U+{:04X}, which a header must not have",
                 u32::from(found)
             ),
         })
     }
-}
-
-/// One line.
-pub(super) fn describe(error: &Error) -> String {
-    let kind = error.kind();
-    let text = match (kind, error.detail()) {
-        (ErrorKind::OutOfFuel, _) => "takes too long; an endless loop?".to_owned(),
-        (_, Some(detail)) => format!("{kind}: {detail}"),
-        (_, None) => kind.to_string(),
-    };
-    text.replace(['\r', '\n'], " ")
 }

@@ -1,6 +1,13 @@
-//! Template tags and HTML tags in the source of a template.
+//! Reads template tags and HTML tags in the source of a template.
 
-/// A template tag at the start of `source`, and what follows it; a raw block is one tag.
+/// The longest tag that the template engine parses without an overflow of the stack.
+///
+/// Its parser follows a chain such as `a.b.c` by recursion.
+const TAG_LIMIT_BYTES: usize = 4096;
+/// The most `elif` branches, for the same reason.
+const BRANCH_LIMIT: usize = 200;
+
+/// The template tag at the start of `source`, and the rest. A raw block counts as one tag.
 pub fn template_tag(source: &str) -> Option<(&str, &str)> {
     let close = match source.get(..2)? {
         "{{" => "}}",
@@ -16,14 +23,14 @@ pub fn template_tag(source: &str) -> Option<(&str, &str)> {
     Some(source.split_at(length))
 }
 
-/// Whether a tag begins a raw block, whose content is no template.
+/// Whether a tag begins a raw block. The content of a raw block is not a template.
 fn is_raw(tag: &str) -> bool {
     let Some((first, _)) = tag.split_once("%}") else { return false };
     let inner = first.strip_prefix("{%").unwrap_or_default();
     inner.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+') == "raw"
 }
 
-/// Up to and with `close`, which may also stand inside a string.
+/// The length up to and including `close`. A `close` inside a string does not count.
 fn tag_length(source: &str, close: &str, comment: bool) -> Option<usize> {
     let mut quote = None;
     let mut escaped = false;
@@ -41,12 +48,7 @@ fn tag_length(source: &str, close: &str, comment: bool) -> Option<usize> {
     None
 }
 
-/// Longer tags and more branches than these overflow the stack of the template engine, whose parser follows a
-/// chain such as `a.b.c` or `elif` by recursion.
-const TAG_LIMIT_BYTES: usize = 4096;
-const BRANCH_LIMIT: usize = 200;
-
-/// What makes a template too deep to be parsed, and in which line (from 1).
+/// The reason why a template is too deep to be parsed, with its line (from 1).
 pub fn too_deep(source: &str) -> Option<(u32, String)> {
     let mut at = 0;
     let line =
@@ -56,7 +58,7 @@ pub fn too_deep(source: &str) -> Option<(u32, String)> {
         let rest = &source[at..];
         let tag = template_tag(rest).map(|(tag, _)| tag);
         let begins = ["{{", "{%"].iter().any(|open| rest.starts_with(open));
-        // One without an end is parsed up to the end all the same.
+        // The engine parses a tag without an end up to the end of the source.
         let length = tag.map_or(if begins { rest.len() } else { 1 }, str::len);
         if begins && length > TAG_LIMIT_BYTES && !tag.is_some_and(is_raw) {
             return Some((line(at), format!("a template tag longer than {TAG_LIMIT_BYTES} bytes")));
@@ -67,8 +69,9 @@ pub fn too_deep(source: &str) -> Option<(u32, String)> {
     Some((line(last), format!("more than {BRANCH_LIMIT} elif branches")))
 }
 
-/// The HTML tag at the start of `source` without its brackets, and what follows it. A `>` inside quotes
-/// or template tags does not end it.
+/// The HTML tag at the start of `source` without its brackets, and the rest.
+///
+/// A `>` inside quotes or template tags does not end the tag.
 pub fn html_tag(source: &str) -> (&str, &str) {
     let mut at = 1;
     let mut quote = None;
@@ -88,7 +91,7 @@ pub fn html_tag(source: &str) -> (&str, &str) {
     (&source[1..], "")
 }
 
-/// What follows the end tag of an element whose content is skipped.
+/// The rest of `source` after the end tag of the element `name`.
 pub fn after_element<'a>(name: &str, source: &'a str) -> &'a str {
     let mut rest = source;
     while let Some((_, after)) = rest.split_once("</") {
@@ -100,13 +103,13 @@ pub fn after_element<'a>(name: &str, source: &'a str) -> &'a str {
     ""
 }
 
-/// The target of an `a` tag, if it leads anywhere.
+/// The target of an `a` tag. `None` if it is empty or only a fragment.
 pub fn link(tag: &str) -> Option<String> {
     let url = attribute(tag, "href")?.trim().replace("&amp;", "&");
     (!url.is_empty() && !url.starts_with('#')).then_some(url)
 }
 
-/// The value of a quoted attribute, template tags included.
+/// The value of a quoted attribute. A quote inside a template tag does not end the value.
 pub fn attribute(tag: &str, name: &str) -> Option<String> {
     let lower = tag.to_ascii_lowercase();
     let mut from = 0;

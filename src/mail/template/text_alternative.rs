@@ -1,29 +1,35 @@
-//! The text alternative, made once from the HTML template; its template tags survive.
+//! The text alternative: a text template made once from the HTML template, with the same tags.
 
 use html2text::render::TrivialDecorator;
 
 use super::tags::{after_element, attribute, html_tag, link, template_tag};
 
-/// Wide enough that no line is wrapped: quoted-printable breaks lines without a trace.
+/// The width in columns, so large that no line is wrapped.
+///
+/// Quoted-printable breaks long lines, and the reader's program joins them again.
 const WIDTH: usize = 1_000_000;
-/// Around the number of a protected tag; private-use letters of the source itself are dropped.
+/// Begins the number of a protected tag. This character is dropped from the source itself.
 const OPEN: char = '\u{E000}';
+/// Ends the number of a protected tag.
 const CLOSE: char = '\u{E001}';
 
-/// Elements that begin a new line: tables would be drawn with borders, lists would lose the tags between items.
+/// Elements that become a new line only.
+///
+/// The converter would draw borders around tables, and lose the tags between the items of a list.
 const BLOCKS: [&str; 20] = [
     "div", "table", "tbody", "thead", "tfoot", "tr", "caption", "ul", "ol", "li", "dl", "dt", "dd",
     "center", "section", "article", "form", "header", "footer", "address",
 ];
 /// Elements with a blank line around them.
 const PARAGRAPHS: [&str; 9] = ["p", "pre", "blockquote", "h1", "h2", "h3", "h4", "h5", "h6"];
-/// Their content is no text.
+/// Elements whose content is not text.
 const SILENT: [&str; 5] = ["style", "script", "title", "noscript", "svg"];
 
-/// The text template of an HTML template. Links follow their text as `<url>`.
+/// The text template for an HTML template. The address of a link follows its text as `<url>`.
 ///
 /// # Errors
-/// HTML that cannot be read at all.
+///
+/// The HTML cannot be read at all.
 pub fn from_html(source: &str) -> Result<String, String> {
     let mut protected = Protected::default();
     protected.read(source);
@@ -36,18 +42,18 @@ pub fn from_html(source: &str) -> Result<String, String> {
 
 struct Tag {
     source: String,
-    /// `{% .. %}`: leaves no line of its own behind.
-    block: bool,
+    /// `{% .. %}`: a line that holds only such tags gets no line end.
+    is_block: bool,
 }
 
-/// HTML without attributes, tables and lists, every template tag replaced by its number.
+/// HTML without attributes, tables and lists. A number stands for every template tag.
 #[derive(Default)]
 struct Protected {
     html: String,
     tags: Vec<Tag>,
-    /// The block that is open.
+    /// The name of the open block.
     open: Option<&'static str>,
-    /// Targets of the links that are open.
+    /// The targets of the open links, the innermost last.
     links: Vec<Option<String>>,
 }
 
@@ -80,12 +86,12 @@ impl Protected {
         }
     }
 
-    fn keep(&mut self, source: String, block: bool) {
+    fn keep(&mut self, source: String, is_block: bool) {
         self.html.push_str(&format!("{OPEN}{}{CLOSE}", self.tags.len()));
-        self.tags.push(Tag { source, block });
+        self.tags.push(Tag { source, is_block });
     }
 
-    /// One HTML tag, `tag` without its brackets; gives back what follows.
+    /// Reads one HTML tag, given without its brackets. Returns the rest of the source.
     fn element<'a>(&mut self, tag: &'a str, after: &'a str) -> &'a str {
         let end = tag.starts_with('/');
         let name: String = tag
@@ -122,7 +128,7 @@ impl Protected {
         after
     }
 
-    /// One block after the other, never one in another: depth costs the reader of the HTML time, or its stack.
+    /// Begins a block, and ends the one before. Nested blocks could overflow the converter's stack.
     fn begin(&mut self, block: &'static str) {
         if let Some(open) = self.open.replace(block) {
             self.html.push_str(&format!("</{open}>"));
@@ -130,13 +136,13 @@ impl Protected {
         self.html.push_str(&format!("<{block}>"));
     }
 
+    /// The converted text with the template tags, at most one blank line in a row.
     fn put_back(&self, text: &str) -> String {
         let mut lines = String::with_capacity(text.len() * 2);
         let mut blank = true;
         for line in text.lines() {
             let line = line.trim_end();
             if line.is_empty() {
-                // Never two blank lines in a row, and none at the start.
                 if !blank {
                     lines.push('\n');
                 }
@@ -153,9 +159,9 @@ impl Protected {
         lines
     }
 
-    /// Whether the line holds more than block tags.
+    /// Appends a line with its tags. Returns whether it holds more than block tags.
     fn restore(&self, line: &str, lines: &mut String) -> bool {
-        let mut text = false;
+        let mut has_text = false;
         for (index, piece) in line.split(OPEN).enumerate() {
             let (tag, after) = match piece.split_once(CLOSE) {
                 Some((number, after)) if index > 0 => {
@@ -164,13 +170,13 @@ impl Protected {
                 _ => (None, piece),
             };
             if let Some(tag) = tag {
-                text |= !tag.block;
+                has_text |= !tag.is_block;
                 lines.push_str(&tag.source);
             }
-            text |= !after.trim().is_empty();
+            has_text |= !after.trim().is_empty();
             lines.push_str(after);
         }
-        text
+        has_text
     }
 }
 
@@ -186,12 +192,16 @@ mod tests {
     #[test]
     fn template_tags_survive_in_tables_lists_and_links() {
         check(
-            "<table>{% for i in items %}<tr><td>{{ i.name }}</td><td>{{ i.n }}</td></tr>{% endfor %}</table>",
+            "<table>{% for i in items %}<tr><td>{{ i.name }}</td><td>{{ i.n }}</td></tr>\
+             {% endfor %}</table>",
             "{% for i in items %}{{ i.name }} {{ i.n }}\n{% endfor %}\n",
         );
         check(
-            "<ul>\n{% for i in items %}\n <li><a href=\"https://x.example/?a=1&amp;b={{ i.id }}\">{{ i.name|upper }}</a></li>\n{% endfor %}\n</ul><p>End</p>",
-            "{% for i in items %}* {{ i.name|upper }} <https://x.example/?a=1&b={{ i.id }}>\n{% endfor %}\nEnd\n",
+            "<ul>\n{% for i in items %}\n \
+             <li><a href=\"https://x.example/?a=1&amp;b={{ i.id }}\">{{ i.name|upper }}</a></li>\n\
+             {% endfor %}\n</ul><p>End</p>",
+            "{% for i in items %}* {{ i.name|upper }} <https://x.example/?a=1&b={{ i.id }}>\n\
+             {% endfor %}\nEnd\n",
         );
         check(
             "<p>Dear {% if name %}{{ name }}{% else %}friend{% endif %},</p><p>Bye &amp; <b>thanks</b></p>",
@@ -200,9 +210,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_leaves_nothing() {
+    fn content_that_is_not_text_leaves_nothing() {
         check(
-            "<html><head><title>T {{ t }}</title><style>a{b:c}{% if x %}{% endif %}</style></head><body><!-- {{ no }} --><img src='{{ s }}' alt='Logo {{ n }}'><p class=\"{% if a > b %}x{% endif %}\">Hi{# c #}</p></body></html>",
+            "<html><head><title>T {{ t }}</title><style>a{b:c}{% if x %}{% endif %}</style></head>\
+             <body><!-- {{ no }} --><img src='{{ s }}' alt='Logo {{ n }}'>\
+             <p class=\"{% if a > b %}x{% endif %}\">Hi{# c #}</p></body></html>",
             "Logo {{ n }}\n\nHi\n",
         );
     }

@@ -6,7 +6,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use versand::{
     domain::delivery::{AuditEntry, AuditHead, verify},
-    mail::catcher::{CatcherAct, CatcherAction, CatcherStage},
+    mail::catcher::{CatcherAction, CatcherFault, CatcherStage},
 };
 
 use crate::harness::{
@@ -29,7 +29,7 @@ async fn delivery(app: &App) -> String {
     app.catcher.as_ref().unwrap().change_rules(|rules| {
         rules.script(
             "user1@example.com",
-            [Some(CatcherAct::new(CatcherStage::End, CatcherAction::Close))],
+            [Some(CatcherFault::new(CatcherStage::End, CatcherAction::Close))],
         );
     });
     let (preparer, starter) = (app.client.with_token("preparer"), app.client.with_token("starter"));

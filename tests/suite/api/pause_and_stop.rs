@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use versand::mail::catcher::{CatcherAct, CatcherAction, CatcherStage};
+use versand::mail::catcher::{CatcherAction, CatcherFault, CatcherStage};
 
 use crate::harness::{
     LIMIT,
@@ -133,7 +133,7 @@ async fn a_delivery_can_be_stopped_while_it_is_paused() {
 async fn in_doubt(app: &App) -> String {
     app.catcher.as_ref().unwrap().change_rules(|rules| {
         for i in 2..=6 {
-            let close = CatcherAct::new(CatcherStage::End, CatcherAction::Close);
+            let close = CatcherFault::new(CatcherStage::End, CatcherAction::Close);
             // of two of them the server has the mail nevertheless
             rules.script(
                 &format!("user{i}@example.com"),
@@ -250,7 +250,7 @@ async fn settling_with_a_key_settles_once() {
         for i in 4..=5 {
             rules.script(
                 &format!("user{i}@example.com"),
-                [Some(CatcherAct::new(CatcherStage::End, CatcherAction::Close))],
+                [Some(CatcherFault::new(CatcherStage::End, CatcherAction::Close))],
             );
         }
     });
@@ -300,7 +300,7 @@ async fn a_settling_that_a_crash_cut_off_is_repeated_but_nobody_is_released_a_th
         for i in 4..=5 {
             rules.script(
                 &format!("user{i}@example.com"),
-                [Some(CatcherAct::new(CatcherStage::End, CatcherAction::Close))],
+                [Some(CatcherFault::new(CatcherStage::End, CatcherAction::Close))],
             );
         }
     });

@@ -7,7 +7,7 @@ use versand::{
     app::Application,
     deliveries::Decision,
     domain::delivery::{Confirmation, DeliveryId, DeliveryState},
-    mail::catcher::{CatcherAct, CatcherAction, CatcherStage},
+    mail::catcher::{CatcherAction, CatcherFault, CatcherStage},
 };
 
 use crate::harness::{
@@ -51,7 +51,7 @@ async fn a_recipient_in_doubt_at_the_end_of_validity_is_not_sent_to_again() {
     let redis = RedisServer::start();
     // a doubt is sent again a lease and a second later: after the end
     let app = App::start(&redis, "[send]\nlease_ms = 10000").await;
-    let silent = CatcherAct::new(CatcherStage::End, CatcherAction::Close);
+    let silent = CatcherFault::new(CatcherStage::End, CatcherAction::Close);
     app.catcher.as_ref().unwrap().change_rules(|rules| rules.every = Some(silent));
     let mut definition = definition();
     definition["settings"] = json!({ "validity_hours": 8.0 / 3600.0, "in_doubt": "resend" });
@@ -70,7 +70,7 @@ async fn a_doubt_that_is_due_as_the_validity_ends_stays_a_doubt() {
     let redis = RedisServer::start();
     // due two seconds later, over one connection that takes its time
     let app = App::start(&redis, "[send]\nlease_ms = 1000\n[relay]\nconnections = 1").await;
-    let silent = CatcherAct::new(CatcherStage::End, CatcherAction::Close);
+    let silent = CatcherFault::new(CatcherStage::End, CatcherAction::Close);
     app.catcher.as_ref().unwrap().change_rules(|rules| {
         rules.every = Some(silent);
         rules.delay = Duration::from_millis(30);
@@ -146,7 +146,7 @@ async fn a_redis_that_went_back_in_time_leaves_doubts_and_no_doubles() {
     let app = App::start(&redis, "[relay]\nconnections = 2").await;
     let catcher = app.catcher.as_ref().unwrap();
     catcher.change_rules(|rules| {
-        rules.every = Some(CatcherAct::new(
+        rules.every = Some(CatcherFault::new(
             CatcherStage::Mail,
             CatcherAction::Stall(Duration::from_millis(10)),
         ))
@@ -186,7 +186,7 @@ async fn a_holder_that_cannot_show_life_starts_nothing_more_though_it_has_claims
     let app = App::start(&redis, "[relay]\nconnections = 1\n[send]\nclaim_window = 100").await;
     let catcher = app.catcher.as_ref().unwrap();
     catcher.change_rules(|rules| {
-        rules.every = Some(CatcherAct::new(
+        rules.every = Some(CatcherFault::new(
             CatcherStage::Mail,
             CatcherAction::Stall(Duration::from_millis(100)),
         ))

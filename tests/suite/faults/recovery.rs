@@ -10,7 +10,7 @@ use versand::{
         delivery::{DeliveryId, DeliveryState},
         ledger::ChunkRef,
     },
-    mail::catcher::{CatcherAct, CatcherStage},
+    mail::catcher::{CatcherFault, CatcherStage},
     queue::{JobState, QueueName},
     send::operate::Control,
     store::chunks::{Batch, Claim, Lease, Taken, TakeoverGrounds},
@@ -336,7 +336,7 @@ async fn work_that_was_left_on_the_queue_is_done_by_the_next_daemon() {
 async fn what_is_deferred_is_tried_again_by_the_next_daemon() {
     let redis = RedisServer::start();
     let first = App::start(&redis, "").await;
-    let later = || Some(CatcherAct::reply(CatcherStage::Recipient, "451 4.2.1 later"));
+    let later = || Some(CatcherFault::reply(CatcherStage::Recipient, "451 4.2.1 later"));
     first.catcher.as_ref().unwrap().change_rules(|rules| rules.every = later());
     let mut definition = definition();
     definition["settings"]["retry_minutes"] = json!([0.05]);

@@ -8,7 +8,7 @@ use std::{
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::time::sleep;
-use versand::mail::catcher::{CatcherAct, CatcherStage};
+use versand::mail::catcher::{CatcherFault, CatcherStage};
 
 use crate::harness::{
     LIMIT,
@@ -172,7 +172,7 @@ async fn a_domain_that_defers_nearly_all_is_left_alone_for_a_while_by_every_daem
     let good = |i: usize| json!({ "email": format!("r{i}@good.example"), "name": "R" });
     let lines: String = (0..60).map(|i| format!("{}\n{}\n", deferred(i), good(i))).collect();
     // as if by greylisting
-    let greylisted = CatcherAct::reply(CatcherStage::Recipient, "450 4.7.1 try again later");
+    let greylisted = CatcherFault::reply(CatcherStage::Recipient, "450 4.7.1 try again later");
     relay.catcher.change_rules(|rules| {
         (0..60).for_each(|i| {
             rules.script(&format!("defer{i}@deferred.example"), [Some(greylisted.clone())])
@@ -236,7 +236,7 @@ async fn a_delivery_that_is_refused_as_spam_pauses_and_others_do_not() {
     let breaker = "[preparation]\nchunk_size = 20\n[breaker]\nminimum = 20\ndomain_errors_percent = 0\ndelivery_refusals_percent = 30\ndelivery_pause_minutes = 60\n";
     let daemons = two_daemons(&redis, &relay, breaker).await;
     let client = &daemons[0].client;
-    let spam = CatcherAct::reply(CatcherStage::End, "554 5.7.1 rejected as spam");
+    let spam = CatcherFault::reply(CatcherStage::End, "554 5.7.1 rejected as spam");
     relay.catcher.change_rules(|rules| {
         for i in 0..2000 {
             rules.script(&format!("r{i}@spam.example"), [Some(spam.clone())]);

@@ -8,7 +8,7 @@ use std::{
 use futures_util::future::join_all;
 use tokio::time::timeout;
 use versand::mail::{
-    catcher::{Catcher, CatcherAct, CatcherAction, CatcherOptions, CatcherStage},
+    catcher::{Catcher, CatcherAction, CatcherFault, CatcherOptions, CatcherStage},
     smtp::Transaction,
 };
 
@@ -38,7 +38,7 @@ async fn never_more_connections_than_allowed_and_none_opened_without_need() {
     assert_eq!((of(&most), world.relay.open_connections()), (3, 3));
     let counts = world.catcher.counts();
     assert_eq!(
-        (of(&counts.connections), of(&counts.odd), of(&counts.resets)),
+        (of(&counts.connections), of(&counts.unexpected), of(&counts.resets)),
         (3, 0, 0),
         "no NOOP, no RSET"
     );
@@ -85,7 +85,7 @@ async fn a_connection_the_server_ended_meanwhile_is_replaced_unnoticed() {
     // Says goodbye right after the reply, as a server does that is restarted.
     world.catcher.change_rules(|rules| {
         rules.next.push_back(
-            CatcherAct::reply(CatcherStage::End, "250 2.0.0 Ok\r\n421 4.3.2 shutting down")
+            CatcherFault::reply(CatcherStage::End, "250 2.0.0 Ok\r\n421 4.3.2 shutting down")
                 .accepted(),
         );
     });
@@ -99,7 +99,7 @@ async fn a_connection_the_server_ended_meanwhile_is_replaced_unnoticed() {
 async fn a_connection_dropped_in_the_middle_is_not_reused() {
     let world = World::new(|_| (), |relay| relay.connections = 1).await;
     world.catcher.change_rules(|rules| {
-        rules.next.push_back(CatcherAct::new(
+        rules.next.push_back(CatcherFault::new(
             CatcherStage::End,
             CatcherAction::Stall(Duration::from_millis(200)),
         ));

@@ -65,7 +65,11 @@ async fn round_trips(pipelining: bool) -> f64 {
     let received: Vec<String> =
         world.catcher.messages().into_iter().flat_map(|caught| caught.to.clone()).collect();
     assert_eq!(received, to);
-    assert_eq!(world.catcher.counts().odd.load(Ordering::Relaxed), 0, "commands out of place");
+    assert_eq!(
+        world.catcher.counts().unexpected.load(Ordering::Relaxed),
+        0,
+        "commands out of place"
+    );
     (turns.load(Ordering::Relaxed) - before) as f64 / MESSAGES as f64
 }
 

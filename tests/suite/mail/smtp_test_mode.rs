@@ -8,7 +8,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 use versand::mail::{
-    catcher::{CatcherAct, CatcherAction, CatcherStage},
+    catcher::{CatcherAction, CatcherFault, CatcherStage},
     smtp::{Envelope, SmtpConnection, Transaction},
 };
 
@@ -62,9 +62,9 @@ async fn every_fault_of_a_test_is_before_the_dividing_line() {
                 Transaction::Tested(reply("250 2.1.5 Ok")),
                 "{name}"
             );
-            world
-                .catcher
-                .change_rules(|rules| rules.next.push_back(CatcherAct::new(stage, action.clone())));
+            world.catcher.change_rules(|rules| {
+                rules.next.push_back(CatcherFault::new(stage, action.clone()))
+            });
             let ended = test(&mut connection, "jane@x.example").await;
             match &expected {
                 Some(expected) => assert_eq!(ended, *expected, "{name}"),
@@ -88,7 +88,7 @@ async fn every_fault_of_a_test_is_before_the_dividing_line() {
             assert_eq!(world.accepted(), (u64::from(usable), usize::from(usable)), "{name}");
             // pipelined behind a MAIL that is refused, RCPT is out of place
             let odd = u64::from(pipelining && stage == CatcherStage::Mail && usable);
-            assert_eq!(world.catcher.counts().odd.load(Ordering::Relaxed), odd, "{name}");
+            assert_eq!(world.catcher.counts().unexpected.load(Ordering::Relaxed), odd, "{name}");
         }
     }
 }

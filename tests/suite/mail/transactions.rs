@@ -8,7 +8,7 @@ use std::{
 use versand::{
     domain::outcome::{FailureReason, FailureType, classify},
     mail::{
-        catcher::{CatcherAct, CatcherAction, CatcherStage},
+        catcher::{CatcherAction, CatcherFault, CatcherStage},
         smtp::Transaction,
     },
 };
@@ -19,7 +19,7 @@ const LONG: Duration = Duration::from_secs(30);
 
 /// What a fault leads to, and whether the connection lives on.
 struct Case {
-    act: CatcherAct,
+    act: CatcherFault,
     expected: Expected,
     /// Whether the catcher took the message.
     caught: bool,
@@ -34,11 +34,11 @@ enum Expected {
 }
 
 fn case(stage: CatcherStage, action: CatcherAction, expected: Expected) -> Case {
-    Case { act: CatcherAct::new(stage, action), expected, caught: false }
+    Case { act: CatcherFault::new(stage, action), expected, caught: false }
 }
 
 fn accepted(stage: CatcherStage, action: CatcherAction, expected: Expected) -> Case {
-    Case { act: CatcherAct::new(stage, action).accepted(), expected, caught: true }
+    Case { act: CatcherFault::new(stage, action).accepted(), expected, caught: true }
 }
 
 fn cases() -> Vec<Case> {
@@ -117,7 +117,7 @@ async fn check(case: Case, pipelining: bool, after: bool, before: bool) {
         };
     let mut connection = world.relay.connection().await.expect("a connection");
     if after {
-        let usual = CatcherAct::new(CatcherStage::Data, CatcherAction::Stall(Duration::ZERO));
+        let usual = CatcherFault::new(CatcherStage::Data, CatcherAction::Stall(Duration::ZERO));
         world.catcher.change_rules(|rules| rules.next.extend([usual, case.act]));
         let ended = deliver(
             &mut connection,
@@ -198,7 +198,7 @@ async fn check(case: Case, pipelining: bool, after: bool, before: bool) {
         assert_eq!(world.relay.stats().connections_opened.load(Ordering::Relaxed), 1, "{name}");
     }
     assert!(
-        world.catcher.counts().odd.load(Ordering::Relaxed) <= odd,
+        world.catcher.counts().unexpected.load(Ordering::Relaxed) <= odd,
         "{name}: commands out of place"
     );
 }
@@ -225,7 +225,7 @@ async fn the_message_arrives_byte_for_byte() {
             deliver(&mut connection, ("", "jane@example.org"), MESSAGE, None, &|| true).await;
         assert!(matches!(ended, Transaction::Accepted(_)), "the null sender: {ended:?}");
         assert_eq!(world.catcher.counts().connections.load(Ordering::Relaxed), 1);
-        assert_eq!(world.catcher.counts().odd.load(Ordering::Relaxed), 0);
+        assert_eq!(world.catcher.counts().unexpected.load(Ordering::Relaxed), 0);
     }
 }
 
@@ -300,7 +300,7 @@ async fn a_transaction_that_may_not_go_sends_nothing() {
 async fn most_of_a_long_message_is_before_the_dividing_line() {
     let world = World::new(|_| (), |_| ()).await;
     world.catcher.change_rules(|rules| {
-        rules.next.push_back(CatcherAct::new(CatcherStage::Body, CatcherAction::Stall(LONG)))
+        rules.next.push_back(CatcherFault::new(CatcherStage::Body, CatcherAction::Stall(LONG)))
     });
     let mut connection = world.relay.connection().await.expect("a connection");
     // More than the buffers between the two hold.
@@ -319,7 +319,7 @@ async fn most_of_a_long_message_is_before_the_dividing_line() {
 async fn time_outs_are_those_of_the_settings() {
     let world = World::new(|_| (), |relay| relay.final_timeout_ms = 700).await;
     world.catcher.change_rules(|rules| {
-        rules.every = Some(CatcherAct::new(CatcherStage::End, CatcherAction::Stall(LONG)))
+        rules.every = Some(CatcherFault::new(CatcherStage::End, CatcherAction::Stall(LONG)))
     });
     let started = Instant::now();
     assert!(matches!(world.send("jane@x.example").await, Transaction::InDoubt(_)));

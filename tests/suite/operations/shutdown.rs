@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
 use serde_json::json;
-use versand::mail::catcher::{CatcherAct, CatcherAction, CatcherStage};
+use versand::mail::catcher::{CatcherAction, CatcherFault, CatcherStage};
 
 use crate::harness::{
     LIMIT, at_rest,
@@ -78,7 +78,7 @@ async fn a_relay_that_stalls_is_not_waited_for_beyond_the_limit() {
     let mut daemon = Daemon::start(&settings(&relay, &more)).await;
     let id = daemon.client.send(&definition(), audience(RECIPIENTS)).await;
     accepted(&relay, 150).await;
-    let stall = CatcherAct::new(CatcherStage::End, CatcherAction::Stall(Duration::from_secs(60)));
+    let stall = CatcherFault::new(CatcherStage::End, CatcherAction::Stall(Duration::from_secs(60)));
     relay.catcher.change_rules(|rules| rules.every = Some(stall));
     at_rest("all connections stall", Duration::from_millis(300), || relay.accepted()).await;
     let url = daemon.client.url.clone();
@@ -112,7 +112,7 @@ async fn a_relay_that_stalls_is_not_waited_for_beyond_the_limit() {
 async fn a_pause_takes_effect_within_a_second_though_the_relay_is_slow() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
     relay.catcher.change_rules(|rules| {
-        rules.every = Some(CatcherAct::new(
+        rules.every = Some(CatcherFault::new(
             CatcherStage::End,
             CatcherAction::Stall(Duration::from_millis(600)),
         ))
@@ -146,20 +146,20 @@ async fn no_address_is_ever_logged() {
     let said =
         |code: &str| format!("{code} <user1@example.com>: unknown; ask postmaster@example.com");
     relay.catcher.change_rules(|rules| {
-        let at = |stage, reply: String| Some(CatcherAct::reply(stage, &reply));
+        let at = |stage, reply: String| Some(CatcherFault::reply(stage, &reply));
         rules.script("user1@example.com", [at(CatcherStage::Recipient, said("550 5.1.1"))]);
         rules.script("user2@example.com", [at(CatcherStage::Recipient, said("451 4.2.1"))]);
         rules.script("user3@example.com", [at(CatcherStage::End, said("421 4.3.2"))]);
         rules.script("user4@example.com", [at(CatcherStage::End, said("554 5.7.1"))]);
         rules.script(
             "user5@example.com",
-            [Some(CatcherAct::new(CatcherStage::End, CatcherAction::Garbage))],
+            [Some(CatcherFault::new(CatcherStage::End, CatcherAction::Garbage))],
         );
         rules.script(
             "user6@example.com",
-            [Some(CatcherAct::new(CatcherStage::Data, CatcherAction::Close))],
+            [Some(CatcherFault::new(CatcherStage::Data, CatcherAction::Close))],
         );
-        rules.next.push_back(CatcherAct::reply(
+        rules.next.push_back(CatcherFault::reply(
             CatcherStage::Mail,
             "421 4.3.2 news@shop.example is blocked",
         ));

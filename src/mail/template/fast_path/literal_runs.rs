@@ -1,4 +1,4 @@
-//! Cuts the lines without any template tag out of a template: they are encoded once, not for every recipient.
+//! Takes the lines without template tags out of a template, so that they are encoded only once.
 
 use crate::mail::{
     compose::{LiteralRun, holds_mark, mark},
@@ -6,14 +6,17 @@ use crate::mail::{
     template::template_tag,
 };
 
-/// Tags that leave the text around them in place; others, such as macros and `include`, may capture or repeat it.
-const HARMLESS: [&str; 9] =
+/// Tags that leave the text around them in place.
+///
+/// Other tags, such as macros and `include`, may capture or repeat it.
+const TRANSPARENT_TAGS: [&str; 9] =
     ["if", "elif", "else", "endif", "for", "endfor", "set", "with", "endwith"];
 
-/// The template with marks in place of runs of literal lines, and the runs. `None` if it is to be left as it is.
+/// The template with marks in place of its literal runs, and the runs.
 ///
-/// The engine drops one line end at the end of a template: it is dropped here.
-pub fn cut(source: &str) -> Option<(String, Vec<LiteralRun>)> {
+/// `None` if nothing may be taken out. The engine drops one line end at the end of a template; so
+/// does this function.
+pub fn extract(source: &str) -> Option<(String, Vec<LiteralRun>)> {
     if holds_mark(source) {
         return None;
     }
@@ -23,16 +26,16 @@ pub fn cut(source: &str) -> Option<(String, Vec<LiteralRun>)> {
     let mut rest = source;
     let mut before = None;
     loop {
-        let (literal, tag) = next_but_holes(rest)?;
-        let lines = lines(literal, before, tag);
-        let (head, lines, tail) =
-            (&literal[..lines.start], &literal[lines.clone()], &literal[lines.end..]);
-        marked.push_str(head);
+        let (literal, tag) = next_tag_but_placeholders(rest)?;
+        let range = whole_lines(literal, before, tag);
+        let (start, lines, end) =
+            (&literal[..range.start], &literal[range.clone()], &literal[range.end..]);
+        marked.push_str(start);
         if !lines.is_empty() {
             marked.push(mark(runs.len())?);
             runs.push(LiteralRun::new(lines));
         }
-        marked.push_str(tail);
+        marked.push_str(end);
         let Some(tag) = tag else { return Some((marked, runs)) };
         marked.push_str(tag);
         rest = &rest[literal.len() + tag.len()..];
@@ -40,8 +43,8 @@ pub fn cut(source: &str) -> Option<(String, Vec<LiteralRun>)> {
     }
 }
 
-/// As [`next_tag`], but a hole is literal: it is filled in what is encoded.
-fn next_but_holes(source: &str) -> Option<(&str, Option<&str>)> {
+/// As [`next_tag`], but a placeholder counts as text: a literal run may hold tokens.
+fn next_tag_but_placeholders(source: &str) -> Option<(&str, Option<&str>)> {
     let mut length = 0;
     loop {
         let (literal, tag) = next_tag(&source[length..])?;
@@ -53,33 +56,37 @@ fn next_but_holes(source: &str) -> Option<(&str, Option<&str>)> {
     }
 }
 
-/// The text up to the next tag, and the tag. `None` if that tag keeps the template from being cut.
+/// The text up to the next tag, and the tag.
+///
+/// `None` if the tag may capture or repeat text, so that nothing can be taken out.
 pub fn next_tag(source: &str) -> Option<(&str, Option<&str>)> {
     let begins =
         |(at, _): &(usize, &str)| matches!(source.as_bytes().get(at + 1), Some(b'{' | b'%' | b'#'));
     let Some((at, _)) = source.match_indices('{').find(begins) else { return Some((source, None)) };
     let (tag, _) = template_tag(&source[at..])?;
     let inner = &tag[2..tag.len() - 2];
-    let harmless = match &tag[..2] {
+    let transparent = match &tag[..2] {
         "{#" => true,
-        // a brace within might hide the end
+        // A brace inside might hide the end of the tag.
         _ if inner.contains(['{', '}']) => false,
-        // it may be captured
+        // A recursive loop can be captured.
         "{%" if inner.contains("recursive") => false,
         "{%" => {
             let name = inner.trim_start_matches(['-', '+']).trim_start();
             let end =
                 name.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(name.len());
-            HARMLESS.contains(&&name[..end])
+            TRANSPARENT_TAGS.contains(&&name[..end])
         }
         _ => true,
     };
-    harmless.then_some((&source[..at], Some(tag)))
+    transparent.then_some((&source[..at], Some(tag)))
 }
 
-/// The lines of a literal that stay whole and in place whatever its neighbours come to. A `-` of theirs takes white space
-/// away up to the first and the last letter: the lines with these do not count.
-fn lines(literal: &str, before: Option<&str>, after: Option<&str>) -> std::ops::Range<usize> {
+/// The lines of a literal that stay whole, whatever the tags before and after are replaced by.
+///
+/// A `-` in a tag removes white space up to the nearest letter. So the line with that letter does
+/// not count.
+fn whole_lines(literal: &str, before: Option<&str>, after: Option<&str>) -> std::ops::Range<usize> {
     let start = before.map_or(Some(0), |tag| {
         let trimmed = if tag[..tag.len() - 2].ends_with('-') {
             literal.len() - literal.trim_start().len()

@@ -1,4 +1,4 @@
-//! Templates of literal text, merge fields, and conditions and loops over these, the most of them: merged without the engine.
+//! Merges simple templates without the engine: literal text, merge fields, conditions and loops.
 
 use std::{
     collections::BTreeSet,
@@ -9,49 +9,59 @@ use std::{
 use minijinja::HtmlEscape;
 use serde_json::Value as Json;
 
-use super::parser::{FieldPath, LoopOver, MergeStep, PathRoot, read};
+use super::parser::{FieldPath, LoopOver, MergeStep, PathRoot, parse};
 use crate::mail::{
     compose::holds_mark,
-    template::{FieldValues, FoundField, lookup, value_of},
+    template::fields::{FieldValues, FoundField, lookup, value_of},
 };
 
-/// No more room is made beforehand: one recipient with a very long list is not to make it for all.
-const ROOM_BYTES: usize = 64 * 1024;
+/// The most bytes that are reserved before a merge.
+///
+/// The bound keeps one recipient with a very long list from making all merges reserve that much.
+const RESERVE_LIMIT_BYTES: usize = 64 * 1024;
 
+/// A simple template, ready to be merged.
 #[derive(Debug)]
 pub struct CompiledMerge {
     steps: Vec<MergeStep>,
-    /// Values are escaped.
+    /// Values are escaped for HTML.
     html: bool,
-    /// The longest that it came to, within reason, so that the next one finds room.
-    bytes: AtomicUsize,
+    /// How many bytes the next merge reserves: the longest result so far, up to a limit.
+    reserve_bytes: AtomicUsize,
 }
 
-/// What the engine would not do more of, either.
+/// The bounds of one merge. The engine has the same.
 #[derive(Debug, Clone, Copy)]
 pub struct MergeLimits {
+    /// Steps and rounds of loops.
     pub steps: u64,
+    /// Bytes of the result.
     pub bytes: usize,
 }
 
 impl CompiledMerge {
-    /// `None` if the template holds anything else.
+    /// Compiles a template whose merge fields are `used`. With `html`, values are escaped.
+    ///
+    /// `None` if the template needs the engine.
     pub fn new(source: &str, used: &BTreeSet<String>, html: bool) -> Option<Self> {
         Some(Self {
-            steps: read(source, used)?,
+            steps: parse(source, used)?,
             html,
-            bytes: AtomicUsize::new(source.len().min(ROOM_BYTES)),
+            reserve_bytes: AtomicUsize::new(source.len().min(RESERVE_LIMIT_BYTES)),
         })
     }
 
-    /// `None` if it takes the engine: a field is missing or no text, number or truth value, or a limit is reached.
+    /// The merged text. `None` if the engine must decide.
+    ///
+    /// That is the case if a field is missing, is no text, number or truth value, or holds a mark,
+    /// and if a limit is reached.
     pub fn render(&self, values: &FieldValues<'_>, limits: MergeLimits) -> Option<String> {
-        let longest = self.bytes.load(Ordering::Relaxed);
+        let longest = self.reserve_bytes.load(Ordering::Relaxed);
         let out = String::with_capacity(longest);
         let mut merging = Merging { values, html: self.html, items: Vec::new(), out, limits };
-        merging.go(&self.steps)?;
-        if (longest..ROOM_BYTES).contains(&merging.out.len()) {
-            self.bytes.fetch_max(merging.out.len(), Ordering::Relaxed);
+        merging.run(&self.steps)?;
+        if (longest..RESERVE_LIMIT_BYTES).contains(&merging.out.len()) {
+            self.reserve_bytes.fetch_max(merging.out.len(), Ordering::Relaxed);
         }
         Some(merging.out)
     }
@@ -60,14 +70,14 @@ impl CompiledMerge {
 struct Merging<'a> {
     values: &'a FieldValues<'a>,
     html: bool,
-    /// Where the loops are that are under way, the outermost first.
+    /// The current item of each open loop, the outermost first.
     items: Vec<&'a Json>,
     out: String,
     limits: MergeLimits,
 }
 
 impl<'a> Merging<'a> {
-    fn go(&mut self, steps: &'a [MergeStep]) -> Option<()> {
+    fn run(&mut self, steps: &'a [MergeStep]) -> Option<()> {
         for step in steps {
             self.limits.steps = self.limits.steps.checked_sub(1)?;
             match step {
@@ -76,7 +86,7 @@ impl<'a> Merging<'a> {
                 MergeStep::Token(purpose) => self.values.signer()?.write(&mut self.out, *purpose),
                 MergeStep::If { test, negated, then, otherwise } => {
                     let branch = if self.is_true(test)? != *negated { then } else { otherwise };
-                    self.go(branch)?;
+                    self.run(branch)?;
                 }
                 MergeStep::For { over, body, otherwise } => self.repeat(over, body, otherwise)?,
             }
@@ -101,12 +111,12 @@ impl<'a> Merging<'a> {
             },
         };
         if items.is_empty() {
-            return self.go(otherwise);
+            return self.run(otherwise);
         }
         for item in items {
             self.limits.steps = self.limits.steps.checked_sub(1)?;
             self.items.push(item);
-            self.go(body)?;
+            self.run(body)?;
             self.items.pop();
         }
         Some(())

@@ -1,9 +1,24 @@
-//! TODO head
+//! The fast path: renders simple templates without the template engine.
+//!
+//! The result is the same, byte for byte, as that of the engine. Where the fast path cannot give
+//! it, it gives `None`, and the caller asks the engine.
+//!
+//! Entry points:
+//!
+//! - [`FastPathPart`] renders one part (subject, HTML or text) of a message.
+//! - [`CompiledMerge`] renders a template of literal text, merge fields, conditions and loops;
+//!   [`MergeLimits`] bound it.
+//!
+//! Files: `literal_runs` takes lines without tags out of a template, so that they are encoded only
+//! once. `parser` reads the rest into merge steps, and `merge` carries these out.
+//!
+//! Not here: the engine's own path is [`Template::render`](super::Template::render); the encoding
+//! of literal runs is in `mail/compose/text_with_tokens.rs`.
 
-pub mod literal_runs;
-pub mod merge;
-pub mod parser;
-pub mod part;
+mod literal_runs;
+mod merge;
+mod parser;
+mod part;
 
 pub use merge::{CompiledMerge, MergeLimits};
 pub use part::FastPathPart;

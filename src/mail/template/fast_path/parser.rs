@@ -1,4 +1,4 @@
-//! Reads a template that holds only literal text, merge fields, and conditions and loops over these.
+//! Parses a template of literal text, merge fields, conditions and loops into merge steps.
 
 use std::collections::BTreeSet;
 
@@ -7,57 +7,71 @@ use serde_json::Value as Json;
 use super::literal_runs::next_tag;
 use crate::mail::links::{LinkPurpose, placeholder};
 
+/// One step of a merge.
 #[derive(Debug)]
 pub enum MergeStep {
+    /// Writes literal text.
     Text(String),
+    /// Writes the value of a field.
     Field(FieldPath),
+    /// Writes a token.
     Token(LinkPurpose),
+    /// Takes one of two branches.
     If { test: FieldPath, negated: bool, then: Vec<MergeStep>, otherwise: Vec<MergeStep> },
+    /// Repeats `body` for each item, or takes `otherwise` if there is none.
     For { over: LoopOver, body: Vec<MergeStep>, otherwise: Vec<MergeStep> },
 }
 
-/// `root.attribute.attribute`
+/// The path to a value: `root.attribute.attribute`.
 #[derive(Debug)]
 pub struct FieldPath {
     pub root: PathRoot,
     pub attributes: Vec<String>,
 }
 
+/// The first name of a path.
 #[derive(Debug)]
 pub enum PathRoot {
+    /// A merge field.
     Field(String),
-    /// Of the loop at this depth; 0 is the outermost.
+    /// The item of the loop at this depth; 0 is the outermost.
     Item(usize),
 }
 
+/// The items of a loop.
 #[derive(Debug)]
 pub enum LoopOver {
+    /// The list at a path.
     Path(FieldPath),
-    /// `range(3)` and the like
+    /// A range such as `range(3)`.
     Numbers(Vec<Json>),
 }
 
-/// Longer ranges are left to the engine.
+/// The longest range that is parsed. Longer ones are left to the engine.
 const LONGEST_RANGE: u32 = 1000;
 
-/// The steps of a template that the engine has accepted; `None` if it holds anything else. `used` are its merge fields.
-pub fn read(source: &str, used: &BTreeSet<String>) -> Option<Vec<MergeStep>> {
-    let mut reader = Reader { rest: source, trim: false, used, variables: Vec::new() };
-    let (steps, end) = reader.block()?;
+/// The merge steps of a template that the engine has accepted. `used` are its merge fields.
+///
+/// `None` if the template holds anything that is not a merge step.
+pub fn parse(source: &str, used: &BTreeSet<String>) -> Option<Vec<MergeStep>> {
+    let mut parser = Parser { rest: source, trim: false, used, variables: Vec::new() };
+    let (steps, end) = parser.block()?;
     end.is_empty().then_some(steps)
 }
 
-struct Reader<'a> {
+struct Parser<'a> {
     rest: &'a str,
-    /// The last tag takes the white space after it away.
+    /// The last tag removes the white space after it.
     trim: bool,
     used: &'a BTreeSet<String>,
-    /// Of the loops around, the outermost first.
+    /// The variables of the open loops, the outermost first.
     variables: Vec<&'a str>,
 }
 
-impl<'a> Reader<'a> {
-    /// Up to the end of the source or a tag that ends or parts a block, whose words are given back.
+impl<'a> Parser<'a> {
+    /// The steps up to the end of the source, or up to a tag that ends or divides a block.
+    ///
+    /// Returns also the words of that tag, none at the end of the source.
     fn block(&mut self) -> Option<(Vec<MergeStep>, Vec<&'a str>)> {
         let mut steps = Vec::new();
         loop {
@@ -67,7 +81,7 @@ impl<'a> Reader<'a> {
                 literal = literal.trim_start();
             }
             let inner = tag.map_or("", |tag| &tag[2..tag.len() - 2]);
-            // one dash for both ends: to the engine it is none at the end
+            // The engine counts a single dash at the start only.
             if inner == "-" {
                 return None;
             }
@@ -121,7 +135,7 @@ impl<'a> Reader<'a> {
             }
             None => LoopOver::Path(self.path(over)?),
         };
-        // such as `range`, which a later one would not mean
+        // A variable named `range` would change the meaning of later ranges.
         if !is_name(variable) || variable == "range" {
             return None;
         }
@@ -146,7 +160,7 @@ impl<'a> Reader<'a> {
         let name = names.next()?;
         let root = match self.variables.iter().rposition(|variable| *variable == name) {
             Some(depth) => PathRoot::Item(depth),
-            // what is used is a name and not, say, `true`
+            // Only a name can be a used field; `true`, for example, is not.
             None => PathRoot::Field(self.used.get(name)?.clone()),
         };
         let attributes =

@@ -1,52 +1,54 @@
-//! The quick way to a part's text, which gives the same as the template engine with the part's source, or nothing.
+//! One part of a message on the fast path: the engine's result, or nothing.
 
 use std::collections::BTreeSet;
 
 use minijinja::{Environment, Error, ErrorKind, Value, escape_formatter, value::ValueKind};
 
 use super::{
-    literal_runs::cut,
+    literal_runs::extract,
     merge::{CompiledMerge, MergeLimits},
 };
 use crate::mail::{
     compose::{Body, LiteralRun, holds_mark},
-    template::FieldValues,
+    template::fields::FieldValues,
 };
 
-/// A part as it is rendered first.
+/// A part, compiled for the fast path.
 #[derive(Debug)]
 pub struct FastPathPart {
-    way: Way,
+    method: Method,
     runs: Vec<LiteralRun>,
     limits: MergeLimits,
 }
 
 #[derive(Debug)]
-enum Way {
+enum Method {
+    /// Merges without the engine.
     Merge(CompiledMerge),
-    /// The engine with marks in the template.
+    /// Uses the engine, with marks in place of literal runs.
     Marked(Box<Environment<'static>>),
+    /// Has no fast path.
     None,
 }
 
 impl FastPathPart {
-    /// `limits` are the engine's: marks take less than what they stand for.
+    /// Compiles the part. `limits` are those of the engine, and apply to the text without marks.
     pub fn new(
         environment: &Environment<'static>,
         part: &'static str,
         used: &BTreeSet<String>,
         limits: MergeLimits,
     ) -> Self {
-        let none = Self { way: Way::None, runs: Vec::new(), limits };
+        let none = Self { method: Method::None, runs: Vec::new(), limits };
         let Ok(template) = environment.get_template(part) else { return none };
-        // a subject is one line and no body
+        // A subject is encoded as a header, so it has no literal runs.
         if part == "subject" {
             let merge = CompiledMerge::new(template.source(), used, false);
-            return Self { way: merge.map_or(Way::None, Way::Merge), ..none };
+            return Self { method: merge.map_or(Method::None, Method::Merge), ..none };
         }
-        let Some((marked, runs)) = cut(template.source()) else { return none };
+        let Some((marked, runs)) = extract(template.source()) else { return none };
         if let Some(merge) = CompiledMerge::new(&marked, used, part == "html") {
-            return Self { way: Way::Merge(merge), runs, limits };
+            return Self { method: Method::Merge(merge), runs, limits };
         }
         let mut environment = environment.clone();
         environment.set_formatter(|out, state, value| {
@@ -55,28 +57,28 @@ impl FastPathPart {
             }
             escape_formatter(out, state, value)
         });
-        // the engine drops the line end at the end
+        // The engine drops this line end.
         match environment.add_template_owned(part, marked + "\r\n") {
             Ok(()) if !runs.is_empty() => {
-                Self { way: Way::Marked(Box::new(environment)), runs, limits }
+                Self { method: Method::Marked(Box::new(environment)), runs, limits }
             }
             _ => none,
         }
     }
 
-    /// `None` on any error: the engine will say what is wrong.
+    /// The text of the part for one recipient. `None` on any error: the engine then names it.
     pub fn render<'a>(
         &'a self,
         part: &str,
         values: &'a FieldValues<'_>,
         context: impl FnOnce() -> Value,
     ) -> Option<Body<'a>> {
-        let text = match &self.way {
-            Way::Merge(merge) => merge.render(values, self.limits)?,
-            Way::Marked(environment) => {
+        let text = match &self.method {
+            Method::Merge(merge) => merge.render(values, self.limits)?,
+            Method::Marked(environment) => {
                 environment.get_template(part).ok()?.render(context()).ok()?
             }
-            Way::None => return None,
+            Method::None => return None,
         };
         Some(Body::new(text, &self.runs, values.signer()))
             .filter(|body| body.bytes <= self.limits.bytes)
@@ -86,7 +88,7 @@ impl FastPathPart {
 fn may_hold_mark(value: &Value) -> bool {
     match value.kind() {
         ValueKind::Undefined | ValueKind::None | ValueKind::Bool | ValueKind::Number => false,
-        // lists and the like are rarely written out
+        // Lists and objects are rarely written, so they count as values that may hold one.
         _ => value.as_str().is_none_or(holds_mark),
     }
 }
@@ -156,9 +158,12 @@ mod tests {
             .map(|message| String::from_utf8(message).expect("ASCII"))
     }
 
-    fn by_source(mut template: Template, recipient: &Recipient) -> Result<String, RenderError> {
+    fn render_by_engine(
+        mut template: Template,
+        recipient: &Recipient,
+    ) -> Result<String, RenderError> {
         for part in &mut template.parts {
-            part.quick.way = Way::None;
+            part.fast_path.method = Method::None;
         }
         render(&template, recipient)
     }
@@ -218,14 +223,16 @@ mod tests {
         ];
         const LINKS: &[&str] = &[
             "<p>A line with <a href='https://shop.example/1'>one</a>.\n",
-            "<A class=x HREF=https://shop.example/2>two</A>\n<a href=\"https://shop.example/?a={{ a }}\">3</a>",
+            "<A class=x HREF=https://shop.example/2>two</A>\n\
+             <a href=\"https://shop.example/?a={{ a }}\">3</a>",
             "<a href='{{ i }}'>x</a>\n<body>\n",
             "<a data-track=false href='https://x.example'>x</a></body>\n",
             "<a href='https://a.example'><a href='https://b.example'>",
         ];
         prop_oneof![
             8 => select(LINKS).prop_map(str::to_owned),
-            3 => ("[ -<>-~]{0,70}", select(LINKS)).prop_map(|(before, link)| format!("x\n{before}{link}")),
+            3 => ("[ -<>-~]{0,70}", select(LINKS))
+                .prop_map(|(before, link)| format!("x\n{before}{link}")),
             12 => select(LINES).prop_map(str::to_owned),
             6 => "[a-d .=<ü\t\r\n-]{0,9}",
             2 => "x{70,160}",
@@ -233,7 +240,7 @@ mod tests {
         ]
     }
 
-    /// Templates of everything that may come between literal lines, most of them valid.
+    /// Templates with all kinds of tags between literal lines, most of them valid.
     fn source() -> impl Strategy<Value = String> {
         const COMMON: &[(&str, &str)] = &[
             ("{% for i in l %}", "{% endfor %}"),
@@ -266,38 +273,51 @@ mod tests {
             parts.prop_map(|((open, close), inner)| format!("{open}{}{close}", inner.concat()))
         };
         let leaf = prop_oneof![3 => literal(), 2 => tag()];
-        let piece = leaf.prop_recursive(
-            2,
-            20,
-            6,
-            move |inner| prop_oneof![30 => inner.clone(), 15 => within(COMMON, inner.clone()), 1 => within(RARE, inner)],
-        );
+        let piece = leaf.prop_recursive(2, 20, 6, move |inner| {
+            prop_oneof![
+                30 => inner.clone(),
+                15 => within(COMMON, inner.clone()),
+                1 => within(RARE, inner),
+            ]
+        });
         vec(piece, 0..12).prop_map(|pieces| pieces.concat())
     }
 
     fn value() -> impl Strategy<Value = Json> {
         prop_oneof![
             3 => "[a-z<>&'\"/.= \u{FC}\r\n]{0,12}".prop_map(Json::from),
-            1 => select(vec![json!(7), json!(-1), json!(1.0), json!(1e30), json!(u64::MAX), json!(true), json!(null), json!([1, "b"]), json!("\u{100000}"), json!("я".repeat(90))]),
+            1 => select(vec![
+                json!(7),
+                json!(-1),
+                json!(1.0),
+                json!(1e30),
+                json!(u64::MAX),
+                json!(true),
+                json!(null),
+                json!([1, "b"]),
+                json!("\u{100000}"),
+                json!("я".repeat(90)),
+            ]),
         ]
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
-        fn both_ways_give_the_same_bytes(
+        fn fast_path_and_engine_give_the_same_bytes(
             html in proptest::option::of(source()),
             text in proptest::option::of(source()),
             (a, b, c, n) in (value(), value(), value(), proptest::option::of(value())),
             l in vec(prop_oneof![3 => value(), 1 => value().prop_map(|k| json!({"k": k}))], 0..3),
         ) {
             let Some(template) = template(html, text) else { return Ok(()) };
-            let fields = json!({"a": a, "b": b, "c": c, "n": n, "i": b, "l": l, "m": {"k": c, "l": [{"k": a}, {"k": n}]}});
+            let m = json!({"k": c, "l": [{"k": a}, {"k": n}]});
+            let fields = json!({"a": a, "b": b, "c": c, "n": n, "i": b, "l": l, "m": m});
             let to = recipient(serde_json::from_value(fields).expect("an object"));
-            let quick = render(&template, &to);
-            let tried = quick.clone().and_then(|_| template.try_links(&to, &stamp()));
+            let fast = render(&template, &to);
+            let tried = fast.clone().and_then(|_| template.try_links(&to, &stamp()));
             prop_assert_eq!(template.try_message(&to, &stamp()), tried);
-            prop_assert_eq!(quick, by_source(template, &to));
+            prop_assert_eq!(fast, render_by_engine(template, &to));
         }
     }
 
@@ -310,13 +330,22 @@ mod tests {
         );
         let template = template.expect("compiles");
         let [subject, html, text] = &template.parts;
-        assert!(matches!((&subject.quick.way, subject.quick.runs.len()), (Way::Merge(_), 0)));
-        assert!(matches!((&html.quick.way, html.quick.runs.len()), (Way::Merge(_), 2)));
-        assert!(matches!((&text.quick.way, text.quick.runs.len()), (Way::Marked(_), 3)));
+        assert!(matches!(
+            (&subject.fast_path.method, subject.fast_path.runs.len()),
+            (Method::Merge(_), 0)
+        ));
+        assert!(matches!(
+            (&html.fast_path.method, html.fast_path.runs.len()),
+            (Method::Merge(_), 2)
+        ));
+        assert!(matches!(
+            (&text.fast_path.method, text.fast_path.runs.len()),
+            (Method::Marked(_), 3)
+        ));
     }
 
     #[test]
-    fn an_endless_part_is_none_even_if_marks_hide_its_size() {
+    fn a_part_that_is_too_long_fails_even_if_marks_hide_its_size() {
         let lines = "The same to everybody.\n".repeat(1000);
         let source = format!("{{% for i in range(n) %}}\n{lines}{{% endfor %}}");
         let template = template(None, Some(source)).expect("compiles");

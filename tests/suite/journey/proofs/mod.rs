@@ -6,7 +6,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use versand::{
     domain::delivery::DeliveryId,
-    mail::catcher::{CatcherAct, CatcherAction, CatcherStage, CaughtMessage},
+    mail::catcher::{CatcherAction, CatcherFault, CatcherStage, CaughtMessage},
 };
 
 use crate::harness::{
@@ -343,11 +343,11 @@ async fn a_proof_tells_what_the_relay_said_and_a_fault_ends_the_rest() {
     catcher.change_rules(|rules| {
         rules.script(
             "lost@test.example",
-            [Some(CatcherAct::new(CatcherStage::End, CatcherAction::Close))],
+            [Some(CatcherFault::new(CatcherStage::End, CatcherAction::Close))],
         );
         rules.script(
             "broken@test.example",
-            [Some(CatcherAct::new(CatcherStage::Recipient, CatcherAction::Close))],
+            [Some(CatcherFault::new(CatcherStage::Recipient, CatcherAction::Close))],
         );
     });
     let to = [

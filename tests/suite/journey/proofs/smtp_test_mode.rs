@@ -38,11 +38,11 @@ async fn runs_and_delivers_nothing(pipelining: bool) {
         rules.pipelining = pipelining;
         rules.script(
             "user7@example.com",
-            [Some(CatcherAct::new(CatcherStage::Recipient, CatcherAction::Close)), None],
+            [Some(CatcherFault::new(CatcherStage::Recipient, CatcherAction::Close)), None],
         );
         rules.script(
             "user8@example.com",
-            [Some(CatcherAct::reply(CatcherStage::Recipient, "421 4.3.2 bye")), None],
+            [Some(CatcherFault::reply(CatcherStage::Recipient, "421 4.3.2 bye")), None],
         );
     });
     let more = ["refuse1", "full1", "defer1"]
@@ -108,7 +108,7 @@ async fn runs_and_delivers_nothing(pipelining: bool) {
     assert_eq!(csv.lines().nth(1).unwrap().split(',').nth(column), Some("true"));
 
     let counts = catcher.counts();
-    assert_eq!((load(counts, |c| &c.accepted), load(counts, |c| &c.odd)), (0, 0));
+    assert_eq!((load(counts, |c| &c.accepted), load(counts, |c| &c.unexpected)), (0, 0));
     assert!(load(counts, |c| &c.resets) >= 134, "each of them ends with RSET");
     assert!(
         load(counts, |c| &c.connections) >= 3,

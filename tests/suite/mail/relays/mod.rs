@@ -5,7 +5,7 @@ mod choice;
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
-use versand::mail::catcher::{CatcherAct, CatcherAction, CatcherStage};
+use versand::mail::catcher::{CatcherAction, CatcherFault, CatcherStage};
 
 use crate::harness::{
     LIMIT,
@@ -182,7 +182,7 @@ async fn the_other_relay_sends_what_breaks_before_the_end_of_data() {
     let id = app.client.send(&definition(), audience(1500)).await;
     eventually("some are sent", LIMIT, async || (first.accepted() > 100).then_some(())).await;
     first.catcher.change_rules(|rules| {
-        rules.every = Some(CatcherAct::new(CatcherStage::Data, CatcherAction::Close))
+        rules.every = Some(CatcherFault::new(CatcherStage::Data, CatcherAction::Close))
     });
     let view = app.client.wait_for(&id, &["finished"]).await;
     assert_eq!((&view["counts"]["sent"], &view["counts"]["in_doubt"]), (&json!(1500), &json!(0)));
@@ -224,9 +224,9 @@ async fn a_relay_that_dies_leaves_doubts_only_where_it_had_everything() {
 async fn nothing_goes_to_another_relay_after_the_end_of_data() {
     for accepted in [true, false] {
         let (first, other) = two().await;
-        let act = CatcherAct {
+        let act = CatcherFault {
             accept: accepted,
-            ..CatcherAct::new(CatcherStage::End, CatcherAction::Close)
+            ..CatcherFault::new(CatcherStage::End, CatcherAction::Close)
         };
         first.catcher.change_rules(|rules| rules.every = Some(act));
         let redis = RedisServer::start();
@@ -268,7 +268,7 @@ async fn a_relay_of_weight_0_steps_in_and_stands_back_again() {
     // what is open is refused, too
     first.catcher.change_rules(|rules| {
         rules.greeting = Some("421 4.3.2 not now".into());
-        rules.every = Some(CatcherAct::reply(CatcherStage::Mail, "421 4.3.2 not now"));
+        rules.every = Some(CatcherFault::reply(CatcherStage::Mail, "421 4.3.2 not now"));
     });
     send(300).await;
     assert_eq!((first.accepted(), standby.accepted()), (300, 300));

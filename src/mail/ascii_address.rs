@@ -1,8 +1,8 @@
-//! Addresses as they go over SMTP: ASCII, international domains as A-labels.
+//! Addresses in the form that goes over SMTP: ASCII, international domains as A-labels.
 
 use lettre::Address;
 
-/// An address that cannot be sent to. The text never repeats the address.
+/// Why nothing can be sent to an address. The text never repeats the address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     #[error("is empty")]
@@ -17,10 +17,14 @@ pub enum AddressError {
     TooLong,
 }
 
-/// The form used in the envelope and in headers: the local part untouched, the domain in lower case and as A-labels.
+/// The form of an address in the envelope and in headers.
+///
+/// The local part is kept. The domain becomes lower case, with A-labels (RFC 5890). White space
+/// around the address is removed.
 ///
 /// # Errors
-/// Not an address, or one that needs SMTPUTF8.
+///
+/// The text is not an address, is too long, or needs SMTPUTF8 (RFC 6531).
 pub fn to_ascii(address: &str) -> Result<String, AddressError> {
     // RFC 5321 has no control characters anywhere, not even quoted.
     if address.chars().any(char::is_control) {
@@ -34,10 +38,13 @@ pub fn to_ascii(address: &str) -> Result<String, AddressError> {
     if is_simple(local, domain) {
         return Ok(address.to_owned());
     }
-    parsed(local, domain)
+    parse(local, domain)
 }
 
-/// Told at sight of most addresses: words of letters and digits with single dots between them, the last one no number.
+/// Whether the address is valid without a parser. Most addresses are.
+///
+/// Both sides are words of letters and digits with single dots between them. The top-level domain
+/// does not begin with a digit.
 fn is_simple(local: &str, domain: &str) -> bool {
     let is_label = |label: &str| {
         !label.is_empty() && label.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9'))
@@ -55,7 +62,7 @@ fn is_simple(local: &str, domain: &str) -> bool {
             .is_some_and(|last| last.starts_with(|c: char| c.is_ascii_lowercase()))
 }
 
-fn parsed(local: &str, domain: &str) -> Result<String, AddressError> {
+fn parse(local: &str, domain: &str) -> Result<String, AddressError> {
     if !local.is_ascii() {
         return Err(AddressError::LocalPart);
     }
@@ -87,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_smtp_cannot_carry_is_refused() {
+    fn an_address_that_smtp_cannot_carry_is_refused() {
         let long_local = format!("{}@example.org", "a".repeat(65));
         let long = format!("a@{}.org", "b.".repeat(126));
         for (address, error) in [
@@ -117,9 +124,12 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn what_is_told_at_sight_is_what_the_parser_says(local in "[aZ0_+.-]{0,66}", domain in "([az0]{0,9}[.-]?){0,9}") {
+        fn a_simple_address_is_what_the_parser_says(
+            local in "[aZ0_+.-]{0,66}",
+            domain in "([az0]{0,9}[.-]?){0,9}",
+        ) {
             if is_simple(&local, &domain) {
-                assert_eq!(parsed(&local, &domain), Ok(format!("{local}@{domain}")));
+                assert_eq!(parse(&local, &domain), Ok(format!("{local}@{domain}")));
             }
         }
     }
