@@ -1,4 +1,4 @@
-//! The list of templates and occurrences, by when the task of recurring deliveries is to look at them: a hint.
+//! The list of templates and occurrences, by when the scheduler must look at them; a hint.
 
 use jiff::Timestamp;
 use redis::AsyncCommands;
@@ -9,14 +9,14 @@ use crate::{
 };
 
 impl DeliveryStore {
-    /// Those that are to be looked at now.
+    /// Templates and occurrences that the scheduler must look at now.
     pub async fn recurrences_due(&self, now: Timestamp) -> Result<Vec<DeliveryId>, StoreError> {
         let ids: Vec<String> =
             self.redis.connection().zrangebyscore(keys::RECURRING, "-inf", now.as_second()).await?;
         ids.iter().map(|id| id.parse().map_err(damaged)).collect()
     }
 
-    /// Says when it is to be looked at next, or never.
+    /// Notes when the scheduler must look at a template or an occurrence next; `None` means never.
     pub async fn list_recurrence(
         &self,
         id: &DeliveryId,
@@ -30,7 +30,8 @@ impl DeliveryStore {
         Ok(())
     }
 
-    /// Puts those back that fell off the list or stand too late in it; their own slots say when.
+    /// Corrects the list for some deliveries that are missing or noted too late. The deliveries
+    /// themselves know the right time.
     pub async fn relist_recurrences(&self, ids: &[DeliveryId]) -> Result<(), StoreError> {
         if ids.is_empty() {
             return Ok(());
