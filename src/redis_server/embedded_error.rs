@@ -7,12 +7,14 @@ use std::{io, path::PathBuf, process::ExitStatus};
 pub enum EmbeddedError {
     /// The program is not installed.
     #[error(
-        "redis.program: {program} was not found; install it (Debian, Ubuntu: apt-get install redis-server) or set redis.url"
+        "redis.program: {program} was not found; install it (Debian, Ubuntu: \
+         apt-get install redis-server) or set redis.url"
     )]
     Missing { program: String },
     /// The path of the socket is too long for the operating system.
     #[error(
-        "server.state_dir: the path of the Redis socket {path} has {bytes} bytes, but at most 107 are allowed; choose a shorter state directory"
+        "server.state_dir: the path of the Redis socket {path} has {bytes} bytes, but at \
+         most 107 are allowed; choose a shorter state directory"
     )]
     PathTooLong { path: PathBuf, bytes: usize },
     /// A server accepts connections and does not answer.

@@ -24,7 +24,8 @@ pub enum StateError {
     Unusable { path: PathBuf, source: io::Error },
     /// A secret has the wrong size.
     #[error(
-        "server.state_dir: {path} does not hold 32 bytes; restore the file, or remove it: then everything signed with it becomes invalid"
+        "server.state_dir: {path} does not hold 32 bytes; restore the file, or remove it: \
+         then everything signed with it becomes invalid"
     )]
     BadSecret { path: PathBuf },
     /// The operating system gives no random bytes.

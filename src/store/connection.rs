@@ -103,7 +103,7 @@ impl Redis {
         if settings.url.is_empty() { Ok(()) } else { client(settings).map(drop) }
     }
 
-    /// Connects. A broken connection is made again without further calls.
+    /// Connects. Later the connection reconnects by itself.
     ///
     /// # Errors
     /// If a setting cannot be used, or Redis does not answer.
@@ -146,7 +146,8 @@ impl Redis {
         })
     }
 
-    /// Tries a write. Redis may answer, and yet have no memory, a full disk, or be a replica.
+    /// Tries a write, because Redis may answer and still refuse writes: no memory, a full disk, or
+    /// a replica.
     ///
     /// # Errors
     /// If Redis does not answer or refuses the write.
@@ -199,7 +200,8 @@ mod tests {
             "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
             "CLUSTERDOWN The cluster is down",
             "TRYAGAIN Multiple keys request during rehashing of slot",
-            "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+            "BUSY Redis is busy running a script. You can only call SCRIPT KILL or \
+             SHUTDOWN NOSAVE.",
             "UNKILLABLE Sorry the script already executed write commands against the dataset.",
             "NOSCRIPT No matching script. Please use EVAL.",
             "EXECABORT Transaction discarded because of previous errors.",
@@ -211,7 +213,8 @@ mod tests {
             assert!(line.starts_with("ERR") || reply(&from_a_script).may_pass(), "{from_a_script}");
         }
         let lasting = [
-            "WRONGTYPE Operation against a key holding the wrong kind of value script: 5c36, on @user_script:13.",
+            "WRONGTYPE Operation against a key holding the wrong kind of value script: 5c36, \
+             on @user_script:13.",
             "ERR user_script:13: attempt to index a nil value script: 5c36, on @user_script:13.",
         ];
         for line in lasting {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use redis::{AsyncCommands, Script};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -80,7 +81,7 @@ impl DeliveryStore {
         Self { redis, scripts: Arc::default() }
     }
 
-    /// The delivery with this id. A deleted delivery is still there, without its content.
+    /// The delivery with this id, also if it is deleted. A deleted delivery has no content.
     pub async fn delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError> {
         let (revision, state, document): (Option<u64>, Option<String>, Option<String>) =
             redis::cmd("HMGET")
@@ -138,7 +139,7 @@ impl DeliveryStore {
         }
     }
 
-    /// Puts a delivery on the lists that its new state asks for.
+    /// Puts a delivery on the lists of its new state.
     async fn list_before(&self, change: &DeliveryChange<'_>) -> Result<(), StoreError> {
         let mut conn = self.redis.connection();
         if change.revision == 0 {
@@ -165,6 +166,20 @@ impl DeliveryStore {
         let wakes = change.document.wakes(change.state);
         if wakes.is_some() {
             self.list_recurrence(change.id, wakes).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes when the scheduler must look at a template or an occurrence next; `None` means never.
+    pub async fn list_recurrence(
+        &self,
+        id: &DeliveryId,
+        at: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        let mut conn = self.redis.connection();
+        match at {
+            Some(at) => conn.zadd(keys::RECURRING, id.as_str(), at.as_second()).await?,
+            None => conn.zrem(keys::RECURRING, id.as_str()).await?,
         }
         Ok(())
     }

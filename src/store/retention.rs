@@ -9,7 +9,7 @@ use super::{
 };
 use crate::domain::delivery::{DeliveryId, DeliveryState};
 
-/// The parts of a delivery of which retention has removed every key.
+/// The parts of a delivery that retention has removed completely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RemovedParts {
     pub logs: bool,

@@ -1,6 +1,6 @@
 //! Lists of the chunks of a delivery: open chunks need a job, offered chunks have one.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use redis::{AsyncCommands, Script};
 
@@ -110,6 +110,11 @@ impl ChunkLists {
             .arg(round)
             .arg(now);
         Ok(script.invoke_async(&mut self.redis.connection()).await?)
+    }
+
+    /// The poisoned chunks of a delivery. They get no job until a person asks for a retry.
+    pub async fn poisoned(&self, id: &DeliveryId) -> Result<BTreeSet<u32>, StoreError> {
+        Ok(self.redis.connection().smembers(keys::poisoned(id)).await?)
     }
 
     /// Opens these chunks, due now. Chunks that are open or poisoned stay as they are.

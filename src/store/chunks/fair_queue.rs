@@ -1,7 +1,6 @@
 //! The fair queue: decides by virtual time which delivery gets the next chunk job.
-//!
-//! The virtual time of a job is when it would end if its delivery had been served without a break.
-//! The delivery with the earliest virtual time comes next.
+//! The virtual time of a delivery is the time at which its next job ends, if the delivery is served
+//! without a break. The delivery with the earliest virtual time gets the next job.
 
 use redis::AsyncCommands;
 
@@ -18,9 +17,8 @@ impl ChunkLists {
     }
 
     /// Adds a delivery to the fair queue.
-    ///
-    /// Its virtual time is the end of its next job, if it were served from the end of its last job
-    /// on. This time never begins before the current virtual time.
+    /// Its virtual time is the end of its last job plus the length of the next one. A delivery that
+    /// was away starts from the current virtual time instead.
     pub async fn join_fair_queue(&self, id: &DeliveryId) -> Result<(), StoreError> {
         let mut conn = self.redis.connection();
         let (served, length): (Option<f64>, Option<f64>) = redis::cmd("HMGET")

@@ -71,11 +71,12 @@ pub enum Taken {
     Missing,
 }
 
-/// Two leases of a process begin with sequence numbers that differ by a multiple of this number. A
-/// lease has fewer batches. If Redis forgets a lease, the same owner may get the same epoch a
-/// second time, but then the sequence numbers differ.
+/// The sequence numbers of the leases of a process begin this far apart; a lease has fewer batches.
+///
+/// If Redis forgets a lease, the same owner may get the same epoch a second time. The sequence
+/// numbers still tell both leases apart.
 const BATCHES_PER_LEASE: u32 = 1 << 20;
-/// So many leases of a process begin with different sequence numbers.
+/// Number of leases of a process that begin with different sequence numbers.
 const DISTINCT_LEASES: u32 = 1 << 11;
 
 impl LedgerStore {

@@ -127,8 +127,8 @@ impl LedgerStore {
             .collect()
     }
 
-    /// Removes the ledgers and replies of the first `chunks` chunks, the live counters, and the
-    /// lists of chunks.
+    /// Removes the ledgers and replies of the first `chunks` chunks. Also removes the live
+    /// counters, the lists of chunks and the progress of the preparation.
     pub async fn remove_ledgers(&self, id: &DeliveryId, chunks: u32) -> Result<(), StoreError> {
         let mut conn = self.redis.connection();
         for chunk in 0..chunks {

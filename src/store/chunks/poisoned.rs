@@ -1,21 +1,14 @@
-//! Poisoned chunks: chunks that kill their workers or cannot be made.
-
-use std::collections::BTreeSet;
+//! Poisoned chunks: marks and unmarks chunks that kill their workers or cannot be made.
 
 use redis::AsyncCommands;
 
 use super::chunk_lists::ChunkLists;
 use crate::{
-    domain::{delivery::DeliveryId, ledger::ChunkRef},
+    domain::ledger::ChunkRef,
     store::{StoreError, keys},
 };
 
 impl ChunkLists {
-    /// The poisoned chunks of a delivery. They get no job until a person asks for a retry.
-    pub async fn poisoned(&self, id: &DeliveryId) -> Result<BTreeSet<u32>, StoreError> {
-        Ok(self.redis.connection().smembers(keys::poisoned(id)).await?)
-    }
-
     /// Whether a chunk is poisoned.
     pub async fn is_poisoned(&self, at: &ChunkRef) -> Result<bool, StoreError> {
         Ok(self.redis.connection().sismember(keys::poisoned(&at.delivery), at.chunk).await?)

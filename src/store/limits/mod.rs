@@ -7,7 +7,7 @@
 //! Entry point: [`LimitStore`]. [`DaemonPresence`] is the answer for the present daemons.
 //!
 //! Token buckets and the list of daemons use the clock of Redis, so the clocks of the daemons do
-//! not matter. The circuit breakers use Unix seconds of the daemon that opens them.
+//! not matter. Circuit breakers use the clocks of the daemons.
 //!
 //! Not here: when a breaker opens and which recipients must wait is decided in `send::limits`.
 

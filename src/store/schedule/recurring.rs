@@ -16,20 +16,6 @@ impl DeliveryStore {
         ids.iter().map(|id| id.parse().map_err(damaged)).collect()
     }
 
-    /// Notes when the scheduler must look at a template or an occurrence next; `None` means never.
-    pub async fn list_recurrence(
-        &self,
-        id: &DeliveryId,
-        at: Option<Timestamp>,
-    ) -> Result<(), StoreError> {
-        let mut conn = self.redis.connection();
-        match at {
-            Some(at) => conn.zadd(keys::RECURRING, id.as_str(), at.as_second()).await?,
-            None => conn.zrem(keys::RECURRING, id.as_str()).await?,
-        }
-        Ok(())
-    }
-
     /// Corrects the list for some deliveries that are missing or noted too late. The deliveries
     /// themselves know the right time.
     pub async fn relist_recurrences(&self, ids: &[DeliveryId]) -> Result<(), StoreError> {

@@ -1,11 +1,11 @@
-//! Records hits in the tracking log of a delivery, and removes the log.
+//! Records hits in the tracking log of a delivery.
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
-use redis::{AsyncCommands, Script};
+use redis::Script;
 
 use crate::{
     domain::{
@@ -15,8 +15,6 @@ use crate::{
     store::{Redis, StoreError, keys},
 };
 
-/// Maximum of keys that one command removes.
-const KEYS_PER_REMOVAL: usize = 100;
 /// Number of hits in a block of the tracking log.
 pub const HITS_PER_BLOCK: u64 = 4096;
 /// Maximum of user agents that are kept per delivery. Invented user agents must not fill Redis.
@@ -121,21 +119,6 @@ impl TrackingStore {
             script.key(keys::ledger(id, chunk)).arg(pack(&hits));
         }
         Ok(script.invoke_async(&mut self.redis.connection()).await?)
-    }
-
-    /// Removes the tracking log. Its counters and the statistics stay.
-    pub async fn remove_tracking(&self, id: &DeliveryId) -> Result<(), StoreError> {
-        let mut conn = self.redis.connection();
-        // The counters stay. With them the next pass finds blocks that a crash has left, or that a
-        // late hit has made.
-        let blocks = self.log_extent(id).await?.hits.div_ceil(HITS_PER_BLOCK);
-        for from in (0..blocks).step_by(KEYS_PER_REMOVAL) {
-            let names: Vec<String> = (from..blocks.min(from + KEYS_PER_REMOVAL as u64))
-                .map(|n| keys::hits(id, n))
-                .collect();
-            let () = conn.unlink(names).await?;
-        }
-        Ok(conn.unlink(keys::agents(id)).await?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Statistics of deliveries, and the lock on the hour that they are computed in.
 
-use redis::{AsyncCommands, ScriptInvocation};
+use redis::AsyncCommands;
 
 use super::{hits::TrackingStore, tracking_log::StatisticsBasis};
 use crate::{
@@ -19,20 +19,6 @@ impl TrackingStore {
         let mut script = self.write_script(basis, &key, 0);
         script.arg(-1).arg("").arg(serde_json::to_vec(statistics).map_err(damaged)?);
         Ok(script.invoke_async::<i64>(&mut self.redis.connection()).await? >= 0)
-    }
-
-    /// Prepares the script that writes a result of `basis` into `key`, and raises the number of
-    /// label changes by `raise`.
-    pub(super) fn write_script(
-        &self,
-        basis: &StatisticsBasis,
-        key: &str,
-        raise: u8,
-    ) -> ScriptInvocation<'_> {
-        let mut script = self.scripts.write_statistics.prepare_invoke();
-        script.key(keys::delivery(&basis.delivery)).key(keys::tracking(&basis.delivery)).key(key);
-        script.arg(basis.revision).arg(basis.label_changes).arg(raise);
-        script
     }
 
     /// The statistics of a delivery that were computed last.

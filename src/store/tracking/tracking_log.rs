@@ -1,8 +1,8 @@
-//! Reads the tracking log, changes its labels, and corrects the tracking bytes of records.
+//! Reads, relabels and removes the tracking log, and corrects the tracking bytes of records.
 
 use std::{collections::HashMap, ops::Range};
 
-use redis::AsyncCommands;
+use redis::{AsyncCommands, ScriptInvocation};
 
 use super::hits::{HITS_PER_BLOCK, TrackingStore};
 use crate::{
@@ -14,6 +14,8 @@ use crate::{
     store::{StoreError, keys},
 };
 
+/// Maximum of keys that one command removes.
+const KEYS_PER_REMOVAL: usize = 100;
 /// Maximum of lines or records that one script call changes.
 const CHANGES_PER_CALL: usize = 1000;
 
@@ -131,5 +133,34 @@ impl TrackingStore {
             let _: i64 = script.invoke_async(&mut self.redis.connection()).await?;
         }
         Ok(())
+    }
+
+    /// Prepares the script that writes a result of `basis` into `key`, and raises the number of
+    /// label changes by `raise`.
+    pub(super) fn write_script(
+        &self,
+        basis: &StatisticsBasis,
+        key: &str,
+        raise: u8,
+    ) -> ScriptInvocation<'_> {
+        let mut script = self.scripts.write_statistics.prepare_invoke();
+        script.key(keys::delivery(&basis.delivery)).key(keys::tracking(&basis.delivery)).key(key);
+        script.arg(basis.revision).arg(basis.label_changes).arg(raise);
+        script
+    }
+
+    /// Removes the tracking log. Its counters and the statistics stay.
+    pub async fn remove_tracking(&self, id: &DeliveryId) -> Result<(), StoreError> {
+        let mut conn = self.redis.connection();
+        // The counters stay. With them the next pass finds blocks that a crash has left, or that a
+        // late hit has made.
+        let blocks = self.log_extent(id).await?.hits.div_ceil(HITS_PER_BLOCK);
+        for from in (0..blocks).step_by(KEYS_PER_REMOVAL) {
+            let names: Vec<String> = (from..blocks.min(from + KEYS_PER_REMOVAL as u64))
+                .map(|n| keys::hits(id, n))
+                .collect();
+            let () = conn.unlink(names).await?;
+        }
+        Ok(conn.unlink(keys::agents(id)).await?)
     }
 }
