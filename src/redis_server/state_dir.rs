@@ -9,8 +9,8 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
-/// Number of owner ids that are kept. Daemons may die one after the other before the chunks of the
-/// first one are taken over.
+/// Number of owner ids that are kept. Several daemons may die before the chunks of the first one
+/// are taken over.
 const KEPT_OWNERS: usize = 16;
 
 /// Why the state directory cannot be used.

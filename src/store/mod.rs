@@ -1,4 +1,5 @@
 //! The store: all that Versand keeps in Redis, apart from the queue.
+//!
 //! The room owns every key, every Redis command and every Lua script outside the queue. Each script
 //! is next to the file that calls it. One script call is one atomic step.
 //!

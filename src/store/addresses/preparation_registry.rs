@@ -146,8 +146,8 @@ impl AddressStore {
             RegisteredPreparation::parse(&text)?;
         Ok(Some(PreparationRef { delivery, generation, chunk_size }))
     }
-    /// The preparations behind some numbers. Leaves out preparations whose messages do not count:
-    /// the delivery was neither released nor scheduled, or has another plan.
+    /// The preparations behind some numbers. Leaves out preparations whose messages do not count,
+    /// see `counting_state`.
     pub async fn preparation_standings(
         &self,
         preparations: &[u32],

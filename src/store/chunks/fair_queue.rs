@@ -1,4 +1,5 @@
 //! The fair queue: decides by virtual time which delivery gets the next chunk job.
+//!
 //! The virtual time of a delivery is the time at which its next job ends, if the delivery is served
 //! without a break. The delivery with the earliest virtual time gets the next job.
 
@@ -17,6 +18,7 @@ impl ChunkLists {
     }
 
     /// Adds a delivery to the fair queue.
+    ///
     /// Its virtual time is the end of its last job plus the length of the next one. A delivery that
     /// was away starts from the current virtual time instead.
     pub async fn join_fair_queue(&self, id: &DeliveryId) -> Result<(), StoreError> {

@@ -16,8 +16,8 @@ impl DeliveryStore {
         ids.iter().map(|id| id.parse().map_err(damaged)).collect()
     }
 
-    /// Corrects the list for some deliveries that are missing or noted too late. The deliveries
-    /// themselves know the right time.
+    /// Corrects the entries of some deliveries in the list, if they are missing or too late. Each
+    /// delivery stores the right time itself.
     pub async fn relist_recurrences(&self, ids: &[DeliveryId]) -> Result<(), StoreError> {
         if ids.is_empty() {
             return Ok(());

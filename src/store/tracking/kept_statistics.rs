@@ -1,4 +1,4 @@
-//! Statistics of deliveries, and the lock on the hour that they are computed in.
+//! Stored statistics of deliveries, and the lock on the hour of their computation.
 
 use redis::AsyncCommands;
 
@@ -27,7 +27,7 @@ impl TrackingStore {
         text.map(|text| serde_json::from_slice(&text).map_err(damaged)).transpose()
     }
 
-    /// The statistics of those of these deliveries that have any.
+    /// The statistics of some deliveries. Leaves out deliveries without statistics.
     pub async fn all_statistics(
         &self,
         ids: &[DeliveryId],
