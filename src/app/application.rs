@@ -259,7 +259,7 @@ async fn check_durability(redis: &Redis, allow_data_loss: bool) -> anyhow::Resul
     metrics::redis_durability(durability.word(), &Durability::WORDS);
     match &durability {
         Durability::Strict => tracing::info!("{durability}"),
-        Durability::GoesBack(_) => tracing::warn!("{durability}"),
+        Durability::MayRollBack(_) => tracing::warn!("{durability}"),
         Durability::Weak(_) | Durability::Unknown(_) if allow_data_loss => {
             tracing::warn!("{durability} (redis.allow_data_loss)")
         }

@@ -16,7 +16,7 @@ use crate::{
         StoreError,
         audience::AudienceStore,
         chunks::LedgerStore,
-        tracking::{BLOCK, StatisticsBasis, TrackingLogExtent, TrackingStore},
+        tracking::{HITS_PER_BLOCK, StatisticsBasis, TrackingLogExtent, TrackingStore},
     },
 };
 
@@ -89,10 +89,13 @@ impl StatisticsUpdates {
             .map_err(|_| StoreError::Damaged("too many recipients".into()))?;
         let reckoning =
             StatisticsCount::new(numbers, self.audiences.links(delivery, plan).await?.len());
-        let TrackingLogExtent { hits, beyond, labels } =
+        let TrackingLogExtent { hits, beyond, label_changes } =
             self.tracking.log_extent(&delivery.id).await?;
-        let mut basis =
-            StatisticsBasis { delivery: delivery.id.clone(), revision: delivery.revision, labels };
+        let mut basis = StatisticsBasis {
+            delivery: delivery.id.clone(),
+            revision: delivery.revision,
+            label_changes,
+        };
         let (reckoning, changed) = self.read_log(&delivery.id, hits, reckoning, anew).await?;
         if !self.tracking.relabel(&mut basis, &changed).await? {
             return Ok(None);
@@ -101,7 +104,7 @@ impl StatisticsUpdates {
         let settings = plan.settings.clone();
         let figures =
             blocking(move || reckoning.close(&statuses, &settings, Timestamp::now())).await?;
-        let statistics = Statistics { labels: basis.labels, hits_beyond: beyond, ..figures };
+        let statistics = Statistics { labels: basis.label_changes, hits_beyond: beyond, ..figures };
         Ok(self.tracking.keep_statistics(&basis, &statistics).await?.then_some(statistics))
     }
 
@@ -117,7 +120,7 @@ impl StatisticsUpdates {
         let anew =
             if anew { Some((self.rules.clone(), self.tracking.agents(id).await?)) } else { None };
         let mut labelling = Labelling::new(reckoning, anew);
-        let blocks = lines.div_ceil(BLOCK);
+        let blocks = lines.div_ceil(HITS_PER_BLOCK);
         for from in (0..blocks).step_by(BLOCKS as usize) {
             let some = self.tracking.hit_blocks(id, from..blocks.min(from + BLOCKS)).await?;
             let read = blocking(move || {
@@ -213,7 +216,7 @@ impl StatisticsUpdates {
             let extent = |kept: &Statistics| TrackingLogExtent {
                 hits: kept.hits,
                 beyond: kept.hits_beyond,
-                labels: kept.labels,
+                label_changes: kept.labels,
             };
             if kept.is_none_or(|kept| (extent(&kept), kept.delivered, kept.failed) != now) {
                 self.compute(id, false).await?;

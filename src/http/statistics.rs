@@ -100,8 +100,8 @@ pub async fn export(
 ) -> Result<Response, Answer> {
     let delivery = api.deliveries.delivery_with_tracking(&id).await?;
     let log = Arc::new(api.reports.tracking_logs.open(&delivery).await.map_err(Refusal::from)?);
-    let blocks =
-        u32::try_from(log.lines.div_ceil(crate::store::tracking::BLOCK)).unwrap_or(u32::MAX);
+    let blocks = u32::try_from(log.lines.div_ceil(crate::store::tracking::HITS_PER_BLOCK))
+        .unwrap_or(u32::MAX);
     let lines = move |source: Arc<LogSource>, block| {
         let log = log.clone();
         async move {

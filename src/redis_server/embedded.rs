@@ -1,11 +1,9 @@
-//! The embedded default: a private redis-server, started, adopted, watched and stopped by the daemon.
+//! The embedded Redis: a private redis-server that the daemon starts, adopts, restarts and stops.
 
 use std::{
     fs::DirBuilder,
-    io,
     os::unix::fs::DirBuilderExt,
     path::PathBuf,
-    process::ExitStatus,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,44 +18,35 @@ use tokio_util::{
 };
 
 use super::{
-    server::{Greeting, RedisServer, ServerHome},
+    embedded_error::EmbeddedError,
+    server::{Answer, RedisServer, ServerHome},
     state_dir::StateDir,
 };
 
-/// Longest path of a Unix socket, in bytes (sun_path of unix(7), less its end).
+/// Longest path of a Unix socket in bytes: `sun_path` of unix(7) without its end.
 const SOCKET_PATH_LIMIT: usize = 107;
-/// First and longest pause before a server that ended is started again.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// First pause before a server is started again. Each failure doubles the pause.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Longest pause before a server is started again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-#[derive(Debug, thiserror::Error)]
-pub enum EmbeddedError {
-    #[error(
-        "redis.program: {program} was not found; install it (Debian, Ubuntu: apt-get install redis-server) or set redis.url"
-    )]
-    Missing { program: String },
-    #[error(
-        "server.state_dir: the Redis socket {path} would have {bytes} bytes and a Unix socket's path ends at 107; choose a shorter one"
-    )]
-    PathTooLong { path: PathBuf, bytes: usize },
-    #[error("the redis-server at {path} takes connections but does not answer; end it first")]
-    Stuck { path: PathBuf },
-    #[error("redis-server ended at once ({status}): {reason}")]
-    Ended { status: ExitStatus, reason: String },
-    #[error("embedded Redis in {path}: {source}")]
-    Unusable { path: PathBuf, source: io::Error },
-}
-
-/// The private redis-server. Dropped without [`EmbeddedRedis::stop`], it is left running for the next daemon to adopt.
+/// The private redis-server. If this is dropped without [`EmbeddedRedis::stop`], the server keeps
+/// running and the next daemon adopts it.
 pub struct EmbeddedRedis {
     socket: PathBuf,
     restarts: Arc<AtomicU64>,
     stop: CancellationToken,
+    /// Ends the watch when dropped, and leaves the server alone.
     _leave: DropGuard,
     tasks: TaskTracker,
 }
 
 impl EmbeddedRedis {
-    /// Starts `program`, or adopts the server that a daemon which was killed has left, and waits until it has read its log.
+    /// Starts `program`, or adopts the server of a killed daemon. Waits until the server has read
+    /// its append-only file.
+    ///
+    /// # Errors
+    /// See [`EmbeddedError`].
     pub async fn start(state: &StateDir, program: &str) -> Result<Self, EmbeddedError> {
         let dir = state.path().join("redis");
         let unusable = |source| EmbeddedError::Unusable { path: dir.clone(), source };
@@ -81,7 +70,7 @@ impl EmbeddedRedis {
         Ok(Self { socket, restarts, stop, _leave: leave.drop_guard(), tasks })
     }
 
-    /// For the redis crate.
+    /// The URL of the server, for the redis crate.
     pub fn url(&self) -> String {
         use std::os::unix::ffi::OsStrExt;
         let mut url = "redis+unix://".to_owned();
@@ -96,12 +85,13 @@ impl EmbeddedRedis {
         url
     }
 
-    /// How often it ended and was started again.
+    /// How often the server ended and was started again.
     pub fn restarts(&self) -> u64 {
         self.restarts.load(Ordering::Relaxed)
     }
 
-    /// Ends the server once everything it holds is on disk; to be called when nobody needs it any more.
+    /// Stops the server after it has written everything to disk. Call this when nobody needs the
+    /// server any more.
     pub async fn stop(self) {
         self.stop.cancel();
         self.tasks.wait().await;
@@ -109,27 +99,27 @@ impl EmbeddedRedis {
 }
 
 impl ServerHome {
-    /// Starts the server again whenever it ends, until it is to be stopped.
+    /// Starts the server again whenever it ends, until `stop` is cancelled.
     async fn watch(
         self,
         mut server: RedisServer,
         stop: CancellationToken,
         restarts: Arc<AtomicU64>,
     ) {
-        let mut pause = BACK_OFF.0;
+        let mut pause = FIRST_PAUSE;
         loop {
             let started = Instant::now();
             if stop.run_until_cancelled(server.ended()).await.is_none() {
                 return server.stop().await;
             }
-            if let Ok(Greeting::Ready(connection)) = self.greet().await {
-                // Only the connection ended.
+            if let Ok(Answer::Ready(connection)) = self.ask().await {
+                // Only the connection ended; the server still answers.
                 server.connection = connection;
                 continue;
             }
-            server.gone().await;
-            if started.elapsed() > 2 * BACK_OFF.1 {
-                pause = BACK_OFF.0;
+            server.make_sure_it_ended().await;
+            if started.elapsed() > 2 * LONGEST_PAUSE {
+                pause = FIRST_PAUSE;
             }
             server = loop {
                 tracing::error!(
@@ -139,7 +129,7 @@ impl ServerHome {
                 if stop.run_until_cancelled(sleep(pause)).await.is_none() {
                     return;
                 }
-                pause = (pause * 2).min(BACK_OFF.1);
+                pause = (pause * 2).min(LONGEST_PAUSE);
                 match self.adopt_or_launch().await {
                     Ok(server) => break server,
                     Err(e) => tracing::error!(reason = %e, "embedded Redis did not start"),

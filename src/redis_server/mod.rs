@@ -1,8 +1,24 @@
-//! TODO head
+//! The embedded redis-server and the state directory.
+//!
+//! By default the daemon runs a private redis-server, reached through a Unix socket in the state
+//! directory. The server writes each command to disk before it answers.
+//!
+//! Entry points:
+//! - [`StateDir`] locks the state directory for one daemon. It gives the daemon a new owner id for
+//!   its leases, knows the dead predecessors, and keeps the secrets.
+//! - [`EmbeddedRedis`] starts the server, or adopts the server of a killed daemon. It starts the
+//!   server again whenever it ends, and stops it at the shutdown.
+//!
+//! A server outlives its killed daemon on purpose: the next daemon adopts it without a restart.
+//!
+//! Not here: all Redis commands of the program are in [`crate::store`] and [`crate::queue`]. With
+//! `redis.url` set, the embedded server is not used, but the state directory still is.
 
-pub mod embedded;
-pub mod server;
-pub mod state_dir;
+mod embedded;
+mod embedded_error;
+mod server;
+mod state_dir;
 
-pub use embedded::{EmbeddedError, EmbeddedRedis};
+pub use embedded::EmbeddedRedis;
+pub use embedded_error::EmbeddedError;
 pub use state_dir::{StateDir, StateError};

@@ -1,4 +1,4 @@
-//! One redis-server process: launched or adopted, greeted, ended.
+//! One redis-server process: launched or adopted, asked whether it answers, ended.
 
 use std::{
     io,
@@ -15,48 +15,54 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::embedded::EmbeddedError;
+use super::embedded_error::EmbeddedError;
 
-/// A server that takes a connection and says nothing for so long is stuck.
+/// A server that accepts a connection and does not answer within this time is stuck.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// How long a server that was told to end may take, to flush its log.
+/// How long a server may take to end, because it must write its append-only file to disk.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
-/// Where a server lives.
+/// The place of a server: its directory, its socket and its program.
 pub(super) struct ServerHome {
     pub dir: PathBuf,
     pub socket: PathBuf,
     pub program: String,
 }
 
-/// A server that has answered. The connection ends when it does.
+/// A server that has answered. Its connection ends when the server ends.
 pub(super) struct RedisServer {
     pub connection: UnixStream,
-    /// None for one that was adopted.
+    /// The child process, or `None` for an adopted server.
     child: Option<Child>,
     pid: Option<Pid>,
 }
 
-pub(super) enum Greeting {
+/// The answer to PING.
+pub(super) enum Answer {
+    /// The server is ready; this is a connection to it.
     Ready(UnixStream),
+    /// The server reads its append-only file.
     Loading,
+    /// No server listens.
     Nobody,
 }
 
 impl ServerHome {
+    /// Adopts the server that listens on the socket, or launches one.
     pub async fn adopt_or_launch(&self) -> Result<RedisServer, EmbeddedError> {
         loop {
-            match self.greet().await? {
-                Greeting::Ready(connection) => {
+            match self.ask().await? {
+                Answer::Ready(connection) => {
                     tracing::info!("embedded Redis adopted");
                     return Ok(RedisServer::new(connection, None));
                 }
-                Greeting::Loading => sleep(Duration::from_millis(20)).await,
-                Greeting::Nobody => return self.launch().await,
+                Answer::Loading => sleep(Duration::from_millis(20)).await,
+                Answer::Nobody => return self.launch().await,
             }
         }
     }
 
+    /// Launches a server and waits until it is ready.
     async fn launch(&self) -> Result<RedisServer, EmbeddedError> {
         let mut child = Command::new(&self.program)
             .args(["--port", "0", "--unixsocketperm", "700", "--save", ""])
@@ -71,7 +77,7 @@ impl ServerHome {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // Ctrl-C is for the daemon, which still needs Redis while it drains.
+            // Ctrl-C must reach the daemon only, which still needs Redis during its shutdown.
             .process_group(0)
             .spawn()
             .map_err(|source| match source.kind() {
@@ -83,20 +89,21 @@ impl ServerHome {
                 let reason = last_line(&self.dir.join("redis.log"));
                 return Err(EmbeddedError::Ended { status, reason });
             }
-            match self.greet().await? {
-                Greeting::Ready(connection) => {
+            match self.ask().await? {
+                Answer::Ready(connection) => {
                     return Ok(RedisServer::new(connection, Some(child)));
                 }
-                Greeting::Loading | Greeting::Nobody => sleep(Duration::from_millis(5)).await,
+                Answer::Loading | Answer::Nobody => sleep(Duration::from_millis(5)).await,
             }
         }
     }
 
-    pub async fn greet(&self) -> Result<Greeting, EmbeddedError> {
+    /// Asks the server whether it is ready.
+    pub async fn ask(&self) -> Result<Answer, EmbeddedError> {
         let connect = UnixStream::connect(&self.socket);
         let mut connection = match timeout(ANSWER_LIMIT, connect).await {
             Ok(Ok(connection)) => connection,
-            Ok(Err(e)) if is_nobody(&e) => return Ok(Greeting::Nobody),
+            Ok(Err(e)) if is_nobody(&e) => return Ok(Answer::Nobody),
             Ok(Err(e)) => return Err(self.unusable(e)),
             Err(_) => return Err(self.stuck()),
         };
@@ -106,10 +113,10 @@ impl ServerHome {
             connection.read(&mut line).await
         };
         match timeout(ANSWER_LIMIT, asked).await {
-            Ok(Ok(read)) if line[..read].starts_with(b"+PONG") => Ok(Greeting::Ready(connection)),
-            Ok(Ok(read)) if line[..read].starts_with(b"-LOADING") => Ok(Greeting::Loading),
-            Ok(Ok(0)) => Ok(Greeting::Nobody),
-            Ok(Err(e)) if is_nobody(&e) => Ok(Greeting::Nobody),
+            Ok(Ok(read)) if line[..read].starts_with(b"+PONG") => Ok(Answer::Ready(connection)),
+            Ok(Ok(read)) if line[..read].starts_with(b"-LOADING") => Ok(Answer::Loading),
+            Ok(Ok(0)) => Ok(Answer::Nobody),
+            Ok(Err(e)) if is_nobody(&e) => Ok(Answer::Nobody),
             Ok(Err(e)) => Err(self.unusable(e)),
             Ok(Ok(_)) | Err(_) => Err(self.stuck()),
         }
@@ -125,57 +132,62 @@ impl ServerHome {
 }
 
 impl RedisServer {
+    /// A server that has answered on `connection`.
     pub fn new(connection: UnixStream, child: Option<Child>) -> Self {
-        // Who listens on the socket, as the kernel knows it: the child, or the one that was adopted.
+        // The kernel knows the process at the other end of the socket, also of an adopted server.
         let pid = connection.peer_cred().ok().and_then(|peer| peer.pid());
         Self { connection, child, pid: pid.and_then(Pid::from_raw) }
     }
 
-    /// Returns when the server closes the connection, which it does when it ends.
+    /// Waits until the connection ends, which happens when the server ends.
     pub async fn ended(&mut self) {
         let mut byte = [0; 1];
         while matches!(self.connection.read(&mut byte).await, Ok(1..)) {}
     }
 
+    /// Stops the server after it has written everything to disk.
     pub async fn stop(mut self) {
-        // Flushes the append-only file; there are no snapshots to save. A broken pipe means that it has ended.
+        // SHUTDOWN writes the append-only file to disk. NOSAVE: there is no snapshot to save. A
+        // write error means that the server has ended already.
         let _ = self.connection.write_all(b"SHUTDOWN NOSAVE\r\n").await;
-        self.gone().await;
+        self.make_sure_it_ended().await;
     }
 
-    /// Makes sure that the process has ended: two servers on one append-only file would ruin it.
-    pub async fn gone(&mut self) {
-        if timeout(END_LIMIT, self.over()).await.is_ok() {
+    /// Waits until the process has ended, and kills it if this takes too long. Two servers on one
+    /// append-only file would destroy the file.
+    pub async fn make_sure_it_ended(&mut self) {
+        if timeout(END_LIMIT, self.wait()).await.is_ok() {
             return;
         }
         tracing::warn!("embedded Redis does not end, killing it");
         if let Some(pid) = self.pid {
             let _ = kill_process(pid, Signal::KILL);
         }
-        let _ = timeout(END_LIMIT, self.over()).await;
+        let _ = timeout(END_LIMIT, self.wait()).await;
     }
 
-    async fn over(&mut self) {
+    async fn wait(&mut self) {
         match &mut self.child {
             Some(child) => {
                 let _ = child.wait().await;
             }
-            // An adopted one is not ours to wait for, but it closes its connections last.
+            // An adopted server is not a child. It closes its connections at its very end.
             None => self.ended().await,
         }
     }
 }
 
+/// Whether an error means that no server listens.
 fn is_nobody(e: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound};
     matches!(e.kind(), NotFound | ConnectionRefused | ConnectionReset | BrokenPipe)
 }
 
-/// What the server said last: why it ended.
+/// The last line of the server's log, which says why the server ended.
 fn last_line(log: &Path) -> String {
     let text = std::fs::read(log).unwrap_or_default();
     let tail = &text[text.len().saturating_sub(4096)..];
     let tail = String::from_utf8_lossy(tail);
-    let said = tail.lines().rev().find(|line| !line.trim().is_empty());
-    said.unwrap_or("its log is empty").trim().to_owned()
+    let last = tail.lines().rev().find(|line| !line.trim().is_empty());
+    last.unwrap_or("its log is empty").trim().to_owned()
 }

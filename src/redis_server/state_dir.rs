@@ -1,4 +1,4 @@
-//! The state directory: one daemon at a time, who had it before, and the secrets.
+//! The state directory: locked by one daemon, with the ids of earlier daemons and the secrets.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -9,24 +9,32 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
-/// Owners that are remembered: a daemon may die again before it has taken over what its predecessors left.
-const REMEMBERED: usize = 16;
+/// Number of owner ids that are kept. Several daemons may die before the chunks of the first one
+/// are taken over.
+const KEPT_OWNERS: usize = 16;
 
+/// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
+    /// Another process holds the lock.
     #[error("server.state_dir: {path} is in use by another daemon")]
     InUse { path: PathBuf },
+    /// The operating system refused a file.
     #[error("server.state_dir: {path}: {source}")]
     Unusable { path: PathBuf, source: io::Error },
+    /// A secret has the wrong size.
     #[error(
-        "server.state_dir: {path} does not hold 32 bytes; restore it, or remove it and lose what it signed"
+        "server.state_dir: {path} does not hold 32 bytes; restore the file, or remove it: \
+         then everything signed with it becomes invalid"
     )]
     BadSecret { path: PathBuf },
-    #[error("no randomness: {0}")]
+    /// The operating system gives no random bytes.
+    #[error("no random bytes: {0}")]
     Random(getrandom::Error),
 }
 
-/// The state directory, held until dropped or the process ends, however it ends.
+/// The locked state directory. The lock ends when this is dropped, or when the process ends in any
+/// way.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
@@ -36,10 +44,11 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// Takes the directory, which is made (0700) if need be, and gives this process a new owner id, written durably.
+    /// Locks the directory and gives this process a new owner id, which is on disk when this
+    /// returns. A missing directory is created with mode 0700.
     ///
     /// # Errors
-    /// [`StateError::InUse`] while another process holds it.
+    /// [`StateError::InUse`] while another process holds the lock.
     pub fn lock(path: &Path) -> Result<Self, StateError> {
         DirBuilder::new()
             .recursive(true)
@@ -70,33 +79,38 @@ impl StateDir {
         let owner = fresh_owner()?;
         let text: String = std::iter::once(&owner)
             .chain(&predecessors)
-            .take(REMEMBERED)
+            .take(KEPT_OWNERS)
             .map(|owner| format!("{owner:016x}\n"))
             .collect();
         write_durably(path, "owner", text.as_bytes())?;
         Ok(Self { path: path.into(), owner, predecessors, _lock: lock })
     }
 
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The id of this process as a holder of leases: never 0, never used before.
+    /// The id of this process as a holder of leases. It is never 0 and was never used before.
     pub fn owner(&self) -> u64 {
         self.owner
     }
 
-    /// The last holder before this one: dead, for the lock was free.
+    /// The owner id of the previous daemon. It is dead, because the lock was free.
     pub fn predecessor(&self) -> Option<u64> {
         self.predecessors.first().copied()
     }
 
-    /// The last holders, the newest first, all of them dead. More than one matters when daemons die one after the other.
+    /// The owner ids of earlier daemons, the newest first. All are dead.
     pub fn predecessors(&self) -> &[u64] {
         &self.predecessors
     }
 
-    /// A secret of this installation, made (0600) at its first use. `name` is a word of the program, not of a user.
+    /// A secret of this installation, created with mode 0600 at its first use. `name` becomes part
+    /// of a file name, so it must not come from a user.
+    ///
+    /// # Errors
+    /// [`StateError::BadSecret`] if the file does not hold 32 bytes.
     pub fn secret(&self, name: &str) -> Result<[u8; 32], StateError> {
         let file = format!("{name}.secret");
         let path = self.path.join(&file);
@@ -116,7 +130,7 @@ impl StateDir {
         }
     }
 
-    /// Writes a file that only the daemon's user can read.
+    /// Writes a file that only the user of the daemon can read.
     pub fn write_private(&self, file: &str, bytes: &[u8]) -> Result<(), StateError> {
         write_durably(&self.path, file, bytes)
     }
@@ -126,6 +140,7 @@ fn unusable(path: &Path, source: io::Error) -> StateError {
     StateError::Unusable { path: path.into(), source }
 }
 
+/// Reads the file of owner ids.
 fn owners(text: &str) -> Vec<u64> {
     text.lines().filter_map(|line| u64::from_str_radix(line, 16).ok()).collect()
 }
@@ -134,14 +149,15 @@ fn fresh_owner() -> Result<u64, StateError> {
     loop {
         let mut bytes = [0; 8];
         getrandom::fill(&mut bytes).map_err(StateError::Random)?;
-        // 0 is nobody.
+        // 0 means nobody in a ledger.
         if bytes != [0; 8] {
             return Ok(u64::from_be_bytes(bytes));
         }
     }
 }
 
-/// Either the old content or the new, whatever happens, and the new once this returns.
+/// Replaces a file. After a crash it has the old content or the new one, never a mixture. The new
+/// content is on disk when this returns.
 fn write_durably(dir: &Path, file: &str, bytes: &[u8]) -> Result<(), StateError> {
     let path = dir.join(file);
     let draft = dir.join(format!("{file}.new"));

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     deliveries::Deliveries,
     domain::delivery::{Delivery, Plan},
-    store::{StoreError, audience::ndjson, tracking::BLOCK},
+    store::{StoreError, audience::ndjson, tracking::HITS_PER_BLOCK},
 };
 
 /// zstd's default.
@@ -70,7 +70,7 @@ impl Archives {
             Some(_) => TrackingLog::default(),
             None => self.tracking_logs.open(&delivery).await?,
         };
-        let tracking = (0..log.lines.div_ceil(BLOCK)).map(ArchivePiece::Tracking);
+        let tracking = (0..log.lines.div_ceil(HITS_PER_BLOCK)).map(ArchivePiece::Tracking);
         let audit = (0..delivery.document.audit.seq.div_ceil(ENTRIES)).map(ArchivePiece::Audit);
         let pieces: Vec<ArchivePiece> = [ArchivePiece::Document]
             .into_iter()

@@ -16,7 +16,7 @@ use crate::{
     store::{
         StoreError,
         audience::AudienceStore,
-        tracking::{BLOCK, TrackingStore},
+        tracking::{HITS_PER_BLOCK, TrackingStore},
     },
 };
 
@@ -147,9 +147,9 @@ impl TrackingLogs {
         let log = self.open(&self.deliveries.delivery_with_tracking(id).await?).await?;
         let wanted = |line: u64, hit: &Hit| line >= from && filter.passes(hit);
         let mut items = Vec::new();
-        let blocks = log.lines.div_ceil(BLOCK);
-        let end = blocks.min((from / BLOCK).saturating_add(MOST_BLOCKS));
-        for block in from / BLOCK..end {
+        let blocks = log.lines.div_ceil(HITS_PER_BLOCK);
+        let end = blocks.min((from / HITS_PER_BLOCK).saturating_add(MOST_BLOCKS));
+        for block in from / HITS_PER_BLOCK..end {
             for line in self.lines(id, &log, block, wanted).await? {
                 if items.len() == limit {
                     return Ok(Page { items, next: Some(line.line) });
@@ -157,6 +157,6 @@ impl TrackingLogs {
                 items.push(line);
             }
         }
-        Ok(Page { items, next: (end < blocks).then_some(end * BLOCK) })
+        Ok(Page { items, next: (end < blocks).then_some(end * HITS_PER_BLOCK) })
     }
 }

@@ -1,18 +1,16 @@
-//! TODO head
+//! Audit chains: the chain of each delivery, and the chain of heads.
 
 use redis::AsyncCommands;
 
 use super::{
     connection::StoreError,
     deliveries::{DeliveryStore, json, text},
+    keys,
 };
-use crate::{
-    domain::delivery::{AuditEntry, DeliveryId},
-    store::keys,
-};
+use crate::domain::delivery::{AuditEntry, DeliveryId};
 
 impl DeliveryStore {
-    /// Entries of an audit chain from `offset`.
+    /// At most `limit` entries of the audit chain of a delivery, from `offset`, the oldest first.
     pub async fn audit(
         &self,
         id: &DeliveryId,
@@ -22,7 +20,7 @@ impl DeliveryStore {
         self.chain(&keys::audit(id), offset, limit).await
     }
 
-    /// Entries of the chain of heads from `offset`.
+    /// At most `limit` entries of the chain of heads, from `offset`, the oldest first.
     pub async fn audit_heads(
         &self,
         offset: usize,
@@ -48,13 +46,16 @@ impl DeliveryStore {
         last.map(|e| json(&e)).transpose()
     }
 
-    /// Appends to the chain of heads, unless its length or the head noted for this delivery is no longer what was seen.
+    /// Appends an entry to the chain of heads. `seq` is the sequence number of the head in it.
+    ///
+    /// Returns false if the chain has changed since `entry` was made, or if it holds this head of
+    /// the delivery or a newer one.
     pub async fn append_audit_head(
         &self,
         entry: &AuditEntry,
         seq: u64,
     ) -> Result<bool, StoreError> {
-        let mut script = self.scripts.append.prepare_invoke();
+        let mut script = self.scripts.append_audit_head.prepare_invoke();
         script
             .key(keys::AUDIT_HEADS)
             .key(keys::AUDIT_NOTED)
@@ -65,7 +66,7 @@ impl DeliveryStore {
         Ok(script.invoke_async(&mut self.redis.connection()).await?)
     }
 
-    /// How much of a delivery's audit chain the chain of heads vouches for.
+    /// The sequence number of a delivery's last head in the chain of heads; 0 if it has none.
     pub async fn noted_head(&self, id: &DeliveryId) -> Result<u64, StoreError> {
         let seq: Option<u64> = self.redis.connection().hget(keys::AUDIT_NOTED, id.as_str()).await?;
         Ok(seq.unwrap_or_default())

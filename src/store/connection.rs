@@ -1,4 +1,4 @@
-//! The only user of Redis commands besides the queue. Deliveries, slices of recipients, ledgers.
+//! The connection to Redis, and the errors of the store.
 
 use std::{
     sync::{Arc, RwLock},
@@ -10,21 +10,22 @@ use redis::{
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 
+use super::durability::Durability;
 use crate::config::{self, ConfigError};
 
-/// Why the store did not answer.
+/// Why a request to the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Redis did not answer or refused: try again later.
+    /// Redis did not answer, or refused.
     #[error("Redis: {0}")]
     Unavailable(#[from] redis::RedisError),
-    /// What was read is not what this program writes.
+    /// A value in Redis is not what this program writes.
     #[error("damaged: {0}")]
     Damaged(String),
 }
 
 impl StoreError {
-    /// Whether the same request may succeed later. It never does when a value is not of the kind that a script expects.
+    /// Whether the same request may succeed later. A damaged value never repairs itself.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Damaged(_) => false,
@@ -32,14 +33,15 @@ impl StoreError {
         }
     }
 
-    /// Whether Redis answered, if only to refuse.
+    /// Whether Redis answered with a refusal.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Unavailable(error) if error.code().is_some())
     }
 }
 
-/// [`StoreError::may_pass`] of what Redis said. A full memory or disk, a fail-over and a long script pass; so does what a
-/// script hands on of them, with its own name behind it.
+/// Whether an error of Redis may pass: full memory or disk, a fail-over, a long script.
+///
+/// A script that meets such an error passes it on, with the name of the script appended.
 pub fn may_pass(error: &redis::RedisError) -> bool {
     match error.kind() {
         ErrorKind::UnexpectedReturnType => false,
@@ -48,62 +50,63 @@ pub fn may_pass(error: &redis::RedisError) -> bool {
     }
 }
 
-/// Why there is no connection.
+/// Why no connection could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
+    /// A setting cannot be used.
     #[error("{0}")]
     Settings(#[from] ConfigError),
+    /// Redis did not answer or refused.
     #[error("redis.url: {0}")]
     Unavailable(#[from] redis::RedisError),
 }
 
-/// The text of an error never repeats the URL: it may hold what it should not.
+/// Makes the client. An error text never repeats the URL, which may hold a password.
 fn client(settings: &config::RedisSettings) -> Result<redis::Client, ConfigError> {
     let refuse =
         |setting: &str, reason: String| ConfigError { setting: format!("redis.{setting}"), reason };
-    let named =
+    let info =
         settings.url.as_str().into_connection_info().map_err(|e| refuse("url", e.to_string()))?;
-    let redis = named.redis_settings().clone();
+    let redis = info.redis_settings().clone();
     if redis.password().is_some() {
         return Err(refuse(
             "url",
-            "must not hold a password: put it into a file and name that as redis.password_file"
-                .into(),
+            "must not hold a password: put it into a file and set redis.password_file".into(),
         ));
     }
-    let named = match settings.password_file.as_os_str().is_empty() {
-        true => named,
+    let info = match settings.password_file.as_os_str().is_empty() {
+        true => info,
         false => {
             let password =
                 config::secret(&settings.password_file).map_err(|e| refuse("password_file", e))?;
-            named.set_redis_settings(redis.set_password(password))
+            info.set_redis_settings(redis.set_password(password))
         }
     };
-    redis::Client::open(named).map_err(|e| refuse("url", e.to_string()))
+    redis::Client::open(info).map_err(|e| refuse("url", e.to_string()))
 }
 
-/// Connections are multiplexed: clones share one.
+/// A connection to Redis. It is multiplexed, and all clones share it.
 #[derive(Clone)]
 pub struct Redis {
-    pub(crate) conn: ConnectionManager,
-    /// For what holds up a connection.
-    pub(super) beside: ConnectionManager,
-    pub(super) promised: Arc<RwLock<Option<super::durability::Durability>>>,
+    pub(super) conn: ConnectionManager,
+    /// For commands that block their connection.
+    pub(super) blocking: ConnectionManager,
+    pub(super) last_durability: Arc<RwLock<Option<Durability>>>,
 }
 
 impl Redis {
-    /// Whether the settings name a Redis, and a password that can be read; the URL "" is the embedded one.
+    /// Checks the settings without connecting. The URL "" means the embedded Redis.
     ///
     /// # Errors
-    /// Which setting cannot be used, and why.
+    /// If the URL is not valid or holds a password, or the password file cannot be read.
     pub fn check(settings: &config::RedisSettings) -> Result<(), ConfigError> {
         if settings.url.is_empty() { Ok(()) } else { client(settings).map(drop) }
     }
 
-    /// Connects; later the connection mends itself.
+    /// Connects. Later the connection reconnects by itself.
     ///
     /// # Errors
-    /// If the settings name no Redis, or nobody answers.
+    /// If a setting cannot be used, or Redis does not answer.
     pub async fn connect(settings: &config::RedisSettings) -> Result<Self, ConnectError> {
         let client = client(settings)?;
         let config = ConnectionManagerConfig::new()
@@ -112,54 +115,64 @@ impl Redis {
             .set_min_delay(Duration::from_millis(20))
             .set_max_delay(Duration::from_secs(1));
         let conn = ConnectionManager::new_with_config(client.clone(), config.clone()).await?;
-        let beside = ConnectionManager::new_with_config(client, config).await?;
-        Ok(Self { conn, beside, promised: Arc::default() })
+        let blocking = ConnectionManager::new_with_config(client, config).await?;
+        Ok(Self { conn, blocking, last_durability: Arc::default() })
     }
 
-    /// Runs commands whose answers do not matter. Without any there is nothing to do, which redis takes for an error.
-    pub(crate) async fn run(&self, commands: &redis::Pipeline) -> Result<(), StoreError> {
+    /// Runs commands whose answers do not matter. An empty pipeline is allowed here: the redis
+    /// crate takes it for an error.
+    pub(super) async fn run(&self, commands: &redis::Pipeline) -> Result<(), StoreError> {
         match commands.is_empty() {
             true => Ok(()),
             false => Ok(commands.query_async(&mut self.conn.clone()).await?),
         }
     }
 
-    /// The connection, for the queue.
+    /// A clone of the connection.
     pub fn connection(&self) -> ConnectionManager {
         self.conn.clone()
     }
 
-    /// A secret that all daemons on one Redis share: that of the first one, which brings its own.
+    /// A secret that all daemons on one Redis share. The first daemon stores its `own`.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if the stored secret does not have 32 bytes.
     pub async fn shared_secret(&self, name: &str, own: [u8; 32]) -> Result<[u8; 32], StoreError> {
         let mut set = redis::cmd("SET");
         set.arg(super::keys::secret(name)).arg(&own[..]).arg("NX").arg("GET");
-        let before: Option<Vec<u8>> = set.query_async(&mut self.conn.clone()).await?;
-        before.map_or(Ok(own), |bytes| {
-            bytes.try_into().map_err(|_| damaged("a shared secret has not 32 bytes"))
+        let stored: Option<Vec<u8>> = set.query_async(&mut self.conn.clone()).await?;
+        stored.map_or(Ok(own), |bytes| {
+            bytes.try_into().map_err(|_| damaged("a shared secret does not have 32 bytes"))
         })
     }
 
-    /// Whether Redis takes writes, by one: it may answer and have no memory, no room on its disk, or be a replica.
+    /// Tries a write, because Redis may answer and still refuse writes: no memory, a full disk, or
+    /// a replica.
+    ///
+    /// # Errors
+    /// If Redis does not answer or refuses the write.
     pub async fn check_writes(&self) -> Result<(), StoreError> {
         Ok(redis::cmd("SET")
-            .arg(super::keys::PULSE)
+            .arg(super::keys::WRITE_CHECK)
             .arg("")
             .query_async(&mut self.conn.clone())
             .await?)
     }
 
-    /// Whether Redis answers.
+    /// Checks that Redis answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
         Ok(redis::cmd("PING").query_async(&mut self.conn.clone()).await?)
     }
 }
 
-pub fn damaged(what: impl std::fmt::Display) -> StoreError {
+/// A value that this program did not write.
+pub(super) fn damaged(what: impl std::fmt::Display) -> StoreError {
     StoreError::Damaged(what.to_string())
 }
 
-/// JSON that cannot be read. serde's own text may quote an address, and this one is logged.
-pub fn unreadable(error: serde_json::Error) -> StoreError {
+/// JSON that cannot be read. The text quotes nothing, because it is logged and serde's own text may
+/// hold an address.
+pub(super) fn unreadable(error: serde_json::Error) -> StoreError {
     damaged(format!(
         "{:?} error at line {} column {}",
         error.classify(),
@@ -178,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_redis_refuses_for_now_may_pass_also_from_within_a_script() {
+    fn a_refusal_for_now_may_pass_also_from_within_a_script() {
         let reply = |line: &str| {
             let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
             StoreError::from(value.extract_error().unwrap_err())
@@ -192,7 +205,8 @@ mod tests {
             "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
             "CLUSTERDOWN The cluster is down",
             "TRYAGAIN Multiple keys request during rehashing of slot",
-            "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+            "BUSY Redis is busy running a script. You can only call SCRIPT KILL or \
+             SHUTDOWN NOSAVE.",
             "UNKILLABLE Sorry the script already executed write commands against the dataset.",
             "NOSCRIPT No matching script. Please use EVAL.",
             "EXECABORT Transaction discarded because of previous errors.",
@@ -204,7 +218,8 @@ mod tests {
             assert!(line.starts_with("ERR") || reply(&from_a_script).may_pass(), "{from_a_script}");
         }
         let lasting = [
-            "WRONGTYPE Operation against a key holding the wrong kind of value script: 5c36, on @user_script:13.",
+            "WRONGTYPE Operation against a key holding the wrong kind of value script: 5c36, \
+             on @user_script:13.",
             "ERR user_script:13: attempt to index a nil value script: 5c36, on @user_script:13.",
         ];
         for line in lasting {

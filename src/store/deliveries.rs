@@ -1,45 +1,51 @@
-//! Deliveries: read, list, and the one compare-and-set through which everything changes.
+//! Deliveries: reading, listing, and the compare-and-set that makes every change.
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use redis::{AsyncCommands, Script};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::connection::{Redis, StoreError, damaged, unreadable, with_prelude};
-use crate::{
-    domain::delivery::{AuditEntry, Delivery, DeliveryId, DeliveryState, Document},
-    store::keys,
+use super::{
+    connection::{Redis, StoreError, damaged, unreadable},
+    keys,
+    scripts::with_prelude,
 };
+use crate::domain::delivery::{AuditEntry, Delivery, DeliveryId, DeliveryState, Document};
 
-/// A key that is written together with a change, and must not be there before.
+/// A key that is written together with a change. The change fails if the key exists already.
 #[derive(Debug, Clone)]
 pub struct OnceKey {
     pub key: String,
     pub value: String,
+    /// Lifetime in seconds.
     pub seconds: u64,
 }
 
-/// A change of a delivery at `revision` (0: it must not exist).
+/// A change of a delivery.
 #[derive(Debug)]
 pub struct DeliveryChange<'a> {
     pub id: &'a DeliveryId,
+    /// The revision that the change is based on; 0 if the delivery must not exist yet.
     pub revision: u64,
     pub state: DeliveryState,
     pub document: &'a Document,
+    /// The audit entry that is appended in the same step.
     pub entry: Option<&'a AuditEntry>,
     pub once: &'a [OnceKey],
 }
 
-/// What became of a change.
+/// The outcome of a change.
 #[derive(Debug, PartialEq, Eq)]
 pub enum CommitOutcome {
-    Done {
-        revision: u64,
-    },
-    /// Somebody else changed it meanwhile: read again.
+    /// The change is made; this is the new revision.
+    Done { revision: u64 },
+    /// Somebody else changed the delivery meanwhile. The caller must read it again.
     Stale,
-    /// One of the keys was there, with this value: the change was made before, or its key was used for another.
+    /// One of the once-keys exists already: this change was made before, or another change used
+    /// its key.
     Taken {
+        /// Index in [`DeliveryChange::once`].
         key: usize,
         value: String,
     },
@@ -48,35 +54,34 @@ pub enum CommitOutcome {
 const OK: i64 = 0;
 const LOST: i64 = 1;
 
-/// Documents, index and audit chains of the deliveries. Cheap to clone.
+/// Deliveries, their lists and their audit chains. Cheap to clone.
 #[derive(Clone)]
 pub struct DeliveryStore {
-    pub(in crate::store) redis: Redis,
-    pub(in crate::store) scripts: Arc<DeliveryScripts>,
+    pub(super) redis: Redis,
+    pub(super) scripts: Arc<DeliveryScripts>,
 }
 
-pub(in crate::store) struct DeliveryScripts {
-    pub(in crate::store) commit: Script,
-    pub(in crate::store) append: Script,
+pub(super) struct DeliveryScripts {
+    commit_delivery: Script,
+    pub(super) append_audit_head: Script,
 }
 
 impl Default for DeliveryScripts {
     fn default() -> Self {
         Self {
-            commit: with_prelude(include_str!("commit_delivery.lua")),
-            append: with_prelude(include_str!("append_audit_head.lua")),
+            commit_delivery: with_prelude(include_str!("commit_delivery.lua")),
+            append_audit_head: with_prelude(include_str!("append_audit_head.lua")),
         }
     }
 }
 
 impl DeliveryStore {
+    /// Makes the handle from a connection.
     pub fn new(redis: Redis) -> Self {
         Self { redis, scripts: Arc::default() }
     }
-}
 
-impl DeliveryStore {
-    /// The delivery, or `None` if there is none of that id. A deleted one is still there, as a tombstone.
+    /// The delivery with this id, also if it is deleted. A deleted delivery has no content.
     pub async fn delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError> {
         let (revision, state, document): (Option<u64>, Option<String>, Option<String>) =
             redis::cmd("HMGET")
@@ -91,20 +96,56 @@ impl DeliveryStore {
         Ok(Some(Delivery { id: id.clone(), revision, state, document: json(&document)? }))
     }
 
-    /// Only the state, for those who ask often.
+    /// Only the state of a delivery, which is cheaper than the delivery.
     pub async fn state(&self, id: &DeliveryId) -> Result<Option<DeliveryState>, StoreError> {
         let state: Option<String> =
             self.redis.connection().hget(keys::delivery(id), "state").await?;
         state.map(|s| s.parse().map_err(damaged)).transpose()
     }
 
-    /// Makes a change if nobody else made one since `revision`. The hints are written before and removed after.
+    /// Makes a change, unless somebody else changed the delivery since `change.revision`.
+    ///
+    /// The lists of deliveries are hints. This function puts the delivery on its lists before the
+    /// change, so that a crash in between loses nothing. Other steps take it off later.
     pub async fn commit(&self, change: &DeliveryChange<'_>) -> Result<CommitOutcome, StoreError> {
+        self.list_before(change).await?;
+        let mut conn = self.redis.connection();
+        let wakes = change.document.wakes(change.state);
+        let mut script = self.scripts.commit_delivery.prepare_invoke();
+        script.key(keys::delivery(change.id)).key(keys::audit(change.id));
+        script.arg(change.revision).arg(change.state.word()).arg(text(change.document)?);
+        script.arg(change.entry.map(text).transpose()?.unwrap_or_default());
+        script.arg(wakes.map(|at| at.as_second().to_string()).unwrap_or_default());
+        for once in change.once {
+            script.key(&once.key).arg(&once.value).arg(once.seconds);
+        }
+        script.arg(change.document.plan.as_ref().map_or(0, |plan| plan.generation));
+        let (verdict, number, value): (i64, u64, Option<String>) =
+            script.invoke_async(&mut conn).await?;
+        match (verdict, value) {
+            (OK, _) => {
+                if change.state.is_moving() {
+                    // A reconciler that still saw the old state may have removed the delivery from
+                    // the set. If this fails, too, the index sweep finds the delivery.
+                    let _: redis::RedisResult<()> =
+                        conn.sadd(keys::MOVING, change.id.as_str()).await;
+                }
+                Ok(CommitOutcome::Done { revision: number })
+            }
+            (LOST, _) => Ok(CommitOutcome::Stale),
+            (_, value) => {
+                Ok(CommitOutcome::Taken { key: number as usize, value: value.unwrap_or_default() })
+            }
+        }
+    }
+
+    /// Puts a delivery on the lists of its new state.
+    async fn list_before(&self, change: &DeliveryChange<'_>) -> Result<(), StoreError> {
         let mut conn = self.redis.connection();
         if change.revision == 0 {
             let mut list = redis::cmd("ZADD");
-            // one that is there already keeps its place
-            list.arg(keys::INDEX)
+            // NX: a delivery on the list keeps its place.
+            list.arg(keys::DELIVERIES)
                 .arg("NX")
                 .arg(change.document.created_at.as_millisecond())
                 .arg(change.id.as_str());
@@ -126,35 +167,24 @@ impl DeliveryStore {
         if wakes.is_some() {
             self.list_recurrence(change.id, wakes).await?;
         }
-        let mut script = self.scripts.commit.prepare_invoke();
-        script.key(keys::delivery(change.id)).key(keys::audit(change.id));
-        script.arg(change.revision).arg(change.state.word()).arg(text(change.document)?);
-        script.arg(change.entry.map(text).transpose()?.unwrap_or_default());
-        script.arg(wakes.map(|at| at.as_second().to_string()).unwrap_or_default());
-        for once in change.once {
-            script.key(&once.key).arg(&once.value).arg(once.seconds);
-        }
-        script.arg(change.document.plan.as_ref().map_or(0, |plan| plan.generation));
-        let (verdict, number, value): (i64, u64, Option<String>) =
-            script.invoke_async(&mut conn).await?;
-        match (verdict, value) {
-            (OK, _) => {
-                if change.state.is_moving() {
-                    // a reconciler that still saw the old state may have taken it off the list; if this fails, too, the
-                    // slow pass finds it
-                    let _: redis::RedisResult<()> =
-                        conn.sadd(keys::MOVING, change.id.as_str()).await;
-                }
-                Ok(CommitOutcome::Done { revision: number })
-            }
-            (LOST, _) => Ok(CommitOutcome::Stale),
-            (_, value) => {
-                Ok(CommitOutcome::Taken { key: number as usize, value: value.unwrap_or_default() })
-            }
-        }
+        Ok(())
     }
 
-    /// Ids of the deliveries, newest first, from `offset`.
+    /// Notes when the scheduler must look at a template or an occurrence next; `None` means never.
+    pub async fn list_recurrence(
+        &self,
+        id: &DeliveryId,
+        at: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        let mut conn = self.redis.connection();
+        match at {
+            Some(at) => conn.zadd(keys::RECURRING, id.as_str(), at.as_second()).await?,
+            None => conn.zrem(keys::RECURRING, id.as_str()).await?,
+        }
+        Ok(())
+    }
+
+    /// At most `limit` ids of deliveries, from `offset`, the newest first.
     pub async fn delivery_ids(
         &self,
         offset: usize,
@@ -162,11 +192,11 @@ impl DeliveryStore {
     ) -> Result<Vec<DeliveryId>, StoreError> {
         let to = (offset + limit).saturating_sub(1) as isize;
         let ids: Vec<String> =
-            self.redis.connection().zrevrange(keys::INDEX, offset as isize, to).await?;
+            self.redis.connection().zrevrange(keys::DELIVERIES, offset as isize, to).await?;
         ids.iter().map(|id| id.parse().map_err(damaged)).collect()
     }
 
-    /// States of some deliveries; `None` for those that are not there.
+    /// The states of some deliveries; `None` where there is no such delivery.
     pub async fn states(
         &self,
         ids: &[DeliveryId],
@@ -182,33 +212,33 @@ impl DeliveryStore {
         words.into_iter().map(|word| word.map(|w| w.parse().map_err(damaged)).transpose()).collect()
     }
 
-    /// Ids of the deliveries that the daemon moves on.
+    /// Ids of the moving deliveries: those that the daemon moves on by itself.
     pub async fn moving(&self) -> Result<Vec<DeliveryId>, StoreError> {
         let ids: Vec<String> = self.redis.connection().smembers(keys::MOVING).await?;
         ids.iter().map(|id| id.parse().map_err(damaged)).collect()
     }
 
-    /// Puts a delivery on the list of moving ones.
+    /// Adds a delivery to the set of moving deliveries.
     pub async fn list_moving(&self, id: &DeliveryId) -> Result<(), StoreError> {
         Ok(self.redis.connection().sadd(keys::MOVING, id.as_str()).await?)
     }
 
-    /// Takes a delivery that has come to rest off the list of moving ones.
+    /// Removes a delivery that is at rest from the set of moving deliveries.
     pub async fn unlist_moving(&self, id: &DeliveryId) -> Result<(), StoreError> {
         Ok(self.redis.connection().srem(keys::MOVING, id.as_str()).await?)
     }
 
-    /// Takes a deleted delivery off the list.
+    /// Removes a deleted delivery from the list of all deliveries.
     pub async fn unlist(&self, id: &DeliveryId) -> Result<(), StoreError> {
-        Ok(self.redis.connection().zrem(keys::INDEX, id.as_str()).await?)
+        Ok(self.redis.connection().zrem(keys::DELIVERIES, id.as_str()).await?)
     }
 
-    /// The value of a key that was written once, such as an idempotent answer.
+    /// The value of a key that expires, such as an idempotent answer or the outcome of a job.
     pub async fn once(&self, key: &str) -> Result<Option<String>, StoreError> {
         Ok(self.redis.connection().get(key).await?)
     }
 
-    /// Leaves the outcome of a job where its producer can read it.
+    /// Keeps the outcome of a job for its producer, for so many seconds.
     pub async fn keep_outcome(
         &self,
         job: &str,
@@ -218,7 +248,7 @@ impl DeliveryStore {
         Ok(self.redis.connection().set_ex(keys::outcome(job), text(outcome)?, seconds).await?)
     }
 
-    /// Leaves an outcome for a job that has none; false if it has.
+    /// Keeps an outcome for a dead job, unless it has one. Returns whether it was kept.
     pub async fn keep_outcome_of_dead(
         &self,
         job: &str,
@@ -231,10 +261,12 @@ impl DeliveryStore {
         Ok(kept.is_some())
     }
 }
+/// A value as JSON text.
 pub(super) fn text(value: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(damaged)
 }
 
+/// Reads JSON text.
 pub(super) fn json<T: DeserializeOwned>(text: &str) -> Result<T, StoreError> {
     serde_json::from_str(text).map_err(unreadable)
 }

@@ -1,59 +1,64 @@
-//! Every key of the store. All keys of one delivery carry its id as the hash tag and so live on one shard.
+//! Every key of the store.
+//!
+//! All keys of one delivery have its id as the hash tag, so they are on one shard. A *hint* is a
+//! list that may lose entries or hold old ones without harm: the delivery itself is the truth.
 
 use crate::domain::delivery::DeliveryId;
 
-/// Hint: all deliveries, by creation time in ms.
-pub const INDEX: &str = "versand:deliveries";
-/// Hint: deliveries that the daemon moves on by itself.
+/// Sorted set, hint: all deliveries, by creation time in ms.
+pub const DELIVERIES: &str = "versand:deliveries";
+/// Set, hint: deliveries that the daemon moves on by itself.
 pub const MOVING: &str = "versand:moving";
-/// Hint: deliveries that want jobs for their chunks, by virtual time.
-pub const WANTING: &str = "versand:wanting";
-/// Hint: the virtual time at which a job was named last.
+/// Sorted set, hint: deliveries that need jobs for their chunks, by virtual time.
+pub const FAIR_QUEUE: &str = "versand:wanting";
+/// String, hint: the current virtual time of the fair queue.
 pub const VIRTUAL_TIME: &str = "versand:virtual_time";
-/// Hint: deliveries that wait for a wave, by when it is due (Unix seconds).
+/// Sorted set, hint: deliveries that wait for a wave, by when the wave is due (Unix seconds).
 pub const DUE: &str = "versand:due";
-/// Hint: templates and occurrences, by when the task of recurring deliveries is to look at them (Unix seconds).
+/// Sorted set, hint: templates and occurrences, by when the scheduler must look at them (Unix
+/// seconds).
 pub const RECURRING: &str = "versand:recurring";
-/// Hint: deliveries with waves that are held for a person.
+/// Set, hint: deliveries with held waves.
 pub const HELD: &str = "versand:held";
-/// Sorted sets: daemons by when they were seen last, and by when they came (ms of Redis' clock).
-pub const ATTENDANCE: &str = "versand:{daemons}:seen";
-pub const ARRIVALS: &str = "versand:{daemons}:came";
-/// Hash: domains whose breakers are open, and until when.
-pub const BREAKERS: &str = "versand:breakers";
-/// Hash: deliveries whose breakers are open, and until when.
-pub const BROKEN_DELIVERIES: &str = "versand:broken_deliveries";
-/// Written before it is asked whether the replicas have everything.
-pub const DURABLE: &str = "versand:durable";
-/// The chain that holds the heads of the deliveries' audit chains.
+/// Sorted set: daemons, by when they were last seen (ms of Redis' clock).
+pub const DAEMONS_SEEN: &str = "versand:{daemons}:seen";
+/// Sorted set: daemons, by when they arrived (ms of Redis' clock).
+pub const DAEMON_ARRIVALS: &str = "versand:{daemons}:came";
+/// Hash: domains whose circuit breakers are open, and until when (Unix seconds).
+pub const DOMAIN_BREAKERS: &str = "versand:breakers";
+/// Hash: deliveries whose circuit breakers are open, and until when (Unix seconds).
+pub const DELIVERY_BREAKERS: &str = "versand:broken_deliveries";
+/// String: a counter that is written before WAIT asks whether the replicas have all writes.
+pub const REPLICATION_MARK: &str = "versand:durable";
+/// List: the chain of heads.
 pub const AUDIT_HEADS: &str = "versand:{audit}:heads";
-/// Hash: the sequence number of the last head noted of each delivery.
+/// Hash: for each delivery, the sequence number of its last head in the chain of heads.
 pub const AUDIT_NOTED: &str = "versand:{audit}:noted";
-
-/// Nothing: written to see whether Redis takes writes.
-pub const PULSE: &str = "versand:pulse";
-
-/// Hash: what the numbers in the index of messages stand for: delivery, generation, chunk size, whether it has a rule.
+/// String, empty: written to see whether Redis takes writes.
+pub const WRITE_CHECK: &str = "versand:pulse";
+/// Hash: the preparation behind each preparation number of the message index.
 pub const PREPARATIONS: &str = "versand:preparations";
 
-/// Set: digests of addresses that are on the denylist, those with the same first four bits.
+/// Set: digests of the denied addresses whose digests have the same first four bits.
 pub fn denylist(set: u8) -> String {
     format!("versand:{{denylist:{set:x}}}")
 }
 
-/// String: entries of the index of messages. A sixteenth of the buckets is in one slot.
-pub fn messages(bucket: u16) -> String {
-    format!("versand:{{messages:{:x}}}:{:03x}", messages_slot(bucket), bucket & 0x1ff)
+/// String: a bucket of the message index. A sixteenth of the buckets is in one slot of a cluster.
+pub fn message_bucket(bucket: u16) -> String {
+    format!("versand:{{messages:{:x}}}:{:03x}", message_slot(bucket), bucket & 0x1ff)
 }
 
-/// Buckets of one slot may be named in one call.
-pub fn messages_slot(bucket: u16) -> u16 {
+/// The slot of a bucket. One script call may use several buckets of one slot.
+pub fn message_slot(bucket: u16) -> u16 {
     bucket >> 9
 }
 
-/// Hash: `revision`, `state`, `document`, `planned` (the generation of its plan); `swept_logs` and `swept_tracking`
-/// once retention has removed these; `wakes` if it is a template or an occurrence:
-/// see [`RECURRING`].
+/// Hash: the delivery.
+///
+/// Fields: `revision`, `state`, `document`, `planned` (the generation of the plan); `served` and
+/// `length` for the fair queue; `swept_logs` and `swept_tracking` once retention has removed these
+/// parts; `wakes` for templates and occurrences, see [`RECURRING`].
 pub fn delivery(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:delivery")
 }
@@ -68,44 +73,44 @@ pub fn counts(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:counts")
 }
 
-/// Hash: progress of the preparation.
+/// Hash: the progress of the preparation.
 pub fn preparation(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:preparation")
 }
 
-/// Sorted set: chunks that want attention, by when (Unix seconds).
+/// Sorted set: open chunks, by when they need a job (Unix seconds).
 pub fn open(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:open")
 }
 
-/// Sorted set: chunks for which a job was named, by when (Unix seconds).
+/// Sorted set: chunks that have a job, by when the job was queued (Unix seconds).
 pub fn offered(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:offered")
 }
 
-/// Hash: how many jobs were named for each chunk.
+/// Hash: the round of each chunk, which is the number of its jobs so far.
 pub fn rounds(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:rounds")
 }
 
-/// Set: chunks that were set aside.
-pub fn aside(id: &DeliveryId) -> String {
+/// Set: poisoned chunks.
+pub fn poisoned(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:aside")
 }
 
-/// Hash: how often a worker died with each chunk since its last good end.
+/// Hash: for each chunk, the number of its workers that died since its last completed job.
 pub fn crashes(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:crashes")
 }
 
-/// Hash: how many slices of each kind were written, so that all can be removed.
-pub fn parts(id: &DeliveryId) -> String {
+/// Hash: the number of slices of each kind, so that all can be removed.
+pub fn slice_counts(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:parts")
 }
 
-/// String: a compressed slice of recipients or exclusions.
-pub fn slice(id: &DeliveryId, part: &str, number: u32) -> String {
-    format!("versand:{{{id}}}:{part}:{number}")
+/// String: a slice of a kind; compressed, apart from the tables of waves and chunks.
+pub fn slice(id: &DeliveryId, kind: &str, number: u32) -> String {
+    format!("versand:{{{id}}}:{kind}:{number}")
 }
 
 /// String: the ledger of a chunk.
@@ -113,22 +118,24 @@ pub fn ledger(id: &DeliveryId, chunk: u32) -> String {
     format!("versand:{{{id}}}:ledger:{chunk}")
 }
 
-/// Hash: how many hits were recorded (`hits`), and how often labels were changed (`labels`).
+/// Hash: counters of the tracking log: lines (`hits`), hits that are in no line (`beyond`), changes
+/// of labels (`labels`).
 pub fn tracking(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:tracking")
 }
 
-/// String: the figures that were computed last, as JSON.
+/// String: the statistics that were computed last, as JSON.
 pub fn statistics(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:statistics")
 }
 
-/// String, expires: who computes, or has computed, the statistics of an hour (hours of Unix time).
-pub fn hour(hour: i64) -> String {
+/// String, expires: the daemon that computes, or has computed, the statistics of an hour (hours of
+/// Unix time).
+pub fn statistics_hour(hour: i64) -> String {
     format!("versand:statistics:{hour}")
 }
 
-/// Hash: user agents to their numbers.
+/// Hash: the number of each user agent.
 pub fn agents(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:agents")
 }
@@ -138,27 +145,28 @@ pub fn hits(id: &DeliveryId, block: u64) -> String {
     format!("{}{block}", hits_prefix(id))
 }
 
+/// The beginning of all keys of [`hits`].
 pub fn hits_prefix(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:hits:")
 }
 
-/// Hash: position in the chunk to the server's replies.
+/// Hash: the replies of the relay, by position in the chunk.
 pub fn replies(id: &DeliveryId, chunk: u32) -> String {
     format!("versand:{{{id}}}:replies:{chunk}")
 }
 
-/// String, expires: the answer an idempotency key got. `name` is a digest of principal and key.
+/// String, expires: the answer to an idempotency key. `name` is a digest of principal and key.
 pub fn idempotency(id: &DeliveryId, name: &str) -> String {
     format!("versand:{{{id}}}:idempotency:{name}")
 }
 
-/// String, expires: what the identity of a job's JWT was spent on.
+/// String, expires: what the id of a job's JWT was used for.
 pub fn spent(id: &DeliveryId, jwt_id: &str) -> String {
     format!("versand:{{{id}}}:spent:{jwt_id}")
 }
 
 /// Hash, expires: a token bucket.
-pub fn bucket(name: &str) -> String {
+pub fn token_bucket(name: &str) -> String {
     format!("versand:bucket:{name}")
 }
 

@@ -1,21 +1,44 @@
-//! TODO head
+//! The store: all that Versand keeps in Redis, apart from the queue.
+//!
+//! The room owns every key, every Redis command and every Lua script outside the queue. Each script
+//! is next to the file that calls it. One script call is one atomic step.
+//!
+//! Entry points: [`Redis`] is the connection. [`Stores`] makes one handle per subject from it:
+//! - [`DeliveryStore`]: deliveries, their audit chains, the lists of deliveries
+//! - [`audience`]: uploads, recipients, exclusion logs, tracked links
+//! - [`schedule`]: waves, and when deliveries are due
+//! - [`chunks`]: ledgers, leases, claims, and which chunks need a job
+//! - [`addresses`]: message index, message history, denylist
+//! - [`tracking`]: hits, tracking logs, statistics
+//! - [`limits`]: token buckets, circuit breakers, the number of daemons
+//!
+//! [`Durability`] says whether Redis can lose acknowledged writes. [`keys`] lists all keys.
+//!
+//! Not here: decisions and byte layouts are in [`crate::domain`]. The jobs are in [`crate::queue`].
+//! The embedded redis-server is in [`crate::redis_server`].
 
 pub mod addresses;
 pub mod audience;
-pub mod audit;
 pub mod chunks;
-pub mod connection;
-pub mod deliveries;
-pub mod durability;
 pub mod keys;
 pub mod limits;
-pub mod retention;
 pub mod schedule;
-pub mod stores;
 pub mod tracking;
 
-pub use connection::{Redis, StoreError, damaged, may_pass, unreadable, with_prelude};
+mod audit;
+mod await_durability;
+mod connection;
+mod deliveries;
+mod durability;
+mod retention;
+mod scripts;
+mod stores;
+
+pub use connection::{ConnectError, Redis, StoreError, may_pass};
 pub use deliveries::{CommitOutcome, DeliveryChange, DeliveryStore, OnceKey};
-pub use durability::Durability;
-pub use retention::SweptParts;
+pub use durability::{Durability, DurabilityLag};
+pub use retention::RemovedParts;
 pub use stores::Stores;
+
+use connection::{damaged, unreadable};
+use scripts::with_prelude;

@@ -1,31 +1,31 @@
-//! What retention asks and removes: deliveries by age, what was removed of each, tracking logs.
+//! Retention: deliveries by age, and which of their parts were removed.
 
 use redis::AsyncCommands;
 
 use super::{
     connection::{StoreError, damaged},
     deliveries::DeliveryStore,
+    keys,
 };
-use crate::{
-    domain::delivery::{DeliveryId, DeliveryState},
-    store::keys,
-};
+use crate::domain::delivery::{DeliveryId, DeliveryState};
 
-/// What was removed of a delivery to the last key.
+/// The parts of a delivery that retention has removed completely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct SweptParts {
+pub struct RemovedParts {
     pub logs: bool,
     pub tracking: bool,
 }
 
-impl SweptParts {
+impl RemovedParts {
+    /// Whether all wanted parts are removed.
     pub fn covers(self, wanted: Self) -> bool {
         (self.logs || !wanted.logs) && (self.tracking || !wanted.tracking)
     }
 }
 
 impl DeliveryStore {
-    /// Deliveries that were created before an instant (Unix seconds), the oldest first.
+    /// At most `limit` deliveries created before `seconds` (Unix time), from `offset`, the oldest
+    /// first.
     pub async fn created_before(
         &self,
         seconds: f64,
@@ -34,16 +34,16 @@ impl DeliveryStore {
     ) -> Result<Vec<DeliveryId>, StoreError> {
         let (mut conn, to) = (self.redis.connection(), seconds * 1000.0);
         let ids: Vec<String> = conn
-            .zrangebyscore_limit(keys::INDEX, "-inf", to, offset as isize, limit as isize)
+            .zrangebyscore_limit(keys::DELIVERIES, "-inf", to, offset as isize, limit as isize)
             .await?;
         ids.iter().map(|id| id.parse().map_err(damaged)).collect()
     }
 
-    /// The states of some deliveries, and what was removed of them.
+    /// The states and the removed parts of some deliveries.
     pub async fn removed_parts(
         &self,
         ids: &[DeliveryId],
-    ) -> Result<Vec<(Option<DeliveryState>, SweptParts)>, StoreError> {
+    ) -> Result<Vec<(Option<DeliveryState>, RemovedParts)>, StoreError> {
         type Fields = (Option<String>, Option<u8>, Option<u8>);
         let mut pipe = redis::pipe();
         for id in ids {
@@ -59,15 +59,21 @@ impl DeliveryStore {
             pipe.query_async(&mut self.redis.connection()).await?
         };
         let read = |(state, logs, tracking): Fields| {
-            let state = state.map(|word| word.parse().map_err(damaged)).transpose()?;
-            Ok((state, SweptParts { logs: logs.is_some(), tracking: tracking.is_some() }))
+            let state = state
+                .map(|word| word.parse().map_err(damaged))
+                .transpose()?;
+            Ok((state, RemovedParts { logs: logs.is_some(), tracking: tracking.is_some() }))
         };
         found.into_iter().map(read).collect()
     }
 
-    /// Notes what was removed, so that no later pass looks for it.
-    pub async fn note_removed(&self, id: &DeliveryId, swept: SweptParts) -> Result<(), StoreError> {
-        let fields = [("swept_logs", swept.logs), ("swept_tracking", swept.tracking)];
+    /// Notes which parts were removed, so that no later pass looks for them.
+    pub async fn note_removed(
+        &self,
+        id: &DeliveryId,
+        removed: RemovedParts,
+    ) -> Result<(), StoreError> {
+        let fields = [("swept_logs", removed.logs), ("swept_tracking", removed.tracking)];
         let fields: Vec<(&str, u8)> =
             fields.into_iter().filter(|(_, done)| *done).map(|(name, _)| (name, 1)).collect();
         Ok(self.redis.connection().hset_multiple(keys::delivery(id), &fields).await?)

@@ -1,16 +1,18 @@
-//! Every handle of the store, made once from one connection.
+//! All handles of the store, made once from one connection.
 
-use super::{connection::Redis, deliveries::DeliveryStore};
-use crate::store::{
+use super::{
     addresses::AddressStore,
     audience::AudienceStore,
     chunks::{ChunkLists, LedgerStore},
+    connection::Redis,
+    deliveries::DeliveryStore,
     limits::LimitStore,
     schedule::ScheduleStore,
     tracking::TrackingStore,
 };
 
-/// The handles; only the wiring has them all. Cheap to clone.
+/// One handle per subject. Only `app` has them all; each service gets the few it needs. Cheap to
+/// clone.
 #[derive(Clone)]
 pub struct Stores {
     pub redis: Redis,
@@ -25,6 +27,7 @@ pub struct Stores {
 }
 
 impl Stores {
+    /// Makes all handles.
     pub fn new(redis: Redis) -> Self {
         let chunks = ChunkLists::new(redis.clone());
         Self {

@@ -87,7 +87,7 @@ impl ChunkSender {
             .await?
         {
             Taken::Yes(lease, ledger) => (lease, ledger),
-            Taken::Held(..) | Taken::Missing => return Ok(()),
+            Taken::Leased(..) | Taken::Missing => return Ok(()),
         };
         let validity = Arc::new(LeaseValidity::new(self.poisoned.config.send.lease_ms, asked_ms));
         let leased = LeasedChunk::new(at, lease, resend_after_s);

@@ -63,7 +63,7 @@ impl AddressChecks {
                 weight,
                 standing.state,
                 status,
-                checked || !standing.ruled,
+                checked || !standing.has_fatigue_rule,
             ));
         }
         Ok(counted.into_iter().map(|n| n >= rule.messages).collect())

@@ -38,9 +38,9 @@ impl ThrottleWatch {
             (self.throttles.store.announce_daemon(self.daemon.owner).await?, unix_now());
         let n = attendance.daemons.max(1);
         // alone there is nobody to make room
-        let settled = n == 1 || attendance.here_for >= SETTLED;
+        let settled = n == 1 || attendance.present_for >= SETTLED;
         let mine = |all: usize| {
-            if settled { all / n + usize::from(attendance.place < all % n) } else { 0 }
+            if settled { all / n + usize::from(attendance.rank < all % n) } else { 0 }
         };
         for (limit, share) in shared.limits.iter().zip(&shared.shares) {
             share.store(mine(limit.connections), Ordering::Relaxed);

@@ -20,7 +20,7 @@ use crate::{
     domain::delivery::{Action, Delivery, DeliveryId, DeliveryState, RemovedLogs},
     metrics,
     report::write_durably,
-    store::{StoreError, SweptParts},
+    store::{RemovedParts, StoreError},
 };
 
 /// Deliveries looked at in one round trip.
@@ -57,7 +57,7 @@ impl Retention {
         // what was created later has not ended so long ago
         let before = f64::from(unix_now()) - least * DAY_S;
         let wanted =
-            SweptParts { logs: settings.logs_days > 0.0, tracking: settings.tracking_days > 0.0 };
+            RemovedParts { logs: settings.logs_days > 0.0, tracking: settings.tracking_days > 0.0 };
         for offset in (0..).step_by(AT_A_TIME) {
             let ids = self.deliveries.store.created_before(before, offset, AT_A_TIME).await?;
             for (id, (state, swept)) in
@@ -88,7 +88,7 @@ impl Retention {
         Ok(())
     }
 
-    async fn remove_expired_of(&self, id: &DeliveryId, swept: SweptParts) -> Result<(), Refusal> {
+    async fn remove_expired_of(&self, id: &DeliveryId, swept: RemovedParts) -> Result<(), Refusal> {
         let Some(delivery) = self
             .deliveries
             .store
@@ -121,7 +121,7 @@ impl Retention {
             self.removal.tracking.remove_tracking(id).await?;
             self.deliveries
                 .store
-                .note_removed(id, SweptParts { tracking: true, ..SweptParts::default() })
+                .note_removed(id, RemovedParts { tracking: true, ..RemovedParts::default() })
                 .await?;
             metrics::retention_removed("tracking");
         }
@@ -133,7 +133,7 @@ impl Retention {
                 .await?;
             self.deliveries
                 .store
-                .note_removed(id, SweptParts { logs: true, ..SweptParts::default() })
+                .note_removed(id, RemovedParts { logs: true, ..RemovedParts::default() })
                 .await?;
             metrics::retention_removed("logs");
         }

@@ -53,7 +53,7 @@ impl PreparationPass<'_> {
             delivery: self.delivery.id.clone(),
             generation: self.generation,
             chunk_size: self.tools.config.preparation.chunk_size as u32,
-            ruled: self.settings.fatigue.is_some(),
+            has_fatigue_rule: self.settings.fatigue.is_some(),
             name: self.delivery.document.definition.name.clone(),
         };
         self.tools.checks.addresses.number_preparation(&registered).await

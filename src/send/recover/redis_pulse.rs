@@ -77,7 +77,7 @@ impl RedisPulse {
 
     /// The task: asks what Redis promises, and says so when that has changed.
     pub async fn observe_durability(&self) -> bool {
-        let before = self.redis.promised();
+        let before = self.redis.last_durability();
         match self.redis.durability().await {
             Ok(now) => {
                 metrics::redis_durability(now.word(), &Durability::WORDS);

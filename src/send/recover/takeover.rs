@@ -106,7 +106,7 @@ impl Takeovers {
                     self.poisoned.holder.expire(&mut leased, &ledger, &todo).await?;
                     self.poisoned.holder.give_back(leased).await?;
                 }
-                Taken::Held(..) => self.take_over_if_dead(delivery, &at, ledger.header()).await?,
+                Taken::Leased(..) => self.take_over_if_dead(delivery, &at, ledger.header()).await?,
                 Taken::Missing => {}
             }
         }

@@ -1,10 +1,10 @@
-//! The denylist: who opted out, by the digest of the address, in sixteen sets.
+//! The denylist: digests of the addresses that opted out, in sixteen sets.
 
 use std::collections::BTreeMap;
 
 use redis::AsyncCommands;
 
-use super::message_index::AddressStore;
+use super::address_store::AddressStore;
 use crate::{
     domain::audience::AddressKey,
     store::{StoreError, keys},
@@ -15,27 +15,27 @@ fn set_of(address: AddressKey) -> String {
 }
 
 impl AddressStore {
-    /// Puts an address on the list; false if it was there.
+    /// Adds an address to the denylist. Returns false if it was there.
     pub async fn deny(&self, address: AddressKey) -> Result<bool, StoreError> {
         Ok(self.redis.connection().sadd(set_of(address), &address.bytes()[..]).await?)
     }
 
-    /// Takes an address off the list; false if it was not there.
+    /// Removes an address from the denylist. Returns false if it was not there.
     pub async fn allow(&self, address: AddressKey) -> Result<bool, StoreError> {
         Ok(self.redis.connection().srem(set_of(address), &address.bytes()[..]).await?)
     }
 
-    /// Whether nobody is on the list.
+    /// Whether the denylist is empty.
     pub async fn denies_nobody(&self) -> Result<bool, StoreError> {
         let mut pipe = redis::pipe();
         for set in 0..16 {
             pipe.exists(keys::denylist(set));
         }
-        let there: Vec<bool> = pipe.query_async(&mut self.redis.connection()).await?;
-        Ok(!there.contains(&true))
+        let exist: Vec<bool> = pipe.query_async(&mut self.redis.connection()).await?;
+        Ok(!exist.contains(&true))
     }
 
-    /// Which of some addresses are on the list, in their order.
+    /// Whether each of some addresses is on the denylist, in the order of the addresses.
     pub async fn denied(&self, addresses: &[AddressKey]) -> Result<Vec<bool>, StoreError> {
         let mut sets: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (i, address) in addresses.iter().enumerate() {

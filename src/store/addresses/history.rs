@@ -1,25 +1,29 @@
-//! What became of every message to an address: the index of messages says which there are, ledgers and waves the rest.
+//! The history of an address: all messages to it, with their records and waves.
 
-use super::message_index::{AddressStore, IndexedMessage, RegisteredPreparation};
+use crate::domain::ledger::RecipientNumber;
+use super::{
+    address_store::AddressStore,
+    message_index::IndexedMessage,
+    preparation_registry::{RegisteredPreparation, counting_state},
+};
 use crate::{
     domain::{
-        audience::{AddressKey, fatigue},
-        delivery::DeliveryState,
-        ledger::{HEADER_BYTES, RECORD_BYTES, RecipientNumber, Record, Status},
+        audience::AddressKey,
+        ledger::{HEADER_BYTES, RECORD_BYTES, Record, Status},
         schedule::{ChunkPlace, PLACE_BYTES, WAVE_BYTES, Wave},
     },
     store::{StoreError, audience::SliceKind, damaged, keys},
 };
 
-/// A message that its address got or is to get.
+/// A message that an address got, or will get.
 #[derive(Debug, Clone)]
 pub struct MessageTrace {
     pub preparation: RegisteredPreparation,
-    /// Number of the recipient in the sending log.
+    /// The recipient number.
     pub recipient: u32,
-    /// `None` as long as there is no ledger: it is pending.
+    /// The record in the ledger. Without a ledger there is none, and the recipient is pending.
     pub record: Option<Record>,
-    /// Of one that is pending.
+    /// The wave of a pending recipient.
     pub wave: Option<Wave>,
 }
 
@@ -30,8 +34,8 @@ impl MessageTrace {
 }
 
 impl AddressStore {
-    /// The messages to an address, in no order; none of deliveries that are not released nor scheduled. Five round trips at
-    /// the most, however many they are.
+    /// The messages to an address, in no order. Leaves out deliveries that were neither released
+    /// nor scheduled. Takes at most five round trips, however many messages there are.
     pub async fn history(&self, address: AddressKey) -> Result<Vec<MessageTrace>, StoreError> {
         let messages = self.messages_to(&[address]).await?.pop().unwrap_or_default();
         if messages.is_empty() {
@@ -61,7 +65,7 @@ impl AddressStore {
         Ok(traces)
     }
 
-    /// Reads their records, and drops what does not count.
+    /// Reads the records of the messages, and drops messages that do not count.
     async fn find_records(&self, traces: &mut Vec<MessageTrace>) -> Result<(), StoreError> {
         let mut pipe = redis::pipe();
         for MessageTrace { preparation, recipient, .. } in traces.iter() {
@@ -83,15 +87,8 @@ impl AddressStore {
         let mut found = Vec::with_capacity(traces.len());
         for (trace, answer) in traces.drain(..).zip(answers.as_chunks::<2>().0) {
             let [head, raw] = answer;
-            let (state, planned): (Option<String>, Option<u32>) =
-                redis::from_redis_value_ref(head).map_err(damaged)?;
-            let Some(state) = state.filter(|_| planned == Some(trace.preparation.generation))
-            else {
-                continue;
-            };
-            let state: DeliveryState = state.parse().map_err(damaged)?;
-            let raw: Vec<u8> = redis::from_redis_value_ref(raw).map_err(damaged)?;
-            if fatigue::counts(state) {
+            if counting_state(head, trace.preparation.generation)?.is_some() {
+                let raw: Vec<u8> = redis::from_redis_value_ref(raw).map_err(damaged)?;
                 found.push(MessageTrace { record: Record::parse(&raw), ..trace });
             }
         }
@@ -99,7 +96,7 @@ impl AddressStore {
         Ok(())
     }
 
-    /// Reads the waves of those that are pending.
+    /// Reads the waves of the pending messages.
     async fn find_waves(&self, traces: &mut [MessageTrace]) -> Result<(), StoreError> {
         let mut pending: Vec<&mut MessageTrace> =
             traces.iter_mut().filter(|trace| trace.is_pending()).collect();
@@ -107,11 +104,11 @@ impl AddressStore {
             return Ok(());
         }
         let range = |pipe: &mut redis::Pipeline,
-                     part: SliceKind,
+                     kind: SliceKind,
                      trace: &MessageTrace,
                      number: usize,
                      bytes: usize| {
-            let key = part.key(&trace.preparation.delivery, 0);
+            let key = kind.key(&trace.preparation.delivery, 0);
             pipe.cmd("GETRANGE").arg(key).arg(number * bytes).arg((number + 1) * bytes - 1);
         };
         let mut pipe = redis::pipe();
@@ -128,7 +125,7 @@ impl AddressStore {
         let places: Vec<Vec<u8>> = pipe.query_async(&mut self.redis.connection()).await?;
         let mut pipe = redis::pipe();
         for (trace, place) in pending.iter().zip(&places) {
-            // a delivery that is removed meanwhile has none
+            // A delivery that was removed meanwhile has no table.
             let wave =
                 ChunkPlace::parse_all(place).first().map_or(0, |place| usize::from(place.wave));
             range(
@@ -146,10 +143,11 @@ impl AddressStore {
         Ok(())
     }
 }
-/// The chunk of a recipient, and the position in it.
+
+/// The chunk of a recipient number, and the position in the chunk.
 fn place(preparation: &RegisteredPreparation, recipient: u32) -> Result<(u32, usize), StoreError> {
     let place = RecipientNumber(recipient.into()).place(preparation.chunk_size);
     place
         .map(|(chunk, position)| (chunk, usize::from(position)))
-        .ok_or_else(|| damaged("chunks of nobody"))
+        .ok_or_else(|| damaged("a preparation has the chunk size 0"))
 }

@@ -1,9 +1,26 @@
-//! TODO head
+//! What Redis knows by address: the message index, message history, and the denylist.
+//!
+//! Addresses are stored as digests only. The message index says which prepared deliveries send to
+//! an address. An entry names a preparation by its number, and a recipient. The registry of
+//! preparations says what a number stands for.
+//!
+//! Entry point: [`AddressStore`]. It notes, finds and removes messages, tells the history of an
+//! address ([`MessageTrace`]), and keeps the denylist. [`RegisteredPreparation`] and
+//! [`PreparationStanding`] describe the preparation behind a number.
+//!
+//! Nothing is stored twice: status and time of a message are read from the ledger and from the
+//! table of waves.
+//!
+//! Not here: the rule of fatigue is in [`crate::domain::audience`], its use in `send::prepare` and
+//! `send::limits`. The report for a person is in `report`.
 
-pub mod denylist;
-pub mod history;
-pub mod message_index;
+mod address_store;
+mod denylist;
+mod history;
+mod message_index;
+mod preparation_registry;
 
+pub use address_store::AddressStore;
 pub use history::MessageTrace;
-pub use message_index::AddressStore;
-pub use message_index::{IndexedMessage, PreparationStanding, RegisteredPreparation};
+pub use message_index::IndexedMessage;
+pub use preparation_registry::{PreparationStanding, RegisteredPreparation};

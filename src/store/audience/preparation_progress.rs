@@ -1,4 +1,4 @@
-//! TODO head
+//! The progress of a preparation, and how often it was begun.
 
 use std::collections::HashMap;
 
@@ -11,17 +11,20 @@ use crate::{
     store::{StoreError, keys},
 };
 
-/// How far a preparation is.
+/// The progress of a preparation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, serde::Deserialize)]
 pub struct PreparationProgress {
     pub generation: u32,
+    /// Number of recipients that are done.
     pub done: u64,
+    /// Number of all recipients.
     pub of: u64,
-    /// Raised while its worker lives.
+    /// A counter that rises while the worker lives.
     pub beat: u64,
 }
 
 impl AudienceStore {
+    /// Notes the progress of a preparation.
     pub async fn note_preparation(
         &self,
         id: &DeliveryId,
@@ -36,19 +39,22 @@ impl AudienceStore {
         Ok(self.redis.connection().hset_multiple(keys::preparation(id), &fields).await?)
     }
 
-    /// Counts a beginning of a preparation; how many there were since its last end or request.
+    /// Counts a start of a preparation. Returns the number of starts since it last ended or was
+    /// requested.
     pub async fn count_preparation(&self, id: &DeliveryId) -> Result<u32, StoreError> {
         Ok(self.redis.connection().hincr(keys::preparation(id), "begun", 1).await?)
     }
 
+    /// Forgets the starts of a preparation that ended or is requested again.
     pub async fn forget_preparations(&self, id: &DeliveryId) -> Result<(), StoreError> {
         Ok(self.redis.connection().hdel(keys::preparation(id), "begun").await?)
     }
 
+    /// The progress of a preparation; all zero if there is none.
     pub async fn preparation(&self, id: &DeliveryId) -> Result<PreparationProgress, StoreError> {
-        let f: HashMap<String, u64> =
+        let fields: HashMap<String, u64> =
             self.redis.connection().hgetall(keys::preparation(id)).await?;
-        let get = |name| f.get(name).copied().unwrap_or_default();
+        let get = |name| fields.get(name).copied().unwrap_or_default();
         Ok(PreparationProgress {
             generation: get("generation") as u32,
             done: get("done"),

@@ -1,4 +1,4 @@
-//! Slices of recipients and exclusions: NDJSON, compressed, numbered from 0 within a part.
+//! Slices: compressed NDJSON of recipients, exclusions or links, numbered from 0 within a kind.
 
 use std::collections::HashMap;
 
@@ -14,30 +14,34 @@ use crate::{
     store::{Redis, StoreError, damaged, keys, unreadable},
 };
 
-/// zstd's default: about 29 bytes for a recipient with five short fields.
-const LEVEL: i32 = 3;
-/// A slice that grows beyond this is damaged.
-const LARGEST: usize = 1 << 30;
+/// Compression level of zstd, its default. A recipient with five short fields takes about 29 bytes.
+const COMPRESSION_LEVEL: i32 = 3;
+/// Maximum size of an uncompressed slice in bytes. A larger slice is damaged.
+const MAX_BYTES: usize = 1 << 30;
 
-/// What slices are made of. The number tells uploads and preparations apart.
+/// Maximum of keys that one command removes.
+const KEYS_PER_REMOVAL: u32 = 100;
+
+/// The content of a slice. The number is that of the upload, or the generation of the preparation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SliceKind {
     /// Recipients as uploaded.
     Upload(u32),
-    /// Recipients to deliver to, a slice per chunk.
+    /// Recipients to deliver to, one slice per chunk.
     Chunks(u32),
     /// The exclusion log.
     Exclusions(u32),
-    /// The table of waves, one slice that is not compressed.
+    /// The table of waves, one slice, not compressed.
     Waves(u32),
-    /// The table of chunks, likewise.
+    /// The table of chunks, one slice, not compressed.
     Places(u32),
     /// The tracked links, one slice.
     Links(u32),
 }
 
 impl SliceKind {
-    pub(crate) fn name(self) -> String {
+    /// The name of the kind in keys.
+    pub(in crate::store) fn name(self) -> String {
         match self {
             Self::Upload(n) => format!("upload.{n}"),
             Self::Chunks(n) => format!("chunks.{n}"),
@@ -48,7 +52,8 @@ impl SliceKind {
         }
     }
 
-    pub(crate) fn key(self, id: &DeliveryId, number: u32) -> String {
+    /// The key of a slice.
+    pub(in crate::store) fn key(self, id: &DeliveryId, number: u32) -> String {
         keys::slice(id, &self.name(), number)
     }
 }
@@ -65,22 +70,21 @@ pub fn ndjson<T: Serialize>(items: &[T]) -> Result<Vec<u8>, StoreError> {
 
 fn unpack(packed: &[u8]) -> Result<Vec<u8>, StoreError> {
     let size = zstd::zstd_safe::get_frame_content_size(packed).ok().flatten().unwrap_or(0) as usize;
-    zstd::bulk::decompress(packed, size.min(LARGEST)).map_err(damaged)
+    zstd::bulk::decompress(packed, size.min(MAX_BYTES)).map_err(damaged)
 }
 
 /// Slices of audiences and preparations. Cheap to clone.
 #[derive(Clone)]
 pub struct AudienceStore {
-    pub(in crate::store) redis: Redis,
+    pub(super) redis: Redis,
 }
 
 impl AudienceStore {
+    /// Makes the handle from a connection.
     pub fn new(redis: Redis) -> Self {
         Self { redis }
     }
-}
 
-impl AudienceStore {
     /// The tracked links of a prepared delivery.
     pub async fn links(
         &self,
@@ -88,24 +92,24 @@ impl AudienceStore {
         plan: &Plan,
     ) -> Result<Vec<TrackedLink>, StoreError> {
         if plan.settings.tracking.url.is_empty() || delivery.document.cleaned.is_some() {
-            // there are none, or none any more
+            // The delivery has no tracked links, or they were removed.
             return Ok(Vec::new());
         }
         self.slice(&delivery.id, SliceKind::Links(plan.generation), 0).await
     }
 
-    /// Writes a slice; `text` is what [`ndjson`] made.
+    /// Writes a slice. [`ndjson`] makes its text.
     pub async fn write_slice(
         &self,
         id: &DeliveryId,
-        part: SliceKind,
+        kind: SliceKind,
         number: u32,
         text: &[u8],
     ) -> Result<(), StoreError> {
-        let packed = zstd::bulk::compress(text, LEVEL).map_err(damaged)?;
-        let name = part.name();
+        let packed = zstd::bulk::compress(text, COMPRESSION_LEVEL).map_err(damaged)?;
+        let name = kind.name();
         let mut pipe = redis::pipe();
-        pipe.hset(keys::parts(id), &name, number + 1)
+        pipe.hset(keys::slice_counts(id), &name, number + 1)
             .ignore()
             .set(keys::slice(id, &name, number), packed)
             .ignore();
@@ -119,34 +123,37 @@ impl AudienceStore {
         to: (&DeliveryId, u32),
         slices: u32,
     ) -> Result<(), StoreError> {
-        let (from_part, to_part) = (SliceKind::Upload(from.1), SliceKind::Upload(to.1));
+        let (from_kind, to_kind) = (SliceKind::Upload(from.1), SliceKind::Upload(to.1));
         for number in 0..slices {
             let packed: Option<Vec<u8>> =
-                self.redis.connection().get(from_part.key(from.0, number)).await?;
+                self.redis.connection().get(from_kind.key(from.0, number)).await?;
             let packed = packed.ok_or_else(|| {
-                damaged(format!("slice {number} of {} is missing", from_part.name()))
+                damaged(format!("slice {number} of {} is missing", from_kind.name()))
             })?;
             let mut pipe = redis::pipe();
-            pipe.hset(keys::parts(to.0), to_part.name(), number + 1)
+            pipe.hset(keys::slice_counts(to.0), to_kind.name(), number + 1)
                 .ignore()
-                .set(to_part.key(to.0, number), packed)
+                .set(to_kind.key(to.0, number), packed)
                 .ignore();
             let () = pipe.query_async(&mut self.redis.connection()).await?;
         }
         Ok(())
     }
 
-    /// Reads a slice.
+    /// Reads all items of a slice.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if the slice is missing or cannot be read.
     pub async fn slice<T: DeserializeOwned>(
         &self,
         id: &DeliveryId,
-        part: SliceKind,
+        kind: SliceKind,
         number: u32,
     ) -> Result<Vec<T>, StoreError> {
         let packed: Option<Vec<u8>> =
-            self.redis.connection().get(keys::slice(id, &part.name(), number)).await?;
+            self.redis.connection().get(keys::slice(id, &kind.name(), number)).await?;
         let packed = packed
-            .ok_or_else(|| damaged(format!("slice {number} of {} is missing", part.name())))?;
+            .ok_or_else(|| damaged(format!("slice {number} of {} is missing", kind.name())))?;
         unpack(&packed)?
             .split(|b| *b == b'\n')
             .filter(|line| !line.is_empty())
@@ -154,14 +161,15 @@ impl AudienceStore {
             .collect()
     }
 
-    /// How many lines the first `slices` slices of a part hold; one that is gone or damaged holds none.
+    /// The number of lines in the first `slices` slices of a kind. A missing or damaged slice
+    /// counts as empty.
     pub async fn lines(
         &self,
         id: &DeliveryId,
-        part: SliceKind,
+        kind: SliceKind,
         slices: u32,
     ) -> Result<u64, StoreError> {
-        let (mut conn, name, mut lines) = (self.redis.connection(), part.name(), 0);
+        let (mut conn, name, mut lines) = (self.redis.connection(), kind.name(), 0);
         for number in 0..slices {
             let packed: Option<Vec<u8>> = conn.get(keys::slice(id, &name, number)).await?;
             let text = packed.and_then(|packed| unpack(&packed).ok()).unwrap_or_default();
@@ -170,8 +178,8 @@ impl AudienceStore {
         Ok(lines)
     }
 
-    /// Removes the parts of uploads before `upload` and of preparations before `generation`: what is no longer in use, and
-    /// what was never finished.
+    /// Removes all slices of uploads before `upload` and of preparations before `generation`. They
+    /// are no longer in use, or were never completed.
     pub async fn remove_older(
         &self,
         id: &DeliveryId,
@@ -179,32 +187,33 @@ impl AudienceStore {
         generation: u32,
     ) -> Result<(), StoreError> {
         let mut conn = self.redis.connection();
-        let written: HashMap<String, u32> = conn.hgetall(keys::parts(id)).await?;
+        let written: HashMap<String, u32> = conn.hgetall(keys::slice_counts(id)).await?;
         for (name, slices) in written {
-            let (kind, number) =
-                name.split_once('.').ok_or_else(|| damaged(format!("part {name}")))?;
+            let (prefix, number) =
+                name.split_once('.').ok_or_else(|| damaged(format!("slice kind {name}")))?;
             let number: u32 = number.parse().map_err(damaged)?;
-            if number >= if kind == "upload" { upload } else { generation } {
+            if number >= if prefix == "upload" { upload } else { generation } {
                 continue;
             }
-            for from in (0..slices).step_by(100) {
-                let names: Vec<String> =
-                    (from..slices.min(from + 100)).map(|n| keys::slice(id, &name, n)).collect();
+            for from in (0..slices).step_by(KEYS_PER_REMOVAL as usize) {
+                let names: Vec<String> = (from..slices.min(from + KEYS_PER_REMOVAL))
+                    .map(|n| keys::slice(id, &name, n))
+                    .collect();
                 let () = conn.unlink(names).await?;
             }
-            let () = conn.hdel(keys::parts(id), name).await?;
+            let () = conn.hdel(keys::slice_counts(id), name).await?;
         }
         Ok(())
     }
 
-    /// One recipient or exclusion line of a slice.
+    /// One item of a slice, which is the slice of a chunk; `None` if the slice has fewer items.
     pub async fn item<T: DeserializeOwned>(
         &self,
         at: &ChunkRef,
-        part: SliceKind,
+        kind: SliceKind,
         position: u16,
     ) -> Result<Option<T>, StoreError> {
-        let items: Vec<T> = self.slice(&at.delivery, part, at.chunk).await?;
+        let items: Vec<T> = self.slice(&at.delivery, kind, at.chunk).await?;
         Ok(items.into_iter().nth(usize::from(position)))
     }
 }

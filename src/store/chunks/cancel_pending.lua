@@ -1,22 +1,25 @@
--- A stopped delivery: what was not begun is cancelled; what was to be sent again, and may have been accepted, is in doubt.
--- Needs no lease: claims check the state themselves.
--- KEYS: ledger, counts, delivery   ARGV: now
--- Answers { verdict, how many are still being attempted }.
+-- Cancels the recipients of a chunk that are pending or deferred, while the delivery is stopping.
+--
+-- A recipient that was to be sent to again becomes in doubt: the first attempt may have been
+-- accepted. The script needs no lease, because each claim checks the state itself.
+-- KEYS: ledger, live counters, delivery
+-- ARGV: now
+-- Answer: { verdict, number of recipients that are still attempting }.
 local ledger, now = KEYS[1], tonumber(ARGV[1])
 if redis.call('HGET', KEYS[3], 'state') ~= 'stopping' then return { FORBIDDEN, 0 } end
-local h = header(ledger)
-if not h then return { MISSING, 0 } end
-local sum, attempting = {}, 0
-load(ledger, 0, h.count - 1)
-for position = 0, h.count - 1 do
+local header = read_header(ledger)
+if not header then return { MISSING, 0 } end
+local deltas, attempting = {}, 0
+load_records(ledger, 0, header.count - 1)
+for position = 0, header.count - 1 do
   local status = status_of(position)
   if status == ATTEMPTING then
     attempting = attempting + 1
   elseif status == PENDING or status == DEFERRED then
-    alter(position, read(position), sum, function(r)
-      r.status, r.when = has(r.flags, RESENT) and IN_DOUBT or CANCELLED, now
+    change_record(position, read_record(position), deltas, function(record)
+      record.status, record.when = has(record.flags, RESENT) and IN_DOUBT or CANCELLED, now
     end)
   end
 end
-publish(ledger, KEYS[2], sum)
+write_back(ledger, KEYS[2], deltas)
 return { OK, attempting }

@@ -1,6 +1,6 @@
-//! Which chunks of a delivery want attention, for which a job was named, and which were set aside.
+//! Lists of the chunks of a delivery: open chunks need a job, offered chunks have one.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use redis::{AsyncCommands, Script};
 
@@ -9,55 +9,58 @@ use crate::{
     store::{Redis, StoreError, keys, with_prelude},
 };
 
-/// Which chunks want attention, and which deliveries want jobs. Cheap to clone.
+/// Lists of open, offered and poisoned chunks, and the fair queue of deliveries. Cheap to clone.
 #[derive(Clone)]
 pub struct ChunkLists {
-    pub(in crate::store) redis: Redis,
-    pub(in crate::store) scripts: Arc<ChunkListsScripts>,
+    pub(super) redis: Redis,
+    scripts: Arc<ChunkListScripts>,
 }
 
-pub(in crate::store) struct ChunkListsScripts {
-    pub(in crate::store) offer: Script,
-    pub(in crate::store) reopen: Script,
+struct ChunkListScripts {
+    offer_chunks: Script,
+    reopen_chunk: Script,
 }
 
-impl Default for ChunkListsScripts {
+impl Default for ChunkListScripts {
     fn default() -> Self {
         Self {
-            offer: with_prelude(include_str!("offer_chunks.lua")),
-            reopen: with_prelude(include_str!("reopen_chunk.lua")),
+            offer_chunks: with_prelude(include_str!("offer_chunks.lua")),
+            reopen_chunk: with_prelude(include_str!("reopen_chunk.lua")),
         }
     }
 }
 
 impl ChunkLists {
+    /// Makes the handle from a connection.
     pub fn new(redis: Redis) -> Self {
         Self { redis, scripts: Arc::default() }
     }
-}
 
-impl ChunkLists {
-    /// Chooses chunks that want attention, at most `most`, and at most `window` being offered at a time: (chunk, round) of each.
+    /// Chooses open chunks that get a job now, and counts them as offered. Returns chunk and round
+    /// of each.
+    ///
+    /// Chooses at most `maximum` chunks, and keeps at most `window` chunks offered at a time.
+    /// `virtual_time` is the time of these jobs in the fair queue.
     pub async fn pick_for_jobs(
         &self,
         id: &DeliveryId,
-        (window, most): (usize, usize),
-        served: f64,
+        (window, maximum): (usize, usize),
+        virtual_time: f64,
         now: u32,
     ) -> Result<Vec<(u32, u32)>, StoreError> {
-        let mut script = self.scripts.offer.prepare_invoke();
+        let mut script = self.scripts.offer_chunks.prepare_invoke();
         script
             .key(keys::delivery(id))
             .key(keys::open(id))
             .key(keys::offered(id))
             .key(keys::rounds(id))
-            .key(keys::aside(id));
-        script.arg(now).arg(window).arg(most).arg(served);
+            .key(keys::poisoned(id));
+        script.arg(now).arg(window).arg(maximum).arg(virtual_time);
         let flat: Vec<u32> = script.invoke_async(&mut self.redis.connection()).await?;
         Ok(flat.as_chunks::<2>().0.iter().map(|[chunk, round]| (*chunk, *round)).collect())
     }
 
-    /// Lets every chunk that waits for a time be looked at: the clock was set back.
+    /// Makes every open chunk due now, because the clock was set back.
     pub async fn mark_all_ready(&self, id: &DeliveryId, now: u32) -> Result<(), StoreError> {
         let later: Vec<u32> =
             self.redis.connection().zrangebyscore(keys::open(id), now, "+inf").await?;
@@ -68,12 +71,12 @@ impl ChunkLists {
         self.redis.run(&pipe).await
     }
 
-    /// How many chunks want attention, now or later.
+    /// The number of open chunks, due now or later.
     pub async fn ready_count(&self, id: &DeliveryId) -> Result<usize, StoreError> {
         Ok(self.redis.connection().zcard(keys::open(id)).await?)
     }
 
-    /// The chunks a job was named for: chunk, when (Unix seconds), round.
+    /// The offered chunks: chunk, when its job was queued (Unix seconds), round.
     pub async fn with_jobs(&self, id: &DeliveryId) -> Result<Vec<(u32, u32, u32)>, StoreError> {
         let mut conn = self.redis.connection();
         let offered: Vec<(u32, f64)> = conn.zrange_withscores(keys::offered(id), 0, -1).await?;
@@ -90,14 +93,15 @@ impl ChunkLists {
             .collect())
     }
 
-    /// Puts a chunk whose job is gone back among those that want attention.
+    /// Opens an offered chunk again because its job is gone. Returns false if the chunk got another
+    /// job since `round`.
     pub async fn return_to_ready(
         &self,
         at: &ChunkRef,
         round: u32,
         now: u32,
     ) -> Result<bool, StoreError> {
-        let mut script = self.scripts.reopen.prepare_invoke();
+        let mut script = self.scripts.reopen_chunk.prepare_invoke();
         script
             .key(keys::open(&at.delivery))
             .key(keys::offered(&at.delivery))
@@ -108,21 +112,26 @@ impl ChunkLists {
         Ok(script.invoke_async(&mut self.redis.connection()).await?)
     }
 
-    /// Says that these chunks want attention now; those already waiting or set aside are left alone.
+    /// The poisoned chunks of a delivery. They get no job until a person asks for a retry.
+    pub async fn poisoned(&self, id: &DeliveryId) -> Result<BTreeSet<u32>, StoreError> {
+        Ok(self.redis.connection().smembers(keys::poisoned(id)).await?)
+    }
+
+    /// Opens these chunks, due now. Chunks that are open or poisoned stay as they are.
     pub async fn mark_ready(
         &self,
         id: &DeliveryId,
         chunks: impl Iterator<Item = u32>,
     ) -> Result<(), StoreError> {
-        let aside = self.poisoned(id).await?;
+        let poisoned = self.poisoned(id).await?;
         let mut pipe = redis::pipe();
-        for chunk in chunks.filter(|chunk| !aside.contains(chunk)) {
+        for chunk in chunks.filter(|chunk| !poisoned.contains(chunk)) {
             pipe.cmd("ZADD").arg(keys::open(id)).arg("NX").arg(0).arg(chunk).ignore();
         }
         self.redis.run(&pipe).await
     }
 
-    /// Lets a chunk that was given back wait until then, if it wants attention at all.
+    /// Makes an open chunk due at `until` (Unix seconds) instead of earlier.
     pub async fn postpone(&self, at: &ChunkRef, until: u32) -> Result<(), StoreError> {
         let mut later = redis::cmd("ZADD");
         later.arg(keys::open(&at.delivery)).arg("XX").arg("GT").arg(until).arg(at.chunk);

@@ -1,154 +1,181 @@
--- The full logic of a turn: what first_attempts.lua has left. Keys and arguments are described there.
-local OWN_GROUP = count ~= nil -- checked and begun there
+-- The full logic of a batch: decides the reports and claims that the fast path has left.
+--
+-- Runs behind claim_and_record_fast.lua and the prelude, in the same script. KEYS, ARGV and the
+-- answer are described there.
+local FAST_PATH_RAN = count ~= nil -- It has checked the lease and raised the sequence number.
 local GIVEN_BACK = 255
-local verdict, again = OK, false
-if not OWN_GROUP then
-  local h = header(ledger)
-  if not h then return { MISSING, '', MISSING, '' } end
-  verdict, again = enter(ledger, h, owner, epoch, seq)
-  count, redo = h.count, redo == 1
-  load(ledger, first, last)
+local verdict, repeated = OK, false
+if not FAST_PATH_RAN then
+  local header = read_header(ledger)
+  if not header then return { MISSING, '', MISSING, '' } end
+  verdict, repeated = begin_batch(ledger, header, owner, epoch, seq)
+  count, redo = header.count, redo == 1
+  load_records(ledger, first, last)
 else
-  testing = band(byte(head, 2), 1) == 1
-  page, page_from, redo = page_now, first, false
+  smtp_test = band(byte(raw_header, 2), 1) == 1
+  page, page_first, redo = page_after, first, false
 end
-if resends == 0 then resend_after = nil end
-local sum, outcome, answers = { pending = -granted, attempting = granted - sent, sent = sent }, {}, {}
+if may_resend == 0 then resend_after = nil end
+local deltas, effects, grants =
+  { pending = -granted_count, attempting = granted_count - sent_count, sent = sent_count }, {}, {}
 
-local function settle(r, new)
-  r.status, r.reason, r.when = new.status, new.reason, new.when
-  r.flags = bor(band(r.flags, RESENT + DUPLICATE + ACCEPTED), new.flags)
+local function apply_outcome(record, outcome)
+  record.status, record.reason, record.when = outcome.status, outcome.reason, outcome.when
+  record.flags = bor(band(record.flags, RESENT + DUPLICATE + ACCEPTED), outcome.flags)
 end
 
--- A record under the recipient's newest claim.
-local function current(r, new)
-  local open = r.status == ATTEMPTING or r.status == IN_DOUBT
-  if new.status == GIVEN_BACK then
-    if r.status ~= ATTEMPTING then return 'x' end
+-- A report under the newest claim of the recipient.
+-- Returns the effect byte, and a function that changes the record.
+local function report_newest_claim(record, outcome)
+  local unsettled = record.status == ATTEMPTING or record.status == IN_DOUBT
+  if outcome.status == GIVEN_BACK then
+    if record.status ~= ATTEMPTING then return 'x' end
     return 'a', function()
-      r.attempts = math.max(r.attempts - 1, 0)
-      r.status, r.when = r.attempts == 0 and PENDING or DEFERRED, now
-      if has(r.flags, ACCEPTED) then sent_before(r, now) end
+      record.attempts = math.max(record.attempts - 1, 0)
+      record.status, record.when = record.attempts == 0 and PENDING or DEFERRED, now
+      if has(record.flags, ACCEPTED) then sent_by_earlier_claim(record, now) end
     end
   end
-  if new.status == SENT then
-    if r.status == SENT and has(r.flags, ACCEPTED) then return 'r' end
-    if r.status == FAILED and not has(r.flags, SETTLED) then -- a bounce came first; only note the acceptance
-      if not has(r.flags, ACCEPTED) then return 'a', function() r.flags = bor(r.flags, ACCEPTED) end end
-      if has(r.flags, DUPLICATE) or not has(r.flags, RESENT) then return 'r' end
-      return 'd', function() r.flags = bor(r.flags, DUPLICATE) end -- an earlier one was accepted, too, or possibly so
+  if outcome.status == SENT then
+    if record.status == SENT and has(record.flags, ACCEPTED) then return 'r' end
+    -- A bounce came first. It stays, and the acceptance is only noted.
+    if record.status == FAILED and not has(record.flags, SETTLED) then
+      if not has(record.flags, ACCEPTED) then
+        return 'a', function() record.flags = bor(record.flags, ACCEPTED) end
+      end
+      if has(record.flags, DUPLICATE) or not has(record.flags, RESENT) then return 'r' end
+      -- An earlier claim was or may have been accepted, too.
+      return 'd', function() record.flags = bor(record.flags, DUPLICATE) end
     end
-    local twice = open and has(r.flags, ACCEPTED)
-    return twice and 'd' or 'a', function()
-      settle(r, new)
-      r.flags = bor(r.flags, ACCEPTED)
-      if twice then r.flags = bor(r.flags, DUPLICATE) end
+    local accepted_twice = unsettled and has(record.flags, ACCEPTED)
+    return accepted_twice and 'd' or 'a', function()
+      apply_outcome(record, outcome)
+      record.flags = bor(record.flags, ACCEPTED)
+      if accepted_twice then record.flags = bor(record.flags, DUPLICATE) end
     end
   end
-  if not open then return r.status == new.status and 'r' or 'x' end
-  -- a late "not accepted" leaves it in doubt: its chunk may be settled and its delivery finished by now
-  if r.status == IN_DOUBT and new.status ~= FAILED then return 'x' end
+  if not unsettled then return record.status == outcome.status and 'r' or 'x' end
+  -- A late "not accepted" leaves the recipient in doubt: its chunk may be closed and its delivery
+  -- finished by now.
+  if record.status == IN_DOUBT and outcome.status ~= FAILED then return 'x' end
   return 'a', function()
-    if not has(r.flags, ACCEPTED) then return settle(r, new) end
-    if new.status == IN_DOUBT then return lose(r, new.when) end
-    sent_before(r, new.when)
+    if not has(record.flags, ACCEPTED) then return apply_outcome(record, outcome) end
+    if outcome.status == IN_DOUBT then return lose_claim(record, outcome.when) end
+    sent_by_earlier_claim(record, outcome.when)
   end
 end
 
--- A record under an earlier claim: only an acceptance matters. While the newer claim is under way it is only noted.
--- Otherwise it decides, and its number becomes the recipient's: told again it is known, and not a second acceptance.
-local function outdated(r, new, epoch_of_new, n_of_new)
-  if new.status ~= SENT then return 'x' end
-  if has(r.flags, DUPLICATE) or r.status == ATTEMPTING and has(r.flags, ACCEPTED) then return 'r' end
-  if has(r.flags, ACCEPTED) then return 'd', function() r.flags = bor(r.flags, DUPLICATE) end end
-  local possibly_twice = r.status == IN_DOUBT
+-- A report under an earlier claim. Only an acceptance matters. It is only noted while the newer
+-- claim is attempting. Otherwise it decides, and its claim number goes into the record: then the
+-- same report is known the next time, and does not count as a second acceptance.
+local function report_earlier_claim(record, outcome, report_epoch, report_n)
+  if outcome.status ~= SENT then return 'x' end
+  if has(record.flags, DUPLICATE)
+    or record.status == ATTEMPTING and has(record.flags, ACCEPTED) then
+    return 'r'
+  end
+  if has(record.flags, ACCEPTED) then
+    return 'd', function() record.flags = bor(record.flags, DUPLICATE) end
+  end
+  local possibly_twice = record.status == IN_DOUBT
   return 'a', function()
-    if r.status ~= ATTEMPTING then
-      r.epoch, r.n = epoch_of_new, n_of_new
-      if not has(r.flags, BOUNCED) then settle(r, new) end
+    if record.status ~= ATTEMPTING then
+      record.epoch, record.n = report_epoch, report_n
+      if not has(record.flags, BOUNCED) then apply_outcome(record, outcome) end
     end
-    r.flags = bor(r.flags, possibly_twice and ACCEPTED + DUPLICATE or ACCEPTED)
+    record.flags = bor(record.flags, possibly_twice and ACCEPTED + DUPLICATE or ACCEPTED)
   end
 end
 
-local function report(position, its_epoch, n, new, text)
-  if again then return 'r' end
+local function apply_report(position, report_epoch, n, outcome, reply)
+  if repeated then return 'r' end
   if verdict == ROLLED_BACK or position >= count then return 'x' end
-  local r, result, change = read(position), 'x', nil
-  local newest = r.epoch == its_epoch and r.n == n
-  -- a claim that Redis has forgotten: it is the newest one, but does not end the attempt of an earlier one by failing
-  local forgotten = its_epoch > r.epoch or its_epoch == r.epoch and n > r.n
-  if forgotten and r.status == ATTEMPTING and new.status ~= SENT then
-    result = 'x'
-  elseif forgotten and has(r.flags, ACCEPTED) and (new.status == SENT or new.status == IN_DOUBT) then
-    -- an earlier one was accepted, too, or possibly so, and was put back first
-    result = has(r.flags, DUPLICATE) and 'r' or new.status == SENT and 'd' or 'a'
-    if result ~= 'r' then change = function() r.flags = bor(r.flags, DUPLICATE, RESENT) end end
-  elseif newest or forgotten then
-    result, change = current(r, new)
+  local record, effect, change = read_record(position), 'x', nil
+  local is_newest = record.epoch == report_epoch and record.n == n
+  -- Redis has forgotten this claim. It is newer than the claim in the record. Only an acceptance
+  -- under it may end the attempt of the older claim.
+  local is_forgotten = report_epoch > record.epoch or report_epoch == record.epoch and n > record.n
+  if is_forgotten and record.status == ATTEMPTING and outcome.status ~= SENT then
+    effect = 'x'
+  elseif is_forgotten and has(record.flags, ACCEPTED)
+    and (outcome.status == SENT or outcome.status == IN_DOUBT) then
+    -- An earlier claim was accepted, and its report was replayed first. The message was or may
+    -- have been accepted twice.
+    effect = has(record.flags, DUPLICATE) and 'r' or outcome.status == SENT and 'd' or 'a'
+    if effect ~= 'r' then
+      change = function() record.flags = bor(record.flags, DUPLICATE, RESENT) end
+    end
+  elseif is_newest or is_forgotten then
+    effect, change = report_newest_claim(record, outcome)
   else
-    result, change = outdated(r, new, its_epoch, n)
+    effect, change = report_earlier_claim(record, outcome, report_epoch, n)
   end
   if change then
-    alter(position, r, sum, function()
-      if forgotten then r.epoch, r.n = its_epoch, n end
+    change_record(position, record, deltas, function()
+      if is_forgotten then record.epoch, record.n = report_epoch, n end
       change()
     end)
-    if text then keep(position, text) end
+    if reply then keep_reply(position, reply) end
   end
-  return result
+  return effect
 end
 
 local at = 1
 while at < #reports do
-  local its_epoch, n, status, reason, flags, when, many = unpack('>I4BBBBI4I2', reports, at)
-  local new = { status = status, reason = reason, flags = flags, when = when }
-  for p = at + 14, at + 12 + 2 * many, 2 do
-    local number = #outcome + 1
-    if OWN_GROUP and not left[number] then
-      outcome[number] = 'a'
+  local report_epoch, n, status, reason, flags, when, length = unpack('>I4BBBBI4I2', reports, at)
+  local outcome = { status = status, reason = reason, flags = flags, when = when }
+  for p = at + 14, at + 12 + 2 * length, 2 do
+    local number = #effects + 1
+    if FAST_PATH_RAN and not left_reports[number] then
+      effects[number] = 'a'
     else
-      outcome[number] = report(unpack('>I2', reports, p), its_epoch, n, new, texts[number])
+      effects[number] =
+        apply_report(unpack('>I2', reports, p), report_epoch, n, outcome, replies[number])
     end
   end
-  at = at + 14 + 2 * many
+  at = at + 14 + 2 * length
 end
 
 local claim_verdict = verdict
-if verdict == OK and not OWN_GROUP and not redo and claims ~= '' and redis.call('HGET', KEYS[4], 'state') ~= 'in_progress' then
+if verdict == OK and not FAST_PATH_RAN and not redo and claims ~= ''
+  and redis.call('HGET', KEYS[4], 'state') ~= 'in_progress' then
   claim_verdict = FORBIDDEN
 end
 
-local function claim(position, n)
-  if position >= count or not again and claim_verdict ~= OK then return '0' end
-  local r = read(position)
-  if again then -- granted the first time, when its answer was lost? It stays so when the delivery was paused meanwhile.
-    return r.status == ATTEMPTING and r.epoch == epoch and r.n == n and '1' or '0'
+local function grant_claim(position, n)
+  if position >= count or not repeated and claim_verdict ~= OK then return '0' end
+  local record = read_record(position)
+  -- The answer to this batch was lost. A claim that was granted then stays granted, even if the
+  -- delivery was paused meanwhile.
+  if repeated then
+    return record.status == ATTEMPTING and record.epoch == epoch and record.n == n and '1' or '0'
   end
-  local due = claimable_at(r, resend_after)
-  if due and due <= now or redo and (r.status <= DEFERRED or r.status == IN_DOUBT) then
-    alter(position, r, sum, function()
-      if r.status == IN_DOUBT then r.flags = bor(r.flags, RESENT) end
-      r.flags = band(r.flags, 255 - SETTLED)
-      r.status, r.epoch, r.n, r.when = ATTEMPTING, epoch, n, now
-      r.attempts = math.min(r.attempts + 1, 255)
+  local due = claimable_at(record, resend_after)
+  if due and due <= now
+    or redo and (record.status <= DEFERRED or record.status == IN_DOUBT) then
+    change_record(position, record, deltas, function()
+      if record.status == IN_DOUBT then record.flags = bor(record.flags, RESENT) end
+      record.flags = band(record.flags, 255 - SETTLED)
+      record.status, record.epoch, record.n, record.when = ATTEMPTING, epoch, n, now
+      record.attempts = math.min(record.attempts + 1, 255)
     end)
     return '1'
   end
-  if redo and has(r.flags, ACCEPTED) and not has(r.flags, RESENT) and (epoch > r.epoch or epoch == r.epoch and n > r.n) then
-    -- it was sent again, and what became of it before was put back first
-    alter(position, r, sum, function() r.flags = bor(r.flags, RESENT) end)
+  if redo and has(record.flags, ACCEPTED) and not has(record.flags, RESENT)
+    and (epoch > record.epoch or epoch == record.epoch and n > record.n) then
+    -- The recipient was sent to again. The report on its earlier claim was replayed first.
+    change_record(position, record, deltas, function() record.flags = bor(record.flags, RESENT) end)
   end
   return '0'
 end
 
 for at = 1, #claims, 5 do
-  local position, many, n = unpack('>I2I2B', claims, at)
-  if OWN_GROUP and not left_claims[at] then
-    answers[#answers + 1] = string.rep('1', many)
+  local position, length, n = unpack('>I2I2B', claims, at)
+  if FAST_PATH_RAN and not left_claims[at] then
+    grants[#grants + 1] = string.rep('1', length)
   else
-    for p = position, position + many - 1 do answers[#answers + 1] = claim(p, n) end
+    for p = position, position + length - 1 do grants[#grants + 1] = grant_claim(p, n) end
   end
 end
-publish(ledger, counts, sum)
-return { verdict, table.concat(outcome), claim_verdict, table.concat(answers) }
+write_back(ledger, counts, deltas)
+return { verdict, table.concat(effects), claim_verdict, table.concat(grants) }

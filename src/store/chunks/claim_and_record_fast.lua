@@ -1,108 +1,134 @@
--- The holder's turn: records what became of its claims, then claims more. Records compare the claim number, not the
--- lease: late truth is never thrown away. Claims need the lease, the sequence number and a delivery in progress.
--- KEYS: ledger, counts, replies, delivery
--- ARGV: terms packed as epoch u32, seq u32, owner (8 bytes), now u32, whether those in doubt are sent again u8, after how many
---         seconds u32, whether it is done again because Redis has forgotten it u8, the first and the last of all positions u16,
---       reports packed as (epoch u32, n u8, status u8, reason u8, flags u8, when u32, how many u16, position u16*)*,
---       claims packed as (first position u16, how many u16, n u8)*,
---       then the replies that are to be kept, each as the number of its report, from 1, and its text.
---       Status 255 gives a claim back that was not started.
--- Answers { verdict on the lease, one byte per report: 'a' applied, 'r' known before, 'd' accepted twice, 'x' of no effect,
---           verdict on the claims, one byte per claim: '1' granted, '0' not }. ROLLED_BACK changes nothing.
+-- Writes a batch of the holder: records the reports on earlier claims, then grants new claims.
 --
--- This part stands before the prelude and decides what nearly all groups are made of: a 250 of a first attempt, and claims of
--- recipients nobody ever claimed. It compares and writes bytes; no function, no table is made for a record. What is
--- anything else it leaves to the full logic behind it, which would decide these the same way.
+-- A report is compared with the claim number, not with the lease: a late report counts, too.
+-- A claim needs the lease, the sequence number, and a delivery in progress.
+-- KEYS: ledger, live counters, replies, delivery
+-- ARGV: 1 terms: epoch u32, sequence number u32, owner (8 bytes), now u32,
+--         whether recipients in doubt are sent to again u8, after how many seconds u32,
+--         whether the batch is done again because Redis has forgotten it u8,
+--         lowest and highest position of the batch, u16 each
+--       2 reports: (epoch u32, n u8, status u8, reason u8, flags u8, when u32,
+--         number of positions u16, each position u16)*.
+--         Status 255 gives a claim back that was not started.
+--       3 claims: (first position u16, number of positions u16, n u8)*
+--       then the replies to keep: the ordinal of the report from 1, and the text of the reply
+-- Answer: { verdict on the lease, one byte per report, verdict on the claims, one byte per claim }.
+--         Reports: 'a' applied, 'r' known before, 'd' accepted twice, 'x' no effect.
+--         Claims: '1' granted, '0' not granted. ROLLED_BACK means that nothing was changed.
+--
+-- This file is the first of three parts. The prelude and claim_and_record.lua follow in the same
+-- script. This part is the fast path for the two common cases: a 250 for a first attempt, and a
+-- claim of a recipient that was never claimed. It only compares and writes bytes, and makes no
+-- function and no table for a record. It leaves all other cases to claim_and_record.lua, which
+-- would decide the common cases in the same way.
 local ledger, counts, terms, reports, claims = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
 local sub, byte, rep, pack, unpack = string.sub, string.byte, string.rep, struct.pack, struct.unpack
-local epoch, seq, owner, now, resends, resend_after, redo, first, last = unpack('>I4I4c8I4BI4BI2I2', terms)
+local epoch, seq, owner, now, may_resend, resend_after, redo, first, last =
+  unpack('>I4I4c8I4BI4BI2I2', terms)
 
-local texts = {}
-for i = 4, #ARGV, 2 do texts[tonumber(ARGV[i])] = ARGV[i + 1] end
+local replies = {}
+for i = 4, #ARGV, 2 do replies[tonumber(ARGV[i])] = ARGV[i + 1] end
 
-local function keep(position, text)
-  if redis.call('HSETNX', KEYS[3], position, sub(text, -2000)) == 1 then return end
-  redis.call('HSET', KEYS[3], position, sub(redis.call('HGET', KEYS[3], position) .. '\n' .. text, -2000))
+local function keep_reply(position, reply)
+  if redis.call('HSETNX', KEYS[3], position, sub(reply, -2000)) == 1 then return end
+  redis.call('HSET', KEYS[3], position,
+    sub(redis.call('HGET', KEYS[3], position) .. '\n' .. reply, -2000))
 end
 
--- nil: nothing was decided here. Else how many records there are, and what is left: reports by number, claims by where they begin.
-local count, left, left_claims
-local page_now, sent, granted = nil, 0, 0
+-- `count` is the number of records, or nil if the fast path did not run. `left_reports` holds the
+-- ordinals of the reports that are left, and `left_claims` the offsets of the claims that are left.
+local count, left_reports, left_claims
+local page_after, sent_count, granted_count = nil, 0, 0
 
-local head = redis.call('GETRANGE', ledger, 0, 31)
--- the holder's next group: epoch, sequence number and owner are what it expects
-if redo == 0 and sub(head, 5, 8) == sub(terms, 1, 4) and sub(head, 13, 24) == sub(terms, 5, 16)
+local raw_header = redis.call('GETRANGE', ledger, 0, 31)
+-- The fast path runs for the next batch of the holder: epoch, sequence number and owner match.
+if redo == 0 and sub(raw_header, 5, 8) == sub(terms, 1, 4)
+  and sub(raw_header, 13, 24) == sub(terms, 5, 16)
   and (claims == '' or redis.call('HGET', KEYS[4], 'state') == 'in_progress') then
   redis.call('SETRANGE', ledger, 12, pack('>I4', seq + 1))
-  count, left, left_claims = unpack('>I2', head, 3), {}, {}
+  count, left_reports, left_claims = unpack('>I2', raw_header, 3), {}, {}
   local page = redis.call('GETRANGE', ledger, 32 + 16 * first, 47 + 16 * last)
-  -- The ranges of the page that change, as offsets. Unchanged bytes between two are written, too, if they are few: a command
-  -- costs more.
-  local BRIDGED, ranges, from, to = 128, 0, {}, {}
+  -- The changed ranges of the page, as offsets. If at most MAX_GAP unchanged bytes lie between two
+  -- changes, one range covers both, because a second command would cost more.
+  local MAX_GAP, range_count, range_start, range_end = 128, 0, {}, {}
 
-  -- What is left is decided later than what is done here. So that a recipient's reports and claims keep their order, positions
-  -- must rise, and claims lie behind all reports that are left.
-  local before, behind, number, at = -1, -1, 0, 1
+  -- The full logic decides later than this part. The reports and claims of a recipient must keep
+  -- their order. For this reason positions must rise, and claims must lie behind all reports that
+  -- are left.
+  local highest_seen, highest_blocked, report_number, at = -1, -1, 0, 1
   while at < #reports do
-    local many = unpack('>I2', reports, at + 12)
-    local is_sent = sub(reports, at + 5, at + 5) == '\3' and sub(reports, at + 7, at + 7) == '\32' -- by a 250: ACCEPTED
-    -- Attempting for the first time, under this very claim, no flags. It becomes sent with the report's reason, flags and time.
-    local claim = sub(reports, at, at + 4)
-    local attempted = '\1\1\0\0' .. claim
-    local accepted = '\3\1' .. sub(reports, at + 6, at + 7) .. claim .. sub(reports, at + 8, at + 11)
-    local pieces, n, copied = {}, 0, 0
-    for p = at + 14, at + 12 + 2 * many, 2 do
-      number = number + 1
+    local length = unpack('>I2', reports, at + 12)
+    -- Status sent, and no flag but ACCEPTED: a 250.
+    local is_accepted = sub(reports, at + 5, at + 5) == '\3'
+      and sub(reports, at + 7, at + 7) == '\32'
+    -- A record that is attempting for the first time, under this very claim, without flags.
+    -- It becomes sent with the reason, the flags and the time of the report.
+    local claim_number = sub(reports, at, at + 4)
+    local first_attempt = '\1\1\0\0' .. claim_number
+    local sent_record = '\3\1' .. sub(reports, at + 6, at + 7) .. claim_number
+      .. sub(reports, at + 8, at + 11)
+    local pieces, piece_count, copied = {}, 0, 0
+    for p = at + 14, at + 12 + 2 * length, 2 do
+      report_number = report_number + 1
       local high, low = byte(reports, p, p + 1)
       local position = 256 * high + low
       local offset = 16 * (position - first)
-      if is_sent and position > before and sub(page, offset + 1, offset + 9) == attempted then
-        pieces[n + 1], pieces[n + 2] = sub(page, copied + 1, offset), accepted
-        n, copied = n + 2, offset + 13
-        if ranges == 0 or offset > to[ranges] + BRIDGED then
-          ranges = ranges + 1
-          from[ranges] = offset
+      if is_accepted and position > highest_seen
+        and sub(page, offset + 1, offset + 9) == first_attempt then
+        pieces[piece_count + 1], pieces[piece_count + 2] =
+          sub(page, copied + 1, offset), sent_record
+        piece_count, copied = piece_count + 2, offset + 13
+        if range_count == 0 or offset > range_end[range_count] + MAX_GAP then
+          range_count = range_count + 1
+          range_start[range_count] = offset
         end
-        to[ranges] = copied
-        if texts[number] then keep(position, texts[number]) end
+        range_end[range_count] = copied
+        if replies[report_number] then keep_reply(position, replies[report_number]) end
       else
-        left[number] = true
-        if position > behind then behind = position end
+        left_reports[report_number] = true
+        if position > highest_blocked then highest_blocked = position end
       end
-      if position > before then before = position end
+      if position > highest_seen then highest_seen = position end
     end
-    if n > 0 then
-      pieces[n + 1] = sub(page, copied + 1)
-      page, sent = table.concat(pieces), sent + n / 2
+    if piece_count > 0 then
+      pieces[piece_count + 1] = sub(page, copied + 1)
+      page, sent_count = table.concat(pieces), sent_count + piece_count / 2
     end
-    at = at + 14 + 2 * many
+    at = at + 14 + 2 * length
   end
 
   for at = 1, #claims, 5 do
-    local position, many = unpack('>I2I2', claims, at)
-    local offset, size = 16 * (position - first), 16 * many
-    -- Pending, never claimed, no flags, not tracked.
-    if position > behind and sub(page, offset + 1, offset + size) == rep('\0', size) then
-      local attempting = '\1\1\0\0' .. sub(terms, 1, 4) .. sub(claims, at + 4, at + 4) .. sub(terms, 17, 20) .. '\0\0\0'
-      page = sub(page, 1, offset) .. rep(attempting, many) .. sub(page, offset + size + 1)
-      granted = granted + many
-      if ranges == 0 or offset < from[ranges] or offset > to[ranges] + BRIDGED then
-        ranges = ranges + 1
-        from[ranges], to[ranges] = offset, 0
+    local position, length = unpack('>I2I2', claims, at)
+    local offset, size = 16 * (position - first), 16 * length
+    -- Zero bytes: pending, never claimed, without flags, not tracked.
+    if position > highest_blocked and sub(page, offset + 1, offset + size) == rep('\0', size) then
+      local attempting = '\1\1\0\0' .. sub(terms, 1, 4) .. sub(claims, at + 4, at + 4)
+        .. sub(terms, 17, 20) .. '\0\0\0'
+      page = sub(page, 1, offset) .. rep(attempting, length) .. sub(page, offset + size + 1)
+      granted_count = granted_count + length
+      if range_count == 0 or offset < range_start[range_count]
+        or offset > range_end[range_count] + MAX_GAP then
+        range_count = range_count + 1
+        range_start[range_count], range_end[range_count] = offset, 0
       end
-      if offset + size > to[ranges] then to[ranges] = offset + size end
+      if offset + size > range_end[range_count] then range_end[range_count] = offset + size end
     else
       left_claims[at] = true
     end
-    if position + many - 1 > behind then behind = position + many - 1 end
+    if position + length - 1 > highest_blocked then highest_blocked = position + length - 1 end
   end
 
-  for i = 1, ranges do redis.call('SETRANGE', ledger, 32 + 16 * first + from[i], sub(page, from[i] + 1, to[i])) end
-  if not next(left) and not next(left_claims) then
-    if granted > 0 then redis.call('HINCRBY', counts, 'pending', -granted) end
-    if granted ~= sent then redis.call('HINCRBY', counts, 'attempting', granted - sent) end
-    if sent > 0 then redis.call('HINCRBY', counts, 'sent', sent) end
-    return { 0, rep('a', sent), 0, rep('1', granted) }
+  for i = 1, range_count do
+    redis.call('SETRANGE', ledger, 32 + 16 * first + range_start[i],
+      sub(page, range_start[i] + 1, range_end[i]))
   end
-  page_now = page
+  if not next(left_reports) and not next(left_claims) then
+    if granted_count > 0 then redis.call('HINCRBY', counts, 'pending', -granted_count) end
+    if granted_count ~= sent_count then
+      redis.call('HINCRBY', counts, 'attempting', granted_count - sent_count)
+    end
+    if sent_count > 0 then redis.call('HINCRBY', counts, 'sent', sent_count) end
+    return { 0, rep('a', sent_count), 0, rep('1', granted_count) }
+  end
+  page_after = page
 end

@@ -1,21 +1,27 @@
--- Takes recipients out of a chunk before any of it is sent, and notes that it was looked at. Only who was never claimed is
--- taken out, and who was and certainly got nothing.
--- KEYS: ledger, counts   ARGV: owner, epoch, sequence number, now, who: position (2) and cause (1) of each
--- Answers { verdict, how many were taken out }. Sent again after a lost answer it changes nothing.
-local ledger, now, who = KEYS[1], tonumber(ARGV[4]), ARGV[5]
-local h = header(ledger)
-local verdict, again = enter(ledger, h, ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]))
-if verdict ~= OK or again then return { verdict, 0 } end
-local sum, excluded = {}, 0
-load(ledger, 0, h.count - 1)
-for at = 1, #who, 3 do
-  local position, cause = unpack('>I2B', who, at)
-  local r = position < h.count and read(position)
-  if r and (r.status == PENDING or r.status == DEFERRED) and not has(r.flags, RESENT) and not has(r.flags, ACCEPTED) then
-    alter(position, r, sum, function() r.status, r.reason, r.when = EXCLUDED, cause, now end)
+-- Excludes recipients after the preparation, before the holder claims anything of the chunk.
+--
+-- Only pending and deferred recipients are excluded, and only if no attempt may have been accepted.
+-- The header notes that the chunk was checked. A repeated request changes nothing.
+-- KEYS: ledger, live counters
+-- ARGV: owner, epoch, sequence number, now, position (u16) and cause (u8) of each exclusion
+-- Answer: { verdict, number of recipients that were excluded }.
+local ledger, now, exclusions = KEYS[1], tonumber(ARGV[4]), ARGV[5]
+local header = read_header(ledger)
+local verdict, repeated = begin_batch(ledger, header, ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]))
+if verdict ~= OK or repeated then return { verdict, 0 } end
+local deltas, excluded = {}, 0
+load_records(ledger, 0, header.count - 1)
+for at = 1, #exclusions, 3 do
+  local position, cause = unpack('>I2B', exclusions, at)
+  local record = position < header.count and read_record(position)
+  if record and (record.status == PENDING or record.status == DEFERRED)
+    and not has(record.flags, RESENT) and not has(record.flags, ACCEPTED) then
+    change_record(position, record, deltas, function()
+      record.status, record.reason, record.when = EXCLUDED, cause, now
+    end)
     excluded = excluded + 1
   end
 end
-publish(ledger, KEYS[2], sum)
-redis.call('SETRANGE', ledger, 1, string.char(bor(h.mode, 2)))
+write_back(ledger, KEYS[2], deltas)
+redis.call('SETRANGE', ledger, 1, string.char(bor(header.mode, 2)))
 return { OK, excluded }

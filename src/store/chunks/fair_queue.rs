@@ -1,21 +1,26 @@
-//! TODO head
+//! The fair queue: decides by virtual time which delivery gets the next chunk job.
+//!
+//! The virtual time of a delivery is the time at which its next job ends, if the delivery is served
+//! without a break. The delivery with the earliest virtual time gets the next job.
 
 use redis::AsyncCommands;
 
 use super::chunk_lists::ChunkLists;
 use crate::{
     domain::delivery::DeliveryId,
-    store::{StoreError, keys},
+    store::{StoreError, damaged, keys},
 };
 
 impl ChunkLists {
-    /// Says how much a job of this delivery is: 1 is a full chunk.
+    /// Notes the length of a job of this delivery; 1 is a full chunk.
     pub async fn note_job_length(&self, id: &DeliveryId, length: f64) -> Result<(), StoreError> {
         Ok(self.redis.connection().hset(keys::delivery(id), "length", length).await?)
     }
 
-    /// Puts a delivery among those that want jobs: at the virtual time at which its next one would have ended, had it been
-    /// served all the time since its last one, or since now if it had none.
+    /// Adds a delivery to the fair queue.
+    ///
+    /// Its virtual time is the end of its last job plus the length of the next one. A delivery that
+    /// was away starts from the current virtual time instead.
     pub async fn join_fair_queue(&self, id: &DeliveryId) -> Result<(), StoreError> {
         let mut conn = self.redis.connection();
         let (served, length): (Option<f64>, Option<f64>) = redis::cmd("HMGET")
@@ -26,38 +31,40 @@ impl ChunkLists {
         let now: Option<f64> = conn.get(keys::VIRTUAL_TIME).await?;
         let at = served.unwrap_or_default().max(now.unwrap_or_default()) + length.unwrap_or(1.0);
         let mut list = redis::cmd("ZADD");
-        list.arg(keys::WANTING).arg("NX").arg(at).arg(id.as_str());
+        list.arg(keys::FAIR_QUEUE).arg("NX").arg(at).arg(id.as_str());
         Ok(list.query_async(&mut conn).await?)
     }
 
-    /// The deliveries that want jobs and their virtual times, the earliest first.
+    /// At most `maximum` deliveries of the queue with their virtual times, the earliest first.
     pub async fn next_in_fair_queue(
         &self,
-        most: usize,
+        maximum: usize,
     ) -> Result<Vec<(DeliveryId, f64)>, StoreError> {
-        let ids: Vec<(String, f64)> =
-            self.redis.connection().zrange_withscores(keys::WANTING, 0, most as isize - 1).await?;
-        ids.into_iter()
-            .map(|(id, at)| Ok((id.parse().map_err(crate::store::damaged)?, at)))
-            .collect()
+        let ids: Vec<(String, f64)> = self
+            .redis
+            .connection()
+            .zrange_withscores(keys::FAIR_QUEUE, 0, maximum as isize - 1)
+            .await?;
+        ids.into_iter().map(|(id, at)| Ok((id.parse().map_err(damaged)?, at))).collect()
     }
 
-    /// Notes that a delivery got a job at this virtual time.
+    /// Notes that a delivery got a job with this virtual time.
     pub async fn note_job(&self, id: &DeliveryId, at: f64) -> Result<(), StoreError> {
         let length: Option<f64> =
             self.redis.connection().hget(keys::delivery(id), "length").await?;
         let length = length.unwrap_or(1.0);
         let mut pipe = redis::pipe();
-        // who comes now begins where this job begins: behind nobody who waits for a longer one
-        pipe.zincr(keys::WANTING, id.as_str(), length)
+        // A delivery that joins now begins where this job begins. It is not behind a delivery that
+        // waits for a longer job.
+        pipe.zincr(keys::FAIR_QUEUE, id.as_str(), length)
             .ignore()
             .set(keys::VIRTUAL_TIME, at - length)
             .ignore();
         self.redis.run(&pipe).await
     }
 
-    /// A delivery wants no jobs, or may have no more at a time.
+    /// Removes a delivery that needs no jobs, or may have no more at a time.
     pub async fn leave_fair_queue(&self, id: &DeliveryId) -> Result<(), StoreError> {
-        Ok(self.redis.connection().zrem(keys::WANTING, id.as_str()).await?)
+        Ok(self.redis.connection().zrem(keys::FAIR_QUEUE, id.as_str()).await?)
     }
 }

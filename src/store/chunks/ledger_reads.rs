@@ -1,4 +1,4 @@
-//! Ledgers as they are read: whole, their headers, the live counters, the replies; and how they begin.
+//! Reads ledgers, live counters and replies; creates and removes ledgers.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl LedgerStore {
-    /// The ledgers of some chunks; `None` where there is none.
+    /// The ledgers of some chunks; `None` where a chunk has no ledger.
     pub async fn ledgers(
         &self,
         id: &DeliveryId,
@@ -34,7 +34,7 @@ impl LedgerStore {
             .collect()
     }
 
-    /// Only the headers of some chunks.
+    /// Only the headers of the ledgers of some chunks.
     pub async fn headers(
         &self,
         id: &DeliveryId,
@@ -51,7 +51,7 @@ impl LedgerStore {
         Ok(raw.iter().map(|bytes| header_of(bytes)).collect())
     }
 
-    /// The live counters, kept by the same scripts that write the ledgers.
+    /// The live counters. The scripts that write the ledgers keep them right.
     pub async fn counts(&self, id: &DeliveryId) -> Result<Counts, StoreError> {
         let fields: HashMap<String, i64> =
             self.redis.connection().hgetall(keys::counts(id)).await?;
@@ -59,7 +59,7 @@ impl LedgerStore {
         serde_json::from_value(serde_json::Value::Object(object)).map_err(damaged)
     }
 
-    /// The replies kept for a chunk, by position.
+    /// The kept replies of the relay for a chunk, by position.
     pub async fn replies(&self, at: &ChunkRef) -> Result<HashMap<u16, String>, StoreError> {
         let replies: HashMap<u16, Vec<u8>> =
             self.redis.connection().hgetall(keys::replies(&at.delivery, at.chunk)).await?;
@@ -69,7 +69,7 @@ impl LedgerStore {
             .collect())
     }
 
-    /// Makes the ledger of a chunk, unless it is there.
+    /// Creates the ledger of a chunk, unless it exists.
     pub async fn create_ledger(&self, at: &ChunkRef, ledger: &Ledger) -> Result<(), StoreError> {
         Ok(self
             .redis
@@ -78,18 +78,18 @@ impl LedgerStore {
             .await?)
     }
 
-    /// Whether the live counters have begun: then all ledgers are there.
+    /// Whether the live counters exist. They are created after all ledgers.
     pub async fn counts_begun(&self, id: &DeliveryId) -> Result<bool, StoreError> {
         Ok(self.redis.connection().hexists(keys::counts(id), "pending").await?)
     }
 
-    /// Begins the live counters, unless they have begun: all pending.
+    /// Creates the live counters with all recipients pending, unless the counters exist.
     pub async fn begin_counts(&self, id: &DeliveryId, pending: u64) -> Result<(), StoreError> {
         Ok(self.redis.connection().hset_nx(keys::counts(id), "pending", pending).await?)
     }
 
-    /// The status of some recipients, and whether their chunks were looked at for fatigue. Before there are ledgers all are
-    /// pending.
+    /// The status of some recipients, and whether their chunks were checked for late exclusions.
+    /// A recipient without a ledger is pending.
     pub async fn statuses(
         &self,
         recipients: &[(ChunkRef, u16)],
@@ -127,7 +127,8 @@ impl LedgerStore {
             .collect()
     }
 
-    /// Removes the ledgers and replies of `chunks` chunks, and what belongs to them.
+    /// Removes the ledgers and replies of the first `chunks` chunks. Also removes the live
+    /// counters, the lists of chunks and the progress of the preparation.
     pub async fn remove_ledgers(&self, id: &DeliveryId, chunks: u32) -> Result<(), StoreError> {
         let mut conn = self.redis.connection();
         for chunk in 0..chunks {
@@ -138,7 +139,7 @@ impl LedgerStore {
             keys::open,
             keys::offered,
             keys::rounds,
-            keys::aside,
+            keys::poisoned,
             keys::crashes,
             keys::preparation,
         ];

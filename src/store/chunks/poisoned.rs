@@ -1,34 +1,29 @@
-//! TODO head
-
-use std::collections::BTreeSet;
+//! Poisoned chunks: marks and unmarks chunks that kill their workers or cannot be made.
 
 use redis::AsyncCommands;
 
 use super::chunk_lists::ChunkLists;
 use crate::{
-    domain::{delivery::DeliveryId, ledger::ChunkRef},
+    domain::ledger::ChunkRef,
     store::{StoreError, keys},
 };
 
 impl ChunkLists {
-    /// The chunks that were set aside: no job is named for them until a person asks for it.
-    pub async fn poisoned(&self, id: &DeliveryId) -> Result<BTreeSet<u32>, StoreError> {
-        Ok(self.redis.connection().smembers(keys::aside(id)).await?)
-    }
-
+    /// Whether a chunk is poisoned.
     pub async fn is_poisoned(&self, at: &ChunkRef) -> Result<bool, StoreError> {
-        Ok(self.redis.connection().sismember(keys::aside(&at.delivery), at.chunk).await?)
+        Ok(self.redis.connection().sismember(keys::poisoned(&at.delivery), at.chunk).await?)
     }
 
-    /// Sets a chunk aside. Its lease is to be released afterwards: if nothing is left to do it is aside no more.
+    /// Marks a chunk as poisoned. The caller must give its lease back afterwards: if the chunk has
+    /// nothing left to send, this removes the mark.
     pub async fn mark_poisoned(&self, at: &ChunkRef) -> Result<(), StoreError> {
-        Ok(self.redis.connection().sadd(keys::aside(&at.delivery), at.chunk).await?)
+        Ok(self.redis.connection().sadd(keys::poisoned(&at.delivery), at.chunk).await?)
     }
 
-    /// Puts a chunk that was set aside back among those that want attention, as if nothing had happened.
+    /// Opens a poisoned chunk again and forgets its crashes.
     pub async fn retry_poisoned(&self, at: &ChunkRef) -> Result<(), StoreError> {
         let mut pipe = redis::pipe();
-        pipe.atomic().srem(keys::aside(&at.delivery), at.chunk).ignore();
+        pipe.atomic().srem(keys::poisoned(&at.delivery), at.chunk).ignore();
         pipe.hdel(keys::crashes(&at.delivery), at.chunk)
             .ignore()
             .zadd(keys::open(&at.delivery), at.chunk, 0)
@@ -36,11 +31,12 @@ impl ChunkLists {
         self.redis.run(&pipe).await
     }
 
-    /// Counts a worker that died with a chunk; how many there were since its last good end.
+    /// Counts a worker that died with a chunk. Returns the number since the last completed job.
     pub async fn count_crash(&self, at: &ChunkRef) -> Result<u32, StoreError> {
         Ok(self.redis.connection().hincr(keys::crashes(&at.delivery), at.chunk, 1).await?)
     }
 
+    /// Forgets the crashes of a chunk, after a completed job.
     pub async fn forget_crashes(&self, at: &ChunkRef) -> Result<(), StoreError> {
         Ok(self.redis.connection().hdel(keys::crashes(&at.delivery), at.chunk).await?)
     }

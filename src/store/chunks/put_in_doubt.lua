@@ -1,22 +1,30 @@
--- Redis went back in time under the holder of a chunk, further than the holder remembers: what it holds as not sent may have
--- been sent. All of it is in doubt, and whoever holds the chunk is fenced out.
--- KEYS: ledger, counts, open, offered   ARGV: chunk, now, resend after seconds (-1: hold), the holder's epoch
--- Answers { verdict, how many are in doubt now }.
+-- Puts all unsettled recipients of a chunk in doubt after a roll-back, and fences the holder.
+--
+-- The holder calls this if Redis lost more batches than the holder remembers. A recipient that is
+-- not recorded as sent may have been sent to. The new epoch fences every holder of the chunk.
+-- KEYS: ledger, live counters, open chunks, offered chunks
+-- ARGV: chunk, now, seconds until a recipient in doubt is sent to again (-1: never),
+--       epoch of the holder
+-- Answer: { verdict, number of recipients that became in doubt }.
 local ledger, now, resend_after = KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local h = header(ledger)
-if not h then return { MISSING, 0 } end
-local sum, doubted, again = {}, 0, false
-load(ledger, 0, h.count - 1)
-for position = 0, h.count - 1 do
-  local r = read(position)
-  if r.status <= DEFERRED and not testing then doubted = doubted + 1 end
-  doubt(position, r, sum, now, resend_after >= 0)
-  again = again or r.status <= DEFERRED or r.status == IN_DOUBT and not has(r.flags, RESENT)
+local header = read_header(ledger)
+if not header then return { MISSING, 0 } end
+local deltas, in_doubt, can_be_sent = {}, 0, false
+load_records(ledger, 0, header.count - 1)
+for position = 0, header.count - 1 do
+  local record = read_record(position)
+  if record.status <= DEFERRED and not smtp_test then in_doubt = in_doubt + 1 end
+  put_in_doubt(position, record, deltas, now, resend_after >= 0)
+  can_be_sent = can_be_sent or record.status <= DEFERRED
+    or record.status == IN_DOUBT and not has(record.flags, RESENT)
 end
-publish(ledger, KEYS[2], sum)
-redis.call('SETRANGE', ledger, 4, pack('>I4I4I4c8', math.max(h.epoch, tonumber(ARGV[4])) + 1, 0, h.seq + 1, FREE))
+write_back(ledger, KEYS[2], deltas)
+redis.call('SETRANGE', ledger, 4,
+  pack('>I4I4I4c8', math.max(header.epoch, tonumber(ARGV[4])) + 1, 0, header.seq + 1, NOBODY))
 redis.call('ZREM', KEYS[4], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
-if testing then resend_after = 0 end
-if resend_after >= 0 and again then redis.call('ZADD', KEYS[3], now + resend_after, ARGV[1]) end
-return { OK, doubted }
+if smtp_test then resend_after = 0 end
+if resend_after >= 0 and can_be_sent then
+  redis.call('ZADD', KEYS[3], now + resend_after, ARGV[1])
+end
+return { OK, in_doubt }

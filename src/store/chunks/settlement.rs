@@ -1,30 +1,37 @@
-//! What ends recipients without a report: a stop, a person, a roll-back of Redis.
+//! Changes recipients without a report: stop, roll-back, in-doubt resolution, late exclusion.
 
 use std::collections::BTreeMap;
 
-use super::ledgers::{Lease, LeaseVerdict, LedgerStore, seconds_or_never};
+use super::{
+    leases::{Lease, LeaseVerdict},
+    ledgers::{LedgerStore, seconds_or_never},
+};
 use crate::{
     domain::{audience::ExclusionCause, ledger::ChunkRef},
     store::{StoreError, keys},
 };
 
-/// How a person settles recipients in doubt.
+/// The decision of a person about recipients in doubt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Settlement {
+    /// They got the message.
     Sent,
+    /// They did not get the message, and stay without it.
     Failed,
+    /// They are sent to again.
     Resend,
 }
 
 impl LedgerStore {
-    /// Cancels what was not begun in a chunk of a delivery that is stopping; how many are still being attempted.
+    /// Cancels the pending and deferred recipients of a chunk while its delivery is stopping.
+    /// Also returns the number of recipients that are still attempting.
     pub async fn cancel_pending(
         &self,
         at: &ChunkRef,
         now: u32,
     ) -> Result<(LeaseVerdict, u64), StoreError> {
-        let mut script = self.scripts.cancel.prepare_invoke();
+        let mut script = self.scripts.cancel_pending.prepare_invoke();
         script
             .key(keys::ledger(&at.delivery, at.chunk))
             .key(keys::counts(&at.delivery))
@@ -35,7 +42,8 @@ impl LedgerStore {
         Ok((LeaseVerdict::from_code(verdict)?, attempting))
     }
 
-    /// Puts all that is not settled in a chunk in doubt and fences its holder: Redis went back in time. How many there are.
+    /// Puts all unsettled recipients of a chunk in doubt after a roll-back, and fences the holder.
+    /// Returns the number of recipients that became in doubt.
     pub async fn put_in_doubt(
         &self,
         at: &ChunkRef,
@@ -43,16 +51,17 @@ impl LedgerStore {
         now: u32,
         resend_after_s: Option<u32>,
     ) -> Result<u64, StoreError> {
-        let mut script = self.scripts.doubt.prepare_invoke();
+        let mut script = self.scripts.put_in_doubt.prepare_invoke();
         script.key(keys::ledger(&at.delivery, at.chunk)).key(keys::counts(&at.delivery));
         script.key(keys::open(&at.delivery)).key(keys::offered(&at.delivery));
         script.arg(at.chunk).arg(now).arg(seconds_or_never(resend_after_s)).arg(lease.epoch);
-        let (_, doubted): (i64, u64) = script.invoke_async(&mut self.redis.connection()).await?;
-        Ok(doubted)
+        let (_, in_doubt): (i64, u64) = script.invoke_async(&mut self.redis.connection()).await?;
+        Ok(in_doubt)
     }
 
-    /// Settles recipients in doubt (`None`: all of the chunk); the positions that were settled. None are released again in a
-    /// delivery that is stopping or stopped.
+    /// Settles recipients in doubt; `None` means all of the chunk. Returns the settled positions.
+    ///
+    /// [`Settlement::Resend`] settles nobody in a delivery that is stopping or stopped.
     pub async fn resolve_in_doubt(
         &self,
         at: &ChunkRef,
@@ -70,7 +79,7 @@ impl LedgerStore {
         if positions.is_some() && packed.is_empty() {
             return Ok(Vec::new());
         }
-        let mut script = self.scripts.settle.prepare_invoke();
+        let mut script = self.scripts.resolve_in_doubt.prepare_invoke();
         script
             .key(keys::ledger(&at.delivery, at.chunk))
             .key(keys::counts(&at.delivery))
@@ -82,17 +91,20 @@ impl LedgerStore {
         Ok(settled.as_chunks::<2>().0.iter().map(|pair| u16::from_be_bytes(*pair)).collect())
     }
 
-    /// Takes recipients out of a chunk before any of it is sent, and notes that it was looked at; how many were taken out.
+    /// Excludes recipients before the holder claims anything of the chunk, and notes that the chunk
+    /// was checked. Also returns the number of excluded recipients.
     pub async fn exclude_late(
         &self,
         at: &ChunkRef,
         lease: &Lease,
-        who: &BTreeMap<u16, ExclusionCause>,
+        exclusions: &BTreeMap<u16, ExclusionCause>,
         now: u32,
     ) -> Result<(LeaseVerdict, u64), StoreError> {
-        let packed: Vec<u8> =
-            who.iter().flat_map(|(p, cause)| [(p >> 8) as u8, *p as u8, cause.code()]).collect();
-        let mut script = self.scripts.exclude.prepare_invoke();
+        let packed: Vec<u8> = exclusions
+            .iter()
+            .flat_map(|(p, cause)| [(p >> 8) as u8, *p as u8, cause.code()])
+            .collect();
+        let mut script = self.scripts.exclude_late.prepare_invoke();
         script.key(keys::ledger(&at.delivery, at.chunk)).key(keys::counts(&at.delivery));
         script
             .arg(&lease.owner.to_be_bytes()[..])

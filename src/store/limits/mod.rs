@@ -1,4 +1,16 @@
-//! TODO head
+//! Limits that all daemons on one Redis share.
+//!
+//! The room owns three things. Token buckets hold a rate over all daemons. The list of present
+//! daemons tells each daemon its share. The lists of open circuit breakers pause a recipient domain
+//! or a delivery everywhere.
+//!
+//! Entry point: [`LimitStore`]. [`DaemonPresence`] is the answer for the present daemons.
+//!
+//! Token buckets and the list of daemons use the clock of Redis, so the clocks of the daemons do
+//! not matter. Circuit breakers use the clocks of the daemons.
+//!
+//! Not here: when a breaker opens and which recipients must wait is decided in `send::limits`.
 
-pub mod throttles;
-pub use throttles::LimitStore;
+mod throttles;
+
+pub use throttles::{DaemonPresence, LimitStore};

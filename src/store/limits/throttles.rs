@@ -1,4 +1,4 @@
-//! What all daemons share to hold themselves back: token buckets, who is there, which breakers are open.
+//! Token buckets, present daemons and open circuit breakers, shared by all daemons.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -9,111 +9,119 @@ use crate::{
     store::{Redis, StoreError, keys},
 };
 
-/// A daemon's place among those that are there.
+/// A daemon among all present daemons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DaemonPresence {
-    pub here_for: Duration,
-    pub place: usize,
+    /// Time since this daemon arrived.
+    pub present_for: Duration,
+    /// Rank of this daemon by arrival, from 0.
+    pub rank: usize,
+    /// Number of present daemons.
     pub daemons: usize,
 }
 
 /// Limits that all daemons share. Cheap to clone.
 #[derive(Clone)]
 pub struct LimitStore {
-    pub(in crate::store) redis: Redis,
-    pub(in crate::store) scripts: Arc<LimitScripts>,
+    redis: Redis,
+    scripts: Arc<LimitScripts>,
 }
 
-pub(in crate::store) struct LimitScripts {
-    pub(in crate::store) tokens: Script,
-    pub(in crate::store) attend: Script,
+struct LimitScripts {
+    take_tokens: Script,
+    daemon_presence: Script,
 }
 
 impl Default for LimitScripts {
     fn default() -> Self {
         Self {
-            tokens: Script::new(include_str!("take_tokens.lua")),
-            attend: Script::new(include_str!("daemon_presence.lua")),
+            take_tokens: Script::new(include_str!("take_tokens.lua")),
+            daemon_presence: Script::new(include_str!("daemon_presence.lua")),
         }
     }
 }
 
 impl LimitStore {
+    /// Makes the handle from a connection.
     pub fn new(redis: Redis) -> Self {
         Self { redis, scripts: Arc::default() }
     }
-}
 
-impl LimitStore {
-    /// Takes tokens from a bucket that is filled at `rate` per second and holds a second's worth: how many, and how long until
-    /// the next one.
+    /// Takes at most `wanted` tokens from a bucket. Returns the number, and the time until the next
+    /// token.
+    ///
+    /// The bucket gets `rate` tokens per second. It holds the tokens of one second, and at least
+    /// one.
     pub async fn take_tokens(
         &self,
         bucket: &str,
         rate: f64,
         wanted: u64,
     ) -> Result<(u64, Duration), StoreError> {
-        let mut script = self.scripts.tokens.prepare_invoke();
-        script.key(keys::bucket(bucket)).arg(rate).arg(rate.max(1.0)).arg(wanted);
+        let mut script = self.scripts.take_tokens.prepare_invoke();
+        script.key(keys::token_bucket(bucket)).arg(rate).arg(rate.max(1.0)).arg(wanted);
         let (taken, wait_ms): (u64, u64) =
             script.invoke_async(&mut self.redis.connection()).await?;
         Ok((taken, Duration::from_millis(wait_ms)))
     }
 
-    /// Says that this daemon is there.
+    /// Notes that this daemon is present. A daemon that is silent for ten seconds is dropped.
     pub async fn announce_daemon(&self, owner: u64) -> Result<DaemonPresence, StoreError> {
-        let mut script = self.scripts.attend.prepare_invoke();
-        script.key(keys::ATTENDANCE).key(keys::ARRIVALS).arg(format!("{owner:016x}"));
-        let (ms, place, daemons): (u64, usize, usize) =
+        let mut script = self.scripts.daemon_presence.prepare_invoke();
+        script.key(keys::DAEMONS_SEEN).key(keys::DAEMON_ARRIVALS).arg(format!("{owner:016x}"));
+        let (ms, rank, daemons): (u64, usize, usize) =
             script.invoke_async(&mut self.redis.connection()).await?;
-        Ok(DaemonPresence { here_for: Duration::from_millis(ms), place, daemons })
+        Ok(DaemonPresence { present_for: Duration::from_millis(ms), rank, daemons })
     }
 
-    /// Opens the breaker of a domain until then (Unix seconds).
+    /// Opens the circuit breaker of a recipient domain until `until` (Unix seconds).
     pub async fn open_domain_breaker(&self, domain: &str, until: u32) -> Result<(), StoreError> {
-        Ok(self.redis.connection().hset(keys::BREAKERS, domain, until).await?)
+        Ok(self.redis.connection().hset(keys::DOMAIN_BREAKERS, domain, until).await?)
     }
 
-    /// The domains whose breakers are open at `now`, and until when; the others are forgotten.
+    /// The domains with open circuit breakers, and until when each is open. Breakers that are over
+    /// are removed.
     pub async fn open_domain_breakers(&self, now: u32) -> Result<HashMap<String, u32>, StoreError> {
-        self.broken(keys::BREAKERS, now).await
+        self.open_breakers(keys::DOMAIN_BREAKERS, now).await
     }
 
-    /// Opens the breaker of a delivery until then: no job is named for its chunks.
+    /// Opens the circuit breaker of a delivery until `until` (Unix seconds). Its chunks get no
+    /// jobs.
     pub async fn open_delivery_breaker(
         &self,
         id: &DeliveryId,
         until: u32,
     ) -> Result<(), StoreError> {
-        Ok(self.redis.connection().hset(keys::BROKEN_DELIVERIES, id.as_str(), until).await?)
+        Ok(self.redis.connection().hset(keys::DELIVERY_BREAKERS, id.as_str(), until).await?)
     }
 
-    /// Closes it.
+    /// Closes the circuit breaker of a delivery.
     pub async fn close_delivery_breaker(&self, id: &DeliveryId) -> Result<(), StoreError> {
-        Ok(self.redis.connection().hdel(keys::BROKEN_DELIVERIES, id.as_str()).await?)
+        Ok(self.redis.connection().hdel(keys::DELIVERY_BREAKERS, id.as_str()).await?)
     }
 
-    /// The deliveries whose breakers are open at `now`, and until when.
+    /// The ids of deliveries with open circuit breakers, and until when each is open. Breakers that
+    /// are over are removed.
     pub async fn open_delivery_breakers(
         &self,
         now: u32,
     ) -> Result<HashMap<String, u32>, StoreError> {
-        self.broken(keys::BROKEN_DELIVERIES, now).await
+        self.open_breakers(keys::DELIVERY_BREAKERS, now).await
     }
 
-    /// Until when the breaker of a delivery is open; 0 if it is not.
+    /// Until when the circuit breaker of a delivery is open (Unix seconds); 0 if it is closed.
     pub async fn delivery_breaker_until(&self, id: &DeliveryId) -> Result<u32, StoreError> {
         let until: Option<u32> =
-            self.redis.connection().hget(keys::BROKEN_DELIVERIES, id.as_str()).await?;
+            self.redis.connection().hget(keys::DELIVERY_BREAKERS, id.as_str()).await?;
         Ok(until.unwrap_or_default())
     }
 
-    async fn broken(&self, key: &str, now: u32) -> Result<HashMap<String, u32>, StoreError> {
+    async fn open_breakers(&self, key: &str, now: u32) -> Result<HashMap<String, u32>, StoreError> {
         let mut open: HashMap<String, u32> = self.redis.connection().hgetall(key).await?;
-        let closed: Vec<String> =
+        let over: Vec<String> =
             open.extract_if(|_, until| *until <= now).map(|(name, _)| name).collect();
-        if !closed.is_empty() {
-            let () = self.redis.connection().hdel(key, closed).await?;
+        if !over.is_empty() {
+            let () = self.redis.connection().hdel(key, over).await?;
         }
         Ok(open)
     }

@@ -1,8 +1,20 @@
-//! TODO head
+//! The schedule in Redis: the waves of a delivery, and the lists that say when work is due.
+//!
+//! The room owns the table of waves and the table of chunks of a preparation. It also owns the list
+//! of deliveries that wait for a wave, the list of deliveries with held waves, and the list of
+//! templates and occurrences.
+//!
+//! Entry points: [`ScheduleStore`] reads and writes waves and releases due waves. The result is
+//! [`ReleasedWaves`]. The list of templates and occurrences is part of
+//! [`DeliveryStore`](crate::store::DeliveryStore), because each change of a delivery writes it.
+//!
+//! Only `release_waves.lua` changes the state of a wave from waiting to released or held.
+//!
+//! Not here: the layout of the tables and the rules of due times are in
+//! [`crate::domain::schedule`]. The scheduler's steps are in `send::release` and `send::define`.
 
-pub mod due_list;
-pub mod recurring;
-pub mod waves;
+mod due_list;
+mod recurring;
+mod waves;
 
-pub use waves::ReleasedWaves;
-pub use waves::ScheduleStore;
+pub use waves::{ReleasedWaves, ScheduleStore};

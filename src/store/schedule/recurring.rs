@@ -1,4 +1,4 @@
-//! The list of templates and occurrences, by when the task of recurring deliveries is to look at them: a hint.
+//! The list of templates and occurrences, by when the scheduler must look at them; a hint.
 
 use jiff::Timestamp;
 use redis::AsyncCommands;
@@ -9,28 +9,15 @@ use crate::{
 };
 
 impl DeliveryStore {
-    /// Those that are to be looked at now.
+    /// Templates and occurrences that the scheduler must look at now.
     pub async fn recurrences_due(&self, now: Timestamp) -> Result<Vec<DeliveryId>, StoreError> {
         let ids: Vec<String> =
             self.redis.connection().zrangebyscore(keys::RECURRING, "-inf", now.as_second()).await?;
         ids.iter().map(|id| id.parse().map_err(damaged)).collect()
     }
 
-    /// Says when it is to be looked at next, or never.
-    pub async fn list_recurrence(
-        &self,
-        id: &DeliveryId,
-        at: Option<Timestamp>,
-    ) -> Result<(), StoreError> {
-        let mut conn = self.redis.connection();
-        match at {
-            Some(at) => conn.zadd(keys::RECURRING, id.as_str(), at.as_second()).await?,
-            None => conn.zrem(keys::RECURRING, id.as_str()).await?,
-        }
-        Ok(())
-    }
-
-    /// Puts those back that fell off the list or stand too late in it; their own slots say when.
+    /// Corrects the entries of some deliveries in the list, if they are missing or too late. Each
+    /// delivery stores the right time itself.
     pub async fn relist_recurrences(&self, ids: &[DeliveryId]) -> Result<(), StoreError> {
         if ids.is_empty() {
             return Ok(());

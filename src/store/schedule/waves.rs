@@ -1,4 +1,4 @@
-//! The waves of a delivery and the chunks of each; and the list of deliveries whose next wave is to be released.
+//! The waves of a delivery, the chunks of each wave, and the release of due waves.
 
 use std::sync::Arc;
 
@@ -15,48 +15,41 @@ use crate::{
     },
 };
 
-/// What became of the waves that were due.
+/// The waves of a delivery after the release of the due ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReleasedWaves {
-    /// Of the delivery, afterwards.
+    /// The state of the delivery.
     pub state: DeliveryState,
+    /// Number of waves that were released now.
     pub released: u64,
+    /// Number of waves that were found overdue now.
     pub newly_held: u64,
-    /// Waves that are released and whose chunks were not opened yet.
+    /// Number of released waves whose chunks are not open yet.
     pub unopened: u64,
+    /// Number of held waves.
     pub held: u64,
-    /// Recipients of waves that are not released.
+    /// Number of recipients in waves that are not released.
     pub unreleased: u64,
-    /// When the next wave is due.
+    /// When the next waiting wave is due (Unix seconds).
     pub next_due: Option<u32>,
 }
 
-/// The waves of the deliveries, and when they are due. Cheap to clone.
+/// The waves of the deliveries and when they are due. Cheap to clone.
 #[derive(Clone)]
 pub struct ScheduleStore {
-    pub(in crate::store) redis: Redis,
+    pub(super) redis: Redis,
     chunks: ChunkLists,
-    pub(in crate::store) scripts: Arc<ScheduleScripts>,
-}
-
-pub(in crate::store) struct ScheduleScripts {
-    pub(in crate::store) due: Script,
-}
-
-impl Default for ScheduleScripts {
-    fn default() -> Self {
-        Self { due: with_prelude(include_str!("release_waves.lua")) }
-    }
+    release_waves: Arc<Script>,
 }
 
 impl ScheduleStore {
+    /// Makes the handle. It opens the chunks of released waves through `chunks`.
     pub fn new(redis: Redis, chunks: ChunkLists) -> Self {
-        Self { redis, chunks, scripts: Arc::default() }
+        let release_waves = Arc::new(with_prelude(include_str!("release_waves.lua")));
+        Self { redis, chunks, release_waves }
     }
-}
 
-impl ScheduleStore {
-    /// Writes the tables of a preparation.
+    /// Writes the table of waves and the table of chunks of a preparation.
     pub async fn write_waves(
         &self,
         id: &DeliveryId,
@@ -72,26 +65,32 @@ impl ScheduleStore {
                 places.iter().flat_map(|place| place.bytes()).collect(),
             ),
         ];
-        for (part, bytes) in tables {
-            pipe.hset(keys::parts(id), part.name(), 1)
+        for (kind, bytes) in tables {
+            pipe.hset(keys::slice_counts(id), kind.name(), 1)
                 .ignore()
-                .set(part.key(id, 0), bytes)
+                .set(kind.key(id, 0), bytes)
                 .ignore();
         }
         self.redis.run(&pipe).await
     }
 
-    /// All waves, by when they are due.
+    /// All waves of a plan, by when they are due.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if the table does not have the size that the plan says.
     pub async fn waves(&self, id: &DeliveryId, plan: &Plan) -> Result<Vec<Wave>, StoreError> {
         let raw: Vec<u8> =
             self.redis.connection().get(SliceKind::Waves(plan.generation).key(id, 0)).await?;
         match raw.len() == WAVE_BYTES * plan.waves as usize {
             true => Ok(Wave::parse_all(&raw)),
-            false => Err(damaged("the table of waves")),
+            false => Err(damaged("the table of waves has the wrong size")),
         }
     }
 
-    /// The wave and the number of recipients of every chunk.
+    /// The wave and the number of recipients of each chunk.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if the table does not have the size that the plan says.
     pub async fn places(
         &self,
         id: &DeliveryId,
@@ -101,14 +100,14 @@ impl ScheduleStore {
             self.redis.connection().get(SliceKind::Places(plan.generation).key(id, 0)).await?;
         match raw.len() == PLACE_BYTES * plan.chunks as usize {
             true => Ok(ChunkPlace::parse_all(&raw)),
-            false => Err(damaged("the table of chunks")),
+            false => Err(damaged("the table of chunks has the wrong size")),
         }
     }
 
-    /// The wave of a chunk.
+    /// The wave of a chunk. Reads only two rows of the tables.
     pub async fn wave_of(&self, at: &ChunkRef, plan: &Plan) -> Result<Wave, StoreError> {
-        let range = async |part: SliceKind, number: usize, bytes: usize| {
-            let (key, from) = (part.key(&at.delivery, 0), (number * bytes) as isize);
+        let range = async |kind: SliceKind, number: usize, bytes: usize| {
+            let (key, from) = (kind.key(&at.delivery, 0), (number * bytes) as isize);
             let raw: redis::RedisResult<Vec<u8>> =
                 self.redis.connection().getrange(key, from, from + bytes as isize - 1).await;
             raw
@@ -116,24 +115,26 @@ impl ScheduleStore {
         let place = ChunkPlace::parse_all(
             &range(SliceKind::Places(plan.generation), at.chunk as usize, PLACE_BYTES).await?,
         );
-        let place = place.first().ok_or_else(|| damaged("the table of chunks"))?;
+        let place =
+            place.first().ok_or_else(|| damaged("the table of chunks has the wrong size"))?;
         let wave = Wave::parse_all(
             &range(SliceKind::Waves(plan.generation), usize::from(place.wave), WAVE_BYTES).await?,
         );
-        wave.first().copied().ok_or_else(|| damaged("the table of waves"))
+        wave.first().copied().ok_or_else(|| damaged("the table of waves has the wrong size"))
     }
 
-    /// Releases what is due; with `held` also what is held for a person.
+    /// Releases the due waves of a delivery, and holds the overdue ones. With `release_held`, it
+    /// releases held waves, too.
     pub async fn release_waves(
         &self,
         id: &DeliveryId,
         plan: &Plan,
         now: u32,
-        held: bool,
+        release_held: bool,
     ) -> Result<ReleasedWaves, StoreError> {
-        let mut script = self.scripts.due.prepare_invoke();
+        let mut script = self.release_waves.prepare_invoke();
         script.key(keys::delivery(id)).key(SliceKind::Waves(plan.generation).key(id, 0));
-        script.arg(now).arg(plan.settings.grace_s()).arg(u8::from(held));
+        script.arg(now).arg(plan.settings.grace_s()).arg(u8::from(release_held));
         type Answer = (String, u64, u64, u64, u64, u64, i64);
         let (state, released, newly_held, unopened, held, unreleased, next): Answer =
             script.invoke_async(&mut self.redis.connection()).await?;
@@ -149,7 +150,7 @@ impl ScheduleStore {
         })
     }
 
-    /// Says that the chunks of the waves that are released want attention, and then that they were opened.
+    /// Opens the chunks of newly released waves, and then notes that these waves are open.
     pub async fn mark_released_ready(
         &self,
         id: &DeliveryId,
@@ -169,14 +170,14 @@ impl ScheduleStore {
         for (number, _) in
             waves.iter().enumerate().filter(|(_, wave)| wave.state == WaveState::Released)
         {
-            let state = SliceKind::Waves(plan.generation).key(id, 0);
-            pipe.setrange(state, (number * WAVE_BYTES + 12) as isize, &[WaveState::Open as u8][..])
+            let table = SliceKind::Waves(plan.generation).key(id, 0);
+            pipe.setrange(table, (number * WAVE_BYTES + 12) as isize, &[WaveState::Open as u8][..])
                 .ignore();
         }
         self.redis.run(&pipe).await
     }
 
-    /// Says that every chunk of the waves that are released wants attention: the sets are hints.
+    /// Opens every chunk of all released waves again, because the lists of chunks are hints.
     pub async fn mark_all_released_ready(
         &self,
         id: &DeliveryId,

@@ -1,10 +1,10 @@
-//! The tracking log as it is read and relabelled, and the figures that were made of it.
+//! Reads, relabels and removes the tracking log, and corrects the tracking bytes of records.
 
 use std::{collections::HashMap, ops::Range};
 
-use redis::AsyncCommands;
+use redis::{AsyncCommands, ScriptInvocation};
 
-use super::hits::{BLOCK, TrackingStore};
+use super::hits::{HITS_PER_BLOCK, TrackingStore};
 use crate::{
     domain::{
         delivery::DeliveryId,
@@ -14,42 +14,46 @@ use crate::{
     store::{StoreError, keys},
 };
 
-/// Lines or records that are written in one step.
-const AT_ONCE: usize = 1000;
+/// Maximum of keys that one command removes.
+const KEYS_PER_REMOVAL: usize = 100;
+/// Maximum of lines or records that one script call changes.
+const CHANGES_PER_CALL: usize = 1000;
 
-/// Counters of a tracking log.
+/// The counters of a tracking log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrackingLogExtent {
-    /// Lines.
+    /// Number of lines.
     pub hits: u64,
-    /// Hits that are in no line, since their recipients had too many.
+    /// Number of hits that are in no line, because their recipients had too many.
     pub beyond: u64,
-    /// How often labels were changed.
-    pub labels: u64,
+    /// Number of label changes.
+    pub label_changes: u64,
 }
 
-/// What a computation goes by: if its delivery or a label has changed since, nothing of its outcome is written.
+/// The basis of a computation. Nothing of its result is written if the delivery or a label has
+/// changed since.
 #[derive(Debug, Clone)]
 pub struct StatisticsBasis {
     pub delivery: DeliveryId,
     pub revision: u64,
-    /// How often labels were changed.
-    pub labels: u64,
+    /// Number of label changes.
+    pub label_changes: u64,
 }
 
 impl TrackingStore {
-    /// How far the tracking log is.
+    /// The counters of the tracking log of a delivery.
     pub async fn log_extent(&self, id: &DeliveryId) -> Result<TrackingLogExtent, StoreError> {
         let counters: [Option<u64>; 3] = self
             .redis
             .connection()
             .hmget(keys::tracking(id), &["hits", "beyond", "labels"])
             .await?;
-        let [hits, beyond, labels] = counters.map(Option::unwrap_or_default);
-        Ok(TrackingLogExtent { hits, beyond, labels })
+        let [hits, beyond, label_changes] = counters.map(Option::unwrap_or_default);
+        Ok(TrackingLogExtent { hits, beyond, label_changes })
     }
 
-    /// Some blocks of the log: where each begins, and its lines.
+    /// Some blocks of the log: the number of the first line, and the lines. Missing blocks are left
+    /// out.
     pub async fn hit_blocks(
         &self,
         id: &DeliveryId,
@@ -61,10 +65,13 @@ impl TrackingStore {
         }
         let raw: Vec<Option<Vec<u8>>> =
             redis::cmd("MGET").arg(names).query_async(&mut self.redis.connection()).await?;
-        Ok(blocks.zip(raw).filter_map(|(block, lines)| Some((block * BLOCK, lines?))).collect())
+        Ok(blocks
+            .zip(raw)
+            .filter_map(|(block, lines)| Some((block * HITS_PER_BLOCK, lines?)))
+            .collect())
     }
 
-    /// User agents by their numbers.
+    /// The user agents of a delivery, by their numbers.
     pub async fn agents(&self, id: &DeliveryId) -> Result<HashMap<u16, String>, StoreError> {
         let agents: HashMap<Vec<u8>, u16> =
             self.redis.connection().hgetall(keys::agents(id)).await?;
@@ -74,33 +81,39 @@ impl TrackingStore {
             .collect())
     }
 
-    /// Gives lines of the log other labels, in the order of their places. False if somebody else did, or the delivery changed: then
-    /// what was read is to be read again.
+    /// Changes the labels of some lines, which must be in the order of their places.
+    ///
+    /// Returns false if the basis has changed meanwhile. In that case the caller must read the log
+    /// again. Lines of earlier calls of the script keep their new labels.
     pub async fn relabel(
         &self,
         basis: &mut StatisticsBasis,
         changed: &[Relabelled],
     ) -> Result<bool, StoreError> {
-        for of_block in changed.chunk_by(|a, b| a.place / BLOCK == b.place / BLOCK) {
-            let key = keys::hits(&basis.delivery, of_block[0].place / BLOCK);
-            for some in of_block.chunks(AT_ONCE) {
+        for of_block in
+            changed.chunk_by(|a, b| a.place / HITS_PER_BLOCK == b.place / HITS_PER_BLOCK)
+        {
+            let key = keys::hits(&basis.delivery, of_block[0].place / HITS_PER_BLOCK);
+            for some in of_block.chunks(CHANGES_PER_CALL) {
                 let mut script = self.write_script(basis, &key, 1);
                 for Relabelled { place, before, now } in some {
                     script
-                        .arg((place % BLOCK) as usize * HIT_BYTES + LABEL_AT)
+                        .arg((place % HITS_PER_BLOCK) as usize * HIT_BYTES + LABEL_AT)
                         .arg(&before[..])
                         .arg(&now[..]);
                 }
-                let labels: i64 = script.invoke_async(&mut self.redis.connection()).await?;
-                let Ok(labels) = u64::try_from(labels) else { return Ok(false) };
-                basis.labels = labels;
+                let answer: i64 = script.invoke_async(&mut self.redis.connection()).await?;
+                let Ok(label_changes) = u64::try_from(answer) else { return Ok(false) };
+                basis.label_changes = label_changes;
             }
         }
         Ok(true)
     }
 
-    /// What the log says of recipients of a chunk, where a record says something else: position, bits before, hits, bits now. A
-    /// record with other hits stays as it is: some came meanwhile.
+    /// Corrects the tracking bits of records of a chunk that differ from the log. Each entry is:
+    /// position, bits before, number of hits, bits now.
+    ///
+    /// A record with another number of hits stays as it is, because new hits came meanwhile.
     pub async fn correct_tracked(
         &self,
         basis: &StatisticsBasis,
@@ -108,7 +121,7 @@ impl TrackingStore {
         wrong: &[(u16, u8, u16, u8)],
     ) -> Result<(), StoreError> {
         let key = keys::ledger(&basis.delivery, chunk);
-        for some in wrong.chunks(AT_ONCE) {
+        for some in wrong.chunks(CHANGES_PER_CALL) {
             let mut script = self.write_script(basis, &key, 0);
             for (position, before, hits, now) in some {
                 let with = |bits: u8| [&[bits], &hits.to_be_bytes()[..]].concat();
@@ -120,5 +133,34 @@ impl TrackingStore {
             let _: i64 = script.invoke_async(&mut self.redis.connection()).await?;
         }
         Ok(())
+    }
+
+    /// Prepares the script that writes a result of `basis` into `key`, and raises the number of
+    /// label changes by `raise`.
+    pub(super) fn write_script(
+        &self,
+        basis: &StatisticsBasis,
+        key: &str,
+        raise: u8,
+    ) -> ScriptInvocation<'_> {
+        let mut script = self.scripts.write_statistics.prepare_invoke();
+        script.key(keys::delivery(&basis.delivery)).key(keys::tracking(&basis.delivery)).key(key);
+        script.arg(basis.revision).arg(basis.label_changes).arg(raise);
+        script
+    }
+
+    /// Removes the tracking log. Its counters and the statistics stay.
+    pub async fn remove_tracking(&self, id: &DeliveryId) -> Result<(), StoreError> {
+        let mut conn = self.redis.connection();
+        // The counters stay. With them the next pass finds blocks that a crash has left, or that a
+        // late hit has made.
+        let blocks = self.log_extent(id).await?.hits.div_ceil(HITS_PER_BLOCK);
+        for from in (0..blocks).step_by(KEYS_PER_REMOVAL) {
+            let names: Vec<String> = (from..blocks.min(from + KEYS_PER_REMOVAL as u64))
+                .map(|n| keys::hits(id, n))
+                .collect();
+            let () = conn.unlink(names).await?;
+        }
+        Ok(conn.unlink(keys::agents(id)).await?)
     }
 }

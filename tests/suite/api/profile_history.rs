@@ -81,7 +81,7 @@ async fn an_address_has_a_history_of_what_it_got_and_is_to_get_and_of_nothing_el
         delivery: sent.parse().unwrap(),
         generation: 9,
         chunk_size: 500,
-        ruled: false,
+        has_fatigue_rule: false,
         name: "Lost".into(),
     };
     let number = app.services.stores.addresses.number_preparation(&registered).await.unwrap();
@@ -165,7 +165,7 @@ async fn written(app: &App, n: u32, address: &str) -> DeliveryId {
         delivery: id.clone(),
         generation: 1,
         chunk_size: 500,
-        ruled: false,
+        has_fatigue_rule: false,
         name: format!("Delivery number {n}"),
     };
     let number = store.addresses.number_preparation(&registered).await.unwrap();

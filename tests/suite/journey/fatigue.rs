@@ -440,7 +440,7 @@ async fn the_index_holds_each_message_once_and_no_longer_than_its_delivery() {
             delivery: id.clone(),
             generation,
             chunk_size: 7,
-            ruled: true,
+            has_fatigue_rule: true,
             name: String::new(),
         })
         .await

@@ -48,7 +48,7 @@ impl Kept {
             keys::tracking(id),
             keys::agents(id),
         ];
-        pipe.del(&keys[..]).del(keys::open(id)).del(keys::offered(id)).del(keys::aside(id));
+        pipe.del(&keys[..]).del(keys::open(id)).del(keys::offered(id)).del(keys::poisoned(id));
         pipe.set(keys::ledger(id, CHUNK), &self.ledger)
             .set(keys::ledger(id, CHUNK + 1), &self.beside);
         for (field, value) in FIELDS.iter().zip(&self.delivery) {
@@ -65,7 +65,7 @@ impl Kept {
             }
         }
         if self.aside {
-            pipe.sadd(keys::aside(id), CHUNK);
+            pipe.sadd(keys::poisoned(id), CHUNK);
         }
         pipe.hset(keys::rounds(id), CHUNK, self.round);
         for (position, text) in &self.replies {
@@ -98,7 +98,7 @@ impl Kept {
             .zscore(keys::open(id), CHUNK)
             .zscore(keys::offered(id), CHUNK);
         first
-            .sismember(keys::aside(id), CHUNK)
+            .sismember(keys::poisoned(id), CHUNK)
             .hget(keys::rounds(id), CHUNK)
             .hgetall(keys::replies(id, CHUNK));
         type First = (

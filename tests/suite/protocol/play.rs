@@ -311,7 +311,7 @@ impl<'a> Play<'a> {
                 same("ledger given with the lease", ledger.bytes().to_vec(), kept.ledger)?;
                 Ok(lease)
             }
-            Taken::Held(epoch, beat) => Err((epoch, beat)),
+            Taken::Leased(epoch, beat) => Err((epoch, beat)),
             Taken::Missing => panic!("the ledger is there"),
         };
         if let Ok(lease) = real {
@@ -465,9 +465,9 @@ impl<'a> Play<'a> {
         let (delivery, labels) = (self.at.delivery.clone(), self.now.tracking.labels);
         let by = u64::from(outdated);
         if self.hits.is_multiple_of(2) {
-            StatisticsBasis { delivery, revision: 1 + by, labels }
+            StatisticsBasis { delivery, revision: 1 + by, label_changes: labels }
         } else {
-            StatisticsBasis { delivery, revision: 1, labels: labels + by }
+            StatisticsBasis { delivery, revision: 1, label_changes: labels + by }
         }
     }
 

@@ -69,7 +69,7 @@ async fn basis(app: &App, id: &DeliveryId) -> StatisticsBasis {
     StatisticsBasis {
         delivery: id.clone(),
         revision,
-        labels: app.services.stores.tracking.log_extent(id).await.unwrap().labels,
+        label_changes: app.services.stores.tracking.log_extent(id).await.unwrap().label_changes,
     }
 }
 

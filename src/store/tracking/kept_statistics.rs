@@ -1,6 +1,6 @@
-//! TODO head
+//! Stored statistics of deliveries, and the lock on the hour of their computation.
 
-use redis::{AsyncCommands, ScriptInvocation};
+use redis::AsyncCommands;
 
 use super::{hits::TrackingStore, tracking_log::StatisticsBasis};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
 };
 
 impl TrackingStore {
-    /// Keeps figures, unless what they were made of has changed: then it is false.
+    /// Keeps the statistics of a delivery. Returns false if their basis has changed meanwhile.
     pub async fn keep_statistics(
         &self,
         basis: &StatisticsBasis,
@@ -21,26 +21,13 @@ impl TrackingStore {
         Ok(script.invoke_async::<i64>(&mut self.redis.connection()).await? >= 0)
     }
 
-    /// The script that writes what was made of `basis` into `key`.
-    pub(super) fn write_script(
-        &self,
-        basis: &StatisticsBasis,
-        key: &str,
-        raise: u8,
-    ) -> ScriptInvocation<'_> {
-        let mut script = self.scripts.reckoned.prepare_invoke();
-        script.key(keys::delivery(&basis.delivery)).key(keys::tracking(&basis.delivery)).key(key);
-        script.arg(basis.revision).arg(basis.labels).arg(raise);
-        script
-    }
-
-    /// The figures that were computed last.
+    /// The statistics of a delivery that were computed last.
     pub async fn statistics(&self, id: &DeliveryId) -> Result<Option<Statistics>, StoreError> {
         let text: Option<Vec<u8>> = self.redis.connection().get(keys::statistics(id)).await?;
         text.map(|text| serde_json::from_slice(&text).map_err(damaged)).transpose()
     }
 
-    /// The same of several deliveries; only of those that have any.
+    /// The statistics of some deliveries. Leaves out deliveries without statistics.
     pub async fn all_statistics(
         &self,
         ids: &[DeliveryId],
@@ -57,27 +44,30 @@ impl TrackingStore {
         known.map(|(id, text)| Ok((id, serde_json::from_slice(&text).map_err(damaged)?))).collect()
     }
 
-    /// Removes what is kept of the tracking of a delivery that is not deleted.
+    /// Removes the statistics and the tracking counters of a delivery.
     pub async fn remove_statistics(&self, id: &DeliveryId) -> Result<(), StoreError> {
         Ok(self.redis.connection().unlink(&[keys::tracking(id), keys::statistics(id)]).await?)
     }
 
-    /// Whether this daemon may compute the statistics of an hour, for the next `lock_s`: nobody else does, and they are not done.
+    /// Locks an hour (hours of Unix time) for `lock_s` seconds. Returns false if the statistics of
+    /// this hour are being computed, or are done.
     pub async fn lock_hour(&self, hour: i64, owner: u64, lock_s: u64) -> Result<bool, StoreError> {
         let mut set = redis::cmd("SET");
-        set.arg(keys::hour(hour)).arg(owner).arg("NX").arg("EX").arg(lock_s);
+        set.arg(keys::statistics_hour(hour)).arg(owner).arg("NX").arg("EX").arg(lock_s);
         let taken: Option<String> = set.query_async(&mut self.redis.connection()).await?;
         Ok(taken.is_some())
     }
 
-    /// Keeps the hour for longer: for `keep_s` more. False if somebody else has it.
+    /// Keeps the lock on an hour for `keep_s` seconds from now. Returns false if another daemon has
+    /// it.
     pub async fn extend_hour_lock(
         &self,
         hour: i64,
         owner: u64,
         keep_s: i64,
     ) -> Result<bool, StoreError> {
-        let owned: Option<u64> = self.redis.connection().get(keys::hour(hour)).await?;
-        Ok(owned == Some(owner) && self.redis.connection().expire(keys::hour(hour), keep_s).await?)
+        let owned: Option<u64> = self.redis.connection().get(keys::statistics_hour(hour)).await?;
+        Ok(owned == Some(owner)
+            && self.redis.connection().expire(keys::statistics_hour(hour), keep_s).await?)
     }
 }
