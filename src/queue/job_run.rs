@@ -73,7 +73,12 @@ impl JobRun {
         }
         if starts > self.queue.inner.settings.crashes {
             let crashes = starts - 1;
-            tracing::error!(queue, job.id = %id, starts = crashes, "job set aside as dead: it never ended");
+            tracing::error!(
+                queue,
+                job.id = %id,
+                starts = crashes,
+                "job set aside as dead: it never ended"
+            );
             return Err(JobError::Abort(format!("started {crashes} times and never ended")));
         }
         match AssertUnwindSafe((self.handler)(received)).catch_unwind().await {
@@ -84,7 +89,8 @@ impl JobRun {
                 }
                 result
             }
-            // A panic counts like a crash: `starts` is not cleared, and `queue.crashes` is the limit.
+            // A panic counts like a crash: the count of starts stays, and `queue.crashes` is the
+            // limit.
             Err(_) => {
                 tracing::error!(queue, job.id = %id, starts, "job panicked");
                 Err(JobError::Retry("panicked".into()))
