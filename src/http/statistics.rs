@@ -71,10 +71,8 @@ pub async fn links(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, 
     };
     let line = |(link, target)| LinkLine { link, target, clicks: clicks(link) };
     let items: Vec<LinkLine> = links.into_iter().enumerate().map(line).collect();
-    Ok(Reply(
-        serde_json::json!({ "items": items, "computed_at": stored.map(|stored| stored.computed_at) }),
-    )
-    .into_response())
+    let computed_at = stored.map(|stored| stored.computed_at);
+    Ok(Reply(serde_json::json!({ "items": items, "computed_at": computed_at })).into_response())
 }
 
 /// The query of a page of the tracking log.

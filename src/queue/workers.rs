@@ -161,9 +161,9 @@ impl Supervisor {
                 },
                 () = shutdown.cancelled(), if !stopping => {
                     stopping = true;
-                    // Paused, not stopped. A stopped apalis worker takes no acknowledgements before its
-                    // last job has ended. Its channel holds four for each job of a batch; a fifth
-                    // would wait and keep that job from ending.
+                    // Paused, not stopped. A stopped apalis worker takes no acknowledgements
+                    // before its last job has ended. Its channel holds four for each job of a
+                    // batch; a fifth would wait and keep that job from ending.
                     if context.pause().is_err() {
                         return "not started".into();
                     }
