@@ -54,7 +54,9 @@ struct Dead {
     done_at: i64,
 }
 
-/// Lists, retries or discards. Exit code 1 if there was no such job, or if a job was left as it was.
+/// Lists, retries or discards dead jobs.
+///
+/// Exit code 1 if there was no such job, or if a job was left as it is.
 pub async fn run(command: JobsCommand) -> anyhow::Result<ExitCode> {
     match command {
         JobsCommand::List(listing) => list(listing).await,

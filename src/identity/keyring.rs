@@ -257,8 +257,10 @@ mod tests {
         fs::write(&file, [SECRET, b"\n"].concat()).unwrap();
         let hash = HEXLOWER.encode(&Sha256::digest("letmein"));
         let text = format!(
-            "[auth]\ntokens = [{{ name = \"ann\", sha256 = \"{hash}\", roles = [\"monitoring\"] }}]\n\
-             jwt_keys = [{{ issuer = \"crm\", algorithm = \"HS256\", key_file = {file:?}, roles = [\"start_deliveries\"] }}]"
+            "[auth]\n\
+             tokens = [{{ name = \"ann\", sha256 = \"{hash}\", roles = [\"monitoring\"] }}]\n\
+             jwt_keys = [{{ issuer = \"crm\", algorithm = \"HS256\", key_file = {file:?}, \
+             roles = [\"start_deliveries\"] }}]"
         );
         Keyring::new(&Config::from_toml(&text).unwrap().auth).unwrap()
     }
