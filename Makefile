@@ -1,11 +1,11 @@
-# make demo: see it work    make test: prove it    make check: what a change must pass
-# make dist: the program to install, target/dist/versand
-# make worlds: the protocol in wider worlds than those of make test, for minutes
+# make demo: run the demo (ARGS="--help" lists its options)
+# make test: run all tests    make check: run all checks that a change must pass
+# make dist: build the program to install, target/dist/versand
+# make worlds: check the protocol in larger models than make test does; takes minutes
 # make fire: nothing lost, nothing doubled under random faults (SEEDS=1-100 RECIPIENTS=2000 LEASE_MS=1000)
-# make fuzz: random input for what reads strangers' bytes, each target for FUZZ_SECONDS=600
-# make bench: ours beside the wire and beside peers (ARGS="--peers --variants --curve --plots"; npm for BullMQ); cargo bench: parts of ours
-# make guard: instructions of each message, against those that were kept (ARGS=--write keeps the new ones)
-# Arguments of the demo: make demo ARGS="--help"
+# make fuzz: random input for the readers of foreign bytes, each target for FUZZ_SECONDS=600
+# make bench: Versand, smtp-source and peers side by side (ARGS="--peers --variants --curve --plots"; BullMQ needs npm)
+# make guard: compare the instructions per message with the stored ones (ARGS=--write stores the new ones)
 
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 
@@ -24,7 +24,7 @@ dist:
 
 test:
 	@scripts/setup.sh test
-	@echo "make test: all tests, after the build in about three minutes on two cores, in five at the most"
+	@echo "make test: all tests; after the build about three minutes on two cores, at most five"
 	cargo test --no-fail-fast $(ARGS)
 
 worlds:
@@ -35,7 +35,7 @@ fire:
 	@scripts/setup.sh test
 	SEEDS="$(SEEDS)" RECIPIENTS="$(RECIPIENTS)" LEASE_MS="$(LEASE_MS)" cargo test --release --test suite faults::random::many_seeds -- --ignored --nocapture
 
-# -s none: nothing here is unsafe, and without the address sanitizer it is three times as fast
+# -s none: there is no unsafe code here, and without the address sanitizer fuzzing is three times as fast
 fuzz:
 	@scripts/setup.sh fuzz
 	cd fuzz && for target in $$(cargo +nightly fuzz list); do \

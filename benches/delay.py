@@ -1,6 +1,6 @@
-"""A TCP proxy that delays what passes, each way, and holds back nothing else: delay.py PORT TARGET_PORT MS.
+"""A TCP proxy that delays all data in both directions: delay.py PORT TARGET_PORT MS.
 
-Connecting itself is not delayed."""
+It limits no bandwidth, and does not delay the connecting itself."""
 
 import asyncio
 import collections
@@ -9,7 +9,7 @@ import sys
 
 
 class Way(asyncio.Protocol):
-    """What comes in on one end goes out at the other one, so much later, in order."""
+    """One direction: passes the data on in order, after the delay."""
 
     def __init__(self, delay_s):
         self.delay_s, self.waiting, self.timer = delay_s, collections.deque(), None
@@ -33,7 +33,7 @@ class Way(asyncio.Protocol):
         self.pass_on()
 
     def pass_on(self):
-        """What is due; for the rest a timer."""
+        """Passes on the data that is due, and sets a timer for the rest."""
         loop = asyncio.get_running_loop()
         if self.timer or not self.out:
             return
@@ -71,6 +71,6 @@ async def main(port, target, delay_ms):
 
 
 if __name__ == "__main__":
-    # select waits for microseconds, epoll in Python for whole milliseconds
+    # select can wait for microseconds; epoll in Python only for whole milliseconds.
     loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
     loop.run_until_complete(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))

@@ -1,7 +1,8 @@
-"""make guard: instructions of each message, which neither the machine's speed nor its mood touches, against those of guard.json.
+"""make guard: compares the instructions per message with those stored in guard.json.
 
-Counted by callgrind: twice the same work, more of it the second time, so that starting and ending cancel out. Exits with 1 where a
-figure is above its limit by more than the allowance. `--write` keeps the counted figures as the new ones."""
+Instructions do not depend on the speed or the load of the machine. callgrind counts them in two runs
+of different length, so that start and end cancel out. The exit code is 1 if a figure is above the
+stored one by more than the allowance. `--write` stores the counted figures."""
 
 import argparse
 import json
@@ -14,7 +15,7 @@ import tempfile
 from parts import BUILT, LIMIT_S, Redis, Sink
 
 KEPT = pathlib.Path(__file__).with_name("guard.json")
-# of the plain release build, which its figures belong to
+# the plain release build: the stored figures belong to it
 GUARD = str(BUILT.parent / "release/examples/guard")
 ALLOWANCE = 0.10
 CALLGRIND = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
@@ -25,7 +26,7 @@ def counted(words):
 
 
 def counted_here(*work):
-    """Instructions of the program that does the work."""
+    """Counts the instructions of the program that does the work."""
     done = subprocess.run([*CALLGRIND, GUARD, *map(str, work)], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S)
     if done.returncode:
         raise SystemExit(f"guard {work}: {done.stderr}")
@@ -42,7 +43,7 @@ def ledger(n):
 
 
 def ledger_in_redis(n):
-    """The scripts: instructions of Redis itself."""
+    """Counts the instructions of Redis itself, which runs the scripts."""
     with tempfile.TemporaryFile("w+") as words:
         with Redis(under=CALLGRIND, stderr=words) as redis:
             subprocess.run([GUARD, "ledger", str(n), redis.url], check=True, stdin=subprocess.DEVNULL, timeout=LIMIT_S)
@@ -55,7 +56,7 @@ def dialogue(n):
         return counted_here("smtp", n, sink.port)
 
 
-# what is counted, and how often the work is done
+# name: what is counted, and the number of messages in the short and the long run
 WORK = {
     "rendering": (rendering, 200, 600),
     "ledger, daemon": (ledger, 2000, 12_000),
@@ -70,7 +71,7 @@ def measured():
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--write", action="store_true", help="keep what was counted")
+    arguments.add_argument("--write", action="store_true", help="store the counted figures")
     arguments = arguments.parse_args()
     figures = measured()
     if arguments.write:
@@ -78,13 +79,13 @@ def main():
     kept, too_many = json.loads(KEPT.read_text()), []
     for name, figure in figures.items():
         change = figure / kept[name] - 1
-        print(f"{name:<16} {figure:>9,} instructions per message, kept {kept[name]:>9,}: {change:+.1%}")
+        print(f"{name:<16} {figure:>9,} instructions per message, stored {kept[name]:>9,}: {change:+.1%}")
         if change > ALLOWANCE:
             too_many.append(name)
         elif change < -ALLOWANCE:
-            print(f"{'':<16} fewer: keep it with --write, or what was won may be lost unseen")
+            print(f"{'':<16} fewer: store this with --write, or a later loss stays unseen")
     if too_many:
-        sys.exit(f"more than {ALLOWANCE:.0%} above what was kept: {', '.join(too_many)}")
+        sys.exit(f"more than {ALLOWANCE:.0%} above the stored figures: {', '.join(too_many)}")
 
 
 if __name__ == "__main__":

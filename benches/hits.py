@@ -1,4 +1,4 @@
-"""What it costs to record a hit before it is answered, beside an endpoint that records nothing."""
+"""The cost of recording a hit before its answer, compared with an endpoint that records nothing."""
 
 import email
 import re
@@ -7,9 +7,9 @@ import subprocess
 from parts import BATCH, BUILT, Daemon, Part, Redis, free_port, listens, until
 from rows import prepared, settled
 
-# so many that none has more hits than are kept of a recipient
+# enough recipients that none reaches the limit of stored hits
 RECIPIENTS, SECONDS = 3000, 4
-# at a time; the daemon serves a thousand by default
+# visitors at a time; by default the daemon serves a thousand connections
 VISITORS = (64, 256, 900)
 
 
@@ -19,7 +19,7 @@ def load(port, paths, visitors):
 
 
 def pixels(daemon, delivery):
-    """The path of each recipient's open pixel, out of the very message."""
+    """Reads the path of each recipient's open pixel from the message."""
     for number in range(RECIPIENTS):
         message = email.message_from_bytes(daemon.ask("GET", f"/deliveries/{delivery}/recipients/{number}/preview"))
         html = next(part for part in message.walk() if part.get_content_type() == "text/html")

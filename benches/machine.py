@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""Describes the machine on which the figures are measured."""
 
 import os
 import pathlib
@@ -13,7 +13,7 @@ from parts import ROOT
 
 
 def said(*command):
-    """What a command says, or nothing if it is not there."""
+    """The output of a command, or nothing if the command is missing."""
     try:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30).stdout.strip()
     except OSError:
@@ -26,7 +26,7 @@ def found(pattern, text):
 
 
 def fsync_ms(times=100):
-    """Four kilobytes appended and synced, where Redis keeps its log."""
+    """The median time to append and sync four kilobytes in the folder where Redis keeps its log."""
     spent = []
     with tempfile.NamedTemporaryFile(prefix="versand-bench-") as file:
         for _ in range(times):

@@ -1,4 +1,4 @@
-"""What the benchmark runs on: a Redis, an SMTP sink, a daemon, each a process of its own with a folder that goes with it."""
+"""The processes of the benchmark: Redis, an SMTP sink, the daemon. Each one removes its folder at its end."""
 
 import json
 import os
@@ -18,7 +18,8 @@ BUILT = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"), "dist"
 LIMIT_S = 1800
 TICKS = os.sysconf("SC_CLK_TCK")
 SESSIONS = 20
-# what systemd/versand.service says of the daemon: peers and bare ones run so, too; Redis and the sink do not, and the wire in a row of its own
+# The scheduling policy of the daemon in systemd/versand.service. Peers and bare senders run with it,
+# too. Redis and the sink do not. The wire has a row with the policy and one without.
 BATCH = ["chrt", "--batch", "0"]
 
 
@@ -56,7 +57,7 @@ def status_kib(pid, name):
 
 
 class Part:
-    """A process that ends with its `with`."""
+    """A process that ends with its `with` block."""
 
     def __init__(self, command, **more):
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **more)
@@ -78,7 +79,7 @@ class Part:
 
 
 class Sink(Part):
-    """smtp-sink of Postfix: takes everything and keeps nothing."""
+    """smtp-sink of Postfix: accepts every message and stores none."""
 
     def __init__(self):
         self.port = free_port()
@@ -88,7 +89,7 @@ class Sink(Part):
 
 
 class Delay(Part):
-    """A network of so many milliseconds of round trip in front of a port."""
+    """A proxy in front of a port that adds a round trip of some milliseconds."""
 
     def __init__(self, port, round_trip_ms):
         self.port = free_port()
@@ -98,7 +99,7 @@ class Delay(Part):
 
 
 class Door:
-    """Passes connections on to a port, and notes when each one came."""
+    """Passes connections on to a port, and notes when each one came in."""
 
     def __init__(self, port):
         self.behind, self.came = port, []
@@ -207,13 +208,13 @@ level = "error"
 
 
 def relay(port, **settings):
-    """The daemon's settings of the relay, for what is not as usual."""
+    """The relay section of the daemon's settings, with `settings` added."""
     lines = [f"{name} = {value}" for name, value in settings.items()]
     return "\n".join(["[relay]", 'host = "127.0.0.1"', f"port = {port}", *lines, ""])
 
 
 def run(command, **more):
-    """A command to its end: wall and CPU seconds."""
+    """Runs a command to its end. Returns wall and CPU seconds."""
     began = time.monotonic()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=LIMIT_S, **more)

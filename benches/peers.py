@@ -1,4 +1,6 @@
-"""The peers: much the same mail, one result recorded for each recipient. Their parts come from npm and PyPI, into target/bench."""
+"""The peers: they send much the same mail and record one result for each recipient.
+
+Their packages come from npm and PyPI, into target/bench."""
 
 import json
 import os
@@ -50,7 +52,9 @@ def naive_apalis(redis, port, size, messages=MESSAGES["naive apalis"]):
 
 
 def lettre_far_away(port, size, round_trip_ms=20):
-    """Round trips for each message of lettre's pool, which naive apalis sends with: as if the time were nothing but round trips."""
+    """Round trips per message of lettre's pool, with which naive apalis sends.
+
+The calculation assumes that all time is spent in round trips."""
     with Redis() as redis, Delay(port, round_trip_ms) as far:
         per_s = naive_apalis(redis, far.port, size, 1000)["per_s"]
         return {"lettre's pool": LETTRES_CONNECTIONS * 1000 / per_s / round_trip_ms}

@@ -1,11 +1,13 @@
-"""What the pictures show: throughput against one thing that is varied, ours beside the wire and a bare sender, a few seconds each."""
+"""The figures of the pictures: throughput while one thing varies.
+
+Each picture compares Versand with the wire and a bare sender. Each measurement takes a few seconds."""
 
 import rows
 from parts import Delay, relay
 
 OURS, WIRE, BARE = "Versand, end to end", "smtp-source (the wire)", "a bare pipelining sender"
 
-# what is varied: how many messages each sends, so that all take a few seconds
+# value that varies: number of messages, chosen so that each measurement takes a few seconds
 CONNECTIONS = {1: 2500, 2: 5000, 5: 10_000, 10: 15_000, 20: 20_000, 50: 20_000}
 SIZES = {1000: 20_000, 4200: 20_000, 16_000: 10_000, 64_000: 3000}
 ROUND_TRIPS = {0: (20_000, 20_000), 5: (4000, 1000), 20: (1200, 300), 50: (600, 120)}
@@ -13,7 +15,9 @@ SESSIONS_FAR = 10
 
 
 def picture(title, x, log_x, note, repetitions, variants, measure):
-    """Every variant once, then all of them again; `measure` answers with where it stands and the rate of each sender."""
+    """Measures all variants in turn, as often as `repetitions` says.
+
+`measure` returns the place on the x axis and the rate of each sender."""
     series = {OURS: {}, WIRE: {}, BARE: {}}
     for _ in range(repetitions):
         for variant, messages in variants.items():

@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/performance.md from the benchmark's figures: plots.py [RESULTS.json [FOLDER]]."""
+"""Draws the pictures of docs/performance.md: plots.py [RESULTS.json [FOLDER]]."""
 
 import json
 import math
@@ -11,17 +11,17 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 WIDTH, HEIGHT = 760, 470
 LEFT, RIGHT, TOP, BOTTOM = 84, 24, 74, 104
 INK, GRID, PAPER = "#222", "#ddd", "#fff"
-# ours first, and thick
+# Versand comes first, with a thick line
 STYLES = [("#0b5cad", 3.5, "none"), ("#666", 1.6, "6 4"), ("#c4630a", 1.6, "none"), ("#2a7d2e", 1.6, "2 3")]
 
 
 def short(value):
-    """A number as an axis shows it."""
+    """The text of a number at an axis."""
     return f"{value / 1000:g} k" if value >= 1000 else f"{value:g}"
 
 
 class Axis:
-    """From figures to points of the picture."""
+    """Maps figures to coordinates of the picture."""
 
     def __init__(self, low, high, begin, end, log):
         self.log, self.begin, self.end = log, begin, end
@@ -33,13 +33,13 @@ class Axis:
 
 
 def ticks(low, high):
-    """1, 2 and 5 of every power of ten within."""
+    """All multiples of 1, 2 and 5 of a power of ten between the bounds."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [m * 10**p for p in powers for m in (1, 2, 5) if low <= m * 10**p <= high]
 
 
 def bounds(values):
-    """The nearest 1, 2 or 5 of a power of ten beyond them."""
+    """The nearest ticks below the smallest and above the largest value."""
     around = ticks(min(values) / 10, max(values) * 10)
     return max(t for t in around if t <= min(values)), min(t for t in around if t >= max(values))
 
@@ -53,8 +53,8 @@ def line(x1, y1, x2, y2, colour, width=1.0):
 
 
 def drawn(picture, below):
-    """One picture: medians as points, ranges as bars; what is `below` it in small print."""
-    # JSON has made texts of the numbers
+    """One picture: medians as points, ranges as bars, and the lines `below` it in small print."""
+    # JSON turned the numbers into strings
     series = {name: sorted((float(at), rates) for at, rates in points.items()) for name, points in picture["series"].items()}
     places = sorted({at for points in series.values() for at, _ in points})
     rates = [rate for points in series.values() for _, rates in points for rate in rates]
@@ -80,7 +80,7 @@ def drawn(picture, below):
         text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - BOTTOM + 38, picture["x"] + (" (logarithmic)" if picture["log_x"] else "")),
         text(22, middle, picture["y"] + " (logarithmic)", more=f'transform="rotate(-90 22 {middle:.1f})"'),
     ]
-    # ours last, on top of the others
+    # Versand is drawn last, on top of the others
     styled = list(zip(series.items(), STYLES))
     for (_, points), (colour, width, dashes) in reversed(styled):
         medians = [(x_axis.at(at), y_axis.at(statistics.median(rates))) for at, rates in points]
@@ -101,10 +101,10 @@ def drawn(picture, below):
 
 
 def draw(results, folder):
-    """All pictures of the results; the files that were written."""
+    """Draws all pictures of the results. Returns the written files."""
     folder.mkdir(parents=True, exist_ok=True)
     repeated = f"medians of {results['repetitions']} interleaved repetitions, ranges as bars; noise of the machine: {results['noise']:.1%}"
-    # two lines: the machine, and what ran on it
+    # two lines: the machine, and the programs that ran on it
     machine, _, programs = results["machine_line"].partition(", Linux")
     below = [repeated, machine + ",", "Linux" + programs]
     written = []

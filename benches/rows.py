@@ -1,4 +1,4 @@
-"""The rows of the benchmark: each one sends, and answers with figures."""
+"""The rows of the benchmark: each function sends messages and returns figures."""
 
 import json
 import subprocess
@@ -6,7 +6,7 @@ import time
 
 from parts import BATCH, BUILT, LIMIT_S, SESSIONS, Daemon, Delay, Door, Redis, relay, run, until
 
-# two parts of a letter that a shop might send; 4.2 kB on the wire
+# the parts of a message that a shop might send; 4.2 kB on the wire
 PARAGRAPH = (
     "the leaves fall, and so do the prices of {{ product }}: everything that kept us warm in the last winter must go before the "
     "next one comes, from the thick socks of {{ city }} to the scarves that nobody dared to wear. "
@@ -20,7 +20,7 @@ TEXT = (
     "Dear {{ name }},\n\n{% for i in range(7) %}" + PARAGRAPH + "\n\n{% endfor %}https://shop.example/offer?who={{ customer }}\n\n"
     "{{ note }} https://shop.example/unsubscribe?who={{ customer }}\n"
 )
-# as they come out on the wire
+# sizes on the wire
 PARAGRAPH_BYTES, OTHER_BYTES = 474, 894
 USUAL_BYTES = 4200
 CHUNK_SIZE = 500
@@ -43,20 +43,20 @@ def audience(n):
 
 
 def wire(port, n, size, sessions=SESSIONS, policy=()):
-    """smtp-source to the sink: what a sender costs that has nothing to do."""
+    """smtp-source to the sink: a sender that neither renders nor records."""
     command = [*policy, "smtp-source", "-s", str(sessions), "-m", str(n), "-l", str(size), "-d"]
     seconds, cpu = run([*command, "-f", "news@shop.example", "-t", "user@example.com", f"127.0.0.1:{port}"])
     return {"per_s": n / seconds, "cpu_s_per_1000": cpu / n * 1000}
 
 
 def bare(port, n, size, sessions=SESSIONS):
-    """A sender that pipelines as the daemon does, and renders and records nothing."""
+    """A sender that pipelines like the daemon, but renders and records nothing."""
     seconds, cpu = run([*BATCH, str(BUILT / "examples/bare_sender"), f"127.0.0.1:{port}", str(n), str(size), str(sessions)])
     return {"per_s": n / seconds, "cpu_s_per_1000": cpu / n * 1000}
 
 
 def prepared(daemon, n, size=USUAL_BYTES, tracked=True):
-    """A prepared delivery: its id and digest, and what that took."""
+    """Prepares a delivery. Returns its id, its digest and the figures of upload and preparation."""
     body, figures = audience(n), {}
     delivery = json.loads(daemon.ask("POST", "/deliveries", definition(size, tracked)))["id"]
     began = time.monotonic()
@@ -81,7 +81,7 @@ def settled(daemon, delivery, states):
 
 
 def send(daemons, redis, delivery, digest, n):
-    """From the confirmation to the end: the last record is written."""
+    """Sends a delivery. The time runs from the confirmation to the last record."""
     cpu = [part.cpu_s() for part in daemons], redis.cpu_s()
     began = time.monotonic()
     daemons[0].ask("POST", f"/deliveries/{delivery}/confirm", {"digest": digest})
@@ -125,7 +125,9 @@ def us(port, n, daemons=1, fsync="always", more="", size=USUAL_BYTES, tracked=Tr
 
 
 def statistics_of(daemon, redis, delivery, n):
-    """What asking for the figures takes, and counting every record again, which no request does: the end of a delivery and a task do."""
+    """The time of a request for the counts, and the time to count every record again.
+
+No request counts again; only the end of a delivery and a task do."""
     began = time.monotonic()
     daemon.view(f"/deliveries/{delivery}/progress")
     asked = time.monotonic() - began
@@ -135,7 +137,7 @@ def statistics_of(daemon, redis, delivery, n):
 
 
 def first_connection(port, times=24):
-    """An idle daemon: from the confirmation's request to the relay's accept, delivery by delivery."""
+    """An idle daemon: the time from the request to confirm to the connection at the relay."""
     with Redis() as redis, Door(port) as door, Daemon(redis, door.port, relay(door.port, idle_ms=100)) as daemon:
         ready = [prepared(daemon, 10)[:2] for _ in range(times)]
         time.sleep(3)
@@ -147,19 +149,19 @@ def first_connection(port, times=24):
             answers.append((time.monotonic() - began) * 1000)
             until("finished", lambda: settled(daemon, delivery, ("finished",)))
             waits.append((door.came[0] - began) * 1000)
-            # its connections are closed by then
+            # by then the connections of this delivery are closed
             time.sleep(0.7)
         return [{"ms": wait, "confirmation_answered_ms": answer} for wait, answer in zip(waits, answers)]
 
 
 def network(port, size, round_trip_ms=20, n=500):
-    """Round trips for each message on one connection: as if the time were nothing but round trips."""
+    """Round trips per message on one connection, as if all time were spent in round trips."""
 
     def trips(figures):
         return 1000 / figures["per_s"] / round_trip_ms
 
     with Delay(port, round_trip_ms) as far:
-        # one command at a time: four round trips a message, so fewer of them
+        # One command at a time takes four round trips per message, so fewer messages are sent.
         few = n // 4
         return {
             "us": trips(us(far.port, n, more=relay(far.port, connections=1, messages_per_connection=n))),
@@ -169,7 +171,7 @@ def network(port, size, round_trip_ms=20, n=500):
 
 
 def idle(port, seconds=20):
-    """A daemon that has nothing to do."""
+    """The CPU time of a daemon that has nothing to do."""
     with Redis() as redis, Daemon(redis, port) as daemon:
         time.sleep(5)
         cpu = daemon.cpu_s(), redis.cpu_s()

@@ -1,7 +1,7 @@
-"""make bench: ours beside the wire and beside peers, on one machine in one run.
+"""make bench: compares Versand with the wire and with peers, on one machine in one run.
 
-Every figure is the median of interleaved repetitions, with its range; every ratio is taken repetition by repetition. Results go to
-target/bench/results.json, pictures to docs/plots."""
+Every figure is the median of interleaved repetitions, with its range. Every ratio is taken repetition
+by repetition. Results go to target/bench/results.json, pictures to docs/plots."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ from parts import BATCH, ROOT, Redis, Sink
 
 OUT = ROOT / "target/bench"
 
-# row, figure, at least (1) or at most (-1), what
+# row, figure, at least (1) or at most (-1), bound
 BUDGETS = [
     ("us / wire", "ratio", 1, 1.25),
     ("us / wire, batch", "ratio", 1, 1.25),
@@ -72,7 +72,7 @@ def ratios(results, over, under, name="per_s"):
 
 
 def noise(results):
-    """How far the wire's rate, which nothing of ours can change, is apart between the repetitions."""
+    """The spread of the wire's rate between the repetitions. Versand cannot influence that rate."""
     rates = results["wire"]["per_s"]
     return (max(rates) - min(rates)) / statistics.median(rates)
 
@@ -81,11 +81,11 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--messages", type=int, default=100_000)
     arguments.add_argument("--repetitions", type=int, default=3)
-    arguments.add_argument("--peers", action="store_true", help="BullMQ, Celery and naive apalis, too")
-    arguments.add_argument("--curve", action="store_true", help="10 k, 100 k and 1 M recipients")
-    arguments.add_argument("--variants", action="store_true", help="everysec, two daemons, and a network of 20 ms")
-    arguments.add_argument("--schedule", action="store_true", help="from the due instant to the first connection, also with 10 000 waiting")
-    arguments.add_argument("--plots", action="store_true", help="the pictures of docs/performance.md, too")
+    arguments.add_argument("--peers", action="store_true", help="measure BullMQ, Celery and naive apalis, too")
+    arguments.add_argument("--curve", action="store_true", help="measure 10 k, 100 k and 1 M recipients")
+    arguments.add_argument("--variants", action="store_true", help="measure appendfsync everysec, two daemons, and a network of 20 ms")
+    arguments.add_argument("--schedule", action="store_true", help="measure from the due instant to the first connection, also with 10 000 waiting deliveries")
+    arguments.add_argument("--plots", action="store_true", help="draw the pictures of docs/performance.md, too")
     arguments = arguments.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     results, drawings, n, host = {}, {}, arguments.messages, machine.describe()

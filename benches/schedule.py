@@ -1,4 +1,4 @@
-"""From the instant at which a delivery is due to its first connection."""
+"""The time from the due instant of a delivery to its first connection."""
 
 import concurrent.futures
 import datetime
@@ -12,7 +12,7 @@ APART_S = 2
 
 
 def at(seconds):
-    """A schedule for that instant of Unix time."""
+    """A schedule for an instant in Unix seconds."""
     local = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
     return {"type": "at", "at": local, "zone": "UTC"}
 
@@ -29,7 +29,9 @@ def scheduled(daemon, due, n=10):
 
 
 def due_to_connection(port, waiting, times=20):
-    """`waiting` others are scheduled for tomorrow; one after the other is due on a whole second."""
+    """Measures deliveries that are due one after the other, each on a whole second.
+
+Meanwhile `waiting` other deliveries are scheduled for tomorrow."""
     with Redis() as redis, Door(port) as door, Daemon(redis, door.port, relay(door.port, idle_ms=100)) as daemon:
         tomorrow = int(time.time()) + 86_400
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -44,6 +46,6 @@ def due_to_connection(port, waiting, times=20):
             door.came.clear()
             until("finished", lambda: settled(daemon, delivery, ("finished",)))
             waits.append((door.came[0] + ahead - first - APART_S * i) * 1000)
-            # its connections are closed by then
+            # by then the connections of this delivery are closed
             time.sleep(0.5)
         return [{"ms": wait} for wait in waits]

@@ -1,4 +1,4 @@
-"""What tracking costs: statistics of a full tracking log, what Redis keeps for each recipient, and the history of an address."""
+"""The cost of tracking: statistics of a full tracking log, bytes in Redis, the history of an address."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ from rows import CHUNK_SIZE, prepared, send, settled
 
 DELIVERIES = 1000
 HITS_IN_A_BLOCK = 4096
-# what the blocks of the tracking log take
+# the bytes of the blocks of the tracking log
 LOG_BYTES = "local n = 0 for block = 0, ARGV[1] do n = n + (redis.call('MEMORY', 'USAGE', ARGV[2] .. block) or 0) end return n"
 
 
@@ -20,7 +20,9 @@ def log_bytes(redis, delivery, hits):
 
 
 def statistics(port, n, times=5):
-    """Everybody opened and clicked: the request that computes the statistics, and bytes of Redis beside the tracking log."""
+    """All recipients have opened and clicked: the time to compute the statistics, and the bytes in Redis.
+
+The bytes of the tracking log itself do not count."""
     with Redis() as redis, Daemon(redis, port) as daemon:
         delivery, digest, _ = prepared(daemon, n)
         send([daemon], redis, delivery, digest, n)
@@ -39,7 +41,7 @@ def statistics(port, n, times=5):
 
 
 def history(port, times=9):
-    """An address that got a message of each of many deliveries."""
+    """The history of an address that got a message from each of many deliveries."""
     with Redis() as redis, Daemon(redis, port) as daemon:
         for _ in range(DELIVERIES):
             delivery, digest, _ = prepared(daemon, 1)

@@ -36,6 +36,7 @@ pub mod domain;
 pub mod feedback;
 pub mod http;
 pub mod identity;
+pub mod logging;
 pub mod mail;
 pub mod metrics;
 pub mod observe;

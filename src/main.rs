@@ -1,4 +1,4 @@
-//! Arguments, logging, start, wait, stop.
+//! The program `versand`: runs a command and reports its error in one line.
 
 use std::{io::Write, process::ExitCode};
 
@@ -9,7 +9,7 @@ fn main() -> ExitCode {
     match cli::run(Arguments::parse()) {
         Ok(code) => code,
         Err(error) => {
-            // one line, with its causes; some texts hold that of their cause already
+            // Append each cause, unless the text contains it already.
             let line = error.chain().map(ToString::to_string).reduce(|line, cause| {
                 if line.contains(&cause) { line } else { format!("{line}: {cause}") }
             });

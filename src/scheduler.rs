@@ -1,4 +1,6 @@
-//! One line per cron task: which step it runs. Every task runs on every replica and may run twice.
+//! The table of cron tasks: when each one runs, and which service does it.
+//!
+//! Every task runs in every daemon, so a task may run twice at the same time.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -7,18 +9,26 @@ use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
 use crate::{daemon::Daemon, feedback::Feedback, metrics, observe::Observation, send::Journey};
 
-/// So long without a tick, and the scheduler is started anew: when the clock goes back it would wait until it has caught up.
-const SILENCE: Duration = Duration::from_secs(5);
+/// How long to wait for a tick before the scheduler is started anew. After the clock was set back,
+/// the scheduler would otherwise wait until the clock has caught up.
+const TICK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the tasks are made of.
+/// The services that the tasks call.
 pub struct Tasks {
+    /// The steps of a delivery's journey.
     pub journey: Journey,
+    /// The statistics.
     pub feedback: Feedback,
+    /// The gauges.
     pub observation: Observation,
+    /// This process and its shutdown.
     pub daemon: Daemon,
 }
 
-/// Starts the tasks; they end with the shutdown.
+/// Starts the tasks. They end at the shutdown.
+///
+/// # Errors
+/// The scheduler cannot be started.
 pub async fn start(tasks: Tasks) -> Result<(), JobSchedulerError> {
     let ticks = Arc::new(Notify::new());
     let first = schedule(&tasks, &ticks).await?;
@@ -26,110 +36,101 @@ pub async fn start(tasks: Tasks) -> Result<(), JobSchedulerError> {
     let (tracker, shutdown) = (tasks.daemon.tracker.clone(), tasks.daemon.shutdown.clone());
     tracker.spawn(async move { pulse.pulse().await });
     tracker.spawn(async move { shutdown.run_until_cancelled(sweep.sweep()).await });
-    tracker.spawn(async move { keep(&tasks, first, &ticks).await });
+    tracker.spawn(async move { keep_running(&tasks, first, &ticks).await });
     Ok(())
 }
 
-async fn keep(tasks: &Tasks, mut scheduler: JobScheduler, ticks: &Arc<Notify>) {
-    let ticked = async || tokio::time::timeout(SILENCE, ticks.notified()).await;
+/// Starts the scheduler anew whenever it stands still.
+async fn keep_running(tasks: &Tasks, mut scheduler: JobScheduler, ticks: &Arc<Notify>) {
+    let ticked = async || tokio::time::timeout(TICK_TIMEOUT, ticks.notified()).await;
     while let Some(ticked) = tasks.daemon.shutdown.run_until_cancelled(ticked()).await {
         if ticked.is_ok() {
             continue;
         }
         tracing::warn!(
-            "no tick for {SILENCE:?}, as when the clock was set back: the scheduler is started anew"
+            "no tick for {TICK_TIMEOUT:?}, probably because the clock was set back: \
+             starting the scheduler anew"
         );
         let _ = scheduler.shutdown().await;
         tasks.journey.recover.sweep.look_at_all().await;
         match schedule(tasks, ticks).await {
             Ok(another) => scheduler = another,
             Err(error) => {
-                tracing::error!(%error, "the scheduler cannot be started: it is tried again")
+                tracing::error!(%error, "the scheduler cannot be started, trying again")
             }
         }
     }
     let _ = scheduler.shutdown().await;
 }
 
+/// Makes and starts a scheduler with all tasks.
 async fn schedule(tasks: &Tasks, ticks: &Arc<Notify>) -> Result<JobScheduler, JobSchedulerError> {
     let (scheduler, ticks) = (JobScheduler::new().await?, ticks.clone());
-    let Tasks { journey, feedback, observation, daemon } = tasks;
-    let (release, recover, operate) = (&journey.release, &journey.recover, &journey.operate);
     let tick = move |_, _| -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let ticks = ticks.clone();
         Box::pin(async move { ticks.notify_one() })
     };
     scheduler.add(Job::new_async("* * * * * *", tick)?).await?;
-    scheduler
-        .add(every("* * * * * *", daemon, "reconcile", &recover.reconciler, |s| async move {
-            s.reconcile_all().await
-        })?)
-        .await?;
-    scheduler
-        .add(every("* * * * * *", daemon, "release", &release.due_waves, |s| async move {
-            s.release_due().await
-        })?)
-        .await?;
-    scheduler
-        .add(every("* * * * * *", daemon, "throttles", &journey.throttle_watch, |s| async move {
-            s.observe().await
-        })?)
-        .await?;
-    scheduler
-        .add(every("* * * * * *", daemon, "recur", &journey.define.recurrences, |s| async move {
-            s.create_due().await
-        })?)
-        .await?;
-    scheduler
-        .add(every("*/2 * * * * *", daemon, "observe", &observation.gauges, |s| async move {
-            s.observe().await
-        })?)
-        .await?;
-    scheduler
-        .add(every(
-            "*/10 * * * * *",
-            daemon,
-            "sweep",
-            &journey.confirm.from_queue,
-            |s| async move { s.sweep_jobs().await },
-        )?)
-        .await?;
-    scheduler
-        .add(every("45 * * * * *", daemon, "retention", &operate.retention, |s| async move {
-            s.run().await
-        })?)
-        .await?;
-    // often: until a replica that came back is seen, a fail-over to it is not reckoned with
-    scheduler
-        .add(every("* * * * * *", daemon, "durability", &recover.pulse, |s| async move {
-            s.observe_durability().await
-        })?)
-        .await?;
-    scheduler
-        .add(every(
-            "0 * * * * *",
-            daemon,
-            "heal",
-            &recover.sweep,
-            |s| async move { s.sweep().await },
-        )?)
-        .await?;
-    scheduler
-        .add(every("*/5 * * * * *", daemon, "ratios", &observation.ratios, |s| async move {
-            s.observe().await
-        })?)
-        .await?;
-    // each minute, so that an hour whose daemon died is finished by another one
-    scheduler
-        .add(every("30 * * * * *", daemon, "statistics", &feedback.statistics, |s| async move {
-            s.hourly().await
-        })?)
-        .await?;
+    for task in journey_tasks(tasks)?.into_iter().chain(upkeep_tasks(tasks)?) {
+        scheduler.add(task).await?;
+    }
     scheduler.start().await?;
     Ok(scheduler)
 }
 
-/// A cron task that says whether it succeeded and never overlaps itself: the scheduler does not guard against that.
+/// The tasks that move deliveries on.
+fn journey_tasks(tasks: &Tasks) -> Result<[Job; 5], JobSchedulerError> {
+    let Tasks { journey, daemon, .. } = tasks;
+    let (release, recover) = (&journey.release, &journey.recover);
+    Ok([
+        every("* * * * * *", daemon, "reconcile", &recover.reconciler, |s| async move {
+            s.reconcile_all().await
+        })?,
+        every("* * * * * *", daemon, "release", &release.due_waves, |s| async move {
+            s.release_due().await
+        })?,
+        every("* * * * * *", daemon, "throttles", &journey.throttle_watch, |s| async move {
+            s.observe().await
+        })?,
+        every("* * * * * *", daemon, "recur", &journey.define.recurrences, |s| async move {
+            s.create_due().await
+        })?,
+        every("*/10 * * * * *", daemon, "sweep", &journey.confirm.from_queue, |s| async move {
+            s.sweep_jobs().await
+        })?,
+    ])
+}
+
+/// The tasks that observe, count and remove.
+fn upkeep_tasks(tasks: &Tasks) -> Result<[Job; 6], JobSchedulerError> {
+    let Tasks { journey, feedback, observation, daemon } = tasks;
+    let (recover, operate) = (&journey.recover, &journey.operate);
+    Ok([
+        // Each second: a replica that came back counts only once it is seen.
+        every("* * * * * *", daemon, "durability", &recover.pulse, |s| async move {
+            s.observe_durability().await
+        })?,
+        every("*/2 * * * * *", daemon, "observe", &observation.gauges, |s| async move {
+            s.observe().await
+        })?,
+        every("*/5 * * * * *", daemon, "ratios", &observation.ratios, |s| async move {
+            s.observe().await
+        })?,
+        every("0 * * * * *", daemon, "heal", &recover.sweep, |s| async move { s.sweep().await })?,
+        // Each minute, although the statistics are hourly: another daemon finishes the hour of one
+        // that died.
+        every("30 * * * * *", daemon, "statistics", &feedback.statistics, |s| async move {
+            s.hourly().await
+        })?,
+        every("45 * * * * *", daemon, "retention", &operate.retention, |s| async move {
+            s.run().await
+        })?,
+    ])
+}
+
+/// A cron task that never overlaps itself, which the scheduler does not prevent.
+///
+/// If `task` returns true, its success is noted in the metrics under `name`.
 fn every<S, F, T>(
     cron: &str,
     daemon: &Daemon,

@@ -1,4 +1,4 @@
-//! One line per job: which step it runs.
+//! Jobs to steps: which handler serves which queue, and which step runs a job.
 
 use crate::{
     domain::delivery::DeliveryId,
@@ -6,13 +6,13 @@ use crate::{
     send::Journey,
 };
 
-/// Confirmations and steps are short; a few at a time are plenty.
+/// How many run at a time. Confirmations and steps are short, so a few are enough.
 const CONFIRMATIONS: usize = 4;
 const STEPS: usize = 4;
-/// Those that wait hold up nobody but each other.
+/// How many preparations run at a time. The next ones wait, and delay no other queue.
 const PREPARATIONS: usize = 4;
 
-/// Starts the workers of all queues; `chunks` is how many chunks are sent at a time.
+/// Starts the workers of all queues. `chunks` is the number of chunks that are sent at a time.
 pub fn start(journey: &Journey, chunks: usize, workers: &Workers) {
     let confirmations = journey.confirm.from_queue.clone();
     workers.start(QueueName::Confirm, CONFIRMATIONS, move |job| {
@@ -29,6 +29,7 @@ pub fn start(journey: &Journey, chunks: usize, workers: &Workers) {
     }
 }
 
+/// Runs the step of a job.
 async fn run(journey: Journey, received: ReceivedJob) -> Result<(), JobError> {
     match Job::decode(&received.payload)? {
         Job::Prepare { delivery } => journey.preparations.run(&id(&delivery)?).await,

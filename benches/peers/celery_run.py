@@ -1,4 +1,6 @@
-"""Enqueues so many tasks, starts a worker, waits for all results: `celery_run.py MESSAGES`. Prints seconds of the sending."""
+"""Enqueues tasks, starts a worker and waits for all results: `celery_run.py MESSAGES`.
+
+Prints the seconds that the sending took."""
 
 import json
 import os

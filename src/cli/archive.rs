@@ -1,4 +1,4 @@
-//! `versand archive`: writes a delivery with its logs to a file.
+//! `versand archive`: writes a delivery with all its logs to a file.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -8,20 +8,21 @@ use reqwest::Method;
 use super::client::{AdminClient, ClientOptions};
 use crate::report::write_durably;
 
+/// The options of `versand archive`.
 #[derive(Debug, Args)]
 pub struct ArchiveOptions {
-    /// Id of the delivery
+    /// The id of the delivery
     delivery: String,
-    /// The file to write, zstd-compressed NDJSON; it must not be there
+    /// The file to write, zstd-compressed NDJSON; must not exist
     file: PathBuf,
     #[command(flatten)]
     connection: ClientOptions,
 }
 
-/// Writes the file, whole or not at all.
+/// Writes the whole file, or none at all.
 pub async fn run(options: ArchiveOptions) -> anyhow::Result<ExitCode> {
     let ArchiveOptions { delivery, file, connection } = options;
-    anyhow::ensure!(!file.try_exists()?, "{} is there already", file.display());
+    anyhow::ensure!(!file.try_exists()?, "{} exists already", file.display());
     let client = AdminClient::new(connection)?;
     let response =
         client.send(Method::GET, &["api", "v1", "deliveries", &delivery, "archive"], "").await?;

@@ -1,4 +1,6 @@
-//! `versand audit verify`: fetches the audit chains and checks every hash, here and not in the daemon.
+//! `versand audit verify`: fetches the audit chains and checks every hash itself.
+//!
+//! The check runs here and not in the daemon, so it does not depend on the daemon's word.
 
 use std::{collections::BTreeMap, io::Write, process::ExitCode};
 
@@ -7,13 +9,14 @@ use clap::Subcommand;
 use super::client::{AdminClient, ClientOptions};
 use crate::domain::delivery::{AuditEntry, verify};
 
+/// The subcommands of `versand audit`.
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// Verify the chain of heads and the chain of every delivery it names; exit code 1 if one is broken
+    /// Verify the chain of heads and the chains of all deliveries; exit code 1 if one is broken
     Verify(ClientOptions),
 }
 
-/// Verifies everything and says what was found.
+/// Verifies all chains and prints the result. Exit code 1 if a chain is broken.
 pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
     let AuditCommand::Verify(connection) = command;
     let client = AdminClient::new(connection)?;
@@ -48,7 +51,7 @@ pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
     Ok(if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What is wrong with a chain that should hold every one of these heads.
+/// The fault of a chain that must hold all of these heads, if it has one.
 fn fault(chain: &[AuditEntry], heads: &[&AuditEntry]) -> Option<String> {
     if let Err(fault) = verify(chain) {
         return Some(fault.to_string());
@@ -58,6 +61,6 @@ fn fault(chain: &[AuditEntry], heads: &[&AuditEntry]) -> Option<String> {
         let entry = usize::try_from(seq).ok().and_then(|n| chain.get(n.checked_sub(1)?));
         let same =
             entry.is_some_and(|entry| Some(entry.hash.as_str()) == head.details["hash"].as_str());
-        (!same).then(|| format!("entry {seq} is not the one that the chain of heads vouches for"))
+        (!same).then(|| format!("entry {seq} is not the entry that the chain of heads names"))
     })
 }

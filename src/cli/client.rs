@@ -1,4 +1,4 @@
-//! The admin API as the commands use it.
+//! The client of the admin API that the commands use.
 
 use std::{fs, path::PathBuf};
 
@@ -9,16 +9,18 @@ use serde::de::DeserializeOwned;
 
 use crate::report::Page;
 
+/// The options that say which daemon to talk to.
 #[derive(Debug, Args)]
 pub struct ClientOptions {
-    /// The admin API
+    /// The address of the admin API
     #[arg(long, default_value = "http://127.0.0.1:8025")]
     url: Url,
-    /// A file with a token that has the role administration
+    /// A file with a token of the role administration
     #[arg(long)]
     token_file: PathBuf,
 }
 
+/// A client of the admin API.
 pub struct AdminClient {
     http: reqwest::Client,
     url: Url,
@@ -26,6 +28,10 @@ pub struct AdminClient {
 }
 
 impl AdminClient {
+    /// Reads the token from its file.
+    ///
+    /// # Errors
+    /// The file cannot be read.
     pub fn new(connection: ClientOptions) -> anyhow::Result<Self> {
         let file = &connection.token_file;
         let token =
@@ -37,7 +43,10 @@ impl AdminClient {
         })
     }
 
-    /// A request to the path of these segments, whatever they hold.
+    /// Sends a request. `path` holds the segments of the path, which may contain any characters.
+    ///
+    /// # Errors
+    /// The daemon cannot be reached.
     pub async fn send(
         &self,
         method: Method,
@@ -54,7 +63,10 @@ impl AdminClient {
         request.send().await.with_context(|| url.to_string())
     }
 
-    /// Everything that the pages of a route hold.
+    /// Reads all pages of a route.
+    ///
+    /// # Errors
+    /// The daemon cannot be reached, or it refuses.
     pub async fn all<T: DeserializeOwned>(&self, path: &[&str]) -> anyhow::Result<Vec<T>> {
         let (mut all, mut from) = (Vec::new(), 0);
         loop {

@@ -1,4 +1,4 @@
-//! `versand jobs`: what was set aside on the queues, to be looked at, tried again or discarded.
+//! `versand jobs`: lists, retries or discards dead jobs.
 
 use std::{collections::BTreeSet, io::Write, process::ExitCode};
 
@@ -10,9 +10,10 @@ use serde::Deserialize;
 use super::client::{AdminClient, ClientOptions};
 use crate::queue::QueueName;
 
+/// The subcommands of `versand jobs`.
 #[derive(Debug, Subcommand)]
 pub enum JobsCommand {
-    /// List the dead jobs: queue, id, attempts, end, and why
+    /// List the dead jobs: queue, id, attempts, end, reason
     List(Listing),
     /// Put a dead job, or all of them, back on its queue as if it were new
     Retry(Choice),
@@ -20,27 +21,30 @@ pub enum JobsCommand {
     Discard(Choice),
 }
 
+/// The options of `versand jobs list`.
 #[derive(Debug, Args)]
 pub struct Listing {
     #[command(flatten)]
     connection: ClientOptions,
-    /// One of confirm, steps, chunks, preparations; without it, all of them
+    /// One of confirm, steps, chunks, preparations; all of them if left out
     #[arg(long)]
     queue: Option<QueueName>,
 }
 
+/// The options of `versand jobs retry` and `discard`.
 #[derive(Debug, Args)]
 pub struct Choice {
     #[command(flatten)]
     listing: Listing,
-    /// The job
+    /// The id of the job
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     id: Option<String>,
-    /// All that are dead now
+    /// All jobs that are dead now
     #[arg(long)]
     all: bool,
 }
 
+/// A dead job as the API shows it.
 #[derive(Deserialize)]
 struct Dead {
     id: String,
@@ -50,7 +54,9 @@ struct Dead {
     done_at: i64,
 }
 
-/// Lists, retries or discards. Exit code 1 if there was no such job, or if one was left as it was.
+/// Lists, retries or discards dead jobs.
+///
+/// Exit code 1 if there was no such job, or if a job was left as it is.
 pub async fn run(command: JobsCommand) -> anyhow::Result<ExitCode> {
     match command {
         JobsCommand::List(listing) => list(listing).await,
@@ -71,7 +77,7 @@ fn queues(chosen: Option<QueueName>) -> Vec<QueueName> {
     chosen.map_or_else(|| QueueName::ALL.to_vec(), |queue| vec![queue])
 }
 
-/// The dead jobs of a queue, each of them once.
+/// The dead jobs of a queue, each of them once: the API may show a job on two pages.
 async fn dead(client: &AdminClient, queue: QueueName) -> anyhow::Result<Vec<Dead>> {
     let mut seen = BTreeSet::new();
     let all: Vec<Dead> = client.all(&["api", "v1", "queues", queue.as_str(), "dead"]).await?;
@@ -85,14 +91,14 @@ async fn list(listing: Listing) -> anyhow::Result<ExitCode> {
         for job in dead(&client, queue).await? {
             found += 1;
             let ended = Timestamp::from_second(job.done_at).unwrap_or_default();
-            // what a foreign producer wrote is not to move the cursor
-            let (id, why) = (job.id.escape_debug(), why(&job.result));
+            // A foreign producer may have written control characters: escape them.
+            let (id, reason) = (job.id.escape_debug(), reason(&job.result));
             writeln!(
                 out,
                 "{}\t{id}\t{} attempts\t{ended}\t{}",
                 queue.as_str(),
                 job.attempts,
-                why.escape_debug()
+                reason.escape_debug()
             )?;
         }
     }
@@ -100,13 +106,14 @@ async fn list(listing: Listing) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn why(result: &str) -> String {
+/// The error of a JSON result, or the result itself if it has another form.
+fn reason(result: &str) -> String {
     let json: Option<serde_json::Value> = serde_json::from_str(result).ok();
     json.and_then(|json| Some(json["Err"].as_str()?.to_owned()))
         .unwrap_or_else(|| result.to_owned())
 }
 
-/// What is done to a dead job, by which request, and the word for it.
+/// A change of a dead job: the request, and the word for the result.
 struct Change {
     method: Method,
     step: Option<&'static str>,
@@ -127,9 +134,9 @@ async fn change(choice: Choice, change: Change) -> anyhow::Result<ExitCode> {
             let answer = client.send(change.method.clone(), &path.collect::<Vec<_>>(), "").await?;
             match answer.status() {
                 status if status.is_success() => changed += 1,
-                // it may be on another queue
+                // The job may be on another queue.
                 StatusCode::NOT_FOUND if !choice.all => {}
-                // of an id that no job can have, or somebody was faster
+                // The id is one that no job can have, or somebody else was faster.
                 StatusCode::NOT_FOUND => {
                     left += 1;
                     writeln!(

@@ -1,11 +1,25 @@
-//! TODO head
+//! The command line: one file for each command.
+//!
+//! The commands are `serve`, `demo`, `check-config`, `token`, `audit verify`, `jobs`, `archive`
+//! and `relabel`.
+//!
+//! - [`Arguments`] is what the user typed, [`run`] runs it and returns the exit code.
+//! - `serve`, `demo` and `check-config` work in this process. `token` needs no daemon.
+//! - All other commands talk to a running daemon over its admin API (`client`). They work from any
+//!   machine that reaches the admin listener, with a token of the role `administration`.
+//!
+//! A file holds the options of its command and a `run` function. Commands write their results to
+//! stdout. Errors go to stderr as one line, which `main` writes.
+//!
+//! Not here: how the daemon is put together (`app`), the steps of the demo (`demo`), the log
+//! (`logging`), and every rule about deliveries.
 
-pub mod archive;
-pub mod arguments;
-pub mod audit;
-pub mod client;
-pub mod jobs;
-pub mod relabel;
-pub mod token;
+mod archive;
+mod arguments;
+mod audit;
+mod client;
+mod jobs;
+mod relabel;
+mod token;
 
-pub use arguments::{Arguments, run, start_logging};
+pub use arguments::{Arguments, run};

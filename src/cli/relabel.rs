@@ -1,4 +1,4 @@
-//! `versand relabel`: applies the rules in force to what was tracked before.
+//! `versand relabel`: labels the hits of the past by the rules now in force.
 
 use std::{io::Write, process::ExitCode};
 
@@ -8,17 +8,19 @@ use serde_json::Value;
 
 use super::client::{AdminClient, ClientOptions};
 
+/// Deliveries in one page of the list.
 const PAGE: usize = 1000;
 
+/// The options of `versand relabel`.
 #[derive(Debug, Args)]
 pub struct RelabelOptions {
     #[command(flatten)]
     connection: ClientOptions,
-    /// The delivery, or `all`
+    /// The id of the delivery, or `all`
     delivery: String,
 }
 
-/// Relabels, and says what came of it. Exit code 1 if a delivery could not be relabelled.
+/// Relabels and prints the result. Exit code 1 if a delivery could not be relabelled.
 pub async fn run(options: RelabelOptions) -> anyhow::Result<ExitCode> {
     let client = AdminClient::new(options.connection)?;
     let all = options.delivery == "all";
@@ -30,7 +32,7 @@ pub async fn run(options: RelabelOptions) -> anyhow::Result<ExitCode> {
         let status = response.status();
         if all && matches!(status, StatusCode::CONFLICT | StatusCode::NOT_FOUND | StatusCode::GONE)
         {
-            // it was not released, or it or its logs are gone
+            // The delivery has not started, or it or its logs were removed.
             continue;
         }
         let answer: Value = response.json().await?;
@@ -49,6 +51,7 @@ pub async fn run(options: RelabelOptions) -> anyhow::Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+/// The ids of all deliveries.
 async fn deliveries(client: &AdminClient) -> anyhow::Result<Vec<String>> {
     let mut ids = Vec::new();
     for offset in (0..).step_by(PAGE) {

@@ -13,35 +13,39 @@ use crate::{
     identity::{CONFIRM_SEND, Claims},
 };
 
+/// The options of `versand token`.
 #[derive(Debug, Args)]
 pub struct TokenOptions {
-    /// Who will present it
+    /// The name of the principal that will present the token
     #[arg(long)]
     name: String,
-    /// What they may do; may be given more than once
+    /// A role of the principal; may be given more than once
     #[arg(long = "role", required = true, value_enum)]
     roles: Vec<RoleWord>,
-    /// Sign a JWT with this private key (PEM), or with the secret in this file, instead
+    /// Sign a JWT instead, with the private key (PEM) or the secret in this file
     #[arg(long, requires = "issuer")]
     key_file: Option<PathBuf>,
     /// The issuer of the JWT, as in auth.jwt_keys
     #[arg(long)]
     issuer: Option<String>,
+    /// HS256, RS256, ES256 or EdDSA
     #[arg(long, default_value = "HS256")]
     algorithm: String,
+    /// The audience of the JWT: the daemon's auth.issuer_audience
     #[arg(long, default_value = "versand")]
     audience: String,
-    /// How long the JWT lives, 1 to 24
+    /// How many hours the JWT is valid, 1 to 24
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=24))]
     hours: u64,
-    /// Make it good for one ConfirmSend job: the delivery
+    /// Make the JWT valid for one ConfirmSend job only: the id of its delivery
     #[arg(long, requires = "digest", requires = "key_file")]
     delivery: Option<String>,
-    /// The digest that the job releases
+    /// The digest that the job confirms
     #[arg(long, requires = "delivery")]
     digest: Option<String>,
 }
 
+/// A role as the command line takes it.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 #[value(rename_all = "snake_case")]
 enum RoleWord {
@@ -62,7 +66,9 @@ impl From<RoleWord> for Role {
     }
 }
 
-/// Writes the token to stdout; the setting that admits a bearer token goes to stderr, so that the token can be piped.
+/// Writes the token to stdout, so that it can be piped.
+///
+/// The setting that admits a bearer token goes to stderr.
 pub fn run(options: &TokenOptions) -> anyhow::Result<()> {
     let roles: Vec<Role> = options.roles.iter().map(|word| Role::from(*word)).collect();
     let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
@@ -77,7 +83,7 @@ pub fn run(options: &TokenOptions) -> anyhow::Result<()> {
     writeln!(out, "{token}")?;
     writeln!(
         err,
-        "# the daemon knows only its hash; put this into its settings:\n[[auth.tokens]]"
+        "# the daemon stores only the hash; put this into its settings:\n[[auth.tokens]]"
     )?;
     writeln!(
         err,
@@ -89,6 +95,7 @@ pub fn run(options: &TokenOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Signs a JWT.
 fn sign(
     options: &TokenOptions,
     file: &PathBuf,

@@ -6,7 +6,10 @@ const FIRST: [&str; 8] = ["Anna", "Björn", "Chloé", "Dmitri", "Eva", "Fatima",
 const LAST: [&str; 5] = ["Müller", "O'Neil", "Nowak", "Garcia", "Li"];
 const CITIES: [&str; 4] = ["Köln", "Paris", "Łódź", "Porto"];
 
-/// `n` recipients. The catcher refuses addresses that begin with `refuse`, and defers those that begin with `defer` once.
+/// `n` recipients as NDJSON.
+///
+/// The mail catcher refuses addresses that begin with `refuse`, and defers those that begin with
+/// `defer` once.
 pub fn ndjson(n: u32) -> String {
     let pick = |from: &[&'static str], i: u32| {
         from.get(i as usize % from.len()).copied().unwrap_or_default()

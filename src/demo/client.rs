@@ -1,4 +1,4 @@
-//! The demo's client of the admin API.
+//! The client of the admin API that the demo uses.
 
 use std::io::{IsTerminal, Write, stdout};
 
@@ -7,6 +7,7 @@ use futures_util::StreamExt;
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
+/// A client of the admin API.
 pub struct DemoClient {
     http: reqwest::Client,
     url: String,
@@ -14,14 +15,17 @@ pub struct DemoClient {
 }
 
 impl DemoClient {
+    /// A client for the daemon at `url`.
     pub fn new(url: String, token: String) -> Self {
         Self { http: reqwest::Client::new(), url, token }
     }
 
+    /// The address of the daemon.
     pub fn url(&self) -> &str {
         &self.url
     }
 
+    /// The address of the admin API.
     pub fn api(&self) -> String {
         format!("{}/api/v1", self.url)
     }
@@ -30,20 +34,24 @@ impl DemoClient {
         self.http.request(method, format!("{}{path}", self.api())).bearer_auth(&self.token)
     }
 
+    /// GETs a path below the API. Fails if the daemon refuses.
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
         good(self.request(Method::GET, path)).await
     }
 
+    /// POSTs JSON to a path below the API. Fails if the daemon refuses.
     pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         good(self.request(Method::POST, path).json(body)).await
     }
 
+    /// Uploads the audience of a delivery.
     pub async fn upload(&self, id: &str, ndjson: String) -> anyhow::Result<Value> {
         let request = self.request(Method::PUT, &format!("/deliveries/{id}/audience"));
         good(request.header("content-type", "application/x-ndjson").body(ndjson)).await
     }
 
-    /// Follows the server-sent events as long as the state is one of those asked for; the last progress.
+    /// Follows the server-sent events and shows the progress. Returns the last progress once
+    /// `goes_on` says no to a state.
     pub async fn follow(&self, id: &str, goes_on: impl Fn(&str) -> bool) -> anyhow::Result<Value> {
         let response = self
             .request(Method::GET, &format!("/deliveries/{id}/events"))
@@ -69,6 +77,7 @@ impl DemoClient {
     }
 }
 
+/// The JSON answer of a request that succeeds.
 async fn good(request: RequestBuilder) -> anyhow::Result<Value> {
     let response = request.send().await?;
     let status = response.status();
@@ -79,7 +88,7 @@ async fn good(request: RequestBuilder) -> anyhow::Result<Value> {
     Ok(body)
 }
 
-/// A line of live progress: written over itself on a terminal.
+/// Shows one line of progress. On a terminal the line overwrites the one before.
 fn show(progress: &Value) -> anyhow::Result<()> {
     const WIDTH: u64 = 30;
     let counts = &progress["counts"];

@@ -1,7 +1,19 @@
-//! TODO head
+//! The demo: the main job on the embedded default, step by step, for a newcomer.
+//!
+//! [`run`] starts a whole daemon with an embedded Redis and the built-in mail catcher. It then
+//! creates, uploads, prepares and confirms a delivery over HTTP, as any client would, and prints
+//! each step. [`DemoOptions`] are its options on the command line.
+//!
+//! - `audience` makes recipients with everything that can go wrong.
+//! - `client` calls the admin API and follows the progress.
+//!
+//! The demo has no access of its own to the services: all it does goes through the API.
+//!
+//! Not here: the daemon (`app`), the mail catcher and its rules (`mail::catcher`), and the other
+//! commands (`cli`).
 
-pub mod audience;
-pub mod client;
-pub mod run;
+mod audience;
+mod client;
+mod run;
 
 pub use run::{DemoOptions, run};

@@ -1,4 +1,4 @@
-//! The main job on the embedded default, for a newcomer: create, upload, prepare, confirm, watch, read the logs.
+//! The steps of the demo: create, upload, prepare, confirm, follow, read the logs.
 
 use std::{
     io::{IsTerminal, Write, stdout},
@@ -11,25 +11,27 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::client::DemoClient;
-use crate::{app::Application, cli, config::Config, metrics};
+use crate::{app::Application, config::Config, logging, metrics};
 
+/// The options of `versand demo`.
 #[derive(Debug, clap::Args)]
 pub struct DemoOptions {
-    /// Recipients, at least 20
+    /// How many recipients, at least 20
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(20..))]
     recipients: u32,
-    /// Where the demo keeps its Redis and its token; a folder of the temporary directory if left out
+    /// Where the demo keeps its Redis and its token; a temporary folder if left out
     #[arg(long)]
     state_dir: Option<PathBuf>,
-    /// End when the delivery has ended, also on a terminal
+    /// End when the delivery has ended, even on a terminal
     #[arg(long)]
     once: bool,
 }
 
-/// What people look at first: the ports of the defaults, if they are free.
+/// The default addresses of the admin API, the mail catcher and the public listener. A taken one
+/// is replaced by a free port.
 const LISTEN: [&str; 3] = ["127.0.0.1:8025", "127.0.0.1:8026", "127.0.0.1:8027"];
 
-/// Runs the demo; it stays up on a terminal.
+/// Runs the demo. On a terminal it stays up until Ctrl-C.
 pub async fn run(options: DemoOptions) -> anyhow::Result<ExitCode> {
     let state_dir = options.state_dir.clone().unwrap_or_else(|| {
         std::env::temp_dir().join(format!("versand-demo-{}", rustix::process::getuid().as_raw()))
@@ -42,7 +44,7 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<ExitCode> {
         let free = std::net::TcpListener::bind(wanted).is_ok();
         *address = if free { wanted } else { "127.0.0.1:0" }.parse()?;
     }
-    cli::start_logging(&config.log);
+    logging::start(&config.log);
     let application = Application::build(config, metrics::install()?).await?;
     let address = application.address()?;
     let catcher = application
@@ -62,20 +64,20 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<ExitCode> {
     let daemon = application.run(async {
         let _ = stopped.await;
     });
-    let story = async {
-        let told = tell(&client, options.recipients).await;
-        if let Ok(id) = &told {
-            try_next(&client, id, &state_dir, catcher.port())?;
+    let session = async {
+        let shown = show_main_job(&client, options.recipients).await;
+        if let Ok(id) = &shown {
+            suggest_next(&client, id, &state_dir, catcher.port())?;
             if stdout().is_terminal() && !options.once {
-                say("\nStays up until Ctrl-C.")?;
+                say("\nThe daemon stays up until Ctrl-C.")?;
                 tokio::signal::ctrl_c().await?;
             }
         }
         let _ = stop.send(());
-        told
+        shown
     };
-    let (drained, told) = tokio::join!(daemon, story);
-    told?;
+    let (drained, shown) = tokio::join!(daemon, session);
+    shown?;
     Ok(if drained? { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }
 
@@ -84,8 +86,8 @@ fn say(text: impl std::fmt::Display) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The main job, step by step, over HTTP as anybody would do it; the delivery.
-async fn tell(client: &DemoClient, recipients: u32) -> anyhow::Result<String> {
+/// Does the main job over HTTP and prints each step. Returns the id of the delivery.
+async fn show_main_job(client: &DemoClient, recipients: u32) -> anyhow::Result<String> {
     let created = client.post("/deliveries", &definition()).await?;
     let id = created["id"].as_str().context("no id")?.to_owned();
     say(format_args!(
@@ -115,7 +117,7 @@ async fn tell(client: &DemoClient, recipients: u32) -> anyhow::Result<String> {
         .post(&format!("/deliveries/{id}/confirm"), &json!({ "digest": plan["digest"] }))
         .await?;
     say(format_args!(
-        "4  confirmed by {}: what digest {:.16}... names is what is sent\n",
+        "4  confirmed by {}: digest {:.16}... names exactly what is sent\n",
         confirmed["confirmed_by"].as_str().unwrap_or_default(),
         plan["digest"].as_str().unwrap_or_default()
     ))?;
@@ -123,10 +125,16 @@ async fn tell(client: &DemoClient, recipients: u32) -> anyhow::Result<String> {
         client.follow(&id, |state| matches!(state, "start_pending" | "in_progress")).await?;
     say(format_args!("\n5  {}", ended["state"].as_str().unwrap_or_default()))?;
     client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await?;
-    figures(&client.get(&format!("/deliveries/{id}/progress")).await?["kpis"])?;
-    logs(client, &id).await?;
+    print_kpis(&client.get(&format!("/deliveries/{id}/progress")).await?["kpis"])?;
+    print_logs(client, &id).await?;
     Ok(id)
 }
+
+/// The HTML template of the demo's delivery.
+const HTML: &str = "<h1>Dear {{ first_name }} {{ last_name }},</h1>\n\
+    <p>your {{ points }} points are waiting in {{ city }}.</p>\n\
+    <p><a href=\"https://shop.example/autumn\">See the collection</a> or \
+    <a href=\"{{ unsubscribe_url }}\">unsubscribe</a>.</p>";
 
 fn definition() -> Value {
     json!({
@@ -134,14 +142,15 @@ fn definition() -> Value {
         "sender": { "name": "The Shop", "email": "news@shop.example" },
         "content": {
             "subject": "{{ first_name }}, the autumn is here",
-            "html": "<h1>Dear {{ first_name }} {{ last_name }},</h1>\n<p>your {{ points }} points are waiting in {{ city }}.</p>\n<p><a href=\"https://shop.example/autumn\">See the collection</a> or <a href=\"{{ unsubscribe_url }}\">unsubscribe</a>.</p>",
+            "html": HTML,
         },
-        // the catcher defers some messages once; seconds instead of minutes, so that the demo ends soon
+        // The catcher defers some messages once. A retry after two seconds lets the demo end soon.
         "settings": { "retry_minutes": [0.03] },
     })
 }
 
-fn figures(kpis: &Value) -> anyhow::Result<()> {
+/// Prints the key figures.
+fn print_kpis(kpis: &Value) -> anyhow::Result<()> {
     let percent = |name: &str| {
         kpis[name].as_f64().map_or_else(|| "-".to_owned(), |rate| format!("{:.1} %", rate * 100.0))
     };
@@ -167,7 +176,8 @@ fn figures(kpis: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn logs(client: &DemoClient, id: &str) -> anyhow::Result<()> {
+/// Prints some lines of the sending log and of the exclusion log.
+async fn print_logs(client: &DemoClient, id: &str) -> anyhow::Result<()> {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     say("\n   sending log")?;
     for status in ["sent", "failed"] {
@@ -197,7 +207,8 @@ async fn logs(client: &DemoClient, id: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn try_next(
+/// Prints commands to try next.
+fn suggest_next(
     client: &DemoClient,
     id: &str,
     state_dir: &std::path::Path,
@@ -210,7 +221,8 @@ fn try_next(
          curl -H \"Authorization: Bearer $T\" {api}/deliveries/{id}\n  \
          curl -H \"Authorization: Bearer $T\" {api}/deliveries/{id}/recipients/0/preview\n  \
          curl -H \"Authorization: Bearer $T\" '{api}/deliveries/{id}/log/export?format=csv'\n  \
-         curl -X POST -H \"Authorization: Bearer $T\" {api}/deliveries/{id}/statistics     # after opening the links of a preview\n  \
+         curl -X POST -H \"Authorization: Bearer $T\" {api}/deliveries/{id}/statistics     \
+         # after you open the links of a preview\n  \
          curl {}/metrics\n  \
          {} audit verify --url {} --token-file {token}\n  \
          and any mail program against smtp://127.0.0.1:{smtp_port}",

@@ -1,4 +1,4 @@
-//! Prepare, proofs, approve, confirm, release, pause, resume, stop, settle.
+//! Actions on a delivery: prepare, proofs, approve, confirm, release, pause, resume, stop, settle.
 
 use std::sync::Arc;
 
@@ -13,21 +13,22 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
 use super::{
-    problem::Answer,
-    request::{Caller, Id, Json, Words, idempotency_key, no_parameters},
-    router::Api,
+    api::Api,
+    problem::RouteError,
+    request::{Caller, Id, Json, PathWords, idempotency_key, no_parameters},
 };
 use crate::{
     deliveries::RepeatKey,
     domain::{
-        delivery::{DeliveryId, DeliveryState as Stage},
+        delivery::{DeliveryId, DeliveryState},
         ledger::ChunkRef,
     },
     send::operate::{Control, ProofRequest, Resolution},
     store::chunks::Settlement,
 };
 
-fn accepted(id: &DeliveryId, state: Stage) -> Response {
+/// 202 with the state that the delivery has now.
+fn accepted(id: &DeliveryId, state: DeliveryState) -> Response {
     (StatusCode::ACCEPTED, Reply(serde_json::json!({ "id": id, "state": state }))).into_response()
 }
 
@@ -37,11 +38,11 @@ pub async fn prepare(
     Id(id): Id,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, Answer> {
+) -> Result<Response, RouteError> {
     no_parameters(body).await?;
     let key = idempotency_key(&headers, &by, &format!("prepare {id}"), b"")?;
     api.journey.preparations.request(&by, &id, key.as_ref()).await?;
-    Ok(accepted(&id, Stage::Preparing))
+    Ok(accepted(&id, DeliveryState::Preparing))
 }
 
 pub async fn proofs(
@@ -50,12 +51,13 @@ pub async fn proofs(
     Id(id): Id,
     headers: HeaderMap,
     body: Json<ProofRequest>,
-) -> Result<Response, Answer> {
+) -> Result<Response, RouteError> {
     let key = idempotency_key(&headers, &by, &format!("proofs {id}"), &body.bytes)?;
     Ok(Reply(api.journey.operate.proofs.send_proofs(&by, &id, &body.value, key.as_ref()).await?)
         .into_response())
 }
 
+/// A request to confirm or approve what a digest names.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConfirmationRequest {
@@ -68,7 +70,7 @@ pub async fn confirm(
     Id(id): Id,
     headers: HeaderMap,
     body: Json<ConfirmationRequest>,
-) -> Result<Response, Answer> {
+) -> Result<Response, RouteError> {
     let key =
         idempotency_key(&headers, &by, &format!("confirm {id}"), body.value.digest.as_bytes())?;
     let repeats: Vec<RepeatKey> = key.iter().map(|key| RepeatKey::of(key, &id)).collect();
@@ -87,7 +89,7 @@ pub async fn approve(
     Id(id): Id,
     headers: HeaderMap,
     body: Json<ConfirmationRequest>,
-) -> Result<Response, Answer> {
+) -> Result<Response, RouteError> {
     let key =
         idempotency_key(&headers, &by, &format!("approve {id}"), body.value.digest.as_bytes())?;
     Ok(Reply(
@@ -100,7 +102,9 @@ pub async fn approve(
     .into_response())
 }
 
-/// A request without parameters.
+/// An action whose request has no parameters.
+///
+/// The names of the variants are part of stored idempotency keys: do not change them.
 #[derive(Debug, Clone, Copy)]
 pub enum PlainAction {
     Control(Control),
@@ -108,16 +112,16 @@ pub enum PlainAction {
     Unschedule,
 }
 
-/// What serves requests without parameters, such as pause.
-pub fn bare(
-    bare: PlainAction,
-) -> impl Fn(State<Arc<Api>>, Caller, Id, HeaderMap, Body) -> Controlled + Clone {
+/// The handler of an action without parameters, such as pause.
+pub fn plain(
+    action: PlainAction,
+) -> impl Fn(State<Arc<Api>>, Caller, Id, HeaderMap, Body) -> PlainAnswer + Clone {
     move |State(api), Caller(by), Id(id), headers, body| {
         Box::pin(async move {
             no_parameters(body).await?;
-            let key = idempotency_key(&headers, &by, &format!("{bare:?} {id}"), b"")?;
+            let key = idempotency_key(&headers, &by, &format!("{action:?} {id}"), b"")?;
             let (api, key) = (&api, key.as_ref());
-            let state = match bare {
+            let state = match action {
                 PlainAction::Control(control) => {
                     api.journey.operate.controls.control(&by, &id, control, key).await?
                 }
@@ -133,41 +137,43 @@ pub fn bare(
     }
 }
 
-type Controlled = BoxFuture<'static, Result<Response, Answer>>;
+/// The future of a handler that [`plain`] makes.
+type PlainAnswer = BoxFuture<'static, Result<Response, RouteError>>;
 
 pub async fn retry_chunk(
     State(api): State<Arc<Api>>,
     Caller(by): Caller,
     Id(id): Id,
-    Words((_, chunk)): Words<(String, u32)>,
+    PathWords((_, chunk)): PathWords<(String, u32)>,
     request: (HeaderMap, Body),
-) -> Result<Response, Answer> {
+) -> Result<Response, RouteError> {
     no_parameters(request.1).await?;
     let key = idempotency_key(&request.0, &by, &format!("retry {id} {chunk}"), b"")?;
     let at = ChunkRef { delivery: id.clone(), chunk };
     Ok(accepted(&id, api.journey.operate.controls.retry_chunk(&by, &at, key.as_ref()).await?))
 }
 
-/// All recipients in doubt, or those of these numbers.
+/// The recipients to settle: all that are in doubt, or those with these numbers.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "must be \"all\" or an array of recipient numbers")]
-enum Which {
-    All(All),
-    Some(Vec<u64>),
+enum RecipientChoice {
+    All(AllWord),
+    Numbers(Vec<u64>),
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum All {
+enum AllWord {
     All,
 }
 
+/// A request to settle recipients in doubt.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SettlementAsked {
+pub struct ResolutionRequest {
     #[serde(rename = "as")]
     settlement: Settlement,
-    recipients: Which,
+    recipients: RecipientChoice,
 }
 
 pub async fn settle(
@@ -175,14 +181,14 @@ pub async fn settle(
     Caller(by): Caller,
     Id(id): Id,
     headers: HeaderMap,
-    body: Json<SettlementAsked>,
-) -> Result<Response, Answer> {
+    body: Json<ResolutionRequest>,
+) -> Result<Response, RouteError> {
     let key = idempotency_key(&headers, &by, &format!("settle {id}"), &body.bytes)?;
     let numbers = match body.value.recipients {
-        Which::All(All::All) => None,
-        Which::Some(numbers) => Some(numbers),
+        RecipientChoice::All(AllWord::All) => None,
+        RecipientChoice::Numbers(numbers) => Some(numbers),
     };
-    let what = Resolution { settlement: body.value.settlement, numbers };
-    Ok(Reply(api.journey.operate.in_doubt.resolve(&by, &id, &what, key.as_ref()).await?)
+    let resolution = Resolution { settlement: body.value.settlement, numbers };
+    Ok(Reply(api.journey.operate.in_doubt.resolve(&by, &id, &resolution, key.as_ref()).await?)
         .into_response())
 }

@@ -1,4 +1,4 @@
-//! The denylist: who opted out.
+//! The denylist: read, add and remove an address.
 
 use std::sync::Arc;
 
@@ -6,22 +6,22 @@ use axum::{Json as Reply, extract::State, http::StatusCode};
 use serde_json::{Value, json};
 
 use super::{
-    problem::{Answer, Problem},
-    request::Words,
-    router::Api,
+    api::Api,
+    problem::{Problem, RouteError},
+    request::PathWords,
 };
 
 pub async fn read(
     State(api): State<Arc<Api>>,
-    Words(email): Words<String>,
-) -> Result<Reply<Value>, Answer> {
+    PathWords(email): PathWords<String>,
+) -> Result<Reply<Value>, RouteError> {
     Ok(Reply(json!({ "denylisted": api.feedback.denylist.is_denied(&email).await? })))
 }
 
 pub async fn put(
     State(api): State<Arc<Api>>,
-    Words(email): Words<String>,
-) -> Result<StatusCode, Answer> {
+    PathWords(email): PathWords<String>,
+) -> Result<StatusCode, RouteError> {
     Ok(if api.feedback.denylist.deny(&email).await? {
         StatusCode::CREATED
     } else {
@@ -31,8 +31,8 @@ pub async fn put(
 
 pub async fn remove(
     State(api): State<Arc<Api>>,
-    Words(email): Words<String>,
-) -> Result<StatusCode, Answer> {
+    PathWords(email): PathWords<String>,
+) -> Result<StatusCode, RouteError> {
     match api.feedback.denylist.allow(&email).await? {
         true => Ok(StatusCode::NO_CONTENT),
         false => {

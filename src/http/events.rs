@@ -1,4 +1,4 @@
-//! Progress as server-sent events.
+//! The progress of a delivery as server-sent events.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -9,16 +9,17 @@ use axum::{
 use futures_util::{Stream, stream};
 
 use super::{
-    deliveries::{Progress, progress_of},
-    problem::Answer,
+    api::Api,
+    problem::RouteError,
+    progress::{Progress, progress_of},
     request::Id,
-    router::Api,
 };
 use crate::{deliveries::Refusal, domain::delivery::DeliveryId};
 
-/// How often the figures are looked at.
+/// How often the progress is read.
 const INTERVAL: Duration = Duration::from_millis(500);
 
+/// Reads the progress of one delivery for one client.
 struct Follower {
     api: Arc<Api>,
     id: DeliveryId,
@@ -27,13 +28,13 @@ struct Follower {
 }
 
 impl Follower {
-    /// The next change; `None` after the delivery has ended, or is gone.
+    /// The next change. `None` after the delivery has ended or was deleted, and at the shutdown.
     async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
         loop {
             if self.ended || self.api.daemon.shutdown.is_cancelled() {
                 return None;
             }
-            match self.look().await {
+            match self.read().await {
                 Ok(progress) if Some(&progress) != self.last.as_ref() => {
                     self.ended = progress.state.has_ended();
                     let event = Event::default().event("progress").json_data(&progress).ok()?;
@@ -41,7 +42,7 @@ impl Follower {
                     return Some((Ok(event), self));
                 }
                 Err(Refusal::NotFound) => return None,
-                // Redis does not answer: the next look may succeed
+                // Nothing has changed, or Redis does not answer: try again.
                 Ok(_) | Err(_) => {
                     tokio::select! {
                         () = tokio::time::sleep(INTERVAL) => {}
@@ -52,15 +53,16 @@ impl Follower {
         }
     }
 
-    async fn look(&self) -> Result<Progress, Refusal> {
+    async fn read(&self) -> Result<Progress, Refusal> {
         progress_of(&self.api, &self.api.deliveries.delivery(&self.id).await?).await
     }
 }
 
+/// Streams each change of the progress until the delivery ends.
 pub async fn stream(
     State(api): State<Arc<Api>>,
     Id(id): Id,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Answer> {
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, RouteError> {
     api.deliveries.delivery(&id).await?;
     let follower = Follower { api, id, last: None, ended: false };
     Ok(Sse::new(stream::unfold(follower, Follower::next)).keep_alive(KeepAlive::default()))

@@ -1,8 +1,8 @@
-//! A listener: how many connections it serves at a time, and how long each may take for what.
+//! A listener with its limits: connections at a time, sizes and time-outs.
 
 use std::{convert::Infallible, future::poll_fn, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, extract::Request, response::Response};
+use axum::{Router, body::Body, extract::Request, http::Method, response::Response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -16,18 +16,19 @@ use tower::ServiceExt;
 
 use crate::config;
 
-/// Largest head of a request, in bytes; a larger one is answered with 431.
+/// The largest head of a request, in bytes. A larger one is answered with 431.
 const HEAD_LIMIT: usize = 16 * 1024;
 
-/// How long a client that was answered may go on sending.
+/// How long a client may go on sending after it was answered.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Whose request it is.
+/// The address that a request comes from.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub IpAddr);
 
-/// What answers the requests of a listener.
+/// Answers the requests of a listener.
 pub trait Respond: Clone + Send + Unpin + 'static {
+    /// Answers one request.
     fn respond(
         self,
         peer: Peer,
@@ -42,7 +43,15 @@ impl Respond for Router {
     }
 }
 
-/// Serves until `end`. Who comes when all connections are taken waits to be accepted.
+/// The method as a metric's label. A client may invent methods, so unknown ones share one label.
+pub fn method_label(method: &Method) -> &'static str {
+    ["GET", "POST", "PUT", "DELETE"].into_iter().find(|known| method == known).unwrap_or("other")
+}
+
+/// Serves a listener until `end` is cancelled.
+///
+/// At most `server.connections` connections are open at a time. Further clients wait until one is
+/// accepted.
 pub async fn serve(
     listener: TcpListener,
     respond: impl Respond,
@@ -50,12 +59,12 @@ pub async fn serve(
     end: CancellationToken,
     tasks: TaskTracker,
 ) {
-    let room = Arc::new(Semaphore::new(server.connections));
-    while let Some(Ok(place)) = end.run_until_cancelled(room.clone().acquire_owned()).await {
+    let slots = Arc::new(Semaphore::new(server.connections));
+    while let Some(Ok(slot)) = end.run_until_cancelled(slots.clone().acquire_owned()).await {
         let (stream, address) = match end.run_until_cancelled(listener.accept()).await {
             Some(Ok(accepted)) => accepted,
             Some(Err(_)) => {
-                // out of file descriptors: the listener itself is fine
+                // The process may be out of file descriptors; the listener itself is fine.
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -65,11 +74,12 @@ pub async fn serve(
             connection(stream, Peer(address.ip()), respond.clone(), server.clone(), end.clone());
         tasks.spawn(async move {
             session.await;
-            drop(place);
+            drop(slot);
         });
     }
 }
 
+/// Serves one connection, with a time limit for each head and each write that makes no progress.
 async fn connection(
     stream: TcpStream,
     peer: Peer,
@@ -99,8 +109,10 @@ async fn connection(
     }
 }
 
-/// Closes in two steps (RFC 9112, 9.6): a client that is still sending when its request was refused is to read why, and a
-/// connection that is closed with something unread is reset.
+/// Closes in two steps (RFC 9112, section 9.6).
+///
+/// A client may still be sending when its request is refused, and must be able to read the answer.
+/// Closing a connection with unread input would reset it.
 async fn linger(mut stream: Pin<Box<TimeoutStream<TcpStream>>>) {
     let farewell = async {
         let _ = stream.shutdown().await;

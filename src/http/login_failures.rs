@@ -1,6 +1,7 @@
-//! Failed log-ins: each one is answered later than the one before it.
+//! Failed log-ins: each failure of a peer is answered later than the one before.
 //!
-//! They make no good token wait, wherever it comes from; but until they are answered they count among `server.connections`.
+//! A good token never waits, from whatever address it comes. A failure that waits for its answer
+//! counts among `server.connections`.
 
 use std::{
     collections::HashMap,
@@ -11,17 +12,19 @@ use std::{
 
 /// The longest pause before an answer.
 const LONGEST: Duration = Duration::from_secs(5);
-/// Who did not fail for so long begins anew.
+/// After this time without a failure a peer starts again at the first pause.
 const FORGOTTEN: Duration = Duration::from_secs(60);
-/// Peers that are remembered; with more, the failures of all count for each.
+/// The peers that are remembered. When the table is full, a new peer gets the longest pause.
 const PEERS: usize = 10_000;
 
-/// How often each peer failed, and when last.
+/// How often each peer failed, and when it failed last. The clones share the table.
 #[derive(Clone, Default)]
 pub struct LoginFailures(Arc<Mutex<HashMap<IpAddr, (u32, Instant)>>>);
 
 impl LoginFailures {
-    /// Notes a failure; how long its answer is to wait.
+    /// Counts a failure of `peer`. Returns how long the answer must wait.
+    ///
+    /// The first failure waits for `first`, each further one twice as long, at most 5 s.
     pub fn pause(&self, peer: IpAddr, first: Duration, now: Instant) -> Duration {
         let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if peers.len() >= PEERS {
@@ -58,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_limited() {
+    fn the_number_of_remembered_peers_is_limited() {
         let (failures, now) = (LoginFailures::default(), Instant::now());
         let peer = |i: u32| IpAddr::from(i.to_be_bytes());
         for i in 0..PEERS as u32 {

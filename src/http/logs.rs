@@ -1,4 +1,4 @@
-//! Logs, exports, previews, audit.
+//! Logs and exports, waves, previews, the archive and the audit log.
 
 use std::sync::Arc;
 
@@ -14,11 +14,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    problem::Answer,
-    request::{Asked, Id, Words, from, limit},
-    router::Api,
+    api::Api,
+    problem::RouteError,
+    request::{Id, PathWords, Query, from, limit},
 };
 use crate::{
+    deliveries::Refusal,
     domain::{
         audience::ExclusionCause,
         delivery::{AuditEntry, Delivery, Plan},
@@ -30,9 +31,10 @@ use crate::{
     store::{StoreError, audience::ndjson},
 };
 
+/// The query of a page of a log.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PageAsked {
+pub struct PageQuery {
     #[serde(default)]
     from: u64,
     limit: Option<usize>,
@@ -43,12 +45,12 @@ pub struct PageAsked {
 pub async fn sending(
     State(api): State<Arc<Api>>,
     Id(id): Id,
-    Asked(asked): Asked<PageAsked>,
-) -> Result<Response, Answer> {
+    Query(query): Query<PageQuery>,
+) -> Result<Response, RouteError> {
     Ok(Reply(
         api.reports
             .sending_log
-            .page(&id, asked.from, limit(asked.limit)?, asked.status, asked.chunk)
+            .page(&id, query.from, limit(query.limit)?, query.status, query.chunk)
             .await?,
     )
     .into_response())
@@ -59,20 +61,20 @@ pub async fn sending(
 struct WaveLine {
     /// Number of the wave, from 0.
     wave: u64,
-    /// None: at once.
+    /// When the wave is due; none: at once.
     due: Option<Timestamp>,
     recipients: u32,
     state: WaveState,
-    /// The `Date` of its messages.
+    /// When the wave was released: the `Date` of its messages.
     released_at: Option<Timestamp>,
 }
 
 pub async fn waves(
     State(api): State<Arc<Api>>,
     Id(id): Id,
-    Asked(asked): Asked<WavesAsked>,
-) -> Result<Response, Answer> {
-    let (delivery, limit) = (api.deliveries.delivery_with_logs(&id).await?, limit(asked.limit)?);
+    Query(query): Query<WavesQuery>,
+) -> Result<Response, RouteError> {
+    let (delivery, limit) = (api.deliveries.delivery_with_logs(&id).await?, limit(query.limit)?);
     let waves = match &delivery.document.plan {
         Some(plan) => api.stores.schedules.waves(&id, plan).await?,
         None => Vec::new(),
@@ -85,14 +87,15 @@ pub async fn waves(
         released_at: wave.state.is_released().then(|| instant(wave.released_at)),
     };
     let items: Vec<WaveLine> =
-        (0..).zip(&waves).skip(from(asked.from)).take(limit).map(line).collect();
+        (0..).zip(&waves).skip(from(query.from)).take(limit).map(line).collect();
     let next = items.last().map(|last| last.wave + 1).filter(|next| (*next as usize) < waves.len());
     Ok(Reply(Page { items, next }).into_response())
 }
 
+/// The query of a page of waves.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct WavesAsked {
+pub struct WavesQuery {
     #[serde(default)]
     from: u64,
     limit: Option<usize>,
@@ -101,12 +104,13 @@ pub struct WavesAsked {
 pub async fn exclusions(
     State(api): State<Arc<Api>>,
     Id(id): Id,
-    Asked(asked): Asked<PageAsked>,
-) -> Result<Response, Answer> {
-    Ok(Reply(api.reports.exclusion_log.page(&id, asked.from, limit(asked.limit)?).await?)
+    Query(query): Query<PageQuery>,
+) -> Result<Response, RouteError> {
+    Ok(Reply(api.reports.exclusion_log.page(&id, query.from, limit(query.limit)?).await?)
         .into_response())
 }
 
+/// The format of an exported log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ExportFormat {
@@ -114,48 +118,54 @@ pub(super) enum ExportFormat {
     Ndjson,
 }
 
-/// The heads of the tables, also of empty ones: the members of the lines in their order.
-const SENDING: &str = "recipient,line,email,status,attempts,failure_type,failure_reason,cause,at,due,resent,settled,duplicate,expired,test,reply\n";
+/// The CSV head of the sending log: the fields of a line in their order. An empty log has it, too.
+const SENDING: &str = "recipient,line,email,status,attempts,failure_type,failure_reason,cause,at,\
+                       due,resent,settled,duplicate,expired,test,reply\n";
+/// The CSV head of the exclusion log.
 const EXCLUSIONS: &str = "line,email,cause\n";
 
+/// The query of an export.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ExportAsked {
+pub struct ExportQuery {
     pub(super) format: ExportFormat,
 }
 
 pub async fn export_sending(
     State(api): State<Arc<Api>>,
     Id(id): Id,
-    Asked(asked): Asked<ExportAsked>,
-) -> Result<Response, Answer> {
+    Query(query): Query<ExportQuery>,
+) -> Result<Response, RouteError> {
     let delivery = api.deliveries.delivery_with_logs(&id).await?;
     let chunks = delivery.document.plan.as_ref().map_or(0, |plan| plan.chunks);
     let lines = |source: Arc<LogSource>, chunk| async move {
-        source.0.reports.sending_log.lines(&source.1, source.plan()?, chunk).await
+        source.api.reports.sending_log.lines(&source.delivery, source.plan()?, chunk).await
     };
-    Ok(export(LogSource(api, delivery), chunks, (asked.format, SENDING), lines))
+    Ok(export(LogSource { api, delivery }, chunks, (query.format, SENDING), lines))
 }
 
 pub async fn export_exclusions(
     State(api): State<Arc<Api>>,
     Id(id): Id,
-    Asked(asked): Asked<ExportAsked>,
-) -> Result<Response, Answer> {
+    Query(query): Query<ExportQuery>,
+) -> Result<Response, RouteError> {
     let delivery = api.deliveries.delivery_with_logs(&id).await?;
     let slices = delivery.document.plan.as_ref().map_or(0, |plan| plan.exclusion_slices);
     let lines = |source: Arc<LogSource>, slice| async move {
-        source.0.reports.exclusion_log.slice(&source.1, source.plan()?, slice).await
+        source.api.reports.exclusion_log.slice(&source.delivery, source.plan()?, slice).await
     };
-    Ok(export(LogSource(api, delivery), slices, (asked.format, EXCLUSIONS), lines))
+    Ok(export(LogSource { api, delivery }, slices, (query.format, EXCLUSIONS), lines))
 }
 
-/// What an export reads from.
-pub(super) struct LogSource(pub Arc<Api>, pub Delivery);
+/// The services and the delivery that an export reads from.
+pub(super) struct LogSource {
+    pub api: Arc<Api>,
+    pub delivery: Delivery,
+}
 
 impl LogSource {
     fn plan(&self) -> Result<&Plan, StoreError> {
-        self.1
+        self.delivery
             .document
             .plan
             .as_ref()
@@ -163,7 +173,9 @@ impl LogSource {
     }
 }
 
-/// Streams a log piece by piece: its length does not matter.
+/// Streams a log piece by piece, so that its length does not matter.
+///
+/// `read` reads one of the `pieces`; `head` is the first line of a CSV export.
 pub(super) fn export<T, F, R>(
     source: LogSource,
     pieces: u32,
@@ -189,15 +201,17 @@ where
     ([(header::CONTENT_TYPE, kind)], streamed(stream::iter(head).chain(body))).into_response()
 }
 
-/// An error in the middle breaks the transfer off, so that a cut log does not pass for a whole one.
+/// The body of an export. An error breaks the transfer off, so that no client takes a part for the
+/// whole log.
 fn streamed(body: impl Stream<Item = Result<Bytes, StoreError>> + Send + 'static) -> Body {
     Body::from_stream(body.inspect(|piece| {
         if let Err(error) = piece {
-            tracing::error!(%error, "an export broke off");
+            tracing::error!(%error, "an export was broken off");
         }
     }))
 }
 
+/// The text of some lines in the format.
 fn text<T: Serialize>(items: &[T], format: ExportFormat) -> Result<Bytes, StoreError> {
     if format == ExportFormat::Ndjson {
         return Ok(ndjson(items)?.into());
@@ -209,28 +223,28 @@ fn text<T: Serialize>(items: &[T], format: ExportFormat) -> Result<Bytes, StoreE
     Ok(writer.into_inner().map_err(|e| StoreError::Damaged(e.to_string()))?.into())
 }
 
-pub async fn archive(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, Answer> {
+pub async fn archive(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, RouteError> {
     let delivery = api.deliveries.delivery_with_logs(&id).await?;
-    let archive =
-        api.reports.archives.stream(delivery).await.map_err(crate::deliveries::Refusal::from)?;
+    let archive = api.reports.archives.stream(delivery).await.map_err(Refusal::from)?;
     Ok(([(header::CONTENT_TYPE, "application/zstd")], streamed(archive)).into_response())
 }
 
+/// The query of a preview.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PreviewAsked {
-    /// The instant to assume before the release, RFC 3339.
+pub struct PreviewQuery {
+    /// The `Date` to assume before the release of the wave, RFC 3339.
     date: Option<Timestamp>,
 }
 
 pub async fn preview(
     State(api): State<Arc<Api>>,
     Id(id): Id,
-    Words((_, number)): Words<(String, String)>,
-    Asked(asked): Asked<PreviewAsked>,
-) -> Result<Response, Answer> {
-    let number = number.parse().map_err(|_| crate::deliveries::Refusal::NoRecipient)?;
-    let preview = api.reports.previews.preview(&id, number, asked.date).await?;
+    PathWords((_, number)): PathWords<(String, String)>,
+    Query(query): Query<PreviewQuery>,
+) -> Result<Response, RouteError> {
+    let number = number.parse().map_err(|_| Refusal::NoRecipient)?;
+    let preview = api.reports.previews.preview(&id, number, query.date).await?;
     let headers = [
         ("content-type", "message/rfc822".to_owned()),
         ("versand-date", preview.date.to_string()),
@@ -247,17 +261,17 @@ fn audit_page(entries: Vec<AuditEntry>, from: usize, limit: usize) -> Response {
 pub async fn audit(
     State(api): State<Arc<Api>>,
     Id(id): Id,
-    Asked(asked): Asked<PageAsked>,
-) -> Result<Response, Answer> {
-    let (from, limit) = (from(asked.from), limit(asked.limit)?);
+    Query(query): Query<PageQuery>,
+) -> Result<Response, RouteError> {
+    let (from, limit) = (from(query.from), limit(query.limit)?);
     Ok(audit_page(api.stores.deliveries.audit(&id, from, limit).await?, from, limit))
 }
 
 pub async fn audit_heads(
     State(api): State<Arc<Api>>,
-    Asked(asked): Asked<PageAsked>,
-) -> Result<Response, Answer> {
-    let (from, limit) = (from(asked.from), limit(asked.limit)?);
+    Query(query): Query<PageQuery>,
+) -> Result<Response, RouteError> {
+    let (from, limit) = (from(query.from), limit(query.limit)?);
     Ok(audit_page(api.stores.deliveries.audit_heads(from, limit).await?, from, limit))
 }
 

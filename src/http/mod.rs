@@ -1,6 +1,22 @@
-//! TODO head
+//! The HTTP room owns the two listeners: the admin API and the public listener.
+//!
+//! - [`router`] makes the admin API from one table of routes, [`ROUTES`]. Each row names the role
+//!   that the route needs, its handler and its help text.
+//! - [`Api`] and [`Operations`] hold the services that the handlers call.
+//! - [`PublicListener`] answers recipients: open pixels, links, mirror pages and opt-outs
+//!   ([`PUBLIC_ROUTES`]).
+//! - [`serve`] runs a listener with its limits: connections, sizes and time-outs.
+//!
+//! Handlers are thin: they read the request, call one service, and turn a refusal into a problem
+//! document (`problem`, RFC 9457). `request` holds the extractors, `login_failures` slows down
+//! guessers.
+//!
+//! Not here: decisions about deliveries (`send`), what a hit means (`feedback` and
+//! `domain::tracking`), what a log holds (`report`), and who may log in (`identity`). Jobs
+//! (`worker`) and tasks (`scheduler`) call the same services; none of the three uses another.
 
 mod actions;
+mod api;
 mod deliveries;
 mod denylist;
 mod events;
@@ -10,6 +26,7 @@ mod logs;
 mod operations;
 mod problem;
 mod profiles;
+mod progress;
 pub mod public;
 mod recurrence;
 mod request;
@@ -17,9 +34,8 @@ mod router;
 mod routes;
 mod statistics;
 
-pub use listen::{Peer, Respond, serve};
-pub use operations::metrics;
-pub use problem::Problem;
+pub use api::{Api, Operations};
+pub use listen::serve;
 pub use public::{PUBLIC_ROUTES, PublicListener};
-pub use router::{Api, Operations, known, router};
+pub use router::router;
 pub use routes::{ROUTES, Route};

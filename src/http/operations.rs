@@ -1,4 +1,4 @@
-//! Health, metrics, jobs.
+//! Health, metrics, outcomes of jobs, and dead jobs.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -11,11 +11,14 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    problem::{Answer, Problem},
-    request::{Asked, Words, limit},
-    router::Api,
+    api::Api,
+    problem::{Problem, RouteError},
+    request::{PathWords, Query, limit},
 };
-use crate::{queue::QueueName, store::keys};
+use crate::{
+    queue::{DeadJob, QueueName},
+    store::keys,
+};
 
 pub async fn healthz() -> &'static str {
     "ok\n"
@@ -29,7 +32,11 @@ pub async fn readyz(State(api): State<Arc<Api>>) -> Response {
     let ready = redis && writable && workers && !ending;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let why = serde_json::json!({
-        "ready": ready, "redis": redis, "redis_writable": writable, "workers": workers, "shutting_down": ending,
+        "ready": ready,
+        "redis": redis,
+        "redis_writable": writable,
+        "workers": workers,
+        "shutting_down": ending,
     });
     (status, Reply(why)).into_response()
 }
@@ -41,8 +48,8 @@ pub async fn metrics(State(api): State<Arc<Api>>) -> Response {
 
 pub async fn outcome(
     State(api): State<Arc<Api>>,
-    Words(id): Words<String>,
-) -> Result<Response, Answer> {
+    PathWords(id): PathWords<String>,
+) -> Result<Response, RouteError> {
     match api.stores.deliveries.once(&keys::outcome(&id)).await? {
         Some(outcome) => {
             Ok(([(header::CONTENT_TYPE, "application/json")], outcome).into_response())
@@ -55,9 +62,10 @@ pub async fn outcome(
     }
 }
 
+/// The query of a page of dead jobs.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct DeadAsked {
+pub struct DeadQuery {
     #[serde(default)]
     from: u64,
     limit: Option<usize>,
@@ -65,16 +73,22 @@ pub struct DeadAsked {
 
 pub async fn dead(
     State(api): State<Arc<Api>>,
-    Words(queue): Words<String>,
-    Asked(asked): Asked<DeadAsked>,
-) -> Result<Response, Answer> {
+    PathWords(queue): PathWords<String>,
+    Query(query): Query<DeadQuery>,
+) -> Result<Response, RouteError> {
     let queue: QueueName = queue.parse()?;
-    let page = api.operations.queue.dead(queue, asked.from, limit(asked.limit)?).await?;
-    let job = |job: &crate::queue::DeadJob| {
-        // a confirmation's payload holds a token: never shown
+    let page = api.operations.queue.dead(queue, query.from, limit(query.limit)?).await?;
+    let job = |job: &DeadJob| {
+        // The payload of a confirmation holds a token, so it is never shown.
         let payload = (queue != QueueName::Confirm)
             .then(|| String::from_utf8_lossy(&job.payload).into_owned());
-        serde_json::json!({ "id": job.id, "payload": payload, "result": job.result, "attempts": job.attempts, "done_at": job.done_at })
+        serde_json::json!({
+            "id": job.id,
+            "payload": payload,
+            "result": job.result,
+            "attempts": job.attempts,
+            "done_at": job.done_at,
+        })
     };
     let items: Vec<_> = page.jobs.iter().map(job).collect();
     Ok(Reply(serde_json::json!({ "items": items, "next": (page.next != 0).then_some(page.next) }))
@@ -83,19 +97,20 @@ pub async fn dead(
 
 pub async fn retry_dead(
     State(api): State<Arc<Api>>,
-    Words((queue, id)): Words<(String, String)>,
-) -> Result<StatusCode, Answer> {
+    PathWords((queue, id)): PathWords<(String, String)>,
+) -> Result<StatusCode, RouteError> {
     found(api.operations.queue.retry_dead(queue.parse()?, &id).await?, StatusCode::ACCEPTED)
 }
 
 pub async fn discard_dead(
     State(api): State<Arc<Api>>,
-    Words((queue, id)): Words<(String, String)>,
-) -> Result<StatusCode, Answer> {
+    PathWords((queue, id)): PathWords<(String, String)>,
+) -> Result<StatusCode, RouteError> {
     found(api.operations.queue.discard_dead(queue.parse()?, &id).await?, StatusCode::NO_CONTENT)
 }
 
-fn found(found: bool, status: StatusCode) -> Result<StatusCode, Answer> {
+/// The status if the dead job was there, else 404.
+fn found(found: bool, status: StatusCode) -> Result<StatusCode, RouteError> {
     if found {
         Ok(status)
     } else {

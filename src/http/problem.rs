@@ -1,4 +1,4 @@
-//! Errors as `application/problem+json` (RFC 9457), in one place.
+//! Errors as `application/problem+json` (RFC 9457).
 
 use axum::{
     Json,
@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use crate::{deliveries::Refusal, identity::NotAuthentic, queue::QueueError};
 
-/// A problem: `type` is `about:blank`, so `title` is that of the status (RFC 9457, 4.2.1).
+/// A problem document. `type` is `about:blank`, so `title` is the phrase of the status (RFC 9457,
+/// section 4.2.1).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
     #[serde(rename = "type")]
@@ -17,7 +18,7 @@ pub struct Problem {
     title: String,
     status: u16,
     detail: String,
-    /// The field of the request that is to blame.
+    /// The field of the request that is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
     /// The line of the upload, from 1.
@@ -29,6 +30,7 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// A problem with this status. `detail` says in one line why.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Error").to_owned();
         Self {
@@ -42,6 +44,7 @@ impl Problem {
         }
     }
 
+    /// Names the field of the request that is wrong.
     pub fn with_field(mut self, field: impl Into<String>) -> Self {
         self.field = Some(field.into());
         self
@@ -99,23 +102,23 @@ impl From<NotAuthentic> for Problem {
     }
 }
 
-impl<E: Into<Refusal>> From<E> for Answer {
+impl<E: Into<Refusal>> From<E> for RouteError {
     fn from(error: E) -> Self {
         Self(Box::new(error.into().into()))
     }
 }
 
-/// The error of a route: anything that refuses becomes a problem.
+/// The error of a route. Every refusal becomes a problem.
 #[derive(Debug)]
-pub struct Answer(pub Box<Problem>);
+pub struct RouteError(pub Box<Problem>);
 
-impl From<Problem> for Answer {
+impl From<Problem> for RouteError {
     fn from(problem: Problem) -> Self {
         Self(Box::new(problem))
     }
 }
 
-impl IntoResponse for Answer {
+impl IntoResponse for RouteError {
     fn into_response(self) -> Response {
         self.0.into_response()
     }

@@ -1,4 +1,4 @@
-//! Profiles: what is known of an address.
+//! Profiles: the messages of one address.
 
 use std::sync::Arc;
 
@@ -10,14 +10,15 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    problem::Answer,
-    request::{Asked, Words, from, limit},
-    router::Api,
+    api::Api,
+    problem::RouteError,
+    request::{PathWords, Query, from, limit},
 };
 
+/// The query of a page of messages.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct HistoryAsked {
+pub struct HistoryQuery {
     #[serde(default)]
     from: u64,
     limit: Option<usize>,
@@ -25,9 +26,9 @@ pub struct HistoryAsked {
 
 pub async fn messages(
     State(api): State<Arc<Api>>,
-    Words(email): Words<String>,
-    Asked(asked): Asked<HistoryAsked>,
-) -> Result<Response, Answer> {
-    Ok(Reply(api.reports.history.page(&email, from(asked.from), limit(asked.limit)?).await?)
+    PathWords(email): PathWords<String>,
+    Query(query): Query<HistoryQuery>,
+) -> Result<Response, RouteError> {
+    Ok(Reply(api.reports.history.page(&email, from(query.from), limit(query.limit)?).await?)
         .into_response())
 }

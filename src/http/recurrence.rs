@@ -12,19 +12,19 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
-    problem::Answer,
+    api::Api,
+    problem::RouteError,
     request::{Caller, Id, Json},
-    router::Api,
 };
 use crate::{
     deliveries::Refusal,
     domain::{
-        delivery::{Delivery, DeliveryId, DeliveryState as Stage},
+        delivery::{Delivery, DeliveryId, DeliveryState},
         schedule::{Recurrence, RecurrenceRule, id_of},
     },
 };
 
-/// How many of the occurrences to come are shown.
+/// How many coming occurrences are shown.
 const SHOWN: usize = 10;
 
 /// A recurrence as the API shows it.
@@ -35,18 +35,18 @@ struct View {
     upcoming: Vec<Upcoming>,
 }
 
-/// An occurrence to come.
+/// A coming occurrence.
 #[derive(Debug, Serialize)]
 struct Upcoming {
     id: DeliveryId,
     due: Timestamp,
-    /// When it is, or was, to be created.
+    /// When the occurrence is created, or was to be created.
     creation: Timestamp,
-    /// Of the delivery, once it is created.
-    state: Option<Stage>,
+    /// The state of the delivery; none before it is created.
+    state: Option<DeliveryState>,
 }
 
-async fn view(api: &Api, delivery: Delivery) -> Result<Reply<View>, Answer> {
+async fn view(api: &Api, delivery: Delivery) -> Result<Reply<View>, RouteError> {
     let recurrence = delivery.document.recurrence.ok_or(Refusal::NoRecurrence)?;
     let instants = recurrence.rule.instants()?;
     let dues = std::iter::successors(instants.after(Timestamp::now()), |due| instants.after(*due))
@@ -70,12 +70,12 @@ pub async fn set(
     Caller(by): Caller,
     Id(id): Id,
     body: Json<RecurrenceRule>,
-) -> Result<Response, Answer> {
+) -> Result<Response, RouteError> {
     let delivery = api.journey.define.recurrences.set_recurrence(&by, &id, body.value).await?;
     Ok(view(&api, delivery).await?.into_response())
 }
 
-pub async fn read(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, Answer> {
+pub async fn read(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, RouteError> {
     Ok(view(&api, api.deliveries.delivery(&id).await?).await?.into_response())
 }
 
@@ -83,7 +83,7 @@ pub async fn end(
     State(api): State<Arc<Api>>,
     Caller(by): Caller,
     Id(id): Id,
-) -> Result<StatusCode, Answer> {
+) -> Result<StatusCode, RouteError> {
     api.journey.define.recurrences.end_recurrence(&by, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

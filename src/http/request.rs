@@ -1,4 +1,4 @@
-//! Reads requests: JSON with errors that name the field, queries, idempotency keys.
+//! The extractors: JSON and queries with errors that name the field, ids, idempotency keys.
 
 use axum::{
     body::{Body, Bytes, to_bytes},
@@ -7,30 +7,33 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 
-use super::problem::{Answer, Problem};
+use super::problem::{Problem, RouteError};
 use crate::{
     deliveries::{IdempotencyKey, Refusal},
     domain::{Principal, delivery::DeliveryId},
 };
 
-/// Largest `limit` of a page.
-pub const LARGEST_PAGE: usize = 1000;
+/// The largest `limit` of a page.
+const LARGEST_PAGE: usize = 1000;
+/// The `limit` of a page whose request names none.
+const USUAL_PAGE: usize = 100;
+/// The largest `from` of a page; no log is that long.
 const FARTHEST: usize = 1 << 40;
 
 fn unprocessable(detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
 }
 
-/// A JSON body, with the bytes it was made of.
+/// A JSON body, with its bytes for the idempotency key.
 pub struct Json<T> {
     pub value: T,
     pub bytes: Bytes,
 }
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
-    type Rejection = Answer;
+    type Rejection = RouteError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Answer> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, RouteError> {
         let json = media_type(request.headers()).is_some_and(|kind| kind == "application/json");
         if !json {
             return Err(Problem::new(
@@ -44,15 +47,17 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     }
 }
 
-/// The body of a request that may have none.
-pub async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Answer> {
+/// The whole body of a request.
+async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, RouteError> {
     Bytes::from_request(request, state)
         .await
         .map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()).into())
 }
 
-/// The field to blame, or the `whole`: serde names the one that is missing, or there twice, in its text only.
-fn blamed(path: &str, text: &str, whole: &str) -> String {
+/// The field that is wrong, or `whole` if the error concerns no single field.
+///
+/// serde names a missing or duplicate field in its text only.
+fn wrong_field(path: &str, text: &str, whole: &str) -> String {
     let named = ["missing field `", "duplicate field `"]
         .iter()
         .find_map(|prefix| text.strip_prefix(prefix));
@@ -64,7 +69,7 @@ fn blamed(path: &str, text: &str, whole: &str) -> String {
     }
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Answer> {
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RouteError> {
     if std::str::from_utf8(bytes).is_err() {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "the body is not UTF-8").into());
     }
@@ -73,7 +78,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Answer> {
         let path = error.path().to_string();
         let inner = error.into_inner();
         if inner.is_data() {
-            let field = blamed(&path, &inner.to_string(), "body");
+            let field = wrong_field(&path, &inner.to_string(), "body");
             unprocessable(format!("{field}: {inner}")).with_field(field)
         } else {
             Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {inner}"))
@@ -91,28 +96,28 @@ pub fn media_type(headers: &HeaderMap) -> Option<String> {
     Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
-/// The delivery that the path names.
+/// The id of the delivery that the path names.
 pub struct Id(pub DeliveryId);
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {
-    type Rejection = Answer;
+    type Rejection = RouteError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Answer> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, RouteError> {
         let path =
             Path::<std::collections::HashMap<String, String>>::from_request_parts(parts, state)
                 .await;
         let id = path.ok().and_then(|Path(names)| names.get("id")?.parse().ok());
-        id.map(Self).ok_or(Answer(Box::new(Refusal::NotFound.into())))
+        id.map(Self).ok_or(RouteError(Box::new(Refusal::NotFound.into())))
     }
 }
 
-/// The words of the path, in their order; what is not text or not a number names nothing.
-pub struct Words<T>(pub T);
+/// The variable parts of the path, in their order. A part of the wrong type gets 404.
+pub struct PathWords<T>(pub T);
 
-impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Words<T> {
-    type Rejection = Answer;
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PathWords<T> {
+    type Rejection = RouteError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Answer> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, RouteError> {
         let words = Path::<T>::from_request_parts(parts, state).await;
         let nothing = |_| {
             Problem::new(
@@ -126,40 +131,46 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Words<T
 }
 
 /// The query, with errors that say what is expected.
-pub struct Asked<T>(pub T);
+pub struct Query<T>(pub T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
-    type Rejection = Answer;
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = RouteError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Answer> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, RouteError> {
         let query = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
-        let asked = serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(query));
-        asked.map(Self).map_err(|error: serde_path_to_error::Error<serde_urlencoded::de::Error>| {
-            let field = blamed(&error.path().to_string(), &error.inner().to_string(), "query");
-            unprocessable(format!("{field}: {}", error.inner())).with_field(field).into()
-        })
+        let parsed = serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(query));
+        parsed.map(Self).map_err(
+            |error: serde_path_to_error::Error<serde_urlencoded::de::Error>| {
+                let field =
+                    wrong_field(&error.path().to_string(), &error.inner().to_string(), "query");
+                unprocessable(format!("{field}: {}", error.inner())).with_field(field).into()
+            },
+        )
     }
 }
 
-/// Who calls; put there by the authentication.
+/// The principal who calls. The authentication puts it into the request.
 pub struct Caller(pub Principal);
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
-    type Rejection = Answer;
+    type Rejection = RouteError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Answer> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, RouteError> {
         let missing = || Problem::from(crate::identity::NotAuthentic::Missing).into();
         parts.extensions.get::<Principal>().cloned().map(Self).ok_or_else(missing)
     }
 }
 
-/// The `Idempotency-Key`, 1 to 200 visible characters, bound to action and body.
+/// The `Idempotency-Key` of a request, bound to the principal, the action and the body.
+///
+/// # Errors
+/// 422 if the key has not 1 to 200 visible ASCII characters.
 pub fn idempotency_key(
     headers: &HeaderMap,
     by: &Principal,
     action: &str,
     body: &[u8],
-) -> Result<Option<IdempotencyKey>, Answer> {
+) -> Result<Option<IdempotencyKey>, RouteError> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let key = value.to_str().unwrap_or_default().trim().trim_matches('"');
     if key.is_empty() || key.len() > 200 {
@@ -170,8 +181,12 @@ pub fn idempotency_key(
     Ok(Some(IdempotencyKey::new(&by.name, key, action, body)))
 }
 
-/// A body that must be empty or an empty object, for actions without parameters. Either is the same request.
-pub async fn no_parameters(body: Body) -> Result<(), Answer> {
+/// Checks the body of an action without parameters: empty, or an empty object. Both are the same
+/// request.
+///
+/// # Errors
+/// 413 or 422 for any other body.
+pub async fn no_parameters(body: Body) -> Result<(), RouteError> {
     let bytes = to_bytes(body, 1024)
         .await
         .map_err(|_| Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "this request has no body"))?;
@@ -182,14 +197,17 @@ pub async fn no_parameters(body: Body) -> Result<(), Answer> {
     }
 }
 
-/// Where a page begins. Nothing is that long: what lies beyond is cut, so that later sums do not overflow.
-pub fn from(asked: u64) -> usize {
-    usize::try_from(asked).unwrap_or(usize::MAX).min(FARTHEST)
+/// Where a page begins. A number that is too large is cut, so that later sums do not overflow.
+pub fn from(requested: u64) -> usize {
+    usize::try_from(requested).unwrap_or(usize::MAX).min(FARTHEST)
 }
 
-/// A `limit` of a page.
-pub fn limit(asked: Option<usize>) -> Result<usize, Answer> {
-    match asked.unwrap_or(100) {
+/// The `limit` of a page.
+///
+/// # Errors
+/// 422 if the limit is not 1 to 1000.
+pub fn limit(requested: Option<usize>) -> Result<usize, RouteError> {
+    match requested.unwrap_or(USUAL_PAGE) {
         n if (1..=LARGEST_PAGE).contains(&n) => Ok(n),
         _ => Err(unprocessable(format!("limit: must be 1 to {LARGEST_PAGE}"))
             .with_field("limit")

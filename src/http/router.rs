@@ -1,4 +1,4 @@
-//! The admin API. One table holds every route with the role it needs; the router is made of it.
+//! The router of the admin API, made from the table of routes: roles, time limits, metrics.
 
 use std::{
     sync::Arc,
@@ -8,52 +8,19 @@ use std::{
 use axum::{
     Router,
     extract::{DefaultBodyLimit, MatchedPath, Request, State},
-    http::{HeaderMap, Method, StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
-use metrics_exporter_prometheus::PrometheusHandle;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
-use super::{listen::Peer, login_failures::LoginFailures, problem::Problem, routes::ROUTES};
-use crate::{
-    config::Config,
-    daemon::Daemon,
-    deliveries::Deliveries,
-    domain::Role,
-    feedback::Feedback,
-    identity::{Keyring, NotAuthentic},
-    metrics::{self, DeliveryRatios},
-    queue::{Queue, WorkerHealth},
-    report::Reports,
-    send::{Journey, recover::RedisState},
-    store::Stores,
+use super::{
+    api::Api,
+    listen::{Peer, method_label},
+    problem::Problem,
+    routes::{ROUTES, handler},
 };
-
-/// What the routes need.
-#[derive(Clone)]
-pub struct Api {
-    pub stores: Stores,
-    pub deliveries: Deliveries,
-    pub journey: Journey,
-    pub reports: Reports,
-    pub feedback: Feedback,
-    pub operations: Operations,
-    pub daemon: Daemon,
-    pub config: Arc<Config>,
-}
-
-/// What operators ask of.
-#[derive(Clone)]
-pub struct Operations {
-    pub queue: Queue,
-    pub health: WorkerHealth,
-    pub keyring: Arc<Keyring>,
-    pub ratios: DeliveryRatios,
-    pub redis_state: RedisState,
-    pub metrics: PrometheusHandle,
-    pub failures: LoginFailures,
-}
+use crate::{deliveries::Refusal, domain::Role, identity::NotAuthentic, metrics};
 
 /// The router of the admin listener.
 pub fn router(api: Api) -> Router {
@@ -63,11 +30,13 @@ pub fn router(api: Api) -> Router {
     let stalled = RequestBodyTimeoutLayer::new(Duration::from_millis(server.stall_timeout_ms));
     let mut router = Router::new();
     for route in ROUTES {
-        let handler = super::routes::handler(route);
-        // an upload takes as long as it takes; that it does not stall is seen to below
+        let handler = handler(route);
+        // An upload may take any time. The layer `stalled` ends one that makes no progress.
         let handler = match route.path.ends_with("/audience") {
             true => handler,
-            false => handler.route_layer(middleware::from_fn_with_state(request_timeout, in_time)),
+            false => {
+                handler.route_layer(middleware::from_fn_with_state(request_timeout, limit_time))
+            }
         };
         let handler = match route.role {
             Some(role) => handler
@@ -87,7 +56,7 @@ pub fn router(api: Api) -> Router {
         .with_state(Arc::new(api))
 }
 
-/// Lets through who has the role, as an extension of the request.
+/// Lets a caller with the role through, and adds the principal to the request.
 async fn authenticate(
     State((api, role)): State<(Api, Role)>,
     mut request: Request,
@@ -107,23 +76,27 @@ async fn authenticate(
         }
     };
     if !principal.may(role) {
-        return Problem::from(crate::deliveries::Refusal::MissingRole(role)).into_response();
+        return Problem::from(Refusal::MissingRole(role)).into_response();
     }
     request.extensions_mut().insert(principal);
     next.run(request).await
 }
 
-/// Answers at last, whatever it waits for. What was begun may have been done: with an Idempotency-Key it is not done twice.
-async fn in_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+/// Answers 503 when a request takes too long.
+///
+/// The action may have been done all the same. With an `Idempotency-Key` a new try does not do it
+/// twice.
+async fn limit_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
     let late = || {
         Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            "it took longer than server.request_timeout_ms: ask again",
+            "the request took longer than server.request_timeout_ms: ask again",
         )
     };
     tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(|_| late().into_response())
 }
 
+/// The bearer token of a request (RFC 6750, section 2.1).
 fn bearer(headers: &HeaderMap) -> Result<&str, NotAuthentic> {
     let value = headers
         .get(header::AUTHORIZATION)
@@ -137,16 +110,12 @@ fn bearer(headers: &HeaderMap) -> Result<&str, NotAuthentic> {
     }
 }
 
-/// A method as a metric's label: a client may make any up.
-pub fn known(method: &Method) -> &'static str {
-    ["GET", "POST", "PUT", "DELETE"].into_iter().find(|known| method == known).unwrap_or("other")
-}
-
+/// Counts a request and its duration.
 async fn observe(request: Request, next: Next) -> Response {
     let began = Instant::now();
     let route =
         request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let method = known(request.method());
+    let method = method_label(request.method());
     let response = next.run(request).await;
     metrics::http_request(&route, method, response.status().as_u16(), began.elapsed());
     response

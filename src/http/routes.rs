@@ -1,10 +1,10 @@
-//! The table of routes.
+//! The table of the admin API: each route with its role, its handler and its help text.
 
 use std::sync::Arc;
 
 use axum::routing::{self, MethodRouter};
 
-use super::{actions::PlainAction, router::Api};
+use super::{actions::PlainAction, api::Api};
 use crate::{
     domain::Role,
     http::{
@@ -25,9 +25,14 @@ pub struct Route {
 macro_rules! routes {
     ($($method:ident $path:literal $role:expr, $handler:expr, $help:literal;)*) => {
         /// All routes.
-        pub const ROUTES: &[Route] = &[$(Route { method: stringify!($method), path: $path, role: $role, help: $help }),*];
+        pub const ROUTES: &[Route] = &[$(Route {
+            method: stringify!($method),
+            path: $path,
+            role: $role,
+            help: $help,
+        }),*];
 
-        /// What serves a route of the table.
+        /// The handler of a route of the table.
         pub(super) fn handler(route: &Route) -> MethodRouter<Arc<Api>> {
             match (route.method, route.path) {
                 $((stringify!($method), $path) => routing::$method($handler),)*
@@ -43,54 +48,112 @@ const ADMINISTRATION: Option<Role> = Some(Role::Administration);
 const MONITORING: Option<Role> = Some(Role::Monitoring);
 
 routes! {
-    post "/api/v1/deliveries" PREPARE, deliveries::create, "create a delivery";
-    get "/api/v1/deliveries" MONITORING, deliveries::list, "list deliveries, newest first: `offset`, `limit`";
-    get "/api/v1/deliveries/{id}" MONITORING, deliveries::read, "a delivery: definition, state, checks, plan, counts, KPIs";
-    put "/api/v1/deliveries/{id}" PREPARE, deliveries::change, "replace the definition; puts it back to `editing`";
-    delete "/api/v1/deliveries/{id}" PREPARE, deliveries::delete, "delete a delivery with its audience and logs; its audit log stays";
-    put "/api/v1/deliveries/{id}/audience" PREPARE, deliveries::upload, "stream the audience, `application/x-ndjson` or `text/csv`";
-    post "/api/v1/deliveries/{id}/prepare" PREPARE, actions::prepare, "prepare: checks, exclusions, chunks, digest";
-    post "/api/v1/deliveries/{id}/confirm" START, actions::confirm, "confirm the send of what `digest` names";
-    post "/api/v1/deliveries/{id}/approve" START, actions::approve, "approve what `digest` names, where two persons are needed";
-    post "/api/v1/deliveries/{id}/unschedule" START, actions::bare(PlainAction::Unschedule), "withdraw the confirmation of a scheduled delivery";
-    post "/api/v1/deliveries/{id}/release" START, actions::bare(PlainAction::Release), "release the waves that are held";
-    post "/api/v1/deliveries/{id}/pause" START, actions::bare(PlainAction::Control(Control::Pause)), "pause";
-    post "/api/v1/deliveries/{id}/resume" START, actions::bare(PlainAction::Control(Control::Resume)), "resume";
-    post "/api/v1/deliveries/{id}/stop" PREPARE, actions::bare(PlainAction::Control(Control::Stop)), "stop a preparation, or (role `start_deliveries`) the sending for good";
-    post "/api/v1/deliveries/{id}/in-doubt" START, actions::settle, "settle recipients in doubt as `sent`, `failed` or `resend`";
-    post "/api/v1/deliveries/{id}/chunks/{chunk}/retry" START, actions::retry_chunk, "try a chunk again that was set aside";
-    post "/api/v1/deliveries/{id}/copy" PREPARE, deliveries::copy, "copy a delivery without its schedule: `name`, and with `\"audience\": true` its audience";
-    post "/api/v1/deliveries/{id}/proofs" PREPARE, actions::proofs, "send the messages of `recipients` to the test addresses `to`, at most 100 in all: `subject_prefix`";
-    put "/api/v1/deliveries/{id}/recurrence" START, recurrence::set, "let it recur: `cron`, `zone`, `lead_minutes`, `audience`, `until`, `request_confirmation`";
-    get "/api/v1/deliveries/{id}/recurrence" MONITORING, recurrence::read, "how it recurs, and the next ten occurrences";
-    delete "/api/v1/deliveries/{id}/recurrence" START, recurrence::end, "create no more occurrences; those that are there stay";
-    get "/api/v1/deliveries/{id}/waves" MONITORING, logs::waves, "its waves by when they are due: `from`, `limit`";
-    get "/api/v1/deliveries/{id}/progress" MONITORING, deliveries::progress, "state, preparation, counts, KPIs";
-    get "/api/v1/deliveries/{id}/events" MONITORING, events::stream, "the same as server-sent events, until the delivery ends";
-    get "/api/v1/deliveries/{id}/log" ADMINISTRATION, logs::sending, "a page of the sending log: `from`, `limit`, `status`, `chunk`";
-    get "/api/v1/deliveries/{id}/log/export" ADMINISTRATION, logs::export_sending, "the whole sending log, `format=csv` or `ndjson`";
-    get "/api/v1/deliveries/{id}/exclusions" ADMINISTRATION, logs::exclusions, "a page of the exclusion log: `from`, `limit`";
-    get "/api/v1/deliveries/{id}/exclusions/export" ADMINISTRATION, logs::export_exclusions, "the whole exclusion log, `format=csv` or `ndjson`";
-    get "/api/v1/deliveries/{id}/archive" ADMINISTRATION, logs::archive, "the delivery with all its logs, zstd-compressed NDJSON";
-    get "/api/v1/deliveries/{id}/recipients/{number}/preview" PREPARE, logs::preview, "the very bytes of a recipient's message; while it is in doubt with links that count for nothing";
-    post "/api/v1/deliveries/{id}/statistics" PREPARE, statistics::compute, "compute the statistics now: opens, clicks, opt-outs";
-    get "/api/v1/deliveries/{id}/statistics" MONITORING, statistics::read, "the statistics as they were computed last";
-    get "/api/v1/deliveries/{id}/links" MONITORING, statistics::links, "its tracked links, and the clicks on each (hot clicks)";
-    post "/api/v1/deliveries/{id}/relabel" ADMINISTRATION, statistics::relabel, "tell humans from machines anew, by the rules in force";
-    get "/api/v1/deliveries/{id}/tracking" ADMINISTRATION, statistics::tracking, "a page of the tracking log: `from`, `limit`, `kind`, `class`, `label`, `recipient`; it may be short, or empty, and go on at `next`";
-    get "/api/v1/deliveries/{id}/tracking/export" ADMINISTRATION, statistics::export, "the whole tracking log, `format=csv` or `ndjson`";
-    get "/api/v1/deliveries/{id}/audit" ADMINISTRATION, logs::audit, "a page of the audit chain: `from`, `limit`";
-    get "/api/v1/profiles/{email}/messages" ADMINISTRATION, profiles::messages, "every message an address got or is to get, newest first: `from`, `limit`";
-    get "/api/v1/audit" ADMINISTRATION, logs::audit_heads, "a page of the chain of heads: `from`, `limit`";
-    get "/api/v1/exclusion-causes" MONITORING, logs::exclusion_causes, "the causes of exclusion";
-    get "/api/v1/denylist/{email}" ADMINISTRATION, denylist::read, "whether an address opted out";
-    put "/api/v1/denylist/{email}" ADMINISTRATION, denylist::put, "put an address on the denylist: it gets no mail of deliveries that honour it";
-    delete "/api/v1/denylist/{email}" ADMINISTRATION, denylist::remove, "take an address off the denylist";
-    get "/api/v1/jobs/{id}/outcome" START, operations::outcome, "what became of a `ConfirmSend` job";
-    get "/api/v1/queues/{queue}/dead" ADMINISTRATION, operations::dead, "jobs that were set aside: `from`, `limit`";
-    post "/api/v1/queues/{queue}/dead/{id}/retry" ADMINISTRATION, operations::retry_dead, "queue a dead job again";
-    delete "/api/v1/queues/{queue}/dead/{id}" ADMINISTRATION, operations::discard_dead, "discard a dead job";
-    get "/metrics" None, operations::metrics, "Prometheus metrics";
-    get "/healthz" None, operations::healthz, "200 while the process runs";
-    get "/readyz" None, operations::readyz, "200 if Redis takes writes and the workers live, else 503";
+    post "/api/v1/deliveries" PREPARE, deliveries::create,
+        "create a delivery";
+    get "/api/v1/deliveries" MONITORING, deliveries::list,
+        "list deliveries, newest first: `offset`, `limit`";
+    get "/api/v1/deliveries/{id}" MONITORING, deliveries::read,
+        "a delivery: definition, state, checks, plan, counts, KPIs";
+    put "/api/v1/deliveries/{id}" PREPARE, deliveries::change,
+        "replace the definition; the delivery goes back to `editing`";
+    delete "/api/v1/deliveries/{id}" PREPARE, deliveries::delete,
+        "delete a delivery with its audience and logs; its audit log stays";
+    put "/api/v1/deliveries/{id}/audience" PREPARE, deliveries::upload,
+        "stream the audience, `application/x-ndjson` or `text/csv`";
+    post "/api/v1/deliveries/{id}/prepare" PREPARE, actions::prepare,
+        "prepare the delivery: checks, exclusions, chunks, digest";
+    post "/api/v1/deliveries/{id}/confirm" START, actions::confirm,
+        "confirm the prepared delivery that `digest` names";
+    post "/api/v1/deliveries/{id}/approve" START, actions::approve,
+        "approve the prepared delivery that `digest` names, where two sign-offs are needed";
+    post "/api/v1/deliveries/{id}/unschedule" START, actions::plain(PlainAction::Unschedule),
+        "withdraw the confirmation of a scheduled delivery";
+    post "/api/v1/deliveries/{id}/release" START, actions::plain(PlainAction::Release),
+        "release the held waves";
+    post "/api/v1/deliveries/{id}/pause" START,
+        actions::plain(PlainAction::Control(Control::Pause)),
+        "pause the sending";
+    post "/api/v1/deliveries/{id}/resume" START,
+        actions::plain(PlainAction::Control(Control::Resume)),
+        "resume the sending";
+    post "/api/v1/deliveries/{id}/stop" PREPARE,
+        actions::plain(PlainAction::Control(Control::Stop)),
+        "stop a preparation, or stop the sending for good (needs `start_deliveries`)";
+    post "/api/v1/deliveries/{id}/in-doubt" START, actions::settle,
+        "settle recipients in doubt as `sent`, `failed` or `resend`";
+    post "/api/v1/deliveries/{id}/chunks/{chunk}/retry" START, actions::retry_chunk,
+        "try a poisoned chunk again (`set_aside` lists them)";
+    post "/api/v1/deliveries/{id}/copy" PREPARE, deliveries::copy,
+        "copy a delivery under a new `name`, without its schedule; `\"audience\": true` copies \
+         the audience, too";
+    post "/api/v1/deliveries/{id}/proofs" PREPARE, actions::proofs,
+        "send proofs: the messages of `recipients` to the test addresses `to`, at most 100 in \
+         all; `subject_prefix`";
+    put "/api/v1/deliveries/{id}/recurrence" START, recurrence::set,
+        "make the delivery recur: `cron`, `zone`, `lead_minutes`, `audience`, `until`, \
+         `request_confirmation`";
+    get "/api/v1/deliveries/{id}/recurrence" MONITORING, recurrence::read,
+        "the recurrence and the next ten occurrences";
+    delete "/api/v1/deliveries/{id}/recurrence" START, recurrence::end,
+        "end the recurrence; occurrences that exist stay";
+    get "/api/v1/deliveries/{id}/waves" MONITORING, logs::waves,
+        "a page of the waves in the order of their due times: `from`, `limit`";
+    get "/api/v1/deliveries/{id}/progress" MONITORING, deliveries::progress,
+        "state, preparation, counts, KPIs";
+    get "/api/v1/deliveries/{id}/events" MONITORING, events::stream,
+        "the progress as server-sent events, until the delivery ends";
+    get "/api/v1/deliveries/{id}/log" ADMINISTRATION, logs::sending,
+        "a page of the sending log: `from`, `limit`, `status`, `chunk`";
+    get "/api/v1/deliveries/{id}/log/export" ADMINISTRATION, logs::export_sending,
+        "the whole sending log, `format=csv` or `ndjson`";
+    get "/api/v1/deliveries/{id}/exclusions" ADMINISTRATION, logs::exclusions,
+        "a page of the exclusion log: `from`, `limit`";
+    get "/api/v1/deliveries/{id}/exclusions/export" ADMINISTRATION, logs::export_exclusions,
+        "the whole exclusion log, `format=csv` or `ndjson`";
+    get "/api/v1/deliveries/{id}/archive" ADMINISTRATION, logs::archive,
+        "the delivery with all its logs, zstd-compressed NDJSON";
+    get "/api/v1/deliveries/{id}/recipients/{number}/preview" PREPARE, logs::preview,
+        "the exact bytes of a recipient's message; while the recipient is in doubt, the links in \
+         it do not count";
+    post "/api/v1/deliveries/{id}/statistics" PREPARE, statistics::compute,
+        "compute the statistics now: opens, clicks, opt-outs";
+    get "/api/v1/deliveries/{id}/statistics" MONITORING, statistics::read,
+        "the statistics as last computed";
+    get "/api/v1/deliveries/{id}/links" MONITORING, statistics::links,
+        "the tracked links with the clicks on each (hot clicks)";
+    post "/api/v1/deliveries/{id}/relabel" ADMINISTRATION, statistics::relabel,
+        "label all hits again by the rules now in force, and compute the statistics";
+    get "/api/v1/deliveries/{id}/tracking" ADMINISTRATION, statistics::tracking,
+        "a page of the tracking log: `from`, `limit`, `kind`, `class`, `label`, `recipient`; a \
+         short or empty page may continue at `next`";
+    get "/api/v1/deliveries/{id}/tracking/export" ADMINISTRATION, statistics::export,
+        "the whole tracking log, `format=csv` or `ndjson`";
+    get "/api/v1/deliveries/{id}/audit" ADMINISTRATION, logs::audit,
+        "a page of the audit chain: `from`, `limit`";
+    get "/api/v1/profiles/{email}/messages" ADMINISTRATION, profiles::messages,
+        "all messages that an address got or will get, newest first: `from`, `limit`";
+    get "/api/v1/audit" ADMINISTRATION, logs::audit_heads,
+        "a page of the chain of heads: `from`, `limit`";
+    get "/api/v1/exclusion-causes" MONITORING, logs::exclusion_causes,
+        "the exclusion causes with their descriptions";
+    get "/api/v1/denylist/{email}" ADMINISTRATION, denylist::read,
+        "whether an address opted out";
+    put "/api/v1/denylist/{email}" ADMINISTRATION, denylist::put,
+        "put an address on the denylist; deliveries that honour the denylist exclude it";
+    delete "/api/v1/denylist/{email}" ADMINISTRATION, denylist::remove,
+        "take an address off the denylist";
+    get "/api/v1/jobs/{id}/outcome" START, operations::outcome,
+        "the outcome of a `ConfirmSend` job";
+    get "/api/v1/queues/{queue}/dead" ADMINISTRATION, operations::dead,
+        "a page of the dead jobs: `from`, `limit`";
+    post "/api/v1/queues/{queue}/dead/{id}/retry" ADMINISTRATION, operations::retry_dead,
+        "queue a dead job again";
+    delete "/api/v1/queues/{queue}/dead/{id}" ADMINISTRATION, operations::discard_dead,
+        "discard a dead job";
+    get "/metrics" None, operations::metrics,
+        "Prometheus metrics";
+    get "/healthz" None, operations::healthz,
+        "200 while the process runs";
+    get "/readyz" None, operations::readyz,
+        "200 if Redis takes writes and the workers live, else 503";
 }

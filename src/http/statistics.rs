@@ -10,32 +10,43 @@ use axum::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    logs::{ExportAsked, LogSource, export as exported},
-    problem::Answer,
-    request::{Asked, Id, limit},
-    router::Api,
+    api::Api,
+    logs::{ExportQuery, LogSource, export as export_log},
+    problem::RouteError,
+    request::{Id, Query, limit},
 };
 use crate::{
     deliveries::Refusal,
     domain::tracking::{HitClass, HitKind, HitLabel, LinkClicks, Statistics, TrackedLink},
     report::TrackingFilter,
+    store::tracking::HITS_PER_BLOCK,
 };
 
-/// The members of a line in their order.
-const TRACKING: &str = "line,recipient,at,kind,class,label,certain,rules,link,link_label,url,agent,address,head,prefetch\n";
+/// The CSV head of the tracking log: the fields of a line in their order.
+const TRACKING: &str = "line,recipient,at,kind,class,label,certain,rules,link,link_label,url,\
+                        agent,address,head,prefetch\n";
 
-pub async fn compute(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Reply<Statistics>, Answer> {
+pub async fn compute(
+    State(api): State<Arc<Api>>,
+    Id(id): Id,
+) -> Result<Reply<Statistics>, RouteError> {
     Ok(Reply(api.feedback.statistics.compute(&id, false).await?))
 }
 
-pub async fn relabel(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Reply<Statistics>, Answer> {
+pub async fn relabel(
+    State(api): State<Arc<Api>>,
+    Id(id): Id,
+) -> Result<Reply<Statistics>, RouteError> {
     Ok(Reply(api.feedback.statistics.compute(&id, true).await?))
 }
 
-pub async fn read(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Reply<Statistics>, Answer> {
+pub async fn read(
+    State(api): State<Arc<Api>>,
+    Id(id): Id,
+) -> Result<Reply<Statistics>, RouteError> {
     api.deliveries.delivery(&id).await?;
-    let kept = api.stores.tracking.statistics(&id).await.map_err(Refusal::from)?;
-    Ok(Reply(kept.ok_or(Refusal::Conflict("its statistics were not computed yet"))?))
+    let stored = api.stores.tracking.statistics(&id).await.map_err(Refusal::from)?;
+    Ok(Reply(stored.ok_or(Refusal::Conflict("its statistics have not been computed yet"))?))
 }
 
 /// A link as the API shows it.
@@ -48,27 +59,26 @@ struct LinkLine {
     clicks: LinkClicks,
 }
 
-pub async fn links(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, Answer> {
+pub async fn links(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, RouteError> {
     let delivery = api.deliveries.delivery(&id).await?;
     let links = match &delivery.document.plan {
         Some(plan) => api.stores.audiences.links(&delivery, plan).await.map_err(Refusal::from)?,
         None => Vec::new(),
     };
-    let kept = api.stores.tracking.statistics(&id).await.map_err(Refusal::from)?;
+    let stored = api.stores.tracking.statistics(&id).await.map_err(Refusal::from)?;
     let clicks = |link: usize| {
-        kept.as_ref().and_then(|kept| kept.links.get(link).copied()).unwrap_or_default()
+        stored.as_ref().and_then(|stored| stored.links.get(link).copied()).unwrap_or_default()
     };
     let line = |(link, target)| LinkLine { link, target, clicks: clicks(link) };
     let items: Vec<LinkLine> = links.into_iter().enumerate().map(line).collect();
-    Ok(Reply(
-        serde_json::json!({ "items": items, "computed_at": kept.map(|kept| kept.computed_at) }),
-    )
-    .into_response())
+    let computed_at = stored.map(|stored| stored.computed_at);
+    Ok(Reply(serde_json::json!({ "items": items, "computed_at": computed_at })).into_response())
 }
 
+/// The query of a page of the tracking log.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TrackingAsked {
+pub struct TrackingQuery {
     #[serde(default)]
     from: u64,
     limit: Option<usize>,
@@ -81,37 +91,36 @@ pub struct TrackingAsked {
 pub async fn tracking(
     State(api): State<Arc<Api>>,
     Id(id): Id,
-    Asked(asked): Asked<TrackingAsked>,
-) -> Result<Response, Answer> {
+    Query(query): Query<TrackingQuery>,
+) -> Result<Response, RouteError> {
     let filter = TrackingFilter {
-        kind: asked.kind,
-        class: asked.class,
-        label: asked.label,
-        recipient: asked.recipient,
+        kind: query.kind,
+        class: query.class,
+        label: query.label,
+        recipient: query.recipient,
     };
-    Ok(Reply(api.reports.tracking_logs.page(&id, asked.from, limit(asked.limit)?, filter).await?)
+    Ok(Reply(api.reports.tracking_logs.page(&id, query.from, limit(query.limit)?, filter).await?)
         .into_response())
 }
 
 pub async fn export(
     State(api): State<Arc<Api>>,
     Id(id): Id,
-    Asked(asked): Asked<ExportAsked>,
-) -> Result<Response, Answer> {
+    Query(query): Query<ExportQuery>,
+) -> Result<Response, RouteError> {
     let delivery = api.deliveries.delivery_with_tracking(&id).await?;
     let log = Arc::new(api.reports.tracking_logs.open(&delivery).await.map_err(Refusal::from)?);
-    let blocks = u32::try_from(log.lines.div_ceil(crate::store::tracking::HITS_PER_BLOCK))
-        .unwrap_or(u32::MAX);
+    let blocks = u32::try_from(log.lines.div_ceil(HITS_PER_BLOCK)).unwrap_or(u32::MAX);
     let lines = move |source: Arc<LogSource>, block| {
         let log = log.clone();
         async move {
             source
-                .0
+                .api
                 .reports
                 .tracking_logs
-                .lines(&source.1.id, &log, u64::from(block), |_, _| true)
+                .lines(&source.delivery.id, &log, u64::from(block), |_, _| true)
                 .await
         }
     };
-    Ok(exported(LogSource(api, delivery), blocks, (asked.format, TRACKING), lines))
+    Ok(export_log(LogSource { api, delivery }, blocks, (query.format, TRACKING), lines))
 }

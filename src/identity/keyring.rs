@@ -1,4 +1,4 @@
-//! Who calls: bearer tokens, known by their hash, and JWTs of configured issuers.
+//! The keyring: bearer tokens, known by their hash, and the keys of JWT issuers.
 
 use std::fs;
 
@@ -13,46 +13,61 @@ use crate::{
     domain::{Principal, Role},
 };
 
-/// The action a job's JWT must name to release a delivery.
+/// The action that the JWT of a job must name to confirm a delivery.
 pub const CONFIRM_SEND: &str = "confirm_send";
-/// Allowed difference of clocks, in seconds.
+/// The allowed difference between the clocks of issuer and daemon, in seconds.
 const LEEWAY_S: u64 = 60;
 
-/// Why somebody is not who they say. The text never repeats the token.
+/// Why a token is refused. The text never repeats the token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAuthentic {
+    /// The request has no bearer token.
     #[error("a bearer token is needed")]
     Missing,
+    /// No configured token or key fits.
     #[error("the token is unknown, or its signature is not that of a configured issuer")]
     Unknown,
+    /// The JWT is too old.
     #[error("the token has expired")]
     Expired,
+    /// The JWT is genuine, but a claim does not fit; the text says which.
     #[error("{0}")]
     Misused(&'static str),
 }
 
-/// The claims of a JWT (RFC 7519). `action`, `delivery` and `digest` are those of a job.
+/// The claims of a JWT (RFC 7519, section 4). Only the JWT of a job has `action`, `delivery` and
+/// `digest`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
+    /// The issuer, as in `auth.jwt_keys`.
     pub iss: String,
+    /// The name of the principal at that issuer.
     pub sub: String,
+    /// The audience: `auth.issuer_audience`.
     pub aud: String,
+    /// When the token expires, in Unix seconds.
     pub exp: u64,
+    /// When the token was issued, in Unix seconds.
     pub iat: u64,
+    /// A unique id; required for the JWT of a job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jti: Option<String>,
+    /// The roles that the token claims. The issuer must be allowed to give them.
     #[serde(default)]
     pub roles: Vec<Role>,
+    /// [`CONFIRM_SEND`] for the JWT of a job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
+    /// The delivery that the job confirms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<String>,
+    /// The digest that the job confirms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
 }
 
 impl Claims {
-    /// The principal: issuers do not share names.
+    /// The principal, named `issuer/subject`, so that issuers do not share names.
     pub fn principal(&self) -> Principal {
         Principal { name: format!("{}/{}", self.iss, self.sub), roles: self.roles.clone() }
     }
@@ -60,14 +75,17 @@ impl Claims {
 
 /// The configured tokens and keys.
 pub struct Keyring {
+    /// The SHA-256 of each bearer token, with its principal.
     tokens: Vec<([u8; 32], Principal)>,
-    keys: Vec<Issuer>,
+    issuers: Vec<Issuer>,
     audience: String,
     longest_life_s: u64,
 }
 
+/// An issuer of JWTs with its key.
 struct Issuer {
     name: String,
+    /// The roles that the issuer may give.
     roles: Vec<Role>,
     algorithm: Algorithm,
     key: DecodingKey,
@@ -77,7 +95,7 @@ impl Keyring {
     /// Reads the keys that the settings name.
     ///
     /// # Errors
-    /// A key that cannot be read, or is none of its algorithm.
+    /// A key cannot be read, or does not fit its algorithm.
     pub fn new(settings: &AuthSettings) -> Result<Self, ConfigError> {
         let mut tokens = Vec::new();
         for (i, token) in settings.tokens.iter().enumerate() {
@@ -89,33 +107,33 @@ impl Keyring {
             let hash = hash.try_into().map_err(|_| refuse())?;
             tokens.push((hash, Principal { name: token.name.clone(), roles: token.roles.clone() }));
         }
-        let keys = settings
+        let issuers = settings
             .jwt_keys
             .iter()
             .enumerate()
             .map(|(i, key)| issuer(i, key))
             .collect::<Result<_, _>>()?;
         let longest_life_s = settings.token_lifetime_hours * 3600;
-        Ok(Self { tokens, keys, audience: settings.issuer_audience.clone(), longest_life_s })
+        Ok(Self { tokens, issuers, audience: settings.issuer_audience.clone(), longest_life_s })
     }
 
-    /// Adds a bearer token, for a daemon that was given none.
+    /// Adds a bearer token. A daemon without configured tokens makes its own.
     pub fn add(&mut self, token: &str, principal: Principal) {
         self.tokens.push((Sha256::digest(token).into(), principal));
     }
 
     /// Whether nobody can log in.
     pub fn is_empty(&self) -> bool {
-        self.tokens.is_empty() && self.keys.is_empty()
+        self.tokens.is_empty() && self.issuers.is_empty()
     }
 
-    /// Who presents a bearer token or a JWT over HTTP.
+    /// The principal of a bearer token or a JWT that came over HTTP.
     ///
     /// # Errors
-    /// Also for the JWT of a job: it is good for its job only.
+    /// The token is unknown, expired or misused. The JWT of a job is refused, too.
     pub fn bearer(&self, token: &str) -> Result<Principal, NotAuthentic> {
         let hash: [u8; 32] = Sha256::digest(token).into();
-        // all are compared, so that the time taken says nothing
+        // Every token is compared, so that the time taken reveals nothing.
         let found = self.tokens.iter().fold(None, |found, (known, principal)| {
             if bool::from(known.ct_eq(&hash)) { Some(principal) } else { found }
         });
@@ -129,10 +147,10 @@ impl Keyring {
         Ok(claims.principal())
     }
 
-    /// The claims of a job's JWT, if they are for this delivery and digest.
+    /// The claims of a job's JWT, if they name this delivery and this digest.
     ///
     /// # Errors
-    /// Forged, expired or meant for something else.
+    /// The token is unknown, expired, or meant for something else.
     pub fn job(&self, token: &str, delivery: &str, digest: &str) -> Result<Claims, NotAuthentic> {
         let claims = self.claims(token)?;
         if claims.action.as_deref() != Some(CONFIRM_SEND) {
@@ -152,9 +170,10 @@ impl Keyring {
         Ok(claims)
     }
 
+    /// The claims of a JWT of a configured issuer.
     fn claims(&self, token: &str) -> Result<Claims, NotAuthentic> {
         let mut worst = NotAuthentic::Unknown;
-        for issuer in &self.keys {
+        for issuer in &self.issuers {
             let mut validation = Validation::new(issuer.algorithm);
             validation.set_audience(&[&self.audience]);
             validation.set_issuer(&[&issuer.name]);
@@ -181,6 +200,7 @@ impl Keyring {
         Err(worst)
     }
 
+    /// Checks the limits of the daemon and of the issuer: lifetime, time of issue, roles.
     fn within_limits(&self, claims: Claims, issuer: &Issuer) -> Result<Claims, NotAuthentic> {
         if claims.exp.saturating_sub(claims.iat) > self.longest_life_s {
             return Err(NotAuthentic::Misused(
@@ -199,6 +219,7 @@ impl Keyring {
     }
 }
 
+/// Reads the key of one issuer, number `i` in the settings.
 fn issuer(i: usize, settings: &JwtKeySettings) -> Result<Issuer, ConfigError> {
     let refuse = |what: &str, reason: String| ConfigError {
         setting: format!("auth.jwt_keys[{i}].{what}"),
@@ -236,8 +257,10 @@ mod tests {
         fs::write(&file, [SECRET, b"\n"].concat()).unwrap();
         let hash = HEXLOWER.encode(&Sha256::digest("letmein"));
         let text = format!(
-            "[auth]\ntokens = [{{ name = \"ann\", sha256 = \"{hash}\", roles = [\"monitoring\"] }}]\n\
-             jwt_keys = [{{ issuer = \"crm\", algorithm = \"HS256\", key_file = {file:?}, roles = [\"start_deliveries\"] }}]"
+            "[auth]\n\
+             tokens = [{{ name = \"ann\", sha256 = \"{hash}\", roles = [\"monitoring\"] }}]\n\
+             jwt_keys = [{{ issuer = \"crm\", algorithm = \"HS256\", key_file = {file:?}, \
+             roles = [\"start_deliveries\"] }}]"
         );
         Keyring::new(&Config::from_toml(&text).unwrap().auth).unwrap()
     }
@@ -277,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jwt_is_not_good_before_its_time() {
+    fn a_jwt_is_not_valid_before_its_time() {
         let folder = tempfile::tempdir().unwrap();
         let keyring = keyring(&folder);
         let with_nbf = |nbf: serde_json::Value| {

@@ -1,22 +1,38 @@
-//! TODO head
+//! Metrics: everything that `/metrics` shows, and one function for each event or figure.
+//!
+//! - [`ALL`] is the table of metrics with names, kinds and help texts. No other room names a
+//!   metric; clippy forbids the macros elsewhere.
+//! - [`install`] installs the recorder once for each process.
+//! - The functions count an event or show a figure, such as [`duplicate`] or [`queue_age`]. Labels
+//!   have few values that are known before. They are never addresses, ids or free text.
+//! - [`TransactionMetrics`] and [`RequestMetrics`] look their series up once, for hot paths.
+//! - [`DeliveryRatios`] holds the ratios of the newest deliveries. They are labelled by delivery,
+//!   so they are written apart from the recorder, which never forgets a series.
+//!
+//! Not here: which figures are read, and how often (`observe`), the HTTP route (`http`), and the
+//! alerts and dashboards (`config/prometheus`, `config/grafana`).
+#![allow(clippy::disallowed_macros)] // The macros belong here, and only here.
 
-#![allow(clippy::disallowed_macros)]
+mod catalogue;
+mod deliveries;
+mod install;
+mod operations;
+mod relays;
+mod requests;
+mod tracking;
 
-pub mod catalogue;
-pub mod operations;
-pub mod requests;
-pub mod tracking;
-
-pub use catalogue::{
-    ALL, Kind, Metric, TransactionMetrics, acceptances, aside, breaker_tripped, breakers,
-    conservation, deliveries, duplicate, excluded, fenced, in_doubt_bound, install, login_failure,
-    occurrence, queue_beat, queue_jobs, queue_restarts, recipients, recorded, redis,
-    redis_durability, redis_restarted, relay, revived, schedule, set_aside, store_retry,
-    taken_over, waves, went_back,
+pub use catalogue::{ALL, Kind, Metric};
+pub use deliveries::{
+    breaker_tripped, breakers, conservation, deliveries, delivery_ended, duplicate, excluded,
+    failure, fenced, occurrence, poisoned_chunks, preparation, recipients, recorded,
+    retention_removed, revived, schedule, set_aside, start_pending, store_retry, taken_over, waves,
+    waves_due, went_back,
 };
+pub use install::install;
 pub use operations::{
-    delivery_ended, failure, preparation, queue_age, queue_worker, redis_round_trip,
-    retention_removed, start_pending, task_succeeded, waves_due,
+    login_failure, queue_age, queue_beat, queue_jobs, queue_restarts, queue_worker, redis,
+    redis_durability, redis_restarted, redis_round_trip, task_succeeded,
 };
+pub use relays::{RelayFigures, TransactionMetrics, acceptances, in_doubt_bound, relay};
 pub use requests::{RequestMetrics, http_request};
 pub use tracking::{DeliveryRatios, tracking_hit};

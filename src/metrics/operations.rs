@@ -1,70 +1,70 @@
-//! Events that alerts are on: what ended badly, what waits for too long, what shows no life.
+//! Metrics for operators: queues, scheduler, Redis and log-ins.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{counter, gauge, histogram};
 
 use super::catalogue::{
-    ENDED, FAILURES, PREPARATIONS, QUEUE_AGE, QUEUE_UP, REDIS_SECONDS, RETENTION_REMOVED,
-    SCHEDULER, START_PENDING, WAVES_DUE,
+    LOGIN_FAILURES, QUEUE_AGE, QUEUE_BEAT, QUEUE_JOBS, QUEUE_RESTARTS, QUEUE_UP, REDIS_DURABILITY,
+    REDIS_DURABLE, REDIS_RUNS, REDIS_SECONDS, REDIS_UP, REDIS_WRITABLE, SCHEDULER,
 };
 
-/// Counters that must be there before their first event.
-pub(super) fn begin() {
-    for what in ["deliveries", "logs", "tracking"] {
-        counter!(RETENTION_REMOVED, "what" => what).absolute(0);
-    }
-    for kind in ["hard", "soft"] {
-        counter!(FAILURES, "type" => kind).absolute(0);
-    }
-    for outcome in ["finished", "failed", "stopped"] {
-        counter!(ENDED, "outcome" => outcome).absolute(0);
-    }
-    for outcome in ["prepared", "failed"] {
-        counter!(PREPARATIONS, "outcome" => outcome).absolute(0);
-    }
+/// Shows how many jobs of a queue are in a state.
+pub fn queue_jobs(queue: &'static str, state: &'static str, n: u64) {
+    gauge!(QUEUE_JOBS, "queue" => queue, "state" => state).set(n as f64);
 }
 
-/// A recipient failed by a reply.
-pub fn failure(hard: bool) {
-    counter!(FAILURES, "type" => if hard { "hard" } else { "soft" }).increment(1);
-}
-
-pub fn delivery_ended(outcome: &'static str) {
-    counter!(ENDED, "outcome" => outcome).increment(1);
-}
-
-pub fn preparation(outcome: &'static str) {
-    counter!(PREPARATIONS, "outcome" => outcome).increment(1);
-}
-
-pub fn start_pending(oldest_s: u32) {
-    gauge!(START_PENDING).set(f64::from(oldest_s));
-}
-
-pub fn waves_due(due: usize, overdue: usize) {
-    gauge!(WAVES_DUE, "state" => "due").set(due as f64);
-    gauge!(WAVES_DUE, "state" => "overdue").set(overdue as f64);
-}
-
+/// Shows how long the first job of a queue has waited, in seconds.
 pub fn queue_age(queue: &'static str, oldest_s: u64) {
     gauge!(QUEUE_AGE, "queue" => queue).set(oldest_s as f64);
 }
 
+/// Shows the age of the oldest heartbeat among the workers of a queue, in seconds.
+pub fn queue_beat(queue: &'static str, age_s: u64) {
+    gauge!(QUEUE_BEAT, "queue" => queue).set(age_s as f64);
+}
+
+/// Shows how often the worker of a queue was restarted.
+pub fn queue_restarts(queue: &'static str, n: u64) {
+    gauge!(QUEUE_RESTARTS, "queue" => queue).set(n as f64);
+}
+
+/// Shows whether the worker of a queue lives.
 pub fn queue_worker(queue: &'static str, up: bool) {
     gauge!(QUEUE_UP, "queue" => queue).set(f64::from(u8::from(up)));
 }
 
-/// A task of the scheduler succeeded, now.
+/// Notes that a task of the scheduler has just succeeded.
 pub fn task_succeeded(task: &'static str) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     gauge!(SCHEDULER, "task" => task).set(now.as_secs_f64());
 }
 
+/// Shows what Redis promises: `word`, which is one of the words in `all`.
+pub fn redis_durability(word: &'static str, all: &[&'static str]) {
+    gauge!(REDIS_DURABLE).set(f64::from(u8::from(word == "strict")));
+    for other in all {
+        gauge!(REDIS_DURABILITY, "promise" => *other).set(f64::from(u8::from(*other == word)));
+    }
+}
+
+/// Counts another run of Redis.
+pub fn redis_restarted() {
+    counter!(REDIS_RUNS).increment(1);
+}
+
+/// Shows whether Redis answers and takes writes.
+pub fn redis(up: bool, writable: bool) {
+    gauge!(REDIS_UP).set(f64::from(u8::from(up)));
+    gauge!(REDIS_WRITABLE).set(f64::from(u8::from(writable)));
+}
+
+/// Records the time from a write to the answer of Redis.
 pub fn redis_round_trip(took: Duration) {
     histogram!(REDIS_SECONDS).record(took.as_secs_f64());
 }
 
-pub fn retention_removed(what: &'static str) {
-    counter!(RETENTION_REMOVED, "what" => what).increment(1);
+/// Counts a request or job whose token was refused.
+pub fn login_failure() {
+    counter!(LOGIN_FAILURES).increment(1);
 }

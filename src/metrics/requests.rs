@@ -1,4 +1,4 @@
-//! HTTP requests by route.
+//! Metrics of HTTP requests, by route.
 
 use std::{
     collections::HashMap,
@@ -10,38 +10,48 @@ use metrics::{Counter, Histogram, counter, histogram};
 
 use super::catalogue::{HTTP_REQUESTS, HTTP_SECONDS};
 
-/// `route` is the pattern, never the path, and `method` one of a few: their values are bounded.
+/// Counts a request.
+///
+/// `route` must be the pattern and never the path, and `method` one of a few words. So the labels
+/// have a bounded number of values.
 pub fn http_request(route: &str, method: &'static str, status: u16, took: Duration) {
-    Answered::new(route, method, status).in_time(took);
+    RequestSeries::new(route, method, status).count(took);
 }
 
-struct Answered {
+/// The series of one route, method and status.
+struct RequestSeries {
     requests: Counter,
     seconds: Histogram,
 }
 
-impl Answered {
+impl RequestSeries {
     fn new(route: &str, method: &'static str, status: u16) -> Self {
-        let requests = counter!(HTTP_REQUESTS, "route" => route.to_owned(), "method" => method, "status" => status.to_string());
+        let requests = counter!(
+            HTTP_REQUESTS,
+            "route" => route.to_owned(),
+            "method" => method,
+            "status" => status.to_string()
+        );
         Self { requests, seconds: histogram!(HTTP_SECONDS, "route" => route.to_owned()) }
     }
 
-    fn in_time(&self, took: Duration) {
+    fn count(&self, took: Duration) {
         self.requests.increment(1);
         self.seconds.record(took.as_secs_f64());
     }
 }
 
-/// The same for many requests of few routes: each series is looked up once.
+/// Counts many requests of few routes, and looks each series up once.
 #[derive(Default)]
-pub struct RequestMetrics(Mutex<HashMap<(&'static str, &'static str, u16), Answered>>);
+pub struct RequestMetrics(Mutex<HashMap<(&'static str, &'static str, u16), RequestSeries>>);
 
 impl RequestMetrics {
+    /// Counts a request; see [`http_request`] for the labels.
     pub fn answered(&self, route: &'static str, method: &'static str, status: u16, took: Duration) {
         let mut series = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         series
             .entry((route, method, status))
-            .or_insert_with(|| Answered::new(route, method, status))
-            .in_time(took);
+            .or_insert_with(|| RequestSeries::new(route, method, status))
+            .count(took);
     }
 }

@@ -1,4 +1,4 @@
-//! Hits, and the ratios of the most recent deliveries.
+//! Metrics of hits, and the ratios of the newest deliveries.
 
 use std::{
     fmt::Write,
@@ -12,12 +12,14 @@ use crate::domain::tracking::{Statistics, rate};
 
 type Ratio = fn(&Statistics) -> Option<f64>;
 
-/// What `/metrics` shows of the most recent deliveries. It is written here and not by the recorder, which never forgets a series.
+/// The ratios of the newest deliveries, as text for `/metrics`. The clones share the text.
+///
+/// The recorder cannot hold them: it never forgets a series.
 #[derive(Clone, Default)]
 pub struct DeliveryRatios(Arc<Mutex<String>>);
 
 impl DeliveryRatios {
-    /// Shows the figures of these deliveries and of no others. A ratio that is unknown is absent.
+    /// Shows the ratios of exactly these deliveries. An unknown ratio is left out.
     pub fn show(&self, deliveries: &[(String, Statistics)]) {
         let ratios: [(&str, Ratio); 4] = [
             (OPEN_RATIO, |s| s.open_rate),
@@ -45,15 +47,17 @@ impl DeliveryRatios {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text;
     }
 
+    /// The text in the Prometheus format.
     pub fn text(&self) -> String {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// The counters of hits, which must be there before their first event; each is looked up once.
+/// The counters of hits: type, class, counter. Each is looked up once.
 static HIT_COUNTERS: OnceLock<Vec<(&'static str, &'static str, Counter)>> = OnceLock::new();
 
-pub(super) fn begin() {
+/// Creates the counters with the value 0, with each of their labels.
+pub(super) fn set_first_values() {
     let classes = |kind| {
         ["human", "apple_proxy", "machine", "uncounted", "unrecorded", "forged", "expired"].map(
             |class| {
@@ -68,6 +72,7 @@ pub(super) fn begin() {
     });
 }
 
+/// Counts a hit.
 pub fn tracking_hit(kind: &'static str, class: &'static str) {
     let mut counters = HIT_COUNTERS.get().into_iter().flatten();
     match counters.find(|counted| (counted.0, counted.1) == (kind, class)) {

@@ -49,7 +49,7 @@ impl DeliveryGauges {
         for (state, n) in states {
             metrics::deliveries(state.word(), n);
         }
-        metrics::aside(aside);
+        metrics::poisoned_chunks(aside);
         metrics::start_pending(pending_s);
         for status in Status::ALL {
             metrics::recipients(status.word(), *sum.of(status));

@@ -8,7 +8,11 @@ use std::sync::{
 use super::{
     conservation::ConservationCheck, delivery_gauges::DeliveryGauges, queue_gauges::QueueGauges,
 };
-use crate::{config::Config, mail::smtp::Relays, metrics};
+use crate::{
+    config::Config,
+    mail::smtp::Relays,
+    metrics::{self, RelayFigures},
+};
 
 #[derive(Clone)]
 pub struct Gauges {
@@ -33,7 +37,9 @@ impl Gauges {
                     .map(|counter| counter.load(Ordering::Relaxed));
             // a single one may have been the last thing for a long time
             let is_up = relay.faults_in_a_row() < 2;
-            metrics::relay(relay.name(), accepted, opened, faults, relay.open_connections(), is_up);
+            let open = relay.open_connections();
+            let figures = RelayFigures { accepted, opened, faults, open, is_up };
+            metrics::relay(relay.name(), figures);
         }
         metrics::in_doubt_bound(self.relays.all_connections() * self.config.send.claim_window);
         let queues = self.queues.observe().await;

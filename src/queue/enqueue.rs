@@ -1,98 +1,18 @@
-//! The jobs: what waits, runs and is set aside. The only user of apalis.
-//!
-//! A job is a hint, not a fact: it says that a step is worth trying. So a job may be delivered twice, and a step that finds
-//! nothing to do ends well. `docs/queue.md` is the contract for producers that are not ours.
+//! `Queue`, the access to all queues on one Redis, and how a job is put on a queue.
 
-use std::{
-    str::FromStr,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex};
 
-use apalis_core::task::task_id::TaskId;
 use redis::aio::ConnectionManager;
 use tokio::sync::Notify;
 
+use super::{
+    job_id::check_id,
+    queue_error::QueueError,
+    queue_name::{QUEUES, QueueName},
+    running_jobs::RunningJobs,
+    scripts::Scripts,
+};
 use crate::config;
-
-pub(super) const QUEUES: usize = 4;
-
-/// One queue for each kind of urgency, so that neither a big delivery's chunks nor its preparation delay a confirmation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum QueueName {
-    /// Confirmations put there by upstream systems: the public one.
-    Confirm,
-    /// Start and finish a delivery.
-    Steps,
-    /// Prepare a delivery: that may take minutes.
-    Preparations,
-    /// Send a chunk.
-    Chunks,
-}
-
-impl QueueName {
-    pub const ALL: [Self; QUEUES] = [Self::Confirm, Self::Steps, Self::Chunks, Self::Preparations];
-
-    /// The word for logs, metrics and routes.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Confirm => "confirm",
-            Self::Steps => "steps",
-            Self::Preparations => "preparations",
-            Self::Chunks => "chunks",
-        }
-    }
-
-    /// The prefix of its Redis keys. apalis registers every queue in the key `core:apalis:queues:list` from the script that
-    /// also writes the queue's own keys, so all must share that key's slot: hence the hash tag.
-    pub const fn redis_name(self) -> &'static str {
-        match self {
-            Self::Confirm => "versand:{core:apalis:queues:list}:confirm",
-            Self::Steps => "versand:{core:apalis:queues:list}:steps",
-            Self::Preparations => "versand:{core:apalis:queues:list}:preparations",
-            Self::Chunks => "versand:{core:apalis:queues:list}:chunks",
-        }
-    }
-
-    pub(super) fn key(self, part: &str) -> String {
-        format!("{}:{part}", self.redis_name())
-    }
-
-    pub(super) fn meta_key(self, id: &str) -> String {
-        format!("{}:meta:{id}", self.redis_name())
-    }
-
-    pub(super) fn inflight_key(self, worker: &str) -> String {
-        format!("{}:inflight:{worker}", self.redis_name())
-    }
-
-    pub(super) const fn index(self) -> usize {
-        match self {
-            Self::Confirm => 0,
-            Self::Steps => 1,
-            Self::Chunks => 2,
-            Self::Preparations => 3,
-        }
-    }
-}
-
-impl FromStr for QueueName {
-    type Err = QueueError;
-
-    fn from_str(word: &str) -> Result<Self, QueueError> {
-        Self::ALL.into_iter().find(|name| name.as_str() == word).ok_or(QueueError::UnknownQueue)
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum QueueError {
-    /// The id is left out on purpose: a foreign one may hold anything.
-    #[error("a job id is 1 to 200 of A-Z a-z 0-9 . _ : - and neither a number nor a ULID")]
-    BadId,
-    #[error("a queue is one of confirm, steps, chunks, preparations")]
-    UnknownQueue,
-    #[error("Redis: {0}")]
-    Unavailable(#[from] redis::RedisError),
-}
 
 /// The queues on one Redis. Cheap to clone.
 #[derive(Clone)]
@@ -100,35 +20,64 @@ pub struct Queue {
     pub(super) inner: Arc<QueueState>,
 }
 
+/// What the clones of a [`Queue`] share.
 pub(super) struct QueueState {
     conn: ConnectionManager,
     pub(super) settings: config::QueueSettings,
-    pub(super) scripts: super::scripts::Scripts,
-    /// Rung when a queue may have work, one bell for each.
-    pub(super) bells: [Notify; QUEUES],
-    /// The queues that are looked at for work by this process.
-    pub(super) watched: Mutex<Vec<QueueName>>,
-    pub(super) runs: super::job_run::RunningJobs,
-    pub(super) cursors: Mutex<super::job_retention::SweepCursors>,
+    pub(super) scripts: Scripts,
+    /// One signal for each queue: the queue may have work.
+    pub(super) wake_ups: [Notify; QUEUES],
+    /// The queues that this process polls for work.
+    pub(super) polled: Mutex<Vec<QueueName>>,
+    pub(super) running: RunningJobs,
+    pub(super) cursors: Mutex<ScanCursors>,
+}
+
+/// Where the next scans of a queue's sets of ended jobs continue.
+#[derive(Clone, Copy, Default)]
+pub(super) struct ScanCursors([SetCursors; QUEUES]);
+
+/// The cursors of one queue (`SSCAN`); 0 is the beginning.
+#[derive(Clone, Copy, Default)]
+pub(super) struct SetCursors {
+    /// For the sweep of the done jobs.
+    pub sweep_done: u64,
+    /// For the sweep of the dead jobs.
+    pub sweep_dead: u64,
+    /// For the look for jobs that died recently.
+    pub recent_dead: u64,
+}
+
+impl ScanCursors {
+    /// The cursors of a queue.
+    pub fn of(&mut self, name: QueueName) -> &mut SetCursors {
+        &mut self.0[name.index()]
+    }
 }
 
 impl Queue {
-    /// `conn` must not give up on a reply before some ten seconds: an error that reaches a worker ends it.
+    /// Makes the access to the queues.
+    ///
+    /// `conn` must wait at least ten seconds for a reply: an error that reaches a worker ends the
+    /// worker.
     pub fn new(conn: ConnectionManager, settings: config::QueueSettings) -> Self {
         Self {
             inner: Arc::new(QueueState {
                 conn,
                 settings,
-                scripts: super::scripts::Scripts::new(),
-                bells: Default::default(),
-                watched: Mutex::default(),
-                runs: super::job_run::RunningJobs::default(),
+                scripts: Scripts::new(),
+                wake_ups: Default::default(),
+                polled: Mutex::default(),
+                running: RunningJobs::default(),
                 cursors: Mutex::default(),
             }),
         }
     }
 
-    /// Puts a job on a queue; false when one of that id is still there, be it waiting, running, done or dead.
+    /// Puts a job on a queue.
+    ///
+    /// Returns false if a job with this id still exists: waiting, running, done or dead. Nothing
+    /// has changed then.
     ///
     /// # Errors
     /// [`QueueError::BadId`] for an id that apalis would not give back as it got it.
@@ -151,7 +100,7 @@ impl Queue {
             .invoke_async(&mut self.conn())
             .await?;
         if added {
-            self.ring(name);
+            self.wake(name);
         }
         Ok(added)
     }
@@ -160,27 +109,8 @@ impl Queue {
         self.inner.conn.clone()
     }
 
-    pub(super) fn ring(&self, name: QueueName) {
-        self.inner.bells[name.index()].notify_one();
+    /// Signals the queue's worker in this process that the queue may have work.
+    pub(super) fn wake(&self, name: QueueName) {
+        self.inner.wake_ups[name.index()].notify_one();
     }
-}
-
-/// What has to hold for an id to be usable.
-pub(super) fn check_id(id: &str) -> Result<(), QueueError> {
-    if plain_id(id) && round_trips(id) { Ok(()) } else { Err(QueueError::BadId) }
-}
-
-/// Characters that are safe in a key, a URL path and a log line.
-pub(super) fn plain_id(id: &str) -> bool {
-    (1..=200).contains(&id.len())
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
-}
-
-/// apalis reads an id as a ULID or a number where it can, and writes it back in its own way: `007` would come back as `7`.
-pub(super) fn round_trips(id: &str) -> bool {
-    TaskId::from_str(id).is_ok_and(|parsed| parsed.as_string() == Some(id))
-}
-
-pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

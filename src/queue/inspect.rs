@@ -1,92 +1,77 @@
-//! What people and metrics see of the queues.
+//! The state of the queues and of single jobs, for people and metrics.
 
-use super::{
-    enqueue::{Queue, QueueError, QueueName, check_id},
-    orphan_recovery::now_s,
-};
+use super::{enqueue::Queue, queue_error::QueueError, queue_name::QueueName};
+use crate::clock::unix_now;
 
 /// How full a queue is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueDepth {
+    /// The queue.
     pub queue: QueueName,
-    /// Waiting to be fetched.
+    /// Jobs that wait for a worker.
     pub active: u64,
-    /// Waiting for their next attempt.
+    /// Jobs that wait for their next attempt.
     pub scheduled: u64,
-    /// Of these, how many are due: thousands of them mean that no worker lives.
+    /// The scheduled jobs that are due. Thousands of them mean that no worker lives.
     pub due: u64,
+    /// Jobs that a worker has fetched and not ended.
     pub in_flight: u64,
+    /// Jobs that were set aside as dead.
     pub dead: u64,
+    /// Jobs that ended well and are still kept.
     pub done: u64,
-    /// Registered workers, those of other daemons too.
+    /// Registered workers of all daemons.
     pub workers: u64,
-    /// The one that is next.
+    /// The job that will be fetched next.
     pub first: Option<FirstJob>,
-    /// Age of the oldest heartbeat, in seconds; none without workers.
+    /// The age of the oldest heartbeat, in seconds; none without workers.
     pub oldest_beat_s: Option<u64>,
 }
 
-/// A job that waits to be fetched.
+/// The job that will be fetched next from its queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirstJob {
+    /// The id of the job.
     pub id: String,
-    /// Seconds since it was queued; none if its producer does not say when.
+    /// Seconds since the job was queued; none if its producer does not say when.
     pub waits_s: Option<u64>,
 }
 
-/// A job that was set aside.
-#[derive(Clone, PartialEq, Eq)]
-pub struct DeadJob {
-    pub id: String,
-    pub payload: Vec<u8>,
-    /// JSON: `{"Err": "..."}`.
-    pub result: String,
-    pub attempts: u32,
-    /// Unix seconds.
-    pub done_at: u64,
-}
-
-/// Without the payload: that of a confirmation holds a token.
-impl std::fmt::Debug for DeadJob {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DeadJob")
-            .field("id", &self.id)
-            .field("result", &self.result)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Some dead jobs, in no order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeadPage {
-    pub jobs: Vec<DeadJob>,
-    /// Where to go on; 0 at the end. A job that is there all the time is on one page at least.
-    pub next: u64,
-}
-
+/// Where a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobState {
+    /// In the queue, for a worker to fetch.
     Waiting,
+    /// Fetched by a worker.
     Running,
+    /// Waiting for its next attempt.
     Retrying,
+    /// Ended well.
     Done,
+    /// Set aside as dead.
     Dead,
-    /// Known, but on no list: somebody changed Redis by hand, or it was rolled back.
+    /// Known, but on no list: somebody changed Redis by hand, or Redis was rolled back.
     Lost,
 }
 
+/// The state of a job, and the result of its last run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobStatus {
+    /// Where the job is.
     pub state: JobState,
+    /// How often the job was tried.
     pub attempts: u32,
-    /// JSON of the last end, `{"Ok": null}` or `{"Err": "..."}`; "" before the first.
+    /// The JSON result of the last end, `{"Ok": null}` or `{"Err": "..."}`; "" before the first.
     pub result: String,
-    /// Unix seconds of the last end, 0 before the first.
+    /// Unix seconds of the last end; 0 before the first.
     pub done_at: u64,
 }
 
 impl Queue {
     /// How full each queue is.
+    ///
+    /// # Errors
+    /// [`QueueError::Unavailable`]
     pub async fn depths(&self) -> Result<Vec<QueueDepth>, QueueError> {
         let mut depths = Vec::with_capacity(QueueName::ALL.len());
         for name in QueueName::ALL {
@@ -95,14 +80,17 @@ impl Queue {
         Ok(depths)
     }
 
-    /// How many jobs wait on a queue.
+    /// The number of jobs that wait for a worker.
+    ///
+    /// # Errors
+    /// [`QueueError::Unavailable`]
     pub async fn waiting(&self, name: QueueName) -> Result<usize, QueueError> {
         Ok(redis::cmd("LLEN").arg(name.key("active")).query_async(&mut self.conn()).await?)
     }
 
     async fn depth(&self, name: QueueName) -> Result<QueueDepth, QueueError> {
         let mut conn = self.conn();
-        let now_s = now_s();
+        let now_s = u64::from(unix_now());
         type Counts = (u64, u64, u64, u64, u64, Vec<(String, f64)>);
         let (active, scheduled, due, dead, done, workers): Counts = redis::pipe()
             .llen(name.key("active"))
@@ -113,13 +101,13 @@ impl Queue {
             .zrange_withscores(name.key("workers"), 0, -1)
             .query_async(&mut conn)
             .await?;
-        let mut held = redis::pipe();
+        let mut pipe = redis::pipe();
         for (worker, _) in &workers {
-            held.scard(name.inflight_key(worker));
+            pipe.scard(name.inflight_key(worker));
         }
-        let held: Vec<u64> = match workers.is_empty() {
+        let in_flight: Vec<u64> = match workers.is_empty() {
             true => Vec::new(),
-            false => held.query_async(&mut conn).await?,
+            false => pipe.query_async(&mut conn).await?,
         };
         let first = self.first(name, now_s).await?;
         Ok(QueueDepth {
@@ -127,7 +115,7 @@ impl Queue {
             active,
             scheduled,
             due,
-            in_flight: held.iter().sum(),
+            in_flight: in_flight.iter().sum(),
             dead,
             done,
             workers: workers.len() as u64,
@@ -152,80 +140,12 @@ impl Queue {
         Ok(Some(FirstJob { id, waits_s: queued.map(|at| now_s.saturating_sub(at)) }))
     }
 
-    /// A page of the dead jobs from `cursor` on, which is 0 or a page's `next`; about `limit` of them, a few more at times.
-    pub async fn dead(
-        &self,
-        name: QueueName,
-        cursor: u64,
-        limit: usize,
-    ) -> Result<DeadPage, QueueError> {
-        let mut conn = self.conn();
-        let (next, ids): (u64, Vec<Vec<u8>>) = redis::cmd("SSCAN")
-            .arg(name.key("dead"))
-            .arg(cursor)
-            .arg("COUNT")
-            .arg(limit.max(1))
-            .query_async(&mut conn)
-            .await?;
-        let mut jobs = Vec::with_capacity(ids.len());
-        for id in ids {
-            let mut meta_key = name.meta_key("").into_bytes();
-            meta_key.extend_from_slice(&id);
-            type Fields = (Option<Vec<u8>>, (Option<String>, Option<String>, Option<String>));
-            let (payload, (result, attempts, done_at)): Fields = redis::pipe()
-                .hget(name.key("data"), &id)
-                .hmget(meta_key, &["result", "attempts", "done_at"])
-                .query_async(&mut conn)
-                .await?;
-            jobs.push(DeadJob {
-                id: String::from_utf8_lossy(&id).into_owned(),
-                payload: payload.unwrap_or_default(),
-                result: result.unwrap_or_default(),
-                attempts: number(attempts),
-                done_at: number(done_at),
-            });
-        }
-        Ok(DeadPage { jobs, next })
-    }
-
-    /// Puts a dead job back as if it were new; false when there is no such dead job or it has no payload.
+    /// Where a job is, and how its last run ended.
+    ///
+    /// Returns none if the job never existed or has been forgotten.
     ///
     /// # Errors
-    /// [`QueueError::BadId`] for one that was set aside for its id: it would be again.
-    pub async fn retry_dead(&self, name: QueueName, id: &str) -> Result<bool, QueueError> {
-        check_id(id)?;
-        let retried = self
-            .inner
-            .scripts
-            .retry_dead
-            .key(name.key("dead"))
-            .key(name.key("data"))
-            .key(name.meta_key(id))
-            .key(name.key("active"))
-            .arg(id)
-            .invoke_async(&mut self.conn())
-            .await?;
-        if retried {
-            self.ring(name);
-        }
-        Ok(retried)
-    }
-
-    /// Forgets a dead job; false when there is no such dead job.
-    pub async fn discard_dead(&self, name: QueueName, id: &str) -> Result<bool, QueueError> {
-        Ok(self
-            .inner
-            .scripts
-            .discard_dead
-            .key(name.key("dead"))
-            .key(name.key("data"))
-            .key(name.meta_key(id))
-            .arg(id)
-            .invoke_async(&mut self.conn())
-            .await?)
-    }
-
-    /// Where a job is; none when it was never there or has been forgotten.
+    /// [`QueueError::Unavailable`]
     pub async fn status(&self, name: QueueName, id: &str) -> Result<Option<JobStatus>, QueueError> {
         let fields: Vec<String> = self
             .inner
@@ -261,6 +181,7 @@ impl Queue {
     }
 }
 
-fn number<T: std::str::FromStr + Default>(text: Option<String>) -> T {
+/// The number that a field holds; 0 if the field is missing or holds none.
+pub(super) fn number<T: std::str::FromStr + Default>(text: Option<String>) -> T {
     text.and_then(|text| text.parse().ok()).unwrap_or_default()
 }

@@ -1,36 +1,46 @@
-//! Done and dead jobs are kept for a while and then forgotten, a few at a time.
+//! The retention of ended jobs: they are kept for a while and then forgotten, a few at a time.
 
-use super::enqueue::{QUEUES, Queue, QueueError, QueueName, locked, plain_id};
+use super::{enqueue::Queue, lock::locked, queue_error::QueueError, queue_name::QueueName};
 
-/// Ids looked at in one script, and batches in one sweep of one set: a sweep never holds Redis up.
-const BATCH: usize = 200;
-const BATCHES: usize = 50;
-/// A name younger than this may belong to a worker that is just registering.
+/// The ids of one script call, and the most calls in one sweep of a set: no sweep holds Redis up.
+const IDS_PER_CALL: usize = 200;
+const CALLS: usize = 50;
+/// A worker name younger than this may belong to a worker that is just registering, in seconds.
 const NAME_AGE_S: u64 = 60;
-
-/// Where the next sweep of the done, of the dead, and the next look at the dead go on.
-#[derive(Default)]
-pub(super) struct SweepCursors([[u64; 3]; QUEUES]);
 
 /// What a sweep removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SweptJobs {
+    /// Jobs that had ended well.
     pub done: u64,
+    /// Dead jobs.
     pub dead: u64,
-    /// Books of workers that are gone.
+    /// Workers that were gone, with their keys.
     pub workers: u64,
 }
 
+/// A set of ended jobs.
+#[derive(Debug, Clone, Copy)]
+enum EndedSet {
+    Done,
+    Dead,
+}
+
 impl Queue {
-    /// Forgets jobs that ended longer ago than the settings keep them. `now_s` is the wall clock in Unix seconds.
+    /// Forgets jobs that ended longer ago than the settings keep them.
+    ///
+    /// `now_s` is the wall clock in Unix seconds.
+    ///
+    /// # Errors
+    /// [`QueueError::Unavailable`]
     pub async fn sweep(&self, now_s: u64) -> Result<SweptJobs, QueueError> {
         let settings = &self.inner.settings;
         let mut swept = SweptJobs::default();
         for name in QueueName::ALL {
             let done_before = now_s.saturating_sub(settings.keep_done_hours * 3600);
             let dead_before = now_s.saturating_sub(settings.keep_dead_hours * 3600);
-            swept.done += self.sweep_set(name, 0, done_before).await?;
-            swept.dead += self.sweep_set(name, 1, dead_before).await?;
+            swept.done += self.sweep_set(name, EndedSet::Done, done_before).await?;
+            swept.dead += self.sweep_set(name, EndedSet::Dead, dead_before).await?;
             swept.workers += self.sweep_names(name, now_s).await?;
         }
         Ok(swept)
@@ -39,22 +49,25 @@ impl Queue {
     async fn sweep_set(
         &self,
         name: QueueName,
-        which: usize,
+        which: EndedSet,
         before_s: u64,
     ) -> Result<u64, QueueError> {
-        let set = name.key(["done", "dead"][which]);
+        let set = name.key(match which {
+            EndedSet::Done => "done",
+            EndedSet::Dead => "dead",
+        });
         let mut conn = self.conn();
         let mut swept = 0;
-        for _ in 0..BATCHES {
-            let cursor = locked(&self.inner.cursors).0[name.index()][which];
+        for _ in 0..CALLS {
+            let cursor = self.sweep_cursor(name, which, |cursor| *cursor);
             let (cursor, ids): (u64, Vec<Vec<u8>>) = redis::cmd("SSCAN")
                 .arg(&set)
                 .arg(cursor)
                 .arg("COUNT")
-                .arg(BATCH)
+                .arg(IDS_PER_CALL)
                 .query_async(&mut conn)
                 .await?;
-            for ids in ids.chunks(BATCH) {
+            for ids in ids.chunks(IDS_PER_CALL) {
                 let mut call = self.inner.scripts.sweep.key(&set);
                 call.key(name.key("data")).arg(name.meta_key("")).arg(before_s);
                 for id in ids {
@@ -62,7 +75,7 @@ impl Queue {
                 }
                 swept += call.invoke_async::<u64>(&mut conn).await?;
             }
-            locked(&self.inner.cursors).0[name.index()][which] = cursor;
+            self.sweep_cursor(name, which, |kept| *kept = cursor);
             if cursor == 0 {
                 break;
             }
@@ -70,50 +83,22 @@ impl Queue {
         Ok(swept)
     }
 
-    /// Ids and results (JSON) of jobs that were set aside at `since_s` (Unix seconds) or later; of very many some at each call,
-    /// in turn. Ids that no job of a well-behaved producer has are left out.
-    pub async fn dead_since(
+    /// Reads or changes the cursor of a sweep.
+    fn sweep_cursor<T>(
         &self,
         name: QueueName,
-        since_s: u64,
-    ) -> Result<Vec<(String, String)>, QueueError> {
-        let mut conn = self.conn();
-        let mut found = Vec::new();
-        for _ in 0..BATCHES {
-            let cursor = locked(&self.inner.cursors).0[name.index()][2];
-            let (cursor, ids): (u64, Vec<Vec<u8>>) = redis::cmd("SSCAN")
-                .arg(name.key("dead"))
-                .arg(cursor)
-                .arg("COUNT")
-                .arg(BATCH)
-                .query_async(&mut conn)
-                .await?;
-            locked(&self.inner.cursors).0[name.index()][2] = cursor;
-            let ids: Vec<String> = ids
-                .into_iter()
-                .filter_map(|id| String::from_utf8(id).ok())
-                .filter(|id| plain_id(id))
-                .collect();
-            let mut pipe = redis::pipe();
-            for id in &ids {
-                pipe.hmget(name.meta_key(id), &["done_at", "result"]);
-            }
-            let ends: Vec<(Option<u64>, Option<String>)> = match ids.is_empty() {
-                true => Vec::new(),
-                false => pipe.query_async(&mut conn).await?,
-            };
-            let of_late = ids
-                .into_iter()
-                .zip(ends)
-                .filter(|(_, (done_at, _))| done_at.is_some_and(|at| at >= since_s));
-            found.extend(of_late.map(|(id, (_, result))| (id, result.unwrap_or_default())));
-            if cursor == 0 {
-                break;
-            }
-        }
-        Ok(found)
+        which: EndedSet,
+        access: impl FnOnce(&mut u64) -> T,
+    ) -> T {
+        let mut cursors = locked(&self.inner.cursors);
+        let cursors = cursors.of(name);
+        access(match which {
+            EndedSet::Done => &mut cursors.sweep_done,
+            EndedSet::Dead => &mut cursors.sweep_dead,
+        })
     }
 
+    /// Removes the keys of workers that are no longer registered.
     async fn sweep_names(&self, name: QueueName, now_s: u64) -> Result<u64, QueueError> {
         let old: Vec<String> = redis::cmd("ZRANGEBYSCORE")
             .arg(name.key("names"))
@@ -121,7 +106,7 @@ impl Queue {
             .arg(now_s.saturating_sub(NAME_AGE_S))
             .arg("LIMIT")
             .arg(0)
-            .arg(BATCH)
+            .arg(IDS_PER_CALL)
             .query_async(&mut self.conn())
             .await?;
         let mut gone = 0;

@@ -1,60 +1,22 @@
-//! One run of a job: counted, in a task of its own, joined when the job is delivered again meanwhile.
+//! One run of a job: counted, in a task of its own, and joined if the job is delivered again.
 
-use std::{
-    collections::HashMap,
-    panic::AssertUnwindSafe,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{panic::AssertUnwindSafe, time::Duration};
 
-use futures_util::{
-    FutureExt,
-    future::{BoxFuture, Shared},
-};
+use futures_util::FutureExt;
 use tokio_util::task::TaskTracker;
 
-use super::enqueue::{Queue, QueueError, QueueName, locked};
+use super::{
+    enqueue::Queue,
+    lock::locked,
+    queue_error::QueueError,
+    queue_name::QueueName,
+    received_job::{Handler, JobError, ReceivedJob},
+};
 
-/// A job as its step gets it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ReceivedJob {
-    pub id: String,
-    pub payload: Vec<u8>,
-    /// 1 for the first; a run that a crash cut off is not counted.
-    pub attempt: u32,
-}
+/// How long to wait, in milliseconds, before each new try to record that a run ended.
+const END_RETRIES_MS: [u64; 4] = [100, 400, 1600, 6400];
 
-/// Why a job did not end well. What the domain knows how to record is no error.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum JobError {
-    /// Something is unreachable: tried again after as many seconds as there were attempts, 25 times.
-    #[error("{0}")]
-    Retry(String),
-    /// It can never work: set aside as dead.
-    #[error("{0}")]
-    Abort(String),
-}
-
-pub(super) type Handler =
-    Arc<dyn Fn(ReceivedJob) -> BoxFuture<'static, Result<(), JobError>> + Send + Sync>;
-
-type JobEnding = Shared<BoxFuture<'static, Result<(), JobError>>>;
-
-/// The jobs that run in this process. A worker that ends drops its futures but not these, and its successor, which gets the
-/// same jobs, waits for them instead of starting them a second time.
-#[derive(Default)]
-pub(super) struct RunningJobs {
-    running: Mutex<HashMap<(QueueName, String), JobEnding>>,
-}
-
-impl RunningJobs {
-    /// Whether a job of this queue is running.
-    pub fn any(&self, name: QueueName) -> bool {
-        locked(&self.running).keys().any(|(queue, _)| *queue == name)
-    }
-}
-
-/// Who delivers: the worker whose in-flight set holds the job.
+/// Runs the jobs of one worker: the worker whose in-flight set holds them.
 #[derive(Clone)]
 pub(super) struct JobRun {
     pub queue: Queue,
@@ -68,18 +30,19 @@ impl JobRun {
     /// Runs the job, or joins its run. Dropping the future does not stop the run.
     pub async fn run(self, received: ReceivedJob) -> Result<(), JobError> {
         let key = (self.name, received.id.clone());
-        let runs = self.queue.clone();
+        let shared = self.queue.clone();
         let ending = {
-            // Held until the run is listed: it takes itself off the list, which must come later.
-            let mut running = locked(&runs.inner.runs.running);
+            // The lock is kept until the run is listed. The run removes itself from the list at its
+            // end, which must come after.
+            let mut running = locked(&shared.inner.running.jobs);
             match running.get(&key) {
                 Some(ending) => ending.clone(),
                 None => {
-                    let off_the_list = key.clone();
+                    let listed = key.clone();
                     let task = self.tracker.clone().spawn(async move {
                         let queue = self.queue.clone();
                         let result = self.run_once(received).await;
-                        locked(&queue.inner.runs.running).remove(&off_the_list);
+                        locked(&queue.inner.running.jobs).remove(&listed);
                         result
                     });
                     let ending = task
@@ -104,13 +67,19 @@ impl JobRun {
             Err(e) => return Err(JobError::Retry(e.to_string())),
         };
         if starts == 0 {
-            // Taken over, or under an id that is not what was queued. Acknowledging fails and ends the worker, whose
-            // supervisor sorts it out.
+            // Another worker took the job over, or the id is not the one that was queued. The
+            // acknowledgement will fail and end this worker. The supervisor then clears up.
             return Err(JobError::Retry("not held by this worker".into()));
         }
         if starts > self.queue.inner.settings.crashes {
-            tracing::error!(queue, job.id = %id, starts = starts - 1, "job set aside as dead: it never ended");
-            return Err(JobError::Abort(format!("started {} times and never ended", starts - 1)));
+            let crashes = starts - 1;
+            tracing::error!(
+                queue,
+                job.id = %id,
+                starts = crashes,
+                "job set aside as dead: it never ended"
+            );
+            return Err(JobError::Abort(format!("started {crashes} times and never ended")));
         }
         match AssertUnwindSafe((self.handler)(received)).catch_unwind().await {
             Ok(result) => {
@@ -120,7 +89,8 @@ impl JobRun {
                 }
                 result
             }
-            // Counted like a crash: neither the first panic nor the hundredth decides.
+            // A panic counts like a crash: the count of starts stays, and `queue.crashes` is the
+            // limit.
             Err(_) => {
                 tracing::error!(queue, job.id = %id, starts, "job panicked");
                 Err(JobError::Retry("panicked".into()))
@@ -128,6 +98,8 @@ impl JobRun {
         }
     }
 
+    /// Counts a start. Returns how often the job was started without an end, or 0 if this worker
+    /// does not have the job.
     async fn begin(&self, id: &str) -> Result<u32, QueueError> {
         Ok(self
             .queue
@@ -141,9 +113,10 @@ impl JobRun {
             .await?)
     }
 
-    /// Forgets the starts. Tried for a while: a job must not be called a crasher because Redis was away when it ended.
+    /// Clears the count of starts. Tries for some seconds: a job must not count as crashed because
+    /// Redis was away when the job ended.
     async fn end(&self, id: &str) {
-        for wait_ms in [100, 400, 1600, 6400] {
+        for wait_ms in END_RETRIES_MS {
             let cleared: redis::RedisResult<()> = redis::cmd("HDEL")
                 .arg(self.name.meta_key(id))
                 .arg("starts")

@@ -1,20 +1,28 @@
-//! What a worker that ended leaves behind: its jobs go back, and what no worker can take is set aside.
-
-use std::time::{SystemTime, UNIX_EPOCH};
+//! Orphan recovery: the jobs of a worker that ended go back to the queue, or are set aside as dead.
 
 use redis::AsyncCommands;
 
-use super::enqueue::{Queue, QueueError, QueueName, plain_id, round_trips};
+use super::{
+    enqueue::Queue,
+    job_id::{plain_id, round_trips},
+    queue_error::QueueError,
+    queue_name::QueueName,
+};
+use crate::clock::unix_now;
 
-/// Due retries moved in one script.
+/// The most due retries that one script call moves.
 const PROMOTED_AT_ONCE: u32 = 1000;
 
 impl Queue {
-    /// Takes `worker`, which has ended in this process, off the books.
-    pub(super) async fn mend(&self, name: QueueName, worker: &str) -> Result<(), QueueError> {
+    /// Clears up after `worker`, which has ended in this process: its jobs and its keys.
+    pub(super) async fn recover_orphans(
+        &self,
+        name: QueueName,
+        worker: &str,
+    ) -> Result<(), QueueError> {
         let mut conn = self.conn();
-        let held: Vec<Vec<u8>> = conn.smembers(name.inflight_key(worker)).await?;
-        for id in held {
+        let orphans: Vec<Vec<u8>> = conn.smembers(name.inflight_key(worker)).await?;
+        for id in orphans {
             match self.fault(name, &id).await? {
                 Some(fault) => self.set_aside(name, worker, &id, fault).await?,
                 None => {
@@ -34,7 +42,8 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes a worker off the books; see `retire.lua`.
+    /// Removes the keys of a worker that is gone; see `retire.lua`. Returns how many jobs went back
+    /// to the queue.
     pub(super) async fn retire(
         &self,
         name: QueueName,
@@ -56,7 +65,8 @@ impl Queue {
             .await?)
     }
 
-    /// Moves what is due, little by little, so that a worker's first look does not meet thousands at once.
+    /// Moves due retries to the queue in small steps. Otherwise the first fetch of a worker could
+    /// meet thousands at once, which apalis cannot move.
     pub(super) async fn promote(&self, name: QueueName) -> Result<(), QueueError> {
         loop {
             let moved: u32 = self
@@ -65,7 +75,7 @@ impl Queue {
                 .promote
                 .key(name.key("scheduled"))
                 .key(name.key("active"))
-                .arg(now_s())
+                .arg(unix_now())
                 .arg(PROMOTED_AT_ONCE)
                 .invoke_async(&mut self.conn())
                 .await?;
@@ -75,7 +85,8 @@ impl Queue {
         }
     }
 
-    /// What would end every worker that fetches this job. Our own script makes no such jobs; others may.
+    /// The fault of a job that would end every worker that fetches it, if there is one. Our own
+    /// script makes no such jobs; a foreign producer may.
     async fn fault(&self, name: QueueName, id: &[u8]) -> Result<Option<&'static str>, QueueError> {
         let Some(id) = std::str::from_utf8(id).ok().filter(|id| round_trips(id)) else {
             return Ok(Some("the id is not one that a job can have"));
@@ -87,7 +98,7 @@ impl Queue {
         let meta: redis::RedisResult<Vec<(String, String)>> = conn.hgetall(name.meta_key(id)).await;
         let meta = match meta {
             Ok(meta) => meta,
-            Err(e) if passes(&e) => return Err(e.into()),
+            Err(e) if is_passing(&e) => return Err(e.into()),
             Err(_) => return Ok(Some("the meta fields are no text")),
         };
         let field = |wanted: &str| {
@@ -107,18 +118,16 @@ impl Queue {
         id: &[u8],
         fault: &'static str,
     ) -> Result<(), QueueError> {
-        let mut meta_key = name.meta_key("").into_bytes();
-        meta_key.extend_from_slice(id);
         let _: bool = self
             .inner
             .scripts
             .set_aside
             .key(name.inflight_key(worker))
             .key(name.key("dead"))
-            .key(meta_key)
+            .key(name.meta_key_of_bytes(id))
             .arg(id)
             .arg(serde_json::json!({ "Err": fault }).to_string())
-            .arg(now_s())
+            .arg(unix_now())
             .invoke_async(&mut self.conn())
             .await?;
         let shown = std::str::from_utf8(id).ok().filter(|id| plain_id(id));
@@ -132,15 +141,10 @@ impl Queue {
     }
 }
 
-/// Redis was away or refused for a reason of its own: that is no fault of the job.
-fn passes(error: &redis::RedisError) -> bool {
+/// Whether Redis was away, or refused for a reason that is no fault of the job.
+fn is_passing(error: &redis::RedisError) -> bool {
     error.is_io_error()
         || error.is_connection_dropped()
         || error.is_timeout()
         || error.code().is_some_and(|code| code != "WRONGTYPE")
-}
-
-/// Wall-clock seconds, which is what apalis writes.
-pub(super) fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -1,7 +1,8 @@
-//! The Lua scripts of the queue; each file says its keys and arguments.
+//! The Lua scripts of the queue. The head of each Lua file names its keys and arguments.
 
 use redis::Script;
 
+/// The scripts, ready to call.
 pub(super) struct Scripts {
     pub enqueue: Script,
     pub begin: Script,

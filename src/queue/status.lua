@@ -1,6 +1,8 @@
--- Where a job is.
--- KEYS: <queue>:data, <queue>:meta:<id>, <queue>:done, <queue>:dead, <queue>:scheduled, <queue>:active, <queue>:workers
--- ARGV: id, prefix of the in-flight sets   Returns {state, attempts, result, done_at} or nothing
+-- Reads where a job is, and how its last run ended.
+-- KEYS: <queue>:data, <queue>:meta:<id>, <queue>:done, <queue>:dead, <queue>:scheduled,
+--       <queue>:active, <queue>:workers
+-- ARGV: id, prefix of the in-flight sets
+-- Returns {state, attempts, result, done_at}, or {} if there is no such job.
 local id = ARGV[1]
 local known = redis.call('HEXISTS', KEYS[1], id) == 1
 local state = 'lost'

@@ -1,5 +1,7 @@
 -- Forgets jobs that ended long enough ago.
--- KEYS: <queue>:done or <queue>:dead, <queue>:data   ARGV: meta prefix, cutoff (s), id...   Returns how many
+-- KEYS: <queue>:done or <queue>:dead, <queue>:data
+-- ARGV: prefix of the meta keys, cutoff (s), id...
+-- Returns how many jobs were forgotten.
 local swept = 0
 for i = 3, #ARGV do
   local meta = ARGV[1] .. ARGV[i]

@@ -1,4 +1,4 @@
-//! What wakes the workers.
+//! Wake-ups: the signals that tell a worker that its queue may have work.
 
 use std::{
     task::{Context, Poll},
@@ -13,27 +13,29 @@ use futures_util::{
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    enqueue::{Queue, QueueName, locked},
-    orphan_recovery::now_s,
-};
+use super::{enqueue::Queue, lock::locked, queue_name::QueueName};
+use crate::clock::unix_now;
+
+/// How long after a wake-up the second one follows.
+const AGAIN_AFTER: Duration = Duration::from_millis(5);
 
 impl Queue {
-    /// Rings the bells of the queues that have work, for all workers of this process in one round trip: a fetch by apalis
-    /// costs several times as much.
-    pub(super) async fn watch(self, shutdown: CancellationToken) {
-        let mut look = interval(Duration::from_millis(self.inner.settings.poll_ms));
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while shutdown.run_until_cancelled(look.tick()).await.is_some() {
-            let names = locked(&self.inner.watched).clone();
+    /// Polls the queues of this process, and wakes the workers of those that have work.
+    ///
+    /// All queues share one round trip. A fetch by apalis costs several times as much.
+    pub(super) async fn poll(self, shutdown: CancellationToken) {
+        let mut poll = interval(Duration::from_millis(self.inner.settings.poll_ms));
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while shutdown.run_until_cancelled(poll.tick()).await.is_some() {
+            let names = locked(&self.inner.polled).clone();
             let mut pipe = redis::pipe();
             for name in &names {
                 pipe.llen(name.key("active"));
-                pipe.zrangebyscore_limit(name.key("scheduled"), "-inf", now_s(), 0, 1);
+                pipe.zrangebyscore_limit(name.key("scheduled"), "-inf", unix_now(), 0, 1);
             }
             let answers: redis::RedisResult<Vec<redis::Value>> =
                 pipe.query_async(&mut self.conn()).await;
-            // The workers notice by themselves when Redis is away.
+            // If Redis is away, the workers notice that by themselves.
             let Ok(answers) = answers else { continue };
             for (name, pair) in names.iter().zip(answers.chunks_exact(2)) {
                 let waiting = matches!(pair[0], redis::Value::Int(1..));
@@ -42,38 +44,41 @@ impl Queue {
                     let _ = self.promote(*name).await;
                 }
                 if waiting || due {
-                    self.ring(*name);
+                    self.wake(*name);
                 }
             }
         }
     }
 
-    /// Wakes the worker at every ring of the queue's bell, and again a little later: a ring that comes while a fetch is on
-    /// its way would be lost.
-    pub(super) fn rings(&self, name: QueueName) -> WakeUps {
+    /// The wake-ups of a queue's worker.
+    ///
+    /// Each signal wakes the worker twice, the second time a little later: a wake-up that comes
+    /// during a fetch would be lost.
+    pub(super) fn wake_ups(&self, name: QueueName) -> WakeUps {
         let (queue, index) = (self.clone(), name.index());
-        let rings = stream::unfold((queue, false), move |(queue, again)| async move {
+        let wake_ups = stream::unfold((queue, false), move |(queue, again)| async move {
             if again {
-                sleep(Duration::from_millis(5)).await;
+                sleep(AGAIN_AFTER).await;
             } else {
-                queue.inner.bells[index].notified().await;
+                queue.inner.wake_ups[index].notified().await;
             }
             Some(((), (queue, !again)))
         });
-        WakeUps(rings.boxed())
+        WakeUps(wake_ups.boxed())
     }
 }
 
-/// The rings of one queue's bell.
+/// The wake-ups of one queue, as apalis takes them.
 pub(super) struct WakeUps(BoxStream<'static, ()>);
 
 impl PollStrategy for WakeUps {
-    /// Polled until it waits: a stream that has just answered wakes nobody, and its next ring would go unheard.
+    /// Polls the stream until it is pending. Only a pending stream has registered the waker, so a
+    /// signal after an answer would be lost.
     fn poll_drive(&mut self, cx: &mut Context<'_>, _: &PollSnapshot) -> Poll<Option<()>> {
-        let mut rung = false;
+        let mut woken = false;
         while self.0.poll_next_unpin(cx).is_ready() {
-            rung = true;
+            woken = true;
         }
-        if rung { Poll::Ready(Some(())) } else { Poll::Pending }
+        if woken { Poll::Ready(Some(())) } else { Poll::Pending }
     }
 }

@@ -1,13 +1,16 @@
-//! Which workers live, for `/readyz` and the metrics.
+//! Which queue workers of this process live, for `/readyz` and the metrics.
 
 use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use super::enqueue::{QUEUES, QueueName, locked};
+use super::{
+    lock::locked,
+    queue_name::{QUEUES, QueueName},
+};
 
-/// Shared by the workers that report and those who ask.
+/// The health of the workers of this process. The clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct WorkerHealth {
     workers: Arc<Mutex<[Option<Entry>; QUEUES]>>,
@@ -15,18 +18,21 @@ pub struct WorkerHealth {
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    /// Its last heartbeat that Redis answered; none while it is being restarted.
+    /// The last heartbeat that Redis answered; none while the worker is being restarted.
     beat: Option<Instant>,
-    /// A heartbeat older than this counts as none.
-    patience: Duration,
+    /// A worker with an older heartbeat counts as dead.
+    timeout: Duration,
     restarts: u64,
 }
 
+/// The health of one queue's worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerState {
+    /// The queue that the worker serves.
     pub queue: QueueName,
+    /// Whether the worker has shown a recent heartbeat.
     pub alive: bool,
-    /// How often it ended and was started again.
+    /// How often the worker ended and was started again.
     pub restarts: u64,
 }
 
@@ -39,21 +45,22 @@ impl WorkerHealth {
             .filter_map(|queue| {
                 workers[queue.index()].map(|entry| WorkerState {
                     queue,
-                    alive: entry.beat.is_some_and(|beat| beat.elapsed() < entry.patience),
+                    alive: entry.beat.is_some_and(|beat| beat.elapsed() < entry.timeout),
                     restarts: entry.restarts,
                 })
             })
             .collect()
     }
 
-    /// Whether there are workers and all of them live.
+    /// Whether at least one worker was started and all of them live.
     pub fn ready(&self) -> bool {
         let states = self.states();
         !states.is_empty() && states.iter().all(|state| state.alive)
     }
 
-    pub(super) fn expect(&self, queue: QueueName, patience: Duration) {
-        locked(&self.workers)[queue.index()] = Some(Entry { beat: None, patience, restarts: 0 });
+    /// Adds a worker, which counts as dead until its first heartbeat.
+    pub(super) fn expect(&self, queue: QueueName, timeout: Duration) {
+        locked(&self.workers)[queue.index()] = Some(Entry { beat: None, timeout, restarts: 0 });
     }
 
     pub(super) fn beat(&self, queue: QueueName) {

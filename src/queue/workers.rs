@@ -1,4 +1,4 @@
-//! The supervised apalis workers.
+//! The apalis workers of this process, each with a supervisor that starts it again.
 
 use std::{convert::Infallible, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
@@ -13,31 +13,44 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    enqueue::{Queue, QueueName, locked},
-    job_run::{Handler, JobError, JobRun, ReceivedJob},
-    orphan_recovery::now_s,
+    enqueue::Queue,
+    job_run::JobRun,
+    lock::locked,
+    queue_error::QueueError,
+    queue_name::QueueName,
+    received_job::{Handler, JobError, ReceivedJob},
     worker_health::WorkerHealth,
 };
+use crate::clock::unix_now;
 
-/// First and longest pause before a worker that ended is started again.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// The first pause before a worker that ended is started again. Each further pause is doubled.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause before a worker is started again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How often a worker that drains is looked at, and how many looks it has for acknowledging its last jobs.
-const LOOK: Duration = Duration::from_millis(10);
+/// How often a worker that drains is checked.
+const DRAIN_POLL: Duration = Duration::from_millis(10);
+/// The checks within which a draining worker must have acknowledged its last jobs.
 const ACKNOWLEDGED_WITHIN: u32 = 50;
 
-/// What the workers of a process share.
+/// Starts the workers of this process, and holds what they share.
 #[derive(Clone)]
 pub struct Workers {
+    /// The queues to work on.
     pub queue: Queue,
-    /// Cancelled: no job is fetched any more, those that run go on. The caller drains `tracker`, with a time limit.
+    /// Once cancelled, no further job is fetched. Jobs that run go on; the caller drains `tracker`
+    /// with a time limit.
     pub shutdown: CancellationToken,
+    /// Holds the tasks of the workers and of the jobs.
     pub tracker: TaskTracker,
+    /// Which of the workers live.
     pub health: WorkerHealth,
 }
 
 impl Workers {
-    /// Runs `handler` on the jobs of a queue, `concurrency` at a time, until the shutdown. To be called once for a queue.
+    /// Runs `handler` on the jobs of a queue, at most `concurrency` at a time, until the shutdown.
+    ///
+    /// Call this once for each queue.
     pub fn start<H, F>(&self, name: QueueName, concurrency: usize, handler: H)
     where
         H: Fn(ReceivedJob) -> F + Send + Sync + 'static,
@@ -52,17 +65,18 @@ impl Workers {
         };
         self.health.expect(name, supervisor.config().orphaned_duration());
         let first = {
-            let mut watched = locked(&self.queue.inner.watched);
-            watched.push(name);
-            watched.len() == 1
+            let mut polled = locked(&self.queue.inner.polled);
+            polled.push(name);
+            polled.len() == 1
         };
         if first {
-            self.tracker.spawn(self.queue.clone().watch(self.shutdown.clone()));
+            self.tracker.spawn(self.queue.clone().poll(self.shutdown.clone()));
         }
         self.tracker.spawn(supervisor.supervise());
     }
 }
 
+/// Keeps one worker of a queue running.
 struct Supervisor {
     queue: Queue,
     name: QueueName,
@@ -76,7 +90,7 @@ impl Supervisor {
         let shutdown = &self.workers.shutdown;
         let health = &self.workers.health;
         let mut ended = None;
-        let mut pause = BACK_OFF.0;
+        let mut pause = FIRST_PAUSE;
         loop {
             match self.clear_up(&mut ended).await {
                 Ok(()) if shutdown.is_cancelled() => return,
@@ -87,14 +101,18 @@ impl Supervisor {
                     ended = Some(worker);
                     health.ended(self.name);
                     if shutdown.is_cancelled() {
-                        // Best effort: what is left in its name is taken over by another worker in any case.
+                        // Best effort: another worker takes over what remains.
                         let _ = self.clear_up(&mut ended).await;
                         return;
                     }
                     health.restarted(self.name);
-                    tracing::warn!(queue = self.name.as_str(), reason = %end, "queue worker ended, starting another");
-                    if started.elapsed() > 2 * BACK_OFF.1 {
-                        pause = BACK_OFF.0;
+                    tracing::warn!(
+                        queue = self.name.as_str(),
+                        reason = %end,
+                        "queue worker ended, starting another"
+                    );
+                    if started.elapsed() > 2 * LONGEST_PAUSE {
+                        pause = FIRST_PAUSE;
                     }
                 }
                 Err(e) => {
@@ -105,22 +123,24 @@ impl Supervisor {
                 }
             }
             tokio::select! {
-                () = sleep(pause) => pause = (pause * 2).min(BACK_OFF.1),
+                () = sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
                 () = shutdown.cancelled() => {}
             }
         }
     }
 
-    /// Clears up after the worker that ended, if any; on an error it stays to be cleared up after.
-    async fn clear_up(&self, ended: &mut Option<String>) -> Result<(), super::enqueue::QueueError> {
+    /// Clears up after the worker that ended, if there is one, and moves due retries to the queue.
+    ///
+    /// After an error `ended` still names the worker, so that the next call tries again.
+    async fn clear_up(&self, ended: &mut Option<String>) -> Result<(), QueueError> {
         if let Some(worker) = ended {
-            self.queue.mend(self.name, worker).await?;
+            self.queue.recover_orphans(self.name, worker).await?;
             *ended = None;
         }
         self.queue.promote(self.name).await
     }
 
-    /// One worker from its start to its end; the answer says why it ended.
+    /// Runs one worker from its start to its end. Returns why the worker ended.
     async fn work(&self, worker: &str) -> String {
         if let Err(e) = self.list_name(worker).await {
             return e.to_string();
@@ -141,38 +161,42 @@ impl Supervisor {
                 },
                 () = shutdown.cancelled(), if !stopping => {
                     stopping = true;
-                    // not stopped yet: an apalis worker that is takes no acknowledgements before its last job has ended,
-                    // and a fifth that waits to be taken (four for each job of a batch) would keep that job from ending
+                    // Paused, not stopped. A stopped apalis worker takes no acknowledgements
+                    // before its last job has ended. Its channel holds four for each job of a
+                    // batch; a fifth would wait and keep that job from ending.
                     if context.pause().is_err() {
                         return "not started".into();
                     }
                 }
                 why = &mut drained, if stopping => return why.into(),
-                // apalis beats no more once it drains, and others would take over the jobs that are still running.
+                // apalis sends no heartbeats while it drains. Without them other daemons would take
+                // over the jobs that are still running.
                 _ = beat.tick(), if stopping => self.beat(worker).await,
             }
         }
     }
 
-    /// Stops a worker that was paused once its jobs have ended and are acknowledged. It answers only when that was not enough:
-    /// a worker that was paused in the middle of a fetch takes no acknowledgements. The jobs are put back then, and a job
-    /// that has ended may run again.
+    /// Stops a paused worker once its jobs have ended and are acknowledged.
+    ///
+    /// This future ends only if the worker does not stop: a worker that was paused during a fetch
+    /// takes no acknowledgements. Its jobs are then put back, and a job that has ended may run
+    /// again.
     async fn drained(&self, context: &WorkerContext) -> &'static str {
-        while self.queue.inner.runs.any(self.name) {
-            sleep(LOOK).await;
+        while self.queue.inner.running.any(self.name) {
+            sleep(DRAIN_POLL).await;
         }
         for _ in 0..ACKNOWLEDGED_WITHIN {
-            sleep(LOOK).await;
-            let held: redis::RedisResult<u64> = redis::cmd("SCARD")
+            sleep(DRAIN_POLL).await;
+            let in_flight: redis::RedisResult<u64> = redis::cmd("SCARD")
                 .arg(self.name.inflight_key(context.name()))
                 .query_async(&mut self.queue.conn())
                 .await;
-            if matches!(held, Ok(0)) {
+            if matches!(in_flight, Ok(0)) {
                 break;
             }
         }
         let _ = context.stop();
-        sleep(LOOK * ACKNOWLEDGED_WITHIN).await;
+        sleep(DRAIN_POLL * ACKNOWLEDGED_WITHIN).await;
         "its last jobs could not be acknowledged"
     }
 
@@ -181,8 +205,8 @@ impl Supervisor {
         let backend = RedisStorage::<Vec<u8>>::new(self.queue.conn())
             .with_config(self.config())
             .with_codec(Raw)
-            .poll_with_strategy(self.queue.rings(self.name));
-        let delivery = JobRun {
+            .poll_with_strategy(self.queue.wake_ups(self.name));
+        let jobs = JobRun {
             queue: self.queue.clone(),
             name: self.name,
             worker: context.name().to_owned(),
@@ -205,38 +229,44 @@ impl Supervisor {
                     payload,
                     attempt: u32::try_from(attempt.current()).unwrap_or(u32::MAX),
                 };
-                deliver(delivery.clone(), received)
+                run_job(jobs.clone(), received)
             })
             .run()
             .boxed()
     }
 
-    /// Lists a worker where the sweep finds it: apalis keeps a key for each name for ever.
+    /// Lists the worker's name for the sweep: apalis itself keeps a key for each name for ever.
     async fn list_name(&self, worker: &str) -> redis::RedisResult<()> {
         redis::cmd("ZADD")
             .arg(self.name.key("names"))
-            .arg(now_s())
+            .arg(unix_now())
             .arg(worker)
             .query_async(&mut self.queue.conn())
             .await
     }
 
+    /// Renews the heartbeat of a worker that drains.
     async fn beat(&self, worker: &str) {
         let beaten: redis::RedisResult<()> = redis::cmd("ZADD")
             .arg(self.name.key("workers"))
             .arg("XX")
-            .arg(now_s())
+            .arg(unix_now())
             .arg(worker)
             .query_async(&mut self.queue.conn())
             .await;
         if let Err(e) = beaten {
-            tracing::warn!(queue = self.name.as_str(), reason = %e, "heartbeat failed while draining");
+            tracing::warn!(
+                queue = self.name.as_str(),
+                reason = %e,
+                "heartbeat failed while draining"
+            );
         }
     }
 
     fn config(&self) -> apalis_redis::Config {
         let settings = &self.queue.inner.settings;
-        // apalis counts whole seconds: with less than a heartbeat and two of them a live worker would be called dead.
+        // apalis counts whole seconds. With less than a heartbeat and two seconds it would call a
+        // live worker dead.
         let least = (settings.heartbeat_ms + 2000).div_ceil(settings.heartbeat_ms);
         let missed = settings.missed_heartbeats.max(usize::try_from(least).unwrap_or(usize::MAX));
         apalis_redis::Config::default()
@@ -251,14 +281,14 @@ impl Supervisor {
     }
 }
 
-async fn deliver(delivery: JobRun, received: ReceivedJob) -> Result<(), BoxDynError> {
-    delivery.run(received).await.map_err(|e| match e {
+async fn run_job(jobs: JobRun, received: ReceivedJob) -> Result<(), BoxDynError> {
+    jobs.run(received).await.map_err(|e| match e {
         JobError::Retry(_) => Box::new(e) as BoxDynError,
         JobError::Abort(reason) => Box::new(AbortError::new(reason)),
     })
 }
 
-/// Payloads pass unread, so that a bad one is the step's to refuse; read by apalis it would end the worker.
+/// Passes payloads on unread. The handler refuses a bad one; apalis would end the worker.
 #[derive(Debug, Clone)]
 struct Raw;
 
@@ -275,10 +305,10 @@ impl Codec<Vec<u8>> for Raw {
     }
 }
 
-/// Never used before: under a name that is used twice one worker would take over the other's jobs.
+/// A name that was never used before. Two workers of one name would take over each other's jobs.
 fn fresh_name() -> String {
     let mut bytes = [0u8; 8];
-    // Without randomness the clock and the process tell them apart.
+    // Without randomness the clock and the process id make the name unique.
     if getrandom::fill(&mut bytes).is_err() {
         let nanos = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)

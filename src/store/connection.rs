@@ -181,10 +181,6 @@ pub(super) fn unreadable(error: serde_json::Error) -> StoreError {
     ))
 }
 
-/// A script that begins with what all scripts over ledgers share.
-pub fn with_prelude(text: &str) -> redis::Script {
-    redis::Script::new(&format!("{}\n{text}", include_str!("chunks/prelude.lua")))
-}
 
 #[cfg(test)]
 mod tests {

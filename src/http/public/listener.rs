@@ -1,4 +1,6 @@
-//! The public listener: open pixels, links, mirror pages and opt-outs. A hit is answered once it is recorded.
+//! The public listener: open pixels, links, mirror pages and opt-outs.
+//!
+//! A hit is answered only after it is recorded.
 
 use std::{borrow::Cow, sync::Arc, time::Instant};
 
@@ -6,23 +8,26 @@ use axum::{extract::Request, http::StatusCode, response::Response};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 
+use super::pages;
 use crate::{
     domain::tracking::HitKind,
     feedback::{Feedback, LinkError, Visit},
-    http::{Peer, Respond, known},
+    http::listen::{Peer, Respond, method_label},
     metrics::{self, RequestMetrics},
 };
 
-/// What the public listener serves: method, path, what it does.
+/// The routes of the public listener: method, path, help text.
 pub const PUBLIC_ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/o/{token}", "open pixel"),
-    ("GET", "/c/{token}", "a link: goes on to where the delivery's own table says"),
-    ("GET", "/m/{token}", "mirror page: the message as its recipient got it"),
-    ("GET", "/u/{token}", "a page with one button; it changes nothing"),
-    ("POST", "/u/{token}", "opts out, in one click (RFC 8058)"),
+    ("GET", "/c/{token}", "a tracked link: redirects to its target in the delivery's own table"),
+    ("GET", "/m/{token}", "mirror page: the message as the recipient got it"),
+    ("GET", "/u/{token}", "a page with an opt-out button; the request changes nothing"),
+    ("POST", "/u/{token}", "opt out with one click (RFC 8058)"),
 ];
 
-/// Answers requests of the public listener, without a router: a tenth of a hit's instructions went into calling its routes.
+/// Answers the requests of the public listener. Cheap to clone.
+///
+/// It uses no router: calling the routes took a tenth of a hit's instructions.
 #[derive(Clone)]
 pub struct PublicListener(Arc<PublicState>);
 
@@ -32,6 +37,7 @@ struct PublicState {
 }
 
 impl PublicListener {
+    /// The public listener over these services.
     pub fn new(feedback: Feedback) -> Self {
         Self(Arc::new(PublicState { feedback, requests: RequestMetrics::default() }))
     }
@@ -41,40 +47,45 @@ impl Respond for PublicListener {
     async fn respond(self, Peer(peer): Peer, request: Request<Incoming>) -> Response {
         let began = Instant::now();
         let PublicState { feedback, requests } = &*self.0;
-        // what stands in a form of one click changes nothing
+        // The body is not read: the form of a one-click opt-out says nothing more.
         let (parts, _) = request.into_parts();
         let visit = || Visit::of(peer, &parts, &feedback.links.config.public.trusted_proxies);
-        let asked = asked(parts.uri.path());
-        let response = match &asked {
-            None => super::pages::substitution(),
+        let requested = parse_path(parts.uri.path());
+        let response = match &requested {
+            None => pages::substitution(),
             Some((_, kind, token)) => match (kind, parts.method.as_str()) {
                 (HitKind::OptOut, "POST") => Box::pin(opt_out(feedback, token, visit())).await,
-                (HitKind::OptOut, "GET" | "HEAD") => Box::pin(ask(feedback, token)).await,
+                (HitKind::OptOut, "GET" | "HEAD") => Box::pin(opt_out_page(feedback, token)).await,
                 (HitKind::Open, "GET" | "HEAD") => Box::pin(open(feedback, token, visit())).await,
                 (HitKind::Click, "GET" | "HEAD") => Box::pin(click(feedback, token, visit())).await,
                 (HitKind::Mirror, "GET" | "HEAD") => {
                     Box::pin(mirror(feedback, token, visit())).await
                 }
-                _ => super::pages::not_allowed(if *kind == HitKind::OptOut {
+                _ => pages::not_allowed(if *kind == HitKind::OptOut {
                     "GET,HEAD,POST"
                 } else {
                     "GET,HEAD"
                 }),
             },
         };
-        if let Some((_, kind, _)) = asked
+        if let Some((_, kind, _)) = requested
             && response.status() == StatusCode::SERVICE_UNAVAILABLE
         {
             metrics::tracking_hit(kind.word(), "unrecorded");
         }
-        let route = asked.map_or("none", |(route, ..)| route);
-        requests.answered(route, known(&parts.method), response.status().as_u16(), began.elapsed());
+        let route = requested.map_or("none", |(route, ..)| route);
+        requests.answered(
+            route,
+            method_label(&parts.method),
+            response.status().as_u16(),
+            began.elapsed(),
+        );
         response
     }
 }
 
-/// The pattern of a path, what is asked for, and the token.
-fn asked(path: &str) -> Option<(&'static str, HitKind, Cow<'_, str>)> {
+/// The route of a path, the kind of hit, and the token.
+fn parse_path(path: &str) -> Option<(&'static str, HitKind, Cow<'_, str>)> {
     let paths =
         HitKind::ALL.into_iter().zip(["/o/{token}", "/c/{token}", "/m/{token}", "/u/{token}"]);
     let mut found = paths.filter_map(|(kind, route)| {
@@ -91,7 +102,7 @@ async fn open(feedback: &Feedback, token: &str, visit: Visit) -> Response {
         feedback.hits.record_hit(&found, visit).await
     };
     match recorded.await {
-        Ok(()) | Err(LinkError::Forged | LinkError::Expired) => super::pages::pixel(),
+        Ok(()) | Err(LinkError::Forged | LinkError::Expired) => pages::pixel(),
         Err(miss) => refuse(feedback, miss),
     }
 }
@@ -99,14 +110,15 @@ async fn open(feedback: &Feedback, token: &str, visit: Visit) -> Response {
 async fn click(feedback: &Feedback, token: &str, visit: Visit) -> Response {
     let target = async {
         let found = feedback.links.find(HitKind::Click, token).await?;
-        // where it leads is looked up first: nobody is told to go on before it is recorded, and nothing recorded leads nowhere
+        // The target is found first, then the click is recorded, then the recipient is redirected.
+        // So every recorded click has a target, and every redirect is recorded.
         let target = feedback.links.target_of(&found).await?;
         feedback.hits.record_hit(&found, visit).await?;
         Ok(target)
     };
     match target.await {
         Ok(target) => {
-            super::pages::redirect(&target).unwrap_or_else(|| refuse(feedback, LinkError::Expired))
+            pages::redirect(&target).unwrap_or_else(|| refuse(feedback, LinkError::Expired))
         }
         Err(miss) => refuse(feedback, miss),
     }
@@ -119,16 +131,16 @@ async fn mirror(feedback: &Feedback, token: &str, visit: Visit) -> Response {
         feedback.hits.record_hit(&found, visit).await?;
         Ok(html)
     };
-    html.await.map_or_else(|miss| refuse(feedback, miss), super::pages::mirror)
+    html.await.map_or_else(|miss| refuse(feedback, miss), pages::mirror)
 }
 
-/// Scanners follow every link: a GET must not opt anybody out.
-async fn ask(feedback: &Feedback, token: &str) -> Response {
+/// The page with the opt-out button. Scanners follow every link, so a GET must not opt anybody out.
+async fn opt_out_page(feedback: &Feedback, token: &str) -> Response {
     feedback
         .links
         .find(HitKind::OptOut, token)
         .await
-        .map_or_else(|miss| refuse(feedback, miss), |_| super::pages::opt_out())
+        .map_or_else(|miss| refuse(feedback, miss), |_| pages::opt_out())
 }
 
 async fn opt_out(feedback: &Feedback, token: &str, visit: Visit) -> Response {
@@ -137,23 +149,24 @@ async fn opt_out(feedback: &Feedback, token: &str, visit: Visit) -> Response {
         feedback.denylist.opt_out(&found).await?;
         feedback.hits.record_hit(&found, visit).await
     };
-    // never a redirect (RFC 8058, 3.1): what it leads to would be taken for success
-    done.await.map_or_else(page, |()| super::pages::opted_out())
+    // The answer must not be a redirect (RFC 8058, section 3.1).
+    done.await.map_or_else(page, |()| pages::opted_out())
 }
 
-/// Harmless, whatever was asked for.
+/// A harmless answer to a link that cannot be served: the substitution page, or `try again`.
 fn refuse(feedback: &Feedback, miss: LinkError) -> Response {
     let substitution =
         Some(&feedback.links.config.public.substitution_url).filter(|url| !url.is_empty());
     let elsewhere = substitution
         .filter(|_| matches!(miss, LinkError::Forged | LinkError::Expired))
-        .and_then(|url| super::pages::redirect(url));
+        .and_then(|url| pages::redirect(url));
     elsewhere.unwrap_or_else(|| page(miss))
 }
 
+/// The page for a link that cannot be served.
 fn page(miss: LinkError) -> Response {
     match miss {
-        LinkError::Forged | LinkError::Expired => super::pages::substitution(),
-        LinkError::Unavailable(_) | LinkError::Unrecorded => super::pages::try_again(),
+        LinkError::Forged | LinkError::Expired => pages::substitution(),
+        LinkError::Unavailable(_) | LinkError::Unrecorded => pages::try_again(),
     }
 }

@@ -1,7 +1,17 @@
-//! TODO head
+//! The public listener, which recipients and their mail programs reach.
+//!
+//! - [`PublicListener`] answers the five routes of [`PUBLIC_ROUTES`]. A hit is answered only after
+//!   it is recorded.
+//! - `visit` reads the visitor from a request: address, user agent, signs of a prefetch.
+//! - `pages` holds the few pages and their headers.
+//!
+//! A forged or expired link gets a harmless answer.
+//!
+//! Not here: tokens and link targets (`feedback` and `mail::links`), the classes of hits
+//! (`domain::tracking`), and the admin API, which listens at another address.
 
-pub mod listener;
-pub mod pages;
-pub mod visit;
+mod listener;
+mod pages;
+mod visit;
 
 pub use listener::{PUBLIC_ROUTES, PublicListener};

@@ -1,4 +1,4 @@
-//! Who visits: address, user agent and what else a request shows.
+//! The visitor of a hit: address, user agent, and signs of a prefetch.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::{domain::tracking::signs, feedback::Visit};
 
-/// Headers of a client that fetches what nobody has asked for yet.
+/// Headers with which a client says that it prefetches: no person has opened anything yet.
 static PURPOSES: [HeaderName; 4] = [
     HeaderName::from_static("sec-purpose"),
     HeaderName::from_static("purpose"),
@@ -17,7 +17,9 @@ static PURPOSES: [HeaderName; 4] = [
 static FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 impl Visit {
-    /// What a request shows; of `trusted` proxies it is believed for whom they ask.
+    /// Reads the visitor from a request.
+    ///
+    /// `X-Forwarded-For` counts only if the request comes from one of the `trusted` proxies.
     pub(super) fn of(peer: IpAddr, parts: &Parts, trusted: &[IpNet]) -> Self {
         let mut signs = 0;
         if parts.method == Method::HEAD {
@@ -41,8 +43,10 @@ fn is_prefetch(headers: &HeaderMap, name: &HeaderName) -> bool {
     ["prefetch", "preview", "prerender"].iter().any(|purpose| value.contains(purpose))
 }
 
-/// The last address in X-Forwarded-For that is not one of the trusted proxies; each one was added by who came after it, and
-/// only the trusted ones are believed.
+/// The last address in `X-Forwarded-For` that is not a trusted proxy.
+///
+/// Each proxy adds the address of its own client at the end. So an entry counts only if the hop
+/// after it is trusted.
 fn forwarded(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
     let values: Vec<&str> =
@@ -50,10 +54,10 @@ fn forwarded(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let mut ip = peer;
     for hop in values.iter().flat_map(|value| value.split(',')).rev() {
         let hop = hop.trim();
-        // some proxies write the port, too
-        let before = hop.parse().or_else(|_| hop.parse().map(|from: SocketAddr| from.ip()));
-        match before {
-            Ok(before) if is_trusted(ip) => ip = before.to_canonical(),
+        // Some proxies write the port, too.
+        let client = hop.parse().or_else(|_| hop.parse().map(|from: SocketAddr| from.ip()));
+        match client {
+            Ok(client) if is_trusted(ip) => ip = client.to_canonical(),
             _ => break,
         }
     }
@@ -67,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn forwarded_addresses_are_believed_only_from_trusted_proxies() {
+    fn forwarded_addresses_count_only_from_trusted_proxies() {
         let trusted: Vec<IpNet> =
             ["10.0.0.0/8", "::1/128"].iter().map(|net| net.parse().expect("a network")).collect();
         let from = |peer: &str, values: &[&'static str]| {

@@ -341,7 +341,7 @@ async fn the_command_writes_an_archive_whole_or_not_at_all_and_over_no_other_fil
     let refused = archive(&id).await;
     assert!(
         !refused.status.success()
-            && String::from_utf8_lossy(&refused.stderr).contains("is there already"),
+            && String::from_utf8_lossy(&refused.stderr).contains("exists already"),
         "{refused:?}"
     );
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left");

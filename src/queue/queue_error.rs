@@ -1,0 +1,16 @@
+//! Why the queue refuses a request or cannot serve it.
+
+/// An error of the queue.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// apalis would not give this id back as it got it. The text leaves the id out on purpose: an
+    /// id of a foreign producer may hold anything.
+    #[error("a job id is 1 to 200 of A-Z a-z 0-9 . _ : - and neither a number nor a ULID")]
+    BadId,
+    /// No queue has this name.
+    #[error("a queue is one of confirm, steps, chunks, preparations")]
+    UnknownQueue,
+    /// Redis did not answer, or refused.
+    #[error("Redis: {0}")]
+    Unavailable(#[from] redis::RedisError),
+}
