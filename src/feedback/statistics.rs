@@ -100,7 +100,7 @@ impl StatisticsUpdates {
         let statuses = self.statuses_of(&basis, plan, &reckoning).await?;
         let settings = plan.settings.clone();
         let figures =
-            blocking(move || reckoning.close(&statuses, &settings, Timestamp::now())).await?;
+            blocking(move || reckoning.finish(&statuses, &settings, Timestamp::now())).await?;
         let statistics = Statistics { labels: basis.labels, hits_beyond: beyond, ..figures };
         Ok(self.tracking.keep_statistics(&basis, &statistics).await?.then_some(statistics))
     }
@@ -127,7 +127,7 @@ impl StatisticsUpdates {
             });
             labelling = read.await?.ok_or_else(|| StoreError::Damaged(DAMAGED.into()))?;
         }
-        blocking(move || labelling.close()).await
+        blocking(move || labelling.finish()).await
     }
 
     /// Every recipient's status; on the way the bits of records are mended that the log does not bear out.

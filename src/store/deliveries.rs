@@ -122,7 +122,7 @@ impl DeliveryStore {
                 .map_or(0, |due| due.as_second());
             let () = conn.zadd(keys::DUE, change.id.as_str(), due).await?;
         }
-        let wakes = change.document.wakes(change.state);
+        let wakes = change.document.wakes_at(change.state);
         if wakes.is_some() {
             self.list_recurrence(change.id, wakes).await?;
         }
