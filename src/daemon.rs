@@ -1,18 +1,19 @@
-//! This process: its name in leases, its tasks and its end.
+//! The running process: its name in leases, its tasks, and the signal to end.
 
 use std::sync::Arc;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// What tells this process from others, and what ends it. Cheap to clone.
+/// The identity and the end of this process. Cheap to clone.
 #[derive(Clone)]
 pub struct Daemon {
-    /// This process, in every lease it takes.
+    /// The name of this process in every lease that it takes.
     pub owner: u64,
-    /// Processes that had the state directory before this one: their leases need no waiting.
+    /// The owners of earlier processes with this state directory. They are dead, so their leases
+    /// can be taken over at once.
     pub dead_owners: Arc<[u64]>,
-    /// The tasks that the end of the process waits for.
+    /// Every task that must end before the process ends.
     pub tracker: TaskTracker,
-    /// Cancelled when the daemon is asked to end: no new work, finish what was begun.
+    /// Cancelled when the daemon must end: from then on nothing new is begun.
     pub shutdown: CancellationToken,
 }

@@ -1,13 +1,51 @@
 //! The checks that types alone cannot make: ranges, and settings that need each other.
 
-use super::settings::{Config, ConfigError, refuse};
+use std::collections::HashSet;
+
+use super::{
+    config_error::{ConfigError, refuse},
+    ranges::{check_ranges, is_rate},
+    settings::{AuthSettings, Config, TokenSettings},
+};
 
 impl Config {
+    /// Checks every setting. The first one that cannot be used is the error.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
+        check_ranges("", &self.ranges())?;
+        self.check_numbers()?;
+        self.breaker.check()?;
+        if !is_rate(self.send.messages_per_second) {
+            return Err(refuse("send.messages_per_second", "must be 0, or 0.001 to 1000000"));
+        }
+        self.throttle.check()?;
+        self.public.check()?;
+        self.tracking.check()?;
+        self.retention.check()?;
+        if !(0.0..=10_080.0).contains(&self.send.grace_minutes) {
+            return Err(refuse("send.grace_minutes", "must be 0 to 10080"));
+        }
+        if self.preparation.allowed_senders.is_empty() {
+            return Err(refuse("preparation.allowed_senders", "must name at least one mask"));
+        }
+        if self.redis.url.is_empty() && !self.redis.password_file.as_os_str().is_empty() {
+            return Err(refuse(
+                "redis.password_file",
+                "is for the Redis that redis.url names: the embedded one has no password",
+            ));
+        }
+        self.check_relays()?;
+        self.auth.check()
+    }
+
+    /// The whole numbers with their ranges: setting, value, smallest, largest.
+    fn ranges(&self) -> [(&'static str, u64, u64, u64); 32] {
         let s = &self.send;
         let q = &self.queue;
         let p = &self.preparation;
-        let ranges: [(&str, u64, u64, u64); 32] = [
+        let b = &self.breaker;
+        let (domain_errors, delivery_refusals) =
+            (u64::from(b.domain_errors_percent), u64::from(b.delivery_refusals_percent));
+        [
             ("server.drain_ms", self.server.drain_ms, 0, 600_000),
             ("server.body_limit_kib", self.server.body_limit_kib as u64, 1, 65_536),
             ("server.connections", self.server.connections as u64, 1, 100_000),
@@ -25,19 +63,9 @@ impl Config {
             ("send.claim_window", s.claim_window as u64, 1, 256),
             ("send.lease_ms", s.lease_ms, 500, 300_000),
             ("send.slice_ms", s.slice_ms, 100, 600_000),
-            ("breaker.minimum", self.breaker.minimum, 1, 1_000_000),
-            (
-                "breaker.domain_errors_percent",
-                u64::from(self.breaker.domain_errors_percent),
-                0,
-                100,
-            ),
-            (
-                "breaker.delivery_refusals_percent",
-                u64::from(self.breaker.delivery_refusals_percent),
-                0,
-                100,
-            ),
+            ("breaker.minimum", b.minimum, 1, 1_000_000),
+            ("breaker.domain_errors_percent", domain_errors, 0, 100),
+            ("breaker.delivery_refusals_percent", delivery_refusals, 0, 100),
             ("send.approvals", u64::from(s.approvals), 1, 2),
             ("send.retry_minutes", s.retry_minutes.len() as u64, 1, 100),
             ("fatigue.messages", u64::from(self.fatigue.messages), 0, 1000),
@@ -50,12 +78,12 @@ impl Config {
             ("auth.token_lifetime_hours", self.auth.token_lifetime_hours, 1, 24),
             ("auth.failure_pause_ms", self.auth.failure_pause_ms, 0, 5000),
             ("auth.issuer_audience", self.auth.issuer_audience.len() as u64, 1, 200),
-        ];
-        for (setting, value, least, most) in ranges {
-            if !(least..=most).contains(&value) {
-                return Err(refuse(setting, format!("must be {least}..{most}, is {value}")));
-            }
-        }
+        ]
+    }
+
+    /// The ranges of numbers that need not be whole.
+    fn check_numbers(&self) -> Result<(), ConfigError> {
+        let s = &self.send;
         if !(s.validity_hours > 0.0 && s.validity_hours <= 8760.0) {
             return Err(refuse("send.validity_hours", "must be above 0 and at most 8760"));
         }
@@ -65,55 +93,66 @@ impl Config {
         if !(self.fatigue.days > 0.0 && self.fatigue.days <= 366.0) {
             return Err(refuse("fatigue.days", "must be above 0 and at most 366"));
         }
-        self.check_throttles()?;
-        self.check_tracking()?;
-        self.check_retention()?;
-        if !(0.0..=10_080.0).contains(&s.grace_minutes) {
-            return Err(refuse("send.grace_minutes", "must be 0 to 10080"));
-        }
-        if p.allowed_senders.is_empty() {
-            return Err(refuse("preparation.allowed_senders", "must name at least one mask"));
-        }
-        if self.redis.url.is_empty() && !self.redis.password_file.as_os_str().is_empty() {
-            return Err(refuse(
-                "redis.password_file",
-                "is for the Redis that redis.url names: the embedded one has no password",
-            ));
-        }
-        self.check_relays()?;
-        for (i, token) in self.auth.tokens.iter().enumerate() {
-            let hex = token.sha256.len() == 64
-                && token.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-            if !hex {
+        Ok(())
+    }
+
+    fn check_relays(&self) -> Result<(), ConfigError> {
+        self.relay.check_ranges("relay")?;
+        let mut names = HashSet::new();
+        for (at, relay) in self.relays() {
+            relay.check_ranges(&at)?;
+            relay.check_login(&at)?;
+            if !self.relays.is_empty() && relay.host.is_empty() {
+                return Err(refuse(format!("{at}.host"), "is needed, here or as relay.host"));
+            }
+            if !names.insert(&relay.name) {
                 return Err(refuse(
-                    format!("auth.tokens[{i}].sha256"),
-                    "must be 64 lower-case hexadecimal digits",
+                    format!("{at}.name"),
+                    format!("{} is the name of another relay", relay.name),
                 ));
             }
         }
+        Ok(())
+    }
+}
+
+impl AuthSettings {
+    fn check(&self) -> Result<(), ConfigError> {
+        if let Some(i) = self.tokens.iter().position(|token| !token.has_digest()) {
+            return Err(refuse(
+                format!("auth.tokens[{i}].sha256"),
+                "must be 64 lower-case hexadecimal digits",
+            ));
+        }
         let tokens = self
-            .auth
             .tokens
             .iter()
             .enumerate()
             .map(|(i, token)| (format!("auth.tokens[{i}].name"), &token.name));
         let keys = self
-            .auth
             .jwt_keys
             .iter()
             .enumerate()
             .map(|(i, key)| (format!("auth.jwt_keys[{i}].issuer"), &key.issuer));
-        let usable = |name: &str| {
+        let is_usable = |name: &str| {
             !name.trim().is_empty()
                 && !name.contains('/')
                 && !name.trim().eq_ignore_ascii_case("versand")
         };
-        match tokens.chain(keys).find(|(_, name)| !usable(name)) {
+        match tokens.chain(keys).find(|(_, name)| !is_usable(name)) {
             Some((setting, _)) => Err(refuse(
                 setting,
                 "must not be empty, hold a / or be the daemon's own name in the audit log, versand",
             )),
             None => Ok(()),
         }
+    }
+}
+
+impl TokenSettings {
+    /// Whether `sha256` is a digest in lower-case hexadecimal.
+    fn has_digest(&self) -> bool {
+        self.sha256.len() == 64
+            && self.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
     }
 }

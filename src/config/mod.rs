@@ -1,17 +1,38 @@
-//! TODO head
+//! The settings of the daemon: embedded defaults, then a file, then the environment.
+//!
+//! [`Config::load`] merges the three sources and checks the result once, at the start. Every other
+//! room gets a checked [`Config`] or one of its sections, and checks nothing again.
+//!
+//! - `config/default.toml` holds every setting, its default and its meaning. It is compiled in as
+//!   [`DEFAULTS`], and `docs/reference/settings.md` repeats it.
+//! - Each section of the file is a struct here: [`SendSettings`] is `[send]`, and so on. Its fields
+//!   have the names of the settings, so units and ranges are in `config/default.toml`.
+//! - [`ConfigError`] names the one setting that stops the start.
+//! - [`secret`] reads a password or a key from the file that a setting names.
+//!
+//! Settings of one delivery are not here: see [`crate::domain::delivery::SettingOverrides`]. The
+//! command line is in [`crate::cli`].
 
-pub mod check;
-pub mod relays;
-pub mod retention;
-pub mod settings;
-pub mod throttles;
-pub mod tracking;
+mod check;
+mod config_error;
+mod load;
+mod ranges;
+mod relays;
+mod retention;
+mod secret_file;
+mod settings;
+mod throttles;
+mod tracking;
 
+pub use config_error::ConfigError;
+pub use load::DEFAULTS;
+pub use relays::{RelaySettings, Tls};
 pub use retention::RetentionSettings;
+pub use secret_file::secret;
 pub use settings::{
-    AuthSettings, CatcherSettings, Config, ConfigError, DEFAULTS, FatigueSettings, JwtKeySettings,
-    KeepReplies, LogFormat, LogSettings, PreparationSettings, QueueSettings, RedisSettings,
-    RelaySettings, SendSettings, ServerSettings, Tls, TokenSettings, secret,
+    AuthSettings, CatcherSettings, Config, FatigueSettings, JwtKeySettings, KeepReplies, LogFormat,
+    LogSettings, PreparationSettings, QueueSettings, RedisSettings, SendSettings, ServerSettings,
+    TokenSettings,
 };
 pub use throttles::{BreakerSettings, DomainLimit, ThrottleSettings};
 pub use tracking::{PublicSettings, TrackingSettings};

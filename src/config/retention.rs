@@ -1,25 +1,29 @@
-//! How long what is kept.
+//! The settings of retention: how long deliveries and logs are kept.
 
 use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt, path::PathBuf};
 
 use serde::Deserialize;
 
-use super::settings::{Config, ConfigError, refuse};
+use super::config_error::{ConfigError, refuse};
 
+/// `[retention]`: days after the end of a delivery; 0 keeps for ever.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetentionSettings {
     pub deliveries_days: f64,
     pub logs_days: f64,
     pub tracking_days: f64,
+    /// Empty: nothing is archived.
     pub archive_dir: PathBuf,
 }
 
-/// An opt-out has to work for 30 days at least after its mail was sent (CAN-SPAM), and some read late.
+/// The shortest time for which opt-out links should work, in days. CAN-SPAM asks for 30 days after
+/// the mail was sent, and some people read late.
 const OPT_OUT_DAYS: f64 = 60.0;
 
 impl RetentionSettings {
-    /// The setting, and its days, by which links to opt out end too early, if one does: with the logs it is forgotten whose they are.
+    /// The setting that makes opt-out links end too early, with its days, if there is one.
+    /// The logs say whose link it is: without them no opt-out is possible.
     pub fn ends_opt_outs(&self) -> Option<(&'static str, f64)> {
         let all = [
             ("retention.logs_days", self.logs_days),
@@ -28,10 +32,11 @@ impl RetentionSettings {
         all.into_iter().find(|(_, days)| *days > 0.0 && *days < OPT_OUT_DAYS)
     }
 
-    /// Makes the folder of the archives where it is missing: in a state directory that the service manager makes nobody else can.
+    /// Makes the folder of the archives if it is missing. Only the daemon can do that below a
+    /// state directory of the service manager.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The folder cannot be made.
     pub fn make_archive_dir(&self) -> Result<(), ConfigError> {
         if self.archive_dir.as_os_str().is_empty() {
             return Ok(());
@@ -41,26 +46,22 @@ impl RetentionSettings {
             refuse("retention.archive_dir", format!("{}: {e}", self.archive_dir.display()))
         })
     }
-}
 
-impl Config {
-    pub(super) fn check_retention(&self) -> Result<(), ConfigError> {
-        let RetentionSettings { deliveries_days, logs_days, tracking_days, archive_dir } =
-            &self.retention;
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
         let all = [
-            ("deliveries_days", deliveries_days),
-            ("logs_days", logs_days),
-            ("tracking_days", tracking_days),
+            ("deliveries_days", self.deliveries_days),
+            ("logs_days", self.logs_days),
+            ("tracking_days", self.tracking_days),
         ];
         if let Some((name, days)) =
-            all.into_iter().find(|(_, days)| !(0.0..=36_500.0).contains(*days))
+            all.into_iter().find(|(_, days)| !(0.0..=36_500.0).contains(days))
         {
             return Err(refuse(
                 format!("retention.{name}"),
                 format!("must be 0 to 36500, is {days}"),
             ));
         }
-        if archive_dir.exists() && !archive_dir.is_dir() {
+        if self.archive_dir.exists() && !self.archive_dir.is_dir() {
             return Err(refuse("retention.archive_dir", "must be a folder, or empty"));
         }
         Ok(())

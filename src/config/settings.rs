@@ -1,49 +1,20 @@
-//! The settings: embedded defaults, then a file, then the environment; validated once.
+//! All settings, section by section, as they are in the file.
+//!
+//! Units, ranges and meanings are in `config/default.toml`.
 
-use std::{
-    fmt,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
 use super::{
+    relays::RelaySettings,
     retention::RetentionSettings,
     throttles::{BreakerSettings, ThrottleSettings},
     tracking::{PublicSettings, TrackingSettings},
 };
 use crate::domain::{Role, delivery::InDoubt};
 
-/// `config/default.toml`, compiled in: every setting and its default.
-pub const DEFAULTS: &str = include_str!("../../config/default.toml");
-
-/// A setting that cannot be used; its text names the setting and is one line.
-#[derive(Debug, thiserror::Error)]
-#[error("{setting}: {reason}")]
-pub struct ConfigError {
-    pub setting: String,
-    pub reason: String,
-}
-
-pub(super) fn refuse(setting: impl Into<String>, reason: impl fmt::Display) -> ConfigError {
-    let reason = reason.to_string().replace('\n', " ");
-    ConfigError { setting: setting.into(), reason }
-}
-
-/// The secret in a file: its first line.
-///
-/// # Errors
-/// Why there is none.
-pub fn secret(file: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
-    match text.lines().next() {
-        Some(secret) if !secret.is_empty() => Ok(secret.to_owned()),
-        _ => Err("its first line is empty".into()),
-    }
-}
-
+/// All settings of the daemon. Each field is a section of the file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -51,7 +22,9 @@ pub struct Config {
     pub public: PublicSettings,
     pub tracking: TrackingSettings,
     pub redis: RedisSettings,
+    /// The only relay, or the defaults of `relays`.
     pub relay: RelaySettings,
+    /// `[[relays]]`: empty if `relay` is the only one.
     pub relays: Vec<RelaySettings>,
     pub catcher: CatcherSettings,
     pub preparation: PreparationSettings,
@@ -65,6 +38,22 @@ pub struct Config {
     pub log: LogSettings,
 }
 
+impl Config {
+    /// The relays in use, each with its name in errors: `relays[0]`, or `relay` if it is alone.
+    pub fn relays(&self) -> Vec<(String, &RelaySettings)> {
+        match self.relays.is_empty() {
+            true => vec![("relay".to_owned(), &self.relay)],
+            false => self
+                .relays
+                .iter()
+                .enumerate()
+                .map(|(i, relay)| (format!("relays[{i}]"), relay))
+                .collect(),
+        }
+    }
+}
+
+/// `[server]`: the admin API, the state directory and the end of the daemon.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
@@ -78,6 +67,7 @@ pub struct ServerSettings {
     pub request_timeout_ms: u64,
 }
 
+/// `[redis]`: the Redis to use, or the embedded one.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RedisSettings {
@@ -88,49 +78,18 @@ pub struct RedisSettings {
     pub allow_data_loss: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Tls {
-    None,
-    Starttls,
-    Implicit,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RelaySettings {
-    pub name: String,
-    pub host: String,
-    pub port: u16,
-    pub tls: Tls,
-    pub ca_file: PathBuf,
-    pub username: String,
-    pub password_file: PathBuf,
-    pub hello_name: String,
-    pub connections: usize,
-    pub total_connections: usize,
-    pub messages_per_second: f64,
-    pub messages_per_connection: u32,
-    pub idle_ms: u64,
-    pub connect_timeout_ms: u64,
-    pub command_timeout_ms: u64,
-    pub data_timeout_ms: u64,
-    pub body_timeout_ms: u64,
-    pub final_timeout_ms: u64,
-    pub weight: u32,
-    pub sender_domains: Vec<String>,
-}
-
+/// `[catcher]`: the built-in mail catcher.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CatcherSettings {
     pub listen: SocketAddr,
     pub keep: usize,
-    /// Whether it takes all mail: set by the daemon, when there is no relay.
+    /// Whether the catcher takes all mail. The daemon sets it if there is no relay.
     #[serde(skip)]
     pub takes_mail: bool,
 }
 
+/// `[preparation]`: limits of an audience and of its messages.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PreparationSettings {
@@ -142,13 +101,16 @@ pub struct PreparationSettings {
     pub errors_shown: usize,
 }
 
+/// Which SMTP replies the sending log keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeepReplies {
+    /// Only those of deferrals and failures.
     Failures,
     All,
 }
 
+/// `[send]`: chunks, leases, retries and confirmations.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SendSettings {
@@ -166,6 +128,14 @@ pub struct SendSettings {
     pub approvals: u8,
 }
 
+impl SendSettings {
+    /// How long a lease lasts without a beat.
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms)
+    }
+}
+
+/// `[queue]`: heartbeats of workers, and how long jobs are kept.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QueueSettings {
@@ -177,6 +147,7 @@ pub struct QueueSettings {
     pub keep_dead_hours: u64,
 }
 
+/// `[auth]`: who may call.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthSettings {
@@ -187,7 +158,7 @@ pub struct AuthSettings {
     pub jwt_keys: Vec<JwtKeySettings>,
 }
 
-/// The rule of deliveries that have none of their own; 0 messages is none.
+/// `[fatigue]`: the rule of deliveries that have none of their own. With 0 messages there is none.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FatigueSettings {
@@ -195,7 +166,7 @@ pub struct FatigueSettings {
     pub days: f64,
 }
 
-/// A bearer token, known only by the SHA-256 of its text, in lower-case hexadecimal.
+/// A bearer token. Only the SHA-256 of its text is known, in lower-case hexadecimal.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenSettings {
@@ -204,17 +175,19 @@ pub struct TokenSettings {
     pub roles: Vec<Role>,
 }
 
-/// Who may sign JWTs. `key_file` is a PEM public key, or the raw secret for the HS algorithms.
+/// An issuer that may sign JWTs.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JwtKeySettings {
     pub issuer: String,
     pub algorithm: String,
+    /// A PEM public key, or the raw secret for the HS algorithms.
     pub key_file: PathBuf,
-    /// The roles that tokens of this issuer may claim; a claim beyond them is refused.
+    /// The roles that tokens of this issuer may claim. A token with any other role is refused.
     pub roles: Vec<Role>,
 }
 
+/// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
@@ -222,81 +195,10 @@ pub enum LogFormat {
     Json,
 }
 
+/// `[log]`: format and filter of the log.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogSettings {
     pub format: LogFormat,
     pub level: String,
-}
-
-impl Config {
-    /// Reads the defaults, `file` and the environment (`VERSAND__SECTION__SETTING`), in this order.
-    ///
-    /// # Errors
-    /// The first setting that is unknown, of the wrong type or out of its range.
-    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let mistyped = |name: &str| name.starts_with("VERSAND_") && !name.starts_with("VERSAND__");
-        if let Some(name) = std::env::vars_os()
-            .filter_map(|(name, _)| name.into_string().ok())
-            .find(|name| mistyped(name))
-        {
-            return Err(refuse(
-                name,
-                "names no setting: two underscores, as in VERSAND__RELAY__HOST",
-            ));
-        }
-        Self::layered(
-            file,
-            config::Environment::with_prefix("VERSAND")
-                .prefix_separator("__")
-                .separator("__")
-                .try_parsing(true),
-        )
-    }
-
-    /// The settings from TOML text over the defaults, without a file or the environment.
-    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        let empty = config::Environment::with_prefix("VERSAND").source(Some(config::Map::new()));
-        Self::build(
-            config::Config::builder()
-                .add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml))
-                .add_source(config::File::from_str(text, config::FileFormat::Toml))
-                .add_source(empty),
-        )
-    }
-
-    fn layered(file: Option<&Path>, environment: config::Environment) -> Result<Self, ConfigError> {
-        let mut builder = config::Config::builder()
-            .add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml));
-        if let Some(path) = file {
-            let text =
-                std::fs::read_to_string(path).map_err(|e| refuse(path.display().to_string(), e))?;
-            builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
-        }
-        Self::build(builder.add_source(environment))
-    }
-
-    fn build(
-        builder: config::ConfigBuilder<config::builder::DefaultState>,
-    ) -> Result<Self, ConfigError> {
-        let merged = builder.build().map_err(|e| refuse("configuration", e))?;
-        // by way of JSON, whose errors say what is expected
-        let mut merged: serde_json::Value =
-            merged.try_deserialize().map_err(|e| refuse("configuration", e))?;
-        super::relays::inherit(&mut merged);
-        let mut config: Self = serde_path_to_error::deserialize(merged)
-            .map_err(|e| refuse(e.path().to_string(), e.inner()))?;
-        if config.server.state_dir.as_os_str().is_empty() {
-            config.server.state_dir = std::env::var_os("STATE_DIRECTORY")
-                .map_or_else(|| "/var/lib/versand".into(), PathBuf::from);
-        }
-        config.check()?;
-        Ok(config)
-    }
-}
-
-impl SendSettings {
-    pub fn lease(&self) -> Duration {
-        Duration::from_millis(self.lease_ms)
-    }
 }

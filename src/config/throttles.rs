@@ -1,11 +1,15 @@
-//! What holds the sender back: limits of recipient domains, and circuit breakers.
+//! The settings that slow the sender down: limits of recipient domains, and circuit breakers.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::settings::{Config, ConfigError, refuse};
+use super::{
+    config_error::{ConfigError, refuse},
+    ranges::is_rate,
+};
 
+/// `[throttle]`: limits of recipient domains.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ThrottleSettings {
@@ -22,11 +26,12 @@ pub struct DomainLimit {
     /// 0: no limit.
     #[serde(default)]
     pub messages_per_second: f64,
-    /// Recipients that are being sent to at a time; 0: no limit.
+    /// Recipients that are sent to at the same time; 0: no limit.
     #[serde(default)]
     pub connections: usize,
 }
 
+/// `[breaker]`: the error rates that pause a recipient domain or a delivery.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BreakerSettings {
@@ -39,55 +44,57 @@ pub struct BreakerSettings {
 }
 
 impl BreakerSettings {
+    /// How far back outcomes count.
     pub fn window(&self) -> Duration {
         Duration::from_secs_f64(self.window_minutes * 60.0)
     }
-}
 
-/// Messages per second; 0 is no limit.
-pub(super) fn is_rate(rate: f64) -> bool {
-    rate == 0.0 || (0.001..=1e6).contains(&rate)
-}
-
-impl Config {
-    pub(super) fn check_throttles(&self) -> Result<(), ConfigError> {
-        let b = &self.breaker;
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
         for (setting, minutes) in [
-            ("breaker.window_minutes", b.window_minutes),
-            ("breaker.domain_pause_minutes", b.domain_pause_minutes),
-            ("breaker.delivery_pause_minutes", b.delivery_pause_minutes),
+            ("breaker.window_minutes", self.window_minutes),
+            ("breaker.domain_pause_minutes", self.domain_pause_minutes),
+            ("breaker.delivery_pause_minutes", self.delivery_pause_minutes),
         ] {
             if !(0.01..=1440.0).contains(&minutes) {
                 return Err(refuse(setting, "must be 0.01 to 1440"));
             }
         }
-        if !is_rate(self.send.messages_per_second) {
-            return Err(refuse("send.messages_per_second", "must be 0, or 0.001 to 1000000"));
+        Ok(())
+    }
+}
+
+impl ThrottleSettings {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        for (i, limit) in self.domains.iter().enumerate() {
+            let is_taken = self.domains[..i].iter().any(|other| other.name == limit.name);
+            limit.check(is_taken).map_err(|(setting, reason)| {
+                refuse(format!("throttle.domains[{i}].{setting}"), reason)
+            })?;
         }
-        for (i, limit) in self.throttle.domains.iter().enumerate() {
-            let refused = |field: &str, reason: &str| {
-                Err(refuse(format!("throttle.domains[{i}].{field}"), reason))
-            };
-            let taken = self.throttle.domains[..i].iter().any(|other| other.name == limit.name);
-            let plain =
-                limit.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-            if limit.name.is_empty() || limit.name.len() > 100 || taken || !plain {
-                return refused(
-                    "name",
-                    "must be a name of its own, of 1 to 100 letters, digits and - _ .",
-                );
-            }
-            if limit.domains.is_empty()
-                || limit.domains.iter().any(|mask| mask.trim().is_empty() || mask.contains('@'))
-            {
-                return refused("domains", "must name domains, or masks such as *.example.com");
-            }
-            if !is_rate(limit.messages_per_second) {
-                return refused("messages_per_second", "must be 0, or 0.001 to 1000000");
-            }
-            if limit.connections > 100_000 {
-                return refused("connections", "must be 0 to 100000");
-            }
+        Ok(())
+    }
+}
+
+impl DomainLimit {
+    /// The first setting that cannot be used, and why. `is_taken`: another limit has this name.
+    fn check(&self, is_taken: bool) -> Result<(), (&'static str, &'static str)> {
+        let is_plain = self.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if self.name.is_empty() || self.name.len() > 100 || is_taken || !is_plain {
+            return Err((
+                "name",
+                "must be a name of its own, of 1 to 100 letters, digits and - _ .",
+            ));
+        }
+        if self.domains.is_empty()
+            || self.domains.iter().any(|mask| mask.trim().is_empty() || mask.contains('@'))
+        {
+            return Err(("domains", "must name domains, or masks such as *.example.com"));
+        }
+        if !is_rate(self.messages_per_second) {
+            return Err(("messages_per_second", "must be 0, or 0.001 to 1000000"));
+        }
+        if self.connections > 100_000 {
+            return Err(("connections", "must be 0 to 100000"));
         }
         Ok(())
     }

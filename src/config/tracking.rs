@@ -1,4 +1,4 @@
-//! The public listener, and what is tracked.
+//! The settings of the public listener and of tracking.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -9,9 +9,10 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use url::{Host, Url};
 
-use super::settings::{Config, ConfigError, refuse};
+use super::config_error::{ConfigError, refuse};
 use crate::domain::tracking::{BUILT_IN, MachineRules, networks};
 
+/// `[public]`: the listener for recipients.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PublicSettings {
@@ -23,6 +24,7 @@ pub struct PublicSettings {
     pub link_days: u32,
 }
 
+/// `[tracking]`: what is tracked, and the rules that tell humans from machines.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrackingSettings {
@@ -33,32 +35,70 @@ pub struct TrackingSettings {
 }
 
 impl PublicSettings {
-    /// What keeps recipients from opting out with one click: whoever prepares a delivery should know.
+    /// Why recipients cannot opt out with one click under `url`, if they cannot. Each preparation
+    /// warns of it. An empty `url` has no fault.
     pub fn fault(&self) -> Option<&'static str> {
         let url = Url::parse(&self.url).ok()?;
-        let is_here =
+        let is_local =
             |ip: IpAddr| ip.to_canonical().is_loopback() || ip.to_canonical().is_unspecified();
         let is_unreachable = match url.host()? {
             Host::Domain(name) => {
                 name.trim_end_matches('.').rsplit('.').next() == Some("localhost")
             }
-            Host::Ipv4(ip) => is_here(ip.into()),
-            Host::Ipv6(ip) => is_here(ip.into()),
+            Host::Ipv4(ip) => is_local(ip.into()),
+            Host::Ipv6(ip) => is_local(ip.into()),
         };
         if is_unreachable {
             return Some(
-                "no recipient can reach this machine under its own address: links and opt-outs will not work. \
-                 Set public.url to where they reach the public listener, such as \"https://mail.example.com\"",
+                "no recipient can reach this machine under its own address: links and opt-outs \
+                 will not work. Set public.url to the address under which recipients reach the \
+                 public listener, such as \"https://mail.example.com\"",
             );
         }
         (url.scheme() != "https").then_some(
-            "public.url is not https: mail programs then offer no opt-out in one click (RFC 8058), which large providers ask of bulk mail",
+            "public.url is not https: mail programs then offer no opt-out with one click \
+             (RFC 8058), which large providers require of bulk mail",
         )
+    }
+
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        check_url("public.url", &self.url)?;
+        check_url("public.substitution_url", &self.substitution_url)?;
+        if self.url.contains(['?', '#']) {
+            return Err(refuse("public.url", "must have neither query nor fragment"));
+        }
+        if !(1..=36_500).contains(&self.link_days) {
+            return Err(refuse(
+                "public.link_days",
+                format!("must be 1..36500, is {}", self.link_days),
+            ));
+        }
+        Ok(())
     }
 }
 
+/// Checks a URL that goes to every recipient. It may be empty.
+fn check_url(setting: &str, url: &str) -> Result<(), ConfigError> {
+    let parsed = Url::parse(url);
+    let usable =
+        parsed.as_ref().is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    if !url.is_empty() && (!usable || !url.is_ascii() || url.len() > 200) {
+        return Err(refuse(
+            setting,
+            "must be an http or https URL of at most 200 ASCII characters, or empty",
+        ));
+    }
+    if parsed.is_ok_and(|url| !url.username().is_empty() || url.password().is_some()) {
+        return Err(refuse(
+            setting,
+            "must hold no user name or password: it goes to every recipient",
+        ));
+    }
+    Ok(())
+}
+
 impl TrackingSettings {
-    /// What tells humans from machines.
+    /// The rules that tell humans from machines: those of `rules_file`, or the built-in ones.
     ///
     /// # Errors
     /// Why the file of `rules_file` cannot be used.
@@ -72,42 +112,9 @@ impl TrackingSettings {
         let text = std::fs::read_to_string(&self.rules_file).map_err(|e| refuse(e.to_string()))?;
         MachineRules::parse(&text).map_err(refuse)
     }
-}
 
-impl Config {
-    pub(super) fn check_tracking(&self) -> Result<(), ConfigError> {
-        for (setting, url) in [
-            ("public.url", &self.public.url),
-            ("public.substitution_url", &self.public.substitution_url),
-        ] {
-            let parsed = Url::parse(url);
-            let usable =
-                parsed.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-            if !url.is_empty() && (!usable || !url.is_ascii() || url.len() > 200) {
-                return Err(refuse(
-                    setting,
-                    "must be an http or https URL of at most 200 ASCII characters, or empty",
-                ));
-            }
-            if Url::parse(url)
-                .is_ok_and(|url| !url.username().is_empty() || url.password().is_some())
-            {
-                return Err(refuse(
-                    setting,
-                    "must hold no user name or password: it goes to every recipient",
-                ));
-            }
-        }
-        if self.public.url.contains(['?', '#']) {
-            return Err(refuse("public.url", "must have neither query nor fragment"));
-        }
-        if !(1..=36_500).contains(&self.public.link_days) {
-            return Err(refuse(
-                "public.link_days",
-                format!("must be 1..36500, is {}", self.public.link_days),
-            ));
-        }
-        let link = &self.tracking.mirror_link;
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let link = &self.mirror_link;
         if link.chars().count() > 200 || link.contains(char::is_control) {
             return Err(refuse(
                 "tracking.mirror_link",
@@ -122,11 +129,20 @@ impl Config {
 mod tests {
     use super::*;
 
+    fn public(url: &str, substitution_url: &str) -> PublicSettings {
+        PublicSettings {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            url: url.to_owned(),
+            trusted_proxies: Vec::new(),
+            substitution_url: substitution_url.to_owned(),
+            link_days: 400,
+        }
+    }
+
     #[test]
-    fn addresses_that_recipients_cannot_reach_or_not_over_tls_are_faults() {
+    fn an_unreachable_or_unencrypted_address_is_a_fault() {
         let fault = |url: &str| {
-            let config = Config::from_toml(&format!("[public]\nurl = {url:?}")).expect("settings");
-            config.public.fault().map(|fault| fault.split(' ').next().unwrap_or_default())
+            public(url, "").fault().map(|fault| fault.split(' ').next().unwrap_or_default())
         };
         for here in [
             "127.1.2.3:8027",
@@ -152,14 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn no_password_is_sent_to_every_recipient() {
-        for setting in ["url", "substitution_url"] {
-            for secret in ["user:pw@", "user@", ":pw@"] {
-                let refused = Config::from_toml(&format!(
-                    "[public]\n{setting} = \"https://{secret}mail.example.com\""
-                ));
-                let refused = refused.expect_err("it holds a secret");
-                assert_eq!(refused.setting, format!("public.{setting}"));
+    fn a_url_with_a_password_is_refused() {
+        for secret in ["user:pw@", "user@", ":pw@"] {
+            let url = format!("https://{secret}mail.example.com");
+            for (settings, setting) in
+                [(public(&url, ""), "public.url"), (public("", &url), "public.substitution_url")]
+            {
+                let refused = settings.check().expect_err("it holds a secret");
+                assert_eq!(refused.setting, setting);
                 assert!(!refused.reason.contains("pw"), "{}", refused.reason);
             }
         }

@@ -3,11 +3,7 @@
 use jiff::Timestamp;
 
 use crate::{
-    domain::{
-        Role,
-        audience::LineError,
-        delivery::{IllegalTransition, Invalid},
-    },
+    domain::{Invalid, Role, audience::LineError, delivery::IllegalTransition},
     queue::{JobError, QueueError},
     store::StoreError,
 };

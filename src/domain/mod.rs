@@ -1,13 +1,29 @@
-//! TODO head
+//! The rules of the house that need no I/O: what a delivery is, and what may happen to it.
+//!
+//! Everything here is pure. Nothing reads a clock, a file or the network: `now` is an argument.
+//! A rule that several rooms need stands here once.
+//!
+//! - [`delivery`]: the document of a delivery, its states, settings and audit log.
+//! - [`audience`]: the readers of an upload, the causes of exclusion, the fatigue rule.
+//! - [`schedule`]: due times, waves, recurrence.
+//! - [`ledger`]: the packed state of a chunk's recipients.
+//! - [`outcome`]: what an SMTP reply says about a recipient, and when to try again.
+//! - [`tracking`]: hits, their labels, statistics and KPIs.
+//! - [`Role`] and [`Principal`]: who may do what. [`Invalid`]: a field that cannot be used.
+//! - [`instant`] and [`unix_seconds`]: the time format of ledgers, tables and scripts.
+//!
+//! Keys and commands of Redis are in [`crate::store`], SMTP and templates in [`crate::mail`].
 
 pub mod audience;
 pub mod delivery;
+mod invalid;
 pub mod ledger;
 pub mod outcome;
-pub mod role;
+mod role;
 pub mod schedule;
 pub mod tracking;
-pub mod unix_seconds;
+mod unix_seconds;
 
+pub use invalid::Invalid;
 pub use role::{Principal, Role};
-pub use unix_seconds::instant;
+pub use unix_seconds::{instant, unix_seconds};

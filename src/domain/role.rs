@@ -1,14 +1,14 @@
-//! Roles: who may do what.
+//! Roles and principals: who may do what.
 
 use serde::{Deserialize, Serialize};
 
-/// What a principal may do. A missing role refuses the action and is named in the answer.
+/// What a principal may do. If a role is missing, the action is refused and the answer names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Create, change, prepare and delete deliveries.
     PrepareDeliveries,
-    /// All of that, and confirm, pause, resume, stop and settle.
+    /// All that `PrepareDeliveries` may do, and confirm, pause, resume, stop and settle.
     StartDeliveries,
     /// Logs, audit log, queue operations.
     Administration,
@@ -27,7 +27,7 @@ impl Role {
         }
     }
 
-    /// Whether somebody with this role may do what needs `needed`.
+    /// Whether this role allows an action that needs the role `needed`.
     pub fn covers(self, needed: Self) -> bool {
         use Role::{Monitoring, PrepareDeliveries, StartDeliveries};
         self == needed
@@ -36,7 +36,7 @@ impl Role {
     }
 }
 
-/// Who calls: a person or an upstream system, with roles.
+/// A caller: a person or an upstream system, with roles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     pub name: String,

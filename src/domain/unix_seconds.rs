@@ -1,4 +1,4 @@
-//! Unix seconds: how ledgers, tables and scripts keep time.
+//! Unix seconds: the time format of ledgers, tables and scripts.
 
 use jiff::Timestamp;
 
@@ -7,7 +7,8 @@ pub fn instant(seconds: u32) -> Timestamp {
     Timestamp::from_second(i64::from(seconds)).unwrap_or_default()
 }
 
-/// Whole Unix seconds of an instant, rounded down. Before 1970 it is 0, after 2106 the largest number.
+/// Whole Unix seconds of an instant, rounded down. The result is 0 before 1970, and `u32::MAX` after
+/// 2106.
 pub fn unix_seconds(at: Timestamp) -> u32 {
     u32::try_from(at.as_second().max(0)).unwrap_or(u32::MAX)
 }

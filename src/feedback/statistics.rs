@@ -103,7 +103,7 @@ impl StatisticsUpdates {
         let statuses = self.statuses_of(&basis, plan, &reckoning).await?;
         let settings = plan.settings.clone();
         let figures =
-            blocking(move || reckoning.close(&statuses, &settings, Timestamp::now())).await?;
+            blocking(move || reckoning.finish(&statuses, &settings, Timestamp::now())).await?;
         let statistics = Statistics { labels: basis.label_changes, hits_beyond: beyond, ..figures };
         Ok(self.tracking.keep_statistics(&basis, &statistics).await?.then_some(statistics))
     }
@@ -130,7 +130,7 @@ impl StatisticsUpdates {
             });
             labelling = read.await?.ok_or_else(|| StoreError::Damaged(DAMAGED.into()))?;
         }
-        blocking(move || labelling.close()).await
+        blocking(move || labelling.finish()).await
     }
 
     /// Every recipient's status; on the way the bits of records are mended that the log does not bear out.

@@ -20,7 +20,7 @@ use crate::{
     deliveries::Refusal,
     domain::{
         delivery::{Delivery, DeliveryId, DeliveryState},
-        schedule::{Recurrence, RecurrenceRule, id_of},
+        schedule::{Recurrence, RecurrenceRule, occurrence_id},
     },
 };
 
@@ -51,7 +51,8 @@ async fn view(api: &Api, delivery: Delivery) -> Result<Reply<View>, RouteError> 
     let instants = recurrence.rule.instants()?;
     let dues = std::iter::successors(instants.after(Timestamp::now()), |due| instants.after(*due))
         .take(SHOWN);
-    let (dues, ids): (Vec<_>, Vec<_>) = dues.map(|due| (due, id_of(&delivery.id, due))).unzip();
+    let (dues, ids): (Vec<_>, Vec<_>) =
+        dues.map(|due| (due, occurrence_id(&delivery.id, due))).unzip();
     let states = api.stores.deliveries.states(&ids).await?;
     let upcoming = ids.into_iter().zip(dues).zip(states);
     let upcoming = upcoming

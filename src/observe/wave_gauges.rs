@@ -6,7 +6,7 @@ use crate::{
     domain::{
         delivery::{DeliveryId, DeliveryState},
         schedule::{Wave, WaveState},
-        unix_seconds::unix_seconds,
+        unix_seconds,
     },
     metrics,
     store::StoreError,

@@ -9,8 +9,9 @@ use super::sending_log::{Page, cause, failure_reason, failure_type};
 use crate::{
     deliveries::Refusal,
     domain::{
+        Invalid,
         audience::{AddressKey, ExclusionCause, digest_of},
-        delivery::{DeliveryId, Invalid},
+        delivery::DeliveryId,
         instant,
         ledger::{Record, Status, flags},
         outcome::{FailureReason, FailureType},

@@ -8,9 +8,9 @@ use crate::{
     domain::{
         audience::{ExclusionCause, Recipient},
         delivery::{Delivery, DeliveryId, Plan},
+        instant,
         ledger::{ChunkRef, RecipientNumber, Record, Status, flags},
         outcome::{FailureReason, FailureType},
-        unix_seconds::instant,
     },
     store::{
         StoreError,

@@ -110,7 +110,7 @@ impl DeliveryStore {
     pub async fn commit(&self, change: &DeliveryChange<'_>) -> Result<CommitOutcome, StoreError> {
         self.list_before(change).await?;
         let mut conn = self.redis.connection();
-        let wakes = change.document.wakes(change.state);
+        let wakes = change.document.wakes_at(change.state);
         let mut script = self.scripts.commit_delivery.prepare_invoke();
         script.key(keys::delivery(change.id)).key(keys::audit(change.id));
         script.arg(change.revision).arg(change.state.word()).arg(text(change.document)?);
@@ -163,7 +163,7 @@ impl DeliveryStore {
                 .map_or(0, |due| due.as_second());
             let () = conn.zadd(keys::DUE, change.id.as_str(), due).await?;
         }
-        let wakes = change.document.wakes(change.state);
+        let wakes = change.document.wakes_at(change.state);
         if wakes.is_some() {
             self.list_recurrence(change.id, wakes).await?;
         }

@@ -1,6 +1,6 @@
-//! Masks of addresses.
+//! Masks of addresses and domains.
 
-/// Whether `address` matches a mask: an address, or one in which `*` stands for anything.
+/// Whether `address` matches `mask`, in which each `*` stands for any text. Case does not matter.
 pub fn matches(mask: &str, address: &str) -> bool {
     let (mask, address) = (mask.to_lowercase(), address.to_lowercase());
     let mut parts = mask.split('*');

@@ -1,28 +1,31 @@
-//! CSV: RFC 4180 with a header line.
+//! Reads CSV: RFC 4180 with a header line.
 
 use serde_json::Value;
 
-use super::{
-    reader::{LineError, recipient},
-    recipient::Recipient,
-};
+use super::{line_error::LineError, recipient::Recipient};
 
-/// Most columns of a file.
+/// The most columns of an upload.
 const MOST_COLUMNS: usize = 1000;
 
+/// The byte order mark, which some programs write first.
 const BOM: &[u8] = "\u{feff}".as_bytes();
 
+/// Reads an upload in pieces of any size.
 pub struct CsvReader {
     core: csv_core::Reader,
-    /// Bytes of a byte order mark seen at the beginning; `None` once that is over.
+    /// How many bytes of a byte order mark were read; `None` once the first other byte was read.
     bom: Option<usize>,
-    /// Line of the next byte, and of the first byte of the current record, if it has begun.
+    /// The line of the next byte, from 1.
     line: u64,
+    /// The line in which the current record began; `None` between records.
     began: Option<u64>,
+    /// The text of the current record, without separators and quotes.
     fields: Vec<u8>,
     fields_used: usize,
+    /// Where each field of the current record ends in `fields`.
     ends: Vec<usize>,
     ends_used: usize,
+    /// The names of the columns; `None` before the header line.
     header: Option<Vec<String>>,
 }
 
@@ -61,6 +64,7 @@ impl CsvReader {
         self.read(bytes, into)
     }
 
+    /// Reads records; empty lines between them are skipped.
     fn read(&mut self, mut bytes: &[u8], into: &mut Vec<Recipient>) -> Result<(), LineError> {
         loop {
             while let (None, Some(end @ (b'\r' | b'\n'))) = (self.began, bytes.first()) {
@@ -70,13 +74,13 @@ impl CsvReader {
             if bytes.is_empty() {
                 return Ok(());
             }
-            bytes = &bytes[self.step(bytes, into)?..];
+            bytes = &bytes[self.read_record(bytes, into)?..];
         }
     }
 
     pub(super) fn finish(&mut self, into: &mut Vec<Recipient>) -> Result<(), LineError> {
         while self.began.is_some() {
-            self.step(&[], into)?;
+            self.read_record(&[], into)?;
         }
         if self.header.is_none() {
             Err(LineError::new(1, "the header line is missing"))
@@ -85,8 +89,9 @@ impl CsvReader {
         }
     }
 
-    /// Reads to the end of `bytes` or of a record; no bytes mean the end of the upload.
-    fn step(&mut self, bytes: &[u8], into: &mut Vec<Recipient>) -> Result<usize, LineError> {
+    /// Reads to the end of `bytes` or of a record, and returns how many bytes that were. An empty
+    /// `bytes` is the end of the upload.
+    fn read_record(&mut self, bytes: &[u8], into: &mut Vec<Recipient>) -> Result<usize, LineError> {
         use csv_core::ReadRecordResult as R;
         let line = *self.began.get_or_insert(self.line);
         let (result, read, written, ended) = self.core.read_record(
@@ -114,11 +119,12 @@ impl CsvReader {
         Ok(read)
     }
 
+    /// Takes the current record as the header or as a recipient.
     fn complete(&mut self, line: u64, into: &mut Vec<Recipient>) -> Result<(), LineError> {
         let text = std::str::from_utf8(&self.fields[..self.fields_used])
             .map_err(|_| LineError::new(line, "not UTF-8"))?;
         let starts = std::iter::once(0).chain(self.ends[..self.ends_used].iter().copied());
-        // an end inside a character is impossible: separators are ASCII
+        // Separators are ASCII, so no field ends inside a character.
         let row = starts
             .zip(&self.ends[..self.ends_used])
             .map(|(from, to)| text.get(from..*to).unwrap_or_default());
@@ -132,7 +138,7 @@ impl CsvReader {
             }
             Some(header) => {
                 let fields = header.iter().cloned().zip(row.map(Value::from)).collect();
-                into.push(recipient(line, fields)?);
+                into.push(Recipient::from_fields(line, fields)?);
             }
         }
         self.began = None;
@@ -142,6 +148,7 @@ impl CsvReader {
     }
 }
 
+/// Checks the names of the columns.
 fn header(mut names: Vec<String>) -> Result<Vec<String>, LineError> {
     for name in &mut names {
         *name = name.trim_start_matches('\u{feff}').trim().to_owned();

@@ -1,4 +1,4 @@
-//! Exclusions: targeted recipients that are not to be sent to, and why.
+//! Exclusions: targeted recipients that get no message, and why.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,7 @@ pub enum ExclusionCause {
 }
 
 impl ExclusionCause {
+    /// All causes, in the order of their codes.
     pub const ALL: [Self; 6] = [
         Self::EmptyAddress,
         Self::InvalidAddress,
@@ -24,15 +25,17 @@ impl ExclusionCause {
         Self::Fatigue,
     ];
 
-    /// As it is stored in a ledger, in the place of the failure reason.
+    /// The number in a ledger, in the place of the failure reason.
     pub fn code(self) -> u8 {
         self as u8 + 1
     }
 
+    /// The cause with this number in a ledger, if there is one.
     pub fn from_code(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|cause| cause.code() == code)
     }
 
+    /// The word used in the API and in logs.
     pub fn word(self) -> &'static str {
         match self {
             Self::EmptyAddress => "empty_address",
@@ -48,11 +51,11 @@ impl ExclusionCause {
     pub fn description(self) -> &'static str {
         match self {
             Self::EmptyAddress => "The recipient has no address.",
-            Self::InvalidAddress => "The address is not one that mail can be sent to.",
+            Self::InvalidAddress => "No mail can be sent to the address.",
             Self::Duplicate => "An earlier line of the audience has the same address.",
             Self::Quarantined => "The address bounced before.",
-            Self::Denylisted => "The profile opted out.",
-            Self::Fatigue => "The profile got enough messages lately.",
+            Self::Denylisted => "The address opted out.",
+            Self::Fatigue => "The address got as many messages lately as the fatigue rule allows.",
         }
     }
 }
@@ -60,7 +63,7 @@ impl ExclusionCause {
 /// A line of the exclusion log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exclusion {
-    /// Line of the audience upload, from 1.
+    /// The line of the audience upload, from 1.
     pub line: u64,
     pub email: String,
     pub cause: ExclusionCause,

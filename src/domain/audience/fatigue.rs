@@ -1,8 +1,11 @@
-//! Fatigue: how many messages an address may get within some days, and which of the others count.
+//! Fatigue: how many messages an address may get within some days, and which messages count.
 //!
-//! The instant of a message is the release of its wave; before that, when the wave is due. At the preparation all count that
-//! are sent or scheduled within the days before it. At the release only those of waves that are released do, the earlier
-//! ones first: so of two deliveries that are released at the same time one gives way, and not both.
+//! The time of a message is the release of its wave. Before the release, it is the due time.
+//!
+//! - At the preparation, every message counts that was sent, or is scheduled, within the days
+//!   before the new message.
+//! - At the release, only messages of released waves count, and an earlier one counts more. If two
+//!   deliveries are released at the same time, exactly one of them leaves the address out.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -13,10 +16,11 @@ use crate::domain::{
     schedule::Wave,
 };
 
-/// An entry of the index takes so many bytes: six of the address' digest, which preparation u32, which recipient of it u32.
+/// The size of an entry in the index of messages. The entry holds six bytes of the address's
+/// digest, the number of the preparation (u32) and the recipient number (u32), both big-endian.
 pub const ENTRY_BYTES: usize = 14;
 
-/// At most so many messages to an address within so many days.
+/// The rule: an address gets at most `messages` messages within `days` days.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FatigueRule {
@@ -27,55 +31,57 @@ pub struct FatigueRule {
 }
 
 impl FatigueRule {
-    pub fn is_sane(&self) -> bool {
+    /// Whether both numbers are in their ranges.
+    pub fn is_valid(&self) -> bool {
         (1..=1000).contains(&self.messages) && self.days > 0.0 && self.days <= 366.0
     }
 
+    /// The sliding window in seconds, at least 1.
     fn window_s(&self) -> u32 {
         ((self.days * 86_400.0).round() as u32).max(1)
     }
 }
 
-/// What a delivery says of fatigue itself.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "must be false, or messages and days")]
-pub enum OwnFatigue {
-    /// `false`: no rule. `true` means nothing and is refused.
-    Exempt(bool),
-    Rule(FatigueRule),
-}
-
-/// The first 16 bytes of the SHA-256 of an address as it goes over SMTP, in lower case.
+/// The digest of an address: the first 16 bytes of the SHA-256 of its lower-case text. The text is
+/// the one that SMTP transmits, in ASCII.
 pub fn digest_of(ascii_address: &str) -> u128 {
     let mut short = [0; 16];
     short.copy_from_slice(&Sha256::digest(ascii_address.to_lowercase())[..16]);
     u128::from_be_bytes(short)
 }
 
-/// How the index knows an address: by 61 bits of its digest, 13 of which name the bucket. With a hundred million addresses in
-/// the index the chance that any of a million others is taken for one of them is one in twenty thousand.
+/// An address in the index of messages: 61 bits of its digest. 13 of them choose the bucket, and the
+/// last 48 are in the entry.
+///
+/// Assume an index of 100 million addresses, and a million other addresses that are looked up. The
+/// chance that any of these is taken for an address of the index is one in twenty thousand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AddressKey(u64);
 
 impl AddressKey {
+    /// The key of a digest from [`digest_of`].
     pub fn of(digest: u128) -> Self {
         Self((digest >> 64) as u64)
     }
 
+    /// The first 8 bytes of the digest.
     pub fn bytes(self) -> [u8; 8] {
         self.0.to_be_bytes()
     }
 
-    /// Below 8192: few enough that a bucket costs little beside its entries, and enough that it is searched quickly.
+    /// The bucket, 0..8192. With fewer buckets a search would be slow, with more the overhead of a
+    /// bucket would exceed its entries.
     pub fn bucket(self) -> u16 {
         (self.0 >> 51) as u16
     }
 
+    /// The six bytes that an entry holds.
     pub fn rest(self) -> [u8; 6] {
         let [_, _, rest @ ..] = self.0.to_be_bytes();
         rest
     }
 
+    /// The entry of a message to this address; see [`ENTRY_BYTES`].
     pub fn entry(self, preparation: u32, recipient: u32) -> [u8; ENTRY_BYTES] {
         let mut entry = [0; ENTRY_BYTES];
         entry[..6].copy_from_slice(&self.rest());
@@ -85,26 +91,26 @@ impl AddressKey {
     }
 }
 
-/// The message about which is asked.
+/// The moment at which the rule is applied to a new message. Times are Unix seconds.
 #[derive(Debug, Clone, Copy)]
 pub enum FatigueMoment<'a> {
-    /// It is being prepared, and goes at `at` at the earliest.
+    /// The delivery is being prepared. The message is sent at `at` at the earliest.
     Preparation { at: u32, now: u32 },
-    /// Its wave was released.
+    /// The wave of the message was released at `at`.
     Release { at: u32, delivery: &'a DeliveryId },
 }
 
-/// Which messages of another wave count against it.
+/// Which messages of another wave count against the new message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FatigueWeight {
     None,
-    /// Those that were sent, or that nothing but their relay keeps from being sent.
+    /// The messages that were sent, or that will certainly be handed to a relay.
     Begun,
-    /// Those that may yet be sent, too.
+    /// Also the messages that may still be sent.
     All,
 }
 
-/// Whether messages of a delivery in this state count at all: it is scheduled or was released.
+/// Whether messages of a delivery in this state count at all: it was confirmed.
 pub fn counts(state: DeliveryState) -> bool {
     !matches!(
         state,
@@ -116,7 +122,7 @@ pub fn counts(state: DeliveryState) -> bool {
     )
 }
 
-/// How a wave of the delivery `other` counts.
+/// Which messages of `wave`, a wave of the delivery `other`, count.
 pub fn weight(
     rule: &FatigueRule,
     moment: FatigueMoment<'_>,
@@ -126,14 +132,14 @@ pub fn weight(
     let window = rule.window_s();
     match moment {
         FatigueMoment::Preparation { at, now } => {
-            let its = if wave.state.is_released() { wave.released_at } else { wave.due.max(now) };
-            if its <= at && at - its < window { FatigueWeight::All } else { FatigueWeight::None }
+            let time = if wave.state.is_released() { wave.released_at } else { wave.due.max(now) };
+            if time <= at && at - time < window { FatigueWeight::All } else { FatigueWeight::None }
         }
         FatigueMoment::Release { at, delivery } => {
-            let its = wave.released_at;
-            if !wave.state.is_released() || its.abs_diff(at) >= window {
+            let time = wave.released_at;
+            if !wave.state.is_released() || time.abs_diff(at) >= window {
                 FatigueWeight::None
-            } else if (its, other) < (at, delivery) {
+            } else if (time, other) < (at, delivery) {
                 FatigueWeight::All
             } else {
                 FatigueWeight::Begun
@@ -142,15 +148,17 @@ pub fn weight(
     }
 }
 
-/// Whether a message counts. `certain`: nothing will take it out any more, for it has no rule or was looked at when its
-/// chunk was first sent.
+/// Whether a message with this status counts.
+///
+/// `certain`: the fatigue rule cannot exclude this message any more. Its delivery has no rule, or
+/// its chunk was already checked.
 pub fn message_counts(
     weight: FatigueWeight,
     state: DeliveryState,
     status: Status,
     certain: bool,
 ) -> bool {
-    // what has not been begun is cancelled
+    // A stopping delivery cancels what was not begun.
     let stopping = matches!(state, DeliveryState::Stopping | DeliveryState::Stopped);
     match (weight, status) {
         (FatigueWeight::None, _) | (_, Status::Failed | Status::Cancelled | Status::Excluded) => {
@@ -192,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn at_the_preparation_what_is_sent_or_scheduled_in_the_days_before_counts() {
+    fn at_the_preparation_sent_and_scheduled_messages_count() {
         let now = 100 * DAY;
         let at = |at| {
             move |wave: Wave| weight(&RULE, FatigueMoment::Preparation { at, now }, &id(1), &wave)
@@ -208,7 +216,7 @@ mod tests {
         assert_eq!(
             now_at(Wave::waiting(0, 1)),
             FatigueWeight::All,
-            "confirmed, and to be sent at once"
+            "confirmed, to be sent at once"
         );
         assert_eq!(now_at(Wave::waiting(now + 1, 1)), FatigueWeight::None, "scheduled for later");
         assert_eq!(
@@ -222,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn at_the_release_the_earlier_one_counts_and_of_two_at_once_one() {
+    fn at_the_release_the_earlier_message_counts() {
         let at = 100 * DAY;
         let (mine, smaller, larger) = (id(5), id(4), id(6));
         let of = |other: &DeliveryId, wave: Wave| {
@@ -237,22 +245,22 @@ mod tests {
         assert_eq!(
             of(&smaller, Wave::waiting(at - 1, 1)),
             FatigueWeight::None,
-            "it is looked at when it is released"
+            "it is checked when it is released"
         );
     }
 
     #[test]
-    fn who_got_nothing_and_will_get_nothing_does_not_count() {
-        let going = |weight, status, certain| {
+    fn a_message_that_is_never_sent_does_not_count() {
+        let counted = |weight, status, certain| {
             message_counts(weight, DeliveryState::InProgress, status, certain)
         };
         for status in Status::ALL {
             let expected = !matches!(status, Status::Failed | Status::Cancelled | Status::Excluded);
-            assert_eq!(going(FatigueWeight::All, status, false), expected, "{status:?}");
-            assert_eq!(going(FatigueWeight::Begun, status, true), expected, "{status:?}");
-            assert!(!going(FatigueWeight::None, status, true));
+            assert_eq!(counted(FatigueWeight::All, status, false), expected, "{status:?}");
+            assert_eq!(counted(FatigueWeight::Begun, status, true), expected, "{status:?}");
+            assert!(!counted(FatigueWeight::None, status, true));
         }
-        assert!(!going(FatigueWeight::Begun, Status::Pending, false));
+        assert!(!counted(FatigueWeight::Begun, Status::Pending, false));
         assert!(!message_counts(
             FatigueWeight::All,
             DeliveryState::Stopping,

@@ -1,18 +1,29 @@
-//! TODO head
+//! The audience: readers of an upload, causes of exclusion, and the fatigue rule.
+//!
+//! - [`AudienceReader`] turns the bytes of an upload, NDJSON or CSV, into [`Recipient`]s, in
+//!   constant memory. [`LineError`] names the line that cannot be read.
+//! - [`ExclusionCause`] and [`Exclusion`]: why a targeted recipient is left out.
+//! - [`FatigueRule`], [`weight`] and [`message_counts`]: which earlier messages count against a new
+//!   one. [`AddressKey`] is how the index of messages knows an address.
+//! - [`matches`]: masks of addresses, such as `*@example.com`.
+//!
+//! The check whether an address can be mailed is in [`crate::mail`]. The stored slices are in
+//! [`crate::store::audience`], and the index of messages is in [`crate::store::addresses`].
 
 pub mod address_mask;
-pub mod csv_reader;
-pub mod exclusion;
+mod csv_reader;
+mod exclusion;
 pub mod fatigue;
-pub mod ndjson_reader;
-pub mod reader;
-pub mod recipient;
+mod line_error;
+mod ndjson_reader;
+mod reader;
+mod recipient;
 
 pub use address_mask::matches;
 pub use exclusion::{Exclusion, ExclusionCause};
 pub use fatigue::{
-    AddressKey, FatigueMoment, FatigueRule, FatigueWeight, OwnFatigue, digest_of, message_counts,
-    weight,
+    AddressKey, FatigueMoment, FatigueRule, FatigueWeight, digest_of, message_counts, weight,
 };
-pub use reader::{AudienceFormat, AudienceReader, LineError};
+pub use line_error::LineError;
+pub use reader::{AudienceFormat, AudienceReader};
 pub use recipient::Recipient;

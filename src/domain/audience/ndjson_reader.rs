@@ -1,15 +1,16 @@
-//! NDJSON: one JSON object per line.
+//! Reads NDJSON: one JSON object per line.
 
 use serde_json::{Map, Value};
 
-use super::{
-    reader::{LineError, recipient},
-    recipient::Recipient,
-};
+use super::{line_error::LineError, recipient::Recipient};
 
+/// Reads an upload in pieces of any size.
 pub struct NdjsonReader {
+    /// In bytes.
     longest_line: usize,
+    /// The number of the current line, from 1.
     line: u64,
+    /// The bytes of the current line so far.
     partial: Vec<u8>,
 }
 
@@ -24,14 +25,18 @@ impl NdjsonReader {
         into: &mut Vec<Recipient>,
     ) -> Result<(), LineError> {
         while let Some(end) = bytes.iter().position(|b| *b == b'\n') {
-            self.hold(&bytes[..end])?;
+            self.append(&bytes[..end])?;
             self.complete(into)?;
             bytes = &bytes[end + 1..];
         }
-        self.hold(bytes)
+        self.append(bytes)
     }
 
-    fn hold(&mut self, bytes: &[u8]) -> Result<(), LineError> {
+    pub(super) fn finish(&mut self, into: &mut Vec<Recipient>) -> Result<(), LineError> {
+        if self.partial.is_empty() { Ok(()) } else { self.complete(into) }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), LineError> {
         if self.partial.len() + bytes.len() > self.longest_line {
             return Err(LineError::new(
                 self.line,
@@ -42,6 +47,7 @@ impl NdjsonReader {
         Ok(())
     }
 
+    /// Parses the current line and begins the next one.
     fn complete(&mut self, into: &mut Vec<Recipient>) -> Result<(), LineError> {
         let text = std::str::from_utf8(&self.partial)
             .map_err(|_| LineError::new(self.line, "not UTF-8"))?;
@@ -49,18 +55,15 @@ impl NdjsonReader {
         if !text.trim().is_empty() {
             let fields: Map<String, Value> =
                 serde_json::from_str(text).map_err(|e| json_error(self.line, &e))?;
-            into.push(recipient(self.line, fields)?);
+            into.push(Recipient::from_fields(self.line, fields)?);
         }
         self.partial.clear();
         self.line += 1;
         Ok(())
     }
-
-    pub(super) fn finish(&mut self, into: &mut Vec<Recipient>) -> Result<(), LineError> {
-        if self.partial.is_empty() { Ok(()) } else { self.complete(into) }
-    }
 }
 
+/// serde's error without its line, which is always 1 here.
 fn json_error(line: u64, error: &serde_json::Error) -> LineError {
     if error.is_data() {
         return LineError::new(line, "not a JSON object");

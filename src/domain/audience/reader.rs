@@ -1,9 +1,10 @@
 //! Reads an audience upload, NDJSON or CSV, piece by piece in constant memory.
 
-use serde_json::{Map, Value};
+use super::{
+    csv_reader::CsvReader, line_error::LineError, ndjson_reader::NdjsonReader, recipient::Recipient,
+};
 
-use super::recipient::Recipient;
-
+/// The format of an audience upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AudienceFormat {
     /// One JSON object per line, with a member `email`.
@@ -12,48 +13,26 @@ pub enum AudienceFormat {
     Csv,
 }
 
-/// What is wrong with an upload: the line, from 1, and the field if one is to blame.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}{}: {message}", field.as_ref().map(|f| format!(", field {f:?}")).unwrap_or_default())]
-pub struct LineError {
-    pub line: u64,
-    pub field: Option<String>,
-    pub message: String,
-}
-
-impl LineError {
-    pub(super) fn new(line: u64, message: impl ToString) -> Self {
-        Self { line, field: None, message: message.to_string() }
-    }
-
-    pub(super) fn of(line: u64, field: &str, message: &str) -> Self {
-        Self { line, field: Some(field.to_owned()), message: message.to_owned() }
-    }
-}
-
-/// A push reader: hand it bytes as they come, it hands back recipients.
+/// A reader for pieces of any size: each [`AudienceReader::push`] gives the recipients that its
+/// bytes complete.
 pub enum AudienceReader {
-    Ndjson(super::ndjson_reader::NdjsonReader),
-    Csv(Box<super::csv_reader::CsvReader>),
+    Ndjson(NdjsonReader),
+    Csv(Box<CsvReader>),
 }
 
 impl AudienceReader {
-    /// `longest_line` in bytes bounds the memory of the reader.
+    /// A reader that refuses lines of more than `longest_line` bytes. Its memory has this bound.
     pub fn new(format: AudienceFormat, longest_line: usize) -> Self {
         match format {
-            AudienceFormat::Ndjson => {
-                Self::Ndjson(super::ndjson_reader::NdjsonReader::new(longest_line))
-            }
-            AudienceFormat::Csv => {
-                Self::Csv(Box::new(super::csv_reader::CsvReader::new(longest_line)))
-            }
+            AudienceFormat::Ndjson => Self::Ndjson(NdjsonReader::new(longest_line)),
+            AudienceFormat::Csv => Self::Csv(Box::new(CsvReader::new(longest_line))),
         }
     }
 
-    /// Takes the next bytes and appends the recipients they complete.
+    /// Reads the next bytes and appends the recipients that they complete.
     ///
     /// # Errors
-    /// The first line that cannot be read; the reader is of no use afterwards.
+    /// The first line that cannot be read. The reader cannot be used afterwards.
     pub fn push(&mut self, bytes: &[u8], into: &mut Vec<Recipient>) -> Result<(), LineError> {
         match self {
             Self::Ndjson(lines) => lines.push(bytes, into),
@@ -61,7 +40,7 @@ impl AudienceReader {
         }
     }
 
-    /// The end of the upload: completes a last line without a line end.
+    /// Ends the upload: a last line needs no line end.
     ///
     /// # Errors
     /// As for [`AudienceReader::push`].
@@ -71,16 +50,6 @@ impl AudienceReader {
             Self::Csv(table) => table.finish(into),
         }
     }
-}
-
-pub(super) fn recipient(line: u64, mut fields: Map<String, Value>) -> Result<Recipient, LineError> {
-    let email = match fields.remove("email") {
-        Some(Value::String(email)) => email.trim().to_owned(),
-        Some(Value::Null) => String::new(),
-        Some(_) => return Err(LineError::of(line, "email", "must be a string")),
-        None => return Err(LineError::of(line, "email", "is missing")),
-    };
-    Ok(Recipient { line, email, fields })
 }
 
 #[cfg(test)]
@@ -115,7 +84,9 @@ mod tests {
 
     #[test]
     fn ndjson() {
-        let text = "\u{feff}{\"email\":\"a@b.example\",\"n\":1}\r\n\n{\"email\":null,\"ü\":\"ö\"}\n{\"n\":[1],\"email\":\"c@d.example\"}".as_bytes();
+        let text = "\u{feff}{\"email\":\"a@b.example\",\"n\":1}\r\n\n\
+            {\"email\":null,\"ü\":\"ö\"}\n{\"n\":[1],\"email\":\"c@d.example\"}"
+            .as_bytes();
         let got = both(AudienceFormat::Ndjson, text).unwrap();
         let lines: Vec<(u64, &str)> = got.iter().map(|r| (r.line, r.email.as_str())).collect();
         assert_eq!(lines, [(1, "a@b.example"), (3, ""), (4, "c@d.example")]);
@@ -144,7 +115,9 @@ mod tests {
 
     #[test]
     fn csv() {
-        let text = "\u{feff}email,name,note\r\na@b.example,\"Ann, B\",\"two\nlines\"\r\n\r\n,x,\nc@d.example,ü,z".as_bytes();
+        let text = "\u{feff}email,name,note\r\na@b.example,\"Ann, B\",\"two\nlines\"\r\n\r\n\
+            ,x,\nc@d.example,ü,z"
+            .as_bytes();
         let got = both(AudienceFormat::Csv, text).unwrap();
         let lines: Vec<(u64, &str)> = got.iter().map(|r| (r.line, r.email.as_str())).collect();
         assert_eq!(lines, [(2, "a@b.example"), (5, ""), (6, "c@d.example")]);

@@ -1,4 +1,6 @@
-//! The audit log: an append-only chain per delivery in which every entry holds the hash of the one before.
+//! The audit log: an append-only chain per delivery.
+//!
+//! Each entry holds the hash of the entry before it, so a later change of any entry is found.
 
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
@@ -6,25 +8,27 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// The `previous` of the first entry.
+/// The field `previous` of the first entry of a chain.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// Who did what to which delivery. `hash` is the SHA-256 over the JSON of all other fields, in this order.
+/// One entry: who did what to which delivery.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AuditEntry {
-    /// From 1.
+    /// The number of the entry in its chain, from 1.
     pub seq: u64,
     pub at: Timestamp,
-    /// The delivery, or "versand" in the global chain of heads.
+    /// The id of the delivery, or "versand" in the chain of heads.
     pub subject: String,
     pub principal: String,
     pub action: String,
     pub details: Value,
+    /// The hash of the entry before.
     pub previous: String,
+    /// SHA-256 over the JSON array of all other fields, in this order, in lower-case hexadecimal.
     pub hash: String,
 }
 
-/// The end of a chain.
+/// The end of a chain: number and hash of its newest entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditHead {
     pub seq: u64,
@@ -37,7 +41,7 @@ impl Default for AuditHead {
     }
 }
 
-/// What is written into the next entry.
+/// An action that is about to be written as the next entry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuditAct {
     pub subject: String,
@@ -63,6 +67,7 @@ impl AuditEntry {
         entry
     }
 
+    /// The head of the chain once this is its newest entry.
     pub fn head(&self) -> AuditHead {
         AuditHead { seq: self.seq, hash: self.hash.clone() }
     }
@@ -81,7 +86,7 @@ impl AuditEntry {
     }
 }
 
-/// Where a chain is broken.
+/// The first entry of a chain that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("entry {seq}: {fault}")]
 pub struct BrokenChain {
@@ -89,7 +94,7 @@ pub struct BrokenChain {
     pub fault: &'static str,
 }
 
-/// Checks a chain from its beginning and returns its head.
+/// Checks a chain from its first entry and returns its head.
 ///
 /// # Errors
 /// The first entry that is missing, altered or out of order.
@@ -135,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_chain_verifies_also_after_a_trip_through_json() {
+    fn a_chain_verifies_even_after_json() {
         let text = serde_json::to_string(&chain(5)).unwrap();
         let read: Vec<AuditEntry> = serde_json::from_str(&text).unwrap();
         assert_eq!(verify(&read).map(|h| h.seq), Ok(5));

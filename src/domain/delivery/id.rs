@@ -1,4 +1,4 @@
-//! The id of a delivery.
+//! The id of a delivery: 16 characters.
 
 use std::{fmt, str::FromStr};
 
@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 const BYTES: usize = 10;
 
-/// 16 characters of `0-9a-v`: 80 bits, random or derived from principal and idempotency key.
+/// 80 bits as 16 characters of `0-9a-v`: random, or derived from principal and idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct DeliveryId(String);
@@ -19,7 +19,8 @@ pub struct DeliveryId(String);
 pub struct InvalidId;
 
 impl DeliveryId {
-    /// The same principal and key always give the same id, so creating is idempotent in one slot.
+    /// The id for a principal and an idempotency key. It is always the same, so a repeated request
+    /// finds the delivery that the first one created.
     pub fn derived(principal: &str, idempotency_key: &str) -> Self {
         let digest = Sha256::new()
             .chain_update((principal.len() as u64).to_be_bytes())
@@ -34,6 +35,7 @@ impl DeliveryId {
         Self(BASE32_DNSSEC.encode(&bytes))
     }
 
+    /// The 16 characters.
     pub fn as_str(&self) -> &str {
         &self.0
     }

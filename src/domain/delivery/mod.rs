@@ -1,16 +1,33 @@
-//! TODO head
+//! A delivery: its definition, its states, its settings and its audit log.
+//!
+//! - [`Delivery`]: one delivery as it was read; [`Document`] holds everything stored about it.
+//! - [`Definition`]: the part that an upstream system writes, with [`SettingOverrides`].
+//! - [`DeliveryState::after`]: the only function that decides a transition.
+//! - [`Plan`] and [`Checks`]: the result of a preparation. [`digest`]: what a confirmation names.
+//! - [`Settings`]: the settings in force, fixed by the preparation.
+//! - [`AuditEntry`] and [`verify`]: the hash chain of everything that was done.
+//!
+//! Recipients are not here: uploads are in [`super::audience`], ledgers in [`super::ledger`].
+//! Reading and changing a stored delivery is in [`crate::deliveries`].
 
-pub mod audit;
-pub mod document;
-pub mod id;
-pub mod settings;
-pub mod state;
+mod action;
+mod audit;
+mod definition;
+mod digest;
+mod document;
+mod id;
+mod plan;
+mod settings;
+mod state;
 
+pub use action::Action;
 pub use audit::{AuditAct, AuditEntry, AuditHead, verify};
-pub use document::{
-    Approval, Audience, Checks, Confirmation, Content, Definition, Delivery, Document, Finding,
-    Invalid, LONGEST_NAME, Plan, RemovedLogs, Sender, digest,
-};
+pub use definition::{Content, Definition, LONGEST_NAME, Sender};
+pub use digest::digest;
+pub use document::{Approval, Audience, Confirmation, Delivery, Document, RemovedLogs};
 pub use id::DeliveryId;
-pub use settings::{InDoubt, Settings, Tracking};
-pub use state::{Action, DeliveryState, IllegalTransition};
+pub use plan::{Checks, Finding, Plan};
+pub use settings::{
+    FatigueOverride, InDoubt, SettingOverrides, Settings, Tracking, TrackingOverrides,
+};
+pub use state::{DeliveryState, IllegalTransition};

@@ -4,65 +4,43 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::action::Action;
+
+/// Where a delivery is in its life. `docs/reference/states.md` lists the transitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeliveryState {
+    /// It can be changed, and has no valid preparation.
     Editing,
+    /// The preparation is running.
     Preparing,
+    /// The preparation found errors.
     PreparationFailed,
+    /// The digest is fixed. It waits for a confirmation.
     Prepared,
+    /// It is confirmed, and no wave is due yet.
     Scheduled,
+    /// A wave is due, and the ledgers are being made.
     StartPending,
+    /// Its chunks are sent, or wait for retries or later waves.
     InProgress,
+    /// Nothing new is started. Running transactions end and are recorded.
     Pausing,
+    /// Nothing is sent until it is resumed.
     Paused,
+    /// Every due wave is overdue beyond its grace window. It waits for a person.
     Held,
+    /// Nothing new is started. The rest is cancelled.
     Stopping,
+    /// It was stopped for good.
     Stopped,
+    /// No recipient is pending, attempting or deferred. Some may be in doubt.
     Finished,
-    /// A tombstone: the id stays spent.
+    /// Its content is gone. Its id can never be used again.
     Deleted,
 }
 
-/// What happens to a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// Content, audience, sender, schedule or settings change.
-    Change,
-    Prepare,
-    PreparationEnds {
-        good: bool,
-    },
-    /// `due`: a wave is due now.
-    Confirm {
-        due: bool,
-    },
-    /// The confirmation of a scheduled delivery is withdrawn.
-    Unschedule,
-    /// A wave is due.
-    Due,
-    /// All waves that are due are overdue beyond their grace window.
-    Hold,
-    /// Waves that are held are released by a person.
-    Release,
-    /// The first chunk may be sent.
-    Start,
-    Pause,
-    /// Nothing is being attempted any more.
-    Quiet,
-    /// `started`: its ledgers are there.
-    Resume {
-        started: bool,
-    },
-    Stop,
-    /// Nothing is pending, attempting or deferred.
-    Settled,
-    /// Recipients in doubt are released again.
-    Reopen,
-    Delete,
-}
-
-/// A transition that is not allowed; its text is the reason.
+/// A transition that is not allowed. Its text is the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a delivery that is {} cannot be {}", state.phrase(), action.participle())]
 pub struct IllegalTransition {
@@ -70,7 +48,7 @@ pub struct IllegalTransition {
     pub action: Action,
 }
 
-/// A word that names no state.
+/// A word that is not the name of a state.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0:?} is no state of a delivery")]
 pub struct UnknownState(String);
@@ -85,6 +63,7 @@ impl FromStr for DeliveryState {
 }
 
 impl DeliveryState {
+    /// All states, in the order of a delivery's life.
     pub const ALL: [Self; 14] = [
         Self::Editing,
         Self::Preparing,
@@ -102,6 +81,7 @@ impl DeliveryState {
         Self::Deleted,
     ];
 
+    /// The word used in the API, in logs and in the store.
     pub fn word(self) -> &'static str {
         match self {
             Self::Editing => "editing",
@@ -121,11 +101,12 @@ impl DeliveryState {
         }
     }
 
+    /// The word as part of a sentence.
     fn phrase(self) -> String {
         self.word().replace('_', " ")
     }
 
-    /// Whether the daemon moves it on by itself, so that the reconciler looks after it.
+    /// Whether the daemon moves the delivery on by itself. The reconciler looks after these.
     pub fn is_moving(self) -> bool {
         matches!(
             self,
@@ -137,17 +118,17 @@ impl DeliveryState {
         )
     }
 
-    /// Whether nothing will happen any more unless somebody asks for it.
+    /// Whether nothing more happens unless somebody asks for it.
     pub fn has_ended(self) -> bool {
         matches!(self, Self::Stopped | Self::Finished | Self::Deleted)
     }
 
-    /// Whether it has not been released and can be.
-    pub fn awaits_release(self) -> bool {
+    /// Whether the delivery is not confirmed yet and still can be.
+    pub fn awaits_confirmation(self) -> bool {
         matches!(self, Self::Editing | Self::Preparing | Self::PreparationFailed | Self::Prepared)
     }
 
-    /// Whether it has been released: there is a sending log.
+    /// Whether a wave was released: from then on there is a sending log.
     pub fn is_released(self) -> bool {
         matches!(
             self,
@@ -164,40 +145,78 @@ impl DeliveryState {
     /// The state after `action`.
     ///
     /// # Errors
-    /// If the action is not allowed in this state.
+    /// The action is not allowed in this state.
     pub fn after(self, action: Action) -> Result<Self, IllegalTransition> {
-        use Action as A;
-        let next = match (self, action) {
+        let next = match action {
+            Action::Change | Action::Prepare | Action::PreparationEnds { .. } => {
+                self.after_preparing(action)
+            }
+            Action::Confirm { .. }
+            | Action::Unschedule
+            | Action::Due
+            | Action::Hold
+            | Action::Release
+            | Action::Start => self.after_releasing(action),
+            Action::Pause
+            | Action::AtRest
+            | Action::Resume { .. }
+            | Action::Stop
+            | Action::Finish
+            | Action::Reopen
+            | Action::Delete => self.after_operating(action),
+        };
+        next.ok_or(IllegalTransition { state: self, action })
+    }
+
+    /// The transitions before the confirmation.
+    fn after_preparing(self, action: Action) -> Option<Self> {
+        match (self, action) {
             (
                 Self::Editing
                 | Self::PreparationFailed
                 | Self::Prepared
                 | Self::Scheduled
                 | Self::Held,
-                A::Change,
-            ) => Self::Editing,
-            (Self::Editing | Self::PreparationFailed | Self::Prepared, A::Prepare) => {
-                Self::Preparing
+                Action::Change,
+            ) => Some(Self::Editing),
+            (Self::Editing | Self::PreparationFailed | Self::Prepared, Action::Prepare) => {
+                Some(Self::Preparing)
             }
-            (Self::Preparing, A::PreparationEnds { good: true }) => Self::Prepared,
-            (Self::Preparing, A::PreparationEnds { good: false }) => Self::PreparationFailed,
-            (Self::Preparing, A::Stop) => Self::Editing,
-            (Self::Prepared, A::Confirm { due: true }) | (Self::Scheduled | Self::Held, A::Due) => {
-                Self::StartPending
+            (Self::Preparing, Action::PreparationEnds { good: true }) => Some(Self::Prepared),
+            (Self::Preparing, Action::PreparationEnds { good: false }) => {
+                Some(Self::PreparationFailed)
             }
-            (Self::Prepared, A::Confirm { due: false }) => Self::Scheduled,
-            (Self::Scheduled, A::Unschedule) => Self::Prepared,
-            (Self::Scheduled, A::Hold) => Self::Held,
-            (Self::Held, A::Release) => Self::StartPending,
-            // of a delivery that is being sent one wave may be held while others go on
-            (Self::InProgress | Self::Paused, A::Release) => self,
-            (Self::StartPending, A::Start) => Self::InProgress,
-            (Self::InProgress, A::Pause) => Self::Pausing,
-            (Self::Scheduled | Self::StartPending, A::Pause) | (Self::Pausing, A::Quiet) => {
-                Self::Paused
+            _ => None,
+        }
+    }
+
+    /// The transitions from the confirmation to the first chunk.
+    fn after_releasing(self, action: Action) -> Option<Self> {
+        match (self, action) {
+            (Self::Prepared, Action::Confirm { due: true })
+            | (Self::Scheduled | Self::Held, Action::Due)
+            | (Self::Held, Action::Release) => Some(Self::StartPending),
+            (Self::Prepared, Action::Confirm { due: false }) => Some(Self::Scheduled),
+            (Self::Scheduled, Action::Unschedule) => Some(Self::Prepared),
+            (Self::Scheduled, Action::Hold) => Some(Self::Held),
+            // A single wave may be held while the other waves are sent.
+            (Self::InProgress | Self::Paused, Action::Release) => Some(self),
+            (Self::StartPending, Action::Start) => Some(Self::InProgress),
+            _ => None,
+        }
+    }
+
+    /// The transitions that a person or the end of the work causes.
+    fn after_operating(self, action: Action) -> Option<Self> {
+        match (self, action) {
+            (Self::InProgress, Action::Pause) => Some(Self::Pausing),
+            (Self::Scheduled | Self::StartPending, Action::Pause)
+            | (Self::Pausing, Action::AtRest) => Some(Self::Paused),
+            (Self::Pausing | Self::Paused, Action::Resume { started: true }) => {
+                Some(Self::InProgress)
             }
-            (Self::Pausing | Self::Paused, A::Resume { started: true }) => Self::InProgress,
-            (Self::Paused, A::Resume { started: false }) => Self::Scheduled,
+            (Self::Paused, Action::Resume { started: false }) => Some(Self::Scheduled),
+            (Self::Preparing, Action::Stop) => Some(Self::Editing),
             (
                 Self::Scheduled
                 | Self::Held
@@ -205,44 +224,20 @@ impl DeliveryState {
                 | Self::InProgress
                 | Self::Pausing
                 | Self::Paused,
-                A::Stop,
-            ) => Self::Stopping,
-            (Self::Stopping, A::Quiet) => Self::Stopped,
-            (Self::InProgress, A::Settled) => Self::Finished,
-            (Self::Finished | Self::InProgress, A::Reopen) => Self::InProgress,
+                Action::Stop,
+            ) => Some(Self::Stopping),
+            (Self::Stopping, Action::AtRest) => Some(Self::Stopped),
+            (Self::InProgress, Action::Finish) => Some(Self::Finished),
+            (Self::Finished | Self::InProgress, Action::Reopen) => Some(Self::InProgress),
             (
                 Self::Editing
                 | Self::PreparationFailed
                 | Self::Prepared
                 | Self::Stopped
                 | Self::Finished,
-                A::Delete,
-            ) => Self::Deleted,
-            _ => return Err(IllegalTransition { state: self, action }),
-        };
-        Ok(next)
-    }
-}
-
-impl Action {
-    fn participle(self) -> &'static str {
-        match self {
-            Self::Change => "changed",
-            Self::Prepare => "prepared",
-            Self::PreparationEnds { .. } => "marked as prepared",
-            Self::Confirm { .. } => "confirmed",
-            Self::Unschedule => "taken off its schedule",
-            Self::Due => "released by its schedule",
-            Self::Hold => "held",
-            Self::Release => "released",
-            Self::Start => "started",
-            Self::Pause => "paused",
-            Self::Quiet => "brought to rest",
-            Self::Resume { .. } => "resumed",
-            Self::Stop => "stopped",
-            Self::Settled => "finished",
-            Self::Reopen => "reopened",
-            Self::Delete => "deleted",
+                Action::Delete,
+            ) => Some(Self::Deleted),
+            _ => None,
         }
     }
 }
@@ -264,11 +259,11 @@ mod tests {
         Action::Release,
         Action::Start,
         Action::Pause,
-        Action::Quiet,
+        Action::AtRest,
         Action::Resume { started: true },
         Action::Resume { started: false },
         Action::Stop,
-        Action::Settled,
+        Action::Finish,
         Action::Reopen,
         Action::Delete,
     ];
@@ -287,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_scheduled_can_be_sent_changed_or_stopped_but_not_confirmed_again() {
+    fn a_scheduled_delivery_can_be_sent_changed_or_stopped() {
         let next = |action| DeliveryState::Scheduled.after(action).ok();
         assert_eq!(next(Action::Due), Some(DeliveryState::StartPending));
         assert_eq!(next(Action::Change), Some(DeliveryState::Editing));
@@ -298,12 +293,12 @@ mod tests {
         assert_eq!(DeliveryState::Held.after(Action::Release), Ok(DeliveryState::StartPending));
         assert!(
             DeliveryState::Held.after(Action::Unschedule).is_err(),
-            "a wave was held: it must be prepared again"
+            "after a wave was held, it must be prepared again"
         );
     }
 
     #[test]
-    fn nothing_changes_what_was_released() {
+    fn a_released_delivery_cannot_be_changed() {
         for state in DeliveryState::ALL.into_iter().filter(|s| s.is_released()) {
             assert!(
                 state.after(Action::Change).is_err() && state.after(Action::Prepare).is_err(),
@@ -318,13 +313,17 @@ mod tests {
     }
 
     #[test]
-    fn every_moving_state_can_be_left_and_refusals_say_why() {
+    fn every_moving_state_can_be_left() {
         for state in DeliveryState::ALL.into_iter().filter(|s| s.is_moving()) {
             assert!(
                 ACTIONS.iter().any(|a| state.after(*a).is_ok_and(|next| next != state)),
                 "{state:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_refusal_says_why() {
         let refusal =
             DeliveryState::Editing.after(Action::Confirm { due: true }).map_err(|e| e.to_string());
         assert_eq!(refusal, Err("a delivery that is editing cannot be confirmed".to_owned()));
@@ -350,15 +349,5 @@ mod tests {
             reached.extend(next);
         }
         assert!(reached.iter().eq(&DeliveryState::ALL), "{reached:?}");
-    }
-
-    #[test]
-    fn words_are_those_of_the_api() {
-        for state in DeliveryState::ALL {
-            assert_eq!(
-                serde_json::to_value(state).ok(),
-                Some(serde_json::Value::from(state.word()))
-            );
-        }
     }
 }

@@ -1,10 +1,10 @@
-//! How many recipients of a delivery are where.
+//! Counts: how many recipients of a delivery have each status.
 
 use serde::{Deserialize, Serialize};
 
 use super::format::{Ledger, Status, flags};
 
-/// How many recipients are in each status, and what else the ledgers tell.
+/// How many recipients have each status, and how many were sent to twice or failed for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counts {
@@ -16,16 +16,16 @@ pub struct Counts {
     pub in_doubt: u64,
     pub cancelled: u64,
     pub excluded: u64,
-    /// Recipients that were released again although an earlier attempt was in doubt.
+    /// Recipients that were sent to again although an earlier attempt was in doubt.
     pub resent: u64,
-    /// Recipients that the relay accepted, or may have accepted, more than once.
+    /// Recipients whose message the relay accepted, or may have accepted, more than once.
     pub duplicates: u64,
     /// Hard failures among `failed`.
     pub hard: u64,
 }
 
 impl Counts {
-    /// The counter of one status.
+    /// The counter of `status`.
     pub fn of(&mut self, status: Status) -> &mut u64 {
         match status {
             Status::Pending => &mut self.pending,
@@ -49,17 +49,17 @@ impl Counts {
         }
     }
 
-    /// Recipients that the sender still has to do with.
+    /// Recipients that are not settled: pending, attempting or deferred.
     pub fn open(&self) -> u64 {
         self.pending + self.attempting + self.deferred
     }
 
-    /// All records.
+    /// All recipients.
     pub fn total(&self) -> u64 {
         self.open() + self.sent + self.failed + self.in_doubt + self.cancelled + self.excluded
     }
 
-    /// The largest difference between two counts of the same ledgers.
+    /// The largest difference between a figure here and the same figure of `other`.
     pub fn largest_difference(&self, other: &Self) -> u64 {
         self.figures().iter().zip(other.figures()).map(|(a, b)| a.abs_diff(b)).max().unwrap_or(0)
     }

@@ -1,54 +1,82 @@
-//! The ledger of a chunk: one packed string, a header and a record per recipient.
+//! The layout of a ledger: one string of bytes with a header and one record per recipient.
 //!
-//! All numbers are big-endian. The scripts of `store` are the only writers; this is the reader, and the layout they share.
+//! The string has 32 bytes of header, then 16 bytes for each recipient, in the order of their
+//! positions. All numbers are big-endian. Only the Lua scripts of the store write ledgers. This
+//! file reads them, and defines the layout that both share.
 //!
-//! | header bytes | |
-//! |---|---|
-//! | 0 | version, 1 |
-//! | 1 | bits: 1 in SMTP test mode, where what a dead worker was attempting is deferred and never in doubt; 2 when it was looked at for fatigue, before anything of it was sent |
-//! | 2..4 | number of records |
-//! | 4..8 | epoch: raised by every lease |
-//! | 8..12 | beat: raised by the holder while it lives |
-//! | 12..16 | sequence number: raised by every group of claims or records of the holder |
-//! | 16..24 | owner, 0 when free |
-//! | 24..32 | the run of Redis that knows all its holder wrote, if Redis may go back in time; else 0 |
+//! # Header: 32 bytes
 //!
-//! | record bytes | |
-//! |---|---|
-//! | 0 | status |
-//! | 1 | attempts: transactions that were claimed and not given back, at most 255 |
-//! | 2 | failure reason; of who is excluded the cause |
-//! | 3 | flags |
-//! | 4..9 | claim number: epoch (4) and claim within the epoch (1) |
-//! | 9..13 | when, Unix seconds: due if deferred, else of the last change |
-//! | 13 | what came back, see `tracking::tracked`; this and the next are never written by the sender |
-//! | 14..16 | hits in the tracking log |
+//! | bytes | field | meaning |
+//! |---|---|---|
+//! | 0 | version | 1 |
+//! | 1 | bits | 1: SMTP test mode; 2: the fatigue rule was checked; see below |
+//! | 2..4 | count | number of records |
+//! | 4..8 | epoch | each new lease raises it |
+//! | 8..12 | beat | the holder of the lease raises it as long as it lives |
+//! | 12..16 | sequence number | each batch of the holder raises it |
+//! | 16..24 | owner | the daemon that holds the lease; 0: no lease |
+//! | 24..32 | Redis run | see below; 0: Redis never rolls back |
+//!
+//! - *SMTP test mode*: if a worker dies, its attempts become deferred, because nothing can have
+//!   been delivered. Without this bit they become in doubt.
+//! - *Fatigue rule checked*: set before anything of the chunk is sent.
+//! - *Redis run*: the run of Redis that has everything the holder wrote. After a crash, another
+//!   run answers, which may have lost the last writes. If the holder is gone by then, everything
+//!   that is not settled becomes in doubt.
+//!
+//! # Record: 16 bytes
+//!
+//! | bytes | field | meaning |
+//! |---|---|---|
+//! | 0 | status | [`Status`] |
+//! | 1 | attempts | claims that were not given back, at most 255 |
+//! | 2 | reason | failure reason; the cause if the status is `excluded` |
+//! | 3 | flags | bits of [`flags`] |
+//! | 4..8 | epoch | claim number, first part: the epoch of the lease |
+//! | 8 | ordinal | claim number, second part: the claim's ordinal within the epoch |
+//! | 9..13 | when | Unix seconds: when a deferred recipient is due; else the last change |
+//! | 13 | tracked | bits of `tracking::tracked` |
+//! | 14..16 | hits | lines of this recipient in the tracking log |
+//!
+//! The sender never writes the last three bytes: they belong to the tracking log.
 
 use serde::{Deserialize, Serialize};
 
+/// The size of the header.
 pub const HEADER_BYTES: usize = 32;
+/// The size of each record.
 pub const RECORD_BYTES: usize = 16;
-/// Bits of the second byte.
-const TEST: u8 = 1;
-pub const CHECKED: u8 = 2;
+/// Bit of header byte 1: the fatigue rule was checked.
+pub const FATIGUE_CHECKED: u8 = 2;
+/// Bit of header byte 1: SMTP test mode.
+const SMTP_TEST: u8 = 1;
 const VERSION: u8 = 1;
 
-/// Where a recipient stands. The numbers are stored.
+/// Where a recipient stands. The numbers are stored: never change them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Status {
+    /// Not begun.
     Pending = 0,
+    /// Claimed: a transaction may be running.
     Attempting = 1,
+    /// Refused for now, or broken off before the dividing line. It is tried again.
     Deferred = 2,
+    /// The relay accepted the message.
     Sent = 3,
+    /// Refused for good, or the validity period ended.
     Failed = 4,
+    /// Nobody can know whether the relay took the message.
     InDoubt = 5,
+    /// The delivery was stopped first.
     Cancelled = 6,
+    /// Left out after the preparation.
     Excluded = 7,
 }
 
 impl Status {
+    /// All statuses, in the order of their numbers.
     pub const ALL: [Self; 8] = [
         Self::Pending,
         Self::Attempting,
@@ -74,6 +102,7 @@ impl Status {
         }
     }
 
+    /// The status with this number, if there is one.
     pub fn from_code(code: u8) -> Option<Self> {
         Self::ALL.get(usize::from(code)).copied()
     }
@@ -81,43 +110,50 @@ impl Status {
 
 /// Bits of a record's flags.
 pub mod flags {
-    /// Claimed or released again although an earlier attempt is in doubt.
+    /// Sent again although an earlier attempt is in doubt.
     pub const RESENT: u8 = 1;
-    /// Settled by a person.
+    /// A person resolved the doubt (*settle* in the API).
     pub const SETTLED: u8 = 2;
-    /// Accepted more than once, or possibly so.
+    /// The relay accepted the message more than once, or may have.
     pub const DUPLICATE: u8 = 4;
-    /// The failure is a hard one.
+    /// The failure is hard.
     pub const HARD: u8 = 8;
-    /// The validity period ended.
+    /// It failed because the validity period ended.
     pub const EXPIRED: u8 = 16;
-    /// The relay accepted it, under this or an earlier claim.
+    /// The relay accepted the message, under this or an earlier claim.
     pub const ACCEPTED: u8 = 32;
-    /// It failed by a bounce, which a late acceptance does not undo.
+    /// It failed by a bounce. A late report of an acceptance does not undo that.
     pub const BOUNCED: u8 = 64;
 }
 
-/// The epoch of the lease under which a recipient was claimed, and the how-manieth claim of that epoch.
+/// The name of a claim: epoch and ordinal. A report that names another claim is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct ClaimNumber {
+    /// The epoch of the lease under which the recipient was claimed.
     pub epoch: u32,
+    /// The ordinal of the claim among the claims of this recipient in this epoch, from 1.
     pub n: u8,
 }
 
+/// The record of one recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Record {
     pub status: Status,
     pub attempts: u8,
+    /// A failure reason, or an exclusion cause if the status is `excluded`.
     pub reason: u8,
+    /// Bits of [`flags`].
     pub flags: u8,
+    /// The last claim.
     pub claim: ClaimNumber,
+    /// Unix seconds: when a deferred recipient is due; else the last change.
     pub when: u32,
     /// Bits of `tracking::tracked`.
     pub tracked: u8,
 }
 
 impl Record {
-    /// `None` if it is shorter than a record, or its status is unknown.
+    /// Reads a record. `None` if the bytes are too few or the status is unknown.
     pub fn parse(b: &[u8]) -> Option<Self> {
         let b = b.get(..RECORD_BYTES)?;
         Some(Self {
@@ -131,12 +167,15 @@ impl Record {
         })
     }
 
+    /// Whether a bit of [`flags`] is set.
     pub fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }
 
-    /// When the sender may claim it, in Unix seconds; `None` if it is settled, held or being attempted.
-    /// `resend_after_s` is `Some` under the policy `resend`: how long a recipient stays in doubt before it is sent again, once.
+    /// When the sender may claim this recipient, in Unix seconds; `None` if it may not.
+    ///
+    /// `resend_after_s`: how many seconds a recipient stays in doubt before it is sent to once
+    /// more. It is `None` if the policy is `hold`.
     pub fn claimable_at(&self, resend_after_s: Option<u32>) -> Option<u32> {
         match (self.status, resend_after_s) {
             (Status::Pending, _) => Some(0),
@@ -149,26 +188,30 @@ impl Record {
     }
 }
 
+/// The header of a ledger, without its bits and the run of Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LedgerHeader {
+    /// The number of records.
     pub count: u16,
     pub epoch: u32,
     pub beat: u32,
+    /// The sequence number.
     pub seq: u32,
+    /// 0: no lease.
     pub owner: u64,
 }
 
-/// A ledger that cannot be read: not written by this program, or damaged.
+/// The bytes are not a ledger of this program, or they are damaged.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("the ledger is damaged: {0}")]
 pub struct DamagedLedger(pub &'static str);
 
-/// One ledger as it was read.
+/// One ledger as it was read from the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ledger(Vec<u8>);
 
 impl Ledger {
-    /// `count` pending recipients, no lease.
+    /// A new ledger: `count` pending recipients, no lease.
     pub fn new(count: u16) -> Self {
         let mut bytes = vec![0; HEADER_BYTES + RECORD_BYTES * usize::from(count)];
         bytes[0] = VERSION;
@@ -176,15 +219,17 @@ impl Ledger {
         Self(bytes)
     }
 
-    /// The same in SMTP test mode.
+    /// Sets or clears the bit of SMTP test mode.
     #[must_use]
     pub fn in_test_mode(mut self, is_test: bool) -> Self {
-        self.0[1] = if is_test { TEST } else { 0 };
+        self.0[1] = if is_test { SMTP_TEST } else { 0 };
         self
     }
 
+    /// Reads a ledger.
+    ///
     /// # Errors
-    /// If version, length or a status is not what this program writes.
+    /// The version, the length or a status is not one that this program writes.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, DamagedLedger> {
         if bytes.len() < HEADER_BYTES {
             return Err(DamagedLedger("shorter than its header"));
@@ -204,44 +249,50 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Whether it was looked at for fatigue.
-    pub fn is_checked(&self) -> bool {
-        self.0[1] & CHECKED != 0
+    /// Whether the fatigue rule was checked.
+    pub fn is_fatigue_checked(&self) -> bool {
+        self.0[1] & FATIGUE_CHECKED != 0
     }
 
+    /// The ledger as it is stored.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 
+    /// The number of records.
     pub fn len(&self) -> usize {
         usize::from(self.header().count)
     }
 
+    /// Whether there is no record.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
+    /// The header.
     pub fn header(&self) -> LedgerHeader {
         header_of(&self.0)
     }
 
-    /// The record at `position`, from 0; `None` beyond the end.
+    /// The record at `position`, from 0; `None` after the last one.
     pub fn record(&self, position: usize) -> Option<Record> {
         self.0.get(HEADER_BYTES + RECORD_BYTES * position..).and_then(Record::parse)
     }
 
+    /// All records, in the order of their positions.
     pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
         (0..self.len()).filter_map(|i| self.record(i))
     }
 
-    /// The positions that may be claimed at `now` (Unix seconds), in order.
+    /// The positions that may be claimed at `now` (Unix seconds), in ascending order. For
+    /// `resend_after_s` see [`Record::claimable_at`].
     pub fn claimable(&self, now: u32, resend_after_s: Option<u32>) -> Vec<u16> {
         let due = |r: &Record| r.claimable_at(resend_after_s).is_some_and(|at| at <= now);
         (0u16..).zip(self.records()).filter(|(_, r)| due(r)).map(|(i, _)| i).collect()
     }
 }
 
-/// Reads a header from the first bytes of a ledger; missing bytes count as zero.
+/// Reads a header from the first bytes of a ledger. Missing bytes count as zero.
 pub fn header_of(bytes: &[u8]) -> LedgerHeader {
     let mut b = [0; HEADER_BYTES];
     let n = bytes.len().min(HEADER_BYTES);

@@ -1,12 +1,23 @@
-//! TODO head
+//! The ledger of a chunk: the packed state of its recipients.
+//!
+//! A ledger is the only truth about who was sent to.
+//!
+//! - [`format`]: the layout of the bytes, which the Lua scripts of [`crate::store`] share.
+//! - [`Ledger`], [`LedgerHeader`] and [`Record`] read them. [`Status`] is where a recipient stands.
+//! - [`ClaimNumber`]: the name of a claim, so that a late report cannot overwrite a newer one.
+//! - [`Counts`]: how many recipients have each status.
+//! - [`RecipientNumber`]: the number of a recipient in all logs, and its chunk and position.
+//!
+//! Nothing here writes a ledger: that is the work of the scripts in [`crate::store::chunks`]. Leases
+//! and reports are there, too; how a chunk is sent is in [`crate::send::chunk`].
 
-pub mod counts;
+mod counts;
 pub mod format;
-pub mod recipient_number;
+mod recipient_number;
 
 pub use counts::Counts;
 pub use format::{
-    CHECKED, ClaimNumber, HEADER_BYTES, Ledger, LedgerHeader, RECORD_BYTES, Record, Status, flags,
-    header_of,
+    ClaimNumber, FATIGUE_CHECKED, HEADER_BYTES, Ledger, LedgerHeader, RECORD_BYTES, Record, Status,
+    flags, header_of,
 };
 pub use recipient_number::{ChunkRef, RecipientNumber};

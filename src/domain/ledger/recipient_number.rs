@@ -1,4 +1,4 @@
-//! Recipient numbers: how the sending log counts, and where a number is found.
+//! Recipient numbers: how all logs name a recipient, and where its record is.
 
 use crate::domain::delivery::{DeliveryId, Plan};
 
@@ -15,6 +15,7 @@ pub struct ChunkRef {
 pub struct RecipientNumber(pub u64);
 
 impl RecipientNumber {
+    /// The number of the recipient at `position` of `chunk`, both from 0.
     pub fn of(chunk: u32, position: u16, chunk_size: u32) -> Self {
         Self(u64::from(chunk) * u64::from(chunk_size) + u64::from(position))
     }
@@ -29,7 +30,7 @@ impl RecipientNumber {
     /// Chunk and position in a plan. `None` if the plan has no such recipient.
     pub fn place_in(self, plan: &Plan) -> Option<(u32, u16)> {
         let (chunk, position) = self.place(plan.chunk_size)?;
-        // with several waves only the ledger knows which chunks are full
+        // With several waves, only the ledgers show which chunks are full.
         let is_there = chunk < plan.chunks && (plan.waves > 1 || self.0 < plan.to_deliver);
         is_there.then_some((chunk, position))
     }

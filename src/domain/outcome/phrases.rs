@@ -1,8 +1,9 @@
-//! What servers write in their refusals.
+//! The phrases that servers write in their refusals, and what each one means.
 
 use super::failure::FailureReason;
 
-/// The first phrase that occurs decides; faults of the sender come first, because they must never count against a recipient.
+/// The first phrase that occurs in a reply decides. Faults of the sender come first, because they
+/// must never count against a recipient.
 const PHRASES: [(FailureReason, &[&str]); 7] = [
     (
         FailureReason::Refused,
@@ -138,11 +139,12 @@ const PHRASES: [(FailureReason, &[&str]); 7] = [
             "temporarily unavailable",
         ],
     ),
-    // An unknown user at a final server, an unknown domain at a smarthost: not enough to quarantine at once.
+    // A final server means an unknown user, a smarthost an unknown domain: too vague for "hard".
     (FailureReason::NotDefined, &["unrouteable address"]),
 ];
 
-pub(super) fn by_text(text: &str) -> Option<FailureReason> {
+/// The reason that a text in lower case states, if it contains a known phrase.
+pub(super) fn reason_in_text(text: &str) -> Option<FailureReason> {
     PHRASES
         .iter()
         .find(|(_, phrases)| phrases.iter().any(|phrase| text.contains(phrase)))

@@ -1,15 +1,15 @@
-//! An SMTP reply, parsed strictly.
+//! An SMTP reply, parsed strictly (RFC 5321, 4.2).
 
 use std::fmt;
 
 /// An SMTP reply (RFC 5321, 4.2) with its enhanced status code (RFC 2034, RFC 3463).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
-    /// 200..=559
+    /// 200 to 599.
     pub code: u16,
-    /// Class, subject, detail; only when the class agrees with `code`.
+    /// Class, subject and detail. `None` if the class does not agree with `code`.
     pub enhanced: Option<(u8, u16, u16)>,
-    /// The lines joined with spaces, without codes and control characters.
+    /// The lines, joined with spaces, without codes and control characters.
     pub text: String,
 }
 
@@ -25,10 +25,10 @@ pub enum ReplyError {
 }
 
 impl Reply {
-    /// Parses one complete reply: lines `250-text`, the last one `250 text` or `250`.
+    /// Parses one complete reply: lines such as `250-text`, and a last line `250 text` or `250`.
     ///
     /// # Errors
-    /// Anything else, also lines after the last one.
+    /// The text is anything else, or there are lines after the last one.
     pub fn parse(reply: &str) -> Result<Self, ReplyError> {
         let mut code = None;
         let mut enhanced = None;
@@ -55,12 +55,13 @@ impl Reply {
         }
     }
 
-    /// 2xx and 3xx.
+    /// Whether the code is 2xx or 3xx.
     pub fn is_positive(&self) -> bool {
         self.code < 400
     }
 
-    /// Whether a later attempt may succeed: 4xx, and "too many recipients", which some servers send as a 5xx.
+    /// Whether a later attempt may succeed: 4xx, and also "too many recipients", which some servers
+    /// send as 5xx.
     pub fn is_transient(&self) -> bool {
         (400..500).contains(&self.code)
             || (self.code >= 500
@@ -70,7 +71,7 @@ impl Reply {
 }
 
 impl fmt::Display for Reply {
-    /// One line, which [`Reply::parse`] reads back.
+    /// Writes one line. [`Reply::parse`] can read it back.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.code)?;
         if let Some((class, subject, detail)) = self.enhanced {
@@ -83,6 +84,7 @@ impl fmt::Display for Reply {
     }
 }
 
+/// Code, whether this is the last line, and text.
 fn split_line(line: &str) -> Result<(u16, bool, &str), ReplyError> {
     let bytes = line.as_bytes();
     let digits = match bytes {
@@ -98,6 +100,7 @@ fn split_line(line: &str) -> Result<(u16, bool, &str), ReplyError> {
     }
 }
 
+/// The enhanced code at the start of `text`, and the rest; `None` if its class is not that of `code`.
 fn split_enhanced(code: u16, text: &str) -> Option<((u8, u16, u16), &str)> {
     let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
     let mut parts = word.split('.').map(|part| {
@@ -111,6 +114,7 @@ fn split_enhanced(code: u16, text: &str) -> Option<((u8, u16, u16), &str)> {
     Some(((u8::try_from(class).ok()?, subject, detail), rest))
 }
 
+/// Appends a line, with spaces in place of control characters.
 fn push_clean(text: &mut String, line: &str) {
     let line = line.trim();
     if !text.is_empty() && !line.is_empty() {
@@ -149,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_reply_is_refused() {
+    fn other_text_is_refused() {
         for (text, error) in [
             ("", ReplyError::NoCode),
             ("25", ReplyError::NoCode),

@@ -1,15 +1,15 @@
-//! When a deferred message is tried again, and when that ends.
+//! When a deferred recipient is tried again, and when retries end.
 
 use std::time::Duration;
 
-/// The wait after the `attempts`-th attempt; the last entry of the schedule repeats.
+/// The wait after attempt number `attempts`. The last entry of the schedule repeats.
 pub fn delay(schedule_minutes: &[f64], attempts: u8) -> Duration {
     let index = usize::from(attempts.max(1)) - 1;
     let minutes = schedule_minutes.get(index).or(schedule_minutes.last()).copied().unwrap_or(60.0);
     Duration::try_from_secs_f64(minutes * 60.0).unwrap_or(Duration::from_secs(3600))
 }
 
-/// When to try again, in Unix seconds, or `None` if that would be after the end of the validity period.
+/// When to try again, in Unix seconds; `None` if the validity period ends before that.
 pub fn due(now: u32, schedule_minutes: &[f64], attempts: u8, valid_until: u32) -> Option<u32> {
     let wait =
         delay(schedule_minutes, attempts).as_secs_f64().ceil().min(f64::from(u32::MAX)) as u32;

@@ -1,8 +1,8 @@
-//! Times that clocks skip and repeat, odd offsets, and every field that can be wrong.
+//! Tests of due times: skipped and repeated local times, odd offsets, and every wrong field.
 
 use serde_json::json;
 
-use super::*;
+use super::{super::local_time::clock_change_warning, *};
 
 fn schedule(json: Value) -> Schedule {
     serde_json::from_value(json).unwrap()
@@ -27,7 +27,7 @@ fn at(local: &str, zone: &str) -> u32 {
 }
 
 #[test]
-fn a_local_time_is_that_of_its_zone_whatever_its_offset() {
+fn a_local_time_is_read_in_its_zone() {
     for (local, zone, utc) in [
         ("2026-12-01T09:00:00", "Europe/Berlin", "2026-12-01T08:00:00Z"),
         ("2026-12-01 09:00", "UTC", "2026-12-01T09:00:00Z"),
@@ -56,17 +56,17 @@ fn a_skipped_time_moves_forward_by_the_gap_and_a_repeated_one_is_the_first() {
         // by half an hour
         ("2026-10-04T02:15:00", "Australia/Lord_Howe", "2026-10-03T15:45:00Z"),
         ("2027-04-04T01:45:00", "Australia/Lord_Howe", "2027-04-03T14:45:00Z"),
-        // a whole day that never was
+        // a whole day is skipped
         ("2011-12-30T09:00:00", "Pacific/Apia", "2011-12-30T19:00:00Z"),
     ] {
         assert_eq!(at(local, zone), instant_of(utc), "{local} {zone}");
-        assert!(changed_clock(local, zone).is_some(), "{local} {zone}");
+        assert!(clock_change_warning(local, zone).is_some(), "{local} {zone}");
     }
-    assert_eq!(changed_clock("2027-03-28T03:30:00", "Europe/Berlin"), None);
+    assert_eq!(clock_change_warning("2027-03-28T03:30:00", "Europe/Berlin"), None);
 }
 
 #[test]
-fn a_date_without_a_zone_is_refused_and_so_is_all_else_that_is_not_clear() {
+fn an_unclear_schedule_is_refused() {
     let steps = |shares: &[f64], ats: &[&str]| {
         let steps: Vec<Value> =
             shares.iter().zip(ats).map(|(share, at)| json!({ "share": share, "at": at })).collect();
@@ -178,11 +178,11 @@ fn the_steps_of_a_ramp_up_get_their_shares_throughout_the_audience() {
     let first = instant_of("2026-12-01T08:00:00Z");
     for (until, most_off) in [(20, 1.0), (100, 1.0), (1000, 0.5)] {
         for (step, share) in [(0, 0.1), (1, 0.15), (2, 0.75)] {
-            let dealt =
+            let assigned =
                 dues[..until].iter().filter(|due| **due == first + step * 86_400).count() as f64;
             assert!(
-                (dealt - share * until as f64).abs() <= most_off,
-                "{dealt} of {until} in step {step}"
+                (assigned - share * until as f64).abs() <= most_off,
+                "{assigned} of {until} in step {step}"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Instants across clock changes; what cannot be used.
+//! Tests of recurrence: due times across clock changes, and rules that cannot be used.
 
 use super::*;
 
@@ -45,7 +45,7 @@ fn a_time_that_is_skipped_moves_forward_and_one_that_is_repeated_is_its_first() 
     );
     let autumn = instants("30 2 * * *", "Europe/Berlin", "2027-10-30T00:00:00Z", 3);
     assert_eq!(autumn, ["2027-10-30T00:30:00Z", "2027-10-31T00:30:00Z", "2027-11-01T01:30:00Z"]);
-    // asked in the second hour that has the same name
+    // the second of two hours with the same name
     assert_eq!(
         instants("30 2 * * *", "Europe/Berlin", "2027-10-31T01:10:00Z", 1),
         ["2027-11-01T01:30:00Z"]
@@ -67,7 +67,7 @@ fn two_local_times_of_one_instant_are_one_occurrence_and_none_is_left_out() {
             "2027-10-02T16:40:00Z"
         ]
     );
-    // a whole day is skipped: its noon is that of the next day
+    // a whole day is skipped: its noon is the noon of the next day
     let samoa = instants("0 12 * * *", "Pacific/Apia", "2011-12-29T00:00:00Z", 3);
     assert_eq!(samoa, ["2011-12-29T22:00:00Z", "2011-12-30T22:00:00Z", "2011-12-31T22:00:00Z"]);
 }
@@ -91,7 +91,7 @@ fn every_local_time_of_a_year_has_one_instant() {
                     .take_while(|t| *t <= to)
                     .map(|t| t.as_second())
                     .collect();
-            // every local time of the year, each by what a schedule makes of it
+            // every local time of the year, each as in a schedule
             let parsed = CronParser::new().parse(cron).unwrap();
             let first = DateTime::<Utc>::from_timestamp(from.as_second() - 86_400, 0).unwrap();
             let mut expected: Vec<i64> = parsed
@@ -100,7 +100,7 @@ fn every_local_time_of_a_year_has_one_instant() {
                 .map(|local| {
                     TimeZone::UTC.to_datetime(Timestamp::from_second(local.timestamp()).unwrap())
                 })
-                .map(|local| i64::from(due_times::instant(local, &tz).unwrap()))
+                .map(|local| i64::from(local_time::instant(local, &tz).unwrap()))
                 .filter(|due| *due > from.as_second() && *due <= to.as_second())
                 .collect();
             expected.sort_unstable();
@@ -131,7 +131,7 @@ fn odd_offsets_lists_and_the_end() {
 }
 
 #[test]
-fn what_cannot_be_used_names_its_field() {
+fn a_wrong_field_is_named() {
     let now = at("2026-12-01T00:00:00Z");
     let refused = |rule: RecurrenceRule| rule.first(now).map_err(|e| e.field).unwrap_err();
     let good = || rule("0 9 * * MON", "Europe/Berlin");
@@ -154,7 +154,9 @@ fn what_cannot_be_used_names_its_field() {
 #[test]
 fn an_occurrence_is_scheduled_for_its_instant_and_says_so_in_its_name() {
     let template: Definition = serde_json::from_value(serde_json::json!({
-        "name": "W".repeat(200), "sender": { "email": "news@shop.example" }, "content": { "subject": "Hello", "text": "Hi" }
+        "name": "W".repeat(200),
+        "sender": { "email": "news@shop.example" },
+        "content": { "subject": "Hello", "text": "Hi" }
     }))
     .unwrap();
     for due in ["2027-03-28T01:30:00Z", "2027-10-31T00:30:00Z"].map(at) {

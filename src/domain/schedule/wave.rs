@@ -1,22 +1,26 @@
-//! Waves: the recipients of a delivery that share one due instant, and which chunks are theirs.
+//! Waves: the recipients of a delivery that share one due time, and their chunks.
+//!
+//! A preparation writes two packed tables, one of waves and one of chunks. All numbers are
+//! big-endian, and all times are Unix seconds.
 
 use serde::{Deserialize, Serialize};
 
-/// A wave takes so many bytes in the table of waves.
+/// The size of a wave in the table of waves.
 pub const WAVE_BYTES: usize = 16;
-/// A chunk takes so many bytes in the table of chunks.
+/// The size of a chunk in the table of chunks.
 pub const PLACE_BYTES: usize = 4;
 
-/// What became of a wave.
+/// The state of a wave. The numbers are stored: never change them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WaveState {
+    /// It waits for its due time.
     Waiting,
-    /// It may be sent; its chunks may not have been opened yet.
+    /// It may be sent, but perhaps not all of its chunks are open yet.
     Released,
-    /// It is sent: its chunks were opened.
+    /// It may be sent, and all of its chunks are open.
     Open,
-    /// It was found overdue beyond its grace window and waits for a person.
+    /// It was overdue beyond its grace window, and waits for a person.
     Held,
 }
 
@@ -30,39 +34,45 @@ impl WaveState {
         }
     }
 
+    /// Whether the wave may be sent.
     pub fn is_released(self) -> bool {
         matches!(self, Self::Released | Self::Open)
     }
 }
 
-/// Whether an instant lies more than `grace_s` seconds back, all in Unix seconds. 0 means at once,
-/// which is never late.
+/// Whether `due` is more than `grace_s` seconds before `now`. A `due` of 0 means at once, and is
+/// never overdue.
 pub fn is_overdue(due: u32, now: u32, grace_s: u32) -> bool {
     due > 0 && now.saturating_sub(due) > grace_s
 }
 
-/// A record of the table of waves, big-endian: due u32, released at u32 (0: not yet), recipients u32, state u8, three
-/// bytes of nothing. Times are Unix seconds; due 0 is at once.
+/// One wave. In the table: `due` u32, `released_at` u32, `recipients` u32, `state` u8, three zero
+/// bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wave {
+    /// 0: at once.
     pub due: u32,
+    /// 0: not released yet.
     pub released_at: u32,
     pub recipients: u32,
     pub state: WaveState,
 }
 
-/// A record of the table of chunks, big-endian: number of the wave u16, recipients u16.
+/// One chunk. In the table: `wave` u16, `recipients` u16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkPlace {
+    /// The number of the wave, from 0.
     pub wave: u16,
     pub recipients: u16,
 }
 
 impl Wave {
+    /// A wave that waits for its due time.
     pub fn waiting(due: u32, recipients: u32) -> Self {
         Self { due, released_at: 0, recipients, state: WaveState::Waiting }
     }
 
+    /// The wave as it is in the table.
     pub fn bytes(&self) -> [u8; WAVE_BYTES] {
         let mut bytes = [0; WAVE_BYTES];
         bytes[..4].copy_from_slice(&self.due.to_be_bytes());
@@ -89,17 +99,18 @@ impl Wave {
         bytes.as_chunks::<WAVE_BYTES>().0.iter().map(Self::parse).collect()
     }
 
-    /// Whether the wave waits although it was due more than `grace_s` seconds ago.
-    /// `release_waves.lua` decides the same in Redis.
+    /// Whether the wave still waits although it was due more than `grace_s` seconds ago. The script
+    /// `release_waves.lua` has the same rule.
     pub fn is_overdue(&self, now: u32, grace_s: u32) -> bool {
         self.state == WaveState::Waiting && is_overdue(self.due, now, grace_s)
     }
 
+    /// Whether the wave waits for a person.
     pub fn is_held(&self) -> bool {
         self.state == WaveState::Held
     }
 
-    /// When retries end: so long after the release. None as long as it is not released.
+    /// When retries end: `validity_hours` after the release. `None` if it is not released yet.
     pub fn valid_until(&self, validity_hours: f64) -> Option<u32> {
         let seconds = (validity_hours * 3600.0).round().min(f64::from(u32::MAX)) as u32;
         self.state.is_released().then(|| self.released_at.saturating_add(seconds.max(1)))
@@ -107,6 +118,7 @@ impl Wave {
 }
 
 impl ChunkPlace {
+    /// The chunk as it is in the table.
     pub fn bytes(self) -> [u8; PLACE_BYTES] {
         let ([a, b], [c, d]) = (self.wave.to_be_bytes(), self.recipients.to_be_bytes());
         [a, b, c, d]
@@ -145,7 +157,7 @@ mod tests {
     fn the_validity_period_begins_with_the_release() {
         let wave = Wave { released_at: 1000, state: WaveState::Open, ..Wave::waiting(900, 1) };
         assert_eq!(wave.valid_until(1.0), Some(4600));
-        assert_eq!(wave.valid_until(0.0001), Some(1001), "a second at least");
+        assert_eq!(wave.valid_until(0.0001), Some(1001), "at least a second");
         assert_eq!(Wave::waiting(900, 1).valid_until(1.0), None);
     }
 }

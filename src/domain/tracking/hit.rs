@@ -1,44 +1,55 @@
-//! What comes back from recipients: opens, clicks, mirror pages and opt-outs, each with a label that says whether a human did it.
+//! Hits: opens, clicks, mirror pages and opt-outs, each with a label that says who made it.
 //!
-//! A hit is stored in 36 bytes, numbers big-endian. Nothing is dropped: labels change, hits stay.
+//! A hit is one line of the tracking log: 36 bytes, all numbers big-endian. Labels may change
+//! later, but no hit is ever dropped.
 //!
-//! | bytes | |
-//! |---|---|
-//! | 0..4 | number of the recipient in the sending log |
-//! | 4..10 | when, Unix milliseconds |
-//! | 10 | kind |
-//! | 11 | label |
-//! | 12..14 | version of the rules that gave the label |
-//! | 14..16 | number of the link, of a click; else 65535 |
-//! | 16 | signs of its request |
-//! | 17 | 0 |
-//! | 18..20 | number of the user agent among those of the delivery; 65535 if there was none, 65534 if it is not kept |
-//! | 20..36 | address it came from, IPv6 or IPv4-mapped |
+//! | bytes | field | meaning |
+//! |---|---|---|
+//! | 0..4 | recipient | recipient number |
+//! | 4..10 | time | Unix milliseconds |
+//! | 10 | kind | [`HitKind`] |
+//! | 11 | label | [`HitLabel`] |
+//! | 12..14 | rules | version of the rules that gave the label |
+//! | 14..16 | link | number of the link of a click; else 65535 |
+//! | 16 | signs | bits of [`signs`] |
+//! | 17 | unused | 0 |
+//! | 18..20 | agent | number of the user agent within the delivery; 65535: none; 65534: not kept |
+//! | 20..36 | address | IPv6 address of the client, or its IPv4-mapped address |
 
 use core::net::{IpAddr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+/// The size of a hit in the tracking log.
 pub const HIT_BYTES: usize = 36;
-/// Where the label and the version of its rules stand in a hit.
+/// Where label and version of the rules are in a hit.
 pub const LABEL_AT: usize = 11;
+/// The size of label and version of the rules.
 pub const LABEL_BYTES: usize = 3;
+/// The link of a hit that is not a click.
 pub const NO_LINK: u16 = u16::MAX;
+/// The user agent of a request that named none.
 pub const NO_AGENT: u16 = u16::MAX;
 
-/// What was asked for. The numbers are stored.
+/// What was asked for. The numbers are stored: never change them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HitKind {
+    /// The open pixel.
     Open,
+    /// A tracked link.
     Click,
+    /// The mirror page.
     Mirror,
+    /// An opt-out.
     OptOut,
 }
 
 impl HitKind {
+    /// All kinds, in the order of their numbers.
     pub const ALL: [Self; 4] = [Self::Open, Self::Click, Self::Mirror, Self::OptOut];
 
+    /// The word used in the API and in logs.
     pub fn word(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -48,24 +59,27 @@ impl HitKind {
         }
     }
 
+    /// The kind with this number, if there is one.
     pub fn from_code(code: u8) -> Option<Self> {
         Self::ALL.get(usize::from(code)).copied()
     }
 }
 
-/// Who is taken to have done it.
+/// Who is taken to have made a hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HitClass {
     Human,
-    /// Apple Mail Privacy Protection fetches whether somebody reads or not.
+    /// Apple Mail Privacy Protection. It fetches pictures even if nobody reads the mail.
     AppleProxy,
     Machine,
 }
 
 impl HitClass {
+    /// All classes.
     pub const ALL: [Self; 3] = [Self::Human, Self::AppleProxy, Self::Machine];
 
+    /// The word used in the API and in logs.
     pub fn word(self) -> &'static str {
         match self {
             Self::Human => "human",
@@ -75,29 +89,34 @@ impl HitClass {
     }
 }
 
-/// Why a hit is of its class. The numbers are stored.
+/// Why a hit has its class. The numbers are stored: never change them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HitLabel {
-    /// Nothing speaks against it.
+    /// Nothing suggests a machine.
     Human,
-    /// A real open, fetched through the image proxy of Gmail or Yahoo.
+    /// A real open. The image proxy of Gmail or Yahoo fetched the picture.
     ImageProxy,
-    /// From a network of mail scanners that people browse through, too.
+    /// From a network of mail scanners through which people also browse.
     ProbableScanner,
+    /// The user agent of Apple Mail Privacy Protection.
     AppleProxy,
+    /// A HEAD request.
     Head,
+    /// A request that says it prefetches.
     Prefetch,
+    /// A request without a user agent.
     NoAgent,
-    /// Its user agent is that of a scanner or a script.
+    /// The user agent of a scanner or a script.
     Agent,
-    /// From a network of mail scanners.
+    /// From a network of mail scanners only.
     Network,
     /// One of five clicks of one recipient within a second.
     Burst,
 }
 
 impl HitLabel {
+    /// All labels, in the order of their numbers.
     pub const ALL: [Self; 10] = [
         Self::Human,
         Self::ImageProxy,
@@ -111,6 +130,7 @@ impl HitLabel {
         Self::Burst,
     ];
 
+    /// The word used in the API and in logs.
     pub fn word(self) -> &'static str {
         match self {
             Self::Human => "human",
@@ -126,10 +146,12 @@ impl HitLabel {
         }
     }
 
+    /// The label with this number, if there is one.
     pub fn from_code(code: u8) -> Option<Self> {
         Self::ALL.get(usize::from(code)).copied()
     }
 
+    /// The class of hits with this label.
     pub fn class(self) -> HitClass {
         match self {
             Self::Human | Self::ImageProxy | Self::ProbableScanner => HitClass::Human,
@@ -138,20 +160,22 @@ impl HitLabel {
         }
     }
 
-    /// Whether the class is more than probable.
+    /// Whether the class is certain and not only probable.
     pub fn is_certain(self) -> bool {
         !matches!(self, Self::ProbableScanner)
     }
 }
 
-/// Bits of what a request showed beside agent and address.
+/// Bits for signs of a machine in a request, other than user agent and address.
 pub mod signs {
+    /// A HEAD request.
     pub const HEAD: u8 = 1;
-    /// `Sec-Purpose`, `Purpose`, `X-Purpose` or `X-Moz` with prefetch, preview or prerender.
+    /// A header `Sec-Purpose`, `Purpose`, `X-Purpose` or `X-Moz` says prefetch, preview or prerender.
     pub const PREFETCH: u8 = 2;
 }
 
-/// Bits of the first tracking byte of a ledger's record: a cache of the tracking log.
+/// Bits of byte 13 of a ledger's record: which hits the recipient has, as a cache of the tracking
+/// log.
 pub mod tracked {
     pub const HUMAN_OPEN: u8 = 1;
     pub const MACHINE_OPEN: u8 = 2;
@@ -162,14 +186,16 @@ pub mod tracked {
     pub const OPT_OUT: u8 = 64;
     /// A human open came through an image proxy.
     pub const PROXIED_OPEN: u8 = 128;
-    /// Any of these counts as an open: a human click implies one.
+    /// A human open, click or mirror page: each of them counts as an open.
     pub const OPENED: u8 = HUMAN_OPEN | HUMAN_CLICK | HUMAN_MIRROR;
-    /// The same by whomever; of mirror pages only those of humans are noted.
+    /// Any open or click, by a human or not, or a mirror page of a human. Mirror pages of machines
+    /// have no bit.
     pub const RAW_OPENED: u8 = OPENED | MACHINE_OPEN | APPLE_OPEN | MACHINE_CLICK;
+    /// Any click, by a human or not.
     pub const RAW_CLICKED: u8 = HUMAN_CLICK | MACHINE_CLICK;
 }
 
-/// One line of the tracking log, as it is stored.
+/// One line of the tracking log. The table at the top of this file explains the fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hit {
     pub recipient: u32,
@@ -184,6 +210,7 @@ pub struct Hit {
 }
 
 impl Hit {
+    /// The hit as it is stored.
     pub fn encode(&self) -> [u8; HIT_BYTES] {
         let mut b = [0; HIT_BYTES];
         b[..4].copy_from_slice(&self.recipient.to_be_bytes());
@@ -201,13 +228,13 @@ impl Hit {
         b
     }
 
-    /// Its label and the version of its rules, as they are stored.
+    /// Label and version of the rules, as they are stored at [`LABEL_AT`].
     pub fn label_bytes(&self) -> [u8; LABEL_BYTES] {
         let [high, low] = self.rules.to_be_bytes();
         [self.label as u8, high, low]
     }
 
-    /// `None` if kind or label are not what this program writes.
+    /// Reads a stored hit. `None` if kind or label is not one that this program writes.
     pub fn decode(b: &[u8; HIT_BYTES]) -> Option<Self> {
         let u16_at = |at: usize| u16::from_be_bytes([b[at], b[at + 1]]);
         let mut from = [0; 16];
@@ -225,7 +252,7 @@ impl Hit {
         })
     }
 
-    /// What it sets in its recipient's record.
+    /// The bits of [`tracked`] that the hit sets in its recipient's record.
     pub fn tracked(&self) -> u8 {
         use tracked::{
             APPLE_OPEN, HUMAN_CLICK, HUMAN_MIRROR, HUMAN_OPEN, MACHINE_CLICK, MACHINE_OPEN,
@@ -247,14 +274,14 @@ impl Hit {
     }
 }
 
-/// A tracked link of a delivery; its number is its place in the list.
+/// A tracked link of a delivery. Its number is its place in the list, from 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrackedLink {
-    /// Its text, title or alternative text in the mail; else its address.
+    /// The text, title or alternative text of the link in the mail; else its URL.
     pub label: String,
-    /// Where it leads: a template if it has merge fields.
+    /// The target; a template if it has merge fields.
     pub url: String,
-    /// Whether it differs between recipients.
+    /// Whether the target differs between recipients.
     pub merged: bool,
 }
 

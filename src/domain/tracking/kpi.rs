@@ -1,19 +1,24 @@
-//! Key figures: a pure function of the counts. Ratios are 0..1, and null where the denominator is 0.
+//! KPIs: the key figures of a delivery, a pure function of its counts and its statistics.
+//!
+//! A rate is 0 to 1, and null if its denominator is 0.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::statistics::Statistics;
+use super::{rate::rate, statistics::Statistics};
 use crate::domain::ledger::Counts;
 
-/// The KPIs of a delivery. Opens and clicks are those of the last statistics, and `None` before the first: unknown is not zero.
+/// The KPIs of a delivery. Opens and clicks are from the last statistics. Before the first
+/// statistics they are `None`, because unknown is not zero.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Kpis {
-    /// SMTP test mode: nothing was delivered, whatever the counts say; so nothing is processed, and all rates are null.
+    /// SMTP test mode: nothing is delivered, so nothing counts as processed and all rates are null.
     pub test: bool,
+    /// All recipients of the audience.
     pub targeted: u64,
+    /// The targeted recipients that are not excluded.
     pub to_deliver: u64,
-    /// "Sent" on pages: delivered + bounces and errors.
+    /// Delivered, plus bounces and errors. Web pages call it "sent".
     pub processed: u64,
     pub delivered: u64,
     pub bounces_and_errors: u64,
@@ -21,29 +26,27 @@ pub struct Kpis {
     pub bounce_and_error_rate: Option<f64>,
     pub hard_bounce_rate: Option<f64>,
     pub soft_bounce_rate: Option<f64>,
-    /// Shown beside the rates; in none of them.
+    /// Not part of any rate.
     pub in_doubt: u64,
     pub unique_opens: Option<u64>,
     pub open_rate: Option<f64>,
     pub unique_clicks: Option<u64>,
     pub click_through_rate: Option<f64>,
     pub unsubscribe_rate: Option<f64>,
-    /// When opens and clicks were counted.
+    /// When opens and clicks were computed.
     pub statistics_at: Option<Timestamp>,
 }
 
-/// `count / of`, or `None` when `of` is 0.
-pub fn rate(count: u64, of: u64) -> Option<f64> {
-    (of > 0).then(|| count as f64 / of as f64)
-}
-
 impl Kpis {
-    /// `excluded_at_preparation` are the lines of the exclusion log that never came into a ledger.
+    /// The KPIs for `counts`, a recount or the live counters.
+    ///
+    /// `excluded_at_preparation`: lines of the exclusion log whose recipients are in no ledger.
+    /// `test`: SMTP test mode.
     pub fn of(
         counts: &Counts,
         excluded_at_preparation: u64,
         test: bool,
-        opens: Option<&Statistics>,
+        statistics: Option<&Statistics>,
     ) -> Self {
         let (delivered, failed, hard) =
             if test { (0, 0, 0) } else { (counts.sent, counts.failed, counts.hard) };
@@ -60,12 +63,12 @@ impl Kpis {
             hard_bounce_rate: rate(hard, processed),
             soft_bounce_rate: rate(failed.saturating_sub(hard), processed),
             in_doubt: counts.in_doubt,
-            unique_opens: opens.and_then(|s| s.unique_opens),
-            open_rate: opens.and_then(|s| s.open_rate),
-            unique_clicks: opens.and_then(|s| s.unique_clicks),
-            click_through_rate: opens.and_then(|s| s.click_through_rate),
-            unsubscribe_rate: opens.and_then(|s| s.unsubscribe_rate),
-            statistics_at: opens.map(|s| s.computed_at),
+            unique_opens: statistics.and_then(|s| s.unique_opens),
+            open_rate: statistics.and_then(|s| s.open_rate),
+            unique_clicks: statistics.and_then(|s| s.unique_clicks),
+            click_through_rate: statistics.and_then(|s| s.click_through_rate),
+            unsubscribe_rate: statistics.and_then(|s| s.unsubscribe_rate),
+            statistics_at: statistics.map(|s| s.computed_at),
         }
     }
 }

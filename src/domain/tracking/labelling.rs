@@ -1,4 +1,4 @@
-//! A tracking log as it is read, block by block: which lines get other labels, and what its figures are made of.
+//! Reads a tracking log block by block: counts its lines, and finds lines that get new labels.
 
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
@@ -8,45 +8,49 @@ use super::{
     statistics::StatisticsCount,
 };
 
-/// A line of the log that gets another label: what stood there, label and version of its rules, and what stands there from now on.
+/// A line of the tracking log that gets a new label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Relabelled {
+    /// The number of the line in the log, from 0.
     pub place: u64,
+    /// The old label and version of the rules, as stored.
     pub before: [u8; LABEL_BYTES],
+    /// The new label and version of the rules, as stored.
     pub now: [u8; LABEL_BYTES],
 }
 
-/// The rules in force, and the user agents of a delivery by number.
+/// The rules in force, and the user agents of a delivery by their numbers.
 pub type RelabelWith = (Arc<MachineRules>, HashMap<u16, String>);
 
-/// What was read so far. Of the lines only clicks are kept: whether they are a burst is known at the end.
+/// A tracking log that is being read. Clicks are kept until the end, because only then is it known
+/// which of them are bursts.
 #[derive(Debug)]
 pub struct Labelling {
-    anew: Option<RelabelWith>,
-    reckoning: StatisticsCount,
+    relabel_with: Option<RelabelWith>,
+    statistics: StatisticsCount,
     clicks: Vec<ClickLine>,
     changed: Vec<Relabelled>,
 }
 
 impl Labelling {
-    /// With `anew` all lines get the labels that its rules give them.
-    pub fn new(reckoning: StatisticsCount, anew: Option<RelabelWith>) -> Self {
-        Self { anew, reckoning, clicks: Vec::new(), changed: Vec::new() }
+    /// Begins with the first line. With `relabel_with`, every line gets the label of these rules.
+    pub fn new(statistics: StatisticsCount, relabel_with: Option<RelabelWith>) -> Self {
+        Self { relabel_with, statistics, clicks: Vec::new(), changed: Vec::new() }
     }
 
-    /// Reads a block, from its first line on, those at `places`. False if it is damaged.
+    /// Reads the lines of a block, whose numbers in the log are `places`. False if one is damaged.
     #[must_use]
     pub fn read(&mut self, places: Range<u64>, block: &[u8]) -> bool {
         places.zip(block.as_chunks::<HIT_BYTES>().0).all(|(place, bytes)| {
             let hit = Hit::decode(bytes);
-            hit.into_iter().for_each(|hit| self.note(place, hit));
+            hit.into_iter().for_each(|hit| self.add(place, hit));
             hit.is_some()
         })
     }
 
-    fn note(&mut self, place: u64, mut hit: Hit) {
+    fn add(&mut self, place: u64, mut hit: Hit) {
         let before = hit.label_bytes();
-        if let Some((rules, agents)) = &self.anew {
+        if let Some((rules, agents)) = &self.relabel_with {
             let agent = match hit.agent {
                 NO_AGENT => UserAgent::None,
                 number => agents
@@ -59,24 +63,24 @@ impl Labelling {
         let line = ClickLine { hit, place, before };
         match hit.kind {
             HitKind::Click => self.clicks.push(line),
-            _ => self.settle(line),
+            _ => self.count(line),
         }
     }
 
-    fn settle(&mut self, ClickLine { hit, place, before }: ClickLine) {
+    fn count(&mut self, ClickLine { hit, place, before }: ClickLine) {
         let now = hit.label_bytes();
         if now != before {
             self.changed.push(Relabelled { place, before, now });
         }
-        self.reckoning.note(&hit);
+        self.statistics.add(&hit);
     }
 
-    /// What the figures are made of, and which lines get other labels, in their order.
-    pub fn close(mut self) -> (StatisticsCount, Vec<Relabelled>) {
+    /// Ends the log. Returns the counts, and the lines that get new labels in ascending order.
+    pub fn finish(mut self) -> (StatisticsCount, Vec<Relabelled>) {
         let mut clicks = std::mem::take(&mut self.clicks);
         bursts(&mut clicks);
-        clicks.into_iter().for_each(|click| self.settle(click));
+        clicks.into_iter().for_each(|click| self.count(click));
         self.changed.sort_unstable_by_key(|line| line.place);
-        (self.reckoning, self.changed)
+        (self.statistics, self.changed)
     }
 }

@@ -1,4 +1,6 @@
-//! Human or machine: the rules that give a hit its label. What they go by is a file, `config/machines.toml`.
+//! The rules that tell humans from machines and give each hit its label.
+//!
+//! Their words and networks come from a file in the form of `config/machines.toml`.
 
 use core::net::IpAddr;
 
@@ -11,13 +13,14 @@ use super::hit::{Hit, HitKind, HitLabel, LABEL_BYTES, signs};
 /// `config/machines.toml`, compiled in.
 pub const BUILT_IN: &str = include_str!("../../../config/machines.toml");
 
-/// So many clicks of one recipient within [`BURST_MS`] are those of a machine.
-const BURST: usize = 5;
+/// This many clicks of one recipient within [`BURST_MS`] are clicks of a machine.
+const BURST_CLICKS: usize = 5;
 const BURST_MS: u64 = 1000;
 
+/// The file. `config/machines.toml` explains the fields.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct RulesFile {
     version: u16,
     agents: Vec<String>,
     image_proxies: Vec<String>,
@@ -28,10 +31,10 @@ struct File {
     probable_networks: Vec<IpNet>,
 }
 
-/// Networks, such as `10.0.0.0/8`, and single addresses.
+/// Reads a list of networks, such as `10.0.0.0/8`, and single addresses.
 ///
 /// # Errors
-/// One is neither.
+/// A text is neither a network nor an address.
 pub fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
     let network = |text: String| {
         let parsed = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
@@ -56,18 +59,18 @@ pub struct MachineRules {
 }
 
 impl MachineRules {
-    /// Reads them from the text of a file.
+    /// Reads the rules from the text of a file.
     ///
     /// # Errors
-    /// What is wrong with it, and where.
+    /// A text that says what is wrong, and where.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let file: File =
+        let file: RulesFile =
             toml::from_str(text).map_err(|e| e.to_string().trim().replace('\n', " "))?;
         let matcher = |name: &str, words: &[String]| {
             if words.iter().any(String::is_empty) {
                 return Err(format!("{name}: an empty word is in every user agent"));
             }
-            // user agents are short: a prefilter costs more than it saves
+            // User agents are short, so a prefilter would cost more than it saves.
             let mut builder = AhoCorasick::builder();
             builder.ascii_case_insensitive(true).kind(Some(AhoCorasickKind::DFA)).prefilter(false);
             builder.build(words).map_err(|e| format!("{name}: {e}"))
@@ -82,7 +85,8 @@ impl MachineRules {
         })
     }
 
-    /// The label of a hit by what its request shows. What an agent was that is not kept, its label says.
+    /// The label of a hit, by its request. If the user agent is no longer kept, its old label tells
+    /// what the user agent was. Bursts are not decided here: see [`bursts`].
     pub fn label(&self, kind: HitKind, signs: u8, agent: UserAgent<'_>, from: IpAddr) -> HitLabel {
         let is_in = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&from));
         if signs & signs::HEAD != 0 {
@@ -124,28 +128,31 @@ impl MachineRules {
 /// The user agent of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UserAgent<'a> {
+    /// The request named none.
     None,
     Is(&'a str),
-    /// It is not known any more; what its hit was labelled.
+    /// The user agent is no longer kept. This is the label that the hit has.
     NotKept(HitLabel),
 }
 
-/// A line of the log as it will be, where it stands there, and the label that it had.
+/// A click in the tracking log, with its new label.
 #[derive(Debug, Clone, Copy)]
 pub struct ClickLine {
     pub hit: Hit,
+    /// The number of the line in the log, from 0.
     pub place: u64,
+    /// The old label and version of the rules, as stored.
     pub before: [u8; LABEL_BYTES],
 }
 
-/// Labels the clicks that belong to a burst, and sorts all: five clicks or more of one recipient within a second, those before the
-/// fifth one, too.
+/// Sorts clicks by recipient and time, and labels those that belong to a burst: five or more clicks
+/// of one recipient within a second. The first four of them are labelled, too.
 pub fn bursts(clicks: &mut [ClickLine]) {
     clicks.sort_unstable_by_key(|click| (click.hit.recipient, click.hit.at_ms, click.place));
     for of_one in clicks.chunk_by_mut(|a, b| a.hit.recipient == b.hit.recipient) {
         let mut marked = 0;
-        for end in BURST..=of_one.len() {
-            let first = end - BURST;
+        for end in BURST_CLICKS..=of_one.len() {
+            let first = end - BURST_CLICKS;
             if of_one[end - 1].hit.at_ms - of_one[first].hit.at_ms < BURST_MS {
                 of_one[first.max(marked)..end]
                     .iter_mut()
@@ -171,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn people_and_machines_are_told_apart() {
+    fn humans_and_machines_are_told_apart() {
         const FIREFOX: &str =
             "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
         const GMAIL: &str = "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)";
@@ -227,7 +234,7 @@ mod tests {
                 home,
                 HitLabel::ImageProxy,
             ),
-            // pictures only: nobody follows a link through them
+            // image proxies fetch pictures only, and never follow a link
             (HitKind::Click, 0, UserAgent::Is(GMAIL), home, HitLabel::Human),
             (HitKind::Open, 0, UserAgent::Is("Mozilla/5.0"), "104.28.1.1", HitLabel::AppleProxy),
             (HitKind::Click, 0, UserAgent::Is("Mozilla/5.0"), "104.28.1.1", HitLabel::Human),
@@ -252,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_used_says_why() {
+    fn the_error_of_a_bad_file_says_why() {
         assert!(MachineRules::parse("version = 1").is_err_and(|e| e.contains("agents")));
         let address = BUILT_IN.replace("40.92.0.0/15", "192.0.2.7");
         assert!(MachineRules::parse(&address).is_ok_and(|rules| {
@@ -271,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn five_clicks_within_a_second_are_a_burst_also_the_ones_before() {
+    fn five_clicks_within_a_second_are_a_burst() {
         let click = |(recipient, at_ms)| {
             let (kind, label, from) =
                 (HitKind::Click, HitLabel::Human, IpAddr::from([192, 0, 2, 1]));
@@ -304,7 +311,7 @@ mod tests {
             [5000, 5100, 5200, 5300, 5999],
             "6200 has only four others within a second before it"
         );
-        // in whatever order they were recorded
+        // the order in which they were recorded does not matter
         clicks.reverse();
         assert_eq!(found(&clicks).len(), 5);
         clicks.push((2, 999));

@@ -1,4 +1,4 @@
-//! Opens, clicks and opt-outs of a delivery: a pure function of its ledgers and its tracking log.
+//! Statistics: opens, clicks and opt-outs of a delivery, from its ledgers and its tracking log.
 
 use std::collections::BTreeMap;
 
@@ -7,76 +7,83 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     hit::{Hit, HitClass, HitKind, tracked},
-    kpi::rate,
+    rate::rate,
 };
 use crate::domain::{delivery::Settings, ledger::Status};
 
-/// The figures of a delivery as they were at `computed_at`. Unique figures count recipients; those of recipients whose status is not
-/// `sent` stand apart, so that no rate exceeds 1. Rates are null in SMTP test mode and as long as nothing is delivered.
+/// The figures of a delivery at the time `computed_at`.
+///
+/// Unique figures count recipients with the status `sent`, so that no rate exceeds 1. Others have
+/// figures of their own. Rates are null in SMTP test mode, and as long as nothing is delivered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Statistics {
     pub computed_at: Timestamp,
     /// Lines of the tracking log that were read.
     pub hits: u64,
-    /// Hits that are in no line of it: those of a recipient that has a thousand already.
+    /// Hits without a line in the tracking log: a recipient has at most a thousand lines.
     #[serde(default)]
     pub hits_beyond: u64,
-    /// How often labels of the log had been changed when it was read.
+    /// How often labels of the log had been changed when the log was read.
     #[serde(default)]
     pub labels: u64,
     pub delivered: u64,
     pub failed: u64,
-    /// With at least one open, click or mirror page by a human: a click implies an open, an opt-out does not. None if opens are not
-    /// tracked.
+    /// Recipients with an open, a click or a mirror page by a human. An opt-out does not count.
+    /// `None` if opens are not tracked.
     pub unique_opens: Option<u64>,
     pub open_rate: Option<f64>,
-    /// With at least one click by a human; none if clicks are not tracked.
+    /// Recipients with a click by a human. `None` if clicks are not tracked.
     pub unique_clicks: Option<u64>,
     pub click_through_rate: Option<f64>,
-    /// The raw figures beside them: with any open or click, whoever or whatever it was, or a human's mirror page; with any click.
+    /// Recipients with any open or click, by a human or not, or with a mirror page by a human.
     pub raw_opens: Option<u64>,
     pub raw_open_rate: Option<f64>,
+    /// Recipients with any click, by a human or not.
     pub raw_clicks: Option<u64>,
     pub raw_click_rate: Option<f64>,
-    /// By humans.
+    /// Recipients with a mirror page by a human.
     pub unique_mirror_pages: u64,
     pub mirror_page_rate: Option<f64>,
     pub unsubscribes: u64,
     pub unsubscribe_rate: Option<f64>,
-    /// Among the unique opens: those with a picture fetched through the proxy of Gmail or Yahoo.
+    /// Those of the unique opens whose picture the image proxy of Gmail or Yahoo fetched.
     pub proxied_opens: u64,
-    /// Recipients whose pictures Apple's proxy fetched, whether they read or not; in no rate.
+    /// Recipients whose pictures Apple's proxy fetched. Nobody knows whether they read the mail, so
+    /// they are in no rate.
     pub apple_opens: u64,
-    /// Recipients with an open or a click by a machine; in no rate.
+    /// Recipients with an open by a machine; in no rate.
     pub machine_opens: u64,
+    /// Recipients with a click by a machine; in no rate.
     pub machine_clicks: u64,
-    /// Unique opens and clicks of recipients that are not `sent`, such as those that bounced later.
+    /// Unique opens of recipients with another status than `sent`, such as after a late bounce.
     pub opens_of_others: u64,
+    /// Unique clicks of recipients with another status than `sent`.
     pub clicks_of_others: u64,
     /// All hits, by kind and class.
     pub totals: BTreeMap<HitKind, BTreeMap<HitClass, u64>>,
-    /// By the number of the link.
+    /// One for each tracked link, by its number.
     pub links: Vec<LinkClicks>,
 }
 
 /// Clicks on one link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LinkClicks {
-    /// Recipients of status `sent` with a click by a human.
+    /// Recipients with the status `sent` and a click by a human.
     pub unique: u64,
-    /// All clicks by humans, by others.
+    /// All clicks by humans.
     pub human: u64,
+    /// All other clicks.
     pub machine: u64,
 }
 
-/// Gathers the tracking log, line by line; then the ledgers say what counts.
+/// Counts the lines of a tracking log. At the end the statuses of the recipients decide what counts.
 #[derive(Debug)]
 pub struct StatisticsCount {
-    /// What the log says of each recipient, by number: bits of `tracked`.
+    /// Bits of `tracked` of each recipient, by recipient number.
     bits: Vec<u8>,
-    /// How many hits there were of each.
+    /// Lines of each recipient, by recipient number.
     counts: Vec<u16>,
-    /// Recipient and link of clicks by humans.
+    /// Recipient and link of each click by a human.
     clicks: Vec<(u32, u16)>,
     totals: BTreeMap<HitKind, BTreeMap<HitClass, u64>>,
     links: Vec<LinkClicks>,
@@ -84,7 +91,7 @@ pub struct StatisticsCount {
 }
 
 impl StatisticsCount {
-    /// `numbers`: one more than the highest number of a recipient.
+    /// No line yet. `numbers` is one more than the highest recipient number.
     pub fn new(numbers: usize, links: usize) -> Self {
         Self {
             bits: vec![0; numbers],
@@ -96,7 +103,8 @@ impl StatisticsCount {
         }
     }
 
-    pub fn note(&mut self, hit: &Hit) {
+    /// Counts one line.
+    pub fn add(&mut self, hit: &Hit) {
         self.hits += 1;
         let class = hit.label.class();
         *self.totals.entry(hit.kind).or_default().entry(class).or_default() += 1;
@@ -119,7 +127,7 @@ impl StatisticsCount {
         }
     }
 
-    /// What the log says of a recipient, and in how many lines (65535 at the most).
+    /// The bits of `tracked` of a recipient, and its number of lines (at most 65535).
     pub fn of(&self, number: u32) -> (u8, u16) {
         let at = number as usize;
         (
@@ -128,34 +136,27 @@ impl StatisticsCount {
         )
     }
 
-    /// `statuses`: every recipient's, by number.
-    pub fn close(
+    /// Ends the log and computes the figures. `statuses`: the status of each recipient, by number.
+    pub fn finish(
         mut self,
         statuses: &[Option<Status>],
         settings: &Settings,
         now: Timestamp,
     ) -> Statistics {
-        let is_sent = |number: usize| statuses.get(number).copied().flatten() == Some(Status::Sent);
-        let count = |sent: bool, wanted: u8| {
-            let counts =
-                |(number, bits): &(usize, &u8)| *bits & wanted != 0 && is_sent(*number) == sent;
-            self.bits.iter().enumerate().filter(counts).count() as u64
-        };
-        self.clicks.sort_unstable();
-        self.clicks.dedup();
-        for (number, link) in &self.clicks {
-            self.links[usize::from(*link)].unique += u64::from(is_sent(*number as usize));
-        }
+        self.count_unique_link_clicks(statuses);
+        let count = |bits: u8| self.recipients_with(bits, statuses, true);
+        let count_others = |bits: u8| self.recipients_with(bits, statuses, false);
         let with = |status| statuses.iter().filter(|found| **found == Some(status)).count() as u64;
         let (delivered, failed) =
             if settings.smtp_test { (0, 0) } else { (with(Status::Sent), with(Status::Failed)) };
-        // unknown is not zero
-        let opens = settings.tracking.opens.then(|| count(true, tracked::OPENED));
-        let clicks = settings.tracking.clicks.then(|| count(true, tracked::HUMAN_CLICK));
-        let raw_opens = settings.tracking.opens.then(|| count(true, tracked::RAW_OPENED));
-        let raw_clicks = settings.tracking.clicks.then(|| count(true, tracked::RAW_CLICKED));
-        let (mirrors, unsubscribes) =
-            (count(true, tracked::HUMAN_MIRROR), count(true, tracked::OPT_OUT));
+        // Figures that are not tracked are unknown, and unknown is not zero.
+        let tracking = &settings.tracking;
+        let unique_opens = tracking.opens.then(|| count(tracked::OPENED));
+        let unique_clicks = tracking.clicks.then(|| count(tracked::HUMAN_CLICK));
+        let raw_opens = tracking.opens.then(|| count(tracked::RAW_OPENED));
+        let raw_clicks = tracking.clicks.then(|| count(tracked::RAW_CLICKED));
+        let unique_mirror_pages = count(tracked::HUMAN_MIRROR);
+        let unsubscribes = count(tracked::OPT_OUT);
         Statistics {
             computed_at: now,
             hits: self.hits,
@@ -163,28 +164,48 @@ impl StatisticsCount {
             labels: 0,
             delivered,
             failed,
-            unique_opens: opens,
-            open_rate: opens.and_then(|opens| rate(opens, delivered)),
-            unique_clicks: clicks,
-            click_through_rate: clicks.and_then(|clicks| rate(clicks, delivered)),
+            unique_opens,
+            open_rate: unique_opens.and_then(|opens| rate(opens, delivered)),
+            unique_clicks,
+            click_through_rate: unique_clicks.and_then(|clicks| rate(clicks, delivered)),
             raw_opens,
             raw_open_rate: raw_opens.and_then(|opens| rate(opens, delivered)),
             raw_clicks,
             raw_click_rate: raw_clicks.and_then(|clicks| rate(clicks, delivered)),
-            unique_mirror_pages: mirrors,
-            mirror_page_rate: rate(mirrors, delivered),
+            unique_mirror_pages,
+            mirror_page_rate: rate(unique_mirror_pages, delivered),
             unsubscribes,
             unsubscribe_rate: rate(unsubscribes, delivered),
-            proxied_opens: count(true, tracked::PROXIED_OPEN),
-            apple_opens: count(true, tracked::APPLE_OPEN),
-            machine_opens: count(true, tracked::MACHINE_OPEN),
-            machine_clicks: count(true, tracked::MACHINE_CLICK),
-            opens_of_others: count(false, tracked::OPENED),
-            clicks_of_others: count(false, tracked::HUMAN_CLICK),
+            proxied_opens: count(tracked::PROXIED_OPEN),
+            apple_opens: count(tracked::APPLE_OPEN),
+            machine_opens: count(tracked::MACHINE_OPEN),
+            machine_clicks: count(tracked::MACHINE_CLICK),
+            opens_of_others: count_others(tracked::OPENED),
+            clicks_of_others: count_others(tracked::HUMAN_CLICK),
             totals: self.totals,
             links: self.links,
         }
     }
+
+    /// Recipients with any of `bits` whose status is `sent`, or is not.
+    fn recipients_with(&self, bits: u8, statuses: &[Option<Status>], sent: bool) -> u64 {
+        let counts = |(number, found): &(usize, &u8)| {
+            **found & bits != 0 && is_sent(statuses, *number) == sent
+        };
+        self.bits.iter().enumerate().filter(counts).count() as u64
+    }
+
+    fn count_unique_link_clicks(&mut self, statuses: &[Option<Status>]) {
+        self.clicks.sort_unstable();
+        self.clicks.dedup();
+        for (number, link) in &self.clicks {
+            self.links[usize::from(*link)].unique += u64::from(is_sent(statuses, *number as usize));
+        }
+    }
+}
+
+fn is_sent(statuses: &[Option<Status>], number: usize) -> bool {
+    statuses.get(number).copied().flatten() == Some(Status::Sent)
 }
 
 #[cfg(test)]
@@ -195,10 +216,13 @@ mod tests {
     use super::*;
 
     fn settings(smtp_test: bool, tracked: bool) -> Settings {
-        let tracking = serde_json::json!({ "url": "", "opens": tracked, "clicks": tracked, "mirror_link": "" });
+        let tracking = serde_json::json!({
+            "url": "", "opens": tracked, "clicks": tracked, "mirror_link": ""
+        });
         let settings = serde_json::json!({
-            "in_doubt": "hold", "validity_hours": 1.0, "retry_minutes": [1.0], "message_limit_kib": 1, "grace_minutes": 1.0,
-            "request_confirmation": true, "approvals": 1, "smtp_test": smtp_test, "tracking": tracking,
+            "in_doubt": "hold", "validity_hours": 1.0, "retry_minutes": [1.0],
+            "message_limit_kib": 1, "grace_minutes": 1.0, "request_confirmation": true,
+            "approvals": 1, "smtp_test": smtp_test, "tracking": tracking,
         });
         serde_json::from_value(settings).expect("settings")
     }
@@ -209,11 +233,11 @@ mod tests {
     }
 
     #[test]
-    fn rates_count_recipients_that_were_sent_to_and_humans_only() {
+    fn rates_count_humans_and_sent_recipients_only() {
         use HitKind::{Click, Mirror, Open, OptOut};
         let statuses: Vec<Option<Status>> =
             [Status::Sent; 10].into_iter().chain([Status::Failed]).map(Some).collect();
-        let mut reckoning = StatisticsCount::new(statuses.len(), 2);
+        let mut count = StatisticsCount::new(statuses.len(), 2);
         for hit in [
             hit(0, Open, HitLabel::Human, NO_LINK),
             hit(0, Open, HitLabel::Human, NO_LINK),
@@ -228,10 +252,10 @@ mod tests {
             hit(6, OptOut, HitLabel::NoAgent, NO_LINK),
             hit(10, Click, HitLabel::Human, 1),
         ] {
-            reckoning.note(&hit);
+            count.add(&hit);
         }
-        assert_eq!(reckoning.of(3), (tracked::MACHINE_OPEN | tracked::MACHINE_CLICK, 2));
-        let s = reckoning.close(&statuses, &settings(false, true), Timestamp::UNIX_EPOCH);
+        assert_eq!(count.of(3), (tracked::MACHINE_OPEN | tracked::MACHINE_CLICK, 2));
+        let s = count.finish(&statuses, &settings(false, true), Timestamp::UNIX_EPOCH);
         assert_eq!((s.hits, s.delivered, s.failed), (12, 10, 1));
         assert_eq!(
             (s.unique_opens, s.unique_clicks, s.unique_mirror_pages, s.unsubscribes),
@@ -253,16 +277,15 @@ mod tests {
 
     #[test]
     fn a_test_has_no_rates() {
-        let mut reckoning = StatisticsCount::new(1, 0);
-        reckoning.note(&hit(0, HitKind::Open, HitLabel::Human, NO_LINK));
-        let s =
-            reckoning.close(&[Some(Status::Sent)], &settings(true, true), Timestamp::UNIX_EPOCH);
+        let mut count = StatisticsCount::new(1, 0);
+        count.add(&hit(0, HitKind::Open, HitLabel::Human, NO_LINK));
+        let s = count.finish(&[Some(Status::Sent)], &settings(true, true), Timestamp::UNIX_EPOCH);
         assert_eq!((s.delivered, s.open_rate), (0, None));
     }
 
     #[test]
-    fn what_is_not_tracked_is_unknown_and_not_zero() {
-        let s = StatisticsCount::new(1, 0).close(
+    fn untracked_figures_are_unknown() {
+        let s = StatisticsCount::new(1, 0).finish(
             &[Some(Status::Sent)],
             &settings(false, false),
             Timestamp::UNIX_EPOCH,

@@ -44,7 +44,7 @@ impl LateExclusions {
         let Some(settings) = delivery.document.plan.as_ref().map(|plan| &plan.settings) else {
             return Ok(true);
         };
-        let rule = settings.fatigue.filter(|_| !ledger.is_checked());
+        let rule = settings.fatigue.filter(|_| !ledger.is_fatigue_checked());
         let denies = settings.denylist && !self.checks.addresses.denies_nobody().await?;
         if rule.is_none() && !denies {
             return Ok(true);

@@ -11,7 +11,7 @@ use crate::{
         Principal, Role,
         delivery::{Action, Confirmation, Delivery, DeliveryId, DeliveryState, Plan},
         schedule::is_overdue,
-        unix_seconds::unix_seconds,
+        unix_seconds,
     },
     send::StepJobs,
 };

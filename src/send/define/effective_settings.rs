@@ -3,8 +3,8 @@
 use crate::{
     config::Config,
     domain::{
-        audience::{FatigueRule, OwnFatigue},
-        delivery::{Definition, Settings, Tracking},
+        audience::FatigueRule,
+        delivery::{Definition, FatigueOverride, Settings, Tracking},
     },
 };
 
@@ -24,8 +24,8 @@ pub fn effective_settings(config: &Config, definition: &Definition) -> Settings 
             .messages_per_second
             .or((default.messages_per_second > 0.0).then_some(default.messages_per_second)),
         fatigue: match own.fatigue {
-            Some(OwnFatigue::Exempt(_)) => None,
-            Some(OwnFatigue::Rule(rule)) => Some(rule),
+            Some(FatigueOverride::Exempt(_)) => None,
+            Some(FatigueOverride::Rule(rule)) => Some(rule),
             None => (rule.messages > 0)
                 .then_some(FatigueRule { messages: rule.messages, days: rule.days }),
         },

@@ -17,9 +17,9 @@ use std::sync::Arc;
 use crate::{
     deliveries::{Decision, Refusal, require},
     domain::{
-        Principal, Role,
-        delivery::{Action, Definition, Delivery, DeliveryId, DeliveryState, Document, Invalid},
-        schedule::{AudienceSource, Occurrence, Recurrence, RecurrenceRule, id_of},
+        Invalid, Principal, Role,
+        delivery::{Action, Definition, Delivery, DeliveryId, DeliveryState, Document},
+        schedule::{AudienceSource, Occurrence, Recurrence, RecurrenceRule, occurrence_id},
     },
     metrics,
     store::StoreError,
@@ -128,7 +128,7 @@ impl Recurrences {
             .store
             .delivery(id)
             .await?
-            .filter(|d| d.document.wakes(d.state).is_some_and(|at| at <= now))
+            .filter(|d| d.document.wakes_at(d.state).is_some_and(|at| at <= now))
         {
             self.create_next(&delivery, now).await?;
             self.note_missed(&delivery, now).await?;
@@ -138,7 +138,7 @@ impl Recurrences {
             .store
             .delivery(id)
             .await?
-            .and_then(|delivery| delivery.document.wakes(delivery.state));
+            .and_then(|delivery| delivery.document.wakes_at(delivery.state));
         Ok(self.deliveries.store.list_recurrence(id, wakes).await?)
     }
 
@@ -183,7 +183,7 @@ impl Recurrences {
         recurrence: &Recurrence,
         due: Timestamp,
     ) -> Result<DeliveryId, Refusal> {
-        let id = id_of(&template.id, due);
+        let id = occurrence_id(&template.id, due);
         if self.deliveries.store.state(&id).await?.is_some() {
             return Ok(id);
         }
@@ -278,7 +278,7 @@ impl Recurrences {
                 let occurrence = document
                     .occurrence
                     .as_mut()
-                    .filter(|_| delivery.state.awaits_release())
+                    .filter(|_| delivery.state.awaits_confirmation())
                     .filter(late);
                 let occurrence = occurrence.ok_or(Refusal::Conflict("it is not late"))?;
                 occurrence.lapsed = true;
@@ -325,7 +325,8 @@ fn say(id: &DeliveryId, due: Timestamp, became: &OccurrenceOutcome) {
 /// # Errors
 /// The role that is missing.
 pub(super) fn may_change(by: &Principal, template: &Document) -> Result<(), Refusal> {
-    match template.recurrence.as_ref().is_some_and(|recurrence| recurrence.rule.releases_unseen()) {
+    match template.recurrence.as_ref().is_some_and(|recurrence| recurrence.rule.sends_unreviewed())
+    {
         true => require(by, Role::StartDeliveries),
         false => Ok(()),
     }

@@ -18,9 +18,9 @@ use crate::{
     daemon::Daemon,
     deliveries::{Changed, Decision, Deliveries, IdempotencyKey, Refusal, RepeatKey, require},
     domain::{
-        Principal, Role,
+        Invalid, Principal, Role,
         audience::matches,
-        delivery::{Delivery, DeliveryId, Invalid, Plan},
+        delivery::{Delivery, DeliveryId, Plan},
     },
     mail::{
         smtp::{Envelope, RelayRoute, SmtpConnection, Transaction},

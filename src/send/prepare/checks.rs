@@ -10,7 +10,7 @@ use crate::{
         audience::{Recipient, address_mask},
         delivery::{Definition, Finding},
         ledger::ChunkRef,
-        schedule::changed_clock,
+        schedule::clock_change_warning,
     },
     mail::{
         links::TokenHolder,
@@ -111,7 +111,7 @@ impl PreparationPass<'_> {
             }
         }
         for (field, at, zone) in schedule.local_times() {
-            if let Some(warning) = changed_clock(at, zone) {
+            if let Some(warning) = clock_change_warning(at, zone) {
                 self.warn(&field, warning);
             }
         }

@@ -5,8 +5,8 @@ use crate::{
     clock::unix_now,
     deliveries::Refusal,
     domain::{
+        Invalid,
         audience::{AddressKey, Exclusion, ExclusionCause, FatigueMoment, Recipient, digest_of},
-        delivery::Invalid,
         schedule::Undated,
     },
     mail::to_ascii,

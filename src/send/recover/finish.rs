@@ -42,7 +42,7 @@ impl Finishes {
             Err(other) => return Err(other.into()),
         };
         let (Ok(state), Some(plan)) =
-            (delivery.state.after(Action::Settled), &delivery.document.plan)
+            (delivery.state.after(Action::Finish), &delivery.document.plan)
         else {
             return Ok(());
         };

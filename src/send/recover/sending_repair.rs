@@ -75,7 +75,7 @@ impl SendingRepair {
         if counts.attempting > 0 || stopped && counts.open() > 0 {
             return self.repair.repair_unoffered(delivery, &counts).await;
         }
-        let state = delivery.state.after(Action::Quiet)?;
+        let state = delivery.state.after(Action::AtRest)?;
         let mut document = delivery.document.clone();
         if stopped {
             document.ended_at = Some(Timestamp::now());

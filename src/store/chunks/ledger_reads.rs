@@ -9,8 +9,8 @@ use crate::{
     domain::{
         delivery::DeliveryId,
         ledger::{
-            CHECKED, ChunkRef, Counts, HEADER_BYTES, Ledger, LedgerHeader, RECORD_BYTES, Status,
-            header_of,
+            ChunkRef, Counts, FATIGUE_CHECKED, HEADER_BYTES, Ledger, LedgerHeader, RECORD_BYTES,
+            Status, header_of,
         },
     },
     store::{StoreError, damaged, keys},
@@ -122,7 +122,10 @@ impl LedgerStore {
             .0
             .iter()
             .map(|[record, checked]| {
-                Ok((status(record)?, checked.first().is_some_and(|mode| mode & CHECKED != 0)))
+                Ok((
+                    status(record)?,
+                    checked.first().is_some_and(|mode| mode & FATIGUE_CHECKED != 0),
+                ))
             })
             .collect()
     }

@@ -10,7 +10,7 @@ use versand::{
     domain::{
         audience::AudienceFormat,
         delivery::{Delivery, DeliveryId, DeliveryState},
-        schedule::id_of,
+        schedule::occurrence_id,
     },
 };
 
@@ -72,7 +72,7 @@ async fn recur(services: &Services, id: &DeliveryId) -> Delivery {
     services.journey.define.recurrences.look_at(id, due - minutes(61)).await.unwrap();
     assert_eq!(next(services, id).await, due, "its lead time has not begun");
     services.journey.define.recurrences.look_at(id, due - minutes(60)).await.unwrap();
-    services.deliveries.delivery(&id_of(id, due)).await.unwrap()
+    services.deliveries.delivery(&occurrence_id(id, due)).await.unwrap()
 }
 
 async fn actions(services: &Services, id: &DeliveryId) -> Vec<String> {
@@ -151,7 +151,7 @@ async fn two_daemons_at_once_create_each_occurrence_once() {
         }
         assert_eq!(next(second, &id).await, due + minutes(10));
         assert_eq!(first.stores.deliveries.delivery_ids(0, 100).await.unwrap().len(), 1 + round);
-        let occurrence = first.deliveries.delivery(&id_of(&id, due)).await.unwrap();
+        let occurrence = first.deliveries.delivery(&occurrence_id(&id, due)).await.unwrap();
         assert_eq!((occurrence.revision, occurrence.state), (1, DeliveryState::Preparing));
         assert_eq!(actions(first, &occurrence.id).await, ["create"]);
         first.journey.preparations.run(&occurrence.id).await.unwrap();
@@ -199,7 +199,7 @@ async fn a_crash_between_creating_an_occurrence_and_going_on_is_repeated() {
     let occurrence = services.deliveries.delivery(&created).await.unwrap();
     assert_eq!(
         (occurrence.id.clone(), occurrence.state),
-        (id_of(&id, due), DeliveryState::Prepared)
+        (occurrence_id(&id, due), DeliveryState::Prepared)
     );
     assert_eq!(occurrence.document.plan.unwrap().to_deliver, 10);
     assert_eq!(actions(services, &created).await, ["create", "prepared"]);
@@ -224,7 +224,7 @@ async fn a_crash_between_creating_an_occurrence_and_going_on_is_repeated() {
             .await
             .is_err()
     );
-    assert_eq!(services.stores.deliveries.state(&id_of(&id, later)).await.unwrap(), None);
+    assert_eq!(services.stores.deliveries.state(&occurrence_id(&id, later)).await.unwrap(), None);
     let second = recur(services, &id).await;
     services.journey.preparations.run(&second.id).await.unwrap();
     assert_eq!(
@@ -324,7 +324,7 @@ async fn a_template_that_cannot_be_sent_any_more_skips_and_says_why() {
         .await
         .unwrap();
     services.journey.define.recurrences.look_at(&id, due - minutes(60)).await.unwrap();
-    assert_eq!(services.stores.deliveries.state(&id_of(&id, due)).await.unwrap(), None);
+    assert_eq!(services.stores.deliveries.state(&occurrence_id(&id, due)).await.unwrap(), None);
     let skip = services.stores.deliveries.audit(&id, 0, 100).await.unwrap().pop().unwrap();
     assert_eq!(skip.action, "skip");
     assert!(skip.details["error"].as_str().unwrap().contains("approvals"), "{}", skip.details);
@@ -410,7 +410,7 @@ async fn a_deleted_template_and_one_whose_recurrence_ended_make_no_more_occurren
         .await
         .unwrap();
     let again = next(services, &ended).await;
-    assert_eq!(id_of(&ended, again), first.id);
+    assert_eq!(occurrence_id(&ended, again), first.id);
     services.journey.define.recurrences.look_at(&ended, again - minutes(60)).await.unwrap();
     assert_eq!(actions(services, &first.id).await, ["create"]);
     assert_eq!(next(services, &ended).await, due);
@@ -433,7 +433,7 @@ async fn the_end_of_a_rule_ends_it() {
     }
     let document = services.deliveries.delivery(&id).await.unwrap().document;
     assert_eq!(
-        (document.recurrence.as_ref().unwrap().next, document.wakes(DeliveryState::Editing)),
+        (document.recurrence.as_ref().unwrap().next, document.wakes_at(DeliveryState::Editing)),
         (None, None)
     );
 }

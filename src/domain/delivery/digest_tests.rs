@@ -1,11 +1,16 @@
 //! Tests of the digest.
 
-use super::super::settings::{InDoubt, Tracking};
-use crate::domain::{audience::FatigueRule, delivery::document::*};
+use super::{
+    super::settings::{InDoubt, Tracking},
+    *,
+};
+use crate::domain::{audience::FatigueRule, schedule::Schedule};
 
 fn definition() -> Definition {
     serde_json::from_value(serde_json::json!({
-        "name": "Autumn", "sender": { "email": "news@shop.example" }, "content": { "subject": "Hello", "text": "Hi" }
+        "name": "Autumn",
+        "sender": { "email": "news@shop.example" },
+        "content": { "subject": "Hello", "text": "Hi" }
     }))
     .unwrap()
 }
