@@ -1,28 +1,56 @@
-//! Versand releases prepared e-mail deliveries, sends them and accounts for every recipient.
+//! Versand prepares e-mail deliveries, sends them, and accounts for every recipient.
 //!
-//! # The map
+//! This page is the map of the rooms. Each folder's `mod.rs` says what the room owns. The words are
+//! in `docs/glossary.md`, and the reasons in `docs/architecture.md`.
 //!
-//! The journey of a delivery is [`send`], one file a step: `edit`, `upload`, `prepare`, `confirm`, `release`, `chunk`, `finish`, `settle`,
-//! and `reconcile`, which finds what a crash left behind; `recur` creates the occurrences of recurring deliveries, `retention` removes
-//! what was kept long enough. HTTP ([`http`]), jobs
-//! ([`worker`]) and cron ([`scheduler`]) are thin and all call it; they never import each other.
+//! # The journey of a delivery
 //!
-//! | layer | what it is |
+//! [`send`] is the journey, one folder for each step, in this order:
+//!
+//! 1. [`send::define`]: the definition and the audience upload; copies and recurring deliveries.
+//! 2. [`send::prepare`]: checks, exclusions, waves, chunks, and the digest. It sends nothing.
+//! 3. [`send::confirm`]: approval and confirmation, by a person or by a job.
+//! 4. [`send::release`]: due waves are released, ledgers are made, chunks get jobs in fair order.
+//! 5. [`send::chunk`]: take the lease, claim, send, record, give the lease back.
+//!
+//! Three more folders serve all steps. [`send::limits`] decides how fast a chunk is sent.
+//! [`send::recover`] finds and repairs everything that a crash left behind. [`send::operate`] is for
+//! people: pause, resume, stop, in-doubt resolution, proofs, retention.
+//!
+//! After the mail is sent, [`feedback`] records what comes back, and [`report`] reads all logs.
+//! [`observe`] sets the gauges and checks that no recipient was lost.
+//!
+//! # The rooms, from top to bottom
+//!
+//! A room uses only rooms below it, except within one row.
+//!
+//! | rooms | purpose |
 //! |---|---|
-//! | [`domain`] | pure: states, ledger, digest, audit chain, KPIs; no I/O, no clock |
-//! | [`config`], [`metrics`], [`identity`] | settings; every metric; who calls |
-//! | [`store`] | the only user of Redis commands besides the queue; every key in one file; the scripts |
-//! | [`mail`] | templates to messages, the relays (SMTP), the built-in catcher |
-//! | [`queue`] | the jobs; the only user of apalis |
+//! | [`cli`], [`demo`] | the command line; the main job on the embedded default |
+//! | [`app`] | the only wiring: gives each service the few handles that it needs |
+//! | [`http`], [`worker`], [`scheduler`] | thin entries for requests, jobs and cron; no rules |
+//! | [`observe`] | gauges, and the conservation check |
 //! | [`send`] | the journey |
-//! | [`app`] | the only wiring |
+//! | [`feedback`] | hits, opt-outs, statistics |
+//! | [`report`] | sending log, exclusion log, tracking log, history, preview, archive |
+//! | [`deliveries`] | reads a delivery, decides, and writes by compare-and-set |
+//! | [`store`], [`queue`] | Redis: every key and script; the jobs, and the only use of apalis |
+//! | [`mail`], [`identity`], [`redis_server`] | template to SMTP; who calls; the embedded Redis |
+//! | [`metrics`], [`daemon`] | every metric; name, tasks and end of this process |
+//! | [`domain`], [`config`], [`clock`] | pure rules; the settings; the wall clock |
+//!
+//! The order in short: `deliveries` < `report` < `feedback` < `send` < `observe`. Nothing is below
+//! `domain`, `config` and `clock`. A test (`tests/suite/tidy.rs`) holds these rules.
 //!
 //! # Invariants
 //!
-//! - A recipient is claimed in its ledger before its SMTP transaction and recorded after; nothing else starts a transaction.
-//! - A delivery changes only by a compare-and-set on its revision, with its audit entry in the same script.
-//! - A step writes state first and enqueues after. A job is a hint: lost or doubled, it changes nothing but time.
-//! - Nobody compares wall clocks to decide who holds a chunk.
+//! - A recipient is claimed in its ledger before its SMTP transaction, and recorded after it.
+//!   Nothing else starts a transaction.
+//! - A delivery changes only by a compare-and-set on its revision. The same script writes the audit
+//!   entry.
+//! - A step writes state first and queues jobs after. A job is a hint: if it is lost or doubled,
+//!   only time is lost.
+//! - No decision about the holder of a chunk compares wall clocks.
 //! - Logs never hold an address or content.
 
 pub mod app;

@@ -7,8 +7,8 @@ pub fn instant(seconds: u32) -> Timestamp {
     Timestamp::from_second(i64::from(seconds)).unwrap_or_default()
 }
 
-/// Whole Unix seconds of an instant, rounded down. The result is 0 before 1970, and `u32::MAX` after
-/// 2106.
+/// Whole Unix seconds of an instant, rounded down. The result is 0 before 1970, and `u32::MAX`
+/// after 2106.
 pub fn unix_seconds(at: Timestamp) -> u32 {
     u32::try_from(at.as_second().max(0)).unwrap_or(u32::MAX)
 }

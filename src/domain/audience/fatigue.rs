@@ -42,16 +42,16 @@ impl FatigueRule {
     }
 }
 
-/// The digest of an address: the first 16 bytes of the SHA-256 of its lower-case text. The text is
-/// the one that SMTP transmits, in ASCII.
+/// The digest of an address: the first 16 bytes of the SHA-256 of its lower-case text. The text
+/// is the one that SMTP transmits, in ASCII.
 pub fn digest_of(ascii_address: &str) -> u128 {
     let mut short = [0; 16];
     short.copy_from_slice(&Sha256::digest(ascii_address.to_lowercase())[..16]);
     u128::from_be_bytes(short)
 }
 
-/// An address in the index of messages: 61 bits of its digest. 13 of them choose the bucket, and the
-/// last 48 are in the entry.
+/// An address in the index of messages: 61 bits of its digest. 13 of them choose the bucket, and
+/// 48 are in the entry.
 ///
 /// Assume an index of 100 million addresses, and a million other addresses that are looked up. The
 /// chance that any of these is taken for an address of the index is one in twenty thousand.

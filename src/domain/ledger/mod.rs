@@ -4,12 +4,12 @@
 //!
 //! - [`format`]: the layout of the bytes, which the Lua scripts of [`crate::store`] share.
 //! - [`Ledger`], [`LedgerHeader`] and [`Record`] read them. [`Status`] is where a recipient stands.
-//! - [`ClaimNumber`]: the name of a claim, so that a late report cannot overwrite a newer one.
+//! - [`ClaimNumber`]: the name of a claim. A late report cannot overwrite the record of a newer one.
 //! - [`Counts`]: how many recipients have each status.
 //! - [`RecipientNumber`]: the number of a recipient in all logs, and its chunk and position.
 //!
-//! Nothing here writes a ledger: that is the work of the scripts in [`crate::store::chunks`]. Leases
-//! and reports are there, too; how a chunk is sent is in [`crate::send::chunk`].
+//! Nothing here writes a ledger: the scripts in [`crate::store::chunks`] do. Leases and reports are
+//! also there. Sending a chunk is in [`crate::send::chunk`].
 
 mod counts;
 pub mod format;

@@ -104,56 +104,96 @@ mod tests {
     #[rustfmt::skip]
     const REAL: [(&str, FailureReason, FailureType); 53] = [
         // Gmail
-        ("550-5.1.1 The email account that you tried to reach does not exist. Please try\r\n550-5.1.1 double-checking the recipient's email address for typos or\r\n550 5.1.1 unnecessary spaces. For more information, go to https://support.google.com/mail/?p=NoSuchUser a1-2 - gsmtp", UserUnknown, Hard),
-        ("550 5.2.1 The email account that you tried to reach is disabled. For more information, go to https://support.google.com/mail/?p=DisabledUser - gsmtp", AccountDisabled, Hard),
-        ("550 5.2.1 The email account that you tried to reach is inactive. - gsmtp", AccountDisabled, Hard),
-        ("452-4.2.2 The recipient's inbox is out of storage space. Please direct the\r\n452 4.2.2 recipient to https://support.google.com/mail/?p=OverQuotaTemp - gsmtp", MailboxFull, Soft),
-        ("552-5.2.2 The recipient's inbox is out of storage space and inactive.\r\n552 5.2.2 - gsmtp", MailboxFull, Soft),
-        ("550-5.7.26 This mail has been blocked because the sender is unauthenticated.\r\n550 5.7.26 Gmail requires all senders to authenticate with either SPF or DKIM. - gsmtp", Refused, Hard),
-        ("550-5.7.1 [192.0.2.1] Our system has detected that this message is likely unsolicited mail.\r\n550 5.7.1 - gsmtp", Refused, Hard),
-        ("421-4.7.28 Gmail has detected an unusual rate of unsolicited mail originating from your IP.\r\n421 4.7.28 - gsmtp", Refused, Soft),
-        ("450 4.2.1 The user you are trying to contact is receiving mail too quickly. - gsmtp", Refused, Soft),
+        ("550-5.1.1 The email account that you tried to reach does not exist. Please \
+          try\r\n550-5.1.1 double-checking the recipient's email address for typos or\r\n550 5.1.1 \
+          unnecessary spaces. For more information, go to \
+          https://support.google.com/mail/?p=NoSuchUser a1-2 - gsmtp", UserUnknown, Hard),
+        ("550 5.2.1 The email account that you tried to reach is disabled. For more information, \
+          go to https://support.google.com/mail/?p=DisabledUser - gsmtp", AccountDisabled, Hard),
+        ("550 5.2.1 The email account that you tried to reach is inactive. - gsmtp",
+         AccountDisabled, Hard),
+        ("452-4.2.2 The recipient's inbox is out of storage space. Please direct the\r\n452 4.2.2 \
+          recipient to https://support.google.com/mail/?p=OverQuotaTemp - gsmtp",
+         MailboxFull, Soft),
+        ("552-5.2.2 The recipient's inbox is out of storage space and inactive.\r\n552 5.2.2 - \
+          gsmtp", MailboxFull, Soft),
+        ("550-5.7.26 This mail has been blocked because the sender is unauthenticated.\r\n550 \
+          5.7.26 Gmail requires all senders to authenticate with either SPF or DKIM. - gsmtp",
+         Refused, Hard),
+        ("550-5.7.1 [192.0.2.1] Our system has detected that this message is likely unsolicited \
+          mail.\r\n550 5.7.1 - gsmtp", Refused, Hard),
+        ("421-4.7.28 Gmail has detected an unusual rate of unsolicited mail originating from your \
+          IP.\r\n421 4.7.28 - gsmtp", Refused, Soft),
+        ("450 4.2.1 The user you are trying to contact is receiving mail too quickly. - gsmtp",
+         Refused, Soft),
         ("550 5.4.5 Daily user sending quota exceeded. - gsmtp", Refused, Hard),
-        ("552 5.7.0 This message was blocked because its content presents a potential security issue. - gsmtp", Refused, Hard),
+        ("552 5.7.0 This message was blocked because its content presents a potential security \
+          issue. - gsmtp", Refused, Hard),
         ("553 5.1.2 We weren't able to find the recipient domain. - gsmtp", InvalidDomain, Soft),
         ("421 4.3.0 Temporary System Problem. Try again later (1). - gsmtp", Unreachable, Soft),
         ("550 5.5.3 Too many recipients for this sender. - gsmtp", Refused, Soft),
         // Microsoft
-        ("550 5.5.0 Requested action not taken: mailbox unavailable (S2017062302). [AM7EUR03FT024.eop-EUR03.prod.protection.outlook.com]", UserUnknown, Hard),
-        ("550 5.4.1 Recipient address rejected: Access denied. AS(201806281) [DB5EUR03FT030.eop-EUR03.prod.protection.outlook.com]", UserUnknown, Hard),
-        ("550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient jane@contoso.example not found by SMTP address lookup", UserUnknown, Hard),
+        ("550 5.5.0 Requested action not taken: mailbox unavailable (S2017062302). \
+          [AM7EUR03FT024.eop-EUR03.prod.protection.outlook.com]", UserUnknown, Hard),
+        ("550 5.4.1 Recipient address rejected: Access denied. AS(201806281) \
+          [DB5EUR03FT030.eop-EUR03.prod.protection.outlook.com]", UserUnknown, Hard),
+        ("550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient jane@contoso.example not found by \
+          SMTP address lookup", UserUnknown, Hard),
         ("550 5.1.1 RESOLVER.ADR.RecipNotFound; not found", UserUnknown, Hard),
-        ("550 5.7.515 Access denied, sending domain EXAMPLE.COM does not meet the required authentication level.", Refused, Hard),
-        ("550 5.7.1 Unfortunately, messages from [192.0.2.1] weren't sent. Please contact your Internet service provider since part of their network is on our block list (S3150).", Refused, Hard),
-        ("451 4.7.650 The mail server [192.0.2.1] has been temporarily rate limited due to IP reputation.", Refused, Soft),
-        ("554 5.2.2 mailbox full; STOREDRV.Deliver.Exception:QuotaExceededException.MapiExceptionShutoffQuotaExceeded", MailboxFull, Soft),
-        ("550 5.7.509 Access denied, sending domain example.com does not pass DMARC verification and has a DMARC policy of reject.", Refused, Hard),
+        ("550 5.7.515 Access denied, sending domain EXAMPLE.COM does not meet the required \
+          authentication level.", Refused, Hard),
+        ("550 5.7.1 Unfortunately, messages from [192.0.2.1] weren't sent. Please contact your \
+          Internet service provider since part of their network is on our block list (S3150).",
+         Refused, Hard),
+        ("451 4.7.650 The mail server [192.0.2.1] has been temporarily rate limited due to IP \
+          reputation.", Refused, Soft),
+        ("554 5.2.2 mailbox full; \
+          STOREDRV.Deliver.Exception:QuotaExceededException.MapiExceptionShutoffQuotaExceeded",
+         MailboxFull, Soft),
+        ("550 5.7.509 Access denied, sending domain example.com does not pass DMARC verification \
+          and has a DMARC policy of reject.", Refused, Hard),
         ("550 5.7.124 RESOLVER.RST.SendersNotInAllowedSendersList; not in list", Refused, Hard),
-        ("451 4.7.500 Server busy. Please try again later from [192.0.2.1]. (S77719)", Refused, Soft),
-        ("550 5.4.310 DNS domain contoso.example does not exist [Message=InfoDomainNonexistent]", Unreachable, Soft),
+        ("451 4.7.500 Server busy. Please try again later from [192.0.2.1]. (S77719)",
+         Refused, Soft),
+        ("550 5.4.310 DNS domain contoso.example does not exist [Message=InfoDomainNonexistent]",
+         Unreachable, Soft),
         ("550 5.7.1 SPF record for example.com does not exist", Refused, Hard),
         ("550 5.1.2 The domain contoso.example does not exist", InvalidDomain, Soft),
         // Yahoo
-        ("554 delivery error: dd This user doesn't have a yahoo.com account (jane@yahoo.com) [0] - mta1.mail.ne1.yahoo.com", UserUnknown, Hard),
+        ("554 delivery error: dd This user doesn't have a yahoo.com account (jane@yahoo.com) [0] - \
+          mta1.mail.ne1.yahoo.com", UserUnknown, Hard),
         ("552 1 Requested mail action aborted, mailbox not found", UserUnknown, Hard),
-        ("554 30 Sorry, your message to jane@yahoo.com cannot be delivered. This mailbox is disabled (554.30).", AccountDisabled, Hard),
+        ("554 30 Sorry, your message to jane@yahoo.com cannot be delivered. This mailbox is \
+          disabled (554.30).", AccountDisabled, Hard),
         ("552 5.2.2 Mailbox full", MailboxFull, Soft),
-        ("421 4.7.0 [TSS04] Messages from 192.0.2.1 temporarily deferred due to unexpected volume or user complaints - 4.16.55.1", Refused, Soft),
-        ("553 5.7.2 [TSS09] All messages from 192.0.2.1 will be permanently deferred; Retrying will NOT succeed.", Refused, Hard),
-        ("554 5.7.9 Message not accepted for policy reasons. See https://postmaster.yahooinc.com/error-codes", Refused, Hard),
-        ("451 Resources temporarily unavailable. Please try again later [#4.16.5].", Unreachable, Soft),
+        ("421 4.7.0 [TSS04] Messages from 192.0.2.1 temporarily deferred due to unexpected volume \
+          or user complaints - 4.16.55.1", Refused, Soft),
+        ("553 5.7.2 [TSS09] All messages from 192.0.2.1 will be permanently deferred; Retrying \
+          will NOT succeed.", Refused, Hard),
+        ("554 5.7.9 Message not accepted for policy reasons. See \
+          https://postmaster.yahooinc.com/error-codes", Refused, Hard),
+        ("451 Resources temporarily unavailable. Please try again later [#4.16.5].",
+         Unreachable, Soft),
         // Postfix
-        ("550 5.1.1 <jane@example.org>: Recipient address rejected: User unknown in local recipient table", UserUnknown, Hard),
-        ("550 5.1.1 <spam.policy@example.org>: Recipient address rejected: User unknown in virtual mailbox table", UserUnknown, Hard),
-        ("450 4.1.1 <jane@example.org>: Recipient address rejected: unverified address: unknown user", UserUnknown, Soft),
-        ("450 4.1.2 <jane@nowhere.example>: Recipient address rejected: Domain not found", InvalidDomain, Soft),
-        ("550 5.1.8 <news@nowhere.example>: Sender address rejected: Domain not found", Refused, Hard),
+        ("550 5.1.1 <jane@example.org>: Recipient address rejected: User unknown in local \
+          recipient table", UserUnknown, Hard),
+        ("550 5.1.1 <spam.policy@example.org>: Recipient address rejected: User unknown in virtual \
+          mailbox table", UserUnknown, Hard),
+        ("450 4.1.1 <jane@example.org>: Recipient address rejected: unverified address: unknown \
+          user", UserUnknown, Soft),
+        ("450 4.1.2 <jane@nowhere.example>: Recipient address rejected: Domain not found",
+         InvalidDomain, Soft),
+        ("550 5.1.8 <news@nowhere.example>: Sender address rejected: Domain not found",
+         Refused, Hard),
         ("554 5.7.1 <jane@example.org>: Relay access denied", Refused, Hard),
-        ("450 4.2.0 <jane@example.org>: Recipient address rejected: Greylisted, see http://postgrey.schweikert.ch/help/example.org.html", Refused, Soft),
+        ("450 4.2.0 <jane@example.org>: Recipient address rejected: Greylisted, see \
+          http://postgrey.schweikert.ch/help/example.org.html", Refused, Soft),
         ("552 5.3.4 Message size exceeds fixed limit", Refused, Hard),
         ("452 4.3.1 Insufficient system storage", Unreachable, Soft),
-        ("554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using zen.spamhaus.org", Refused, Hard),
-        ("504 5.5.2 <localhost>: Helo command rejected: need fully-qualified hostname", Refused, Hard),
+        ("554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using zen.spamhaus.org",
+         Refused, Hard),
+        ("504 5.5.2 <localhost>: Helo command rejected: need fully-qualified hostname",
+         Refused, Hard),
         // Exim
         ("550 No Such User Here", UserUnknown, Hard),
         ("550 Unrouteable address", NotDefined, Soft),

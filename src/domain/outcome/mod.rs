@@ -7,8 +7,8 @@
 //!
 //! `phrases` holds the sentences that servers write in their refusals. A new phrase belongs there.
 //!
-//! The transaction that gets the reply is in [`crate::mail::smtp`]. The stored status of a recipient
-//! is in [`super::ledger`].
+//! The transaction that gets the reply is in [`crate::mail::smtp`]. The stored status of a
+//! recipient is in [`super::ledger`].
 
 mod classify;
 mod failure;

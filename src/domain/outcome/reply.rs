@@ -100,7 +100,8 @@ fn split_line(line: &str) -> Result<(u16, bool, &str), ReplyError> {
     }
 }
 
-/// The enhanced code at the start of `text`, and the rest; `None` if its class is not that of `code`.
+/// The enhanced code at the start of `text`, and the rest. `None` if its class is not that of
+/// `code`.
 fn split_enhanced(code: u16, text: &str) -> Option<((u8, u16, u16), &str)> {
     let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
     let mut parts = word.split('.').map(|part| {

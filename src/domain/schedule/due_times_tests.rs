@@ -89,7 +89,10 @@ fn an_unclear_schedule_is_refused() {
             "schedule.zone_field",
         ),
         (
-            json!({ "type": "local_time", "at": "2026-12-01T09:00:00", "zone_field": "zone", "default_zone": "Mars" }),
+            json!({
+                "type": "local_time", "at": "2026-12-01T09:00:00",
+                "zone_field": "zone", "default_zone": "Mars"
+            }),
             "schedule.default_zone",
         ),
         (json!({ "type": "per_recipient", "field": "" }), "schedule.field"),
@@ -120,7 +123,10 @@ fn an_unclear_schedule_is_refused() {
 #[test]
 fn each_recipient_has_its_own_zone_or_the_default_one() {
     let times = |default: Value| {
-        let local = json!({ "type": "local_time", "at": "2026-12-01T09:00:00", "zone_field": "zone", "default_zone": default });
+        let local = json!({
+            "type": "local_time", "at": "2026-12-01T09:00:00",
+            "zone_field": "zone", "default_zone": default
+        });
         schedule(local).due_times().unwrap()
     };
     let mut with_default = times(json!("Europe/Berlin"));

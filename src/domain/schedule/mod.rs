@@ -2,8 +2,8 @@
 //!
 //! - [`Schedule`] is the part of a definition; [`DueTimes`] gives each recipient its due time.
 //! - [`clock_change_warning`]: what happens to a local time that a clock change skips or repeats.
-//! - [`Wave`] and [`ChunkPlace`]: the packed tables that a preparation writes. [`is_overdue`] decides
-//!   what is too late.
+//! - [`Wave`] and [`ChunkPlace`]: the packed tables that a preparation writes. [`is_overdue`]
+//!   decides whether a wave is late.
 //! - [`RecurrenceRule`], [`Recurrence`] and [`Occurrence`]: a template and what it creates.
 //!
 //! The clock is not here: every function gets `now`. The release of due waves is in

@@ -170,7 +170,8 @@ impl HitLabel {
 pub mod signs {
     /// A HEAD request.
     pub const HEAD: u8 = 1;
-    /// A header `Sec-Purpose`, `Purpose`, `X-Purpose` or `X-Moz` says prefetch, preview or prerender.
+    /// A header `Sec-Purpose`, `Purpose`, `X-Purpose` or `X-Moz` says prefetch, preview or
+    /// prerender.
     pub const PREFETCH: u8 = 2;
 }
 

@@ -181,7 +181,8 @@ mod tests {
     fn humans_and_machines_are_told_apart() {
         const FIREFOX: &str =
             "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
-        const GMAIL: &str = "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)";
+        const GMAIL: &str = "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 \
+                             (via ggpht.com GoogleImageProxy)";
         let home = "203.0.113.7";
         for (kind, signs, agent, from, expected) in [
             (HitKind::Open, 0, UserAgent::Is(FIREFOX), home, HitLabel::Human),

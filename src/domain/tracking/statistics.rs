@@ -76,7 +76,8 @@ pub struct LinkClicks {
     pub machine: u64,
 }
 
-/// Counts the lines of a tracking log. At the end the statuses of the recipients decide what counts.
+/// Counts the lines of a tracking log. At the end the statuses of the recipients decide which of
+/// them count.
 #[derive(Debug)]
 pub struct StatisticsCount {
     /// Bits of `tracked` of each recipient, by recipient number.

@@ -512,7 +512,10 @@ async fn only_the_holder_takes_out_and_only_who_was_not_begun() {
     };
     let statuses = async || {
         let ledger = store.ledgers.ledgers(&at.delivery, 0..1).await.unwrap().remove(0).unwrap();
-        (ledger.is_fatigue_checked(), ledger.records().map(|record| record.status).collect::<Vec<_>>())
+        (
+            ledger.is_fatigue_checked(),
+            ledger.records().map(|record| record.status).collect::<Vec<_>>(),
+        )
     };
     // 0 is being attempted, 1 is deferred
     let claims = vec![Claim { position: 0, n: 1 }, Claim { position: 1, n: 1 }];
