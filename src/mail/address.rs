@@ -2,6 +2,8 @@
 
 use lettre::Address;
 
+use crate::domain::audience::{AddressKey, digest_of};
+
 /// An address that cannot be sent to. The text never repeats the address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
@@ -35,6 +37,14 @@ pub fn to_ascii(address: &str) -> Result<String, AddressError> {
         return Ok(address.to_owned());
     }
     parsed(local, domain)
+}
+
+/// The key of an address in the denylist and in the message index.
+///
+/// # Errors
+/// As [`to_ascii`].
+pub fn address_key(address: &str) -> Result<AddressKey, AddressError> {
+    Ok(AddressKey::of(digest_of(&to_ascii(address)?)))
 }
 
 /// Told at sight of most addresses: words of letters and digits with single dots between them, the last one no number.

@@ -8,6 +8,6 @@ pub mod message_maker;
 pub mod smtp;
 pub mod template;
 
-pub use address::to_ascii;
+pub use address::{address_key, to_ascii};
 pub use message_maker::MessageMaker;
 pub use message_maker::{StampKey, TemplateCache};
