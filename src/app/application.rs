@@ -63,9 +63,7 @@ impl Application {
         let state = StateDir::lock(&config.server.state_dir)?;
         config.retention.make_archive_dir()?;
         warn_of_short_opt_outs(&config);
-        let listener = TcpListener::bind(config.server.listen)
-            .await
-            .with_context(|| format!("server.listen {}", config.server.listen))?;
+        let listener = listen("server.listen", config.server.listen).await?;
         let (end, background) = (CancellationToken::new(), TaskTracker::new());
         let public = listen_publicly(&mut config).await?;
         let catcher = start_catcher(&mut config, &background, &end).await?;
@@ -85,12 +83,7 @@ impl Application {
             rules: config.tracking.rules()?.into(),
             keyring: Arc::new(keyring),
             health: WorkerHealth::default(),
-            daemon: Daemon {
-                owner: state.owner(),
-                dead_owners: state.predecessors().into(),
-                tracker: TaskTracker::new(),
-                shutdown: CancellationToken::new(),
-            },
+            daemon: daemon_of(&state),
             config,
         };
         let (queue, keyring, health) =
@@ -191,7 +184,7 @@ impl Application {
         shutdown.await;
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         let drained = drain(&daemon, config.server.drain_ms).await;
-        // no task is left that could put back what Redis forgets
+        // from here on no task could repeat writes that Redis forgets
         if tokio::time::timeout(DURABLE_LIMIT, stores.redis.await_durability()).await.is_err() {
             tracing::warn!("the replicas of Redis do not have all writes yet");
         }
@@ -204,6 +197,15 @@ impl Application {
         }
         tracing::info!(drained, "ended");
         Ok(drained)
+    }
+}
+
+fn daemon_of(state: &StateDir) -> Daemon {
+    Daemon {
+        owner: state.owner(),
+        dead_owners: state.predecessors().into(),
+        tracker: TaskTracker::new(),
+        shutdown: CancellationToken::new(),
     }
 }
 
@@ -226,17 +228,20 @@ fn warn_of_short_opt_outs(config: &Config) {
         tracing::warn!(
             setting,
             days,
-            "the opt-out links of a delivery stop working this many days after its end: \
+            "opt-out links stop working this many days after the end of a delivery: \
              keep at least 60 days"
         );
     }
 }
 
+/// Opens a listener. `setting` names its address in the error.
+async fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{setting} {address}"))
+}
+
 /// Opens the public listener. Without `public.url` the address of the listener becomes the URL.
 async fn listen_publicly(config: &mut Config) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(config.public.listen)
-        .await
-        .with_context(|| format!("public.listen {}", config.public.listen))?;
+    let listener = listen("public.listen", config.public.listen).await?;
     if config.public.url.is_empty() {
         config.public.url = format!("http://{}", listener.local_addr()?);
     }
@@ -252,9 +257,7 @@ async fn start_catcher(
     if !config.relays.is_empty() || !config.relay.host.is_empty() {
         return Ok(None);
     }
-    let listener = TcpListener::bind(config.catcher.listen)
-        .await
-        .with_context(|| format!("catcher.listen {}", config.catcher.listen))?;
+    let listener = listen("catcher.listen", config.catcher.listen).await?;
     let address = listener.local_addr()?;
     tracing::warn!(
         %address,

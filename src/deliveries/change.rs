@@ -25,7 +25,7 @@ use crate::{
     store::{CommitOutcome, DeliveryChange, DeliveryStore, Redis, StoreError},
 };
 
-/// After so many failed tries, a chain of heads that does not grow is called damaged.
+/// A chain of heads that does not grow counts as damaged after so many failed tries.
 const TRIES: u32 = 3;
 
 /// A decision: the next state and document, and the answer to the caller.
@@ -272,7 +272,7 @@ impl Deliveries {
             };
             let last =
                 self.store.last_audit_head().await?.map(|entry| entry.head()).unwrap_or_default();
-            // a daemon that was faster has made the chain longer, which does not count as a failure
+            // a longer chain means that another daemon was faster, which is no failure
             tries = if length == Some(last.seq) { tries + 1 } else { 0 };
             length = Some(last.seq);
             if tries == TRIES {

@@ -32,9 +32,7 @@ pub enum Refusal {
     NotYours(&'static str),
     #[error("{0}")]
     Illegal(#[from] IllegalTransition),
-    #[error(
-        "the digest is not that of the prepared delivery: prepare the delivery and look at it again"
-    )]
+    #[error("the digest is not that of the prepared delivery: prepare and check it again")]
     StaleDigest,
     #[error("the idempotency key was used for another request")]
     KeyReused,

@@ -39,7 +39,7 @@ impl Denylist {
         Ok(())
     }
 
-    /// Whether an address is on the denylist.
+    /// True if an address is on the denylist.
     ///
     /// # Errors
     /// If `email` is not an address, or Redis does not answer.

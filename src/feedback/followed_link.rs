@@ -1,4 +1,4 @@
-//! A link that a recipient followed: the request, the token behind it, and why one is refused.
+//! A link that a recipient followed: the request, its token, and the reasons for a refusal.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -32,7 +32,7 @@ pub enum LinkError {
     Unrecorded,
 }
 
-/// What a valid token stands for.
+/// A valid token with its delivery.
 #[derive(Debug, Clone)]
 pub struct FollowedLink {
     pub sent: Arc<SentDelivery>,

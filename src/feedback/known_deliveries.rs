@@ -15,7 +15,7 @@ const FRESH: Duration = Duration::from_secs(60);
 /// Most deliveries that are known at a time.
 const KEPT: usize = 1000;
 
-/// What the links of a delivery need of it.
+/// The parts of a delivery that its links need.
 #[derive(Debug)]
 pub struct SentDelivery {
     pub mailing: PreparationRef,
@@ -23,8 +23,9 @@ pub struct SentDelivery {
     /// The confirmation or the due instant of the last wave, whichever is later; links age from
     /// then on. None before the confirmation.
     pub released_at: Option<Timestamp>,
-    /// Its hits are recorded: it was released, and its tracking log is not removed.
+    /// The hits of the delivery are recorded: it was confirmed and still has its tracking log.
     pub(super) is_counted: bool,
+    /// When the delivery was read.
     pub(super) known_at: Instant,
 }
 

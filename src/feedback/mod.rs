@@ -1,4 +1,4 @@
-//! What comes back from recipients: opens, clicks, mirror pages, opt-outs, and their statistics.
+//! Feedback from recipients: opens, clicks, mirror pages, opt-outs, and their statistics.
 //!
 //! - [`LinkTargets`] finds what the token of a link stands for.
 //! - [`HitRecorder`] writes hits into the tracking log before they are answered.

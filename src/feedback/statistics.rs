@@ -1,4 +1,4 @@
-//! Statistics: counts of opens, clicks and opt-outs, each hour and on demand; labels anew.
+//! Statistics: counts of opens, clicks and opt-outs, each hour and on demand.
 
 use std::sync::Arc;
 
@@ -24,9 +24,10 @@ use crate::{
 const BLOCKS: u64 = 16;
 /// How many ledgers are read in one round trip.
 const LEDGERS: u32 = 64;
-/// How long the lock on an hour is held while a daemon computes it, in seconds; it is extended.
+/// How long the lock on an hour lasts while a daemon computes the hour, in seconds. The daemon
+/// extends the lock on the way.
 const LOCK_S: u64 = 120;
-/// How long the lock on an hour is held after the hour is done, in seconds.
+/// How long the lock on an hour lasts after the hour is done, in seconds.
 const DONE_S: i64 = 7200;
 /// How many ids of deliveries are read in one round trip.
 const PAGE: usize = 1000;
@@ -108,8 +109,8 @@ impl StatisticsUpdates {
         Ok(self.tracking.keep_statistics(&basis, &statistics).await?.then_some(statistics))
     }
 
-    /// Reads the first `lines` lines of the tracking log into `count`. Returns the lines that get
-    /// other labels, too.
+    /// Reads the first `lines` lines of the tracking log into `count`. Also returns the lines whose
+    /// labels change.
     async fn read_log(
         &self,
         id: &DeliveryId,

@@ -62,7 +62,7 @@ impl Archives {
     /// Streams an archive piece by piece, so that its length does not matter.
     ///
     /// # Errors
-    /// If Redis does not answer, or a stored part is damaged; in the stream, too.
+    /// If Redis does not answer, or a stored part is damaged. The stream may fail in the same way.
     pub async fn stream(
         &self,
         delivery: Delivery,
@@ -150,7 +150,7 @@ impl Archives {
 /// writers apart.
 ///
 /// # Errors
-/// If the body breaks off or a step on the file fails. An older file stays as it was.
+/// If the body breaks off or the file cannot be written. An older file stays as it was.
 pub async fn write_durably<E: Into<Box<dyn Error + Send + Sync>>>(
     target: &Path,
     tag: &str,

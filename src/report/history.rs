@@ -36,8 +36,8 @@ pub struct HistoryLine {
     pub failure_type: Option<FailureType>,
     pub failure_reason: Option<FailureReason>,
     pub cause: Option<ExclusionCause>,
-    /// When the status was reached. For a pending or deferred message it is the due instant; none
-    /// if that is at once.
+    /// When the status was reached. For a pending or deferred message this is the due instant;
+    /// none if that is at once.
     pub at: Option<Timestamp>,
     pub opened: Opened,
     pub clicked: Clicked,
@@ -47,7 +47,7 @@ pub struct HistoryLine {
     pub bounced: bool,
 }
 
-/// Which kinds of openers there were.
+/// The kinds of openers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Opened {
     /// A human click or mirror page counts as an open, too.
@@ -56,7 +56,7 @@ pub struct Opened {
     pub apple_proxy: bool,
 }
 
-/// Which kinds of clickers there were.
+/// The kinds of clickers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Clicked {
     pub human: bool,

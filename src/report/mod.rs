@@ -1,4 +1,4 @@
-//! What the daemon tells about deliveries: logs, history, previews, archives.
+//! Reports about deliveries: logs, history, previews, archives.
 //!
 //! - [`SendingLog`]: the state of every recipient.
 //! - [`ExclusionLog`]: the recipients that were left out, and why.
@@ -9,7 +9,7 @@
 //!
 //! Reports change nothing. Not in here: gauges and the check of the figures
 //! ([`crate::observe`]); the statistics ([`crate::feedback`]); the removal of logs
-//! ([`crate::send::operate`]); the forms of the answers over HTTP ([`crate::http`]).
+//! ([`crate::send::operate`]); the format of answers over HTTP ([`crate::http`]).
 
 use serde::{Deserialize, Serialize};
 

@@ -37,7 +37,8 @@ impl Previews {
     /// of a recipient in doubt count for nothing.
     ///
     /// # Errors
-    /// If the delivery or its logs are gone, it is not prepared, or there is no such recipient.
+    /// If the delivery or its logs are gone, the delivery is not prepared, or there is no such
+    /// recipient.
     pub async fn preview(
         &self,
         id: &DeliveryId,

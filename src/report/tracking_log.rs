@@ -42,7 +42,7 @@ pub struct TrackingLogLine {
     pub prefetch: bool,
 }
 
-/// Which lines are wanted.
+/// A filter for lines; `None` lets all lines pass.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TrackingFilter {
     pub kind: Option<HitKind>,

@@ -49,7 +49,7 @@ pub struct ReleaseSteps {
     pub fair_queue: FairQueue,
 }
 
-/// Find and repair what a crash left behind; finish deliveries.
+/// Repair deliveries after a crash; finish deliveries.
 #[derive(Clone)]
 pub struct RecoverSteps {
     pub reconciler: Reconciler,
@@ -59,7 +59,7 @@ pub struct RecoverSteps {
     pub takeovers: Takeovers,
 }
 
-/// Pause, resume, stop, resolve doubt, send proofs, remove what is kept too long.
+/// Pause, resume, stop, resolve doubt, send proofs, remove old logs and deliveries.
 #[derive(Clone)]
 pub struct OperateSteps {
     pub controls: Controls,

@@ -1,8 +1,8 @@
 //! The journey of a delivery, from its definition to its end; one folder for each step.
 //!
 //! In order: [`define`], [`prepare`], [`confirm`], [`release`], [`chunk`]. Beside them stand
-//! [`limits`] (throttles, admission, circuit breakers), [`recover`] (what a crash left behind)
-//! and [`operate`] (what persons and the retention do with a delivery).
+//! [`limits`] (throttles, admission, circuit breakers), [`recover`] (repairs after a crash)
+//! and [`operate`] (interventions of persons, and the retention).
 //!
 //! Entry points: [`Journey`] holds every step for HTTP, for the queue workers and for the
 //! scheduler. [`StepJobs`] puts the jobs of preparations and starts on the queue.

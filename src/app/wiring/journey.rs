@@ -10,10 +10,10 @@ use crate::{
 impl SharedHandles {
     /// Every step of the journey.
     pub(in crate::app) fn journey(&self, reports: &Reports, feedback: &Feedback) -> Journey {
-        let Parts { relays, daemon, config, .. } = &self.parts;
+        let Parts { stores, relays, daemon, config, .. } = &self.parts;
         let poisoned = PoisonedChunks {
-            chunks: self.parts.stores.chunks.clone(),
-            ledgers: self.parts.stores.ledgers.clone(),
+            chunks: stores.chunks.clone(),
+            ledgers: stores.ledgers.clone(),
             holder: self.holder.clone(),
             config: config.clone(),
         };

@@ -1,7 +1,7 @@
 //! Gives each service its handles, one file for each room or group of steps.
 //!
-//! [`SharedHandles`] holds what more than one room needs. Each other file adds one or a few
-//! functions to it, and each function makes the services of its room.
+//! [`SharedHandles`] holds the handles that more than one room needs. Each other file adds
+//! functions to it that make the services of one room.
 //!
 //! Nothing is decided here. Settings are checked in [`crate::config`]; what runs and when is
 //! in [`crate::worker`] and [`crate::scheduler`].

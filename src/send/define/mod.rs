@@ -2,11 +2,11 @@
 //!
 //! - [`Definitions`] creates, changes and deletes deliveries.
 //! - [`Uploads`] streams an audience in. A broken upload changes nothing.
-//! - [`Copies`] makes a new delivery with the content of another one, and never its schedule.
+//! - [`Copies`] makes a new delivery with the content of another one, without its schedule.
 //! - [`Recurrences`] turns a delivery into a template and creates its occurrences.
 //! - [`effective_settings`] completes the settings of a definition with the configuration.
 //!
-//! Every change puts a prepared delivery back to `editing`.
+//! A change of definition or audience puts a prepared delivery back to `editing`.
 //!
 //! Not in here: the checks of a definition against the recipients ([`crate::send::prepare`]); the
 //! types of a definition and its own rules ([`crate::domain::delivery`]); the readers of CSV and

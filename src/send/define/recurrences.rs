@@ -186,7 +186,7 @@ impl Recurrences {
         Ok(definition)
     }
 
-    /// Creates an occurrence unless it exists. One write makes it whole: nobody can change it
+    /// Creates an occurrence unless it exists. One write makes it complete: nobody can change it
     /// before its preparation, which runs in the name of the person who set the recurrence.
     ///
     /// # Errors

@@ -123,7 +123,8 @@ impl Uploads {
         let mut body = std::pin::pin!(body);
         let mut reader = AudienceReader::new(format, self.config.preparation.line_limit_kib * 1024);
         let mut writer = UploadWriter {
-            uploads: self,
+            audiences: &self.audiences,
+            slice_size: self.config.preparation.chunk_size,
             id,
             upload,
             hash: Sha256::new(),
@@ -150,7 +151,9 @@ impl Uploads {
 
 /// Writes the slices of one upload and counts them.
 struct UploadWriter<'a> {
-    uploads: &'a Uploads,
+    audiences: &'a AudienceStore,
+    /// Recipients in a slice.
+    slice_size: usize,
     id: &'a DeliveryId,
     upload: u32,
     hash: Sha256,
@@ -160,9 +163,8 @@ struct UploadWriter<'a> {
 
 impl UploadWriter<'_> {
     async fn write_full_slices(&mut self, waiting: &mut Vec<Recipient>) -> Result<(), StoreError> {
-        let size = self.uploads.config.preparation.chunk_size;
-        while waiting.len() >= size {
-            let rest = waiting.split_off(size);
+        while waiting.len() >= self.slice_size {
+            let rest = waiting.split_off(self.slice_size);
             self.write(waiting).await?;
             *waiting = rest;
         }
@@ -172,8 +174,7 @@ impl UploadWriter<'_> {
     async fn write(&mut self, recipients: &[Recipient]) -> Result<(), StoreError> {
         let text = ndjson(recipients)?;
         self.hash.update(&text);
-        self.uploads
-            .audiences
+        self.audiences
             .write_slice(self.id, SliceKind::Upload(self.upload), self.slices, &text)
             .await?;
         self.recipients += recipients.len() as u64;

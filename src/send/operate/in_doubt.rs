@@ -1,4 +1,4 @@
-//! In-doubt resolution: a person says what became of recipients in doubt.
+//! In-doubt resolution: a person decides about recipients in doubt.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ use crate::{
 /// Recipient numbers, as in the sending log; `None` for all recipients in doubt.
 pub type RecipientNumbers = Option<Vec<u64>>;
 
-/// What a person says about recipients in doubt.
+/// The decision of a person about recipients in doubt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolution {
     pub settlement: Settlement,

@@ -1,13 +1,13 @@
-//! What persons do with a delivery beside the usual way, and the removal of old deliveries.
+//! Interventions of persons in a delivery, and the removal of old deliveries.
 //!
 //! - [`Controls`]: pause, resume, stop, and retry a poisoned chunk.
-//! - [`InDoubtRecipients`]: a person says what became of recipients in doubt (*settle* in the API).
+//! - [`InDoubtRecipients`]: a person decides about recipients in doubt (*settle* in the API).
 //! - [`Proofs`]: the messages of chosen recipients, sent to test addresses.
 //! - [`Retention`]: removes logs and deliveries some days after their end.
 //! - [`Removal`]: removes the stored parts of a delivery; other rooms use it, too.
 //!
 //! Not in here: the release of held waves and the withdrawal of a schedule
-//! ([`crate::send::release`]); what the daemon repairs by itself ([`crate::send::recover`]);
+//! ([`crate::send::release`]); repairs by the daemon itself ([`crate::send::recover`]);
 //! the archive that the retention writes first ([`crate::report`]).
 
 mod control;

@@ -46,9 +46,9 @@ impl Proofs {
     /// gets the first answer and sends nothing.
     ///
     /// # Errors
-    /// If the principal lacks the role; if the request is invalid; if the delivery is not
-    /// prepared, was changed meanwhile, or has no relay; if an earlier request with the key has no
-    /// answer.
+    /// - The principal lacks the role, or the request is invalid.
+    /// - The delivery is not prepared, was changed meanwhile, or has no relay.
+    /// - An earlier request with the key has no answer.
     pub async fn send_proofs(
         &self,
         by: &Principal,

@@ -27,7 +27,7 @@ use crate::{
 const AT_A_TIME: usize = 500;
 const DAY_S: f64 = 86_400.0;
 
-/// What is to be removed of one delivery now.
+/// The parts of one delivery whose time is over.
 #[derive(Clone, Copy)]
 struct ExpiredParts {
     /// The whole delivery.
@@ -198,8 +198,8 @@ impl Retention {
         Ok(marked)
     }
 
-    /// Writes the archive, if archives are configured. False if it failed: then nothing may be
-    /// removed.
+    /// Writes the archive, if archives are configured. False if the archive could not be written:
+    /// then nothing may be removed.
     async fn keep_archive(&self, delivery: &Delivery) -> bool {
         let folder = &self.config.retention.archive_dir;
         // a delivery that lost its logs or its tracking log was archived before

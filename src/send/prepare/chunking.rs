@@ -11,7 +11,7 @@ use crate::domain::{
 /// closed early, which bounds the memory of a preparation with many waves.
 const MOST_WAITING: usize = 100_000;
 
-/// A recipient with a usable address, and its due instant or why it has none.
+/// A recipient with a usable address, and its due instant or the fault in its field.
 pub(super) struct DatedRecipient {
     pub(super) recipient: Recipient,
     /// Unix seconds; 0 is at once.
@@ -54,7 +54,7 @@ impl Chunker {
     /// The due instant of the next recipient, Unix seconds; 0 is at once.
     ///
     /// # Errors
-    /// If its field says no instant.
+    /// If the field of the recipient names no instant.
     pub(super) fn due(&mut self, recipient: &Recipient) -> Result<u32, Undated> {
         self.times.due(recipient)
     }
@@ -64,7 +64,7 @@ impl Chunker {
         self.times.take_back(due);
     }
 
-    /// Adds a recipient to the open chunk of its wave. Returns a chunk if one is closed by that.
+    /// Adds a recipient to the open chunk of its wave. Returns the chunk that this closes, if any.
     pub(super) fn deal(
         &mut self,
         due: u32,

@@ -20,11 +20,12 @@ use crate::{
     },
 };
 
-/// What the exclusion log of a preparation holds so far, and what is needed to go on.
+/// The state of the exclusion log while a preparation goes on.
 #[derive(Default)]
 pub(super) struct Exclusions {
     /// Truncated SHA-256 of every address that was kept: 16 bytes each.
     seen: HashSet<u128>,
+    /// Other preparations that the fatigue rule has met so far.
     known: KnownPreparations,
     pub(super) causes: BTreeMap<ExclusionCause, u64>,
     /// Slices of the exclusion log that were written.
@@ -32,7 +33,7 @@ pub(super) struct Exclusions {
 }
 
 impl Exclusions {
-    /// How many recipients are excluded so far.
+    /// Number of recipients excluded so far.
     pub(super) fn total(&self) -> u64 {
         self.causes.values().sum()
     }
@@ -57,7 +58,7 @@ impl Exclusions {
     }
 
     /// Moves recipients to `excluded` who opted out, or who have enough messages by their due
-    /// instant. Returns the others. `excluded` is in the order of the upload afterwards.
+    /// instant. Returns the others. Afterwards `excluded` is in the order of the upload.
     pub(super) async fn leave_out(
         &mut self,
         preparation: &Preparation<'_>,
@@ -74,7 +75,7 @@ impl Exclusions {
                     let Recipient { line, email, .. } = candidate.recipient;
                     excluded.push(Exclusion { line, email, cause });
                 }
-                // without a due instant the line is an error, whatever else holds for it
+                // a line without a due instant must stay, because it is an error
                 _ => kept.push(candidate),
             }
         }

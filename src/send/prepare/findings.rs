@@ -1,4 +1,4 @@
-//! The errors and warnings of a preparation, as its caller reads them.
+//! The errors and warnings of a preparation.
 
 use crate::domain::delivery::{Checks, Finding};
 

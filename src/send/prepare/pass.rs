@@ -29,9 +29,9 @@ use crate::{
     },
 };
 
-/// The pass ends early after so many errors: a costly template would fail for a million more.
+/// After so many errors the pass ends early: a template may fail for a million recipients.
 const ENOUGH_ERRORS: u64 = 1000;
-/// After how many of the last chunks the pass raises its beat.
+/// The pass raises its beat after each so many of the last chunks.
 const CHUNKS_A_BEAT: u32 = 100;
 /// Most waves of a delivery. Each wave has at least one chunk, and all are read when one is due.
 const MOST_WAVES: usize = 10_000;

@@ -1,4 +1,4 @@
-//! One preparation of one delivery: what it reads and the tools it uses.
+//! One preparation of one delivery, with its tools.
 
 use std::sync::Arc;
 
@@ -57,12 +57,13 @@ impl<'a> Preparation<'a> {
 
     /// False if the preparation was stopped, another one has begun, or the daemon ends.
     pub(super) async fn is_wanted(&self) -> Result<bool, StoreError> {
-        let now = self.tools.deliveries.store.delivery(self.id()).await?;
+        let PassTools { deliveries, daemon, .. } = self.tools;
+        let now = deliveries.store.delivery(self.id()).await?;
         let is_current = now.is_some_and(|delivery| {
             delivery.state == DeliveryState::Preparing
                 && delivery.document.generation == self.generation
         });
-        Ok(is_current && !self.tools.daemon.shutdown.is_cancelled())
+        Ok(is_current && !daemon.shutdown.is_cancelled())
     }
 
     pub(super) async fn write_slice(

@@ -82,7 +82,7 @@ impl Preparations {
             .deliveries
             .change(id, "versand", &[], |delivery, _| {
                 if delivery.state != DeliveryState::Preparing {
-                    return Err(Refusal::Conflict("it is not being prepared"));
+                    return Err(Refusal::Conflict("the delivery is not being prepared"));
                 }
                 let mut document = delivery.document.clone();
                 document.generation += 1;
@@ -97,7 +97,7 @@ impl Preparations {
         };
         let ended = self.run_begun(id, generation).await;
         if !matches!(ended, Err(JobError::Abort(_))) {
-            // a damaged part counts as a crash: it would fail again
+            // a damaged part counts as a crash, because the next try would fail, too
             self.audiences.forget_preparations(id).await?;
         }
         ended
@@ -186,9 +186,9 @@ impl Preparations {
     }
 }
 
-/// The state after a preparation that needs no request for confirmation; `None` if it needs one.
+/// The state after a preparation that needs no request for confirmation; `None` if one is needed.
 ///
-/// Whoever prepared the delivery confirms it then, and had the role for that.
+/// The person who prepared the delivery confirms it by that, and had the role for it.
 fn confirmed_state(plan: &Plan, prepared: DeliveryState, now: Timestamp) -> Option<DeliveryState> {
     if plan.settings.request_confirmation {
         return None;

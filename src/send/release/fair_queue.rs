@@ -2,8 +2,8 @@
 //!
 //! Few jobs wait on the queue at a time, so a small delivery never waits behind all of a large
 //! one, nor behind a thousand others. The next job goes to the delivery whose next job ends first
-//! in a virtual time; that time goes on with what is sent for each delivery. A delivery of ten
-//! recipients has a short job. A delivery that comes later does not count as behind in service.
+//! in a virtual time, which advances as messages are sent. A delivery of ten recipients has a short
+//! job. A delivery that comes later does not count as behind in service.
 
 use std::sync::Arc;
 
