@@ -1,4 +1,4 @@
-//! The only wiring: settings in, a running daemon out.
+//! One daemon: opens everything it needs, runs it, and ends it in order.
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -7,12 +7,12 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::services::{Parts, Services};
+use super::{services::Services, wiring::Parts};
 use crate::{
     config::Config,
     daemon::Daemon,
     domain::{Principal, Role},
-    feedback::HitArrivals,
+    feedback::HitReceiver,
     http::{self, Api, Operations},
     identity::Keyring,
     mail::{
@@ -29,10 +29,12 @@ use crate::{
     worker,
 };
 
-/// Between two scrapes histograms keep every sample; so often they are put into their buckets without one.
+/// How often the samples of histograms are put into their buckets if nobody scrapes the metrics.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// How long the end waits until what was written cannot be undone, where Redis may go back in time.
+/// How long the end of the daemon waits until the replicas of Redis have all writes.
 const DURABLE_LIMIT: Duration = Duration::from_secs(4);
+/// How long the end of the daemon waits for open requests and background tasks.
+const BACKGROUND_LIMIT: Duration = Duration::from_secs(2);
 
 /// A daemon that is ready to run.
 pub struct Application {
@@ -43,12 +45,12 @@ pub struct Application {
     workers: Workers,
     embedded: Option<EmbeddedRedis>,
     public: TcpListener,
-    arrivals: HitArrivals,
+    hits: HitReceiver,
     catcher: Option<(Catcher, SocketAddr)>,
     token: Option<String>,
     background: TaskTracker,
     end: CancellationToken,
-    // held as long as the daemon lives
+    // keeps the state directory locked as long as the daemon lives
     state: StateDir,
 }
 
@@ -56,70 +58,37 @@ impl Application {
     /// Opens everything a daemon needs. Nothing is sent before [`Application::run`].
     ///
     /// # Errors
-    /// What cannot be opened, in one line.
+    /// If a folder, a listener, Redis, a key or a relay cannot be opened. The error has one line.
     pub async fn build(mut config: Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
         let state = StateDir::lock(&config.server.state_dir)?;
         config.retention.make_archive_dir()?;
-        if let Some((setting, days)) = config.retention.ends_opt_outs() {
-            tracing::warn!(
-                setting,
-                days,
-                "so soon after the end of a delivery its opt-out links end: 60 days at least are advised"
-            );
-        }
-        let listener = TcpListener::bind(config.server.listen)
-            .await
-            .with_context(|| format!("server.listen {}", config.server.listen))?;
-        let (end, background, tracker) =
-            (CancellationToken::new(), TaskTracker::new(), TaskTracker::new());
-        let public = TcpListener::bind(config.public.listen)
-            .await
-            .with_context(|| format!("public.listen {}", config.public.listen))?;
-        if config.public.url.is_empty() {
-            config.public.url = format!("http://{}", public.local_addr()?);
-        }
-        let catcher = catch(&mut config, &background, &end).await?;
-        let embedded = match config.redis.url.is_empty() {
-            true => Some(EmbeddedRedis::start(&state, &config.redis.program).await?),
-            false => None,
-        };
-        if let Some(embedded) = &embedded {
-            config.redis.url = embedded.url();
-        }
+        warn_of_short_opt_outs(&config);
+        let listener = listen("server.listen", config.server.listen).await?;
+        let (end, background) = (CancellationToken::new(), TaskTracker::new());
+        let public = listen_publicly(&mut config).await?;
+        let catcher = start_catcher(&mut config, &background, &end).await?;
+        let embedded = start_embedded_redis(&mut config, &state).await?;
         let redis = Redis::connect(&config.redis).await?;
         check_durability(&redis, config.redis.allow_data_loss).await?;
-        let queue = Queue::new(redis.connection(), config.queue.clone());
         let mut keyring = Keyring::new(&config.auth)?;
         let token = own_token(&state, &mut keyring)?;
-        let health = WorkerHealth::default();
-        // of all daemons alike: whoever takes a chunk over makes the same messages
-        let secret = redis.shared_secret("message", state.secret("message")?).await?;
-        let token_secret = redis.shared_secret("token", state.secret("token")?).await?;
+        let messages = message_maker(&redis, &state).await?;
         let config = Arc::new(config);
         let relays = Relays::new(&config)?;
-        let messages = MessageMaker {
-            stamps: StampKey::new(&secret)?,
-            tokens: TokenKey::new(&token_secret)?,
-            templates: Default::default(),
-        };
-        let daemon = Daemon {
-            owner: state.owner(),
-            dead_owners: state.predecessors().into(),
-            tracker: tracker.clone(),
-            shutdown: CancellationToken::new(),
-        };
-        let keyring = Arc::new(keyring);
-        let (services, arrivals) = Services::new(Parts {
+        let parts = Parts {
+            queue: Queue::new(redis.connection(), config.queue.clone()),
             stores: Stores::new(redis),
-            queue: queue.clone(),
             relays: relays.clone(),
             messages,
             rules: config.tracking.rules()?.into(),
-            keyring: keyring.clone(),
-            health: health.clone(),
-            daemon: daemon.clone(),
+            keyring: Arc::new(keyring),
+            health: WorkerHealth::default(),
+            daemon: daemon_of(&state),
             config,
-        });
+        };
+        let (queue, keyring, health) =
+            (parts.queue.clone(), parts.keyring.clone(), parts.health.clone());
+        let (services, hits) = Services::new(parts);
         let operations = Operations {
             queue: queue.clone(),
             health: health.clone(),
@@ -129,26 +98,18 @@ impl Application {
             metrics,
             failures: Default::default(),
         };
-        let api = Api {
-            stores: services.stores.clone(),
-            deliveries: services.deliveries.clone(),
-            journey: services.journey.clone(),
-            reports: services.reports.clone(),
-            feedback: services.feedback.clone(),
-            operations,
-            daemon: daemon.clone(),
-            config: services.config.clone(),
-        };
-        let workers = Workers { queue, shutdown: daemon.shutdown, tracker, health };
+        let api = api_of(&services, operations);
+        let Daemon { tracker, shutdown, .. } = services.daemon.clone();
+        let workers = Workers { queue, shutdown, tracker, health };
         Ok(Self {
             services,
             relays,
-            public,
-            arrivals,
             listener,
             api,
             workers,
             embedded,
+            public,
+            hits,
             catcher,
             token,
             background,
@@ -167,22 +128,25 @@ impl Application {
         self.public.local_addr()
     }
 
-    /// The token of a daemon that was given no tokens and no keys: it was made at the first start, in `admin.token`.
+    /// The token in `admin.token`. A daemon without configured tokens and keys makes it at its
+    /// first start; `None` if tokens or keys are configured.
     pub fn token(&self) -> Option<&str> {
         self.token.as_deref()
     }
 
-    /// The built-in mail catcher and its address, if there is no relay.
+    /// The built-in mail catcher and its address, if no relay is configured.
     pub fn catcher(&self) -> Option<&(Catcher, SocketAddr)> {
         self.catcher.as_ref()
     }
 
-    /// The services, for who looks inside.
+    /// The services, for tests that call them directly.
     pub fn services(&self) -> &Services {
         &self.services
     }
 
-    /// Serves until `shutdown`, then drains for at most `server.drain_ms`. False if that was not enough.
+    /// Serves until `shutdown`, then drains for at most `server.drain_ms`.
+    ///
+    /// Returns false if open transactions were left when the drain time was over.
     ///
     /// # Errors
     /// If the scheduler cannot be started.
@@ -197,53 +161,36 @@ impl Application {
         })
         .await?;
         self.background.spawn(upkeep(self.api.operations.metrics.clone(), self.end.clone()));
-        let (server, router) = (config.server.clone(), http::router(self.api));
-        let recording = feedback.hits.clone();
-        let end = self.end.clone();
-        self.background.spawn(async move { recording.record_hits(self.arrivals, end).await });
-        let public = http::serve(
+        let (recorder, end) = (feedback.hits.clone(), self.end.clone());
+        self.background.spawn(async move { recorder.record_hits(self.hits, end).await });
+        self.background.spawn(http::serve(
             self.public,
             http::PublicListener::new(feedback),
-            server.clone(),
-            self.end.clone(),
-            self.background.clone(),
-        );
-        self.background.spawn(public);
-        self.background.spawn(http::serve(
-            self.listener,
-            router,
-            server,
+            config.server.clone(),
             self.end.clone(),
             self.background.clone(),
         ));
-        tracing::info!(owner = format!("{:016x}", daemon.owner), state_dir = %self.state.path().display(), "ready");
+        self.background.spawn(http::serve(
+            self.listener,
+            http::router(self.api),
+            config.server.clone(),
+            self.end.clone(),
+            self.background.clone(),
+        ));
+        let (owner, state_dir) = (format!("{:016x}", daemon.owner), self.state.path().display());
+        tracing::info!(owner, %state_dir, "ready");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
         shutdown.await;
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-        tracing::info!(drain_ms = config.server.drain_ms, "ending: what is being sent is finished");
-        daemon.shutdown.cancel();
-        daemon.tracker.close();
-        let drained = tokio::time::timeout(
-            Duration::from_millis(config.server.drain_ms),
-            daemon.tracker.wait(),
-        )
-        .await
-        .is_ok();
-        if !drained {
-            let left = daemon.tracker.len();
-            tracing::warn!(
-                left,
-                "the drain time is over: recipients of transactions still open are in doubt and will be shown as such"
-            );
-        }
-        // who could put back what Redis forgets is gone then
+        let drained = drain(&daemon, config.server.drain_ms).await;
+        // from here on no task could repeat writes that Redis forgets
         if tokio::time::timeout(DURABLE_LIMIT, stores.redis.await_durability()).await.is_err() {
-            tracing::warn!("the replicas of Redis do not have everything yet");
+            tracing::warn!("the replicas of Redis do not have all writes yet");
         }
         self.end.cancel();
         self.background.close();
-        let _ = tokio::time::timeout(Duration::from_secs(2), self.background.wait()).await;
+        let _ = tokio::time::timeout(BACKGROUND_LIMIT, self.background.wait()).await;
         self.relays.close().await;
         if let Some(embedded) = self.embedded {
             embedded.stop().await;
@@ -253,7 +200,93 @@ impl Application {
     }
 }
 
-/// The guarantees stand on what Redis keeps: says what it promises, and refuses to start on less unless told otherwise.
+fn daemon_of(state: &StateDir) -> Daemon {
+    Daemon {
+        owner: state.owner(),
+        dead_owners: state.predecessors().into(),
+        tracker: TaskTracker::new(),
+        shutdown: CancellationToken::new(),
+    }
+}
+
+fn api_of(services: &Services, operations: Operations) -> Api {
+    Api {
+        stores: services.stores.clone(),
+        deliveries: services.deliveries.clone(),
+        journey: services.journey.clone(),
+        reports: services.reports.clone(),
+        feedback: services.feedback.clone(),
+        operations,
+        daemon: services.daemon.clone(),
+        config: services.config.clone(),
+    }
+}
+
+/// Warns if the retention ends opt-out links soon after the end of a delivery.
+fn warn_of_short_opt_outs(config: &Config) {
+    if let Some((setting, days)) = config.retention.ends_opt_outs() {
+        tracing::warn!(
+            setting,
+            days,
+            "opt-out links stop working this many days after the end of a delivery: \
+             keep at least 60 days"
+        );
+    }
+}
+
+/// Opens a listener. `setting` names its address in the error.
+async fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{setting} {address}"))
+}
+
+/// Opens the public listener. Without `public.url` the address of the listener becomes the URL.
+async fn listen_publicly(config: &mut Config) -> anyhow::Result<TcpListener> {
+    let listener = listen("public.listen", config.public.listen).await?;
+    if config.public.url.is_empty() {
+        config.public.url = format!("http://{}", listener.local_addr()?);
+    }
+    Ok(listener)
+}
+
+/// Starts the built-in mail catcher if no relay is configured.
+async fn start_catcher(
+    config: &mut Config,
+    background: &TaskTracker,
+    end: &CancellationToken,
+) -> anyhow::Result<Option<(Catcher, SocketAddr)>> {
+    if !config.relays.is_empty() || !config.relay.host.is_empty() {
+        return Ok(None);
+    }
+    let listener = listen("catcher.listen", config.catcher.listen).await?;
+    let address = listener.local_addr()?;
+    tracing::warn!(
+        %address,
+        "neither relay.host nor relays are set: the built-in mail catcher takes all mail \
+         and delivers nothing"
+    );
+    config.relay.host = address.ip().to_string();
+    config.relay.port = address.port();
+    config.catcher.takes_mail = true;
+    let catcher =
+        Catcher::new(CatcherOptions { keep: config.catcher.keep, ..CatcherOptions::default() });
+    background.spawn(catcher.clone().serve(listener, end.clone()));
+    Ok(Some((catcher, address)))
+}
+
+/// Starts the embedded Redis if `redis.url` is empty.
+async fn start_embedded_redis(
+    config: &mut Config,
+    state: &StateDir,
+) -> anyhow::Result<Option<EmbeddedRedis>> {
+    if !config.redis.url.is_empty() {
+        return Ok(None);
+    }
+    let embedded = EmbeddedRedis::start(state, &config.redis.program).await?;
+    config.redis.url = embedded.url();
+    Ok(Some(embedded))
+}
+
+/// Logs what Redis promises about acknowledged writes, and refuses to start on too little.
 async fn check_durability(redis: &Redis, allow_data_loss: bool) -> anyhow::Result<()> {
     let durability = redis.durability().await.context("redis.url")?;
     metrics::redis_durability(durability.word(), &Durability::WORDS);
@@ -270,37 +303,30 @@ async fn check_durability(redis: &Redis, allow_data_loss: bool) -> anyhow::Resul
     Ok(())
 }
 
-/// Without a relay the built-in catcher takes the mail.
-async fn catch(
-    config: &mut Config,
-    background: &TaskTracker,
-    end: &CancellationToken,
-) -> anyhow::Result<Option<(Catcher, SocketAddr)>> {
-    if !config.relays.is_empty() || !config.relay.host.is_empty() {
-        return Ok(None);
-    }
-    let listener = TcpListener::bind(config.catcher.listen)
-        .await
-        .with_context(|| format!("catcher.listen {}", config.catcher.listen))?;
-    let address = listener.local_addr()?;
-    tracing::warn!(%address, "neither relay.host nor relays are set: the built-in mail catcher takes all mail and delivers nothing");
-    config.relay.host = address.ip().to_string();
-    config.relay.port = address.port();
-    config.catcher.takes_mail = true;
-    let catcher =
-        Catcher::new(CatcherOptions { keep: config.catcher.keep, ..CatcherOptions::default() });
-    background.spawn(catcher.clone().serve(listener, end.clone()));
-    Ok(Some((catcher, address)))
+/// Makes the message maker with keys that all daemons share. A daemon that takes over a chunk
+/// then makes the same messages.
+async fn message_maker(redis: &Redis, state: &StateDir) -> anyhow::Result<MessageMaker> {
+    let stamps = redis.shared_secret("message", state.secret("message")?).await?;
+    let tokens = redis.shared_secret("token", state.secret("token")?).await?;
+    Ok(MessageMaker {
+        stamps: StampKey::new(&stamps)?,
+        tokens: TokenKey::new(&tokens)?,
+        templates: Default::default(),
+    })
 }
 
-/// A daemon that nobody could log in to makes itself a token with all roles, readable by its own user only.
+/// Makes a token with all roles if no token and no key is configured. Only the user of the
+/// daemon can read its file.
 fn own_token(state: &StateDir, keyring: &mut Keyring) -> anyhow::Result<Option<String>> {
     if !keyring.is_empty() {
         return Ok(None);
     }
     let token = data_encoding::BASE32_DNSSEC.encode(&state.secret("admin")?);
     state.write_private("admin.token", format!("{token}\n").as_bytes())?;
-    tracing::warn!(file = %state.path().join("admin.token").display(), "no tokens and no keys are configured: the token in this file has all roles");
+    tracing::warn!(
+        file = %state.path().join("admin.token").display(),
+        "no tokens and no keys are configured: the token in this file has all roles"
+    );
     let roles = vec![
         Role::PrepareDeliveries,
         Role::StartDeliveries,
@@ -309,6 +335,22 @@ fn own_token(state: &StateDir, keyring: &mut Keyring) -> anyhow::Result<Option<S
     ];
     keyring.add(&token, Principal { name: "admin".into(), roles });
     Ok(Some(token))
+}
+
+/// Asks all tasks to end and waits for them. False if some were left after `drain_ms`.
+async fn drain(daemon: &Daemon, drain_ms: u64) -> bool {
+    tracing::info!(drain_ms, "ending: open transactions are finished first");
+    daemon.shutdown.cancel();
+    daemon.tracker.close();
+    let limit = Duration::from_millis(drain_ms);
+    let drained = tokio::time::timeout(limit, daemon.tracker.wait()).await.is_ok();
+    if !drained {
+        tracing::warn!(
+            left = daemon.tracker.len(),
+            "the drain time is over: recipients of open transactions are in doubt"
+        );
+    }
+    drained
 }
 
 async fn upkeep(metrics: PrometheusHandle, end: CancellationToken) {

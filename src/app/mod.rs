@@ -1,7 +1,20 @@
-//! TODO head
+//! The only wiring: settings go in, a running daemon comes out.
+//!
+//! - [`Application`] opens sockets, Redis and the relays, starts the workers and the scheduler,
+//!   and ends them in order.
+//! - [`Services`] holds every service of a daemon; tests call them directly.
+//! - [`Parts`] are the handles that the services are made of. The folder `wiring` says which
+//!   service gets which handles, room by room.
+//!
+//! No other room names this one, except the command line ([`crate::cli`]) and the demo
+//! ([`crate::demo`]). No rule about deliveries stands here: the steps are in [`crate::send`].
+//! Settings are read and checked in [`crate::config`]. The embedded Redis is started here but
+//! lives in [`crate::redis_server`].
 
 mod application;
 mod services;
+mod wiring;
 
 pub use application::Application;
-pub use services::{Parts, Services};
+pub use services::Services;
+pub use wiring::Parts;

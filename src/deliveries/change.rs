@@ -1,17 +1,20 @@
-//! Changing a delivery: read, decide, compare-and-set with its audit entry; again if somebody else was faster.
+//! Reads and changes deliveries: read, decide, compare-and-set with the audit entry.
+//!
+//! If somebody else was faster, all three are repeated.
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
-use data_encoding::HEXLOWER;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
-use super::refusal::Refusal;
+use super::{
+    refusal::Refusal,
+    repeat_key::{RepeatKey, kept_answers, read_answer},
+};
 use crate::{
     domain::{
         Principal, Role,
@@ -19,89 +22,33 @@ use crate::{
             Action, AuditAct, AuditEntry, AuditHead, Delivery, DeliveryId, DeliveryState, Document,
         },
     },
-    store::{CommitOutcome, DeliveryChange, DeliveryStore, OnceKey, Redis, StoreError, keys},
+    store::{CommitOutcome, DeliveryChange, DeliveryStore, Redis, StoreError},
 };
 
-/// How long an idempotency key repeats its answer.
-const KEY_SECONDS: u64 = 24 * 3600;
-/// Vain tries to append to a chain of heads that does not grow, before it is called damaged.
+/// A chain of heads that does not grow counts as damaged after so many failed tries.
 const TRIES: u32 = 3;
 
-/// An `Idempotency-Key` with the request it came with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdempotencyKey {
-    /// The principal's own: others' keys do not collide with it.
-    pub principal: String,
-    pub key: String,
-    /// Of action and body.
-    pub request_sha256: String,
-}
-
-impl IdempotencyKey {
-    pub fn new(principal: &str, key: &str, action: &str, body: &[u8]) -> Self {
-        let digest =
-            Sha256::new().chain_update(action).chain_update(b"\0").chain_update(body).finalize();
-        Self {
-            principal: principal.to_owned(),
-            key: key.to_owned(),
-            request_sha256: HEXLOWER.encode(&digest),
-        }
-    }
-
-    fn redis_key(&self, id: &DeliveryId) -> String {
-        let digest = Sha256::new()
-            .chain_update(&self.principal)
-            .chain_update(b"\0")
-            .chain_update(&self.key)
-            .finalize();
-        keys::idempotency(id, &HEXLOWER.encode(&digest[..16]))
-    }
-}
-
-/// What makes a repeated request give its first answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RepeatKey {
-    /// Where the answer is kept.
-    pub key: String,
-    pub request_sha256: String,
-    pub seconds: u64,
-}
-
-impl RepeatKey {
-    pub fn of(key: &IdempotencyKey, id: &DeliveryId) -> Self {
-        Self {
-            key: key.redis_key(id),
-            request_sha256: key.request_sha256.clone(),
-            seconds: KEY_SECONDS,
-        }
-    }
-}
-
-#[derive(Serialize, Deserialize)]
-struct KeptAnswer {
-    request_sha256: String,
-    answer: Value,
-}
-
-/// A decision: the state and document to come, and what the caller is told.
+/// A decision: the next state and document, and the answer to the caller.
 #[derive(Debug)]
 pub struct Decision<T> {
     pub state: DeliveryState,
     pub document: Document,
     pub answer: T,
-    /// What the audit log says; `None` for steps that the daemon takes by itself.
+    /// Action and details of the audit entry; `None` for steps of the daemon itself.
     pub act: Option<(&'static str, Value)>,
 }
 
-/// What became of a change.
+/// The answer to a change, and whether this request or an earlier one made the change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Changed<T> {
+    /// This request made the change.
     Now(T),
-    /// An earlier request with the same key had this answer.
+    /// An earlier request with the same key got this answer.
     Before(T),
 }
 
 impl<T> Changed<T> {
+    /// The answer, whichever request made the change.
     pub fn answer(self) -> T {
         match self {
             Self::Now(answer) | Self::Before(answer) => answer,
@@ -110,19 +57,27 @@ impl<T> Changed<T> {
 }
 
 /// Refuses a principal without `role`.
+///
+/// # Errors
+/// [`Refusal::MissingRole`]
 pub fn require(principal: &Principal, role: Role) -> Result<(), Refusal> {
     if principal.may(role) { Ok(()) } else { Err(Refusal::MissingRole(role)) }
 }
 
+/// Reads deliveries and changes them.
 #[derive(Clone)]
 pub struct Deliveries {
     pub store: DeliveryStore,
     pub redis: Redis,
+    /// Set when the chain of heads was found damaged; that is logged once.
     pub heads_damaged: Arc<AtomicBool>,
 }
 
 impl Deliveries {
-    /// The delivery, if it is there and was not deleted.
+    /// The delivery.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] if the delivery does not exist or was deleted.
     pub async fn delivery(&self, id: &DeliveryId) -> Result<Delivery, Refusal> {
         match self.store.delivery(id).await? {
             Some(delivery) if delivery.state != DeliveryState::Deleted => Ok(delivery),
@@ -130,7 +85,10 @@ impl Deliveries {
         }
     }
 
-    /// The same, if it has its logs yet.
+    /// The delivery, if it still has its logs.
+    ///
+    /// # Errors
+    /// [`Refusal::Cleaned`] if the logs were removed; [`Refusal::NotFound`].
     pub async fn delivery_with_logs(&self, id: &DeliveryId) -> Result<Delivery, Refusal> {
         let delivery = self.delivery(id).await?;
         match &delivery.document.cleaned {
@@ -139,7 +97,11 @@ impl Deliveries {
         }
     }
 
-    /// The same, if it has its logs and its tracking log yet.
+    /// The delivery, if it still has its logs and its tracking log.
+    ///
+    /// # Errors
+    /// [`Refusal::TrackingCleaned`] or [`Refusal::Cleaned`] if a log was removed;
+    /// [`Refusal::NotFound`].
     pub async fn delivery_with_tracking(&self, id: &DeliveryId) -> Result<Delivery, Refusal> {
         let delivery = self.delivery_with_logs(id).await?;
         match delivery.document.tracking_cleaned_at {
@@ -148,7 +110,21 @@ impl Deliveries {
         }
     }
 
-    /// Changes a delivery by what `decide` makes of it.
+    /// Waits until no crash or fail-over of Redis can undo the writes so far.
+    ///
+    /// # Errors
+    /// If Redis does not answer.
+    pub async fn await_durability(&self) -> Result<(), StoreError> {
+        self.redis.await_durability().await
+    }
+
+    /// Changes a delivery as `decide` says. A repeated request gets its first answer.
+    ///
+    /// `by` is the principal in the audit log. `decide` may be called more than once.
+    ///
+    /// # Errors
+    /// The refusal of `decide`; [`Refusal::NotFound`]; [`Refusal::KeyReused`]; if Redis does not
+    /// answer.
     pub async fn change<T, D>(
         &self,
         id: &DeliveryId,
@@ -162,48 +138,52 @@ impl Deliveries {
     {
         loop {
             if let Some(before) = self.first_answer(repeats).await? {
-                self.redis.await_durability().await?;
+                self.await_durability().await?;
                 return Ok(before);
             }
             let delivery = self.delivery(id).await?;
             let now = Timestamp::now();
             let decision = match decide(&delivery, now) {
                 Ok(decision) => decision,
-                // the very same request may have been faster: its key and its effect are written in one step
+                // the very same request may have been faster: one script writes key and effect
                 Err(refusal) => {
                     let before = self.first_answer(repeats).await?.ok_or(refusal)?;
-                    self.redis.await_durability().await?;
+                    self.await_durability().await?;
                     return Ok(before);
                 }
             };
-            let asked = decision.act.is_some();
+            let is_requested = decision.act.is_some();
             let Some(changed) =
                 self.commit(&delivery.id, delivery.revision, by, repeats, decision).await?
             else {
                 continue;
             };
-            if asked {
-                // what was answered must not be undone by a crash of Redis
-                self.redis.await_durability().await?;
+            if is_requested {
+                // no crash of Redis may undo what was answered
+                self.await_durability().await?;
             }
             return Ok(changed);
         }
     }
 
-    /// What an earlier request with one of these keys was answered.
+    /// The answer to an earlier request with one of these keys, if there was one.
+    ///
+    /// # Errors
+    /// [`Refusal::KeyReused`] if a key was used for another request.
     pub(crate) async fn first_answer<T: DeserializeOwned>(
         &self,
         repeats: &[RepeatKey],
     ) -> Result<Option<Changed<T>>, Refusal> {
         for repeat in repeats {
             if let Some(kept) = self.store.once(&repeat.key).await? {
-                return first_answer(&kept, repeat).map(Some);
+                return Ok(Some(Changed::Before(read_answer(&kept, repeat)?)));
             }
         }
         Ok(None)
     }
 
-    /// Writes a decision; `None` if somebody else was faster.
+    /// Writes a decision if the delivery still has this `revision`; 0 for a new delivery. `None` if
+    /// somebody else was faster.
     pub(crate) async fn commit<T>(
         &self,
         id: &DeliveryId,
@@ -226,18 +206,7 @@ impl Deliveries {
         }
         let value =
             serde_json::to_value(&answer).map_err(|e| StoreError::Damaged(e.to_string()))?;
-        let once: Vec<OnceKey> = repeats
-            .iter()
-            .map(|r| {
-                let kept =
-                    KeptAnswer { request_sha256: r.request_sha256.clone(), answer: value.clone() };
-                OnceKey {
-                    key: r.key.clone(),
-                    value: serde_json::to_string(&kept).unwrap_or_default(),
-                    seconds: r.seconds,
-                }
-            })
-            .collect();
+        let once = kept_answers(repeats, &value);
         let change = DeliveryChange {
             id,
             revision,
@@ -251,21 +220,27 @@ impl Deliveries {
                 if entry.is_some()
                     && let Err(error) = self.note_head(id, &document.audit).await
                 {
-                    // the reconciler notes it later
-                    tracing::warn!(delivery.id = %id, %error, "the head of the audit chain is not noted yet");
+                    tracing::warn!(
+                        delivery.id = %id,
+                        %error,
+                        "the head of the audit chain is not noted: the reconciler notes it later"
+                    );
                 }
                 Ok(Some(Changed::Now(answer)))
             }
             CommitOutcome::Stale => Ok(None),
             CommitOutcome::Taken { key, value } => match repeats.get(key) {
-                Some(repeat) => first_answer(&value, repeat).map(Some),
+                Some(repeat) => Ok(Some(Changed::Before(read_answer(&value, repeat)?))),
                 None => Ok(None),
             },
         }
     }
 
-    /// Appends the head of a delivery's audit chain to the chain of heads, so that a chain that was cut short is noticed. A
-    /// chain of heads that was changed by hand takes no more of them; that is said once, and everything else goes on.
+    /// Appends the head of a delivery's audit chain to the chain of heads, so that a shortened
+    /// chain is noticed.
+    ///
+    /// A chain of heads that was changed by hand takes no further heads. That is logged once, and
+    /// everything else goes on.
     pub(crate) async fn note_head(
         &self,
         id: &DeliveryId,
@@ -297,12 +272,12 @@ impl Deliveries {
             };
             let last =
                 self.store.last_audit_head().await?.map(|entry| entry.head()).unwrap_or_default();
-            // whoever was faster has made the chain longer
+            // a longer chain means that another daemon was faster, which is no failure
             tries = if length == Some(last.seq) { tries + 1 } else { 0 };
             length = Some(last.seq);
             if tries == TRIES {
                 return Err(StoreError::Damaged(
-                    "its last head has not the number of its place".into(),
+                    "the number of the last head does not fit its place".into(),
                 ));
             }
             self.store
@@ -312,7 +287,11 @@ impl Deliveries {
         Ok(())
     }
 
-    /// A step of the daemon itself: a transition without an audit entry. False if it is not its turn any more.
+    /// A step of the daemon itself: a transition without an audit entry. Returns false if the state
+    /// no longer allows the step, or the delivery is gone.
+    ///
+    /// # Errors
+    /// If Redis does not answer.
     pub async fn step(
         &self,
         id: &DeliveryId,
@@ -333,18 +312,4 @@ impl Deliveries {
             Err(other) => Err(other),
         }
     }
-}
-
-fn first_answer<T: DeserializeOwned>(
-    kept: &str,
-    repeat: &RepeatKey,
-) -> Result<Changed<T>, Refusal> {
-    let kept: KeptAnswer =
-        serde_json::from_str(kept).map_err(|e| StoreError::Damaged(e.to_string()))?;
-    if kept.request_sha256 != repeat.request_sha256 {
-        return Err(Refusal::KeyReused);
-    }
-    Ok(Changed::Before(
-        serde_json::from_value(kept.answer).map_err(|e| StoreError::Damaged(e.to_string()))?,
-    ))
 }

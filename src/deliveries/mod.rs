@@ -1,9 +1,22 @@
-//! TODO head
+//! Reads and changes deliveries; every room that changes one does it here.
+//!
+//! - [`Deliveries`] reads a delivery, and changes it by compare-and-set on its revision. The audit
+//!   entry and the answer for repeated requests are written in the same script.
+//! - [`Decision`] is the result of the caller's rule; [`Changed`] is the answer.
+//! - [`IdempotencyKey`] and [`RepeatKey`] let a repeated request get its first answer.
+//! - [`Refusal`] says why a step was refused, named by what the caller can do about it.
+//! - [`each_delivery`] is the loop for tasks over many deliveries.
+//!
+//! Not in here: the rules themselves. The states and their transitions are in
+//! [`crate::domain::delivery`], the steps in [`crate::send`], the scripts and keys of Redis in
+//! [`crate::store`].
 
-pub mod change;
-mod each;
-pub mod refusal;
+mod change;
+mod each_delivery;
+mod refusal;
+mod repeat_key;
 
-pub use change::{Changed, Decision, Deliveries, IdempotencyKey, RepeatKey, require};
-pub use each::each_delivery;
+pub use change::{Changed, Decision, Deliveries, require};
+pub use each_delivery::each_delivery;
 pub use refusal::Refusal;
+pub use repeat_key::{IdempotencyKey, RepeatKey};

@@ -1,4 +1,4 @@
-//! Why a step was refused, named by what the caller can do about it.
+//! The reasons for which a step is refused.
 
 use jiff::Timestamp;
 
@@ -15,7 +15,7 @@ pub enum Refusal {
     NotFound,
     #[error("there is no such recipient")]
     NoRecipient,
-    #[error("it does not recur")]
+    #[error("the delivery does not recur")]
     NoRecurrence,
     #[error("the logs were removed on {0:.0}")]
     Cleaned(Timestamp),
@@ -23,12 +23,12 @@ pub enum Refusal {
     TrackingCleaned(Timestamp),
     #[error("the role {} is missing", .0.word())]
     MissingRole(Role),
-    /// Somebody else has to do it.
+    /// Another person has to do it: why.
     #[error("{0}")]
     NotYours(&'static str),
     #[error("{0}")]
     Illegal(#[from] IllegalTransition),
-    #[error("the digest is not that of the prepared delivery: prepare it and look at it again")]
+    #[error("the digest is not that of the prepared delivery: prepare and check it again")]
     StaleDigest,
     #[error("the idempotency key was used for another request")]
     KeyReused,
@@ -46,7 +46,7 @@ pub enum Refusal {
     Queue(#[from] QueueError),
 }
 
-/// In a job only what may pass is worth another try; a refusal is final and was recorded by the step.
+/// A job is tried again only if Redis did not answer. A refusal is final, and the step recorded it.
 impl From<Refusal> for JobError {
     fn from(refusal: Refusal) -> Self {
         match refusal {

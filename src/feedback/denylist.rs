@@ -1,15 +1,17 @@
-//! TODO head
+//! The denylist: the addresses that opted out, by a link or by a person.
 
 use super::{
+    followed_link::{FollowedLink, LinkError},
     link_targets::LinkTargets,
-    tracked_links::{FollowedLink, LinkError},
 };
 use crate::{
     deliveries::Refusal,
-    send::prepare::{address, key_of},
+    domain::{Invalid, audience::AddressKey},
+    mail::address_key,
     store::{Redis, addresses::AddressStore},
 };
 
+/// Reads and changes the denylist.
 #[derive(Clone)]
 pub struct Denylist {
     pub addresses: AddressStore,
@@ -19,40 +21,53 @@ pub struct Denylist {
 
 impl Denylist {
     /// Puts the recipient of a message on the denylist.
+    /// Links of proofs and previews change nothing.
     ///
     /// # Errors
-    /// [`LinkError::Expired`] if nobody knows any more who it was.
+    /// [`LinkError::Expired`] if the recipient can no longer be found.
     pub async fn opt_out(&self, found: &FollowedLink) -> Result<(), LinkError> {
-        // of proofs and previews nobody opts out
         if found.holder.is_proof || found.sent.released_at.is_none() {
             return Ok(());
         }
-        let (_, letter) = self.links.message_of(found).await?;
-        let address = key_of(&letter.recipient.email).ok_or(LinkError::Expired)?;
+        let (_, message) = self.links.message_of(found).await?;
+        let address = address_key(&message.recipient.email).map_err(|_| LinkError::Expired)?;
         self.addresses.deny(address).await?;
         if found.is_uncounted() {
-            // no hit is recorded whose durability would be waited for
+            // otherwise the record of the hit awaits durability
             self.redis.await_durability().await?;
         }
         Ok(())
     }
 
-    /// Whether an address is on the denylist.
+    /// True if an address is on the denylist.
+    ///
+    /// # Errors
+    /// If `email` is not an address, or Redis does not answer.
     pub async fn is_denied(&self, email: &str) -> Result<bool, Refusal> {
-        Ok(self.addresses.denied(&[address(email)?]).await?.first().copied().unwrap_or_default())
+        Ok(self.addresses.denied(&[key_of(email)?]).await?.first().copied().unwrap_or_default())
     }
 
-    /// Puts an address on the denylist; false if it was there.
+    /// Puts an address on the denylist. Returns false if it was on it already.
+    ///
+    /// # Errors
+    /// As [`Denylist::is_denied`].
     pub async fn deny(&self, email: &str) -> Result<bool, Refusal> {
-        let is_new = self.addresses.deny(address(email)?).await?;
+        let is_new = self.addresses.deny(key_of(email)?).await?;
         self.redis.await_durability().await?;
         Ok(is_new)
     }
 
-    /// Takes an address off the denylist; false if it was not there.
+    /// Takes an address off the denylist. Returns false if it was not on it.
+    ///
+    /// # Errors
+    /// As [`Denylist::is_denied`].
     pub async fn allow(&self, email: &str) -> Result<bool, Refusal> {
-        let was_there = self.addresses.allow(address(email)?).await?;
+        let was_there = self.addresses.allow(key_of(email)?).await?;
         self.redis.await_durability().await?;
         Ok(was_there)
     }
+}
+
+fn key_of(email: &str) -> Result<AddressKey, Invalid> {
+    address_key(email).map_err(|e| Invalid { field: "email".into(), reason: e.to_string() })
 }

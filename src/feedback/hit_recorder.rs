@@ -1,4 +1,4 @@
-//! Hits on their way into the log: recorded in groups, acknowledged once that cannot be undone.
+//! Writes hits into the tracking log in batches. A hit is acknowledged when it is durable.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -7,7 +7,10 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::tracked_links::{FollowedLink, LinkError, SentDelivery, Visit};
+use super::{
+    followed_link::{FollowedLink, LinkError, Visit},
+    known_deliveries::SentDelivery,
+};
 use crate::{
     clock::unix_now,
     daemon::Daemon,
@@ -17,50 +20,51 @@ use crate::{
     store::{Redis, tracking::TrackingStore},
 };
 
-/// Hits that wait to be recorded at the most; who comes then waits outside.
+/// Most hits that wait to be recorded. Further requests wait until there is room.
 const WAITING: usize = 10_000;
-/// Hits in one group.
-const GROUP: usize = 1000;
-/// A longer user agent is cut.
+/// Most hits in one batch.
+const BATCH: usize = 1000;
+/// Most bytes of a user agent; a longer one is cut to so many characters.
 const LONGEST_AGENT: usize = 300;
 
-/// Where hits go to be recorded.
-#[derive(Clone)]
-pub struct HitRecorder(mpsc::Sender<HitArrival>);
+/// The end of the channel on which hits arrive; [`HitRecorder::record_hits`] reads it.
+pub struct HitReceiver(mpsc::Receiver<HitArrival>);
 
-/// The other end of it.
-pub struct HitArrivals(mpsc::Receiver<HitArrival>);
+/// The other end of the channel; [`HitRecorder`] holds it.
+#[derive(Clone)]
+pub struct HitSender(mpsc::Sender<HitArrival>);
 
 struct HitArrival {
     sent: Arc<SentDelivery>,
     preparation: u32,
     hit: Hit,
     agent: String,
-    /// Told whether it was recorded.
+    /// Gets true if the hit was recorded.
     done: oneshot::Sender<bool>,
 }
 
-impl HitRecorder {
-    pub fn new() -> (Self, HitArrivals) {
-        let (sender, receiver) = mpsc::channel(WAITING);
-        (Self(sender), HitArrivals(receiver))
-    }
+/// The channel on which hits wait to be recorded.
+pub fn hit_channel() -> (HitSender, HitReceiver) {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    (HitSender(sender), HitReceiver(receiver))
 }
 
+/// Records hits.
 #[derive(Clone)]
-pub struct HitRecording {
-    pub recorder: HitRecorder,
+pub struct HitRecorder {
+    pub sender: HitSender,
     pub rules: Arc<MachineRules>,
     pub tracking: TrackingStore,
     pub redis: Redis,
     pub daemon: Daemon,
 }
 
-impl HitRecording {
-    /// Records a hit; it returns once that cannot be undone. Of proofs and previews nothing is recorded.
+impl HitRecorder {
+    /// Records a hit, and returns when no crash can undo that. Hits of proofs and previews are not
+    /// recorded.
     ///
     /// # Errors
-    /// If Redis does not take it: whoever asked may ask again.
+    /// [`LinkError::Unrecorded`] if Redis did not take the hit; the request may be repeated.
     pub async fn record_hit(&self, found: &FollowedLink, visit: Visit) -> Result<(), LinkError> {
         let kind = found.purpose.kind();
         if found.is_uncounted() {
@@ -92,7 +96,7 @@ impl HitRecording {
             agent,
             done,
         };
-        self.recorder.0.send(arrival).await.map_err(|_| LinkError::Unrecorded)?;
+        self.sender.0.send(arrival).await.map_err(|_| LinkError::Unrecorded)?;
         if !recorded.await.unwrap_or(false) {
             return Err(LinkError::Unrecorded);
         }
@@ -100,44 +104,48 @@ impl HitRecording {
         Ok(())
     }
 
-    /// The task: records what arrives, in groups: while one is on its way the next one gathers. What comes after the end is not
-    /// recorded, and not acknowledged.
-    pub async fn record_hits(&self, mut arrivals: HitArrivals, end: CancellationToken) {
-        let mut group = Vec::with_capacity(GROUP);
+    /// The task: records hits in batches until `end`. While one batch is on its way to Redis the
+    /// next one gathers. Hits after `end` are neither recorded nor acknowledged.
+    pub async fn record_hits(&self, mut hits: HitReceiver, end: CancellationToken) {
+        let mut batch = Vec::with_capacity(BATCH);
         loop {
             tokio::select! {
                 biased;
-                arrived = arrivals.0.recv_many(&mut group, GROUP) => if arrived == 0 { return },
+                arrived = hits.0.recv_many(&mut batch, BATCH) => if arrived == 0 { return },
                 () = end.cancelled() => return,
             }
             let mut deliveries: HashMap<u32, (Arc<SentDelivery>, Vec<HitArrival>)> = HashMap::new();
-            for arrival in group.drain(..) {
+            for arrival in batch.drain(..) {
                 let of_one = deliveries.entry(arrival.preparation);
                 of_one.or_insert_with(|| (arrival.sent.clone(), Vec::new())).1.push(arrival);
             }
             join_all(
-                deliveries.into_values().map(|(sent, arrived)| self.record_group(sent, arrived)),
+                deliveries.into_values().map(|(sent, arrived)| self.record_batch(sent, arrived)),
             )
             .await;
         }
     }
 
-    async fn record_group(&self, sent: Arc<SentDelivery>, arrived: Vec<HitArrival>) {
+    async fn record_batch(&self, sent: Arc<SentDelivery>, arrived: Vec<HitArrival>) {
         let hits: Vec<(Hit, &str)> =
             arrived.iter().map(|arrival| (arrival.hit, arrival.agent.as_str())).collect();
         let answer = self.tracking.record_hits(&sent.mailing, &hits, unix_now()).await;
         let redis = self.redis.clone();
-        // those of the next group need not wait until this one cannot be undone
+        // the next batch need not wait until this one is durable
         self.daemon.tracker.spawn(async move {
             let recorded = match answer {
                 Ok(_) => redis.await_durability().await,
                 Err(error) => Err(error),
             };
             if let Err(error) = &recorded {
-                tracing::warn!(delivery.id = %sent.mailing.delivery, %error, "hits are not recorded: they are not acknowledged");
+                tracing::warn!(
+                    delivery.id = %sent.mailing.delivery,
+                    %error,
+                    "hits are not recorded, and their requests get an error"
+                );
             }
             for arrival in arrived {
-                // who asked may be gone
+                // the caller may be gone
                 let _ = arrival.done.send(recorded.is_ok());
             }
         });

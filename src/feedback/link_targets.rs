@@ -1,10 +1,13 @@
-//! TODO head
+//! Finds what the token of a link stands for: the delivery, the recipient and the target.
 
 use std::{sync::Arc, time::Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::tracked_links::{FRESH, FollowedLink, KEPT, KnownDeliveries, LinkError, SentDelivery};
+use super::{
+    followed_link::{FollowedLink, LinkError},
+    known_deliveries::{KnownDeliveries, SentDelivery},
+};
 use crate::{
     config::Config,
     deliveries::{Deliveries, Refusal},
@@ -18,6 +21,7 @@ use crate::{
     store::{StoreError, addresses::AddressStore, tracking::PreparationRef},
 };
 
+/// Follows links.
 #[derive(Clone)]
 pub struct LinkTargets {
     pub deliveries: Deliveries,
@@ -28,10 +32,11 @@ pub struct LinkTargets {
 }
 
 impl LinkTargets {
-    /// What a token stands for.
+    /// Checks a token, and finds its delivery. `text` is the token as it stands in the URL.
     ///
     /// # Errors
-    /// If it is forged, or what it stands for is gone.
+    /// [`LinkError::Forged`]; [`LinkError::Expired`] if the delivery is gone or too old; opt-outs
+    /// do not age; [`LinkError::Unavailable`] if Redis does not answer.
     pub async fn find(&self, kind: HitKind, text: &str) -> Result<FollowedLink, LinkError> {
         let found = self.look_up(kind, text).await;
         match &found {
@@ -46,13 +51,8 @@ impl LinkTargets {
         let token = LinkToken::read(text, kind).ok_or(LinkError::Forged)?;
         let sent = self.sent(token.holder.preparation).await?.ok_or(LinkError::Expired)?;
         let PreparationRef { delivery, generation, .. } = &sent.mailing;
-        if !self
-            .recipients
-            .messages
-            .tokens
-            .signer(delivery, *generation, token.holder)
-            .has_signed(&token)
-        {
+        let tokens = &self.recipients.messages.tokens;
+        if !tokens.signer(delivery, *generation, token.holder).has_signed(&token) {
             return Err(LinkError::Forged);
         }
         let days = SignedDuration::from_hours(24 * i64::from(self.config.public.link_days));
@@ -63,18 +63,16 @@ impl LinkTargets {
         Ok(FollowedLink { sent, holder: token.holder, purpose: token.purpose })
     }
 
-    /// The delivery of a preparation, if that is still what is or will be sent.
+    /// The delivery of a preparation, if it still has that preparation and its logs.
     async fn sent(&self, preparation: u32) -> Result<Option<Arc<SentDelivery>>, StoreError> {
-        if let Some(sent) =
-            self.known.lock().get(&preparation).filter(|sent| sent.known_at.elapsed() < FRESH)
-        {
-            return Ok(Some(sent.clone()));
+        if let Some(sent) = self.known.get(preparation) {
+            return Ok(Some(sent));
         }
-        // in a box: the most requests do not get here, and need no room for it
-        Box::pin(self.sent_anew(preparation)).await
+        // in a box, because most requests do not get here and need no room for this future
+        Box::pin(self.read_sent(preparation)).await
     }
 
-    async fn sent_anew(&self, preparation: u32) -> Result<Option<Arc<SentDelivery>>, StoreError> {
+    async fn read_sent(&self, preparation: u32) -> Result<Option<Arc<SentDelivery>>, StoreError> {
         let Some(mailing) = self.addresses.preparation_ref(preparation).await? else {
             return Ok(None);
         };
@@ -94,7 +92,7 @@ impl LinkTargets {
         let released_at = document
             .confirmation
             .as_ref()
-            .and_then(|release| plan.last_due.max(Some(release.confirmed_at)));
+            .and_then(|confirmation| plan.last_due.max(Some(confirmation.confirmed_at)));
         let is_counted = released_at.is_some() && document.tracking_cleaned_at.is_none();
         let sent = Arc::new(SentDelivery {
             mailing,
@@ -104,23 +102,19 @@ impl LinkTargets {
             known_at: Instant::now(),
         });
         if sent.released_at.is_none() {
-            // a preview: the next look may find it released, and from then on everything counts
+            // not kept: the next request may find the delivery confirmed, and its hit counts then
             return Ok(Some(sent));
         }
-        let mut known = self.known.lock();
-        if known.len() >= KEPT {
-            known.retain(|_, sent| sent.known_at.elapsed() < FRESH);
-        }
-        if known.len() < KEPT {
-            known.insert(preparation, sent.clone());
-        }
+        self.known.insert(preparation, sent.clone());
         Ok(Some(sent))
     }
 
-    /// Where a link leads: what the delivery's own table says, with the fields of the recipient where it has any.
+    /// The target of a tracked link, from the link table of the delivery and, if the link has
+    /// fields, those of the recipient.
     ///
     /// # Errors
-    /// [`LinkError::Expired`] if there is no such link, or it leads nowhere.
+    /// [`LinkError::Expired`] if there is no such link or no target; [`LinkError::Forged`] if the
+    /// token is not of a click.
     pub async fn target_of(&self, found: &FollowedLink) -> Result<String, LinkError> {
         let LinkPurpose::Click(number) = found.purpose else { return Err(LinkError::Forged) };
         let link = found.sent.links.get(usize::from(number)).ok_or(LinkError::Expired)?;
@@ -132,22 +126,23 @@ impl LinkTargets {
         template.target(number, &recipient).ok_or(LinkError::Expired)
     }
 
-    /// The mirror page: the message as its recipient got it.
+    /// The mirror page: the message as its recipient got it, in HTML.
     ///
     /// # Errors
-    /// [`LinkError::Expired`] if it is gone.
+    /// [`LinkError::Expired`] if the message is gone.
     pub async fn mirror_of(&self, found: &FollowedLink) -> Result<String, LinkError> {
         let (template, RecipientMessage { recipient, stamp, .. }) = self.message_of(found).await?;
         let PreparationRef { delivery, generation, .. } = &found.sent.mailing;
-        // what is in a proof's stays one
-        let signer =
-            Some(self.recipients.messages.tokens.signer(delivery, *generation, found.holder));
+        // the links in the mirror page of a proof do not count either
+        let tokens = &self.recipients.messages.tokens;
+        let signer = Some(tokens.signer(delivery, *generation, found.holder));
         template
             .mirror(&recipient, &MessageStamp { signer, ..stamp })
             .map_err(|_| LinkError::Expired)
     }
 
-    pub(crate) async fn message_of(
+    /// The template and the message behind a link.
+    pub(super) async fn message_of(
         &self,
         found: &FollowedLink,
     ) -> Result<(Arc<Template>, RecipientMessage), LinkError> {
@@ -160,7 +155,7 @@ impl LinkTargets {
         let plan = delivery.document.plan.as_ref().ok_or(LinkError::Expired)?;
         let template = self.recipients.template(&delivery, plan)?;
         match self.recipients.find(&delivery, plan, u64::from(found.holder.recipient), None).await {
-            Ok(letter) => Ok((template, letter)),
+            Ok(message) => Ok((template, message)),
             Err(Refusal::Unavailable(error)) if error.may_pass() => Err(error.into()),
             Err(_) => Err(LinkError::Expired),
         }

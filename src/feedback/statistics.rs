@@ -1,4 +1,4 @@
-//! Statistics: the share of opened and clicked messages, each hour and on demand; and what tells humans from machines, anew.
+//! Statistics: counts of opens, clicks and opt-outs, each hour and on demand.
 
 use std::sync::Arc;
 
@@ -20,31 +20,33 @@ use crate::{
     },
 };
 
-/// Blocks of the tracking log, and ledgers, that are read at a time.
+/// How many blocks of the tracking log are read in one round trip.
 const BLOCKS: u64 = 16;
+/// How many ledgers are read in one round trip.
 const LEDGERS: u32 = 64;
-/// So long an hour is kept from others by who computes it, and once it is done.
+/// How long the lock on an hour lasts while a daemon computes the hour, in seconds. The daemon
+/// extends the lock on the way.
 const LOCK_S: u64 = 120;
+/// How long the lock on an hour lasts after the hour is done, in seconds.
 const DONE_S: i64 = 7200;
-/// Deliveries looked at in one go.
+/// How many ids of deliveries are read in one round trip.
 const PAGE: usize = 1000;
-
-/// How often they are computed if others change labels all the while.
+/// How often the statistics are tried if somebody else changes labels meanwhile.
 const ATTEMPTS: u32 = 10;
 
 const CHANGING: Refusal =
-    Refusal::Conflict("its labels or its state change all the time: ask again");
-const NOT_RELEASED: Refusal = Refusal::Conflict("it was not released: there is nothing to compute");
+    Refusal::Conflict("the labels or the state of the delivery keep changing: ask again");
+const NOT_STARTED: Refusal =
+    Refusal::Conflict("the delivery has not started: there is nothing to compute");
 
-pub const DAMAGED: &str = "a line of the tracking log";
-
-/// Does what takes long where it holds nobody up.
+/// Runs long work on a thread where it holds up no other task.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, StoreError> {
     tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Damaged(e.to_string()))
 }
 
+/// Computes statistics and keeps them.
 #[derive(Clone)]
 pub struct StatisticsUpdates {
     pub deliveries: Deliveries,
@@ -52,18 +54,21 @@ pub struct StatisticsUpdates {
     pub ledgers: LedgerStore,
     pub audiences: AudienceStore,
     pub rules: Arc<MachineRules>,
+    /// One computation at a time in this process: a tracking log may have many lines.
     pub one_at_a_time: Arc<tokio::sync::Mutex<()>>,
     pub daemon: Daemon,
 }
 
 impl StatisticsUpdates {
-    /// *Compute statistics*: reads ledgers and tracking log, marks bursts, and keeps the figures. With `anew` all hits are labelled
-    /// by the rules in force.
+    /// Reads ledgers and tracking log, marks bursts, and keeps the statistics (*compute statistics*
+    /// in the API). With `anew` all hits are labelled again by the rules in force.
+    ///
+    /// # Errors
+    /// If the delivery or a log is gone, the delivery has not started, or its labels keep changing.
     pub async fn compute(&self, id: &DeliveryId, anew: bool) -> Result<Statistics, Refusal> {
-        // one log of many lines at a time
         let _alone = self.one_at_a_time.lock().await;
         for _ in 0..ATTEMPTS {
-            // what is left of one that was cleaned are the figures that it had
+            // a delivery without its logs keeps the statistics that it had
             let delivery = self.deliveries.delivery_with_tracking(id).await?;
             if let Some(statistics) = self.try_compute(&delivery, anew).await? {
                 return Ok(statistics);
@@ -72,7 +77,7 @@ impl StatisticsUpdates {
         Err(CHANGING)
     }
 
-    /// `None`, and nothing is kept, if what they are made of changed meanwhile.
+    /// Computes once. `None`, and nothing is kept, if labels or state changed meanwhile.
     async fn try_compute(
         &self,
         delivery: &Delivery,
@@ -83,11 +88,11 @@ impl StatisticsUpdates {
             .plan
             .as_ref()
             .filter(|_| delivery.document.has_started())
-            .ok_or(NOT_RELEASED)?;
+            .ok_or(NOT_STARTED)?;
         let numbers = RecipientNumber::of(plan.chunks, 0, plan.chunk_size).0;
         let numbers = usize::try_from(numbers)
             .map_err(|_| StoreError::Damaged("too many recipients".into()))?;
-        let reckoning =
+        let count =
             StatisticsCount::new(numbers, self.audiences.links(delivery, plan).await?.len());
         let TrackingLogExtent { hits, beyond, label_changes } =
             self.tracking.log_extent(&delivery.id).await?;
@@ -96,30 +101,31 @@ impl StatisticsUpdates {
             revision: delivery.revision,
             label_changes,
         };
-        let (reckoning, changed) = self.read_log(&delivery.id, hits, reckoning, anew).await?;
+        let (count, changed) = self.read_log(&delivery.id, hits, count, anew).await?;
         if !self.tracking.relabel(&mut basis, &changed).await? {
             return Ok(None);
         }
-        let statuses = self.statuses_of(&basis, plan, &reckoning).await?;
+        let statuses = self.statuses_of(&basis, plan, &count).await?;
         let settings = plan.settings.clone();
         let figures =
-            blocking(move || reckoning.finish(&statuses, &settings, Timestamp::now())).await?;
+            blocking(move || count.finish(&statuses, &settings, Timestamp::now())).await?;
         let statistics = Statistics { labels: basis.label_changes, hits_beyond: beyond, ..figures };
         Ok(self.tracking.keep_statistics(&basis, &statistics).await?.then_some(statistics))
     }
 
-    /// Reads the first lines of the tracking log: what they say of each recipient, and which of them get other labels.
+    /// Reads the first `lines` lines of the tracking log into `count`. Also returns the lines whose
+    /// labels change.
     async fn read_log(
         &self,
         id: &DeliveryId,
         lines: u64,
-        reckoning: StatisticsCount,
+        count: StatisticsCount,
         anew: bool,
     ) -> Result<(StatisticsCount, Vec<Relabelled>), StoreError> {
-        // read after the lines were counted: so none of them has an agent that is not among these
+        // the agents are read after the length of the log, so every line finds its agent
         let anew =
             if anew { Some((self.rules.clone(), self.tracking.agents(id).await?)) } else { None };
-        let mut labelling = Labelling::new(reckoning, anew);
+        let mut labelling = Labelling::new(count, anew);
         let blocks = lines.div_ceil(HITS_PER_BLOCK);
         for from in (0..blocks).step_by(BLOCKS as usize) {
             let some = self.tracking.hit_blocks(id, from..blocks.min(from + BLOCKS)).await?;
@@ -128,12 +134,15 @@ impl StatisticsUpdates {
                     some.iter().all(|(first, block)| labelling.read(*first..lines, block));
                 is_whole.then_some(labelling)
             });
-            labelling = read.await?.ok_or_else(|| StoreError::Damaged(DAMAGED.into()))?;
+            labelling = read
+                .await?
+                .ok_or_else(|| StoreError::Damaged("a line of the tracking log".into()))?;
         }
         blocking(move || labelling.finish()).await
     }
 
-    /// Every recipient's status; on the way the bits of records are mended that the log does not bear out.
+    /// The status of every recipient. Tracking bits of records that differ from the log are
+    /// corrected on the way.
     async fn statuses_of(
         &self,
         basis: &StatisticsBasis,
@@ -166,16 +175,21 @@ impl StatisticsUpdates {
         Ok(statuses)
     }
 
-    /// The task: once an hour, by one daemon, the figures of all deliveries that have changed.
+    /// The task: once an hour one daemon computes the statistics of all changed deliveries. Returns
+    /// false if Redis did not answer.
     pub async fn hourly(&self) -> bool {
         let done = self.hourly_statistics().await;
         if let Err(error) = &done {
-            tracing::warn!(%error, "the hourly statistics wait for Redis");
+            tracing::warn!(%error, "the hourly statistics wait until Redis answers");
         }
         done.is_ok()
     }
 
-    /// Whoever comes first has the hour; who dies on the way is followed by another one.
+    /// The first daemon gets the hour. If it dies on the way, its lock ends and another daemon
+    /// computes the hour.
+    ///
+    /// # Errors
+    /// If Redis does not answer.
     pub async fn hourly_statistics(&self) -> Result<(), StoreError> {
         let hour = Timestamp::now().as_second().div_euclid(3600);
         if !self.tracking.lock_hour(hour, self.daemon.owner, LOCK_S).await? {
@@ -195,7 +209,11 @@ impl StatisticsUpdates {
                 match self.compute_if_changed(id).await {
                     Err(Refusal::Unavailable(error)) if error.may_pass() => return Err(error),
                     Err(Refusal::Unavailable(error)) => {
-                        tracing::error!(delivery.id = %id, %error, "its statistics cannot be computed");
+                        tracing::error!(
+                            delivery.id = %id,
+                            %error,
+                            "the statistics of this delivery cannot be computed"
+                        );
                     }
                     _ => {}
                 }

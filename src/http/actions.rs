@@ -93,11 +93,7 @@ pub async fn approve(
     let key =
         idempotency_key(&headers, &by, &format!("approve {id}"), body.value.digest.as_bytes())?;
     Ok(Reply(
-        api.journey
-            .confirm
-            .confirmations
-            .approve(&by, &id, &body.value.digest, key.as_ref())
-            .await?,
+        api.journey.confirm.approvals.approve(&by, &id, &body.value.digest, key.as_ref()).await?,
     )
     .into_response())
 }

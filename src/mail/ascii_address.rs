@@ -2,6 +2,8 @@
 
 use lettre::Address;
 
+use crate::domain::audience::{AddressKey, digest_of};
+
 /// Why nothing can be sent to an address. The text never repeats the address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
@@ -39,6 +41,14 @@ pub fn to_ascii(address: &str) -> Result<String, AddressError> {
         return Ok(address.to_owned());
     }
     parse(local, domain)
+}
+
+/// The key of an address in the denylist and in the message index.
+///
+/// # Errors
+/// As [`to_ascii`].
+pub fn address_key(address: &str) -> Result<AddressKey, AddressError> {
+    Ok(AddressKey::of(digest_of(&to_ascii(address)?)))
 }
 
 /// Whether the address is valid without a parser. Most addresses are.

@@ -22,6 +22,6 @@ pub mod links;
 pub mod smtp;
 pub mod template;
 
-pub use ascii_address::to_ascii;
+pub use ascii_address::{address_key, to_ascii};
 pub use compose::StampKey;
 pub use template::MessageMaker;

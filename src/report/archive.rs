@@ -1,4 +1,4 @@
-//! Archives: a delivery with all its logs as compressed NDJSON, each line of a kind.
+//! Archives: a delivery with all its logs as compressed NDJSON; each line names its kind.
 
 use std::{error::Error, ffi::OsString, io, path::Path, sync::Arc};
 
@@ -22,12 +22,13 @@ use crate::{
     store::{StoreError, audience::ndjson, tracking::HITS_PER_BLOCK},
 };
 
-/// zstd's default.
+/// Compression level of zstd; 3 is its default.
 const LEVEL: i32 = 3;
-/// Audit entries read at a time.
+/// How many audit entries are read in one round trip.
 const ENTRIES: u64 = 1000;
 
-/// What an archive is made of, in this order; each piece is compressed by itself, for frames may follow each other (RFC 8878, 3).
+/// The pieces of an archive, in this order. Each piece is a zstd frame of its own; frames may
+/// follow each other (RFC 8878, section 3).
 #[derive(Debug, Clone, Copy)]
 enum ArchivePiece {
     Document,
@@ -48,6 +49,7 @@ fn lines<T: Serialize>(kind: &'static str, items: Vec<T>) -> Result<Vec<u8>, Sto
     ndjson(&items.into_iter().map(|line| ArchiveLine { kind, line }).collect::<Vec<_>>())
 }
 
+/// Makes archives.
 #[derive(Clone)]
 pub struct Archives {
     pub deliveries: Deliveries,
@@ -57,7 +59,10 @@ pub struct Archives {
 }
 
 impl Archives {
-    /// Streams an archive piece by piece: its length does not matter.
+    /// Streams an archive piece by piece, so that its length does not matter.
+    ///
+    /// # Errors
+    /// If Redis does not answer, or a stored part is damaged. The stream may fail in the same way.
     pub async fn stream(
         &self,
         delivery: Delivery,
@@ -106,7 +111,11 @@ impl Archives {
         };
         let plan: &Plan = match piece {
             ArchivePiece::Document => {
-                let line = json!({ "id": delivery.id, "state": delivery.state, "document": delivery.document });
+                let line = json!({
+                    "id": delivery.id,
+                    "state": delivery.state,
+                    "document": delivery.document,
+                });
                 return lines("document", vec![line]);
             }
             ArchivePiece::Audit(page) => {
@@ -135,11 +144,13 @@ impl Archives {
     }
 }
 
-/// Writes a file whole or not at all, and so that it outlives a crash: under another name, which `tag` makes the writer's own,
-/// then it gets its own.
+/// Writes a file whole or not at all, so that it outlives a crash.
+///
+/// The file is written under another name first and then renamed. `tag` tells the names of several
+/// writers apart.
 ///
 /// # Errors
-/// What of it failed; there is no file then, or the one that was there before.
+/// If the body breaks off or the file cannot be written. An older file stays as it was.
 pub async fn write_durably<E: Into<Box<dyn Error + Send + Sync>>>(
     target: &Path,
     tag: &str,

@@ -1,6 +1,6 @@
-//! TODO head
+//! The exclusion log: the recipients that the preparation left out, and why.
 
-use super::sending_log::Page;
+use super::Page;
 use crate::{
     deliveries::{Deliveries, Refusal},
     domain::{
@@ -13,6 +13,7 @@ use crate::{
     },
 };
 
+/// Reads exclusion logs.
 #[derive(Clone)]
 pub struct ExclusionLog {
     pub deliveries: Deliveries,
@@ -20,7 +21,10 @@ pub struct ExclusionLog {
 }
 
 impl ExclusionLog {
-    /// One slice of the exclusion log.
+    /// One slice of the log.
+    ///
+    /// # Errors
+    /// If Redis does not answer, or the slice is damaged.
     pub async fn slice(
         &self,
         delivery: &Delivery,
@@ -30,7 +34,10 @@ impl ExclusionLog {
         self.audiences.slice(&delivery.id, SliceKind::Exclusions(plan.generation), slice).await
     }
 
-    /// A page of the exclusion log: those of line `from` and later.
+    /// A page from line `from` of the upload on.
+    ///
+    /// # Errors
+    /// If the delivery or its logs are gone.
     pub async fn page(
         &self,
         id: &DeliveryId,

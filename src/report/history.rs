@@ -1,23 +1,26 @@
-//! Profile history: every message an address got or is to get, over all deliveries.
+//! The history of an address: every message to it, sent or planned, over all deliveries.
 
+use crate::domain::Invalid;
 use std::cmp::Reverse;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::sending_log::{Page, cause, failure_reason, failure_type};
+use super::{
+    Page,
+    sending_log::{cause, failure_reason, failure_type},
+};
 use crate::{
     deliveries::Refusal,
     domain::{
-        Invalid,
-        audience::{AddressKey, ExclusionCause, digest_of},
+        audience::ExclusionCause,
         delivery::DeliveryId,
         instant,
         ledger::{Record, Status, flags},
         outcome::{FailureReason, FailureType},
         tracking::tracked,
     },
-    mail::to_ascii,
+    mail::address_key,
     store::addresses::{AddressStore, MessageTrace},
 };
 
@@ -25,16 +28,17 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HistoryLine {
     pub delivery: DeliveryId,
-    /// Of the delivery; none if it was prepared before names were noted.
+    /// Name of the delivery; none if it was prepared before names were noted.
     pub name: Option<String>,
-    /// Number in its sending log.
+    /// Recipient number in the sending log of the delivery.
     pub recipient: u32,
     pub status: Status,
     pub attempts: u8,
     pub failure_type: Option<FailureType>,
     pub failure_reason: Option<FailureReason>,
     pub cause: Option<ExclusionCause>,
-    /// When the status was reached; of one that is pending or deferred when it is due; none if that is at once.
+    /// When the status was reached. For a pending or deferred message this is the due instant;
+    /// none if that is at once.
     pub at: Option<Timestamp>,
     pub opened: Opened,
     pub clicked: Clicked,
@@ -44,16 +48,16 @@ pub struct HistoryLine {
     pub bounced: bool,
 }
 
-/// Who opened it.
+/// The kinds of openers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Opened {
-    /// A human click and a mirror page imply it.
+    /// A human click or mirror page counts as an open, too.
     pub human: bool,
     pub machine: bool,
     pub apple_proxy: bool,
 }
 
-/// Who clicked.
+/// The kinds of clickers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Clicked {
     pub human: bool,
@@ -97,13 +101,17 @@ impl From<MessageTrace> for HistoryLine {
     }
 }
 
+/// Reads histories.
 #[derive(Clone)]
 pub struct History {
     pub addresses: AddressStore,
 }
 
 impl History {
-    /// A page of the messages to an address, newest first by when they were sent or are due.
+    /// A page of the messages to an address from entry `from`, newest first by their instant.
+    ///
+    /// # Errors
+    /// If `email` is not an address, or Redis does not answer.
     pub async fn page(
         &self,
         email: &str,
@@ -111,10 +119,10 @@ impl History {
         limit: usize,
     ) -> Result<Page<HistoryLine>, Refusal> {
         let invalid = |_| Invalid { field: "email".into(), reason: "is not an address".into() };
-        let address = AddressKey::of(digest_of(&to_ascii(email).map_err(invalid)?));
+        let address = address_key(email).map_err(invalid)?;
         let mut lines: Vec<HistoryLine> =
             self.addresses.history(address).await?.into_iter().map(HistoryLine::from).collect();
-        // none is at once: later than all that has an instant behind it
+        // a message without an instant is due at once, later than all sent ones
         lines.sort_by_cached_key(|line| {
             Reverse((line.at.unwrap_or(Timestamp::MAX), line.delivery.as_str().to_owned()))
         });

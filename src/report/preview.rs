@@ -1,39 +1,28 @@
-//! The preview: the very bytes a recipient gets or got; of one in doubt with links that count for nothing.
+//! The preview: the bytes that a recipient gets or got.
 
 use jiff::Timestamp;
 
-use super::recipient_message::RecipientMessages;
+use super::recipient_message::{NOT_PREPARED, RecipientMessage, RecipientMessages};
 use crate::{
     deliveries::{Deliveries, Refusal},
     domain::{
-        audience::Recipient,
         delivery::DeliveryId,
         ledger::{ChunkRef, RecipientNumber, Status},
     },
-    mail::template::MessageStamp,
     store::{StoreError, chunks::LedgerStore},
 };
 
-/// A message as it is sent, and the instant it says it was written.
+/// A message as it is sent.
 #[derive(Debug, Clone)]
 pub struct Preview {
     pub message: Vec<u8>,
+    /// The instant in its `Date` header.
     pub date: Timestamp,
-    /// The delivery was not released yet: `date` is assumed.
+    /// The wave is not released yet, so `date` is assumed.
     pub assumed: bool,
 }
 
-/// A recipient with all that makes its message.
-pub struct RecipientMessage {
-    pub number: u64,
-    pub recipient: Recipient,
-    pub stamp: MessageStamp,
-    /// As in [`Preview`].
-    pub assumed: bool,
-}
-
-pub const NOT_PREPARED: Refusal = Refusal::Conflict("it is not prepared");
-
+/// Makes previews.
 #[derive(Clone)]
 pub struct Previews {
     pub deliveries: Deliveries,
@@ -42,8 +31,14 @@ pub struct Previews {
 }
 
 impl Previews {
-    /// The message of recipient `number` of the sending log; `date` is assumed before the release; if it is `None`, when
-    /// its wave is due.
+    /// The message of the recipient with this number.
+    ///
+    /// Before the release of its wave `date` is assumed; without `date`, the due instant. The links
+    /// of a recipient in doubt count for nothing.
+    ///
+    /// # Errors
+    /// If the delivery or its logs are gone, the delivery is not prepared, or there is no such
+    /// recipient.
     pub async fn preview(
         &self,
         id: &DeliveryId,
@@ -62,7 +57,8 @@ impl Previews {
             .statuses(&[(ChunkRef { delivery: delivery.id.clone(), chunk }, position)])
             .await?;
         if statuses.first().is_some_and(|(status, _)| *status == Status::InDoubt) {
-            // whoever looks at it to decide must not be taken for the recipient, which would settle it
+            // a hit of the person who decides must not count as a hit of the recipient, because
+            // that would resolve the doubt
             stamp.signer = self.recipients.messages.signer(&delivery.id, plan, number, true);
         }
         let message = template.render(&recipient, &stamp);

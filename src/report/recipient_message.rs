@@ -1,10 +1,9 @@
-//! TODO head
+//! Finds the message of one recipient: its fields, its stamp and its template.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::preview::RecipientMessage;
 use crate::{
     clock::unix_now,
     deliveries::Refusal,
@@ -25,6 +24,20 @@ use crate::{
     },
 };
 
+/// The refusal of a delivery that has no plan.
+pub const NOT_PREPARED: Refusal = Refusal::Conflict("the delivery is not prepared");
+
+/// A recipient with everything that makes the message.
+pub struct RecipientMessage {
+    /// Recipient number.
+    pub number: u64,
+    pub recipient: Recipient,
+    pub stamp: MessageStamp,
+    /// The wave is not released yet, so the date in the stamp is assumed.
+    pub assumed: bool,
+}
+
+/// Finds the messages of recipients.
 #[derive(Clone)]
 pub struct RecipientMessages {
     pub audiences: AudienceStore,
@@ -33,7 +46,10 @@ pub struct RecipientMessages {
 }
 
 impl RecipientMessages {
-    /// What the message of recipient `number` is made of.
+    /// Finds the recipient with this number. `date` is assumed before the release of its wave.
+    ///
+    /// # Errors
+    /// [`Refusal::NoRecipient`] if the number is too large; if Redis does not answer.
     pub(crate) async fn find(
         &self,
         delivery: &Delivery,
@@ -49,7 +65,7 @@ impl RecipientMessages {
         let recipient = recipient.ok_or(Refusal::NoRecipient)?;
         let wave = self.schedules.wave_of(&at, plan).await?;
         let released = wave.state.is_released().then(|| instant(wave.released_at));
-        // before the release: when it is due, or now
+        // before the release the due instant is assumed, or now if it is past
         let date = released.or(date).unwrap_or_else(|| instant(wave.due.max(unix_now())));
         let stamp = self.messages.stamp(&at, position, &delivery.document.definition, date);
         let stamp = MessageStamp {
@@ -59,6 +75,10 @@ impl RecipientMessages {
         Ok(RecipientMessage { number, recipient, stamp, assumed: released.is_none() })
     }
 
+    /// The compiled template of a prepared delivery.
+    ///
+    /// # Errors
+    /// If the template does not compile although the preparation compiled it.
     pub(crate) fn template(
         &self,
         delivery: &Delivery,

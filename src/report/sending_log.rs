@@ -1,8 +1,9 @@
-//! The logs: what became of every recipient, and who was left out and why.
+//! The sending log: the state of every recipient.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::Page;
 use crate::{
     deliveries::{Deliveries, Refusal},
     domain::{
@@ -22,33 +23,34 @@ use crate::{
 /// A line of the sending log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SendingLogLine {
-    /// Number of the recipient, from 0.
+    /// Recipient number, from 0.
     pub recipient: u64,
     /// Line of the audience upload, from 1.
     pub line: u64,
     pub email: String,
     pub status: Status,
-    /// SMTP transactions begun.
+    /// SMTP transactions that were begun.
     pub attempts: u8,
     pub failure_type: Option<FailureType>,
     pub failure_reason: Option<FailureReason>,
-    /// Why it was taken out after the preparation.
+    /// Why the recipient was left out after the preparation.
     pub cause: Option<ExclusionCause>,
-    /// When the status was reached; absent as long as it is pending.
+    /// When the status was reached; absent while it is pending or deferred.
     pub at: Option<Timestamp>,
-    /// When a deferred message is tried again.
+    /// When a deferred recipient is tried again.
     pub due: Option<Timestamp>,
-    /// Was sent, or released to be sent, although an earlier attempt was in doubt.
+    /// An earlier attempt was in doubt, and the message was or will be sent again.
     pub resent: bool,
-    /// Was settled by a person.
+    /// A person resolved the doubt.
     pub settled: bool,
-    /// Was accepted more than once, or possibly so.
+    /// The relay accepted the message more than once, or may have done so.
     pub duplicate: bool,
     /// The validity period ended.
     pub expired: bool,
-    /// SMTP test mode: `sent` means that the relay took the recipient (2xx to RCPT). Nothing was delivered.
+    /// SMTP test: `sent` means that the relay took the recipient (2xx to RCPT). Nothing was
+    /// delivered.
     pub test: bool,
-    /// What the server said, the last line last.
+    /// The reply of the server, its last line last.
     pub reply: Option<String>,
 }
 
@@ -84,31 +86,25 @@ impl SendingLogLine {
     }
 }
 
-/// Of who has failed.
+/// The failure type of a failed recipient.
 pub(super) fn failure_type(record: Record) -> Option<FailureType> {
     let kind = if record.has(flags::HARD) { FailureType::Hard } else { FailureType::Soft };
     (record.status == Status::Failed).then_some(kind)
 }
 
-/// Why it failed, or was deferred.
+/// Why a recipient failed or was deferred.
 pub(super) fn failure_reason(record: Record) -> Option<FailureReason> {
     let reason =
         FailureReason::from_code(record.reason).filter(|reason| *reason != FailureReason::None);
     reason.filter(|_| matches!(record.status, Status::Failed | Status::Deferred))
 }
 
-/// Why it was taken out after the preparation.
+/// Why a recipient was left out after the preparation.
 pub(super) fn cause(record: Record) -> Option<ExclusionCause> {
     (record.status == Status::Excluded).then(|| ExclusionCause::from_code(record.reason)).flatten()
 }
 
-/// A page of a log, and where the next one begins.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Page<T> {
-    pub items: Vec<T>,
-    pub next: Option<u64>,
-}
-
+/// Reads sending logs.
 #[derive(Clone)]
 pub struct SendingLog {
     pub deliveries: Deliveries,
@@ -117,7 +113,10 @@ pub struct SendingLog {
 }
 
 impl SendingLog {
-    /// The sending log of one chunk.
+    /// The lines of one chunk.
+    ///
+    /// # Errors
+    /// If Redis does not answer, or a stored part is damaged.
     pub async fn lines(
         &self,
         delivery: &Delivery,
@@ -144,7 +143,10 @@ impl SendingLog {
         Ok((0u16..).zip(recipients).map(line).collect())
     }
 
-    /// A page of the sending log from recipient `from`, only those of `status` and of `chunk` if these are given.
+    /// A page from recipient number `from`; with `status` or `chunk` only their lines.
+    ///
+    /// # Errors
+    /// If the delivery or its logs are gone.
     pub async fn page(
         &self,
         id: &DeliveryId,

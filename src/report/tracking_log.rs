@@ -1,18 +1,17 @@
-//! The tracking log: every open, click, mirror page and opt-out, with who is taken to have done it.
+//! The tracking log: every open, click, mirror page and opt-out, with its class.
 
 use std::{collections::HashMap, net::IpAddr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::sending_log::Page;
+use super::Page;
 use crate::{
     deliveries::{Deliveries, Refusal},
     domain::{
         delivery::{Delivery, DeliveryId},
         tracking::{Hit, HitClass, HitKind, HitLabel, TrackedLink, signs},
     },
-    feedback::DAMAGED,
     store::{
         StoreError,
         audience::AudienceStore,
@@ -20,7 +19,7 @@ use crate::{
     },
 };
 
-/// A line of the tracking log; the recipient's address is in the sending log, under the same number.
+/// A line of the tracking log. The sending log has the address under the same recipient number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrackingLogLine {
     /// Number of the line, from 0.
@@ -30,7 +29,7 @@ pub struct TrackingLogLine {
     pub kind: HitKind,
     pub class: HitClass,
     pub label: HitLabel,
-    /// Whether the class is more than probable.
+    /// The class is certain, not only probable.
     pub certain: bool,
     /// Version of the rules that gave the label.
     pub rules: u16,
@@ -43,13 +42,13 @@ pub struct TrackingLogLine {
     pub prefetch: bool,
 }
 
-/// Which lines are wanted.
+/// A filter for lines; `None` lets all lines pass.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TrackingFilter {
     pub kind: Option<HitKind>,
     pub class: Option<HitClass>,
     pub label: Option<HitLabel>,
-    /// By number in the sending log.
+    /// Recipient number.
     pub recipient: Option<u32>,
 }
 
@@ -62,12 +61,13 @@ impl TrackingFilter {
     }
 }
 
-/// Blocks that are looked at for one page at the most.
+/// Most blocks of the log that are read for one page.
 const MOST_BLOCKS: u64 = 64;
 
-/// A tracking log to be read, as long as it was then: what its lines name by number is read once.
+/// A tracking log of a fixed length, with the links and user agents that its lines name by number.
 #[derive(Debug, Default)]
 pub struct TrackingLog {
+    /// Lines of the log when it was opened.
     pub lines: u64,
     links: Vec<TrackedLink>,
     agents: HashMap<u16, String>,
@@ -97,6 +97,7 @@ impl TrackingLog {
     }
 }
 
+/// Reads tracking logs.
 #[derive(Clone)]
 pub struct TrackingLogs {
     pub deliveries: Deliveries,
@@ -105,9 +106,13 @@ pub struct TrackingLogs {
 }
 
 impl TrackingLogs {
+    /// Opens the log of a delivery; it is empty before the preparation.
+    ///
+    /// # Errors
+    /// If Redis does not answer, or the table of links is damaged.
     pub async fn open(&self, delivery: &Delivery) -> Result<TrackingLog, StoreError> {
         let Some(plan) = &delivery.document.plan else { return Ok(TrackingLog::default()) };
-        // the agents afterwards: so none of these lines lacks its own
+        // the agents are read after the length, so every line finds its agent
         let lines = self.tracking.log_extent(&delivery.id).await?.hits;
         Ok(TrackingLog {
             lines,
@@ -116,7 +121,10 @@ impl TrackingLogs {
         })
     }
 
-    /// Of one block of the log the lines that are wanted.
+    /// The wanted lines of one block.
+    ///
+    /// # Errors
+    /// If Redis does not answer, or a line is damaged.
     pub async fn lines(
         &self,
         id: &DeliveryId,
@@ -127,7 +135,8 @@ impl TrackingLogs {
         let mut found = Vec::new();
         for (first, lines) in self.tracking.hit_blocks(id, block..block + 1).await? {
             for (line, bytes) in (first..log.lines).zip(lines.as_chunks().0) {
-                let hit = Hit::decode(bytes).ok_or_else(|| StoreError::Damaged(DAMAGED.into()))?;
+                let damaged = || StoreError::Damaged("a line of the tracking log".into());
+                let hit = Hit::decode(bytes).ok_or_else(damaged)?;
                 if wanted(line, &hit) {
                     found.push(log.line(line, &hit));
                 }
@@ -136,7 +145,11 @@ impl TrackingLogs {
         Ok(found)
     }
 
-    /// A page of the log from line `from`; a filter that lets few lines pass makes it shorter, or empty, before the end.
+    /// A page from line `from`. With a filter that few lines pass, a page may be short or empty
+    /// although another one follows.
+    ///
+    /// # Errors
+    /// If the delivery or its tracking log is gone.
     pub async fn page(
         &self,
         id: &DeliveryId,

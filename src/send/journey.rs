@@ -1,8 +1,8 @@
-//! The steps of the journey, room by room: what HTTP, jobs and cron call.
+//! Every step of the journey, room by room, for HTTP, the queue workers and the scheduler.
 
 use crate::send::{
     chunk::ChunkSender,
-    confirm::{Confirmations, QueueConfirmations},
+    confirm::{Approvals, Confirmations, QueueConfirmations},
     define::{Copies, Definitions, Recurrences, Uploads},
     limits::ThrottleWatch,
     operate::{Controls, InDoubtRecipients, Proofs, Retention},
@@ -11,7 +11,7 @@ use crate::send::{
     release::{DueWaves, FairQueue, Starts},
 };
 
-/// Cheap to clone, as everything in it.
+/// All steps. Cheap to clone, and so is every service in it.
 #[derive(Clone)]
 pub struct Journey {
     pub define: DefineSteps,
@@ -24,6 +24,7 @@ pub struct Journey {
     pub operate: OperateSteps,
 }
 
+/// Create, change, copy and delete deliveries; upload audiences; recurring deliveries.
 #[derive(Clone)]
 pub struct DefineSteps {
     pub definitions: Definitions,
@@ -32,12 +33,15 @@ pub struct DefineSteps {
     pub recurrences: Recurrences,
 }
 
+/// Approve and confirm, by HTTP or by a job.
 #[derive(Clone)]
 pub struct ConfirmSteps {
+    pub approvals: Approvals,
     pub confirmations: Confirmations,
     pub from_queue: QueueConfirmations,
 }
 
+/// Release due waves, start confirmed deliveries, share the chunk workers fairly.
 #[derive(Clone)]
 pub struct ReleaseSteps {
     pub due_waves: DueWaves,
@@ -45,6 +49,7 @@ pub struct ReleaseSteps {
     pub fair_queue: FairQueue,
 }
 
+/// Repair deliveries after a crash; finish deliveries.
 #[derive(Clone)]
 pub struct RecoverSteps {
     pub reconciler: Reconciler,
@@ -54,6 +59,7 @@ pub struct RecoverSteps {
     pub takeovers: Takeovers,
 }
 
+/// Pause, resume, stop, resolve doubt, send proofs, remove old logs and deliveries.
 #[derive(Clone)]
 pub struct OperateSteps {
     pub controls: Controls,

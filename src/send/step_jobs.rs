@@ -1,4 +1,4 @@
-//! TODO head
+//! The jobs that move a delivery to its next step.
 
 use crate::{
     deliveries::{Deliveries, Refusal},
@@ -6,6 +6,7 @@ use crate::{
     queue::{Job, Queue, QueueName},
 };
 
+/// Puts the jobs of preparations and starts on the queue.
 #[derive(Clone)]
 pub struct StepJobs {
     pub deliveries: Deliveries,
@@ -13,7 +14,12 @@ pub struct StepJobs {
 }
 
 impl StepJobs {
-    /// Puts the job of a preparation on the queue; another round makes another job.
+    /// Queues the preparation of a delivery, if it is in the state `preparing`.
+    ///
+    /// `round` is part of the job's id: the same round twice makes one job.
+    ///
+    /// # Errors
+    /// If the delivery is not there, or Redis does not answer.
     pub async fn enqueue_preparation(&self, id: &DeliveryId, round: u64) -> Result<(), Refusal> {
         let delivery = self.deliveries.delivery(id).await?;
         if delivery.state == DeliveryState::Preparing {
@@ -29,7 +35,12 @@ impl StepJobs {
         Ok(())
     }
 
-    /// Puts the job that starts a released delivery on the queue; another round makes another job.
+    /// Queues the start of a delivery that has a due wave.
+    ///
+    /// `round` is part of the job's id: the same round twice makes one job.
+    ///
+    /// # Errors
+    /// If Redis does not answer.
     pub async fn enqueue_start(&self, id: &DeliveryId, round: u64) -> Result<(), Refusal> {
         let job = Job::StartDelivery { delivery: id.to_string() };
         self.queue.enqueue(QueueName::Steps, &format!("start:{id}:{round}"), &job.encode()).await?;

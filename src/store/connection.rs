@@ -181,7 +181,6 @@ pub(super) fn unreadable(error: serde_json::Error) -> StoreError {
     ))
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -59,9 +59,7 @@ impl DeliveryStore {
             pipe.query_async(&mut self.redis.connection()).await?
         };
         let read = |(state, logs, tracking): Fields| {
-            let state = state
-                .map(|word| word.parse().map_err(damaged))
-                .transpose()?;
+            let state = state.map(|word| word.parse().map_err(damaged)).transpose()?;
             Ok((state, RemovedParts { logs: logs.is_some(), tracking: tracking.is_some() }))
         };
         found.into_iter().map(read).collect()

@@ -15,9 +15,10 @@ use crate::{
         ledger::Ledger,
         schedule::Wave,
     },
+    mail::address_key,
     metrics,
     queue::JobError,
-    send::{limits::AddressChecks, prepare::key_of},
+    send::limits::AddressChecks,
     store::chunks::LeaseVerdict,
 };
 
@@ -50,7 +51,7 @@ impl LateExclusions {
             return Ok(true);
         }
         let of = |position: &u16| {
-            Some((*position, key_of(&recipients.get(usize::from(*position))?.email)?))
+            Some((*position, address_key(&recipients.get(usize::from(*position))?.email).ok()?))
         };
         let (positions, addresses): (Vec<u16>, Vec<AddressKey>) =
             todo.iter().filter_map(of).unzip();

@@ -1,19 +1,28 @@
-//! Approval: where two persons are needed, the first one's yes to what was prepared.
+//! The approval: the first of two sign-offs on a digest, where two persons are needed.
 
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::confirmation::Confirmations;
 use crate::{
-    deliveries::{Decision, IdempotencyKey, Refusal, RepeatKey, require},
+    deliveries::{Decision, Deliveries, IdempotencyKey, Refusal, RepeatKey, require},
     domain::{
         Principal, Role,
         delivery::{Approval, Delivery, DeliveryId, DeliveryState},
     },
 };
 
-impl Confirmations {
-    /// Notes that a person other than the preparer approves what `digest` names. Any change voids it.
+/// Takes approvals.
+#[derive(Clone)]
+pub struct Approvals {
+    pub deliveries: Deliveries,
+}
+
+impl Approvals {
+    /// Notes that a person approves `digest`. Any change of the delivery voids the approval.
+    ///
+    /// # Errors
+    /// If the principal lacks the role or prepared the delivery; if the delivery is not prepared
+    /// or has another digest; if it needs no approval or has one by somebody else.
     pub async fn approve(
         &self,
         by: &Principal,
@@ -28,8 +37,8 @@ impl Confirmations {
             .change(id, &by.name, &repeats, |delivery, now| decide(delivery, by, digest, now))
             .await?
             .answer();
-        // a repeat, too, is told only what no crash can undo
-        self.deliveries.redis.await_durability().await?;
+        // a repeated request, too, is answered only when no crash can undo the approval
+        self.deliveries.await_durability().await?;
         Ok(approved)
     }
 }
@@ -47,17 +56,17 @@ fn decide(
         return Err(Refusal::StaleDigest);
     }
     if plan.settings.approvals < 2 {
-        return Err(Refusal::Conflict("it needs no approval besides the confirmation"));
+        return Err(Refusal::Conflict("the delivery needs no approval besides the confirmation"));
     }
     if plan.prepared_by == by.name {
-        return Err(Refusal::NotYours("whoever prepared a delivery cannot approve it"));
+        return Err(Refusal::NotYours("the person who prepared a delivery cannot approve it"));
     }
     if let Some(before) = &document.approval {
         return match before.by == by.name {
             true => {
                 Ok(Decision { state: delivery.state, answer: before.clone(), document, act: None })
             }
-            false => Err(Refusal::Conflict("it is approved already")),
+            false => Err(Refusal::Conflict("the delivery is approved already")),
         };
     }
     let approval = Approval { by: by.name.clone(), approved_at: now, digest: digest.to_owned() };
@@ -71,11 +80,11 @@ fn decide(
     })
 }
 
-/// Whether enough persons stand behind a confirmation by `by`.
+/// Checks that enough persons have approved, so that `by` may confirm.
 ///
 /// # Errors
-/// Who else is needed.
-pub(super) fn enough(
+/// If an approval is missing, or `by` is the person who approved.
+pub(super) fn require_approvals(
     delivery: &Delivery,
     digest: &str,
     approvals: u8,
@@ -86,10 +95,10 @@ pub(super) fn enough(
     }
     match delivery.document.approval.as_ref().filter(|approval| approval.digest == digest) {
         None => Err(Refusal::Conflict(
-            "it needs the approval of a second person, other than who prepared it",
+            "the delivery needs the approval of a second person who did not prepare it",
         )),
         Some(approval) if approval.by == by => {
-            Err(Refusal::NotYours("whoever approved a delivery cannot confirm it, too"))
+            Err(Refusal::NotYours("the person who approved a delivery cannot confirm it, too"))
         }
         Some(_) => Ok(()),
     }

@@ -1,10 +1,10 @@
-//! Confirmation: the one gate between "prepared" and "sent". HTTP and the queue both come through here.
+//! Confirms a prepared delivery. HTTP and the queue both come through here.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::approval::enough;
+use super::approval::require_approvals;
 use crate::{
     deliveries::{Changed, Decision, Deliveries, Refusal, RepeatKey, require},
     domain::{
@@ -16,7 +16,7 @@ use crate::{
     send::StepJobs,
 };
 
-/// What a confirmation is answered with; a repeated one gets the same.
+/// The answer to a confirmation; a repeated request gets the same one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfirmedSend {
     pub delivery: DeliveryId,
@@ -29,6 +29,7 @@ pub struct ConfirmedSend {
     pub first_due: Option<Timestamp>,
 }
 
+/// Takes confirmations.
 #[derive(Clone)]
 pub struct Confirmations {
     pub deliveries: Deliveries,
@@ -36,8 +37,14 @@ pub struct Confirmations {
 }
 
 impl Confirmations {
-    /// Releases what `digest` names. The compare-and-set on the state lets one confirmation through, however many there are.
-    /// `repeats` are the keys under which the same request gets its first answer; `via` says in the audit log how it came.
+    /// Confirms `digest`: the delivery will be sent, now or when its waves are due.
+    ///
+    /// `repeats` are the keys under which a repeated request gets its first answer. `via` says in
+    /// the audit log how the request came: `http` or `queue`.
+    ///
+    /// # Errors
+    /// If the principal lacks the role or approved the delivery; if the state or the digest does
+    /// not fit; if all waves are overdue beyond the grace window.
     pub async fn confirm(
         &self,
         by: &Principal,
@@ -57,7 +64,7 @@ impl Confirmations {
             ..
         }) = &changed
         {
-            // another round than that of a confirmation that was withdrawn
+            // a round of its own, because an earlier confirmation may have been withdrawn
             self.jobs.enqueue_start(id, confirmed_at.as_millisecond().unsigned_abs()).await?;
         }
         Ok(changed.answer())
@@ -71,7 +78,7 @@ fn decide(
     via: &str,
     now: Timestamp,
 ) -> Result<Decision<ConfirmedSend>, Refusal> {
-    // the state first: a second confirmation is told that it is one
+    // the state first: a second confirmation must learn that it is the second
     delivery.state.after(Action::Confirm { due: true })?;
     let plan = delivery
         .document
@@ -79,8 +86,8 @@ fn decide(
         .as_ref()
         .filter(|plan| plan.digest == digest)
         .ok_or(Refusal::StaleDigest)?;
-    enough(delivery, digest, plan.settings.approvals, &by.name)?;
-    let state = delivery.state.after(confirmation(plan, now)?)?;
+    require_approvals(delivery, digest, plan.settings.approvals, &by.name)?;
+    let state = delivery.state.after(confirm_action(plan, now)?)?;
     let mut document = delivery.document.clone();
     document.confirmation =
         Some(Confirmation { by: by.name.clone(), confirmed_at: now, started: false });
@@ -102,15 +109,15 @@ fn decide(
     })
 }
 
-/// What a confirmation comes to now.
+/// The action of a confirmation at `now`: the first wave is due, or the delivery is scheduled.
 ///
 /// # Errors
-/// If all of it is overdue beyond the grace window.
-pub fn confirmation(plan: &Plan, now: Timestamp) -> Result<Action, Refusal> {
+/// If all waves are overdue beyond the grace window.
+pub fn confirm_action(plan: &Plan, now: Timestamp) -> Result<Action, Refusal> {
     let (now, grace_s) = (unix_seconds(now), plan.settings.grace_s());
     if plan.last_due.is_some_and(|due| is_overdue(unix_seconds(due), now, grace_s)) {
         return Err(Refusal::Conflict(
-            "its time has passed by more than the grace window: change its schedule and prepare it again",
+            "all waves are overdue beyond the grace window: change the schedule and prepare again",
         ));
     }
     Ok(Action::Confirm { due: plan.first_due.is_none_or(|due| unix_seconds(due) <= now) })

@@ -1,4 +1,4 @@
-//! Confirmation by a job: an upstream system put it on the queue, with a JWT that says who it is and what it releases.
+//! Confirmations by jobs: an upstream system queues one with a JWT that names the digest.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::confirmation::{Confirmations, ConfirmedSend};
 use crate::{
     clock::unix_now,
-    deliveries::{Refusal, RepeatKey},
+    deliveries::{Deliveries, Refusal, RepeatKey},
     domain::delivery::DeliveryId,
     identity::{Claims, Keyring, NotAuthentic},
     metrics,
@@ -19,10 +19,10 @@ use crate::{
 
 /// How long a producer can read the outcome of its job.
 const OUTCOME_SECONDS: u64 = 24 * 3600;
-/// A job that was set aside longer ago has had its outcome: it is not told again when that has expired.
-const TOLD_WITHIN_S: u64 = 6 * 3600;
+/// Dead jobs get an outcome within so many seconds. Older ones had theirs, which may have expired.
+const ANSWERED_WITHIN_S: u64 = 6 * 3600;
 
-/// What became of a job, for its producer.
+/// The outcome of a job, for its producer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum JobOutcome {
@@ -30,15 +30,22 @@ pub enum JobOutcome {
     Refused { reason: String },
 }
 
+/// Confirms for upstream systems, and answers their jobs.
 #[derive(Clone)]
 pub struct QueueConfirmations {
+    pub deliveries: Deliveries,
     pub confirmations: Confirmations,
     pub queue: Queue,
     pub keyring: Arc<Keyring>,
 }
 
 impl QueueConfirmations {
-    /// The job: checks its token and confirms. What is refused goes to the dead set; either way the outcome can be read.
+    /// The job: checks its token and confirms. A refused job goes to the dead set. The producer
+    /// can read the outcome either way.
+    ///
+    /// # Errors
+    /// [`JobError::Abort`] with the reason of a refusal; [`JobError::Retry`] if Redis does not
+    /// answer.
     pub async fn confirm_send(&self, job: ReceivedJob) -> Result<(), JobError> {
         let verdict = self.try_confirm_send(&job).await;
         let outcome = match &verdict {
@@ -46,34 +53,24 @@ impl QueueConfirmations {
             Err(JobError::Abort(reason)) => JobOutcome::Refused { reason: reason.clone() },
             Err(JobError::Retry(_)) => return verdict.map(drop),
         };
-        self.confirmations
-            .deliveries
-            .store
-            .keep_outcome(&job.id, &outcome, OUTCOME_SECONDS)
-            .await?;
+        self.deliveries.store.keep_outcome(&job.id, &outcome, OUTCOME_SECONDS).await?;
         if let Err(JobError::Abort(reason)) = &verdict {
             tracing::warn!(job.id, reason, "a confirmation was refused");
         }
         verdict.map(drop)
     }
 
-    /// The task: a job that was set aside without having come to an end has left no outcome; its producer is told.
-    pub async fn answer_dead_jobs(&self) -> Result<(), Refusal> {
-        let since_s = u64::from(unix_now()).saturating_sub(TOLD_WITHIN_S);
+    /// Gives an outcome to jobs that were set aside without one, so that their producers learn it.
+    async fn answer_dead_jobs(&self) -> Result<(), Refusal> {
+        let since_s = u64::from(unix_now()).saturating_sub(ANSWERED_WITHIN_S);
         for (job, result) in self.queue.dead_since(QueueName::Confirm, since_s).await? {
             let result: serde_json::Value = serde_json::from_str(&result).unwrap_or_default();
             let reason = result["Err"].as_str().unwrap_or("set aside").to_owned();
             let outcome = JobOutcome::Refused { reason };
-            if self
-                .confirmations
-                .deliveries
-                .store
-                .keep_outcome_of_dead(&job, &outcome, OUTCOME_SECONDS)
-                .await?
-            {
+            if self.deliveries.store.keep_outcome_of_dead(&job, &outcome, OUTCOME_SECONDS).await? {
                 tracing::warn!(
                     job.id = job,
-                    "a confirmation was set aside without an outcome: it is refused"
+                    "a confirmation was set aside without an outcome: its producer reads a refusal"
                 );
             }
         }
@@ -90,7 +87,7 @@ impl QueueConfirmations {
                 JobError::Abort(e.to_string())
             },
         )?;
-        let repeat = spend(&id, &claims);
+        let repeat = repeat_key_of(&id, &claims);
         match self
             .confirmations
             .confirm(&claims.principal(), &id, &request.digest, "queue", &[repeat])
@@ -102,22 +99,25 @@ impl QueueConfirmations {
         }
     }
 
-    /// The task: tells what became of jobs that were set aside, and removes those that ended long ago.
+    /// The task: gives outcomes to jobs that were set aside, and removes jobs that ended long ago.
+    ///
+    /// Returns false if one of the two failed; the next run repeats it.
     pub async fn sweep_jobs(&self) -> bool {
-        let (told, swept) =
+        let (answered, swept) =
             (self.answer_dead_jobs().await, self.queue.sweep(u64::from(unix_now())).await);
-        if let Err(error) = &told {
-            tracing::debug!(%error, "producers of dead jobs cannot be told");
+        if let Err(error) = &answered {
+            tracing::debug!(%error, "dead jobs cannot be answered");
         }
         if let Err(error) = &swept {
             tracing::debug!(%error, "ended jobs cannot be swept");
         }
-        told.is_ok() && swept.is_ok()
+        answered.is_ok() && swept.is_ok()
     }
 }
 
-/// The identity of a JWT is spent in the same script as the state change; the same JWT gets the first outcome.
-fn spend(id: &DeliveryId, claims: &Claims) -> RepeatKey {
+/// The key under which a JWT is spent, in the same script as the state change. The same JWT gets
+/// the first outcome; another one with the same identity is refused.
+fn repeat_key_of(id: &DeliveryId, claims: &Claims) -> RepeatKey {
     let name = Sha256::new()
         .chain_update(&claims.iss)
         .chain_update(b"\0")

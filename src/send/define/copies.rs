@@ -1,4 +1,4 @@
-//! Copies: another delivery with the same content, which can never fire by surprise.
+//! Copies a delivery without its schedule: a copy can never be sent by surprise.
 
 use super::{definitions::Definitions, uploads::Uploads};
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     store::audience::AudienceStore,
 };
 
+/// Makes copies of deliveries and of stored audiences.
 #[derive(Clone)]
 pub struct Copies {
     pub deliveries: Deliveries,
@@ -20,8 +21,13 @@ pub struct Copies {
 }
 
 impl Copies {
-    /// Creates a delivery with the definition of another one, but for its name and its schedule: it must be prepared, and
-    /// confirmed. With `audience` it gets the stored audience, too.
+    /// Creates a delivery with the definition of another one, except its name and its schedule.
+    /// With `audience` the copy gets the stored audience, too.
+    ///
+    /// The copy must be prepared and confirmed like any other delivery.
+    ///
+    /// # Errors
+    /// If the principal lacks the role; if the original or, with `audience`, its logs are gone.
     pub async fn copy(
         &self,
         by: &Principal,
@@ -44,7 +50,7 @@ impl Copies {
         };
         let copy = self.deliveries.delivery(&created.id).await?;
         match (&original.document.audience, &copy.document.audience) {
-            // a repeat does what a crash left undone
+            // a repeated request also does what a crash left undone
             (Some(stored), None) if audience => {
                 self.copy_audience(by, id, stored, &copy.id).await?
             }

@@ -1,9 +1,8 @@
-//! Create, change and delete a delivery.
+//! Creates, changes and deletes deliveries.
 
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::recurrences::may_change;
 use crate::{
     deliveries::{Changed, Decision, Deliveries, IdempotencyKey, Refusal, RepeatKey, require},
     domain::{
@@ -13,6 +12,7 @@ use crate::{
     send::operate::Removal,
 };
 
+/// Creates, changes and deletes deliveries.
 #[derive(Clone)]
 pub struct Definitions {
     pub deliveries: Deliveries,
@@ -20,8 +20,14 @@ pub struct Definitions {
 }
 
 impl Definitions {
-    /// Creates a delivery. With a key its id derives from principal and key, so that a second request finds the first one's,
-    /// and gets it as it was then.
+    /// Creates a delivery.
+    ///
+    /// With a key the id derives from principal and key. A repeated request then finds the
+    /// delivery of the first one, and gets it as it was when it was created.
+    ///
+    /// # Errors
+    /// If the principal lacks the role, the definition is invalid, or the key was used for another
+    /// request.
     pub async fn create(
         &self,
         by: &Principal,
@@ -37,8 +43,8 @@ impl Definitions {
         let repeats: Vec<RepeatKey> = key.iter().map(|key| RepeatKey::of(key, &id)).collect();
         let created_at = match self.deliveries.first_answer(&repeats).await? {
             Some(before) => before,
-            // the id is taken, be it by one that is deleted and no longer listed: its key was used for another request or has
-            // expired, unless the very same request was faster
+            // the id is taken, perhaps by a deleted delivery. Either the very same request was
+            // faster, or the key was used for another request or has expired
             None if key.is_some() && self.deliveries.store.state(&id).await?.is_some() => {
                 self.deliveries.first_answer(&repeats).await?.ok_or(Refusal::KeyReused)?
             }
@@ -69,7 +75,10 @@ impl Definitions {
         })
     }
 
-    /// Replaces the definition; a prepared delivery must be prepared again.
+    /// Replaces the definition. A prepared delivery must be prepared again.
+    ///
+    /// # Errors
+    /// If the principal lacks a role, the definition is invalid, or the state allows no change.
     pub async fn redefine(
         &self,
         by: &Principal,
@@ -91,11 +100,15 @@ impl Definitions {
         Ok(())
     }
 
-    /// Deletes a delivery with its audience and logs. Its audit log stays, and its id stays spent.
+    /// Deletes a delivery with its audience and logs. The audit log stays, and the id is not used
+    /// again.
+    ///
+    /// # Errors
+    /// If the principal lacks the role, or the delivery cannot be deleted in its state.
     pub async fn delete(&self, by: &Principal, id: &DeliveryId) -> Result<(), Refusal> {
         require(by, Role::PrepareDeliveries)?;
         if self.deliveries.store.state(id).await? == Some(DeliveryState::Deleted) {
-            // what was cut short is finished
+            // an earlier deletion may have been cut short
             return Ok(self.removal.remove_deleted(id).await?);
         }
         self.deliveries
@@ -118,6 +131,9 @@ impl Definitions {
 }
 
 /// A change that puts the delivery back to `editing`.
+///
+/// # Errors
+/// If the state allows no change, or a template needs another role for it.
 pub(super) fn unprepared(
     by: &Principal,
     delivery: &Delivery,
@@ -131,6 +147,19 @@ pub(super) fn unprepared(
     document.changed_at = now;
     document.unprepare();
     Ok(Decision { state, document, answer: (), act: Some((action, details)) })
+}
+
+/// Refuses the change of a template whose occurrences are sent without a confirmation, unless the
+/// principal may confirm.
+///
+/// # Errors
+/// If that role is missing.
+pub(super) fn may_change(by: &Principal, template: &Document) -> Result<(), Refusal> {
+    match template.recurrence.as_ref().is_some_and(|recurrence| recurrence.rule.sends_unreviewed())
+    {
+        true => require(by, Role::StartDeliveries),
+        false => Ok(()),
+    }
 }
 
 fn random() -> Result<[u8; 10], Refusal> {

@@ -1,4 +1,4 @@
-//! The settings of a delivery: its own, and the configuration where it says nothing.
+//! The settings in force: those of the delivery, completed by the configuration.
 
 use crate::{
     config::Config,
@@ -8,10 +8,10 @@ use crate::{
     },
 };
 
-/// What the delivery says, and the configuration where it says nothing.
+/// The settings of a delivery. Where its definition says nothing, the configuration counts.
 pub fn effective_settings(config: &Config, definition: &Definition) -> Settings {
     let (own, default, rule) = (&definition.settings, &config.send, &config.fatigue);
-    // pixel and links are in the HTML part: without one nothing is known, which is not zero
+    // pixel and links are in the HTML part: without it opens are unknown, which is not zero
     let has_html = definition.content.html.is_some();
     let (tracking, usual) = (own.tracking.clone().unwrap_or_default(), &config.tracking);
     Settings {

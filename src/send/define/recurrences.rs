@@ -1,42 +1,43 @@
-//! Recurring deliveries: of a template one occurrence after the other is created, and prepared if its audience is stored.
+//! Recurring deliveries: a template creates one occurrence after the other.
 //!
-//! An occurrence is a delivery like any other: whatever holds for those holds for it. Its id derives from template and instant,
-//! so whoever comes first creates it. The template goes on to the next instant afterwards: a crash in between is repeated.
+//! An occurrence is a delivery like any other. It is prepared at once if the template's audience
+//! is stored. Its id derives from template and due instant, so several daemons create it once.
+//! The template advances to the next instant afterwards; after a crash in between both steps are
+//! repeated.
 
-use crate::deliveries::each_delivery;
-
-use super::effective_settings::effective_settings;
-use crate::config::Config;
-use crate::deliveries::Deliveries;
-use crate::send::StepJobs;
-use crate::store::audience::AudienceStore;
-use jiff::Timestamp;
-use serde_json::json;
+use crate::domain::Invalid;
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use super::effective_settings::effective_settings;
 use crate::{
-    deliveries::{Decision, Refusal, require},
+    config::Config,
+    deliveries::{Decision, Deliveries, Refusal, each_delivery, require},
     domain::{
-        Invalid, Principal, Role,
+        Principal, Role,
         delivery::{Action, Definition, Delivery, DeliveryId, DeliveryState, Document},
         schedule::{AudienceSource, Occurrence, Recurrence, RecurrenceRule, occurrence_id},
     },
     metrics,
-    store::StoreError,
+    send::StepJobs,
+    store::{StoreError, audience::AudienceStore},
 };
 
-/// Templates and occurrences looked at at a time.
+/// How many templates and occurrences are looked at in parallel.
 const AT_A_TIME: usize = 16;
 
-/// What became of an occurrence that was to be created.
+/// The result of the attempt to create an occurrence.
 enum OccurrenceOutcome {
     Created(DeliveryId),
-    /// Its time had passed: no daemon ran.
+    /// The due instant had passed, because no daemon ran.
     Skipped,
-    /// It cannot be made.
+    /// The definition of the occurrence is invalid: why.
     Failed(String),
 }
 
+/// Sets recurrences and creates occurrences.
 #[derive(Clone)]
 pub struct Recurrences {
     pub deliveries: Deliveries,
@@ -46,7 +47,11 @@ pub struct Recurrences {
 }
 
 impl Recurrences {
-    /// Makes a delivery a template, or gives it another rule. What was created already stays as it is.
+    /// Makes a delivery a template, or gives it another rule. Occurrences that exist stay as they
+    /// are.
+    ///
+    /// # Errors
+    /// If the principal lacks the role, or the rule does not fit the delivery.
     pub async fn set_recurrence(
         &self,
         by: &Principal,
@@ -59,10 +64,10 @@ impl Recurrences {
             .change(id, &by.name, &[], |delivery, now| {
                 let next = rule.first(now)?;
                 if rule.audience == AudienceSource::Stored && delivery.document.audience.is_none() {
-                    let reason = "cannot be stored: none has been uploaded yet".into();
+                    let reason = "cannot be `stored`: no audience has been uploaded yet".into();
                     return Err(Invalid { field: "audience".into(), reason }.into());
                 }
-                self.occurrence(delivery, &rule, next)?;
+                self.occurrence_definition(delivery, &rule, next)?;
                 let mut document = delivery.document.clone();
                 document.changed_at = now;
                 let details = json!({ "rule": rule, "next": next });
@@ -84,7 +89,10 @@ impl Recurrences {
         self.deliveries.delivery(id).await
     }
 
-    /// No occurrence is created any more. Those that were stay as they are.
+    /// Ends a recurrence: no further occurrence is created. Existing ones stay as they are.
+    ///
+    /// # Errors
+    /// If the principal lacks the role, or the delivery is no template.
     pub async fn end_recurrence(&self, by: &Principal, id: &DeliveryId) -> Result<(), Refusal> {
         require(by, Role::StartDeliveries)?;
         let changed = self
@@ -105,11 +113,12 @@ impl Recurrences {
         Ok(())
     }
 
-    /// The task: creates the occurrences whose lead time has begun, and says which were not released in time.
+    /// The task: creates the occurrences whose lead time has begun, and notes those that nobody
+    /// confirmed in time. Returns false if Redis did not answer.
     pub async fn create_due(&self) -> bool {
         let done = self.create_all_due().await;
         if let Err(error) = &done {
-            tracing::warn!(%error, "occurrences are created when Redis answers");
+            tracing::warn!(%error, "occurrences wait until Redis answers");
         }
         done.is_ok()
     }
@@ -117,11 +126,14 @@ impl Recurrences {
     async fn create_all_due(&self) -> Result<(), StoreError> {
         let now = Timestamp::now();
         let due = self.deliveries.store.recurrences_due(now).await?;
-        let failure = "its occurrence cannot be created yet";
+        let failure = "an occurrence of this template cannot be created yet";
         each_delivery(due, AT_A_TIME, failure, async |id| self.look_at(&id, now).await).await
     }
 
-    /// The step for one template or occurrence; it may be done twice.
+    /// Looks at one template or occurrence at `now`; the step may run twice.
+    ///
+    /// # Errors
+    /// If Redis does not answer, or the template was changed meanwhile.
     pub async fn look_at(&self, id: &DeliveryId, now: Timestamp) -> Result<(), Refusal> {
         if let Some(delivery) = self
             .deliveries
@@ -147,7 +159,7 @@ impl Recurrences {
         let Some(due) = recurrence.next.filter(|due| recurrence.rule.creation(*due) <= now) else {
             return Ok(());
         };
-        let became = match due <= now {
+        let outcome = match due <= now {
             true => OccurrenceOutcome::Skipped,
             false => match self.create_occurrence(template, recurrence, due).await {
                 Ok(id) => OccurrenceOutcome::Created(id),
@@ -155,11 +167,11 @@ impl Recurrences {
                 Err(other) => return Err(other),
             },
         };
-        self.advance(&template.id, due, now, &became).await
+        self.advance(&template.id, due, now, &outcome).await
     }
 
-    /// What an occurrence is to be.
-    fn occurrence(
+    /// The definition of the occurrence that is due at `due`.
+    fn occurrence_definition(
         &self,
         template: &Delivery,
         rule: &RecurrenceRule,
@@ -175,8 +187,11 @@ impl Recurrences {
         Ok(definition)
     }
 
-    /// Creates an occurrence unless it is there. It is there as a whole or not at all: nobody can change what is released in
-    /// another one's name before it is being prepared.
+    /// Creates an occurrence unless it exists. One write makes it complete: nobody can change it
+    /// before its preparation, which runs in the name of the person who set the recurrence.
+    ///
+    /// # Errors
+    /// If its definition is invalid, or the template was changed meanwhile.
     pub async fn create_occurrence(
         &self,
         template: &Delivery,
@@ -187,8 +202,8 @@ impl Recurrences {
         if self.deliveries.store.state(&id).await?.is_some() {
             return Ok(id);
         }
-        let definition = self.occurrence(template, &recurrence.rule, due)?;
-        let grace = jiff::SignedDuration::from_secs(i64::from(
+        let definition = self.occurrence_definition(template, &recurrence.rule, due)?;
+        let grace = SignedDuration::from_secs(i64::from(
             effective_settings(&self.config, &definition).grace_s(),
         ));
         let open_until = due.checked_add(grace).unwrap_or(due);
@@ -199,7 +214,7 @@ impl Recurrences {
         if let (AudienceSource::Stored, Some(audience)) =
             (recurrence.rule.audience, &template.document.audience)
         {
-            // under the number it has there, so that a copy of a newer upload never mixes with this one
+            // under the number of the original upload, so that copies of two uploads never mix
             let upload = audience.upload;
             self.audiences
                 .copy_upload((&template.id, upload), (&id, upload), audience.slices)
@@ -208,41 +223,42 @@ impl Recurrences {
             (document.generation, document.prepared_by) = (1, recurrence.by.clone());
             state = state.after(Action::Prepare)?;
         }
-        // copying takes its time: what was changed or ended meanwhile must not come back
+        // the copy takes long, and a change or end of the template meanwhile must count
         if self.deliveries.delivery(&template.id).await?.revision != template.revision {
             return Err(Refusal::Conflict(
-                "the template was changed meanwhile: its occurrence is created anew",
+                "the template was changed meanwhile: its occurrence is created again",
             ));
         }
         let details =
             json!({ "of": template.id, "due": due, "prepare": state == DeliveryState::Preparing });
         let decision = Decision { state, document, answer: (), act: Some(("create", details)) };
-        // whoever was faster has created the same
+        // a daemon that was faster has created the same occurrence
         self.deliveries.commit(&id, 0, &recurrence.by, &[], decision).await?;
         self.jobs.enqueue_preparation(&id, 0).await?;
         Ok(id)
     }
 
-    /// The template goes on to the next instant that lies ahead, unless another daemon was faster.
+    /// Advances the template to the next instant ahead, unless another daemon was faster.
     async fn advance(
         &self,
         id: &DeliveryId,
         due: Timestamp,
         now: Timestamp,
-        became: &OccurrenceOutcome,
+        outcome: &OccurrenceOutcome,
     ) -> Result<(), Refusal> {
-        // another shard: it must not forget the occurrence while this one goes on
-        self.deliveries.redis.await_durability().await?;
-        let gone_on = self
+        // the occurrence may be on another shard, which must not lose it when this one advances
+        self.deliveries.await_durability().await?;
+        let advanced = self
             .deliveries
             .change(id, "versand", &[], |delivery, _| {
                 let mut document = delivery.document.clone();
                 let recurrence =
                     document.recurrence.as_mut().filter(|recurrence| recurrence.next == Some(due));
-                let recurrence = recurrence.ok_or(Refusal::Conflict("it has gone on"))?;
+                let recurrence =
+                    recurrence.ok_or(Refusal::Conflict("the template has advanced already"))?;
                 let next = recurrence.rule.instants()?.after(due.max(now));
                 recurrence.next = next;
-                let (action, details) = match became {
+                let (action, details) = match outcome {
                     OccurrenceOutcome::Created(id) => {
                         ("occurrence", json!({ "id": id, "due": due, "next": next }))
                     }
@@ -259,15 +275,15 @@ impl Recurrences {
                 })
             })
             .await;
-        match gone_on {
-            Ok(_) => say(id, due, became),
+        match advanced {
+            Ok(_) => report(id, due, outcome),
             Err(Refusal::Conflict(_) | Refusal::NotFound) => {}
             Err(other) => return Err(other),
         }
         Ok(())
     }
 
-    /// Says that an occurrence was not released in time; once.
+    /// Notes once that nobody confirmed an occurrence in time.
     async fn note_missed(&self, delivery: &Delivery, now: Timestamp) -> Result<(), Refusal> {
         let late =
             |occurrence: &&mut Occurrence| !occurrence.lapsed && occurrence.open_until <= now;
@@ -280,7 +296,8 @@ impl Recurrences {
                     .as_mut()
                     .filter(|_| delivery.state.awaits_confirmation())
                     .filter(late);
-                let occurrence = occurrence.ok_or(Refusal::Conflict("it is not late"))?;
+                let occurrence =
+                    occurrence.ok_or(Refusal::Conflict("the occurrence is not late"))?;
                 occurrence.lapsed = true;
                 let details = json!({ "due": occurrence.due, "state": delivery.state.word() });
                 Ok(Decision {
@@ -294,7 +311,10 @@ impl Recurrences {
         match lapsed {
             Ok(_) => {
                 metrics::occurrence("failed");
-                tracing::warn!(delivery.id = %delivery.id, "this occurrence was not released in time and is not sent");
+                tracing::warn!(
+                    delivery.id = %delivery.id,
+                    "this occurrence was not confirmed in time and is not sent"
+                );
                 Ok(())
             }
             Err(Refusal::Conflict(_) | Refusal::NotFound) => Ok(()),
@@ -303,31 +323,23 @@ impl Recurrences {
     }
 }
 
-fn say(id: &DeliveryId, due: Timestamp, became: &OccurrenceOutcome) {
-    match became {
+fn report(id: &DeliveryId, due: Timestamp, outcome: &OccurrenceOutcome) {
+    match outcome {
         OccurrenceOutcome::Created(occurrence) => {
             metrics::occurrence("created");
             tracing::info!(delivery.id = %id, %occurrence, %due, "an occurrence was created");
         }
         OccurrenceOutcome::Skipped => {
             metrics::occurrence("skipped");
-            tracing::warn!(delivery.id = %id, %due, "no daemon ran when this occurrence was to be created: it is not sent late");
+            tracing::warn!(
+                delivery.id = %id,
+                %due,
+                "no daemon ran when this occurrence was due to be created: it is skipped"
+            );
         }
         OccurrenceOutcome::Failed(error) => {
             metrics::occurrence("failed");
             tracing::warn!(delivery.id = %id, %due, error, "this occurrence cannot be created");
         }
-    }
-}
-
-/// Refuses a change of a template by somebody whose change would be released without anybody looking at it.
-///
-/// # Errors
-/// The role that is missing.
-pub(super) fn may_change(by: &Principal, template: &Document) -> Result<(), Refusal> {
-    match template.recurrence.as_ref().is_some_and(|recurrence| recurrence.rule.sends_unreviewed())
-    {
-        true => require(by, Role::StartDeliveries),
-        false => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! The audience: streamed in, counted, stored in slices; a broken upload changes nothing.
+//! Uploads of audiences: streamed in, counted and stored in slices.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use futures_util::{Stream, StreamExt};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::{definitions::unprepared, recurrences::may_change};
+use super::definitions::{may_change, unprepared};
 use crate::{
     config::Config,
     deliveries::{Decision, Deliveries, Refusal, require},
@@ -24,6 +24,7 @@ use crate::{
     },
 };
 
+/// Takes uploads. A broken upload changes nothing.
 #[derive(Clone)]
 pub struct Uploads {
     pub deliveries: Deliveries,
@@ -33,7 +34,11 @@ pub struct Uploads {
 }
 
 impl Uploads {
-    /// Replaces the audience by what `body` streams.
+    /// Replaces the audience by the recipients in `body`.
+    ///
+    /// # Errors
+    /// If the principal lacks a role, a line is bad, the stream breaks off, the state allows no
+    /// change, or another upload began meanwhile.
     pub async fn upload<S, E>(
         &self,
         by: &Principal,
@@ -50,7 +55,7 @@ impl Uploads {
         let audience = self.store_upload(id, upload, format, body).await?;
         match self.adopt_upload(by, id, &audience).await {
             Ok(()) => self.audiences.remove_older(id, upload, 0).await?,
-            // it was deleted meanwhile: nobody comes by again to remove what was written
+            // the delivery was deleted meanwhile, so nobody else would remove these slices
             Err(Refusal::NotFound) => {
                 self.removal.remove_older(id, u32::MAX, u32::MAX).await?;
                 return Err(Refusal::NotFound);
@@ -60,6 +65,7 @@ impl Uploads {
         Ok(audience)
     }
 
+    /// Makes an uploaded audience the audience of the delivery.
     pub(super) async fn adopt_upload(
         &self,
         by: &Principal,
@@ -83,7 +89,7 @@ impl Uploads {
         Ok(())
     }
 
-    /// Takes a number for the upload, so that what an unfinished one left is known; the delivery is not otherwise changed.
+    /// Takes a number for the upload, under which the slices of an unfinished upload are found.
     pub(super) async fn begin_upload(
         &self,
         by: &Principal,
@@ -117,17 +123,18 @@ impl Uploads {
         let mut body = std::pin::pin!(body);
         let mut reader = AudienceReader::new(format, self.config.preparation.line_limit_kib * 1024);
         let mut writer = UploadWriter {
-            uploads: self,
+            audiences: &self.audiences,
+            slice_size: self.config.preparation.chunk_size,
             id,
             upload,
-            audience: Sha256::new(),
+            hash: Sha256::new(),
             recipients: 0,
             slices: 0,
         };
-        let mut waiting = Vec::new();
+        let mut waiting: Vec<Recipient> = Vec::new();
         while let Some(bytes) = body.next().await {
             let bytes = bytes.map_err(|e| Refusal::BrokenUpload(e.to_string()))?;
-            // a piece may hold many recipients: never more of them at a time than a slice or two
+            // a piece may hold many recipients: at most a slice or two are in memory at a time
             for piece in bytes.chunks(64 * 1024) {
                 reader.push(piece, &mut waiting)?;
                 writer.write_full_slices(&mut waiting).await?;
@@ -142,20 +149,22 @@ impl Uploads {
     }
 }
 
+/// Writes the slices of one upload and counts them.
 struct UploadWriter<'a> {
-    uploads: &'a Uploads,
+    audiences: &'a AudienceStore,
+    /// Recipients in a slice.
+    slice_size: usize,
     id: &'a DeliveryId,
     upload: u32,
-    audience: Sha256,
+    hash: Sha256,
     recipients: u64,
     slices: u32,
 }
 
 impl UploadWriter<'_> {
     async fn write_full_slices(&mut self, waiting: &mut Vec<Recipient>) -> Result<(), StoreError> {
-        let size = self.uploads.config.preparation.chunk_size;
-        while waiting.len() >= size {
-            let rest = waiting.split_off(size);
+        while waiting.len() >= self.slice_size {
+            let rest = waiting.split_off(self.slice_size);
             self.write(waiting).await?;
             *waiting = rest;
         }
@@ -164,9 +173,8 @@ impl UploadWriter<'_> {
 
     async fn write(&mut self, recipients: &[Recipient]) -> Result<(), StoreError> {
         let text = ndjson(recipients)?;
-        self.audience.update(&text);
-        self.uploads
-            .audiences
+        self.hash.update(&text);
+        self.audiences
             .write_slice(self.id, SliceKind::Upload(self.upload), self.slices, &text)
             .await?;
         self.recipients += recipients.len() as u64;
@@ -175,7 +183,7 @@ impl UploadWriter<'_> {
     }
 
     fn end(self) -> Audience {
-        let sha256 = HEXLOWER.encode(&self.audience.finalize());
+        let sha256 = HEXLOWER.encode(&self.hash.finalize());
         Audience { upload: self.upload, recipients: self.recipients, slices: self.slices, sha256 }
     }
 }

@@ -1,19 +1,21 @@
 //! TODO head
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::{
     domain::{
         audience::{AddressKey, FatigueMoment, FatigueRule, FatigueWeight, message_counts, weight},
         delivery::DeliveryId,
     },
-    send::prepare::KnownPreparations,
     store::{
         StoreError,
-        addresses::{AddressStore, IndexedMessage},
+        addresses::{AddressStore, IndexedMessage, PreparationStanding},
         chunks::LedgerStore,
     },
 };
+
+/// What is known of the preparations met so far, by their number; `None` does not count.
+pub type KnownPreparations = HashMap<u32, Option<PreparationStanding>>;
 
 #[derive(Clone)]
 pub struct AddressChecks {

@@ -8,7 +8,7 @@ pub mod mail_out;
 pub mod throttle_watch;
 pub mod throttles;
 
-pub use address_checks::AddressChecks;
+pub use address_checks::{AddressChecks, KnownPreparations};
 pub use admission::{Admission, BucketRate};
 pub use connection_permits::{ConnectionPermit, ConnectionPermits, RoutePermits};
 pub use mail_out::MailOut;

@@ -1,8 +1,7 @@
-//! TODO head
+//! Pause, resume and stop a delivery; retry a poisoned chunk.
 
 use serde_json::json;
 
-use super::in_doubt::Control;
 use crate::{
     deliveries::{Decision, Deliveries, IdempotencyKey, Refusal, RepeatKey, require},
     domain::{
@@ -11,18 +10,42 @@ use crate::{
         ledger::ChunkRef,
     },
     send::release::FairQueue,
-    store::limits::LimitStore,
+    store::{chunks::ChunkLists, limits::LimitStore},
 };
 
+/// A request of a person to a confirmed delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    Pause,
+    Resume,
+    Stop,
+}
+
+impl Control {
+    /// The word in the audit log.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Stop => "stop",
+        }
+    }
+}
+
+/// Carries out the requests of persons.
 #[derive(Clone)]
 pub struct Controls {
     pub deliveries: Deliveries,
     pub limits: LimitStore,
+    pub chunks: ChunkLists,
     pub fair_queue: FairQueue,
 }
 
 impl Controls {
-    /// Pause, resume or stop.
+    /// Pauses, resumes or stops a delivery. Returns its new state.
+    ///
+    /// # Errors
+    /// If the principal lacks the role, or the state does not allow the request.
     pub async fn control(
         &self,
         by: &Principal,
@@ -34,7 +57,7 @@ impl Controls {
         let changed = self
             .deliveries
             .change(id, &by.name, &repeats, |delivery, now| {
-                // whoever may prepare may also stop a preparation
+                // a person who may prepare may also stop a preparation
                 let role = if delivery.state == DeliveryState::Preparing {
                     Role::PrepareDeliveries
                 } else {
@@ -58,14 +81,17 @@ impl Controls {
             })
             .await?;
         if control == Control::Resume {
-            // a person has looked at it
+            // a person has looked at the delivery, so its circuit breaker need not stay open
             self.limits.close_delivery_breaker(id).await?;
             self.fair_queue.request_jobs(id).await?;
         }
         Ok(changed.answer())
     }
 
-    /// Tries a chunk again that was set aside.
+    /// Tries a poisoned chunk again. Returns the state of the delivery, which does not change.
+    ///
+    /// # Errors
+    /// If the principal lacks the role, the chunk is not poisoned, or the delivery has ended.
     pub async fn retry_chunk(
         &self,
         by: &Principal,
@@ -75,11 +101,11 @@ impl Controls {
         require(by, Role::StartDeliveries)?;
         let repeats: Vec<RepeatKey> =
             key.iter().map(|key| RepeatKey::of(key, &at.delivery)).collect();
-        let is_aside = self.fair_queue.chunks.is_poisoned(at).await?;
+        let is_poisoned = self.chunks.is_poisoned(at).await?;
         let changed = self
             .deliveries
             .change(&at.delivery, &by.name, &repeats, |delivery, now| {
-                if !is_aside || delivery.state.has_ended() {
+                if !is_poisoned || delivery.state.has_ended() {
                     return Err(Refusal::Conflict("this chunk is not set aside"));
                 }
                 let (state, mut document) = (delivery.state, delivery.document.clone());
@@ -92,9 +118,9 @@ impl Controls {
                 })
             })
             .await?;
-        // what a crash left undone its repeat does
-        if is_aside {
-            self.fair_queue.chunks.retry_poisoned(at).await?;
+        // a repeated request also does what a crash left undone
+        if is_poisoned {
+            self.chunks.retry_poisoned(at).await?;
             self.fair_queue.request_jobs(&at.delivery).await?;
         }
         Ok(changed.answer())

@@ -1,66 +1,44 @@
-//! Settling: a person says what became of recipients in doubt. Pause, resume and stop are theirs, too.
+//! In-doubt resolution: a person decides about recipients in doubt.
 
-use crate::{
-    clock::unix_now,
-    deliveries::Deliveries,
-    domain::ledger::{ChunkRef, RecipientNumber},
-    send::release::FairQueue,
-    store::chunks::LedgerStore,
-};
-
-pub(super) use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    deliveries::{Decision, IdempotencyKey, Refusal, RepeatKey, require},
+    clock::unix_now,
+    deliveries::{Decision, Deliveries, IdempotencyKey, Refusal, RepeatKey, require},
     domain::{
         Principal, Role,
         delivery::{Action, Delivery, DeliveryId, DeliveryState, Plan},
-        ledger::{Ledger, Status},
+        ledger::{ChunkRef, Ledger, RecipientNumber, Status},
     },
-    store::chunks::Settlement,
+    send::release::FairQueue,
+    store::chunks::{LedgerStore, Settlement},
 };
 
-/// Which recipients in doubt are settled, by their number in the sending log; `None` for all.
+/// Recipient numbers, as in the sending log; `None` for all recipients in doubt.
 pub type RecipientNumbers = Option<Vec<u64>>;
 
-/// What a person says of recipients in doubt.
+/// The decision of a person about recipients in doubt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolution {
     pub settlement: Settlement,
     pub numbers: RecipientNumbers,
 }
 
-/// What a person asks of a delivery that was released.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Control {
-    Pause,
-    Resume,
-    Stop,
-}
-
-impl Control {
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Pause => "pause",
-            Self::Resume => "resume",
-            Self::Stop => "stop",
-        }
-    }
-}
-
-/// How many were settled.
+/// The answer: how many recipients were in doubt and are resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resolved {
     pub settled: u64,
 }
 
-/// A recipient in doubt: its number, and epoch and number of the claim in question. Claimed again, it is another doubt.
+/// A recipient in doubt: its number, and the epoch and the ordinal of the claim in question. After
+/// another claim it is another doubt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct InDoubtClaim(u64, u32, u8);
 
+/// Resolves doubt.
 #[derive(Clone)]
 pub struct InDoubtRecipients {
     pub deliveries: Deliveries,
@@ -69,34 +47,41 @@ pub struct InDoubtRecipients {
 }
 
 impl InDoubtRecipients {
-    /// Settles recipients in doubt. Who asked for what is in the audit log before it takes effect. With a key a repeat gets
-    /// the first answer: how many of them were in doubt then.
+    /// Resolves recipients in doubt.
+    ///
+    /// The audit log names the request before it takes effect. With a key a repeated request gets
+    /// the first answer: how many recipients were in doubt then.
+    ///
+    /// # Errors
+    /// If the principal lacks the role; if the delivery was not released or lost its logs; if a
+    /// recipient does not exist.
     pub async fn resolve(
         &self,
         by: &Principal,
         id: &DeliveryId,
-        what: &Resolution,
+        resolution: &Resolution,
         key: Option<&IdempotencyKey>,
     ) -> Result<Resolved, Refusal> {
         require(by, Role::StartDeliveries)?;
         let Some(key) = key else {
-            let (plan, _) = self.note_resolution(by, id, what, (&[], BTreeSet::new())).await?;
-            return Ok(Resolved { settled: self.apply(id, &plan, what).await? });
+            let (plan, _) =
+                self.note_resolution(by, id, resolution, (&[], BTreeSet::new())).await?;
+            return Ok(Resolved { settled: self.apply(id, &plan, resolution).await? });
         };
         let begun = RepeatKey::of(key, id);
-        let done = RepeatKey { key: format!("{}:done", begun.key), ..begun.clone() };
-        let found = self.find(id, what).await?;
-        let (plan, found) = self.note_resolution(by, id, what, (&[begun], found)).await?;
-        // what a crash left undone its repeat does
+        let done = begun.when_done();
+        let found = self.find(id, resolution).await?;
+        let (plan, found) = self.note_resolution(by, id, resolution, (&[begun], found)).await?;
+        // a repeated request also does what a crash left undone
         if self.deliveries.first_answer::<()>(std::slice::from_ref(&done)).await?.is_none() {
-            // but nobody who was released again meanwhile and came into doubt a second time
-            let now = self.find(id, what).await?;
+            // a recipient that is in doubt a second time since then is another doubt
+            let now = self.find(id, resolution).await?;
             let numbers =
                 found.iter().filter(|doubt| now.contains(doubt)).map(|doubt| doubt.0).collect();
             self.apply(
                 id,
                 &plan,
-                &Resolution { settlement: what.settlement, numbers: Some(numbers) },
+                &Resolution { settlement: resolution.settlement, numbers: Some(numbers) },
             )
             .await?;
             let over = |delivery: &Delivery, _| {
@@ -112,19 +97,24 @@ impl InDoubtRecipients {
         Ok(Resolved { settled: found.len() as u64 })
     }
 
-    /// Writes the ledgers; how many were settled.
-    async fn apply(&self, id: &DeliveryId, plan: &Plan, what: &Resolution) -> Result<u64, Refusal> {
+    /// Writes the ledgers. Returns how many recipients were resolved.
+    async fn apply(
+        &self,
+        id: &DeliveryId,
+        plan: &Plan,
+        resolution: &Resolution,
+    ) -> Result<u64, Refusal> {
         let mut settled = 0;
-        for (chunk, positions) in by_chunk(plan, &what.numbers)? {
+        for (chunk, positions) in by_chunk(plan, &resolution.numbers)? {
             let at = ChunkRef { delivery: id.clone(), chunk };
             settled += self
                 .ledgers
-                .resolve_in_doubt(&at, what.settlement, positions.as_deref(), unix_now())
+                .resolve_in_doubt(&at, resolution.settlement, positions.as_deref(), unix_now())
                 .await?
                 .len() as u64;
         }
-        if what.settlement == Settlement::Resend && settled > 0 {
-            // a finish that recounted in between has closed it again
+        if resolution.settlement == Settlement::Resend && settled > 0 {
+            // a finish that recounted in between may have ended the delivery again
             if self.deliveries.delivery(id).await?.state == DeliveryState::Finished {
                 self.deliveries
                     .step(id, Action::Reopen, |document, _| document.ended_at = None)
@@ -135,16 +125,17 @@ impl InDoubtRecipients {
         Ok(settled)
     }
 
+    /// The recipients in doubt that a resolution is about.
     async fn find(
         &self,
         id: &DeliveryId,
-        what: &Resolution,
+        resolution: &Resolution,
     ) -> Result<BTreeSet<InDoubtClaim>, Refusal> {
         let mut found = BTreeSet::new();
         let Some(plan) = self.deliveries.delivery(id).await?.document.plan else {
             return Ok(found);
         };
-        for (chunk, positions) in by_chunk(&plan, &what.numbers)? {
+        for (chunk, positions) in by_chunk(&plan, &resolution.numbers)? {
             let ledger =
                 self.ledgers.ledgers(id, chunk..chunk + 1).await?.into_iter().flatten().next();
             let asked = |position: &u16| {
@@ -162,13 +153,13 @@ impl InDoubtRecipients {
         Ok(found)
     }
 
-    /// Notes in the audit log what is asked for; a delivery in which somebody is released again is in progress again. Answers
-    /// the plan and who was found in doubt, at the first of equal requests.
+    /// Writes the request into the audit log. A delivery with recipients that are sent to again is
+    /// in progress again. Returns the plan and the doubts that the first of equal requests found.
     async fn note_resolution(
         &self,
         by: &Principal,
         id: &DeliveryId,
-        what: &Resolution,
+        resolution: &Resolution,
         (repeats, found): (&[RepeatKey], BTreeSet<InDoubtClaim>),
     ) -> Result<(Plan, BTreeSet<InDoubtClaim>), Refusal> {
         let changed = self
@@ -176,19 +167,21 @@ impl InDoubtRecipients {
             .change(id, &by.name, repeats, |delivery, now| {
                 let mut document = delivery.document.clone();
                 let plan = document.plan.clone().filter(|_| delivery.state.is_released());
-                let plan = plan
-                    .ok_or(Refusal::Conflict("it was not released: there is nothing in doubt"))?;
+                let plan = plan.ok_or(Refusal::Conflict(
+                    "the delivery was not released: nobody is in doubt",
+                ))?;
                 if let Some(cleaned) = &document.cleaned {
                     return Err(Refusal::Cleaned(cleaned.cleaned_at));
                 }
-                by_chunk(&plan, &what.numbers)?;
+                by_chunk(&plan, &resolution.numbers)?;
                 let mut state = delivery.state;
-                if what.settlement == Settlement::Resend {
+                if resolution.settlement == Settlement::Resend {
                     state = state.after(Action::Reopen)?;
                     document.ended_at = None;
                 }
                 document.changed_at = now;
-                let details = json!({ "settlement": what.settlement, "recipients": what.numbers });
+                let Resolution { settlement, numbers } = resolution;
+                let details = json!({ "settlement": settlement, "recipients": numbers });
                 Ok(Decision {
                     state,
                     document,
@@ -201,7 +194,10 @@ impl InDoubtRecipients {
     }
 }
 
-/// Positions by chunk; all chunks without positions for all.
+/// The positions by chunk; without `numbers` all chunks, each with all positions (`None`).
+///
+/// # Errors
+/// If a recipient does not exist.
 fn by_chunk(
     plan: &Plan,
     numbers: &RecipientNumbers,

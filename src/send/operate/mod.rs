@@ -1,13 +1,26 @@
-//! TODO head
+//! Interventions of persons in a delivery, and the removal of old deliveries.
+//!
+//! - [`Controls`]: pause, resume, stop, and retry a poisoned chunk.
+//! - [`InDoubtRecipients`]: a person decides about recipients in doubt (*settle* in the API).
+//! - [`Proofs`]: the messages of chosen recipients, sent to test addresses.
+//! - [`Retention`]: removes logs and deliveries some days after their end.
+//! - [`Removal`]: removes the stored parts of a delivery; other rooms use it, too.
+//!
+//! Not in here: the release of held waves and the withdrawal of a schedule
+//! ([`crate::send::release`]); repairs by the daemon itself ([`crate::send::recover`]);
+//! the archive that the retention writes first ([`crate::report`]).
 
-pub mod control;
-pub mod in_doubt;
-pub mod proofs;
-pub mod removal;
-pub mod retention;
+mod control;
+mod in_doubt;
+mod proof_request;
+mod proof_run;
+mod proofs;
+mod removal;
+mod retention;
 
-pub use control::Controls;
-pub use in_doubt::{Control, InDoubtRecipients, Resolution};
-pub use proofs::{ProofRequest, Proofs};
+pub use control::{Control, Controls};
+pub use in_doubt::{InDoubtRecipients, Resolution};
+pub use proof_request::ProofRequest;
+pub use proofs::Proofs;
 pub use removal::Removal;
 pub use retention::Retention;

@@ -1,14 +1,11 @@
-//! TODO head
+//! Removes the stored parts of a delivery: slices, ledgers, tracking, indexed messages.
 
 use std::collections::BTreeSet;
 
 use crate::{
     deliveries::Deliveries,
-    domain::{
-        audience::{AddressKey, Recipient, digest_of},
-        delivery::DeliveryId,
-    },
-    mail::to_ascii,
+    domain::{audience::Recipient, delivery::DeliveryId},
+    mail::address_key,
     store::{
         StoreError,
         addresses::AddressStore,
@@ -18,6 +15,7 @@ use crate::{
     },
 };
 
+/// Removes stored parts. Each step may be cut off and repeated.
 #[derive(Clone)]
 pub struct Removal {
     pub deliveries: Deliveries,
@@ -28,7 +26,8 @@ pub struct Removal {
 }
 
 impl Removal {
-    /// Removes what a tombstone still has. It stays in the index until that is done, so that the slow pass finds it.
+    /// Removes everything that a deleted delivery still has. The delivery stays listed until that
+    /// is done, so that the index sweep finds it.
     pub(crate) async fn remove_deleted(&self, id: &DeliveryId) -> Result<(), StoreError> {
         let chunks = self
             .deliveries
@@ -44,7 +43,8 @@ impl Removal {
         self.deliveries.store.unlist(id).await
     }
 
-    /// Removes the parts of uploads before `upload` and of preparations before `generation`, and their messages from the index.
+    /// Removes the slices of uploads before `upload` and of preparations before `generation`, and
+    /// the messages of these preparations from the index.
     pub(crate) async fn remove_older(
         &self,
         id: &DeliveryId,
@@ -55,15 +55,14 @@ impl Removal {
         let mut buckets = BTreeSet::new();
         for (number, chunks) in &before {
             for chunk in 0..*chunks {
-                // one that a removal has begun with is gone, and its messages before it
+                // a missing slice was removed before, and its messages before the slice
                 let recipients: Vec<Recipient> =
                     match self.audiences.slice(id, SliceKind::Chunks(*number), chunk).await {
                         Err(StoreError::Damaged(_)) => continue,
                         other => other?,
                     };
-                let keys =
-                    recipients.iter().filter_map(|recipient| to_ascii(&recipient.email).ok());
-                buckets.extend(keys.map(|address| AddressKey::of(digest_of(&address)).bucket()));
+                let keys = recipients.iter().filter_map(|one| address_key(&one.email).ok());
+                buckets.extend(keys.map(|address| address.bucket()));
             }
         }
         let generations: Vec<u32> = before.into_iter().map(|(number, _)| number).collect();

@@ -1,35 +1,47 @@
-//! Retention: deliveries that ended long ago lose their tracking log, then their logs, and then are deleted.
+//! Retention: an ended delivery loses its tracking log, then its logs, and is deleted at last.
 //!
-//! A delivery is marked first, by compare-and-set with an audit entry, and its parts are removed after, a few keys at a time. What
-//! a crash leaves is removed by the next pass; every replica may run it.
+//! The document is marked first, by compare-and-set with an audit entry. The parts are removed
+//! afterwards, a few keys at a time. The next pass removes what a crash left. Every daemon may run
+//! the pass.
 
-use super::removal::Removal;
-use crate::clock::unix_now;
-use crate::config::Config;
-use crate::daemon::Daemon;
-use crate::deliveries::Deliveries;
-use crate::feedback::StatisticsUpdates;
-use crate::report::Archives;
-use crate::send::recover::Recounts;
-use jiff::Timestamp;
-use serde_json::json;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::removal::Removal;
 use crate::{
-    deliveries::{Decision, Refusal},
+    clock::unix_now,
+    config::Config,
+    daemon::Daemon,
+    deliveries::{Decision, Deliveries, Refusal},
     domain::delivery::{Action, Delivery, DeliveryId, DeliveryState, RemovedLogs},
+    feedback::StatisticsUpdates,
     metrics,
-    report::write_durably,
-    store::{RemovedParts, StoreError},
+    report::{Archives, write_durably},
+    send::recover::Recounts,
+    store::{RemovedParts, StoreError, chunks::LedgerStore, tracking::TrackingStore},
 };
 
-/// Deliveries looked at in one round trip.
+/// How many deliveries are read in one round trip.
 const AT_A_TIME: usize = 500;
 const DAY_S: f64 = 86_400.0;
 
+/// The parts of one delivery whose time is over.
+#[derive(Clone, Copy)]
+struct ExpiredParts {
+    /// The whole delivery.
+    delivery: bool,
+    logs: bool,
+    tracking: bool,
+}
+
+/// Removes what was kept long enough.
 #[derive(Clone)]
 pub struct Retention {
     pub deliveries: Deliveries,
+    pub ledgers: LedgerStore,
+    pub tracking: TrackingStore,
     pub removal: Removal,
     pub statistics: StatisticsUpdates,
     pub recounts: Recounts,
@@ -39,11 +51,11 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// The task.
+    /// The task: one pass over all deliveries. Returns false if Redis did not answer.
     pub async fn run(&self) -> bool {
         let done = self.remove_expired().await;
         if let Err(error) = &done {
-            tracing::warn!(%error, "what is kept too long is looked at again at the next pass");
+            tracing::warn!(%error, "the retention was cut off: the next pass goes on");
         }
         done.is_ok()
     }
@@ -54,7 +66,7 @@ impl Retention {
         let Some(least) = all.into_iter().filter(|days| *days > 0.0).min_by(f64::total_cmp) else {
             return Ok(());
         };
-        // what was created later has not ended so long ago
+        // a delivery that was created later cannot have ended before
         let before = f64::from(unix_now()) - least * DAY_S;
         let wanted =
             RemovedParts { logs: settings.logs_days > 0.0, tracking: settings.tracking_days > 0.0 };
@@ -72,7 +84,11 @@ impl Retention {
                 match self.remove_expired_of(id, swept).await {
                     Err(Refusal::Unavailable(error)) if error.may_pass() => return Err(error),
                     Err(error) => {
-                        tracing::error!(delivery.id = %id, %error, "it cannot be cleaned")
+                        tracing::error!(
+                            delivery.id = %id,
+                            %error,
+                            "the expired parts of this delivery cannot be removed"
+                        )
                     }
                     Ok(()) => {}
                 }
@@ -80,7 +96,7 @@ impl Retention {
                     return Ok(());
                 }
             }
-            // a deletion makes the list shorter: who is passed over is found by the next pass
+            // deletions make the list shorter: the next pass finds those that were passed over
             if ids.len() < AT_A_TIME {
                 break;
             }
@@ -101,36 +117,36 @@ impl Retention {
         let (settings, document) = (&self.config.retention, &delivery.document);
         let ended = document.ended_at.unwrap_or(document.changed_at).as_second() as f64;
         let due = |days: f64| days > 0.0 && ended + days * DAY_S <= f64::from(unix_now());
-        let (delete, logs, tracking) =
-            (due(settings.deliveries_days), due(settings.logs_days), due(settings.tracking_days));
-        let marks = delete
-            || logs && document.cleaned.is_none()
-            || tracking && document.tracking_cleaned_at.is_none();
-        if marks
-            && (!self.keep_archive(&delivery).await
-                || !self.mark(&delivery, (delete, logs, tracking)).await?)
+        let expired = ExpiredParts {
+            delivery: due(settings.deliveries_days),
+            logs: due(settings.logs_days),
+            tracking: due(settings.tracking_days),
+        };
+        let is_unmarked = expired.delivery
+            || expired.logs && document.cleaned.is_none()
+            || expired.tracking && document.tracking_cleaned_at.is_none();
+        if is_unmarked
+            && (!self.keep_archive(&delivery).await || !self.mark(&delivery, expired).await?)
         {
             return Ok(());
         }
-        if delete {
+        if expired.delivery {
             self.removal.remove_deleted(id).await?;
             metrics::retention_removed("deliveries");
             return Ok(());
         }
-        if tracking && !swept.tracking {
-            self.removal.tracking.remove_tracking(id).await?;
+        if expired.tracking && !swept.tracking {
+            self.tracking.remove_tracking(id).await?;
             self.deliveries
                 .store
                 .note_removed(id, RemovedParts { tracking: true, ..RemovedParts::default() })
                 .await?;
             metrics::retention_removed("tracking");
         }
-        if logs && !swept.logs {
+        if expired.logs && !swept.logs {
             self.removal.remove_older(id, u32::MAX, u32::MAX).await?;
-            self.removal
-                .ledgers
-                .remove_ledgers(id, document.plan.as_ref().map_or(0, |plan| plan.chunks))
-                .await?;
+            let chunks = document.plan.as_ref().map_or(0, |plan| plan.chunks);
+            self.ledgers.remove_ledgers(id, chunks).await?;
             self.deliveries
                 .store
                 .note_removed(id, RemovedParts { logs: true, ..RemovedParts::default() })
@@ -140,30 +156,27 @@ impl Retention {
         Ok(())
     }
 
-    /// Says in the document what is to be removed, and freezes its figures. False if somebody else changed it meanwhile.
-    async fn mark(
-        &self,
-        delivery: &Delivery,
-        (delete, logs, tracking): (bool, bool, bool),
-    ) -> Result<bool, Refusal> {
+    /// Marks in the document what is removed, and freezes the figures. False if somebody else
+    /// changed the delivery meanwhile.
+    async fn mark(&self, delivery: &Delivery, expired: ExpiredParts) -> Result<bool, Refusal> {
         let (now, mut document, mut state) =
             (Timestamp::now(), delivery.document.clone(), delivery.state);
         let is_whole = document.cleaned.is_none() && document.tracking_cleaned_at.is_none();
-        if !delete && is_whole && document.has_started() {
-            // what came in since the last hour; if that fails nothing is removed
+        if !expired.delivery && is_whole && document.has_started() {
+            // counts the hits since the last hour; if that fails, nothing is removed
             self.statistics.compute(&delivery.id, false).await?;
         }
-        let act = if delete {
+        let act = if expired.delivery {
             state = state.after(Action::Delete)?;
             (document.audience, document.recurrence) = (None, None);
             ("delete", json!({ "state": delivery.state.word(), "retention": true }))
         } else {
             let mut removed = Vec::new();
-            if tracking && document.tracking_cleaned_at.is_none() {
+            if expired.tracking && document.tracking_cleaned_at.is_none() {
                 document.tracking_cleaned_at = Some(now);
                 removed.push("tracking");
             }
-            if logs && document.cleaned.is_none() {
+            if expired.logs && document.cleaned.is_none() {
                 let counts = match document.plan.as_ref().filter(|_| document.has_started()) {
                     Some(plan) => self.recounts.recount(delivery, plan).await?.counts,
                     None => Default::default(),
@@ -174,21 +187,22 @@ impl Retention {
             ("clean", json!({ "removed": removed }))
         };
         let decision = Decision { state, document, answer: (), act: Some(act) };
-        // not with a newer revision: it may have been opened again
+        // only this revision: a newer one may have been reopened
         let marked = self
             .deliveries
             .commit(&delivery.id, delivery.revision, "versand", &[], decision)
             .await?
             .is_some();
-        // what is removed stays removed; so must be what says so
-        self.deliveries.redis.await_durability().await?;
+        // removed parts do not come back, so the mark must not be lost either
+        self.deliveries.await_durability().await?;
         Ok(marked)
     }
 
-    /// Writes the archive, if there is to be one. False if it is not there: then nothing may be removed.
+    /// Writes the archive, if archives are configured. False if the archive could not be written:
+    /// then nothing may be removed.
     async fn keep_archive(&self, delivery: &Delivery) -> bool {
         let folder = &self.config.retention.archive_dir;
-        // what has lost its logs was archived before, and so was what has lost its tracking log
+        // a delivery that lost its logs or its tracking log was archived before
         let document = &delivery.document;
         if folder.as_os_str().is_empty() || document.cleaned.is_some() {
             return true;
@@ -200,13 +214,22 @@ impl Retention {
         let archive = match self.archives.stream(delivery.clone()).await {
             Ok(archive) => archive,
             Err(error) => {
-                tracing::warn!(delivery.id = %delivery.id, %error, "it cannot be archived: nothing of it is removed");
+                tracing::warn!(
+                    delivery.id = %delivery.id,
+                    %error,
+                    "the delivery cannot be archived: nothing of it is removed"
+                );
                 return false;
             }
         };
         let written = write_durably(&file, &format!("{:016x}", self.daemon.owner), archive).await;
         if let Err(error) = &written {
-            tracing::error!(delivery.id = %delivery.id, file = %file.display(), %error, "its archive cannot be written: nothing is removed");
+            tracing::error!(
+                delivery.id = %delivery.id,
+                file = %file.display(),
+                %error,
+                "the archive cannot be written: nothing of the delivery is removed"
+            );
         }
         written.is_ok()
     }

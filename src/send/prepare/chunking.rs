@@ -1,4 +1,4 @@
-//! The dealer: sorts the recipients of a preparation into waves, and each wave into chunks.
+//! Chunking: sorts recipients into waves, and the recipients of each wave into chunks.
 
 use std::collections::BTreeMap;
 
@@ -7,24 +7,35 @@ use crate::domain::{
     schedule::{ChunkPlace, DueTimes, Undated, Wave},
 };
 
-/// So many recipients may wait for their chunks to fill; of more, the largest chunk is closed early. It bounds the memory of
-/// a preparation with many waves.
+/// Most recipients that wait for their chunks to fill. Beyond that the largest open chunk is
+/// closed early, which bounds the memory of a preparation with many waves.
 const MOST_WAITING: usize = 100_000;
 
-/// A chunk's recipients and when they are due.
-pub struct FilledChunk {
-    pub due: u32,
-    pub recipients: Vec<Recipient>,
-    pub addresses: Vec<AddressKey>,
+/// A recipient with a usable address, and its due instant or the fault in its field.
+pub(super) struct DatedRecipient {
+    pub(super) recipient: Recipient,
+    /// Unix seconds; 0 is at once.
+    pub(super) due: Result<u32, Undated>,
+    pub(super) address: AddressKey,
 }
 
-pub struct Chunker {
+/// A chunk that gets no more recipients. `addresses` are those of `recipients`, in that order.
+pub(super) struct FilledChunk {
+    /// Unix seconds; 0 is at once.
+    pub(super) due: u32,
+    pub(super) recipients: Vec<Recipient>,
+    pub(super) addresses: Vec<AddressKey>,
+}
+
+/// Deals recipients out to the chunks of their waves.
+pub(super) struct Chunker {
     times: DueTimes,
     chunk_size: usize,
     /// By due instant.
     waves: BTreeMap<u32, OpenWave>,
+    /// Recipients in open chunks.
     waiting: usize,
-    /// Due instant and recipients of every chunk that was given out.
+    /// Due instant and number of recipients of every closed chunk.
     chunks: Vec<(u32, u16)>,
 }
 
@@ -36,22 +47,25 @@ struct OpenWave {
 }
 
 impl Chunker {
-    pub fn new(times: DueTimes, chunk_size: usize) -> Self {
+    pub(super) fn new(times: DueTimes, chunk_size: usize) -> Self {
         Self { times, chunk_size, waves: BTreeMap::new(), waiting: 0, chunks: Vec::new() }
     }
 
-    /// When the next recipient is due.
-    pub fn due(&mut self, recipient: &Recipient) -> Result<u32, Undated> {
+    /// The due instant of the next recipient, Unix seconds; 0 is at once.
+    ///
+    /// # Errors
+    /// If the field of the recipient names no instant.
+    pub(super) fn due(&mut self, recipient: &Recipient) -> Result<u32, Undated> {
         self.times.due(recipient)
     }
 
-    /// A recipient that was due then is not dealt.
-    pub fn take_back(&mut self, due: u32) {
+    /// Gives the due instant of an excluded recipient back, so that another one gets it.
+    pub(super) fn take_back(&mut self, due: u32) {
         self.times.take_back(due);
     }
 
-    /// Deals out one recipient that is due then: a chunk that is full with it.
-    pub fn deal(
+    /// Adds a recipient to the open chunk of its wave. Returns the chunk that this closes, if any.
+    pub(super) fn deal(
         &mut self,
         due: u32,
         recipient: Recipient,
@@ -70,8 +84,8 @@ impl Chunker {
         full.map(|due| self.close(due))
     }
 
-    /// What is left at the end, chunk by chunk.
-    pub fn rest(&mut self) -> Option<FilledChunk> {
+    /// Closes the open chunks at the end, one at each call.
+    pub(super) fn rest(&mut self) -> Option<FilledChunk> {
         let due = self.largest()?;
         Some(self.close(due))
     }
@@ -90,25 +104,28 @@ impl Chunker {
         FilledChunk { due, recipients, addresses }
     }
 
-    pub fn waiting(&self) -> usize {
+    /// Recipients in open chunks.
+    pub(super) fn waiting(&self) -> usize {
         self.waiting
     }
 
-    pub fn waves(&self) -> usize {
+    /// Waves so far.
+    pub(super) fn waves(&self) -> usize {
         self.waves.len()
     }
 
-    pub fn chunks(&self) -> u32 {
+    /// Closed chunks so far.
+    pub(super) fn chunks(&self) -> u32 {
         self.chunks.len() as u32
     }
 
-    /// When the first and the last wave are due.
-    pub fn bounds(&self) -> Option<(u32, u32)> {
+    /// Due instants of the first and the last wave, Unix seconds.
+    pub(super) fn bounds(&self) -> Option<(u32, u32)> {
         Some((*self.waves.keys().next()?, *self.waves.keys().next_back()?))
     }
 
-    /// The table of waves, by when they are due, and that of the chunks that were given out.
-    pub fn tables(&self) -> (Vec<Wave>, Vec<ChunkPlace>) {
+    /// The table of waves by due instant, and the table of closed chunks.
+    pub(super) fn tables(&self) -> (Vec<Wave>, Vec<ChunkPlace>) {
         let waves =
             self.waves.iter().map(|(due, wave)| Wave::waiting(*due, wave.recipients)).collect();
         let number: BTreeMap<u32, u16> = self.waves.keys().copied().zip(0..).collect();
@@ -133,7 +150,7 @@ mod tests {
         Recipient { line, email: format!("r{line}@example.com"), fields }
     }
 
-    fn dealer(chunk_size: usize) -> Chunker {
+    fn chunker(chunk_size: usize) -> Chunker {
         Chunker::new(
             Schedule::PerRecipient { field: "when".into() }.due_times().unwrap(),
             chunk_size,
@@ -142,24 +159,24 @@ mod tests {
 
     #[test]
     fn every_recipient_is_in_one_chunk_of_its_own_wave() {
-        let (mut dealer, mut chunks) = (dealer(3), Vec::new());
+        let (mut chunker, mut chunks) = (chunker(3), Vec::new());
         for line in 0..20 {
             let due = 1000 + line as u32 % 4;
             let recipient = recipient(line, due);
-            assert_eq!(dealer.due(&recipient).unwrap(), due);
-            chunks.extend(dealer.deal(due, recipient, AddressKey::of(u128::from(line) << 64)));
+            assert_eq!(chunker.due(&recipient).unwrap(), due);
+            chunks.extend(chunker.deal(due, recipient, AddressKey::of(u128::from(line) << 64)));
         }
         assert!(chunks.iter().all(|chunk| chunk.recipients.len() == 3));
-        while let Some(chunk) = dealer.rest() {
+        while let Some(chunk) = chunker.rest() {
             chunks.push(chunk);
         }
-        let (waves, places) = dealer.tables();
+        let (waves, places) = chunker.tables();
         assert_eq!(
             waves.iter().map(|wave| (wave.due, wave.recipients)).collect::<Vec<_>>(),
             (1000..1004).map(|d| (d, 5)).collect::<Vec<_>>()
         );
         assert_eq!(
-            (dealer.waves(), dealer.chunks() as usize, dealer.bounds()),
+            (chunker.waves(), chunker.chunks() as usize, chunker.bounds()),
             (4, chunks.len(), Some((1000, 1003)))
         );
         let mut lines = Vec::new();
@@ -181,13 +198,13 @@ mod tests {
     }
 
     #[test]
-    fn not_more_than_so_many_wait_however_many_waves_there_are() {
-        let mut dealer = dealer(500);
+    fn the_number_of_waiting_recipients_is_bounded_with_many_waves() {
+        let mut chunker = chunker(500);
         for line in 0..MOST_WAITING as u64 + 1000 {
             let due = 1000 + (line % 5000) as u32;
-            dealer.deal(due, recipient(line, due), AddressKey::of(0));
-            assert!(dealer.waiting() < MOST_WAITING);
+            chunker.deal(due, recipient(line, due), AddressKey::of(0));
+            assert!(chunker.waiting() < MOST_WAITING);
         }
-        assert!(dealer.chunks() > 0);
+        assert!(chunker.chunks() > 0);
     }
 }

@@ -1,8 +1,12 @@
-//! Preparation: checks, exclusions, chunks and the digest. Sends nothing; it can be stopped at any time.
+//! Requests of preparations, and the job that does one.
 
+use jiff::Timestamp;
 use serde_json::json;
 
-use super::pass::{PassTools, PreparationOutcome, PreparationPass};
+use super::{
+    pass::{PreparationOutcome, PreparationPass},
+    preparation::PassTools,
+};
 use crate::{
     clock::unix_now,
     deliveries::{Changed, Decision, Deliveries, IdempotencyKey, Refusal, RepeatKey, require},
@@ -14,10 +18,11 @@ use crate::{
     },
     metrics,
     queue::JobError,
-    send::{StepJobs, confirm::confirmation, operate::Removal},
+    send::{StepJobs, confirm::confirm_action, operate::Removal},
     store::audience::{AudienceStore, PreparationProgress},
 };
 
+/// Takes requests of preparations and runs their jobs.
 #[derive(Clone)]
 pub struct Preparations {
     pub deliveries: Deliveries,
@@ -28,7 +33,10 @@ pub struct Preparations {
 }
 
 impl Preparations {
-    /// Asks for a preparation; a job does it.
+    /// Requests a preparation; a job does it.
+    ///
+    /// # Errors
+    /// If the principal lacks a role, or the delivery cannot be prepared in its state.
     pub async fn request(
         &self,
         by: &Principal,
@@ -43,12 +51,13 @@ impl Preparations {
                 let state = delivery.state.after(Action::Prepare)?;
                 let mut document = delivery.document.clone();
                 if document.definition.settings.request_confirmation == Some(false) {
-                    // its preparation releases it
+                    // the preparation will confirm it, too
                     require(by, Role::StartDeliveries)?;
                 }
                 document.changed_at = now;
                 document.prepared_by = by.name.clone();
-                // an earlier job that has not yet seen that it was stopped must not take this request for its own
+                // an earlier job may not have seen yet that it was stopped: it must not take
+                // this request for its own
                 document.generation += 1;
                 document.unprepare();
                 Ok(Decision { state, document, answer: (), act: Some(("prepare", json!({}))) })
@@ -59,18 +68,21 @@ impl Preparations {
                 self.audiences.forget_preparations(id).await?;
                 self.jobs.enqueue_preparation(id, 0).await
             }
-            // another job would begin it anew
+            // another job would begin the preparation again
             Changed::Before(()) => Ok(()),
         }
     }
 
-    /// The job: prepares a delivery, unless it was stopped or somebody else has taken it over.
+    /// The job: prepares a delivery, unless it was stopped or another job has taken over.
+    ///
+    /// # Errors
+    /// [`JobError::Retry`] if Redis does not answer; [`JobError::Abort`] if a part is damaged.
     pub async fn run(&self, id: &DeliveryId) -> Result<(), JobError> {
         let begun = self
             .deliveries
             .change(id, "versand", &[], |delivery, _| {
                 if delivery.state != DeliveryState::Preparing {
-                    return Err(Refusal::Conflict("it is not being prepared"));
+                    return Err(Refusal::Conflict("the delivery is not being prepared"));
                 }
                 let mut document = delivery.document.clone();
                 document.generation += 1;
@@ -85,7 +97,7 @@ impl Preparations {
         };
         let ended = self.run_begun(id, generation).await;
         if !matches!(ended, Err(JobError::Abort(_))) {
-            // a failure in reading what is stored counts as a crash does: it comes again
+            // a damaged part counts as a crash, because the next try would fail, too
             self.audiences.forget_preparations(id).await?;
         }
         ended
@@ -98,7 +110,7 @@ impl Preparations {
         self.audiences
             .note_preparation(id, &PreparationProgress { generation, done: 0, of, beat: 0 })
             .await?;
-        // an upload that is newer than the audience may still be going on
+        // a newer upload may still be going on, so only older ones are removed
         let audience = delivery.document.audience.as_ref().map_or(0, |audience| audience.upload);
         let outcome = match crashes > self.tools.config.queue.crashes {
             true => Some(given_up(&delivery, crashes)),
@@ -115,7 +127,7 @@ impl Preparations {
         Ok(())
     }
 
-    /// False if it came too late.
+    /// Writes the outcome into the delivery. False if another preparation began meanwhile.
     async fn conclude(
         &self,
         id: &DeliveryId,
@@ -134,18 +146,23 @@ impl Preparations {
                 document.changed_at = now;
                 document.checks = outcome.checks.clone();
                 document.plan = outcome.plan.clone().map(|plan| Plan { prepared_at: now, ..plan });
-                // without a request for confirmation it is released by whoever prepared it, who had the role for that
-                let confirmed = document.plan.as_ref().filter(|plan| !plan.settings.request_confirmation);
-                let confirmed = confirmed.and_then(|plan| state.after(confirmation(plan, now).ok()?).ok());
+                let confirmed =
+                    document.plan.as_ref().and_then(|plan| confirmed_state(plan, state, now));
                 let details = match &document.plan {
                     Some(plan) => json!({
-                        "digest": plan.digest, "to_deliver": plan.to_deliver, "excluded": plan.excluded,
+                        "digest": plan.digest,
+                        "to_deliver": plan.to_deliver,
+                        "excluded": plan.excluded,
                         "confirmed": confirmed.is_some(),
                     }),
                     None => json!({ "errors": document.checks.errors_total }),
                 };
                 if confirmed.is_some() {
-                    document.confirmation = Some(Confirmation { by: outcome.by.clone(), confirmed_at: now, started: false });
+                    document.confirmation = Some(Confirmation {
+                        by: outcome.by.clone(),
+                        confirmed_at: now,
+                        started: false,
+                    });
                 }
                 Ok(Decision {
                     state: confirmed.unwrap_or(state),
@@ -169,11 +186,24 @@ impl Preparations {
     }
 }
 
-/// What comes of a preparation whose workers died `crashes` times.
-pub fn given_up(delivery: &Delivery, crashes: u32) -> PreparationOutcome {
-    tracing::error!(delivery.id = %delivery.id, crashes, "its workers die while they prepare it: the preparation has failed");
-    let message =
-        format!("it ended without a result {crashes} times: the daemon's log may say why");
+/// The state after a preparation that needs no request for confirmation; `None` if one is needed.
+///
+/// The person who prepared the delivery confirms it by that, and had the role for it.
+fn confirmed_state(plan: &Plan, prepared: DeliveryState, now: Timestamp) -> Option<DeliveryState> {
+    if plan.settings.request_confirmation {
+        return None;
+    }
+    prepared.after(confirm_action(plan, now).ok()?).ok()
+}
+
+/// The outcome of a preparation whose workers died `crashes` times.
+fn given_up(delivery: &Delivery, crashes: u32) -> PreparationOutcome {
+    tracing::error!(
+        delivery.id = %delivery.id,
+        crashes,
+        "the preparation has failed: its workers die while they prepare the delivery"
+    );
+    let message = format!("ended {crashes} times without a result: the daemon's log may say why");
     let errors = vec![Finding { field: "preparation".into(), line: None, message }];
     let checks = Checks { errors, errors_total: 1, ..Checks::default() };
     PreparationOutcome { by: delivery.document.prepared_by.clone(), checks, plan: None }

@@ -1,4 +1,4 @@
-//! Waves: what is due is released, what is overdue is held for a person; and a schedule is withdrawn.
+//! Releases due waves, holds overdue ones for a person, and withdraws schedules.
 
 use serde_json::json;
 
@@ -20,9 +20,10 @@ use crate::{
     },
 };
 
-/// Deliveries looked at at a time.
+/// How many deliveries are looked at in parallel.
 const AT_A_TIME: usize = 64;
 
+/// Releases waves.
 #[derive(Clone)]
 pub struct DueWaves {
     pub deliveries: Deliveries,
@@ -32,19 +33,21 @@ pub struct DueWaves {
 }
 
 impl DueWaves {
-    /// The task: releases the waves that are due of deliveries that are scheduled or held. Of those that are being sent the
-    /// reconciler does it.
+    /// The task: releases the due waves of deliveries that are scheduled or held. The reconciler
+    /// releases those of deliveries in progress.
+    ///
+    /// Returns false if Redis did not answer.
     pub async fn release_due(&self) -> bool {
         let done = self.release_all_due().await;
         if let Err(error) = &done {
-            tracing::warn!(%error, "what is due is released when Redis answers");
+            tracing::warn!(%error, "due waves wait until Redis answers");
         }
         done.is_ok()
     }
 
     async fn release_all_due(&self) -> Result<(), StoreError> {
         let due = self.schedules.due_deliveries(unix_now()).await?;
-        let failure = "its due waves cannot be released";
+        let failure = "the due waves of this delivery cannot be released";
         each_delivery(due, AT_A_TIME, failure, async |id| self.release_due_of(&id).await).await
     }
 
@@ -57,7 +60,7 @@ impl DueWaves {
         else {
             return Ok(self.schedules.list_due(id, None).await?);
         };
-        // before the release, so that a crash leaves nothing that nobody looks after
+        // before the release, so that the reconciler finds the delivery after a crash
         self.deliveries.store.list_moving(id).await?;
         let released = self.release_waves(&delivery, &plan).await?;
         if released.state == DeliveryState::StartPending {
@@ -67,7 +70,7 @@ impl DueWaves {
         Ok(self.schedules.list_due(id, released.next_due).await?)
     }
 
-    /// Releases the waves of a delivery that are due, and says which are held.
+    /// Releases the due waves of a delivery, and logs and lists newly held ones.
     pub(crate) async fn release_waves(
         &self,
         delivery: &Delivery,
@@ -78,7 +81,12 @@ impl DueWaves {
         metrics::waves("held", released.newly_held);
         if released.newly_held > 0 {
             let (waves, grace_minutes) = (released.newly_held, plan.settings.grace_minutes);
-            tracing::error!(delivery.id = %delivery.id, waves, grace_minutes, "overdue waves are held until a person releases or stops them");
+            tracing::error!(
+                delivery.id = %delivery.id,
+                waves,
+                grace_minutes,
+                "overdue waves are held until a person releases or stops them"
+            );
         }
         if released.held > 0 {
             self.schedules.list_held(&delivery.id, true).await?;
@@ -86,7 +94,10 @@ impl DueWaves {
         Ok(released)
     }
 
-    /// Releases the waves that are held.
+    /// Releases the held waves of a delivery, on request of a person. Returns its new state.
+    ///
+    /// # Errors
+    /// If the principal lacks the role, or no wave is held.
     pub async fn release_held(
         &self,
         by: &Principal,
@@ -107,7 +118,7 @@ impl DueWaves {
             .change(id, &by.name, &repeats, |delivery, now| {
                 let state = delivery.state.after(Action::Release)?;
                 if held == 0 {
-                    return Err(Refusal::Conflict("none of its waves is held"));
+                    return Err(Refusal::Conflict("no wave of the delivery is held"));
                 }
                 let mut document = delivery.document.clone();
                 document.changed_at = now;
@@ -119,15 +130,15 @@ impl DueWaves {
                 })
             })
             .await?;
-        // not for a repeat: another wave may be held by now
+        // a repeated request releases nothing: another wave may be held by now
         if let (Changed::Now(_), Delivery { document, revision, .. }) =
             (&changed, self.deliveries.delivery(id).await?)
             && let Some(plan) = &document.plan
         {
             let released = self.schedules.release_waves(id, plan, unix_now(), true).await?;
             metrics::waves("released", released.released);
-            // what was answered must not be undone by a crash of Redis
-            self.deliveries.redis.await_durability().await?;
+            // no crash of Redis may undo what was answered
+            self.deliveries.await_durability().await?;
             match released.state {
                 DeliveryState::StartPending => self.jobs.enqueue_start(id, revision).await?,
                 DeliveryState::InProgress => self.mark_chunks_ready(id, plan, &released).await?,
@@ -137,7 +148,7 @@ impl DueWaves {
         Ok(changed.answer())
     }
 
-    /// Opens the chunks of waves that were released, and names jobs for them.
+    /// Marks the chunks of released waves ready, and requests jobs for them.
     pub(crate) async fn mark_chunks_ready(
         &self,
         id: &DeliveryId,
@@ -151,7 +162,11 @@ impl DueWaves {
         Ok(())
     }
 
-    /// Withdraws the confirmation of a scheduled delivery: it is prepared, and can be confirmed again.
+    /// Withdraws the confirmation of a scheduled delivery. It is prepared then, and can be
+    /// confirmed again. Returns the new state.
+    ///
+    /// # Errors
+    /// If the principal lacks the role, or the delivery is not scheduled.
     pub async fn unschedule(
         &self,
         by: &Principal,
@@ -178,7 +193,7 @@ impl DueWaves {
             .await?;
         if let Changed::Now(_) = changed {
             self.schedules.list_due(id, None).await?;
-            // it may have been confirmed again meanwhile
+            // somebody may have confirmed it again meanwhile
             if self.deliveries.store.state(id).await? == Some(DeliveryState::Scheduled) {
                 self.schedules.relist_due(id).await?;
             }

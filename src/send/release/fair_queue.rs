@@ -1,4 +1,9 @@
-//! TODO head
+//! Decides which delivery gets the next chunk job, by virtual time.
+//!
+//! Few jobs wait on the queue at a time, so a small delivery never waits behind all of a large
+//! one, nor behind a thousand others. The next job goes to the delivery whose next job ends first
+//! in a virtual time, which advances as messages are sent. A delivery of ten recipients has a short
+//! job. A delivery that comes later does not count as behind in service.
 
 use std::sync::Arc;
 
@@ -12,6 +17,7 @@ use crate::{
     store::chunks::ChunkLists,
 };
 
+/// Queues chunk jobs for all deliveries that want some.
 #[derive(Clone)]
 pub struct FairQueue {
     pub chunks: ChunkLists,
@@ -21,19 +27,21 @@ pub struct FairQueue {
 }
 
 impl FairQueue {
-    /// Lets a delivery have jobs for its chunks, in its turn; how many it got now.
+    /// Puts a delivery into the fair queue and queues the jobs whose turn it is.
+    ///
+    /// Returns how many of these jobs belong to the delivery.
+    ///
+    /// # Errors
+    /// If Redis does not answer.
     pub async fn request_jobs(&self, id: &DeliveryId) -> Result<usize, Refusal> {
         self.chunks.join_fair_queue(id).await?;
-        let named = self.assign_jobs().await?;
-        Ok(named.iter().filter(|delivery| *delivery == id).count())
+        let queued = self.assign_jobs().await?;
+        Ok(queued.iter().filter(|delivery| *delivery == id).count())
     }
 
-    /// Names jobs, one at a time, as long as few jobs wait on the queue: so a small delivery never waits behind all of a large one,
-    /// nor behind a thousand others. Which delivery is next is decided by fair queueing: the one whose next job ends first in a
-    /// virtual time that goes on by what is sent for each. A delivery of ten has a short job, and one that comes later is not behind
-    /// in service.
+    /// Queues jobs one at a time, as long as few jobs wait. Returns the delivery of each job.
     async fn assign_jobs(&self) -> Result<Vec<DeliveryId>, Refusal> {
-        let mut named = Vec::new();
+        let mut queued = Vec::new();
         loop {
             let waiting = self.queue.waiting(QueueName::Chunks).await?;
             let free = self.config.send.workers.saturating_sub(waiting);
@@ -41,21 +49,25 @@ impl FairQueue {
                 0 => Vec::new(),
                 free => self.chunks.next_in_fair_queue(free).await?,
             };
-            // whoever ends a chunk next goes on with it
-            if wanting.is_empty() || named.len() >= 2 * self.config.send.workers {
-                return Ok(named);
+            // the worker that ends a chunk next goes on with this
+            if wanting.is_empty() || queued.len() >= 2 * self.config.send.workers {
+                return Ok(queued);
             }
             for (id, at) in wanting {
                 match self.assign_job(&id, at).await {
-                    Ok(true) => named.push(id),
+                    Ok(true) => queued.push(id),
                     Ok(false) => self.chunks.leave_fair_queue(&id).await?,
                     Err(Refusal::Unavailable(error)) if error.may_pass() => {
                         return Err(error.into());
                     }
                     Err(Refusal::Queue(error)) => return Err(error.into()),
                     Err(error) => {
-                        // what is wrong with one delivery holds up no other
-                        tracing::error!(delivery.id = %id, %error, "no job can be named for it");
+                        // a fault of one delivery must not hold up the others
+                        tracing::error!(
+                            delivery.id = %id,
+                            %error,
+                            "no chunk job can be queued for this delivery"
+                        );
                         self.chunks.leave_fair_queue(&id).await?;
                     }
                 }
@@ -63,7 +75,7 @@ impl FairQueue {
         }
     }
 
-    /// False if it wants none, or may have no more at a time.
+    /// Queues one job of a delivery. False if it wants none, or may have no more at a time.
     async fn assign_job(&self, id: &DeliveryId, at: f64) -> Result<bool, Refusal> {
         if self.throttles.delivery_breaker(id, unix_now()).is_some() {
             return Ok(false);

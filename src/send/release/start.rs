@@ -1,6 +1,6 @@
-//! Release: a confirmed delivery gets its ledgers, and its chunks get jobs, a bounded number at a time.
+//! The start of a confirmed delivery: its ledgers, its ready chunks and its first jobs.
 
-use super::due_waves::DueWaves;
+use super::{due_waves::DueWaves, fair_queue::FairQueue};
 use crate::{
     deliveries::{Deliveries, Refusal},
     domain::{
@@ -8,19 +8,31 @@ use crate::{
         ledger::{ChunkRef, Ledger},
     },
     queue::JobError,
-    store::{StoreError, chunks::LedgerStore, schedule::ScheduleStore},
+    store::{
+        StoreError,
+        chunks::{ChunkLists, LedgerStore},
+        schedule::ScheduleStore,
+    },
 };
 
+/// Starts deliveries.
 #[derive(Clone)]
 pub struct Starts {
     pub deliveries: Deliveries,
     pub schedules: ScheduleStore,
     pub ledgers: LedgerStore,
+    pub chunks: ChunkLists,
     pub due_waves: DueWaves,
+    pub fair_queue: FairQueue,
 }
 
 impl Starts {
-    /// The job: makes the ledgers and opens the chunks. What is there already is left alone.
+    /// The job: makes the ledgers and marks the chunks of released waves ready.
+    ///
+    /// Ledgers that are there already stay as they are, so the job may run twice.
+    ///
+    /// # Errors
+    /// [`JobError::Retry`] if Redis does not answer; [`JobError::Abort`] if a part is damaged.
     pub async fn start(&self, id: &DeliveryId) -> Result<(), JobError> {
         let delivery = match self.deliveries.delivery(id).await {
             Ok(delivery) => delivery,
@@ -34,30 +46,25 @@ impl Starts {
             .document
             .plan
             .as_ref()
-            .ok_or_else(|| JobError::Abort("a released delivery without a plan".into()))?;
+            .ok_or_else(|| JobError::Abort("a confirmed delivery without a plan".into()))?;
         self.create_ledgers(id, plan).await?;
-        self.due_waves
-            .fair_queue
-            .chunks
-            .note_job_length(
-                id,
-                plan.to_deliver.min(plan.chunk_size.into()) as f64 / f64::from(plan.chunk_size),
-            )
-            .await?;
+        let job_length =
+            plan.to_deliver.min(plan.chunk_size.into()) as f64 / f64::from(plan.chunk_size);
+        self.chunks.note_job_length(id, job_length).await?;
         self.due_waves.release_waves(&delivery, plan).await?;
         self.schedules.mark_released_ready(id, plan).await?;
         let started = self.deliveries.step(id, Action::Start, |document, _| {
-            if let Some(release) = &mut document.confirmation {
-                release.started = true;
+            if let Some(confirmation) = &mut document.confirmation {
+                confirmation.started = true;
             }
         });
         if started.await? {
-            self.due_waves.fair_queue.request_jobs(id).await?;
+            self.fair_queue.request_jobs(id).await?;
         }
         Ok(())
     }
 
-    /// Makes the ledgers and begins the counters, unless that was done.
+    /// Makes the ledgers and begins the counters, unless that is done already.
     pub(crate) async fn create_ledgers(
         &self,
         id: &DeliveryId,

@@ -1,11 +1,11 @@
 //! The history of an address: all messages to it, with their records and waves.
 
-use crate::domain::ledger::RecipientNumber;
 use super::{
     address_store::AddressStore,
     message_index::IndexedMessage,
     preparation_registry::{RegisteredPreparation, counting_state},
 };
+use crate::domain::ledger::RecipientNumber;
 use crate::{
     domain::{
         audience::AddressKey,

@@ -85,11 +85,7 @@ impl PreparationStanding {
     pub fn find(&self, recipient: u32) -> Option<(ChunkRef, u16, &Wave)> {
         let (chunk, position) = RecipientNumber(recipient.into()).place(self.chunk_size)?;
         let wave = self.waves.get(usize::from(self.places.get(chunk as usize)?.wave))?;
-        Some((
-            ChunkRef { delivery: self.delivery.clone(), chunk },
-            position,
-            wave,
-        ))
+        Some((ChunkRef { delivery: self.delivery.clone(), chunk }, position, wave))
     }
 }
 

@@ -1,4 +1,4 @@
-//! One loop over deliveries in which no delivery holds up another.
+//! A loop over deliveries in which no delivery holds up another.
 
 use futures_util::{StreamExt, stream};
 
@@ -9,11 +9,11 @@ use crate::{
     store::{StoreError, may_pass},
 };
 
-/// Does `step` for each delivery, `at_a_time` of them at once. A delivery whose step fails is
-/// logged as `failure`, and the others go on.
+/// Does `step` for each delivery, `at_a_time` of them in parallel. A failed step is logged with the
+/// text `failure`, and the others go on.
 ///
 /// # Errors
-/// If Redis does not answer: then the rest is left for the next pass.
+/// If Redis does not answer. The rest is left for the next pass.
 pub async fn each_delivery<F: Future<Output = Result<(), Refusal>>>(
     ids: Vec<DeliveryId>,
     at_a_time: usize,

@@ -1,0 +1,20 @@
+//! Gives each service its handles, one file for each room or group of steps.
+//!
+//! [`SharedHandles`] holds the handles that more than one room needs. Each other file adds
+//! functions to it that make the services of one room.
+//!
+//! Nothing is decided here. Settings are checked in [`crate::config`]; what runs and when is
+//! in [`crate::worker`] and [`crate::scheduler`].
+
+mod before_sending;
+mod chunk;
+mod feedback;
+mod journey;
+mod observe;
+mod operate;
+mod recover;
+mod report;
+mod shared;
+
+pub use shared::Parts;
+pub(super) use shared::SharedHandles;
