@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{
     rules::{CatcherAction, CatcherFault, CatcherStage, by_local_part},
-    server::{Catcher, CatcherCounts},
+    state::{Catcher, CatcherCounts},
     stream::{ClientStream, InputLine, StreamEnded},
 };
 

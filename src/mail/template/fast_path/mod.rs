@@ -12,8 +12,8 @@
 //! Files: `literal_runs` takes lines without tags out of a template, so that they are encoded only
 //! once. `parser` reads the rest into merge steps, and `merge` carries these out.
 //!
-//! Not here: the engine's own path is [`Template::render`](super::Template::render); the encoding
-//! of literal runs is in `mail/compose/text_with_tokens.rs`.
+//! Not here: `template/render.rs` calls the engine; `mail/compose/text_with_tokens.rs` encodes
+//! literal runs.
 
 mod literal_runs;
 mod merge;
