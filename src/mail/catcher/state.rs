@@ -96,7 +96,7 @@ impl Catcher {
         Self(Arc::new(CatcherState { options, ..CatcherState::default() }))
     }
 
-    /// Changes the rules. Open transactions may notice it, too.
+    /// Changes the rules. The change may affect open transactions, too.
     pub fn change_rules(&self, change: impl FnOnce(&mut CatcherRules)) {
         change(&mut self.rules());
     }

@@ -2,7 +2,7 @@
 
 use super::mime::LINE_BYTES;
 
-/// Ends a line of the encoding that is no line of the text.
+/// A soft line break. The reader's program removes it again.
 pub const SOFT_BREAK: &str = "=\r\n";
 
 /// How many bytes are checked at once.

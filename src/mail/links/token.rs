@@ -1,4 +1,4 @@
-//! Tokens in links: signed names of a message and a link in it.
+//! Tokens in links: each one names a message and a link in it, and is signed.
 //!
 //! No address can be read from a token, and nobody without the key can make one.
 //!

@@ -1,7 +1,7 @@
 //! The fast path: renders simple templates without the template engine.
 //!
-//! The result is the same, byte for byte, as that of the engine. Where the fast path cannot give
-//! it, it gives `None`, and the caller asks the engine.
+//! The result is the same, byte for byte, as that of the engine. If a template or a value is not
+//! simple, the fast path returns `None`, and the caller asks the engine.
 //!
 //! Entry points:
 //!
