@@ -9,15 +9,16 @@
 //! - [`Catcher::change_rules`] changes the [`CatcherRules`]. A [`CatcherFault`] is one fault: at a
 //!   [`CatcherStage`], a [`CatcherAction`].
 //!
-//! Files: `server` for what all connections share, `session` for the commands of one connection,
-//! `stream` for its lines and replies, `rules` for faults.
+//! Files: `server` accepts connections, `session` answers the commands of one, `stream` reads and
+//! writes its lines. `state` is shared by all connections; `rules` defines the faults.
 //!
 //! Not here: the client is in [`smtp`](super::smtp); `app` starts the catcher and binds its port.
 
 mod rules;
 mod server;
 mod session;
+mod state;
 mod stream;
 
 pub use rules::{CatcherAction, CatcherFault, CatcherRules, CatcherStage};
-pub use server::{Catcher, CatcherCounts, CatcherOptions, CaughtMessage};
+pub use state::{Catcher, CatcherCounts, CatcherOptions, CaughtMessage};

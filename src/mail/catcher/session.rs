@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{
     rules::{CatcherAction, CatcherFault, CatcherStage, by_local_part},
-    server::{Catcher, CatcherCounts},
+    state::{Catcher, CatcherCounts},
     stream::{ClientStream, InputLine, StreamEnded},
 };
 
@@ -215,7 +215,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             return Ok(());
         };
         let accept_first = fault.is_some_and(|fault| fault.accept);
-        // So does a server that has stored the message before its reply is lost.
+        // A real server, too, may store a message before its reply is lost.
         let mut bytes = Some(bytes);
         if accept_first && let Some(bytes) = bytes.take() {
             self.catcher.keep(&transaction.from, &transaction.to, bytes);

@@ -9,8 +9,8 @@
 //! - [`MessageStamp`] holds the values that make a message unique and repeatable; [`StampKey`]
 //!   derives them. [`ProofMarks`] tell a proof from the message itself.
 //!
-//! Files: `mime` for headers and parts, `quoted_printable` for that encoding, `body` for marks,
-//! `text_with_tokens` for texts with places for tokens.
+//! Files: `mime` writes headers and parts, `quoted_printable` is one of the two encodings, `body`
+//! handles marks, `text_with_tokens` handles tokens.
 //!
 //! Not here: merge fields and templates are in [`template`](super::template), tokens in
 //! [`links`](super::links), dot stuffing and the envelope in [`smtp`](super::smtp).

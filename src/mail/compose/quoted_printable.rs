@@ -2,7 +2,7 @@
 
 use super::mime::LINE_BYTES;
 
-/// Ends a line of the encoding that is no line of the text.
+/// A soft line break. The reader's program removes it again.
 pub const SOFT_BREAK: &str = "=\r\n";
 
 /// How many bytes are checked at once.
@@ -149,13 +149,16 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_text_survives_quoted_printable(text in "([ -~]{0,90}|[ \t=.Fé\u{7}🎉\r\n]{0,9}|From )*") {
+        fn any_text_survives_quoted_printable(
+            text in "([ -~]{0,90}|[ \t=.Fé\u{7}🎉\r\n]{0,9}|From )*",
+        ) {
             let mut encoded = String::new();
             quoted_printable(&mut encoded, &text);
             let canonical: String = lines(&text).flat_map(|line| [line, "\r\n"]).collect();
             assert_eq!(decoded(&encoded), canonical);
             for line in encoded.split("\r\n") {
-                assert!(line.len() <= LINE_BYTES && line.is_ascii() && !line.ends_with([' ', '\t']), "{line:?}");
+                assert!(line.len() <= LINE_BYTES && line.is_ascii(), "{line:?}");
+                assert!(!line.ends_with([' ', '\t']), "{line:?}");
                 assert!(!line.starts_with('.') && !line.starts_with("From "), "{line:?}");
             }
         }

@@ -151,7 +151,8 @@ fn pixel_and_mirror_link_stand_in_the_body() {
         placeholder::tag(LinkPurpose::Mirror)
     );
     let pixel = format!(
-        "<img src=\"https://t.example/o/{}\" width=\"1\" height=\"1\" alt=\"\" style=\"display:block\">",
+        "<img src=\"https://t.example/o/{}\" width=\"1\" height=\"1\" alt=\"\" \
+         style=\"display:block\">",
         placeholder::tag(LinkPurpose::Open)
     );
     assert_eq!(both("Hi\n"), format!("{mirror}Hi\n{pixel}"));

@@ -1,4 +1,4 @@
-//! Tokens in links: signed names of a message and a link in it.
+//! Tokens in links: each one names a message and a link in it, and is signed.
 //!
 //! No address can be read from a token, and nobody without the key can make one.
 //!
@@ -205,16 +205,16 @@ mod tests {
     fn only_the_signed_token_is_valid() {
         let (id, other) = ("0123456789abcdef", "0123456789abcdeg");
         let holder = TokenHolder { preparation: 7, recipient: 1_000_000, is_proof: false };
-        let own = signer(1, id, 2, holder);
+        let owner = signer(1, id, 2, holder);
         for purpose in
             [LinkPurpose::Open, LinkPurpose::Click(300), LinkPurpose::Mirror, LinkPurpose::OptOut]
         {
             let mut text = String::new();
-            own.write(&mut text, purpose);
+            owner.write(&mut text, purpose);
             let token = LinkToken::read(&text, purpose.kind()).expect("a token");
             assert_eq!((token.holder, token.purpose), (holder, purpose));
             assert_eq!(text.len(), purpose.token_bytes());
-            assert!(own.has_signed(&token));
+            assert!(owner.has_signed(&token));
             for foreign in
                 [signer(2, id, 2, holder), signer(1, other, 2, holder), signer(1, id, 3, holder)]
             {
@@ -227,14 +227,14 @@ mod tests {
             );
             // A token for one purpose is not valid for another.
             for kind in HitKind::ALL.into_iter().filter(|kind| *kind != purpose.kind()) {
-                assert!(LinkToken::read(&text, kind).is_none_or(|token| !own.has_signed(&token)));
+                assert!(LinkToken::read(&text, kind).is_none_or(|token| !owner.has_signed(&token)));
             }
             let mut bytes = BASE64URL_NOPAD.decode(text.as_bytes()).expect("base64url");
             for i in 8..bytes.len() {
                 bytes[i] ^= 1;
                 let changed = LinkToken::read(&BASE64URL_NOPAD.encode(&bytes), purpose.kind())
                     .expect("a token");
-                assert!(!own.has_signed(&changed));
+                assert!(!owner.has_signed(&changed));
                 bytes[i] ^= 1;
             }
         }

@@ -1,18 +1,14 @@
 //! A connection in use: one transaction after another. It is given back when it is dropped.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
 use super::{
     connection_slots::ConnectionSlot,
     fault::RelayFault,
-    relay::{Pool, QUIT_LIMIT},
-    session::SmtpSession,
+    pool::{OpenConnection, Pool},
     transaction::{Envelope, Transaction},
 };
 
@@ -21,36 +17,6 @@ use super::{
 /// Servers count each RSET without a message as junk, and end the session after some. Postfix slows
 /// down after 100 of them.
 const TESTS_PER_CONNECTION: u32 = 50;
-
-/// An open connection, in use or idle.
-pub(super) struct OpenConnection {
-    pub session: SmtpSession,
-    /// Transactions so far.
-    pub messages: u32,
-    pub _open: OpenCount,
-}
-
-/// Counts as one open connection while it lives.
-pub(super) struct OpenCount(Arc<AtomicUsize>);
-
-impl OpenCount {
-    pub fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for OpenCount {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl OpenConnection {
-    pub async fn quit(self) {
-        self.session.wire.quit(QUIT_LIMIT).await;
-    }
-}
 
 /// One connection to a relay, for one transaction after another.
 ///

@@ -2,8 +2,8 @@
 
 /// Doubles dots at line starts, and appends the final dot.
 ///
-/// A missing CRLF at the end is added. The message is copied only if a dot is doubled, which no
-/// message in quoted-printable or base64 needs.
+/// A missing CRLF at the end is added. The message is copied only if a dot is doubled. Messages in
+/// quoted-printable or base64 never need that.
 pub fn stuff_dots(message: &mut Vec<u8>) {
     if message.starts_with(b".") || memchr::memmem::find(message, b"\n.").is_some() {
         *message = with_doubled_dots(message);

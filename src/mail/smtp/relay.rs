@@ -1,11 +1,11 @@
-//! A relay: a pool with a bounded number of SMTP connections, which are reused.
+//! A relay: opens connections, gives them out, and closes them.
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures_util::future::join_all;
@@ -17,59 +17,18 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     backoff::Backoff,
-    connection::{OpenConnection, OpenCount, SmtpConnection},
+    connection::SmtpConnection,
     connection_slots::{ConnectionSlot, ConnectionSlots},
     fault::{RelayError, RelayFault},
     handshake::RelayTarget,
+    pool::{OpenConnection, OpenCount, Pool, QUIT_LIMIT, RelayStats},
     session::{SmtpSession, TransactionTimeouts},
 };
 use crate::{config, metrics::TransactionMetrics};
 
-/// How long QUIT waits for its reply. Nothing depends on the reply.
-pub(super) const QUIT_LIMIT: Duration = Duration::from_millis(250);
-
-/// Counters of one relay since the start of the daemon. They only rise.
-#[derive(Debug, Default)]
-pub struct RelayStats {
-    /// Positive replies to the end of data.
-    pub accepted: AtomicU64,
-    /// Connections opened.
-    pub connections_opened: AtomicU64,
-    /// Connections that could not be opened, broke, or were ended by a 421.
-    pub faults: AtomicU64,
-}
-
 /// One relay. All clones share connections, limits and back-off.
 #[derive(Clone)]
 pub struct Relay(pub(super) Arc<Pool>);
-
-pub(super) struct Pool {
-    pub(super) name: String,
-    target: RelayTarget,
-    pub(super) timeouts: TransactionTimeouts,
-    pub(super) messages_per_connection: u32,
-    /// How long a connection may be idle before it is closed.
-    idle_limit: Duration,
-    /// Each connection in use has a slot.
-    ///
-    /// A new connection is opened only while none is idle. So connections in use and idle ones
-    /// together never exceed the slots.
-    pub(super) slots: ConnectionSlots,
-    /// 0: no limit.
-    pub(super) messages_per_second: f64,
-    /// Idle connections, each with the instant when it was given back.
-    idle: Mutex<Vec<(OpenConnection, Instant)>>,
-    pub(super) backoff: Backoff,
-    open: Arc<AtomicUsize>,
-    pub(super) stats: Arc<RelayStats>,
-    pub(super) tasks: TaskTracker,
-    pub(super) closed: CancellationToken,
-    /// The task that closes idle connections runs.
-    closing_idle: AtomicBool,
-    /// A probe runs.
-    probing: AtomicBool,
-    pub(super) transactions: TransactionMetrics,
-}
 
 impl Relay {
     /// Checks the settings, and reads the password and the certificates. Opens no connection.
@@ -162,7 +121,7 @@ impl Relay {
                 Ok(OpenConnection {
                     session: SmtpSession::new(wire, extensions),
                     messages: 0,
-                    _open: OpenCount::new(&pool.open),
+                    _count: OpenCount::new(&pool.open),
                 })
             }
             Err(fault) => {
@@ -191,7 +150,7 @@ impl Relay {
         idle.is_empty()
     }
 
-    /// Tries, in a task of its own, whether a faulty relay accepts a connection again.
+    /// Starts a task that tries whether a faulty relay accepts a connection again.
     ///
     /// The connection stays idle for a while. Only one probe runs at a time.
     pub(super) fn probe(&self) {
@@ -261,43 +220,5 @@ impl Relay {
                 join_all(quits).await;
             }
         });
-    }
-}
-
-impl Pool {
-    /// Locks the list of idle connections.
-    pub(super) fn idle(&self) -> MutexGuard<'_, Vec<(OpenConnection, Instant)>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The idle connection used last, so that a surplus grows old.
-    ///
-    /// Connections that the server has ended are dropped.
-    fn take_idle(&self) -> Option<OpenConnection> {
-        let mut idle = self.idle();
-        while let Some((mut open, _)) = idle.pop() {
-            if open.session.wire.is_quiet() {
-                return Some(open);
-            }
-        }
-        None
-    }
-
-    /// The connections that are idle for too long, each with a slot until it is closed.
-    fn take_old(&self) -> Vec<(OpenConnection, ConnectionSlot)> {
-        let mut old = Vec::new();
-        while let Some(slot) = self.slots.try_acquire() {
-            let next =
-                self.idle().extract_if(.., |(_, since)| since.elapsed() >= self.idle_limit).next();
-            let Some((open, _)) = next else { break };
-            old.push((open, slot));
-        }
-        old
-    }
-
-    /// Counts a fault. Returns whether it is the first after a success.
-    pub(super) fn record_fault(&self, fault: &RelayFault) -> bool {
-        self.stats.faults.fetch_add(1, Ordering::Relaxed);
-        self.backoff.record_fault(fault)
     }
 }

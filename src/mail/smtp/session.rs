@@ -32,6 +32,7 @@ pub struct TransactionTimeouts {
 
 /// The state of one SMTP session.
 pub struct SmtpSession {
+    /// The connection.
     pub wire: Wire,
     extensions: ServerExtensions,
     /// A refused envelope is still open on the server. RSET goes out with the next one.

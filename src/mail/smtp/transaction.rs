@@ -5,9 +5,9 @@ use crate::{domain::outcome::Reply, mail::to_ascii};
 
 /// How an attempt ended.
 ///
-/// The dividing line is the first write that contains the end of data (`CRLF . CRLF`). A transaction
-/// that breaks before it is `Deferred`. One that breaks after it, and before a complete reply was
-/// parsed, is `InDoubt`.
+/// The dividing line is the first write that contains the end of data (`CRLF . CRLF`). A
+/// transaction that breaks before that write is `Deferred`. It is `InDoubt` if it breaks later,
+/// before a complete reply was parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transaction {
     /// The relay took the message (2xx to the end of data).

@@ -1,4 +1,4 @@
-//! Compiles a delivery's content, and finds every problem that no recipient is needed for.
+//! Compiles a delivery's content, and finds every problem that all recipients would have.
 
 use std::collections::BTreeSet;
 
@@ -117,7 +117,7 @@ fn checked_address(part: &'static str, email: &str, problems: &mut Vec<TemplateP
     })
 }
 
-/// The given sources that may be templates, each with the name of its part.
+/// The given sources within the size limit, each with the name of its part.
 fn parts(
     content: &Content,
     limit_bytes: usize,
@@ -182,7 +182,7 @@ fn add_text_from_html(
 
 /// A problem that the part has for every recipient: an unknown filter or function, an endless loop.
 ///
-/// The part is rendered without any field. An error for want of a field is no problem.
+/// The part is rendered without any field. A missing field is no problem here.
 fn problem_for_everybody(
     environment: &Environment<'static>,
     part: &'static str,

@@ -1,4 +1,4 @@
-//! A message after it was sent: where its links lead, and its mirror page.
+//! The links of a recipient's message, where they lead, and its mirror page.
 
 use std::cell::LazyCell;
 

@@ -62,8 +62,10 @@ impl Template {
     ///
     /// # Errors
     ///
-    /// A field is missing, a template fails, a header would have a control character, the address
-    /// cannot be sent to, or the message is larger than the limit.
+    /// - A field is missing, or a template fails.
+    /// - The subject would have a control character.
+    /// - SMTP cannot carry the address.
+    /// - The message is larger than the limit.
     pub fn render(
         &self,
         recipient: &Recipient,
@@ -152,6 +154,7 @@ impl Template {
         Ok(message)
     }
 
+    /// The values for one message.
     pub(super) fn values<'a>(
         &'a self,
         recipient: &'a Recipient,

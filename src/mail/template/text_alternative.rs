@@ -204,7 +204,8 @@ mod tests {
              {% endfor %}\nEnd\n",
         );
         check(
-            "<p>Dear {% if name %}{{ name }}{% else %}friend{% endif %},</p><p>Bye &amp; <b>thanks</b></p>",
+            "<p>Dear {% if name %}{{ name }}{% else %}friend{% endif %},</p>\
+             <p>Bye &amp; <b>thanks</b></p>",
             "Dear {% if name %}{{ name }}{% else %}friend{% endif %},\n\nBye & thanks\n",
         );
     }

@@ -82,7 +82,7 @@ pub fn next_tag(source: &str) -> Option<(&str, Option<&str>)> {
     transparent.then_some((&source[..at], Some(tag)))
 }
 
-/// The lines of a literal that stay whole, whatever the tags before and after are replaced by.
+/// The lines of a literal that stay whole for every result of the tags before and after.
 ///
 /// A `-` in a tag removes white space up to the nearest letter. So the line with that letter does
 /// not count.

@@ -53,8 +53,8 @@ impl CompiledMerge {
 
     /// The merged text. `None` if the engine must decide.
     ///
-    /// That is the case if a field is missing, is no text, number or truth value, or holds a mark,
-    /// and if a limit is reached.
+    /// The engine decides if a field is missing, or if a written value holds a mark or is a list or
+    /// an object. It also decides if a limit is reached.
     pub fn render(&self, values: &FieldValues<'_>, limits: MergeLimits) -> Option<String> {
         let longest = self.reserve_bytes.load(Ordering::Relaxed);
         let out = String::with_capacity(longest);

@@ -1,7 +1,7 @@
 //! The fast path: renders simple templates without the template engine.
 //!
-//! The result is the same, byte for byte, as that of the engine. Where the fast path cannot give
-//! it, it gives `None`, and the caller asks the engine.
+//! The result is the same, byte for byte, as that of the engine. If a template or a value is not
+//! simple, the fast path returns `None`, and the caller asks the engine.
 //!
 //! Entry points:
 //!
@@ -12,8 +12,8 @@
 //! Files: `literal_runs` takes lines without tags out of a template, so that they are encoded only
 //! once. `parser` reads the rest into merge steps, and `merge` carries these out.
 //!
-//! Not here: the engine's own path is [`Template::render`](super::Template::render); the encoding
-//! of literal runs is in `mail/compose/text_with_tokens.rs`.
+//! Not here: `template/render.rs` calls the engine; `mail/compose/text_with_tokens.rs` encodes
+//! literal runs.
 
 mod literal_runs;
 mod merge;

@@ -25,7 +25,9 @@ pub enum MergeStep {
 /// The path to a value: `root.attribute.attribute`.
 #[derive(Debug)]
 pub struct FieldPath {
+    /// The first name.
     pub root: PathRoot,
+    /// The names after it.
     pub attributes: Vec<String>,
 }
 

@@ -66,7 +66,7 @@ impl FastPathPart {
         }
     }
 
-    /// The text of the part for one recipient. `None` on any error: the engine then names it.
+    /// The text of the part for one recipient. `None` on any error, which the engine then finds.
     pub fn render<'a>(
         &'a self,
         part: &str,

@@ -1,0 +1,134 @@
+//! The pool of a relay: its open connections, in use and idle, and their shared state.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    backoff::Backoff,
+    connection_slots::{ConnectionSlot, ConnectionSlots},
+    fault::RelayFault,
+    handshake::RelayTarget,
+    session::{SmtpSession, TransactionTimeouts},
+};
+use crate::metrics::TransactionMetrics;
+
+/// How long QUIT waits for its reply. Nothing depends on the reply.
+pub(super) const QUIT_LIMIT: Duration = Duration::from_millis(250);
+
+/// Counters of one relay since the start of the daemon. They only rise.
+#[derive(Debug, Default)]
+pub struct RelayStats {
+    /// Positive replies to the end of data.
+    pub accepted: AtomicU64,
+    /// Connections opened.
+    pub connections_opened: AtomicU64,
+    /// Connections that could not be opened, broke, or were ended by a 421.
+    pub faults: AtomicU64,
+}
+
+/// The connections of one relay, and the state that they share.
+pub(super) struct Pool {
+    pub(super) name: String,
+    pub(super) target: RelayTarget,
+    pub(super) timeouts: TransactionTimeouts,
+    pub(super) messages_per_connection: u32,
+    /// How long a connection may be idle before it is closed.
+    pub(super) idle_limit: Duration,
+    /// Each connection in use has a slot.
+    ///
+    /// A new connection is opened only while none is idle. So connections in use and idle ones
+    /// together never exceed the slots.
+    pub(super) slots: ConnectionSlots,
+    /// 0: no limit.
+    pub(super) messages_per_second: f64,
+    /// Idle connections, each with the instant when it was given back.
+    pub(super) idle: Mutex<Vec<(OpenConnection, Instant)>>,
+    pub(super) backoff: Backoff,
+    pub(super) open: Arc<AtomicUsize>,
+    pub(super) stats: Arc<RelayStats>,
+    pub(super) tasks: TaskTracker,
+    pub(super) closed: CancellationToken,
+    /// The task that closes idle connections runs.
+    pub(super) closing_idle: AtomicBool,
+    /// A probe runs.
+    pub(super) probing: AtomicBool,
+    pub(super) transactions: TransactionMetrics,
+}
+
+impl Pool {
+    /// Locks the list of idle connections.
+    pub(super) fn idle(&self) -> MutexGuard<'_, Vec<(OpenConnection, Instant)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The idle connection used last, so that a surplus grows old.
+    ///
+    /// Connections that the server has ended are dropped.
+    pub(super) fn take_idle(&self) -> Option<OpenConnection> {
+        let mut idle = self.idle();
+        while let Some((mut open, _)) = idle.pop() {
+            if open.session.wire.is_quiet() {
+                return Some(open);
+            }
+        }
+        None
+    }
+
+    /// The connections that are idle for too long, each with a slot until it is closed.
+    pub(super) fn take_old(&self) -> Vec<(OpenConnection, ConnectionSlot)> {
+        let mut old = Vec::new();
+        while let Some(slot) = self.slots.try_acquire() {
+            let next =
+                self.idle().extract_if(.., |(_, since)| since.elapsed() >= self.idle_limit).next();
+            let Some((open, _)) = next else { break };
+            old.push((open, slot));
+        }
+        old
+    }
+
+    /// Counts a fault. Returns whether it is the first after a success.
+    pub(super) fn record_fault(&self, fault: &RelayFault) -> bool {
+        self.stats.faults.fetch_add(1, Ordering::Relaxed);
+        self.backoff.record_fault(fault)
+    }
+}
+
+/// An open connection, in use or idle.
+pub(super) struct OpenConnection {
+    /// Its SMTP session.
+    pub session: SmtpSession,
+    /// Transactions so far.
+    pub messages: u32,
+    pub _count: OpenCount,
+}
+
+/// Counts as one open connection while it lives.
+pub(super) struct OpenCount(Arc<AtomicUsize>);
+
+impl OpenCount {
+    /// One more open connection in `count`.
+    pub fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for OpenCount {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl OpenConnection {
+    /// Ends the session with QUIT.
+    pub async fn quit(self) {
+        self.session.wire.quit(QUIT_LIMIT).await;
+    }
+}
