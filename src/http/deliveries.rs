@@ -165,7 +165,7 @@ pub async fn change(
 pub struct CopyRequest {
     /// The name of the copy.
     name: String,
-    /// Whether to copy the audience, too.
+    /// True to copy the audience, too.
     #[serde(default)]
     audience: bool,
 }
