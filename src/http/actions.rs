@@ -32,6 +32,7 @@ fn accepted(id: &DeliveryId, state: DeliveryState) -> Response {
     (StatusCode::ACCEPTED, Reply(serde_json::json!({ "id": id, "state": state }))).into_response()
 }
 
+/// Serves `POST /api/v1/deliveries/{id}/prepare`.
 pub async fn prepare(
     State(api): State<Arc<Api>>,
     Caller(by): Caller,
@@ -45,6 +46,7 @@ pub async fn prepare(
     Ok(accepted(&id, DeliveryState::Preparing))
 }
 
+/// Serves `POST /api/v1/deliveries/{id}/proofs`.
 pub async fn proofs(
     State(api): State<Arc<Api>>,
     Caller(by): Caller,
@@ -64,6 +66,7 @@ pub struct ConfirmationRequest {
     digest: String,
 }
 
+/// Serves `POST /api/v1/deliveries/{id}/confirm`.
 pub async fn confirm(
     State(api): State<Arc<Api>>,
     Caller(by): Caller,
@@ -83,6 +86,7 @@ pub async fn confirm(
     Ok((StatusCode::ACCEPTED, Reply(confirmed)).into_response())
 }
 
+/// Serves `POST /api/v1/deliveries/{id}/approve`.
 pub async fn approve(
     State(api): State<Arc<Api>>,
     Caller(by): Caller,
@@ -136,6 +140,7 @@ pub fn plain(
 /// The future of a handler that [`plain`] makes.
 type PlainAnswer = BoxFuture<'static, Result<Response, RouteError>>;
 
+/// Serves `POST /api/v1/deliveries/{id}/chunks/{chunk}/retry`.
 pub async fn retry_chunk(
     State(api): State<Arc<Api>>,
     Caller(by): Caller,
@@ -172,6 +177,7 @@ pub struct ResolutionRequest {
     recipients: RecipientChoice,
 }
 
+/// Serves `POST /api/v1/deliveries/{id}/in-doubt`.
 pub async fn settle(
     State(api): State<Arc<Api>>,
     Caller(by): Caller,

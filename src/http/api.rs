@@ -1,4 +1,4 @@
-//! What the routes of the admin API work with.
+//! The services that the routes of the admin API call.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ pub struct Operations {
     pub keyring: Arc<Keyring>,
     /// The ratios of the newest deliveries, for `/metrics`.
     pub ratios: DeliveryRatios,
-    /// Whether Redis takes writes.
+    /// The last known state of Redis: true while Redis takes writes.
     pub redis_state: RedisState,
     /// Renders the metrics.
     pub metrics: PrometheusHandle,

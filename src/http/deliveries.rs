@@ -74,6 +74,7 @@ async fn view(api: &Api, delivery: Delivery) -> Result<View, Refusal> {
     })
 }
 
+/// Serves `POST /api/v1/deliveries`.
 pub async fn create(
     State(api): State<Arc<Api>>,
     Caller(by): Caller,
@@ -106,6 +107,7 @@ struct ListItem {
     to_deliver: Option<u64>,
 }
 
+/// Serves `GET /api/v1/deliveries`.
 pub async fn list(
     State(api): State<Arc<Api>>,
     Query(query): Query<ListQuery>,
@@ -136,14 +138,17 @@ pub async fn list(
     Ok(Reply(serde_json::json!({ "items": items, "next": next })).into_response())
 }
 
+/// Serves `GET /api/v1/deliveries/{id}`.
 pub async fn read(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, RouteError> {
     Ok(Reply(view(&api, api.deliveries.delivery(&id).await?).await?).into_response())
 }
 
+/// Serves `GET /api/v1/deliveries/{id}/progress`.
 pub async fn progress(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, RouteError> {
     Ok(Reply(progress_of(&api, &api.deliveries.delivery(&id).await?).await?).into_response())
 }
 
+/// Serves `PUT /api/v1/deliveries/{id}`.
 pub async fn change(
     State(api): State<Arc<Api>>,
     Caller(by): Caller,
@@ -160,11 +165,12 @@ pub async fn change(
 pub struct CopyRequest {
     /// The name of the copy.
     name: String,
-    /// Whether to copy the audience, too.
+    /// True to copy the audience, too.
     #[serde(default)]
     audience: bool,
 }
 
+/// Serves `POST /api/v1/deliveries/{id}/copy`.
 pub async fn copy(
     State(api): State<Arc<Api>>,
     Caller(by): Caller,
@@ -179,6 +185,7 @@ pub async fn copy(
     Ok((StatusCode::CREATED, location, Reply(view(&api, copy).await?)).into_response())
 }
 
+/// Serves `DELETE /api/v1/deliveries/{id}`.
 pub async fn delete(
     State(api): State<Arc<Api>>,
     Caller(by): Caller,
@@ -188,6 +195,7 @@ pub async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Serves `PUT /api/v1/deliveries/{id}/audience`.
 pub async fn upload(
     State(api): State<Arc<Api>>,
     Caller(by): Caller,

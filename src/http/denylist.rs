@@ -11,6 +11,7 @@ use super::{
     request::PathWords,
 };
 
+/// Serves `GET /api/v1/denylist/{email}`.
 pub async fn read(
     State(api): State<Arc<Api>>,
     PathWords(email): PathWords<String>,
@@ -18,6 +19,7 @@ pub async fn read(
     Ok(Reply(json!({ "denylisted": api.feedback.denylist.is_denied(&email).await? })))
 }
 
+/// Serves `PUT /api/v1/denylist/{email}`.
 pub async fn put(
     State(api): State<Arc<Api>>,
     PathWords(email): PathWords<String>,
@@ -29,6 +31,7 @@ pub async fn put(
     })
 }
 
+/// Serves `DELETE /api/v1/denylist/{email}`.
 pub async fn remove(
     State(api): State<Arc<Api>>,
     PathWords(email): PathWords<String>,

@@ -58,7 +58,7 @@ impl Follower {
     }
 }
 
-/// Streams each change of the progress until the delivery ends.
+/// Serves `GET /api/v1/deliveries/{id}/events`: each change of the progress until the end.
 pub async fn stream(
     State(api): State<Arc<Api>>,
     Id(id): Id,

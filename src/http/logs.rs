@@ -42,6 +42,7 @@ pub struct PageQuery {
     chunk: Option<u32>,
 }
 
+/// Serves `GET /api/v1/deliveries/{id}/log`.
 pub async fn sending(
     State(api): State<Arc<Api>>,
     Id(id): Id,
@@ -69,6 +70,7 @@ struct WaveLine {
     released_at: Option<Timestamp>,
 }
 
+/// Serves `GET /api/v1/deliveries/{id}/waves`.
 pub async fn waves(
     State(api): State<Arc<Api>>,
     Id(id): Id,
@@ -101,6 +103,7 @@ pub struct WavesQuery {
     limit: Option<usize>,
 }
 
+/// Serves `GET /api/v1/deliveries/{id}/exclusions`.
 pub async fn exclusions(
     State(api): State<Arc<Api>>,
     Id(id): Id,
@@ -131,6 +134,7 @@ pub struct ExportQuery {
     pub(super) format: ExportFormat,
 }
 
+/// Serves `GET /api/v1/deliveries/{id}/log/export`.
 pub async fn export_sending(
     State(api): State<Arc<Api>>,
     Id(id): Id,
@@ -144,6 +148,7 @@ pub async fn export_sending(
     Ok(export(LogSource { api, delivery }, chunks, (query.format, SENDING), lines))
 }
 
+/// Serves `GET /api/v1/deliveries/{id}/exclusions/export`.
 pub async fn export_exclusions(
     State(api): State<Arc<Api>>,
     Id(id): Id,
@@ -223,6 +228,7 @@ fn text<T: Serialize>(items: &[T], format: ExportFormat) -> Result<Bytes, StoreE
     Ok(writer.into_inner().map_err(|e| StoreError::Damaged(e.to_string()))?.into())
 }
 
+/// Serves `GET /api/v1/deliveries/{id}/archive`.
 pub async fn archive(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, RouteError> {
     let delivery = api.deliveries.delivery_with_logs(&id).await?;
     let archive = api.reports.archives.stream(delivery).await.map_err(Refusal::from)?;
@@ -237,6 +243,7 @@ pub struct PreviewQuery {
     date: Option<Timestamp>,
 }
 
+/// Serves `GET /api/v1/deliveries/{id}/recipients/{number}/preview`.
 pub async fn preview(
     State(api): State<Arc<Api>>,
     Id(id): Id,
@@ -258,6 +265,7 @@ fn audit_page(entries: Vec<AuditEntry>, from: usize, limit: usize) -> Response {
     Reply(Page { items: entries, next }).into_response()
 }
 
+/// Serves `GET /api/v1/deliveries/{id}/audit`.
 pub async fn audit(
     State(api): State<Arc<Api>>,
     Id(id): Id,
@@ -267,6 +275,7 @@ pub async fn audit(
     Ok(audit_page(api.stores.deliveries.audit(&id, from, limit).await?, from, limit))
 }
 
+/// Serves `GET /api/v1/audit`.
 pub async fn audit_heads(
     State(api): State<Arc<Api>>,
     Query(query): Query<PageQuery>,
@@ -275,6 +284,7 @@ pub async fn audit_heads(
     Ok(audit_page(api.stores.deliveries.audit_heads(from, limit).await?, from, limit))
 }
 
+/// Serves `GET /api/v1/exclusion-causes`.
 pub async fn exclusion_causes() -> Response {
     let causes = ExclusionCause::ALL
         .map(|cause| serde_json::json!({ "cause": cause, "description": cause.description() }));

@@ -20,10 +20,12 @@ use crate::{
     store::keys,
 };
 
+/// Serves `GET /healthz`.
 pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
+/// Serves `GET /readyz`.
 pub async fn readyz(State(api): State<Arc<Api>>) -> Response {
     let redis = api.stores.redis.ping().await.is_ok();
     let writable = api.operations.redis_state.writable.load(Ordering::Relaxed);
@@ -41,11 +43,13 @@ pub async fn readyz(State(api): State<Arc<Api>>) -> Response {
     (status, Reply(why)).into_response()
 }
 
+/// Serves `GET /metrics`.
 pub async fn metrics(State(api): State<Arc<Api>>) -> Response {
     let text = api.operations.metrics.render() + &api.operations.ratios.text();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
+/// Serves `GET /api/v1/jobs/{id}/outcome`.
 pub async fn outcome(
     State(api): State<Arc<Api>>,
     PathWords(id): PathWords<String>,
@@ -71,6 +75,7 @@ pub struct DeadQuery {
     limit: Option<usize>,
 }
 
+/// Serves `GET /api/v1/queues/{queue}/dead`.
 pub async fn dead(
     State(api): State<Arc<Api>>,
     PathWords(queue): PathWords<String>,
@@ -95,6 +100,7 @@ pub async fn dead(
         .into_response())
 }
 
+/// Serves `POST /api/v1/queues/{queue}/dead/{id}/retry`.
 pub async fn retry_dead(
     State(api): State<Arc<Api>>,
     PathWords((queue, id)): PathWords<(String, String)>,
@@ -102,6 +108,7 @@ pub async fn retry_dead(
     found(api.operations.queue.retry_dead(queue.parse()?, &id).await?, StatusCode::ACCEPTED)
 }
 
+/// Serves `DELETE /api/v1/queues/{queue}/dead/{id}`.
 pub async fn discard_dead(
     State(api): State<Arc<Api>>,
     PathWords((queue, id)): PathWords<(String, String)>,

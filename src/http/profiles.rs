@@ -24,6 +24,7 @@ pub struct HistoryQuery {
     limit: Option<usize>,
 }
 
+/// Serves `GET /api/v1/profiles/{email}/messages`.
 pub async fn messages(
     State(api): State<Arc<Api>>,
     PathWords(email): PathWords<String>,

@@ -66,6 +66,7 @@ async fn view(api: &Api, delivery: Delivery) -> Result<Reply<View>, RouteError> 
     Ok(Reply(View { recurrence, upcoming }))
 }
 
+/// Serves `PUT /api/v1/deliveries/{id}/recurrence`.
 pub async fn set(
     State(api): State<Arc<Api>>,
     Caller(by): Caller,
@@ -76,10 +77,12 @@ pub async fn set(
     Ok(view(&api, delivery).await?.into_response())
 }
 
+/// Serves `GET /api/v1/deliveries/{id}/recurrence`.
 pub async fn read(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, RouteError> {
     Ok(view(&api, api.deliveries.delivery(&id).await?).await?.into_response())
 }
 
+/// Serves `DELETE /api/v1/deliveries/{id}/recurrence`.
 pub async fn end(
     State(api): State<Arc<Api>>,
     Caller(by): Caller,

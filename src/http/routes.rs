@@ -13,12 +13,17 @@ use crate::{
     send::operate::Control,
 };
 
-/// A route as the README lists it. Without a role it is open to whoever reaches the listener.
+/// A route as `docs/reference/api.md` lists it.
 #[derive(Debug, Clone, Copy)]
 pub struct Route {
+    /// The HTTP method in lower case.
     pub method: &'static str,
+    /// The path, with its variable parts in braces.
     pub path: &'static str,
+    /// The role that the route needs. Without a role the route is open to everybody who reaches
+    /// the listener.
     pub role: Option<Role>,
+    /// One line that says what the route does.
     pub help: &'static str,
 }
 

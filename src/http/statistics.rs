@@ -26,6 +26,7 @@ use crate::{
 const TRACKING: &str = "line,recipient,at,kind,class,label,certain,rules,link,link_label,url,\
                         agent,address,head,prefetch\n";
 
+/// Serves `POST /api/v1/deliveries/{id}/statistics`.
 pub async fn compute(
     State(api): State<Arc<Api>>,
     Id(id): Id,
@@ -33,6 +34,7 @@ pub async fn compute(
     Ok(Reply(api.feedback.statistics.compute(&id, false).await?))
 }
 
+/// Serves `POST /api/v1/deliveries/{id}/relabel`.
 pub async fn relabel(
     State(api): State<Arc<Api>>,
     Id(id): Id,
@@ -40,6 +42,7 @@ pub async fn relabel(
     Ok(Reply(api.feedback.statistics.compute(&id, true).await?))
 }
 
+/// Serves `GET /api/v1/deliveries/{id}/statistics`.
 pub async fn read(
     State(api): State<Arc<Api>>,
     Id(id): Id,
@@ -59,6 +62,7 @@ struct LinkLine {
     clicks: LinkClicks,
 }
 
+/// Serves `GET /api/v1/deliveries/{id}/links`.
 pub async fn links(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, RouteError> {
     let delivery = api.deliveries.delivery(&id).await?;
     let links = match &delivery.document.plan {
@@ -88,6 +92,7 @@ pub struct TrackingQuery {
     recipient: Option<u32>,
 }
 
+/// Serves `GET /api/v1/deliveries/{id}/tracking`.
 pub async fn tracking(
     State(api): State<Arc<Api>>,
     Id(id): Id,
@@ -103,6 +108,7 @@ pub async fn tracking(
         .into_response())
 }
 
+/// Serves `GET /api/v1/deliveries/{id}/tracking/export`.
 pub async fn export(
     State(api): State<Arc<Api>>,
     Id(id): Id,

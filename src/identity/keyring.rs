@@ -18,7 +18,7 @@ pub const CONFIRM_SEND: &str = "confirm_send";
 /// The allowed difference between the clocks of issuer and daemon, in seconds.
 const LEEWAY_S: u64 = 60;
 
-/// Why a token is refused. The text never repeats the token.
+/// The reason why a token is refused. The text never repeats the token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAuthentic {
     /// The request has no bearer token.
@@ -122,7 +122,7 @@ impl Keyring {
         self.tokens.push((Sha256::digest(token).into(), principal));
     }
 
-    /// Whether nobody can log in.
+    /// True if nobody can log in.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty() && self.issuers.is_empty()
     }

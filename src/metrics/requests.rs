@@ -12,8 +12,8 @@ use super::catalogue::{HTTP_REQUESTS, HTTP_SECONDS};
 
 /// Counts a request.
 ///
-/// `route` must be the pattern and never the path, and `method` one of a few words. So the labels
-/// have a bounded number of values.
+/// `route` must be the pattern and never the path, and `method` one of a few words. Otherwise
+/// the labels would have an unbounded number of values.
 pub fn http_request(route: &str, method: &'static str, status: u16, took: Duration) {
     RequestSeries::new(route, method, status).count(took);
 }

@@ -20,7 +20,7 @@ pub struct Queue {
     pub(super) inner: Arc<QueueState>,
 }
 
-/// What the clones of a [`Queue`] share.
+/// The state that the clones of a [`Queue`] share.
 pub(super) struct QueueState {
     conn: ConnectionManager,
     pub(super) settings: config::QueueSettings,
@@ -33,7 +33,7 @@ pub(super) struct QueueState {
     pub(super) cursors: Mutex<ScanCursors>,
 }
 
-/// Where the next scans of a queue's sets of ended jobs continue.
+/// The cursors at which the next scans of ended jobs continue.
 #[derive(Clone, Copy, Default)]
 pub(super) struct ScanCursors([SetCursors; QUEUES]);
 

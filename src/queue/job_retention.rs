@@ -8,7 +8,7 @@ const CALLS: usize = 50;
 /// A worker name younger than this may belong to a worker that is just registering, in seconds.
 const NAME_AGE_S: u64 = 60;
 
-/// What a sweep removed.
+/// The numbers of jobs and workers that a sweep removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SweptJobs {
     /// Jobs that had ended well.

@@ -141,7 +141,7 @@ impl Queue {
     }
 }
 
-/// Whether Redis was away, or refused for a reason that is no fault of the job.
+/// True if Redis was away, or refused for a reason that is no fault of the job.
 fn is_passing(error: &redis::RedisError) -> bool {
     error.is_io_error()
         || error.is_connection_dropped()

@@ -1,4 +1,4 @@
-//! Why the queue refuses a request or cannot serve it.
+//! The errors of the queue.
 
 /// An error of the queue.
 #[derive(Debug, thiserror::Error)]

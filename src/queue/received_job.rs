@@ -15,7 +15,7 @@ pub struct ReceivedJob {
     pub attempt: u32,
 }
 
-/// Why a job did not end well.
+/// The reason why a job did not end well.
 ///
 /// An outcome that the domain can record, such as a refused confirmation, is no error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

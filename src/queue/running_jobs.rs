@@ -19,7 +19,7 @@ pub(super) struct RunningJobs {
 }
 
 impl RunningJobs {
-    /// Whether a job of this queue is running.
+    /// True if a job of this queue is running.
     pub fn any(&self, name: QueueName) -> bool {
         locked(&self.jobs).keys().any(|(queue, _)| *queue == name)
     }

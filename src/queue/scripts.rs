@@ -17,6 +17,7 @@ pub(super) struct Scripts {
 }
 
 impl Scripts {
+    /// All scripts, from the files beside this one.
     pub fn new() -> Self {
         Self {
             enqueue: Script::new(include_str!("enqueue.lua")),

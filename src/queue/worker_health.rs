@@ -30,7 +30,7 @@ struct Entry {
 pub struct WorkerState {
     /// The queue that the worker serves.
     pub queue: QueueName,
-    /// Whether the worker has shown a recent heartbeat.
+    /// True if the worker has had a recent heartbeat.
     pub alive: bool,
     /// How often the worker ended and was started again.
     pub restarts: u64,
@@ -52,7 +52,7 @@ impl WorkerHealth {
             .collect()
     }
 
-    /// Whether at least one worker was started and all of them live.
+    /// True if at least one worker was started and all of them live.
     pub fn ready(&self) -> bool {
         let states = self.states();
         !states.is_empty() && states.iter().all(|state| state.alive)

@@ -43,7 +43,7 @@ pub struct Workers {
     pub shutdown: CancellationToken,
     /// Holds the tasks of the workers and of the jobs.
     pub tracker: TaskTracker,
-    /// Which of the workers live.
+    /// The record of which workers live.
     pub health: WorkerHealth,
 }
 

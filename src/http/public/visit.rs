@@ -45,7 +45,7 @@ fn is_prefetch(headers: &HeaderMap, name: &HeaderName) -> bool {
 
 /// The last address in `X-Forwarded-For` that is not a trusted proxy.
 ///
-/// Each proxy adds the address of its own client at the end. So an entry counts only if the hop
+/// Each proxy adds the address of its own client at the end. An entry counts only if the hop
 /// after it is trusted.
 fn forwarded(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
