@@ -14,8 +14,8 @@
 //! 5. [`send::chunk`]: take the lease, claim, send, record, give the lease back.
 //!
 //! Three more folders serve all steps. [`send::limits`] decides how fast a chunk is sent.
-//! [`send::recover`] finds and repairs everything that a crash left behind. [`send::operate`] is for
-//! people: pause, resume, stop, in-doubt resolution, proofs, retention.
+//! [`send::recover`] finds and repairs everything that a crash left behind. [`send::operate`] is
+//! for people: pause, resume, stop, in-doubt resolution, proofs, retention.
 //!
 //! After the mail is sent, [`feedback`] records what comes back, and [`report`] reads all logs.
 //! [`observe`] sets the gauges and checks that no recipient was lost.
