@@ -14,8 +14,8 @@
 //! 5. [`send::chunk`]: take the lease, claim, send, record, give the lease back.
 //!
 //! Three more folders serve all steps. [`send::limits`] decides how fast a chunk is sent.
-//! [`send::recover`] finds and repairs everything that a crash left behind. [`send::operate`] is for
-//! people: pause, resume, stop, in-doubt resolution, proofs, retention.
+//! [`send::recover`] finds and repairs everything that a crash left behind. [`send::operate`] is
+//! for people: pause, resume, stop, in-doubt resolution, proofs, retention.
 //!
 //! After the mail is sent, [`feedback`] records what comes back, and [`report`] reads all logs.
 //! [`observe`] sets the gauges and checks that no recipient was lost.
@@ -34,7 +34,7 @@
 //! | [`feedback`] | hits, opt-outs, statistics |
 //! | [`report`] | sending log, exclusion log, tracking log, history, preview, archive |
 //! | [`deliveries`] | reads a delivery, decides, and writes by compare-and-set |
-//! | [`store`], [`queue`] | Redis: every key and script; the jobs, and the only use of apalis |
+//! | [`store`], [`queue`] | Redis: data, keys and scripts; the jobs, and the only use of apalis |
 //! | [`mail`], [`identity`], [`redis_server`] | template to SMTP; who calls; the embedded Redis |
 //! | [`metrics`], [`daemon`] | every metric; name, tasks and end of this process |
 //! | [`domain`], [`config`], [`clock`] | pure rules; the settings; the wall clock |
@@ -45,7 +45,7 @@
 //! # Invariants
 //!
 //! - A recipient is claimed in its ledger before its SMTP transaction, and recorded after it.
-//!   Nothing else starts a transaction.
+//!   Only a proof starts a transaction without a ledger.
 //! - A delivery changes only by a compare-and-set on its revision. The same script writes the audit
 //!   entry.
 //! - A step writes state first and queues jobs after. A job is a hint: if it is lost or doubled,

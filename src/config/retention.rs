@@ -17,8 +17,8 @@ pub struct RetentionSettings {
     pub archive_dir: PathBuf,
 }
 
-/// The shortest time for which opt-out links should work, in days. CAN-SPAM asks for 30 days after
-/// the mail was sent, and some people read late.
+/// How long opt-out links should work at least, in days. CAN-SPAM requires 30 days after the mail
+/// was sent, and some people read late.
 const OPT_OUT_DAYS: f64 = 60.0;
 
 impl RetentionSettings {
@@ -32,8 +32,8 @@ impl RetentionSettings {
         all.into_iter().find(|(_, days)| *days > 0.0 && *days < OPT_OUT_DAYS)
     }
 
-    /// Makes the folder of the archives if it is missing. Only the daemon can do that below a
-    /// state directory of the service manager.
+    /// Makes the folder of the archives if it is missing. The folder may lie in the state
+    /// directory, where only the daemon may write.
     ///
     /// # Errors
     /// The folder cannot be made.

@@ -1,6 +1,6 @@
-//! The rules of the house that need no I/O: what a delivery is, and what may happen to it.
+//! The pure rules: what a delivery is, and what may happen to it.
 //!
-//! Everything here is pure. Nothing reads a clock, a file or the network: `now` is an argument.
+//! Nothing here reads a clock, a file or the network: `now` is an argument.
 //! A rule that several rooms need stands here once.
 //!
 //! - [`delivery`]: the document of a delivery, its states, settings and audit log.

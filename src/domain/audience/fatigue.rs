@@ -4,8 +4,9 @@
 //!
 //! - At the preparation, every message counts that was sent, or is scheduled, within the days
 //!   before the new message.
-//! - At the release, only messages of released waves count, and an earlier one counts more. If two
-//!   deliveries are released at the same time, exactly one of them leaves the address out.
+//! - At the release, only messages of released waves count. A message of an earlier release counts
+//!   even if it may still be sent. A message of a later release counts only once it was begun. If
+//!   two deliveries are released at the same time, the one with the smaller id is the earlier one.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -69,8 +70,8 @@ impl AddressKey {
         self.0.to_be_bytes()
     }
 
-    /// The bucket, 0..8192. With fewer buckets a search would be slow, with more the overhead of a
-    /// bucket would exceed its entries.
+    /// The bucket, 0..8192. Fewer buckets would make a search slow. With more buckets, their
+    /// overhead would exceed their entries.
     pub fn bucket(self) -> u16 {
         (self.0 >> 51) as u16
     }

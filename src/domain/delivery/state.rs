@@ -106,7 +106,8 @@ impl DeliveryState {
         self.word().replace('_', " ")
     }
 
-    /// Whether the daemon moves the delivery on by itself. The reconciler looks after these.
+    /// Whether the daemon moves the delivery on by itself. The reconciler looks
+    /// after such deliveries.
     pub fn is_moving(self) -> bool {
         matches!(
             self,

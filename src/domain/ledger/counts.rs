@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::format::{Ledger, Status, flags};
 
-/// How many recipients have each status, and how many were sent to twice or failed for good.
+/// How many recipients have each status, and how many of them were sent to twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counts {

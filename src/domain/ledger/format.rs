@@ -126,7 +126,7 @@ pub mod flags {
     pub const BOUNCED: u8 = 64;
 }
 
-/// The name of a claim: epoch and ordinal. A report that names another claim is refused.
+/// The name of a claim: epoch and ordinal. The report of what became of a claim must name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct ClaimNumber {
     /// The epoch of the lease under which the recipient was claimed.

@@ -4,7 +4,7 @@
 //!
 //! - [`format`]: the layout of the bytes, which the Lua scripts of [`crate::store`] share.
 //! - [`Ledger`], [`LedgerHeader`] and [`Record`] read them. [`Status`] is where a recipient stands.
-//! - [`ClaimNumber`]: the name of a claim. A late report cannot overwrite the record of a newer one.
+//! - [`ClaimNumber`]: the name of a claim. A late report never overwrites a newer claim.
 //! - [`Counts`]: how many recipients have each status.
 //! - [`RecipientNumber`]: the number of a recipient in all logs, and its chunk and position.
 //!

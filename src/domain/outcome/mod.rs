@@ -5,7 +5,7 @@
 //!   [`FailureType`] (what it means for the address: hard, soft or ignored).
 //! - [`retry_delay`]: when a deferred recipient is tried again, and when retries end.
 //!
-//! `phrases` holds the sentences that servers write in their refusals. A new phrase belongs there.
+//! `phrases` holds the phrases that servers write in their refusals. A new phrase belongs there.
 //!
 //! The transaction that gets the reply is in [`crate::mail::smtp`]. The stored status of a
 //! recipient is in [`super::ledger`].

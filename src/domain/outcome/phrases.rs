@@ -139,7 +139,7 @@ const PHRASES: [(FailureReason, &[&str]); 7] = [
             "temporarily unavailable",
         ],
     ),
-    // A final server means an unknown user, a smarthost an unknown domain: too vague for "hard".
+    // It has two meanings: an unknown user at a final server, an unknown domain at a smarthost.
     (FailureReason::NotDefined, &["unrouteable address"]),
 ];
 

@@ -42,7 +42,7 @@ pub enum Schedule {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RampStep {
-    /// Percent of the recipients. All steps together must have 100.
+    /// Percent of the recipients. The shares of all steps must add up to 100.
     pub share: f64,
     /// A local time, later than that of the step before.
     pub at: String,
@@ -212,7 +212,7 @@ impl DueTimes {
         }
     }
 
-    /// Says that the last recipient with this due time is not sent to after all. In a ramp-up,
+    /// Takes back the last recipient with this due time, because it is excluded. In a ramp-up,
     /// another recipient takes its place in the step.
     pub fn take_back(&mut self, due: u32) {
         if let Self::Steps { steps, assigned } = self

@@ -62,15 +62,15 @@ pub struct Recurrence {
     pub next: Option<Timestamp>,
 }
 
-/// The place of an occurrence: its template and its due time.
+/// Marks a delivery as an occurrence, with its template and its due time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Occurrence {
     /// The template.
     pub of: DeliveryId,
     pub due: Timestamp,
-    /// When it lapses unless it was confirmed.
+    /// The occurrence lapses at this time if it is not confirmed before.
     pub open_until: Timestamp,
-    /// Whether it lapsed, and the audit log says so.
+    /// Whether the occurrence lapsed. The audit log then says so.
     #[serde(default)]
     pub lapsed: bool,
 }
@@ -147,8 +147,8 @@ impl RecurrenceRule {
     }
 }
 
-/// The id of an occurrence. It depends on template and due time only, so that two daemons that
-/// create the occurrence at once create the same delivery.
+/// The id of an occurrence. It depends on template and due time only. If two daemons create the
+/// occurrence at the same time, they create the same delivery.
 pub fn occurrence_id(template: &DeliveryId, due: Timestamp) -> DeliveryId {
     DeliveryId::derived(&format!("\0recurrence of {template}"), &due.to_string())
 }

@@ -1,7 +1,7 @@
 //! Hits: opens, clicks, mirror pages and opt-outs, each with a label that says who made it.
 //!
-//! A hit is one line of the tracking log: 36 bytes, all numbers big-endian. Labels may change
-//! later, but no hit is ever dropped.
+//! A hit is one line of the tracking log: 36 bytes, all numbers big-endian. A label may change
+//! later. The rest of a line never does.
 //!
 //! | bytes | field | meaning |
 //! |---|---|---|
@@ -111,7 +111,7 @@ pub enum HitLabel {
     Agent,
     /// From a network of mail scanners only.
     Network,
-    /// One of five clicks of one recipient within a second.
+    /// Part of five or more clicks of one recipient within a second.
     Burst,
 }
 

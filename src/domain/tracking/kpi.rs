@@ -38,7 +38,7 @@ pub struct Kpis {
 }
 
 impl Kpis {
-    /// The KPIs for `counts`, a recount or the live counters.
+    /// The KPIs for `counts`, which are a recount or the live counters.
     ///
     /// `excluded_at_preparation`: lines of the exclusion log whose recipients are in no ledger.
     /// `test`: SMTP test mode.

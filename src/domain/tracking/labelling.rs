@@ -33,12 +33,13 @@ pub struct Labelling {
 }
 
 impl Labelling {
-    /// Begins with the first line. With `relabel_with`, every line gets the label of these rules.
+    /// Nothing is read yet. With `relabel_with`, every line gets the label of these rules.
     pub fn new(statistics: StatisticsCount, relabel_with: Option<RelabelWith>) -> Self {
         Self { relabel_with, statistics, clicks: Vec::new(), changed: Vec::new() }
     }
 
-    /// Reads the lines of a block, whose numbers in the log are `places`. False if one is damaged.
+    /// Reads the lines of a block. `places`: their numbers in the log. Returns false if a line is
+    /// damaged.
     #[must_use]
     pub fn read(&mut self, places: Range<u64>, block: &[u8]) -> bool {
         places.zip(block.as_chunks::<HIT_BYTES>().0).all(|(place, bytes)| {

@@ -13,8 +13,9 @@ use crate::domain::{delivery::Settings, ledger::Status};
 
 /// The figures of a delivery at the time `computed_at`.
 ///
-/// Unique figures count recipients with the status `sent`, so that no rate exceeds 1. Others have
-/// figures of their own. Rates are null in SMTP test mode, and as long as nothing is delivered.
+/// Unique figures count recipients with the status `sent`, so that no rate exceeds 1. Recipients
+/// with another status have figures of their own. Rates are null in SMTP test mode, and as long as
+/// nothing is delivered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Statistics {
     pub computed_at: Timestamp,
