@@ -40,7 +40,7 @@ async fn keep(tasks: &Tasks, mut scheduler: JobScheduler, ticks: &Arc<Notify>) {
             "no tick for {SILENCE:?}, as when the clock was set back: the scheduler is started anew"
         );
         let _ = scheduler.shutdown().await;
-        tasks.journey.recover.sweep.look_at_all().await;
+        tasks.journey.recover.sweep.make_all_chunks_ready().await;
         match schedule(tasks, ticks).await {
             Ok(another) => scheduler = another,
             Err(error) => {

@@ -13,7 +13,10 @@ use crate::{
     },
     identity::Keyring,
     mail::{MessageMaker, smtp::Relays},
-    observe::{ConservationCheck, DeliveryGauges, Gauges, Observation, QueueGauges, RatioGauges},
+    observe::{
+        ConservationCheck, DeliveryGauges, Gauges, Observation, QueueGauges, RatioGauges,
+        WaveGauges,
+    },
     queue::{Queue, WorkerHealth},
     report::{
         Archives, ExclusionLog, History, Previews, RecipientMessages, Reports, SendingLog,
@@ -22,7 +25,8 @@ use crate::{
     send::{
         ConfirmSteps, DefineSteps, Journey, OperateSteps, RecoverSteps, ReleaseSteps, StepJobs,
         chunk::{
-            ChunkSender, ChunkSending, GivenBackChunks, LateExclusions, LeaseHolder, LedgerAccess,
+            ChunkSender, GivenBackChunks, LateExclusions, LeaseHolder, LeasedChunkSender,
+            LedgerAccess,
         },
         confirm::{Confirmations, QueueConfirmations},
         define::{Copies, Definitions, Recurrences, Uploads},
@@ -30,8 +34,8 @@ use crate::{
         operate::{Controls, InDoubtRecipients, Proofs, Removal, Retention},
         prepare::{PassTools, Preparations},
         recover::{
-            ChunkRepair, Finishes, IndexSweep, Liveness, PoisonedChunks, Reconciler, Recounts,
-            RedisPulse, RedisState, SendingRepair, Takeovers,
+            ChunkRepair, Finishes, HaltRepair, IndexSweep, Liveness, PoisonedChunks, Reconciler,
+            Recounts, RedisPulse, RedisState, SendingRepair, Takeovers,
         },
         release::{DueWaves, FairQueue, Starts},
     },
@@ -226,10 +230,10 @@ impl Shared {
     }
 
     fn journey(&self, reports: &Reports, feedback: &Feedback) -> Journey {
-        let Parts { relays, daemon, config, .. } = &self.parts;
+        let Parts { stores, relays, daemon, config, .. } = &self.parts;
         let poisoned = PoisonedChunks {
-            chunks: self.parts.stores.chunks.clone(),
-            ledgers: self.parts.stores.ledgers.clone(),
+            chunks: stores.chunks.clone(),
+            ledgers: stores.ledgers.clone(),
             holder: self.holder.clone(),
             config: config.clone(),
         };
@@ -243,6 +247,7 @@ impl Shared {
             chunks,
             throttle_watch: ThrottleWatch {
                 throttles: self.out.throttles.clone(),
+                store: stores.limits.clone(),
                 relays: relays.clone(),
                 permits: self.out.permits.clone(),
                 config: config.clone(),
@@ -336,13 +341,13 @@ impl Shared {
     }
 
     fn chunks(&self, poisoned: &PoisonedChunks) -> ChunkSender {
-        let Parts { stores, daemon, config, .. } = &self.parts;
+        let Parts { stores, queue, daemon, config, .. } = &self.parts;
         ChunkSender {
             deliveries: self.deliveries.clone(),
             schedules: stores.schedules.clone(),
+            holder: self.holder.clone(),
             poisoned: poisoned.clone(),
-            fair_queue: self.fair_queue.clone(),
-            sending: ChunkSending {
+            sender: LeasedChunkSender {
                 audiences: stores.audiences.clone(),
                 out: self.out.clone(),
                 late_exclusions: LateExclusions {
@@ -351,46 +356,35 @@ impl Shared {
                 },
                 access: LedgerAccess {
                     deliveries: self.deliveries.clone(),
+                    ledgers: stores.ledgers.clone(),
+                    redis: stores.redis.clone(),
                     holder: self.holder.clone(),
                     acceptances: self.acceptances.clone(),
                     config: config.clone(),
                     daemon: daemon.clone(),
                 },
+                daemon: daemon.clone(),
             },
+            fair_queue: self.fair_queue.clone(),
+            queue: queue.clone(),
+            config: config.clone(),
         }
     }
 
     fn recover(&self, poisoned: PoisonedChunks, release: &ReleaseSteps) -> RecoverSteps {
-        let Parts { stores, queue, daemon, config, .. } = &self.parts;
+        let Parts { stores, daemon, config, .. } = &self.parts;
         let takeovers = Takeovers {
-            poisoned: poisoned.clone(),
+            poisoned,
+            holder: self.holder.clone(),
+            ledgers: stores.ledgers.clone(),
             schedules: stores.schedules.clone(),
             liveness: self.liveness.clone(),
+            config: config.clone(),
             daemon: daemon.clone(),
         };
         let state = RedisState::default();
         RecoverSteps {
-            reconciler: Reconciler {
-                deliveries: self.deliveries.clone(),
-                audiences: stores.audiences.clone(),
-                sending: SendingRepair {
-                    deliveries: self.deliveries.clone(),
-                    due_waves: release.due_waves.clone(),
-                    starts: release.starts.clone(),
-                    repair: ChunkRepair {
-                        takeovers: takeovers.clone(),
-                        ledgers: stores.ledgers.clone(),
-                        chunks: stores.chunks.clone(),
-                        queue: queue.clone(),
-                        liveness: self.liveness.clone(),
-                    },
-                    poisoned,
-                },
-                jobs: self.jobs.clone(),
-                liveness: self.liveness.clone(),
-                config: config.clone(),
-                redis_state: state.clone(),
-            },
+            reconciler: self.reconciler(&takeovers, release, &state),
             pulse: RedisPulse {
                 redis: stores.redis.clone(),
                 holder: self.holder.clone(),
@@ -408,9 +402,50 @@ impl Shared {
             finishes: Finishes {
                 deliveries: self.deliveries.clone(),
                 recounts: self.recounts.clone(),
+                schedules: stores.schedules.clone(),
                 chunks: stores.chunks.clone(),
             },
             takeovers,
+        }
+    }
+
+    fn reconciler(
+        &self,
+        takeovers: &Takeovers,
+        release: &ReleaseSteps,
+        state: &RedisState,
+    ) -> Reconciler {
+        let Parts { stores, queue, config, .. } = &self.parts;
+        let chunk_repair = ChunkRepair {
+            takeovers: takeovers.clone(),
+            ledgers: stores.ledgers.clone(),
+            chunks: stores.chunks.clone(),
+            queue: queue.clone(),
+            liveness: self.liveness.clone(),
+        };
+        Reconciler {
+            deliveries: self.deliveries.clone(),
+            audiences: stores.audiences.clone(),
+            sending: SendingRepair {
+                due_waves: release.due_waves.clone(),
+                fair_queue: self.fair_queue.clone(),
+                chunk_repair: chunk_repair.clone(),
+                takeovers: takeovers.clone(),
+                poisoned: takeovers.poisoned.clone(),
+                schedules: stores.schedules.clone(),
+                ledgers: stores.ledgers.clone(),
+                queue: queue.clone(),
+            },
+            halts: HaltRepair {
+                deliveries: self.deliveries.clone(),
+                starts: release.starts.clone(),
+                ledgers: stores.ledgers.clone(),
+                chunk_repair,
+            },
+            jobs: self.jobs.clone(),
+            liveness: self.liveness.clone(),
+            config: config.clone(),
+            redis_state: state.clone(),
         }
     }
 
@@ -449,6 +484,8 @@ impl Shared {
 
     fn observation(&self) -> Observation {
         let Parts { stores, queue, relays, health, config, .. } = &self.parts;
+        let waves =
+            WaveGauges { deliveries: self.deliveries.clone(), schedules: stores.schedules.clone() };
         Observation {
             gauges: Gauges {
                 relays: relays.clone(),
@@ -462,8 +499,9 @@ impl Shared {
                     deliveries: self.deliveries.clone(),
                     ledgers: stores.ledgers.clone(),
                     chunks: stores.chunks.clone(),
-                    schedules: stores.schedules.clone(),
+                    waves: waves.clone(),
                 },
+                waves,
                 conservation: ConservationCheck {
                     deliveries: self.deliveries.clone(),
                     recounts: self.recounts.clone(),

@@ -1,4 +1,4 @@
-//! What the daemon tells of itself: gauges, and the check that nothing was lost.
+//! The gauges of a daemon: relays, queues, deliveries and waves.
 
 use std::sync::{
     Arc,
@@ -7,41 +7,31 @@ use std::sync::{
 
 use super::{
     conservation::ConservationCheck, delivery_gauges::DeliveryGauges, queue_gauges::QueueGauges,
+    wave_gauges::WaveGauges,
 };
-use crate::{config::Config, mail::smtp::Relays, metrics};
+use crate::{config::Config, mail::smtp::Relays, metrics, store::StoreError};
 
+/// Sets the gauges of a daemon.
 #[derive(Clone)]
 pub struct Gauges {
     pub relays: Relays,
+    /// The number of accepted messages that this process has recorded.
     pub acceptances: Arc<AtomicU64>,
     pub queues: QueueGauges,
     pub deliveries: DeliveryGauges,
+    pub waves: WaveGauges,
     pub conservation: ConservationCheck,
     pub config: Arc<Config>,
 }
 
 impl Gauges {
-    /// The task: sets the gauges.
+    /// The task: sets the gauges, and compares the figures of one delivery.
+    ///
+    /// Returns false if Redis does not answer.
     pub async fn observe(&self) -> bool {
-        // the later figure first: what is accepted meanwhile is not recorded yet
-        let recorded = self.acceptances.load(Ordering::Relaxed);
-        metrics::acceptances(self.relays.accepted(), recorded);
-        for relay in self.relays.all() {
-            let stats = relay.stats();
-            let [accepted, opened, faults] =
-                [&stats.accepted, &stats.connections_opened, &stats.faults]
-                    .map(|counter| counter.load(Ordering::Relaxed));
-            // a single one may have been the last thing for a long time
-            let is_up = relay.faults_in_a_row() < 2;
-            metrics::relay(relay.name(), accepted, opened, faults, relay.open_connections(), is_up);
-        }
-        metrics::in_doubt_bound(self.relays.all_connections() * self.config.send.claim_window);
+        self.observe_relays();
         let queues = self.queues.observe().await;
-        let deliveries = async {
-            self.deliveries.observe().await?;
-            self.conservation.check_next().await
-        };
-        let deliveries = deliveries.await;
+        let deliveries = self.observe_deliveries().await;
         if let Err(error) = &queues {
             tracing::debug!(%error, "the queues cannot be observed");
         }
@@ -49,5 +39,27 @@ impl Gauges {
             tracing::debug!(%error, "the deliveries cannot be observed");
         }
         queues.is_ok() && deliveries.is_ok()
+    }
+
+    fn observe_relays(&self) {
+        // read the recorded acceptances first: those of this moment are not recorded yet
+        let recorded = self.acceptances.load(Ordering::Relaxed);
+        metrics::acceptances(self.relays.accepted(), recorded);
+        for relay in self.relays.all() {
+            let stats = relay.stats();
+            let [accepted, opened, faults] =
+                [&stats.accepted, &stats.connections_opened, &stats.faults]
+                    .map(|counter| counter.load(Ordering::Relaxed));
+            // one fault says little: nothing may have been sent since
+            let is_up = relay.faults_in_a_row() < 2;
+            metrics::relay(relay.name(), accepted, opened, faults, relay.open_connections(), is_up);
+        }
+        metrics::in_doubt_bound(self.relays.all_connections() * self.config.send.claim_window);
+    }
+
+    async fn observe_deliveries(&self) -> Result<(), StoreError> {
+        self.deliveries.observe().await?;
+        self.waves.observe().await?;
+        self.conservation.check_next().await
     }
 }

@@ -1,21 +1,13 @@
 //! Fatigue: who gets too many messages is left out by the preparation, and again when a chunk is sent for the first time.
 
-use std::collections::HashMap;
-
 use super::pass::PreparationPass;
 use crate::{
     domain::{audience::AddressKey, ledger::RecipientNumber, schedule::Undated},
-    store::{
-        StoreError,
-        addresses::{PreparationStanding, RegisteredPreparation},
-    },
+    store::{StoreError, addresses::RegisteredPreparation},
 };
 
 /// So many messages are written to the index at a time.
 const MESSAGES: usize = 100_000;
-
-/// What is known of preparations that were met, for as long as somebody looks; `None` does not count.
-pub type KnownPreparations = HashMap<u32, Option<PreparationStanding>>;
 
 /// When a recipient is due, and who it is.
 pub(super) type DueAddress = (Result<u32, Undated>, AddressKey);

@@ -8,6 +8,5 @@ pub mod pass;
 pub mod preparations;
 
 pub use exclusions::{address, key_of};
-pub use fatigue::KnownPreparations;
 pub use pass::{PassTools, PreparationOutcome};
 pub use preparations::Preparations;

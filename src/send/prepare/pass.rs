@@ -9,10 +9,7 @@ use std::{
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::{
-    chunking::{Chunker, FilledChunk},
-    fatigue::KnownPreparations,
-};
+use super::chunking::{Chunker, FilledChunk};
 use crate::{
     clock::unix_now,
     config::Config,
@@ -25,7 +22,10 @@ use crate::{
         schedule::Undated,
     },
     mail::{MessageMaker, smtp::Relays, template::Template, to_ascii},
-    send::{define::effective_settings, limits::AddressChecks},
+    send::{
+        define::effective_settings,
+        limits::{AddressChecks, KnownPreparations},
+    },
     store::{
         StoreError,
         audience::{AudienceStore, PreparationProgress, SliceKind, ndjson},
