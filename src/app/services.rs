@@ -405,7 +405,6 @@ impl Shared {
                 schedules: stores.schedules.clone(),
                 chunks: stores.chunks.clone(),
             },
-            takeovers,
         }
     }
 

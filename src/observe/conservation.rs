@@ -50,7 +50,7 @@ impl ConservationDifferences {
     }
 
     /// Returns the largest difference of any delivery.
-    fn largest(&self) -> u64 {
+    pub fn largest(&self) -> u64 {
         self.lock().values().map(|c| c.difference).max().unwrap_or(0)
     }
 
@@ -76,7 +76,11 @@ impl ConservationCheck {
         let (difference, ended) = match self.difference_of(&id).await {
             Err(error) if !error.may_pass() => {
                 // an error in one delivery must not stop the check of the others
-                tracing::error!(delivery.id = %id, %error, "the figures of the delivery cannot be compared");
+                tracing::error!(
+                    delivery.id = %id,
+                    %error,
+                    "the figures of the delivery cannot be compared"
+                );
                 (None, false)
             }
             compared => compared?,
@@ -101,7 +105,7 @@ impl ConservationCheck {
         };
         let difference = match compared {
             Ok(Some(0) | None) => compared?,
-            // a delivery that changed meanwhile may be losing its logs: that is no difference
+            // figures that were read while the delivery changed do not fit together
             _ if self.has_changed(&delivery).await? => None,
             _ => compared?,
         };

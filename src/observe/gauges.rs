@@ -42,7 +42,7 @@ impl Gauges {
     }
 
     fn observe_relays(&self) {
-        // read the recorded acceptances first: those of this moment are not recorded yet
+        // read the recorded acceptances first: an acceptance of this moment is not recorded yet
         let recorded = self.acceptances.load(Ordering::Relaxed);
         metrics::acceptances(self.relays.accepted(), recorded);
         for relay in self.relays.all() {
@@ -50,7 +50,7 @@ impl Gauges {
             let [accepted, opened, faults] =
                 [&stats.accepted, &stats.connections_opened, &stats.faults]
                     .map(|counter| counter.load(Ordering::Relaxed));
-            // one fault says little: nothing may have been sent since
+            // one fault says little: it may be old, because nothing was sent since
             let is_up = relay.faults_in_a_row() < 2;
             metrics::relay(relay.name(), accepted, opened, faults, relay.open_connections(), is_up);
         }

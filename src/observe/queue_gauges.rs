@@ -21,6 +21,7 @@ pub struct QueueGauges {
 }
 
 impl QueueGauges {
+    /// Sets the gauges of all queues.
     pub(super) async fn observe(&self) -> Result<(), QueueError> {
         for depth in self.queue.depths().await? {
             let queue = depth.queue.as_str();

@@ -69,7 +69,7 @@ impl WaveGauges {
         Ok((due, overdue))
     }
 
-    /// Counts the held waves and the held deliveries. Removes a delivery without them from the list.
+    /// Counts held waves and held deliveries. A delivery without held waves leaves the list.
     async fn held(&self) -> Result<(usize, usize), StoreError> {
         let (mut held_waves, mut held_deliveries) = (0, 0);
         for id in self.schedules.deliveries_with_held_waves().await? {

@@ -7,7 +7,7 @@ use crate::send::{
     limits::ThrottleWatch,
     operate::{Controls, InDoubtRecipients, Proofs, Retention},
     prepare::Preparations,
-    recover::{Finishes, IndexSweep, Reconciler, RedisPulse, Takeovers},
+    recover::{Finishes, IndexSweep, Reconciler, RedisPulse},
     release::{DueWaves, FairQueue, Starts},
 };
 
@@ -51,7 +51,6 @@ pub struct RecoverSteps {
     pub pulse: RedisPulse,
     pub sweep: IndexSweep,
     pub finishes: Finishes,
-    pub takeovers: Takeovers,
 }
 
 #[derive(Clone)]

@@ -1,4 +1,4 @@
-//! What all connection workers of a chunk share while the chunk is sent.
+//! The state that all connection workers of a chunk share while the chunk is sent.
 
 use std::{
     fmt::Display,
@@ -45,7 +45,7 @@ pub(super) struct ChunkContent {
     pub delivery: Delivery,
     pub plan: Plan,
     pub template: Arc<Template>,
-    /// By position.
+    /// The recipients, by position.
     pub recipients: Vec<Recipient>,
     pub wave_time: WaveTime,
 }
@@ -108,7 +108,12 @@ impl ChunkRun {
     pub(super) fn log_relay_fault(&self, fault: impl Display) {
         if !self.was_fault_logged.swap(true, Ordering::Relaxed) {
             let at = &self.content.at;
-            tracing::warn!(delivery.id = %at.delivery, chunk = at.chunk, %fault, "the relay is at fault");
+            tracing::warn!(
+                delivery.id = %at.delivery,
+                chunk = at.chunk,
+                %fault,
+                "the relay is at fault"
+            );
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::{domain::ledger::Ledger, store::chunks::Report};
 
-/// The positions that are to be claimed, and the claim numbers that were used in this epoch.
+/// The positions that are to be claimed, and the ordinals that their claims get.
 pub(super) struct ClaimQueue {
     pub positions: VecDeque<u16>,
     /// The ordinal of the last claim, for recipients that were given back in this epoch.

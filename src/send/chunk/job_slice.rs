@@ -1,4 +1,4 @@
-//! The time slice of a chunk job: how long the job goes on claiming recipients.
+//! The time slice of a chunk job: how long the job may claim recipients.
 
 use std::{pin::Pin, time::Duration};
 

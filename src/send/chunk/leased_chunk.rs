@@ -10,7 +10,7 @@ use crate::{
     store::chunks::{Batch, Lease},
 };
 
-/// How long a batch is remembered. Redis notices a roll-back sooner, and it loses less than this.
+/// How long a batch is remembered. A roll-back undoes less time, and the holder notices it sooner.
 pub(super) const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// A chunk as its lease holder knows it.
@@ -50,7 +50,7 @@ impl LeasedChunk {
         }
     }
 
-    /// Notes that a batch was applied, or that its late reports were taken after the lease was lost.
+    /// Notes that Redis has applied a batch, or its late reports after the lease was lost.
     ///
     /// The batch is remembered for a while if Redis may forget it.
     pub(super) fn note_applied(&mut self, batch: Batch, granted: &[bool], may_be_forgotten: bool) {

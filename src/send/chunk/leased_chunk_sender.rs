@@ -1,4 +1,4 @@
-//! Sends a chunk whose lease this daemon holds.
+//! The sending of a chunk whose lease this daemon holds.
 
 use std::sync::Arc;
 
@@ -108,7 +108,7 @@ impl LeasedChunkSender {
         })
     }
 
-    /// Runs connection workers and ledger writer until nothing is left to do, or a halt.
+    /// Runs the connection workers and the ledger writer until all is done or the chunk is halted.
     async fn run_connections(
         &self,
         run: ChunkRun,

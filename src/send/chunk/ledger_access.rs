@@ -39,7 +39,7 @@ pub struct LedgerAccess {
 }
 
 /// The answer to a beat.
-pub(super) enum Beat {
+pub(super) enum BeatAnswer {
     Renewed,
     /// The lease may still hold: the next beat shows it.
     Unknown,
@@ -50,8 +50,10 @@ pub(super) enum Beat {
 impl LedgerAccess {
     /// Writes a batch, and repeats that until Redis answers: an acceptance must not be forgotten.
     ///
-    /// `valid_until` is the end of the validity period in Unix seconds. Returns `None` if the ledger
-    /// is damaged. The reported recipients are in doubt once the chunk is given back or taken over.
+    /// `valid_until` is the end of the validity period in Unix seconds.
+    ///
+    /// Returns `None` if the ledger is damaged. The reported recipients are in doubt as soon as the
+    /// chunk changes its holder.
     pub(super) async fn write_batch(
         &self,
         leased: &LeasedChunk,
@@ -78,12 +80,22 @@ impl LedgerAccess {
             match written {
                 Ok(answer) => return Some(answer),
                 Err(error) if !error.may_pass() => {
-                    tracing::error!(delivery.id = %at.delivery, chunk = at.chunk, %error, "a batch of records is lost");
+                    tracing::error!(
+                        delivery.id = %at.delivery,
+                        chunk = at.chunk,
+                        %error,
+                        "a batch of records is lost"
+                    );
                     return None;
                 }
                 Err(error) => {
                     metrics::store_retry();
-                    tracing::debug!(delivery.id = %at.delivery, chunk = at.chunk, %error, "a batch of records is sent again");
+                    tracing::debug!(
+                        delivery.id = %at.delivery,
+                        chunk = at.chunk,
+                        %error,
+                        "a batch of records is sent again"
+                    );
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -91,22 +103,27 @@ impl LedgerAccess {
     }
 
     /// Sends a beat, so that other daemons see that the holder lives.
-    pub(super) async fn renew_lease(&self, leased: &LeasedChunk) -> Beat {
+    pub(super) async fn renew_lease(&self, leased: &LeasedChunk) -> BeatAnswer {
         let at = &leased.at;
         let renewed = match self.ledgers.renew_lease(at, &leased.lease).await {
-            Ok(LeaseVerdict::Ok) => Ok(Beat::Renewed),
+            Ok(LeaseVerdict::Ok) => Ok(BeatAnswer::Renewed),
             Ok(LeaseVerdict::RolledBack) => {
                 self.holder.replay(leased).await.map(|replay| match replay {
-                    Replay::PutBack => Beat::Unknown,
-                    Replay::InDoubt | Replay::Nothing => Beat::Lost("Redis rolled back"),
+                    Replay::PutBack => BeatAnswer::Unknown,
+                    Replay::InDoubt | Replay::Nothing => BeatAnswer::Lost("Redis rolled back"),
                 })
             }
-            Ok(_) => Ok(Beat::Lost("another worker holds it")),
+            Ok(_) => Ok(BeatAnswer::Lost("another worker holds it")),
             Err(error) => Err(error),
         };
         renewed.unwrap_or_else(|error| {
-            tracing::debug!(delivery.id = %at.delivery, chunk = at.chunk, %error, "the lease was not renewed");
-            Beat::Unknown
+            tracing::debug!(
+                delivery.id = %at.delivery,
+                chunk = at.chunk,
+                %error,
+                "the lease was not renewed"
+            );
+            BeatAnswer::Unknown
         })
     }
 

@@ -13,7 +13,7 @@ use super::{
     job_slice::JobSlice,
     lease_validity::boottime_ms,
     leased_chunk::LeasedChunk,
-    ledger_access::{Beat, LedgerAccess},
+    ledger_access::{BeatAnswer, LedgerAccess},
     start_right::StartRight,
     writer_channel::{GatheredMessages, WorkerChannels},
 };
@@ -46,7 +46,7 @@ impl LedgerWriter {
     ///
     /// Every claim is recorded or given back then.
     pub(super) async fn serve(mut self) -> LeasedChunk {
-        // the tasks below borrow no field of the writer
+        // a copy, because the futures below must not borrow a field of the writer
         let access = self.access.clone();
         let settings = &access.config.send;
         let mut beat = interval(Duration::from_millis(settings.lease_ms / 4));
@@ -54,7 +54,7 @@ impl LedgerWriter {
         state_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // the slice begins with the first connection, which may have to wait for its permit
         let mut slice = JobSlice::new(Duration::from_millis(settings.slice_ms));
-        // if Redis forgets the lease, it forgets the claims too: claims wait until both are durable
+        // if Redis forgets the lease, it forgets the claims too: claims wait for a durable lease
         let mut durable = pin!(access.await_durability());
         let mut is_durable = !access.redis.may_roll_back();
         loop {
@@ -92,7 +92,7 @@ impl LedgerWriter {
         }
     }
 
-    /// Notes when the chunk is due again, and gives up the chunk.
+    /// Notes when the chunk is due again, and returns the chunk.
     fn finish(mut self) -> LeasedChunk {
         // recipients that may be sent to now need the next job at once
         let all_wait = self.to_claim.positions.is_empty() && !self.right.is_halted();
@@ -144,7 +144,7 @@ impl LedgerWriter {
         positions.iter().filter_map(claim).collect()
     }
 
-    /// Hands the granted claims to the workers. A claim that nobody takes is reported as not started.
+    /// Hands the granted claims to the workers. Adds a report for each claim that nobody takes.
     fn hand_out_claims(&mut self, batch: &Batch, answer: &BatchAnswer, reports: &mut Vec<Report>) {
         let epoch = self.leased.lease.epoch;
         for (claim, granted) in batch.claims.iter().zip(&answer.granted) {
@@ -162,7 +162,7 @@ impl LedgerWriter {
         }
     }
 
-    /// Draws the conclusions from the answer to a batch.
+    /// Acts on the answer to a batch.
     async fn note_answer(&mut self, batch: &Batch, answer: &BatchAnswer) {
         match answer.lease {
             LeaseVerdict::Ok => {}
@@ -186,8 +186,8 @@ impl LedgerWriter {
             }
         }
         self.admission.note_outcome(report).await;
-        // a claim of a broken connection is for the others, but not without the right to start:
-        // the recipient would be claimed and given back without end
+        // another connection may take the claim of a broken one; without the right to start, the
+        // recipient would be claimed and given back without end
         if report.status.is_none() && self.right.holds() {
             self.to_claim.put_back(report);
         }
@@ -197,7 +197,12 @@ impl LedgerWriter {
         if effect == ReportEffect::Twice {
             metrics::duplicate();
             let at = &self.leased.at;
-            tracing::warn!(delivery.id = %at.delivery, chunk = at.chunk, position = report.position, "a relay accepted two messages for one recipient");
+            tracing::warn!(
+                delivery.id = %at.delivery,
+                chunk = at.chunk,
+                position = report.position,
+                "a relay accepted two messages for one recipient"
+            );
         }
     }
 
@@ -213,9 +218,9 @@ impl LedgerWriter {
     async fn renew_lease(&self) {
         let sent_ms = boottime_ms();
         match self.access.renew_lease(&self.leased).await {
-            Beat::Renewed => self.right.renew(sent_ms),
-            Beat::Unknown => {}
-            Beat::Lost(why) => self.lose_chunk(why),
+            BeatAnswer::Renewed => self.right.renew(sent_ms),
+            BeatAnswer::Unknown => {}
+            BeatAnswer::Lost(why) => self.lose_chunk(why),
         }
     }
 

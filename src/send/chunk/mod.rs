@@ -7,8 +7,8 @@
 //!
 //! Entry points:
 //! - [`ChunkSender::send_chunk`]: the job of a chunk;
-//! - [`LeaseHolder`]: takes leases, gives chunks back, and replays batches after a roll-back;
-//! - [`LeaseHolder::expire`]: fails the open recipients after the validity period;
+//! - [`LeaseHolder`]: takes leases, gives chunks back, replays batches after a roll-back, and fails
+//!   open recipients after the validity period;
 //! - [`LeasedChunk`]: a chunk as its lease holder knows it.
 //!
 //! Not here:

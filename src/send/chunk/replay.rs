@@ -110,13 +110,22 @@ impl LeaseHolder {
         let id = &at.delivery;
         if first.is_some() || known_seq == Some(lease.seq) {
             metrics::went_back("put_back");
-            tracing::warn!(delivery.id = %id, chunk = at.chunk, "Redis rolled back: the forgotten batches are put back");
+            tracing::warn!(
+                delivery.id = %id,
+                chunk = at.chunk,
+                "Redis rolled back: the forgotten batches are put back"
+            );
             return Ok(Replay::PutBack);
         }
         let in_doubt =
             self.ledgers.put_in_doubt(at, lease, unix_now(), leased.resend_after_s).await?;
         metrics::went_back("in_doubt");
-        tracing::error!(delivery.id = %id, chunk = at.chunk, in_doubt, "Redis rolled back too far: the open recipients of the chunk are in doubt");
+        tracing::error!(
+            delivery.id = %id,
+            chunk = at.chunk,
+            in_doubt,
+            "Redis rolled back too far: the open recipients of the chunk are in doubt"
+        );
         Ok(Replay::InDoubt)
     }
 

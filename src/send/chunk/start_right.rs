@@ -37,11 +37,12 @@ impl StartRight {
         self.halt();
     }
 
-    /// Lets no task start anything more. What runs may end.
+    /// Lets no task start anything more. Running transactions may end.
     pub(super) fn halt(&self) {
         self.halt.cancel();
     }
 
+    /// Returns true if the chunk was halted.
     pub(super) fn is_halted(&self) -> bool {
         self.halt.is_cancelled()
     }

@@ -1,4 +1,4 @@
-//! From the end of an SMTP transaction to the report of its claim.
+//! Turns the end of an SMTP transaction into the report of its claim.
 
 use super::{chunk_run::ChunkRun, claim::GrantedClaim};
 use crate::{

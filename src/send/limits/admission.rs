@@ -36,7 +36,7 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Begins with the recipients of a chunk, by position. Every message takes a token of each rate.
+    /// Begins with the recipients of a chunk, by position. A message takes a token of each rate.
     pub fn new(
         throttles: &Throttles,
         delivery: &DeliveryId,
@@ -174,10 +174,9 @@ impl Admission {
         matches: impl Fn(&ChunkDomain) -> bool,
         until: u32,
     ) {
+        self.note_postponed(until);
         let is_postponed = self.domains.positions_where(matches);
         positions.retain(|position| !is_postponed(*position));
-        drop(is_postponed);
-        self.note_postponed(until);
     }
 
     fn postpone_all(&mut self, positions: &mut VecDeque<u16>, until: u32) {
@@ -196,7 +195,7 @@ impl Admission {
         }
     }
 
-    /// Notes the outcome of a recipient. It may open a circuit breaker.
+    /// Notes the outcome of a recipient. The outcome may open a circuit breaker.
     pub async fn note_outcome(&mut self, report: &Report) {
         self.note_unclaimed(report.position);
         if let Some(domain) = self.domains.of(report.position) {

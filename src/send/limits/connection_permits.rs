@@ -94,7 +94,7 @@ impl RoutePermits {
 
     /// Hands free permits to the deliveries that wait.
     ///
-    /// The delivery with the fewest permits comes first. Within a delivery, the first that came.
+    /// The delivery with the fewest permits comes first. Waiters of one delivery keep their order.
     fn hand_out(&self, mut state: MutexGuard<'_, PermitState>) {
         let mut refused = Vec::new();
         while state.free > 0 {

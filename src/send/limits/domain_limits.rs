@@ -1,4 +1,4 @@
-//! The limits of recipient domains, and what this daemon uses of them.
+//! The limits of recipient domains, and this daemon's share of them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,12 +1,12 @@
 //! Limits: how much may be sent now, to whom, and over how many connections.
 //!
-//! All daemons share the limits through Redis. Each daemon holds its share of them in memory, so
-//! that a message costs no round trip.
+//! All daemons share the limits through Redis. Each daemon keeps its share of them in memory.
+//! Only few messages therefore cost a round trip.
 //!
 //! Entry points:
 //! - [`Admission`]: decides which recipients of a chunk may be claimed now;
 //! - [`Throttles`]: token buckets, limits of recipient domains and circuit breakers of a daemon;
-//! - [`ThrottleWatch`]: learns each second what the other daemons found, and takes this one's share;
+//! - [`ThrottleWatch`]: takes this daemon's share each second, and reads the open breakers;
 //! - [`ConnectionPermits`]: decides which delivery gets the next relay connection;
 //! - [`MailOut`]: the handles that every sender of mail needs;
 //! - [`AddressChecks`]: decides which addresses have got enough messages.

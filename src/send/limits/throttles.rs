@@ -1,4 +1,4 @@
-//! Throttles: what one daemon knows of the limits that all daemons share.
+//! Throttles: the limits that all daemons share, as one daemon knows them.
 
 use std::{sync::Arc, time::Duration};
 

@@ -65,7 +65,11 @@ impl ChunkRepair {
         });
         if !is_alive && self.chunks.return_to_ready(at, round, unix_now()).await? {
             metrics::revived();
-            tracing::warn!(delivery.id = %at.delivery, chunk = at.chunk, "the job of the chunk was lost");
+            tracing::warn!(
+                delivery.id = %at.delivery,
+                chunk = at.chunk,
+                "the job of the chunk was lost"
+            );
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The end of a delivery: it is finished when a full recount finds nothing left to do.
+//! The end of a delivery: the delivery is finished when a recount finds nothing left to do.
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -44,7 +44,7 @@ impl Finishes {
                 && self.chunks.ready_count(id).await? == 0
                 && self.chunks.with_jobs(id).await?.is_empty()
             {
-                // recipients are left, but no list has their chunks: lists are hints
+                // recipients are left, but their chunks are in no list: lists are hints
                 self.schedules.mark_all_released_ready(id, plan).await?;
             }
             return Ok(());

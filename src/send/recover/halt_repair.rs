@@ -33,7 +33,7 @@ impl HaltRepair {
             self.cancel_pending(delivery).await?;
         }
         let counts = self.ledgers.counts(&delivery.id).await?;
-        // a claim that was given back after the cancellation is pending again: the next pass ends it
+        // a claim that was given back after the cancellation is pending again, until the next pass
         if counts.attempting > 0 || is_stop && counts.open() > 0 {
             return self.chunk_repair.repair_without_jobs(delivery, &counts).await;
         }

@@ -44,7 +44,7 @@ impl IndexSweep {
                 match state {
                     Some(DeliveryState::Deleted) => deleted.push(id.clone()),
                     Some(state) if state.is_moving() => store.list_moving(id).await?,
-                    // the next pass over due waves moves it to its right time
+                    // the next pass over due waves lists the delivery at its right time
                     Some(DeliveryState::Scheduled | DeliveryState::Held) => {
                         self.schedules.relist_due(id).await?
                     }

@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(seen(1), 0, "never answered");
         (1..20).for_each(|s| liveness.note_answer(at(s)));
         assert_eq!((seen(19), seen(24)), (0, 5));
-        // a gap of more than five seconds counts while it lasts, and after it
+        // a gap of more than five seconds counts while it lasts and afterwards
         assert_eq!((seen(25), seen(26)), (0, 0));
         liveness.note_answer(at(26));
         assert_eq!((seen(26), seen(30)), (0, 4));

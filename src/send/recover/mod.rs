@@ -1,4 +1,4 @@
-//! Recovery: moves every delivery on, whatever a crash has left behind.
+//! Recovery: moves every delivery on after a crash.
 //!
 //! The state of a delivery, its waves and its ledgers are the truth. Jobs and lists are hints: they
 //! may be lost or doubled. Every daemon runs these passes for all deliveries.

@@ -70,7 +70,12 @@ impl PoisonedChunks {
         let (verdict, due) = self.holder.give_back(leased).await?;
         if verdict != LeaseVerdict::Ok || due.is_some() {
             metrics::set_aside();
-            tracing::error!(delivery.id = %at.delivery, chunk = at.chunk, reason, "the chunk is set aside until a person retries it");
+            tracing::error!(
+                delivery.id = %at.delivery,
+                chunk = at.chunk,
+                reason,
+                "the chunk is set aside until a person retries it"
+            );
         }
         Ok(())
     }

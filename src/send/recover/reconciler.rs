@@ -1,4 +1,4 @@
-//! The reconciler: each second, on every daemon, finds what a crash has left behind.
+//! The reconciler: repairs each second, on every daemon, the deliveries that stand still.
 //!
 //! Every repair may be done twice without harm.
 

@@ -1,4 +1,4 @@
-//! The pulse of Redis: whether it takes writes, whether it has restarted, and what it promises.
+//! The pulse of Redis: writes, restarts and the promised durability.
 
 use std::{sync::Arc, time::Instant};
 
@@ -28,8 +28,8 @@ impl RedisPulse {
     /// Checks eight times per lease whether Redis takes writes, until the shutdown.
     ///
     /// [`Liveness`] needs these answers. An answer alone does not suffice: a Redis without memory
-    /// answers, but refuses the beat of every holder. After a restart Redis may have forgotten
-    /// something, so the chunks that were given back lately are replayed.
+    /// answers, but refuses the beat of every holder. After a restart of Redis, the chunks that
+    /// were given back lately are replayed, because Redis may have forgotten them.
     pub async fn pulse(&self) {
         let mut tick = tokio::time::interval(self.config.send.lease() / 8);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -75,7 +75,7 @@ impl RedisPulse {
         }
     }
 
-    /// The task: reads what durability Redis promises, and logs a change.
+    /// The task: reads the durability that Redis promises, and logs a change.
     ///
     /// Returns false if Redis does not answer.
     pub async fn observe_durability(&self) -> bool {

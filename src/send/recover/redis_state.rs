@@ -1,11 +1,11 @@
-//! What this process knows of the state of Redis.
+//! The state of Redis as this process knows it.
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
-/// What this process knows of the state of Redis. Cheap to clone.
+/// The state of Redis as this process knows it. Cheap to clone.
 #[derive(Clone)]
 pub struct RedisState {
     /// True while Redis takes writes.
@@ -19,11 +19,12 @@ impl Default for RedisState {
 }
 
 impl RedisState {
+    /// Returns true while Redis takes writes.
     pub(super) fn is_writable(&self) -> bool {
         self.writable.load(Ordering::Relaxed)
     }
 
-    /// Notes whether Redis takes writes. Returns what was known before.
+    /// Notes whether Redis takes writes. Returns the state before.
     pub(super) fn set_writable(&self, writable: bool) -> bool {
         self.writable.swap(writable, Ordering::Relaxed)
     }

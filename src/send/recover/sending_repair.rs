@@ -41,7 +41,7 @@ impl SendingRepair {
         let waiting = self.poisoned.open_recipients(id).await? + released.unreleased;
         let left = counts.open().saturating_sub(waiting);
         if left > 0 && self.poisoned.chunks.ready_count(id).await? == 0 {
-            // the chunks are in no list although recipients are open: lists are hints
+            // recipients are open, but their chunks are in no list: lists are hints
             self.schedules.mark_all_released_ready(id, plan).await?;
         } else if counts.open() == 0 {
             let job = Job::FinishDelivery { delivery: id.to_string() };

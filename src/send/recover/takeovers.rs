@@ -34,10 +34,10 @@ pub struct Takeovers {
 }
 
 impl Takeovers {
-    /// Takes a chunk over from its holder if the holder is dead. The next job finds it free.
+    /// Takes a chunk over from its holder if the holder is dead. The next job finds the chunk free.
     ///
-    /// A holder is dead if this daemon replaces its process, or if its beat has stood still for a
-    /// whole lease.
+    /// A holder is dead if this daemon has its state directory now, or if its beat has stood still
+    /// for a whole lease.
     pub(super) async fn take_over_if_dead(
         &self,
         delivery: &Delivery,
@@ -63,14 +63,19 @@ impl Takeovers {
             let leased = LeasedChunk::new(at.clone(), lease, resend_after_s);
             self.poisoned.give_back_after_crash(leased).await?;
             metrics::taken_over();
-            tracing::warn!(delivery.id = %at.delivery, chunk = at.chunk, proven_dead, "the chunk was taken over from a dead worker");
+            tracing::warn!(
+                delivery.id = %at.delivery,
+                chunk = at.chunk,
+                proven_dead,
+                "the chunk was taken over from a dead worker"
+            );
         }
         Ok(())
     }
 
     /// Fails the open recipients of chunks that were set aside, once the validity period has ended.
     ///
-    /// This makes no message, so it cannot kill a worker.
+    /// No message is made for them, so this step cannot kill a worker.
     pub(super) async fn expire_poisoned(&self, delivery: &Delivery) -> Result<(), Refusal> {
         let Some(plan) = &delivery.document.plan else { return Ok(()) };
         for chunk in self.poisoned.chunks.poisoned(&delivery.id).await? {
