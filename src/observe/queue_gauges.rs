@@ -47,7 +47,7 @@ impl QueueGauges {
 
     /// Returns the seconds since the first job of a queue was queued.
     ///
-    /// If its producer gave no time, returns for how many seconds it has been the first job.
+    /// If the producer gave no time, returns the seconds for which this job has been the first.
     fn age_s(&self, queue: &str, first: Option<&FirstJob>) -> u64 {
         let mark = first.map_or(0, |job| hash_of(&job.id));
         let name = format!("first of {queue}");

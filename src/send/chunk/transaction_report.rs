@@ -30,7 +30,7 @@ impl ChunkRun {
                 flags: flags::ACCEPTED,
                 ..claimed.report(Status::Sent, now, self.kept_reply(&reply))
             },
-            // no acceptance is counted: the relay layer has not counted one either
+            // without the flag, no acceptance is counted: the relay has not counted one
             Transaction::Tested(reply) => {
                 claimed.report(Status::Sent, now, self.kept_reply(&reply))
             }

@@ -28,7 +28,7 @@ pub(super) struct WorkerMessage {
     report: Option<Report>,
     /// The number of claims that the worker has room for.
     wanted: usize,
-    /// A connection that the worker needs no more.
+    /// A connection that the worker does not need any more.
     ///
     /// The connection counts as open until all its claims are recorded. A crash therefore leaves
     /// at most connections × window recipients in doubt.
@@ -73,7 +73,7 @@ impl WriterChannel {
         }
     }
 
-    /// Hands over a connection that the worker needs no more.
+    /// Hands over a connection that the worker does not need any more.
     pub(super) fn hand_over(&self, connection: SmtpConnection) {
         let _ = self.messages.send(WorkerMessage {
             connection: self.connection,

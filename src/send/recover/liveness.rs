@@ -78,7 +78,7 @@ impl Liveness {
         }
     }
 
-    /// Notes the mark of `name`, and returns for how long it has been the same.
+    /// Notes the mark of `name`, and returns for how long this mark has been the same.
     pub fn unchanged_for(&self, name: &str, mark: (u64, u64), now: Instant) -> Duration {
         let mut inner = self.inner();
         inner.forget_after_gap(self.longest_gap, now);
