@@ -52,7 +52,7 @@ async fn keep_running(tasks: &Tasks, mut scheduler: JobScheduler, ticks: &Arc<No
              starting the scheduler anew"
         );
         let _ = scheduler.shutdown().await;
-        tasks.journey.recover.sweep.look_at_all().await;
+        tasks.journey.recover.sweep.make_all_chunks_ready().await;
         match schedule(tasks, ticks).await {
             Ok(another) => scheduler = another,
             Err(error) => {

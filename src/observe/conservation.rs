@@ -1,33 +1,38 @@
-//! The differences that the conservation check found, delivery by delivery, and whose turn it is.
+//! The conservation check: compares the figures that must agree, one delivery after the other.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use crate::{
-    deliveries::Deliveries, domain::delivery::DeliveryId, metrics, send::recover::Recounts,
+    deliveries::Deliveries,
+    domain::delivery::{Delivery, DeliveryId},
+    metrics,
+    send::recover::Recounts,
     store::StoreError,
 };
 
-/// A delivery that has ended changes no more: its ledgers are read again only so often.
+/// How often a delivery that has ended is checked: its ledgers do not change any more.
 const ENDED: Duration = Duration::from_secs(600);
 
+/// The last comparison of each delivery. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct ConservationDifferences(Arc<Mutex<HashMap<DeliveryId, LastComparison>>>);
 
 #[derive(Clone, Copy)]
 struct LastComparison {
     at: Instant,
+    /// True if the delivery had ended by then.
     ended: bool,
     difference: u64,
 }
 
 impl ConservationDifferences {
-    /// The delivery that was not looked at for the longest time; deliveries that are gone are forgotten.
-    pub fn next(&self, ids: &[DeliveryId], now: Instant) -> Option<DeliveryId> {
-        let mut checked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Returns the delivery that was checked least recently, and forgets all that are not in `ids`.
+    fn next(&self, ids: &[DeliveryId], now: Instant) -> Option<DeliveryId> {
+        let mut checked = self.lock();
         checked.retain(|id, _| ids.contains(id));
         let due = |id: &&DeliveryId| {
             checked.get(*id).is_none_or(|c| !c.ended || now.duration_since(c.at) >= ENDED)
@@ -35,26 +40,26 @@ impl ConservationDifferences {
         ids.iter().filter(due).min_by_key(|id| checked.get(*id).map(|c| c.at)).cloned()
     }
 
-    /// What was found; `None` if the figures changed too fast to be compared: the last difference stands.
-    pub fn note(&self, id: DeliveryId, difference: Option<u64>, ended: bool, now: Instant) {
-        let mut checked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Notes a comparison. `None` keeps the last difference: the figures changed too fast.
+    fn note(&self, id: DeliveryId, difference: Option<u64>, ended: bool, now: Instant) {
+        let mut checked = self.lock();
         let last = checked.get(&id).map_or(0, |c| c.difference);
         let ended = ended && difference.is_some();
         checked
             .insert(id, LastComparison { at: now, ended, difference: difference.unwrap_or(last) });
     }
 
+    /// Returns the largest difference of any delivery.
     pub fn largest(&self) -> u64 {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .map(|c| c.difference)
-            .max()
-            .unwrap_or(0)
+        self.lock().values().map(|c| c.difference).max().unwrap_or(0)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<DeliveryId, LastComparison>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// Checks that no recipient was lost or counted twice.
 #[derive(Clone)]
 pub struct ConservationCheck {
     pub deliveries: Deliveries,
@@ -63,28 +68,32 @@ pub struct ConservationCheck {
 }
 
 impl ConservationCheck {
-    /// One delivery at a time, in turn; the gauge shows the largest difference that stands.
+    /// Compares the figures of the next delivery, and sets the gauge to the largest difference.
     pub(super) async fn check_next(&self) -> Result<(), StoreError> {
         let ids = self.deliveries.store.delivery_ids(0, 1000).await?;
         let now = Instant::now();
         let Some(id) = self.differences.next(&ids, now) else { return Ok(()) };
         let (difference, ended) = match self.difference_of(&id).await {
             Err(error) if !error.may_pass() => {
-                // the others have their turns, too
-                tracing::error!(delivery.id = %id, %error, "its figures cannot be compared");
+                // an error in one delivery must not stop the check of the others
+                tracing::error!(
+                    delivery.id = %id,
+                    %error,
+                    "the figures of the delivery cannot be compared"
+                );
                 (None, false)
             }
             compared => compared?,
         };
         if difference.is_some_and(|difference| difference > 0) {
-            tracing::error!(delivery.id = %id, difference, "figures that must agree do not");
+            tracing::error!(delivery.id = %id, difference, "figures that must agree differ");
         }
         self.differences.note(id, difference, ended, now);
         metrics::conservation(self.differences.largest());
         Ok(())
     }
 
-    /// The difference, and whether the delivery has ended.
+    /// Returns the difference, and whether the delivery has ended.
     async fn difference_of(&self, id: &DeliveryId) -> Result<(Option<u64>, bool), StoreError> {
         let Some(delivery) = self.deliveries.store.delivery(id).await? else {
             return Ok((Some(0), true));
@@ -96,19 +105,16 @@ impl ConservationCheck {
         };
         let difference = match compared {
             Ok(Some(0) | None) => compared?,
-            // what is removed in these moments cannot be compared: only where nothing was changed it is a difference
-            _ if self
-                .deliveries
-                .store
-                .delivery(id)
-                .await?
-                .is_none_or(|now| now.revision != delivery.revision) =>
-            {
-                None
-            }
+            // figures that were read while the delivery changed do not fit together
+            _ if self.has_changed(&delivery).await? => None,
             _ => compared?,
         };
         Ok((difference, delivery.state.has_ended()))
+    }
+
+    async fn has_changed(&self, delivery: &Delivery) -> Result<bool, StoreError> {
+        let now = self.deliveries.store.delivery(&delivery.id).await?;
+        Ok(now.is_none_or(|now| now.revision != delivery.revision))
     }
 }
 
@@ -117,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_take_turns_and_a_difference_stands_until_its_delivery_is_gone() {
+    fn all_are_checked_in_turn_and_a_difference_stays_until_its_delivery_is_gone() {
         let ids: Vec<DeliveryId> = (0..3u8).map(|n| DeliveryId::from_random([n; 10])).collect();
         let (differences, start) = (ConservationDifferences::default(), Instant::now());
         let at = |s| start + Duration::from_secs(s);
@@ -132,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_ended_is_looked_at_now_and_then() {
+    fn an_ended_delivery_is_checked_rarely() {
         let ids = [DeliveryId::from_random([1; 10])];
         let (differences, start) = (ConservationDifferences::default(), Instant::now());
         differences.note(ids[0].clone(), Some(0), true, start);

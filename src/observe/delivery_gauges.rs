@@ -1,7 +1,8 @@
-//! TODO head
+//! The gauges of deliveries that move: states, recipients and poisoned chunks.
 
 use std::collections::HashMap;
 
+use super::wave_gauges::WaveGauges;
 use crate::{
     deliveries::Deliveries,
     domain::{
@@ -12,36 +13,37 @@ use crate::{
     store::{
         StoreError,
         chunks::{ChunkLists, LedgerStore},
-        schedule::ScheduleStore,
     },
 };
 
+/// Sets the gauges of deliveries that move.
 #[derive(Clone)]
 pub struct DeliveryGauges {
     pub deliveries: Deliveries,
     pub ledgers: LedgerStore,
     pub chunks: ChunkLists,
-    pub schedules: ScheduleStore,
+    pub waves: WaveGauges,
 }
 
 impl DeliveryGauges {
+    /// Sets the gauges. A delivery that cannot be read is left out.
     pub(super) async fn observe(&self) -> Result<(), StoreError> {
         let mut states: HashMap<DeliveryState, usize> =
             DeliveryState::ALL.into_iter().filter(|s| s.is_moving()).map(|s| (s, 0)).collect();
-        let (mut sum, mut aside, mut pending_s) = (Counts::default(), 0, 0);
+        let (mut sum, mut poisoned, mut pending_s) = (Counts::default(), 0, 0);
         for id in self.deliveries.store.moving().await? {
-            let (state, chunks, mut counts) = match self.observe_delivery(&id).await {
-                Ok(Some(seen)) => seen,
+            let (state, chunks, mut counts) = match self.read(&id).await {
+                Ok(Some(read)) => read,
                 Ok(None) => continue,
                 Err(error) if error.may_pass() => return Err(error),
-                // the reconciler says so
+                // the reconciler logs the error
                 Err(_) => continue,
             };
             *states.entry(state).or_default() += 1;
             if state == DeliveryState::StartPending {
-                pending_s = pending_s.max(self.start_pending_for(&id).await?);
+                pending_s = pending_s.max(self.waves.start_pending_for(&id).await?);
             }
-            aside += chunks;
+            poisoned += chunks;
             for status in Status::ALL {
                 *sum.of(status) += *counts.of(status);
             }
@@ -49,16 +51,16 @@ impl DeliveryGauges {
         for (state, n) in states {
             metrics::deliveries(state.word(), n);
         }
-        metrics::poisoned_chunks(aside);
+        metrics::poisoned_chunks(poisoned);
         metrics::start_pending(pending_s);
         for status in Status::ALL {
             metrics::recipients(status.word(), *sum.of(status));
         }
-        self.observe_waves().await
+        Ok(())
     }
 
-    /// State, chunks that were set aside, counts.
-    async fn observe_delivery(
+    /// Reads the state, the number of poisoned chunks and the counts of a delivery.
+    async fn read(
         &self,
         id: &DeliveryId,
     ) -> Result<Option<(DeliveryState, usize, Counts)>, StoreError> {

@@ -1,4 +1,4 @@
-//! TODO head
+//! The gauges of queues and their workers.
 
 use std::{
     collections::hash_map::DefaultHasher,
@@ -8,10 +8,11 @@ use std::{
 
 use crate::{
     metrics,
-    queue::{FirstJob, Queue, WorkerHealth},
+    queue::{FirstJob, Queue, QueueError, WorkerHealth},
     send::recover::Liveness,
 };
 
+/// Sets the gauges of queues and their workers.
 #[derive(Clone)]
 pub struct QueueGauges {
     pub queue: Queue,
@@ -20,7 +21,8 @@ pub struct QueueGauges {
 }
 
 impl QueueGauges {
-    pub(super) async fn observe(&self) -> Result<(), crate::queue::QueueError> {
+    /// Sets the gauges of all queues.
+    pub(super) async fn observe(&self) -> Result<(), QueueError> {
         for depth in self.queue.depths().await? {
             let queue = depth.queue.as_str();
             let states = [
@@ -33,7 +35,7 @@ impl QueueGauges {
             for (state, n) in states {
                 metrics::queue_jobs(queue, state, n);
             }
-            metrics::queue_age(queue, self.waiting_for(queue, depth.first.as_ref()));
+            metrics::queue_age(queue, self.age_s(queue, depth.first.as_ref()));
             metrics::queue_beat(queue, depth.oldest_beat_s.unwrap_or_default());
         }
         for worker in self.health.states() {
@@ -43,10 +45,13 @@ impl QueueGauges {
         Ok(())
     }
 
-    /// Seconds since a queue's first job was queued, or, where its producer does not say when, for which it has been the first.
-    fn waiting_for(&self, queue: &str, first: Option<&FirstJob>) -> u64 {
+    /// Returns the seconds since the first job of a queue was queued.
+    ///
+    /// If the producer gave no time, returns the seconds for which this job has been the first.
+    fn age_s(&self, queue: &str, first: Option<&FirstJob>) -> u64 {
         let mark = first.map_or(0, |job| hash_of(&job.id));
-        let seen = self.liveness.see(&format!("first of {queue}"), (mark, 0), Instant::now());
+        let name = format!("first of {queue}");
+        let seen = self.liveness.unchanged_for(&name, (mark, 0), Instant::now());
         first.map_or(0, |job| job.waits_s.unwrap_or(seen.as_secs()))
     }
 }

@@ -1,14 +1,18 @@
-//! TODO head
+//! The ratios of the most recent deliveries, such as opens per delivered message.
 
 use crate::{
-    deliveries::Deliveries, domain::tracking::Statistics, metrics::DeliveryRatios,
-    store::tracking::TrackingStore,
+    deliveries::Deliveries,
+    domain::tracking::Statistics,
+    metrics::DeliveryRatios,
+    store::{StoreError, tracking::TrackingStore},
 };
 
-/// Deliveries whose ratios are exported, and among how many of the newest they are sought.
+/// The number of deliveries whose ratios are exported.
 const RECENT: usize = 20;
+/// The number of newest deliveries among which those with statistics are looked for.
 const RECENT_AMONG: usize = 200;
 
+/// Exports the ratios of the most recent deliveries.
 #[derive(Clone)]
 pub struct RatioGauges {
     pub deliveries: Deliveries,
@@ -17,19 +21,12 @@ pub struct RatioGauges {
 }
 
 impl RatioGauges {
-    /// The task: shows the ratios of the most recent deliveries that have statistics, the same on every replica.
+    /// The task: exports the ratios of the most recent deliveries that have statistics.
+    ///
+    /// Every daemon exports the same ratios. Returns false if Redis does not answer.
     pub async fn observe(&self) -> bool {
-        let recent = async {
-            let ids = self.deliveries.store.delivery_ids(0, RECENT_AMONG).await?;
-            self.tracking.all_statistics(&ids).await
-        };
-        match recent.await {
+        match self.recent().await {
             Ok(recent) => {
-                let recent: Vec<(String, Statistics)> = recent
-                    .into_iter()
-                    .take(RECENT)
-                    .map(|(id, figures)| (id.to_string(), figures))
-                    .collect();
                 self.ratios.show(&recent);
                 true
             }
@@ -38,5 +35,11 @@ impl RatioGauges {
                 false
             }
         }
+    }
+
+    async fn recent(&self) -> Result<Vec<(String, Statistics)>, StoreError> {
+        let ids = self.deliveries.store.delivery_ids(0, RECENT_AMONG).await?;
+        let recent = self.tracking.all_statistics(&ids).await?.into_iter().take(RECENT);
+        Ok(recent.map(|(id, statistics)| (id.to_string(), statistics)).collect())
     }
 }

@@ -7,7 +7,7 @@ use crate::send::{
     limits::ThrottleWatch,
     operate::{Controls, InDoubtRecipients, Proofs, Retention},
     prepare::Preparations,
-    recover::{Finishes, IndexSweep, Reconciler, RedisPulse, Takeovers},
+    recover::{Finishes, IndexSweep, Reconciler, RedisPulse},
     release::{DueWaves, FairQueue, Starts},
 };
 
@@ -56,7 +56,6 @@ pub struct RecoverSteps {
     pub pulse: RedisPulse,
     pub sweep: IndexSweep,
     pub finishes: Finishes,
-    pub takeovers: Takeovers,
 }
 
 /// Pause, resume, stop, resolve doubt, send proofs, remove old logs and deliveries.

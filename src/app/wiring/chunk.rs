@@ -2,19 +2,19 @@
 
 use super::shared::{Parts, SharedHandles};
 use crate::send::{
-    chunk::{ChunkSender, ChunkSending, LateExclusions, LedgerAccess},
+    chunk::{ChunkSender, LateExclusions, LeasedChunkSender, LedgerAccess},
     recover::PoisonedChunks,
 };
 
 impl SharedHandles {
     pub(super) fn chunks(&self, poisoned: &PoisonedChunks) -> ChunkSender {
-        let Parts { stores, daemon, config, .. } = &self.parts;
+        let Parts { stores, queue, daemon, config, .. } = &self.parts;
         ChunkSender {
             deliveries: self.deliveries.clone(),
             schedules: stores.schedules.clone(),
+            holder: self.holder.clone(),
             poisoned: poisoned.clone(),
-            fair_queue: self.fair_queue.clone(),
-            sending: ChunkSending {
+            sender: LeasedChunkSender {
                 audiences: stores.audiences.clone(),
                 out: self.out.clone(),
                 late_exclusions: LateExclusions {
@@ -23,12 +23,18 @@ impl SharedHandles {
                 },
                 access: LedgerAccess {
                     deliveries: self.deliveries.clone(),
+                    ledgers: stores.ledgers.clone(),
+                    redis: stores.redis.clone(),
                     holder: self.holder.clone(),
                     acceptances: self.acceptances.clone(),
                     config: config.clone(),
                     daemon: daemon.clone(),
                 },
+                daemon: daemon.clone(),
             },
+            fair_queue: self.fair_queue.clone(),
+            queue: queue.clone(),
+            config: config.clone(),
         }
     }
 }

@@ -27,6 +27,7 @@ impl SharedHandles {
             chunks,
             throttle_watch: ThrottleWatch {
                 throttles: self.out.throttles.clone(),
+                store: stores.limits.clone(),
                 relays: relays.clone(),
                 permits: self.out.permits.clone(),
                 config: config.clone(),

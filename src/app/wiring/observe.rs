@@ -2,13 +2,15 @@
 
 use super::shared::{Parts, SharedHandles};
 use crate::observe::{
-    ConservationCheck, DeliveryGauges, Gauges, Observation, QueueGauges, RatioGauges,
+    ConservationCheck, DeliveryGauges, Gauges, Observation, QueueGauges, RatioGauges, WaveGauges,
 };
 
 impl SharedHandles {
     /// The gauges and the check of the figures.
     pub(in crate::app) fn observation(&self) -> Observation {
         let Parts { stores, queue, relays, health, config, .. } = &self.parts;
+        let waves =
+            WaveGauges { deliveries: self.deliveries.clone(), schedules: stores.schedules.clone() };
         Observation {
             gauges: Gauges {
                 relays: relays.clone(),
@@ -22,8 +24,9 @@ impl SharedHandles {
                     deliveries: self.deliveries.clone(),
                     ledgers: stores.ledgers.clone(),
                     chunks: stores.chunks.clone(),
-                    schedules: stores.schedules.clone(),
+                    waves: waves.clone(),
                 },
+                waves,
                 conservation: ConservationCheck {
                     deliveries: self.deliveries.clone(),
                     recounts: self.recounts.clone(),

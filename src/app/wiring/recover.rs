@@ -4,43 +4,26 @@ use super::shared::{Parts, SharedHandles};
 use crate::send::{
     RecoverSteps, ReleaseSteps,
     recover::{
-        ChunkRepair, Finishes, IndexSweep, PoisonedChunks, Reconciler, RedisPulse, RedisState,
-        SendingRepair, Takeovers,
+        ChunkRepair, Finishes, HaltRepair, IndexSweep, PoisonedChunks, Reconciler, RedisPulse,
+        RedisState, SendingRepair, Takeovers,
     },
 };
 
 impl SharedHandles {
     pub(super) fn recover(&self, poisoned: PoisonedChunks, release: &ReleaseSteps) -> RecoverSteps {
-        let Parts { stores, queue, daemon, config, .. } = &self.parts;
+        let Parts { stores, daemon, config, .. } = &self.parts;
         let takeovers = Takeovers {
-            poisoned: poisoned.clone(),
+            poisoned,
+            holder: self.holder.clone(),
+            ledgers: stores.ledgers.clone(),
             schedules: stores.schedules.clone(),
             liveness: self.liveness.clone(),
+            config: config.clone(),
             daemon: daemon.clone(),
         };
         let state = RedisState::default();
         RecoverSteps {
-            reconciler: Reconciler {
-                deliveries: self.deliveries.clone(),
-                audiences: stores.audiences.clone(),
-                sending: SendingRepair {
-                    deliveries: self.deliveries.clone(),
-                    due_waves: release.due_waves.clone(),
-                    starts: release.starts.clone(),
-                    repair: ChunkRepair {
-                        takeovers: takeovers.clone(),
-                        ledgers: stores.ledgers.clone(),
-                        chunks: stores.chunks.clone(),
-                        queue: queue.clone(),
-                        liveness: self.liveness.clone(),
-                    },
-                    poisoned,
-                },
-                jobs: self.jobs.clone(),
-                liveness: self.liveness.clone(),
-                config: config.clone(),
-                redis_state: state.clone(),
-            },
+            reconciler: self.reconciler(&takeovers, release, &state),
             pulse: RedisPulse {
                 redis: stores.redis.clone(),
                 holder: self.holder.clone(),
@@ -58,9 +41,49 @@ impl SharedHandles {
             finishes: Finishes {
                 deliveries: self.deliveries.clone(),
                 recounts: self.recounts.clone(),
+                schedules: stores.schedules.clone(),
                 chunks: stores.chunks.clone(),
             },
-            takeovers,
+        }
+    }
+
+    fn reconciler(
+        &self,
+        takeovers: &Takeovers,
+        release: &ReleaseSteps,
+        state: &RedisState,
+    ) -> Reconciler {
+        let Parts { stores, queue, config, .. } = &self.parts;
+        let chunk_repair = ChunkRepair {
+            takeovers: takeovers.clone(),
+            ledgers: stores.ledgers.clone(),
+            chunks: stores.chunks.clone(),
+            queue: queue.clone(),
+            liveness: self.liveness.clone(),
+        };
+        Reconciler {
+            deliveries: self.deliveries.clone(),
+            audiences: stores.audiences.clone(),
+            sending: SendingRepair {
+                due_waves: release.due_waves.clone(),
+                fair_queue: self.fair_queue.clone(),
+                chunk_repair: chunk_repair.clone(),
+                takeovers: takeovers.clone(),
+                poisoned: takeovers.poisoned.clone(),
+                schedules: stores.schedules.clone(),
+                ledgers: stores.ledgers.clone(),
+                queue: queue.clone(),
+            },
+            halts: HaltRepair {
+                deliveries: self.deliveries.clone(),
+                starts: release.starts.clone(),
+                ledgers: stores.ledgers.clone(),
+                chunk_repair,
+            },
+            jobs: self.jobs.clone(),
+            liveness: self.liveness.clone(),
+            config: config.clone(),
+            redis_state: state.clone(),
         }
     }
 }

@@ -1,62 +1,47 @@
-//! A chunk: take the lease, claim, render, send, record, give the lease back.
+//! The job of a chunk: takes the lease, sends, and gives the chunk back.
 
-use std::{collections::HashMap, sync::Arc};
-
-use jiff::Timestamp;
-use tokio::sync::mpsc::unbounded_channel;
+use std::sync::Arc;
 
 use super::{
-    chunk_sending::ChunkSending,
-    connection_worker::ChunkRun,
+    chunk_run::WaveTime,
     lease_validity::{LeaseValidity, boottime_ms},
-    ledger_writer::LedgerWriter,
-    replay::LeasedChunk,
-    writer_channel::WriterChannel,
+    leased_chunk::LeasedChunk,
+    leased_chunk_sender::LeasedChunkSender,
+    replay::LeaseHolder,
 };
 use crate::{
     clock::unix_now,
+    config::Config,
     deliveries::{Deliveries, Refusal},
-    domain::{
-        delivery::DeliveryId,
-        instant,
-        ledger::{ChunkRef, Ledger},
-        schedule::Wave,
-    },
-    queue::{Job, JobError, QueueName},
-    send::{
-        limits::{Admission, BucketRate},
-        recover::PoisonedChunks,
-        release::FairQueue,
-    },
+    domain::{delivery::DeliveryId, instant, ledger::ChunkRef},
+    queue::{Job, JobError, Queue, QueueName},
+    send::{recover::PoisonedChunks, release::FairQueue},
     store::{
         chunks::{Taken, TakeoverGrounds},
         schedule::ScheduleStore,
     },
 };
 
-/// A connection is reckoned to take so many messages a second: what is held back gets no more of them than that asks for, and
-/// over a slower relay it stays below its rate.
-const MESSAGES_A_CONNECTION: f64 = 5.0;
-
-/// What all messages of a wave share.
-#[derive(Clone, Copy)]
-pub(super) struct WaveTime {
-    pub(super) wave: Wave,
-    pub(super) date: Timestamp,
-    pub(super) valid_until: u32,
-}
-
+/// Runs the jobs of chunks.
 #[derive(Clone)]
 pub struct ChunkSender {
     pub deliveries: Deliveries,
     pub schedules: ScheduleStore,
+    pub holder: LeaseHolder,
     pub poisoned: PoisonedChunks,
+    pub sender: LeasedChunkSender,
     pub fair_queue: FairQueue,
-    pub sending: ChunkSending,
+    pub queue: Queue,
+    pub config: Arc<Config>,
 }
 
 impl ChunkSender {
-    /// The job: sends what is due in a chunk, for at most a slice of time. A chunk that is held by another ends the job well.
+    /// The job: sends what is due in a chunk, for at most one time slice.
+    ///
+    /// If another worker holds the chunk, the job ends without an error.
+    ///
+    /// # Errors
+    /// `Retry` if Redis does not answer; `Abort` if the chunk cannot be sent. Then it is set aside.
     pub async fn send_chunk(&self, id: &DeliveryId, chunk: u32) -> Result<(), JobError> {
         let at = ChunkRef { delivery: id.clone(), chunk };
         let delivery = match self.deliveries.delivery(id).await {
@@ -75,108 +60,32 @@ impl ChunkSender {
         let Some(valid_until) = wave.valid_until(plan.settings.validity_hours) else {
             return Ok(());
         };
+        let lease_ms = self.config.send.lease_ms;
         let asked_ms = boottime_ms();
-        let resend_after_s =
-            plan.resend_after_s(&wave, self.sending.access.config.send.lease_ms, unix_now());
+        let resend_after_s = plan.resend_after_s(&wave, lease_ms, unix_now());
         let grounds =
             TakeoverGrounds { resends: resend_after_s.is_some(), ..TakeoverGrounds::default() };
-        let (lease, ledger) = match self
-            .poisoned
-            .ledgers
-            .take_lease(&at, self.poisoned.holder.daemon.owner, grounds, unix_now())
-            .await?
-        {
-            Taken::Yes(lease, ledger) => (lease, ledger),
-            Taken::Leased(..) | Taken::Missing => return Ok(()),
+        let Taken::Yes(lease, ledger) = self.holder.take_lease(&at, grounds).await? else {
+            return Ok(());
         };
-        let validity = Arc::new(LeaseValidity::new(self.poisoned.config.send.lease_ms, asked_ms));
+        let validity = LeaseValidity::new(lease_ms, asked_ms);
         let leased = LeasedChunk::new(at, lease, resend_after_s);
-        let time = WaveTime { wave, date: instant(wave.released_at), valid_until };
+        let wave_time = WaveTime { wave, date: instant(wave.released_at), valid_until };
         let (leased, sent) =
-            self.sending.send_held(leased, ledger, (delivery, plan), time, validity).await;
-        // also when nothing could be sent: the next one need not wait the lease out
+            self.sender.send(leased, ledger, (delivery, plan), wave_time, validity).await;
+        // after a failure, too: the next holder need not wait until the lease expires
         self.poisoned.give_back_after_job(leased, &sent).await?;
         sent?;
         self.fair_queue.request_jobs(id).await?;
-        if self.poisoned.ledgers.counts(id).await?.open() == 0 {
+        self.queue_finish_if_done(id, &format!("finish:{id}:{chunk}:{}", lease.epoch)).await
+    }
+
+    /// Queues the job that finishes a delivery if none of its recipients is open any more.
+    async fn queue_finish_if_done(&self, id: &DeliveryId, job_id: &str) -> Result<(), JobError> {
+        if self.holder.ledgers.counts(id).await?.open() == 0 {
             let job = Job::FinishDelivery { delivery: id.to_string() };
-            self.fair_queue
-                .queue
-                .enqueue(
-                    QueueName::Steps,
-                    &format!("finish:{id}:{chunk}:{}", lease.epoch),
-                    &job.encode(),
-                )
-                .await?;
+            self.queue.enqueue(QueueName::Steps, job_id, &job.encode()).await?;
         }
         Ok(())
-    }
-}
-
-impl ChunkRun {
-    /// Drives the connections until nothing is left to do or may be done.
-    pub(super) async fn serve(
-        self: Arc<Self>,
-        leased: LeasedChunk,
-        ledger: Ledger,
-        todo: Vec<u16>,
-    ) -> LeasedChunk {
-        let config = &self.sending.access.config;
-        let relay = self.sending.out.relays.only_rate(&self.route);
-        let rates: Vec<BucketRate> = [
-            self.plan
-                .settings
-                .messages_per_second
-                .map(|rate| (format!("delivery:{{{}}}", self.at.delivery), rate)),
-            relay.map(|(name, rate)| (format!("relay:{name}"), rate)),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        // what is held back needs few of them
-        let needed = rates
-            .iter()
-            .map(|(_, rate)| (rate / MESSAGES_A_CONNECTION).ceil() as usize)
-            .min()
-            .unwrap_or(usize::MAX);
-        let connections = self
-            .sending
-            .out
-            .relays
-            .connections(&self.route)
-            .min(todo.len().div_ceil(config.send.claim_window));
-        let connections = connections.min(needed.max(1));
-        let (ask, asks) = unbounded_channel();
-        let mut grants = HashMap::new();
-        for number in 0..connections {
-            let (grant, granted) = unbounded_channel();
-            grants.insert(number, grant);
-            self.sending
-                .late_exclusions
-                .daemon
-                .tracker
-                .spawn(self.clone().drive(WriterChannel::new(number, granted, ask.clone())));
-        }
-        drop(ask);
-        let (access, validity, halt) =
-            (self.sending.access.clone(), self.validity.clone(), self.halt.clone());
-        let (todo, again, valid_until) = (todo.into(), HashMap::new(), self.valid_until);
-        let gate =
-            Admission::new(&self.sending.out.throttles, &self.at.delivery, rates, &self.recipients);
-        LedgerWriter {
-            access,
-            leased,
-            ledger,
-            validity,
-            valid_until,
-            halt,
-            todo,
-            again,
-            grants,
-            asks,
-            gate,
-        }
-        .serve()
-        .await
     }
 }

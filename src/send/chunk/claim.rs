@@ -1,4 +1,4 @@
-//! A granted claim, and the report of what became of it.
+//! A granted claim, and the report of its outcome.
 
 use crate::{
     clock::unix_now,
@@ -6,27 +6,43 @@ use crate::{
     store::chunks::Report,
 };
 
-/// A granted claim, with the record as it was before.
+/// A claim that Redis has granted, with the record of the recipient before the claim.
 #[derive(Debug, Clone, Copy)]
-pub struct GrantedClaim {
+pub(super) struct GrantedClaim {
     pub position: u16,
-    pub claim: ClaimNumber,
+    pub number: ClaimNumber,
     pub before: Record,
 }
 
-/// The report of a claim that was not started.
-pub fn given_back(claimed: &GrantedClaim) -> Report {
-    report(claimed, None, 0, 0, unix_now(), String::new())
-}
+impl GrantedClaim {
+    /// Reports an outcome without a reason and without flags. `when` is in Unix seconds.
+    pub(super) fn report(&self, status: Status, when: u32, reply: String) -> Report {
+        Report {
+            position: self.position,
+            claim: self.number,
+            status: Some(status),
+            reason: 0,
+            flags: 0,
+            when,
+            reply,
+        }
+    }
 
-/// The report of a claim.
-pub fn report(
-    claimed: &GrantedClaim,
-    status: Option<Status>,
-    reason: u8,
-    flags: u8,
-    when: u32,
-    reply: String,
-) -> Report {
-    Report { position: claimed.position, claim: claimed.claim, status, reason, flags, when, reply }
+    /// Reports that the recipient has failed. `when` is in Unix seconds.
+    pub(super) fn failed(&self, reason: u8, flags: u8, when: u32, reply: String) -> Report {
+        Report { reason, flags, ..self.report(Status::Failed, when, reply) }
+    }
+
+    /// Gives the claim back: its transaction was not started.
+    pub(super) fn not_started(&self) -> Report {
+        Report {
+            position: self.position,
+            claim: self.number,
+            status: None,
+            reason: 0,
+            flags: 0,
+            when: unix_now(),
+            reply: String::new(),
+        }
+    }
 }

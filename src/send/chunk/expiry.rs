@@ -1,81 +1,78 @@
-//! The end of the validity period: what is still open fails, whether the relay can be reached or not.
+//! The end of the validity period: open recipients fail, even if no relay can be reached.
 
-use super::{
-    claim::{GrantedClaim, report},
-    replay::{LeaseHolder, LeasedChunk},
-};
+use super::{claim::GrantedClaim, leased_chunk::LeasedChunk, replay::LeaseHolder};
 use crate::{
     clock::unix_now,
     domain::{
-        ledger::{ClaimNumber, Ledger, Status, flags},
+        ledger::{ClaimNumber, Ledger, flags},
         outcome::FailureReason,
     },
     store::{
         StoreError,
-        chunks::{Batch, Claim, LeaseVerdict},
+        chunks::{Batch, BatchAnswer, Claim, LeaseVerdict, Report},
     },
 };
 
-/// Recipients that travel in one group.
-const GROUP: usize = 500;
+/// Recipients that are claimed and reported in one batch.
+const BATCH: usize = 500;
 
 impl LeaseHolder {
-    /// Fails `todo` with the reason of its last reply. Ends early if the lease is lost or forgotten: nothing was sent.
+    /// Fails the recipients at `positions`, each with the reason of its last reply.
+    ///
+    /// Ends early if the lease is lost: nothing was sent, so nothing is missing.
+    ///
+    /// # Errors
+    /// If Redis does not answer, or if the ledger is damaged.
     pub(crate) async fn expire(
         &self,
         leased: &mut LeasedChunk,
         ledger: &Ledger,
-        todo: &[u16],
+        positions: &[u16],
     ) -> Result<(), StoreError> {
-        for positions in todo.chunks(GROUP) {
-            // the first claims of a fresh epoch
+        for positions in positions.chunks(BATCH) {
+            // the epoch is new: each recipient gets its first claim
             let claims =
                 positions.iter().map(|position| Claim { position: *position, n: 1 }).collect();
-            let turn = Batch { claims, ..Batch::default() };
-            let answer = self
-                .ledgers
-                .write_batch(&leased.at, &leased.lease, &turn, unix_now(), None)
-                .await?;
-            if answer.lease != LeaseVerdict::Ok {
-                return Ok(());
-            }
-            leased.lease.seq += 1;
+            let batch = Batch { claims, ..Batch::default() };
+            let Some(answer) = self.write_next(leased, &batch).await? else { return Ok(()) };
             let number = ClaimNumber { epoch: leased.lease.epoch, n: 1 };
-            let granted = turn.claims.iter().zip(&answer.granted).filter(|(_, granted)| **granted);
+            let granted = batch.claims.iter().zip(&answer.granted).filter(|(_, granted)| **granted);
             let reports = granted
                 .filter_map(|(claim, _)| {
                     let before = ledger.record(usize::from(claim.position))?;
-                    let claimed = GrantedClaim { position: claim.position, claim: number, before };
-                    Some(expired(&claimed))
+                    Some(expired(&GrantedClaim { position: claim.position, number, before }))
                 })
                 .collect();
-            let turn = Batch { reports, ..Batch::default() };
-            let answer = self
-                .ledgers
-                .write_batch(&leased.at, &leased.lease, &turn, unix_now(), None)
-                .await?;
-            if answer.lease != LeaseVerdict::Ok {
+            let batch = Batch { reports, ..Batch::default() };
+            if self.write_next(leased, &batch).await?.is_none() {
                 return Ok(());
             }
-            leased.lease.seq += 1;
         }
         Ok(())
     }
+
+    /// Writes one batch and raises the sequence number. Returns `None` if the lease is lost.
+    async fn write_next(
+        &self,
+        leased: &mut LeasedChunk,
+        batch: &Batch,
+    ) -> Result<Option<BatchAnswer>, StoreError> {
+        let answer =
+            self.ledgers.write_batch(&leased.at, &leased.lease, batch, unix_now(), None).await?;
+        if answer.lease != LeaseVerdict::Ok {
+            return Ok(None);
+        }
+        leased.lease.seq += 1;
+        Ok(Some(answer))
+    }
 }
 
-/// The report of a claim that came too late.
-pub(super) fn expired(claimed: &GrantedClaim) -> crate::store::chunks::Report {
+/// Reports a claim that came after the end of the validity period.
+pub(super) fn expired(claimed: &GrantedClaim) -> Report {
     let reason = if claimed.before.reason == 0 {
         FailureReason::Unreachable.code()
     } else {
         claimed.before.reason
     };
-    report(
-        claimed,
-        Some(Status::Failed),
-        reason,
-        flags::EXPIRED,
-        unix_now(),
-        "the validity period ended".into(),
-    )
+    claimed.failed(reason, flags::EXPIRED, unix_now(), "the validity period ended".into())
 }

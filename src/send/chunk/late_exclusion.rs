@@ -1,30 +1,32 @@
-//! TODO head
+//! Late exclusions: recipients that are left out when their chunk is about to be sent.
+//!
+//! The preparation has excluded recipients already. Since then some may have opted out, and some
+//! may have got enough messages.
 
 use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,
 };
 
-use super::replay::LeasedChunk;
+use super::{chunk_run::ChunkContent, leased_chunk::LeasedChunk};
 use crate::{
     clock::unix_now,
     daemon::Daemon,
     domain::{
-        audience::{AddressKey, ExclusionCause, FatigueMoment, Recipient},
-        delivery::Delivery,
+        audience::{AddressKey, ExclusionCause, FatigueMoment, FatigueRule},
         ledger::Ledger,
-        schedule::Wave,
     },
     mail::address_key,
     metrics,
     queue::JobError,
     send::limits::AddressChecks,
-    store::chunks::LeaseVerdict,
+    store::{StoreError, chunks::LeaseVerdict},
 };
 
-/// Pause before a step is sent again whose answer was lost.
+/// Pause before the exclusions are written again after Redis did not answer.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Excludes recipients of a chunk before it is sent.
 #[derive(Clone)]
 pub struct LateExclusions {
     pub checks: AddressChecks,
@@ -32,76 +34,93 @@ pub struct LateExclusions {
 }
 
 impl LateExclusions {
-    /// Looks at a chunk before it is sent: takes out who opted out since the preparation, the first time also who has had enough
-    /// since, and takes them off `todo`. False if the lease is lost: nothing may be sent.
-    pub(crate) async fn exclude_late(
+    /// Excludes recipients that have opted out, and removes them from `positions`.
+    ///
+    /// The first time, also excludes recipients that the fatigue rule forbids by now. Returns false
+    /// if the lease is lost: nothing may be sent then.
+    ///
+    /// # Errors
+    /// If Redis refuses, or if Redis does not answer before the shutdown.
+    pub(super) async fn exclude_late(
         &self,
         leased: &mut LeasedChunk,
         ledger: &Ledger,
-        (delivery, wave): (&Delivery, &Wave),
-        recipients: &[Recipient],
-        todo: &mut Vec<u16>,
+        content: &ChunkContent,
+        positions: &mut Vec<u16>,
     ) -> Result<bool, JobError> {
-        let Some(settings) = delivery.document.plan.as_ref().map(|plan| &plan.settings) else {
-            return Ok(true);
-        };
+        let settings = &content.plan.settings;
         let rule = settings.fatigue.filter(|_| !ledger.is_fatigue_checked());
-        let denies = settings.denylist && !self.checks.addresses.denies_nobody().await?;
-        if rule.is_none() && !denies {
+        let uses_denylist = settings.denylist && !self.checks.addresses.denies_nobody().await?;
+        if rule.is_none() && !uses_denylist {
             return Ok(true);
         }
-        let of = |position: &u16| {
-            Some((*position, address_key(&recipients.get(usize::from(*position))?.email).ok()?))
+        let address_of = |position: &u16| {
+            let recipient = content.recipients.get(usize::from(*position))?;
+            Some((*position, address_key(&recipient.email).ok()?))
         };
-        let (positions, addresses): (Vec<u16>, Vec<AddressKey>) =
-            todo.iter().filter_map(of).unzip();
-        let mut out = BTreeMap::new();
+        let (known, addresses): (Vec<u16>, Vec<AddressKey>) =
+            positions.iter().filter_map(address_of).unzip();
+        let mut excluded = BTreeMap::new();
         if let Some(rule) = &rule {
-            let moment = FatigueMoment::Release { at: wave.released_at, delivery: &delivery.id };
-            let asked: Vec<_> = addresses.iter().map(|address| (*address, moment)).collect();
-            let tired =
-                self.checks.fatigued(&delivery.id, rule, &asked, &mut HashMap::new()).await?;
-            out.extend(
-                positions
-                    .iter()
-                    .zip(tired)
-                    .filter(|(_, tired)| *tired)
-                    .map(|(position, _)| (*position, ExclusionCause::Fatigue)),
-            );
+            let fatigued = self.fatigued(rule, content, &addresses).await?;
+            excluded.extend(marked(&known, fatigued, ExclusionCause::Fatigue));
         }
-        if denies {
+        if uses_denylist {
             let denied = self.checks.addresses.denied(&addresses).await?;
-            out.extend(
-                positions
-                    .iter()
-                    .zip(denied)
-                    .filter(|(_, denied)| *denied)
-                    .map(|(p, _)| (*p, ExclusionCause::Denylisted)),
-            );
+            excluded.extend(marked(&known, denied, ExclusionCause::Denylisted));
         }
-        if out.is_empty() && rule.is_none() {
+        // with a rule, an empty list is written too: the ledger notes that the chunk was checked
+        if excluded.is_empty() && rule.is_none() {
             return Ok(true);
         }
-        // sent again after a lost answer it changes nothing
-        let (verdict, excluded) = loop {
-            match self
-                .checks
-                .ledgers
-                .exclude_late(&leased.at, &leased.lease, &out, unix_now())
-                .await
-            {
-                Err(error) if error.may_pass() && !self.daemon.shutdown.is_cancelled() => {
-                    tokio::time::sleep(PAUSE).await
-                }
-                other => break other?,
-            }
-        };
+        let (verdict, count) = self.write(leased, &excluded).await?;
         if verdict != LeaseVerdict::Ok {
             return Ok(false);
         }
         leased.lease.seq += 1;
-        metrics::excluded(excluded);
-        todo.retain(|position| !out.contains_key(position));
+        metrics::excluded(count);
+        positions.retain(|position| !excluded.contains_key(position));
         Ok(true)
     }
+
+    /// Says for each address whether the rule forbids one more message to it.
+    async fn fatigued(
+        &self,
+        rule: &FatigueRule,
+        content: &ChunkContent,
+        addresses: &[AddressKey],
+    ) -> Result<Vec<bool>, StoreError> {
+        let id = &content.delivery.id;
+        let moment =
+            FatigueMoment::Release { at: content.wave_time.wave.released_at, delivery: id };
+        let asked: Vec<_> = addresses.iter().map(|address| (*address, moment)).collect();
+        self.checks.fatigued(id, rule, &asked, &mut HashMap::new()).await
+    }
+
+    /// Writes the exclusions. A repetition after a lost answer changes nothing.
+    async fn write(
+        &self,
+        leased: &LeasedChunk,
+        excluded: &BTreeMap<u16, ExclusionCause>,
+    ) -> Result<(LeaseVerdict, u64), StoreError> {
+        let ledgers = &self.checks.ledgers;
+        loop {
+            match ledgers.exclude_late(&leased.at, &leased.lease, excluded, unix_now()).await {
+                Err(error) if error.may_pass() && !self.daemon.shutdown.is_cancelled() => {
+                    tokio::time::sleep(PAUSE).await
+                }
+                written => return written,
+            }
+        }
+    }
+}
+
+/// The positions whose mark is true, each with the cause.
+fn marked(
+    positions: &[u16],
+    marks: Vec<bool>,
+    cause: ExclusionCause,
+) -> impl Iterator<Item = (u16, ExclusionCause)> {
+    let marked = positions.iter().zip(marks).filter(|(_, mark)| *mark);
+    marked.map(move |(position, _)| (*position, cause))
 }

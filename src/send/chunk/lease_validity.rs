@@ -1,41 +1,46 @@
-//! The holder's own view of its lease: valid only for as long as nobody else can have waited it out.
+//! The time limit of a lease, as its holder measures it.
+//!
+//! The holder's limit always ends before another daemon may take the lease over.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Milliseconds of a clock that goes on while the machine is suspended and that nobody sets.
-pub fn boottime_ms() -> u64 {
+/// Milliseconds since boot. This clock also runs while the machine is suspended. Nobody can set it.
+pub(super) fn boottime_ms() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     u64::try_from(now.tv_sec).unwrap_or(0) * 1000
         + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
 }
 
-/// Until when transactions may be started. A successor waits `lease_ms` after it has seen a beat; the holder counts from
-/// before it sent that beat, so its lease ends first.
+/// The time until which the holder may start transactions.
+///
+/// A successor waits `lease_ms` after it has seen a beat. The holder counts from the moment before
+/// it sent that beat. The holder's limit therefore ends first.
 #[derive(Debug)]
-pub struct LeaseValidity {
+pub(super) struct LeaseValidity {
     lease_ms: u64,
     until_ms: AtomicU64,
 }
 
 impl LeaseValidity {
-    /// A lease that was asked for at `asked_ms` and granted.
-    pub fn new(lease_ms: u64, asked_ms: u64) -> Self {
+    /// Begins with a lease that was granted. The request for it was sent at `asked_ms`.
+    pub(super) fn new(lease_ms: u64, asked_ms: u64) -> Self {
         Self { lease_ms, until_ms: AtomicU64::new(asked_ms + lease_ms) }
     }
 
-    /// A beat that was sent at `sent_ms` was acknowledged.
-    pub fn renew(&self, sent_ms: u64) {
+    /// Extends the limit: Redis has acknowledged a beat that was sent at `sent_ms`.
+    pub(super) fn renew(&self, sent_ms: u64) {
         self.until_ms.fetch_max(sent_ms + self.lease_ms, Ordering::Relaxed);
     }
 
-    /// Somebody else holds the chunk.
-    pub fn end(&self) {
+    /// Ends the limit now: somebody else holds the chunk.
+    pub(super) fn end(&self) {
         self.until_ms.store(0, Ordering::Relaxed);
     }
 
-    pub fn holds(&self, now_ms: u64) -> bool {
+    /// Returns true if the limit is not reached at `now_ms`.
+    pub(super) fn holds(&self, now_ms: u64) -> bool {
         now_ms < self.until_ms.load(Ordering::Relaxed)
     }
 }

@@ -1,311 +1,235 @@
-//! The scribe of a chunk: the one task that writes its ledger while it is being sent.
+//! The ledger writer of a chunk: the only task that writes its ledger while the chunk is sent.
 //!
-//! Reports and claims of all connections travel in groups: while one group is on its way the next one gathers.
+//! Reports and claims of all connections travel in batches. The next batch gathers while one is
+//! on its way.
 
-use super::replay::LeaseHolder;
-use crate::clock::unix_now;
-use crate::config::Config;
-use crate::daemon::Daemon;
-use crate::deliveries::Deliveries;
-use std::sync::atomic::AtomicU64;
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{pin::pin, sync::atomic::Ordering, time::Duration};
 
-use tokio::{
-    sync::mpsc::{UnboundedReceiver, UnboundedSender},
-    time::MissedTickBehavior,
-};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
-    claim::{GrantedClaim, given_back},
-    lease_validity::{LeaseValidity, boottime_ms},
-    replay::{LeasedChunk, Replay},
-    writer_channel::{GatheredMessages, WorkerMessage},
+    claim::GrantedClaim,
+    claim_queue::ClaimQueue,
+    job_slice::JobSlice,
+    lease_validity::boottime_ms,
+    leased_chunk::LeasedChunk,
+    ledger_access::{BeatAnswer, LedgerAccess},
+    start_right::StartRight,
+    writer_channel::{GatheredMessages, WorkerChannels},
 };
 use crate::{
-    domain::{
-        delivery::DeliveryState,
-        ledger::{ClaimNumber, Ledger, Status, flags},
-    },
+    domain::ledger::{ClaimNumber, Ledger, Status, flags},
     metrics,
     send::limits::Admission,
     store::chunks::{Batch, BatchAnswer, Claim, LeaseVerdict, Report, ReportEffect},
 };
 
-/// Pause before a group is sent again whose answer was lost.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How often the state of the delivery is read. A pause or a stop takes effect within a second.
+const STATE_CHECK: Duration = Duration::from_millis(400);
 
-/// A job waits for its first connection for so many slices: others may have theirs first.
-const WAITS: u32 = 10;
-
-/// How often it is looked whether the delivery goes on; pause and stop are to take effect within a second.
-const LOOK: Duration = Duration::from_millis(400);
-
-pub struct LedgerWriter {
+/// Writes the ledger of one chunk for all its connection workers.
+pub(super) struct LedgerWriter {
     pub access: LedgerAccess,
     pub leased: LeasedChunk,
+    /// The ledger as it was when the lease was taken.
     pub ledger: Ledger,
-    pub validity: Arc<LeaseValidity>,
+    pub right: StartRight,
     /// The end of the validity period, Unix seconds.
     pub valid_until: u32,
-    /// Cancelled when no more may be started: pause, stop, shutdown, a lost lease.
-    pub halt: CancellationToken,
-    pub todo: VecDeque<u16>,
-    /// The last claim in this epoch of recipients that were given back and are to be claimed again.
-    pub again: HashMap<u16, u8>,
-    pub grants: HashMap<usize, UnboundedSender<GrantedClaim>>,
-    pub asks: UnboundedReceiver<WorkerMessage>,
-    pub gate: Admission,
+    pub to_claim: ClaimQueue,
+    pub workers: WorkerChannels,
+    pub admission: Admission,
 }
 
 impl LedgerWriter {
-    /// Serves the connections until the last one is gone; then every claim is recorded or given back.
-    pub async fn serve(mut self) -> LeasedChunk {
-        let mut beat =
-            tokio::time::interval(Duration::from_millis(self.access.config.send.lease_ms / 4));
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let slice_length = Duration::from_millis(self.access.config.send.slice_ms);
-        let slice = tokio::time::sleep(WAITS * slice_length);
-        let shutdown = self.access.daemon.shutdown.clone();
-        let mut slice = std::pin::pin!(slice);
-        // a lease that Redis may forget must not be used: its claims would be forgotten with it
-        let store = self.access.holder.redis.clone();
-        let mut durable = std::pin::pin!(async {
-            while store.await_durability().await.is_err() {
-                tokio::time::sleep(PAUSE).await
-            }
-        });
-        let (mut slice_over, mut is_durable) = (false, !store.may_roll_back());
-        // a slice begins with the first connection, which may have to wait for its turn
-        let mut connected = false;
-        let mut hungry: VecDeque<usize> = VecDeque::new();
+    /// Serves the connection workers until the last one has ended.
+    ///
+    /// Every claim is recorded or given back then.
+    pub(super) async fn serve(mut self) -> LeasedChunk {
+        // a copy, because the futures below must not borrow a field of the writer
+        let access = self.access.clone();
+        let settings = &access.config.send;
+        let mut beat = interval(Duration::from_millis(settings.lease_ms / 4));
+        let mut state_check = interval(STATE_CHECK);
+        state_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // the slice begins with the first connection, which may have to wait for its permit
+        let mut slice = JobSlice::new(Duration::from_millis(settings.slice_ms));
+        // if Redis forgets the lease, it forgets the claims too: claims wait for a durable lease
+        let mut durable = pin!(access.await_durability());
+        let mut is_durable = !access.redis.may_roll_back();
         loop {
-            if self.halt.is_cancelled() || slice_over || self.todo.is_empty() {
-                // no more grants: a connection ends when it has gone through those it has
-                self.grants.clear();
-                hungry.clear();
+            if self.right.is_halted() || slice.is_over || self.to_claim.positions.is_empty() {
+                self.workers.close();
             }
-            let mut group = GatheredMessages::default();
+            let mut gathered = GatheredMessages::default();
             tokio::select! {
                 biased;
-                _ = beat.tick() => self.show_life().await,
-                _ = look.tick(), if !self.halt.is_cancelled() => self.look().await,
-                () = &mut slice, if is_durable && !slice_over => slice_over = true,
+                _ = beat.tick() => self.renew_lease().await,
+                _ = state_check.tick(), if !self.right.is_halted() => self.check_state().await,
+                () = slice.ended(), if is_durable && !slice.is_over => slice.is_over = true,
                 () = &mut durable, if !is_durable => {
                     is_durable = true;
-                    let left = if connected { slice_length } else { WAITS * slice_length };
-                    slice.as_mut().reset(tokio::time::Instant::now() + left);
+                    slice.restart();
                 }
-                () = self.gate.woken() => {}
-                () = shutdown.cancelled(), if !self.halt.is_cancelled() => self.halt.cancel(),
-                ask = self.asks.recv() => match ask {
-                    None => {
-                        // recipients that may go now are for the next job, at once
-                        self.leased.not_before = self.gate.not_before().filter(|_| self.todo.is_empty() && !self.halt.is_cancelled());
-                        return self.leased;
-                    }
-                    Some(ask) => {
-                        if !connected {
-                            connected = true;
-                            slice.as_mut().reset(tokio::time::Instant::now() + slice_length);
-                        }
-                        group = self.gather(ask, &mut hungry).await;
+                () = self.admission.woken() => {}
+                () = access.daemon.shutdown.cancelled(), if !self.right.is_halted() => {
+                    self.right.halt();
+                }
+                message = self.workers.messages.recv() => match message {
+                    None => return self.finish(),
+                    Some(message) => {
+                        slice.note_connection();
+                        gathered = self.workers.gather(message).await;
                     }
                 },
             }
-            let reports = &mut group.reports;
-            while (!reports.is_empty() || is_durable && !hungry.is_empty())
-                && !self.turn(reports, &mut hungry).await
+            let reports = &mut gathered.reports;
+            while (!reports.is_empty() || is_durable && self.workers.wanted() > 0)
+                && !self.send_batch(reports).await
             {}
-            drop(group.used_up);
+            // the connections close only now: all their claims are recorded
+            drop(gathered.used_up);
         }
     }
 
-    /// One group. False if some of the hungry were not served although there is more to do.
-    async fn turn(&mut self, reports: &mut Vec<Report>, hungry: &mut VecDeque<usize>) -> bool {
-        if self.halt.is_cancelled() {
-            hungry.clear();
+    /// Notes when the chunk is due again, and returns the chunk.
+    fn finish(mut self) -> LeasedChunk {
+        // recipients that may be sent to now need the next job at once
+        let all_wait = self.to_claim.positions.is_empty() && !self.right.is_halted();
+        self.leased.not_before = self.admission.not_before().filter(|_| all_wait);
+        self.leased
+    }
+
+    /// Writes one batch: `reports`, and claims for the connections that wait.
+    ///
+    /// Returns false if another batch is needed: claims were refused, or nobody took a claim.
+    async fn send_batch(&mut self, reports: &mut Vec<Report>) -> bool {
+        if self.right.is_halted() {
+            self.workers.forget_wanted();
         }
-        let n = hungry.len().min(self.todo.len());
-        let positions = self.gate.admit(&mut self.todo, n).await;
-        let crowded = positions.len() < n;
-        let claims = positions
-            .iter()
-            .filter_map(|p| Some(Claim { position: *p, n: self.number_after(*p)? }))
-            .collect();
-        let turn = Batch { reports: std::mem::take(reports), claims, redo: false };
-        if turn.reports.is_empty() && turn.claims.is_empty() {
+        let wanted = self.workers.wanted().min(self.to_claim.positions.len());
+        let positions = self.admission.admit(&mut self.to_claim.positions, wanted).await;
+        let is_limited = positions.len() < wanted;
+        let batch = Batch {
+            reports: std::mem::take(reports),
+            claims: self.claims(&positions),
+            redo: false,
+        };
+        if batch.reports.is_empty() && batch.claims.is_empty() {
             return true;
         }
-        let Some(answer) = self.write(&turn).await else {
-            self.fenced("its ledger is damaged");
-            hungry.clear();
+        let written = self.access.write_batch(&self.leased, &batch, self.valid_until).await;
+        let Some(answer) = written else {
+            self.lose_chunk("its ledger is damaged");
+            self.workers.forget_wanted();
             return true;
         };
-        self.note(&turn, &answer).await;
-        let epoch = self.leased.lease.epoch;
-        for (claim, _) in turn.claims.iter().zip(&answer.granted).filter(|(_, granted)| !**granted)
-        {
-            self.gate.not_claimed(claim.position);
-        }
-        for (claim, _) in turn.claims.iter().zip(&answer.granted).filter(|(_, granted)| **granted) {
-            let Some(before) = self.ledger.record(usize::from(claim.position)) else { continue };
-            let number = ClaimNumber { epoch, n: claim.n };
-            let claimed = GrantedClaim { position: claim.position, claim: number, before };
-            let served = hungry
-                .pop_front()
-                .and_then(|c| self.grants.get(&c))
-                .is_some_and(|grants| grants.send(claimed).is_ok());
-            if !served {
-                reports.push(given_back(&claimed));
-            }
-        }
+        self.note_answer(&batch, &answer).await;
+        self.hand_out_claims(&batch, &answer, reports);
         if answer.lease == LeaseVerdict::Ok
-            || answer.lease == LeaseVerdict::Lost && !turn.reports.is_empty()
+            || answer.lease == LeaseVerdict::Lost && !batch.reports.is_empty()
         {
-            self.leased.applied(
-                turn,
-                &answer.granted,
-                self.access.deliveries.redis.may_roll_back(),
-            );
+            self.leased.note_applied(batch, &answer.granted, self.access.redis.may_roll_back());
         }
-        reports.is_empty() && (hungry.is_empty() || self.todo.is_empty() || crowded)
+        let all_served = self.workers.wanted() == 0 || self.to_claim.positions.is_empty();
+        reports.is_empty() && (all_served || is_limited)
     }
 
-    /// The number after that of the recipient's last claim.
-    fn number_after(&self, position: u16) -> Option<u8> {
-        if let Some(last) = self.again.get(&position) {
-            return last.checked_add(1);
-        }
-        let last = self.ledger.record(usize::from(position))?.claim;
-        Some(if last.epoch == self.leased.lease.epoch { last.n.wrapping_add(1) } else { 1 })
+    fn claims(&self, positions: &[u16]) -> Vec<Claim> {
+        let epoch = self.leased.lease.epoch;
+        let claim = |position: &u16| {
+            let n = self.to_claim.next_ordinal(*position, &self.ledger, epoch)?;
+            Some(Claim { position: *position, n })
+        };
+        positions.iter().filter_map(claim).collect()
     }
 
-    /// Sends a group until it is answered: what the relay accepted must not be forgotten. `None` if it never will be; what
-    /// was reported is in doubt once the chunk is released or taken over.
-    async fn write(&self, turn: &Batch) -> Option<BatchAnswer> {
-        loop {
-            let (leased, now) = (&self.leased, unix_now());
-            // after the validity period nobody is sent to again
-            let resend_after_s = leased.resend_after_s.filter(|_| now < self.valid_until);
-            let mut written = self
-                .access
-                .holder
-                .ledgers
-                .write_batch(&leased.at, &leased.lease, turn, now, resend_after_s)
-                .await;
-            if let Ok(answer) = &written
-                && answer.lease == LeaseVerdict::RolledBack
-            {
-                match self.access.holder.replay(leased).await {
-                    Ok(Replay::Nothing) => {}
-                    // then it is applied, or it is late truth
-                    Ok(_) => continue,
-                    Err(error) => written = Err(error),
-                }
+    /// Hands the granted claims to the workers. Adds a report for each claim that nobody takes.
+    fn hand_out_claims(&mut self, batch: &Batch, answer: &BatchAnswer, reports: &mut Vec<Report>) {
+        let epoch = self.leased.lease.epoch;
+        for (claim, granted) in batch.claims.iter().zip(&answer.granted) {
+            let position = claim.position;
+            if !granted {
+                self.admission.note_unclaimed(position);
+                continue;
             }
-            match written {
-                Ok(answer) => return Some(answer),
-                Err(error) if !error.may_pass() => {
-                    tracing::error!(delivery.id = %self.leased.at.delivery, chunk = self.leased.at.chunk, %error, "a group of records is lost");
-                    return None;
-                }
-                Err(error) => {
-                    metrics::store_retry();
-                    tracing::debug!(delivery.id = %self.leased.at.delivery, chunk = self.leased.at.chunk, %error, "a group of records is sent again");
-                    tokio::time::sleep(PAUSE).await;
-                }
+            let Some(before) = self.ledger.record(usize::from(position)) else { continue };
+            let number = ClaimNumber { epoch, n: claim.n };
+            let claimed = GrantedClaim { position, number, before };
+            if !self.workers.hand_out(claimed) {
+                reports.push(claimed.not_started());
             }
         }
     }
 
-    async fn note(&mut self, turn: &Batch, answer: &BatchAnswer) {
+    /// Acts on the answer to a batch.
+    async fn note_answer(&mut self, batch: &Batch, answer: &BatchAnswer) {
         match answer.lease {
             LeaseVerdict::Ok => {}
-            LeaseVerdict::Lost => self.fenced("another worker holds it"),
-            LeaseVerdict::RolledBack => self.fenced("Redis has forgotten the lease"),
-            _ => self.fenced("its ledger is gone"),
+            LeaseVerdict::Lost => self.lose_chunk("another worker holds it"),
+            LeaseVerdict::RolledBack => self.lose_chunk("Redis has forgotten the lease"),
+            _ => self.lose_chunk("its ledger is gone"),
         }
-        if !turn.claims.is_empty() && answer.claims == LeaseVerdict::Forbidden {
-            self.halt.cancel();
+        if !batch.claims.is_empty() && answer.claims == LeaseVerdict::Forbidden {
+            self.right.halt();
         }
-        for (report, applied) in turn.reports.iter().zip(&answer.reports) {
-            if matches!(applied, ReportEffect::Applied | ReportEffect::Twice) {
-                metrics::recorded(report.status.map_or("given_back", Status::word));
-                if report.status == Some(Status::Failed) {
-                    metrics::failure(report.flags & flags::HARD != 0);
-                }
-            }
-            self.gate.ended(report).await;
-            if report.status.is_none() {
-                self.put_back(report);
-            }
-            if report.status == Some(Status::Sent) && report.flags & flags::ACCEPTED != 0 {
-                self.access.acceptances.fetch_add(1, Ordering::Relaxed);
-            }
-            if *applied == ReportEffect::Twice {
-                metrics::duplicate();
-                tracing::warn!(delivery.id = %self.leased.at.delivery, chunk = self.leased.at.chunk, position = report.position, "accepted twice");
-            }
+        for (report, effect) in batch.reports.iter().zip(&answer.reports) {
+            self.note_report(report, *effect).await;
         }
     }
 
-    /// What a broken connection gave back is for the others. Not while the lease is in question: it would go round and round.
-    fn put_back(&mut self, report: &Report) {
-        if !self.halt.is_cancelled() && self.validity.holds(boottime_ms()) {
-            self.again.insert(report.position, report.claim.n);
-            self.todo.push_back(report.position);
+    async fn note_report(&mut self, report: &Report, effect: ReportEffect) {
+        if matches!(effect, ReportEffect::Applied | ReportEffect::Twice) {
+            metrics::recorded(report.status.map_or("given_back", Status::word));
+            if report.status == Some(Status::Failed) {
+                metrics::failure(report.flags & flags::HARD != 0);
+            }
+        }
+        self.admission.note_outcome(report).await;
+        // another connection may take the claim of a broken one; without the right to start, the
+        // recipient would be claimed and given back without end
+        if report.status.is_none() && self.right.holds() {
+            self.to_claim.put_back(report);
+        }
+        if report.status == Some(Status::Sent) && report.flags & flags::ACCEPTED != 0 {
+            self.access.acceptances.fetch_add(1, Ordering::Relaxed);
+        }
+        if effect == ReportEffect::Twice {
+            metrics::duplicate();
+            let at = &self.leased.at;
+            tracing::warn!(
+                delivery.id = %at.delivery,
+                chunk = at.chunk,
+                position = report.position,
+                "a relay accepted two messages for one recipient"
+            );
         }
     }
 
-    /// Claims are refused by Redis once a delivery is paused or stopped; this is for those that were granted before.
-    async fn look(&self) {
-        if let Ok(state) = self.access.deliveries.store.state(&self.leased.at.delivery).await
-            && state != Some(DeliveryState::InProgress)
-        {
-            self.halt.cancel();
+    /// Halts the chunk if its delivery was paused or stopped.
+    ///
+    /// Redis refuses new claims then. This halt is for the claims that were granted before.
+    async fn check_state(&self) {
+        if self.access.was_halted(&self.leased).await {
+            self.right.halt();
         }
     }
 
-    async fn show_life(&mut self) {
+    async fn renew_lease(&self) {
         let sent_ms = boottime_ms();
-        let leased = &self.leased;
-        match self.access.holder.ledgers.renew_lease(&leased.at, &leased.lease).await {
-            Ok(LeaseVerdict::Ok) => self.validity.renew(sent_ms),
-            Ok(LeaseVerdict::RolledBack) => match self.access.holder.replay(leased).await {
-                Ok(Replay::PutBack) => {}
-                Ok(_) => self.fenced("Redis went back in time"),
-                Err(error) => {
-                    tracing::debug!(delivery.id = %leased.at.delivery, chunk = leased.at.chunk, %error, "no beat")
-                }
-            },
-            Ok(_) => self.fenced("another worker holds it"),
-            Err(error) => {
-                tracing::debug!(delivery.id = %self.leased.at.delivery, chunk = self.leased.at.chunk, %error, "no beat")
-            }
+        match self.access.renew_lease(&self.leased).await {
+            BeatAnswer::Renewed => self.right.renew(sent_ms),
+            BeatAnswer::Unknown => {}
+            BeatAnswer::Lost(why) => self.lose_chunk(why),
         }
     }
 
-    fn fenced(&self, why: &str) {
-        if !self.halt.is_cancelled() {
+    fn lose_chunk(&self, why: &str) {
+        if !self.right.is_halted() {
             metrics::fenced();
-            tracing::warn!(delivery.id = %self.leased.at.delivery, chunk = self.leased.at.chunk, why, "the chunk was lost");
+            let at = &self.leased.at;
+            tracing::warn!(delivery.id = %at.delivery, chunk = at.chunk, why, "the chunk was lost");
         }
-        self.validity.end();
-        self.halt.cancel();
+        self.right.end();
     }
-}
-
-#[derive(Clone)]
-pub struct LedgerAccess {
-    pub deliveries: Deliveries,
-    pub holder: LeaseHolder,
-    pub acceptances: Arc<AtomicU64>,
-    pub config: Arc<Config>,
-    pub daemon: Daemon,
 }

@@ -1,4 +1,7 @@
-//! What a holder remembers of its last groups, for a Redis that goes back in time: it is put back before anything new is claimed.
+//! The holder of leases: takes them, gives chunks back, and replays batches after a roll-back.
+//!
+//! A holder remembers its last batches. When Redis has rolled back, the holder puts these batches
+//! back before it claims anything new.
 
 use std::{
     collections::VecDeque,
@@ -6,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::leased_chunk::{LeasedChunk, REMEMBERED};
 use crate::{
     clock::unix_now,
     daemon::Daemon,
@@ -13,103 +17,38 @@ use crate::{
     metrics,
     store::{
         Redis, StoreError,
-        chunks::{Batch, ChunkLists, Lease, LeaseVerdict, LedgerStore},
+        chunks::{Batch, ChunkLists, Lease, LeaseVerdict, LedgerStore, Taken, TakeoverGrounds},
     },
 };
 
-/// More than Redis may forget, and the time until that is noticed.
-const REMEMBERED: Duration = Duration::from_secs(10);
-
-/// Pause before a chunk is given back again that Redis did not take.
+/// Pause before a chunk is given back again after Redis did not answer.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// A chunk as its holder knows it.
-#[derive(Debug)]
-pub struct LeasedChunk {
-    pub at: ChunkRef,
-    pub lease: Lease,
-    pub resend_after_s: Option<u32>,
-    /// Recipients were sent away by a throttle: the chunk wants no attention before (Unix seconds).
-    pub not_before: Option<u32>,
-    /// The last groups that were applied, in order.
-    groups: VecDeque<RememberedBatch>,
-    /// Whether anything was written under this lease.
-    written: bool,
-}
-
-#[derive(Debug)]
-struct RememberedBatch {
-    /// The sequence number it was applied at.
-    seq: u32,
-    turn: Batch,
-    applied: Instant,
-}
-
-/// What became of a chunk whose ledger was older than its holder.
+/// The result of a replay after a roll-back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Replay {
-    /// The ledger is as it was, and the lease holds.
+pub(super) enum Replay {
+    /// The ledger is complete again, and the lease holds.
     PutBack,
-    /// Too much is forgotten: all that is not settled is in doubt, and the lease is over.
+    /// Redis has forgotten too much: the open recipients are in doubt, and the lease is over.
     InDoubt,
-    /// Nothing was written under this lease, which is over.
+    /// Nothing was written under this lease. The lease is over.
     Nothing,
 }
 
-/// Chunks that were given back lately: Redis may forget that, too.
+/// The chunks that were given back lately. Redis may forget that, too. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct GivenBackChunks(Arc<Mutex<VecDeque<GivenBack>>>);
 
-/// When it was given back, and what was held.
+/// The time at which a chunk was given back, and the chunk.
 type GivenBack = (Instant, Arc<LeasedChunk>);
-
-impl LeasedChunk {
-    pub fn new(at: ChunkRef, lease: Lease, resend_after_s: Option<u32>) -> Self {
-        Self {
-            at,
-            lease,
-            resend_after_s,
-            not_before: None,
-            groups: VecDeque::new(),
-            written: false,
-        }
-    }
-
-    /// A group was applied, or the lease was lost and its reports were late truth. It is remembered for a while if Redis may
-    /// forget it.
-    pub fn applied(&mut self, turn: Batch, granted: &[bool], may_be_forgotten: bool) {
-        let now = Instant::now();
-        if may_be_forgotten {
-            // only these: a claim that was refused would be granted this time
-            let claims = turn
-                .claims
-                .iter()
-                .zip(granted)
-                .filter(|(_, granted)| **granted)
-                .map(|(claim, _)| *claim)
-                .collect();
-            let turn = Batch { reports: turn.reports, claims, redo: true };
-            self.groups.push_back(RememberedBatch { seq: self.lease.seq, turn, applied: now });
-        }
-        self.lease.seq += 1;
-        self.written = true;
-        while self
-            .groups
-            .front()
-            .is_some_and(|group| now.duration_since(group.applied) > REMEMBERED)
-        {
-            self.groups.pop_front();
-        }
-    }
-}
 
 impl GivenBackChunks {
     fn note(&self, leased: LeasedChunk) {
-        let mut released = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut given_back = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        released.push_back((now, Arc::new(leased)));
-        while released.front().is_some_and(|(then, _)| now.duration_since(*then) > REMEMBERED) {
-            released.pop_front();
+        given_back.push_back((now, Arc::new(leased)));
+        while given_back.front().is_some_and(|(then, _)| now.duration_since(*then) > REMEMBERED) {
+            given_back.pop_front();
         }
     }
 
@@ -123,6 +62,7 @@ impl GivenBackChunks {
     }
 }
 
+/// Takes leases and gives chunks back in the name of this daemon.
 #[derive(Clone)]
 pub struct LeaseHolder {
     pub ledgers: LedgerStore,
@@ -133,52 +73,81 @@ pub struct LeaseHolder {
 }
 
 impl LeaseHolder {
-    /// Puts back what Redis has forgotten of a chunk.
+    /// Asks for the lease of a chunk for this daemon.
+    ///
+    /// # Errors
+    /// If Redis does not answer, or if the ledger is damaged.
+    pub(crate) async fn take_lease(
+        &self,
+        at: &ChunkRef,
+        grounds: TakeoverGrounds,
+    ) -> Result<Taken, StoreError> {
+        self.ledgers.take_lease(at, self.daemon.owner, grounds, unix_now()).await
+    }
+
+    /// Puts back the batches of a chunk that Redis has forgotten.
+    ///
+    /// # Errors
+    /// If Redis does not answer. The caller may try again.
     pub(super) async fn replay(&self, leased: &LeasedChunk) -> Result<Replay, StoreError> {
         let (at, lease) = (&leased.at, &leased.lease);
-        if !leased.written {
+        if !leased.was_written {
             return Ok(Replay::Nothing);
         }
         let header = self.ledgers.headers(&at.delivery, &[at.chunk]).await?;
-        let known = header
+        let known_seq = header
             .first()
             .filter(|h| (h.owner, h.epoch) == (lease.owner, lease.epoch))
             .map(|h| h.seq);
-        let first = leased.groups.iter().position(|group| Some(group.seq) == known);
-        for group in leased.groups.iter().skip(first.unwrap_or(usize::MAX)) {
-            let then = Lease { seq: group.seq, ..*lease };
-            // whatever comes of it is seen with the next group
+        let first = leased.batches.iter().position(|batch| Some(batch.seq) == known_seq);
+        for remembered in leased.batches.iter().skip(first.unwrap_or(usize::MAX)) {
+            let then = Lease { seq: remembered.seq, ..*lease };
+            // the answer is not needed: the next batch shows whether this one was applied
             self.ledgers
-                .write_batch(at, &then, &group.turn, unix_now(), leased.resend_after_s)
+                .write_batch(at, &then, &remembered.batch, unix_now(), leased.resend_after_s)
                 .await?;
         }
         let id = &at.delivery;
-        if first.is_some() || known == Some(lease.seq) {
+        if first.is_some() || known_seq == Some(lease.seq) {
             metrics::went_back("put_back");
-            tracing::warn!(delivery.id = %id, chunk = at.chunk, "Redis went back in time: what it had forgotten is put back");
+            tracing::warn!(
+                delivery.id = %id,
+                chunk = at.chunk,
+                "Redis rolled back: the forgotten batches are put back"
+            );
             return Ok(Replay::PutBack);
         }
         let in_doubt =
             self.ledgers.put_in_doubt(at, lease, unix_now(), leased.resend_after_s).await?;
         metrics::went_back("in_doubt");
-        tracing::error!(delivery.id = %id, chunk = at.chunk, in_doubt, "Redis went back in time: what it holds as not sent is in doubt");
+        tracing::error!(
+            delivery.id = %id,
+            chunk = at.chunk,
+            in_doubt,
+            "Redis rolled back too far: the open recipients of the chunk are in doubt"
+        );
         Ok(Replay::InDoubt)
     }
 
-    /// Gives a chunk back, and remembers it for a while if Redis may forget that.
+    /// Gives a chunk back, and remembers the chunk for a while if Redis may forget that.
+    ///
+    /// Returns the verdict on the lease, and when the chunk is due again (Unix seconds).
+    ///
+    /// # Errors
+    /// If Redis refuses, or if Redis does not answer before the shutdown.
     pub(crate) async fn give_back(
         &self,
         leased: LeasedChunk,
     ) -> Result<(LeaseVerdict, Option<u32>), StoreError> {
-        let released = self.give_back_replayed(&leased).await;
-        if let (Ok(_), Some(until)) = (&released, leased.not_before) {
+        let given_back = self.give_back_replayed(&leased).await;
+        if let (Ok(_), Some(until)) = (&given_back, leased.not_before) {
             self.chunks.postpone(&leased.at, until).await?;
         }
-        // also when that failed: what Redis may have forgotten is told when it is back
+        // after a failure, too: the chunk is given back again when Redis answers
         if self.redis.may_roll_back() {
             self.given_back.note(leased);
         }
-        released
+        given_back
     }
 
     async fn give_back_replayed(
@@ -186,23 +155,23 @@ impl LeaseHolder {
         leased: &LeasedChunk,
     ) -> Result<(LeaseVerdict, Option<u32>), StoreError> {
         loop {
-            let released = self
+            let given_back = self
                 .ledgers
                 .give_back(&leased.at, &leased.lease, unix_now(), leased.resend_after_s)
                 .await;
-            if released.as_ref().is_err_and(StoreError::may_pass)
+            if given_back.as_ref().is_err_and(StoreError::may_pass)
                 && !self.daemon.shutdown.is_cancelled()
             {
                 // a chunk that stays with a living owner would count as one whose worker died
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
-            let (verdict, due) = released?;
+            let (verdict, due) = given_back?;
             match verdict {
                 LeaseVerdict::RolledBack if self.replay(leased).await? == Replay::PutBack => {
                     continue;
                 }
-                // somebody was faster
+                // another daemon has taken the chunk over
                 LeaseVerdict::Lost => self.report_again(leased).await?,
                 _ => {}
             }
@@ -210,10 +179,10 @@ impl LeaseHolder {
         }
     }
 
-    /// What became of the claims counts whoever has the chunk now.
+    /// Repeats the remembered reports: the outcome of a claim counts after a take-over, too.
     async fn report_again(&self, leased: &LeasedChunk) -> Result<(), StoreError> {
-        for group in &leased.groups {
-            let reports = Batch { claims: Vec::new(), ..group.turn.clone() };
+        for remembered in &leased.batches {
+            let reports = Batch { claims: Vec::new(), ..remembered.batch.clone() };
             self.ledgers
                 .write_batch(&leased.at, &leased.lease, &reports, unix_now(), leased.resend_after_s)
                 .await?;
@@ -221,8 +190,12 @@ impl LeaseHolder {
         Ok(())
     }
 
-    /// Another run of Redis answers: what it has forgotten of the chunks that were given back lately is put back, before
-    /// anybody can have waited out the leases it remembers.
+    /// Replays the chunks that were given back lately, after a restart of Redis.
+    ///
+    /// This must happen before another daemon can have waited out the leases that Redis remembers.
+    ///
+    /// # Errors
+    /// If Redis does not answer. The caller tries again.
     pub(crate) async fn replay_given_back(&self) -> Result<(), StoreError> {
         for leased in self.given_back.all() {
             let (at, lease) = (&leased.at, &leased.lease);

@@ -1,107 +1,163 @@
-//! Groups: what the connections of a chunk tell its scribe travels together. While one group is on its way the next one gathers.
+//! The channels between the connection workers of a chunk and its ledger writer.
+//!
+//! Messages of several workers travel to Redis in one batch. The next batch gathers while one is
+//! on its way.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use tokio::{
-    sync::mpsc::{UnboundedReceiver, UnboundedSender, error::TryRecvError},
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, error::TryRecvError, unbounded_channel},
     time::{Instant, timeout_at},
 };
 
-use super::{claim::GrantedClaim, ledger_writer::LedgerWriter};
+use super::claim::GrantedClaim;
 use crate::{mail::smtp::SmtpConnection, store::chunks::Report};
 
-/// Asks of a connection that travel in one group at the most.
-const LARGEST_GROUP: usize = 512;
+/// The largest number of reports in one batch.
+const LARGEST_BATCH: usize = 512;
 
-/// After a wait in vain so many messages are not waited with: claims may be held back, or Redis slow.
-const RESTS: u32 = 20;
+/// After a fruitless wait, a worker sends this many messages without waiting.
+///
+/// A limit may postpone claims, or Redis may be slow.
+const UNWAITED: u32 = 20;
 
-/// What a connection tells the scribe: what became of a claim, and how many more it has room for.
-pub struct WorkerMessage {
-    pub connection: usize,
-    pub report: Option<Report>,
-    pub want: usize,
-    /// A connection that needs nothing more. It counts until all that was claimed for it is recorded, so that a crash leaves
-    /// no more in doubt than connections times window.
-    pub used_up: Option<SmtpConnection>,
+/// One message of a connection worker to the ledger writer.
+pub(super) struct WorkerMessage {
+    connection: usize,
+    /// The outcome of a claim.
+    report: Option<Report>,
+    /// The number of claims that the worker has room for.
+    wanted: usize,
+    /// A connection that the worker does not need any more.
+    ///
+    /// The connection counts as open until all its claims are recorded. A crash therefore leaves
+    /// at most connections × window recipients in doubt.
+    used_up: Option<SmtpConnection>,
 }
 
-/// A connection's side of the talk with the scribe.
-pub struct WriterChannel {
-    number: usize,
+/// A connection worker's side of the channels.
+pub(super) struct WriterChannel {
+    connection: usize,
     pub granted: UnboundedReceiver<GrantedClaim>,
-    asks: UnboundedSender<WorkerMessage>,
-    /// So many messages yet are not waited with.
-    rests: u32,
+    messages: UnboundedSender<WorkerMessage>,
+    /// The number of messages that are still sent without waiting.
+    unwaited: u32,
 }
 
 impl WriterChannel {
-    pub fn new(
-        number: usize,
-        granted: UnboundedReceiver<GrantedClaim>,
-        asks: UnboundedSender<WorkerMessage>,
-    ) -> Self {
-        Self { number, granted, asks, rests: 0 }
+    /// Sends a report, and asks for `wanted` more claims.
+    pub(super) fn send(&self, report: Option<Report>, wanted: usize) {
+        let _ = self.messages.send(WorkerMessage {
+            connection: self.connection,
+            report,
+            wanted,
+            used_up: None,
+        });
     }
 
-    pub(super) fn tell(&self, report: Option<Report>, want: usize) {
-        let _ =
-            self.asks.send(WorkerMessage { connection: self.number, report, want, used_up: None });
-    }
-
-    /// The next claim, waited for until then if it `waits` and that was not in vain lately. Cancel-safe.
-    pub(super) async fn next_grant(&mut self, until: Instant, waits: bool) -> Option<GrantedClaim> {
+    /// Returns the next claim, if there is one.
+    ///
+    /// If `waits` is true, waits for a claim until `until`, unless a recent wait was fruitless.
+    /// Cancel-safe.
+    pub(super) async fn next_claim(&mut self, until: Instant, waits: bool) -> Option<GrantedClaim> {
         match self.granted.try_recv() {
-            Err(TryRecvError::Empty) if waits && self.rests == 0 => {
+            Err(TryRecvError::Empty) if waits && self.unwaited == 0 => {
                 let waited = timeout_at(until, self.granted.recv()).await;
-                self.rests = if waited.is_err() { RESTS } else { 0 };
+                self.unwaited = if waited.is_err() { UNWAITED } else { 0 };
                 waited.ok()?
             }
             granted => {
-                self.rests = self.rests.saturating_sub(1);
+                self.unwaited = self.unwaited.saturating_sub(1);
                 granted.ok()
             }
         }
     }
 
-    pub(super) fn part_with(&self, connection: SmtpConnection) {
-        let _ = self.asks.send(WorkerMessage {
-            connection: self.number,
+    /// Hands over a connection that the worker does not need any more.
+    pub(super) fn hand_over(&self, connection: SmtpConnection) {
+        let _ = self.messages.send(WorkerMessage {
+            connection: self.connection,
             report: None,
-            want: 0,
+            wanted: 0,
             used_up: Some(connection),
         });
     }
 }
 
-/// What is written at once.
+/// The ledger writer's side of the channels.
+pub(super) struct WorkerChannels {
+    pub messages: UnboundedReceiver<WorkerMessage>,
+    granted: HashMap<usize, UnboundedSender<GrantedClaim>>,
+    /// Connections that have room for a claim, in order: one entry for each claim.
+    waiting: VecDeque<usize>,
+}
+
+/// The messages that are written in one batch.
 #[derive(Default)]
 pub(super) struct GatheredMessages {
     pub reports: Vec<Report>,
     pub used_up: Vec<SmtpConnection>,
 }
 
-impl LedgerWriter {
-    /// What has been asked for by now.
-    pub(super) async fn gather(
-        &mut self,
-        first: WorkerMessage,
-        hungry: &mut VecDeque<usize>,
-    ) -> GatheredMessages {
-        // whoever is ready to ask does so first
-        tokio::task::yield_now().await;
-        let mut group = GatheredMessages::default();
-        let mut next = Some(first);
-        while let Some(ask) = next {
-            group.reports.extend(ask.report);
-            group.used_up.extend(ask.used_up);
-            if self.grants.contains_key(&ask.connection) {
-                hungry.extend(std::iter::repeat_n(ask.connection, ask.want));
-            }
-            next =
-                if group.reports.len() < LARGEST_GROUP { self.asks.try_recv().ok() } else { None };
+impl WorkerChannels {
+    /// Opens the channels for this many connections.
+    pub(super) fn open(connections: usize) -> (Self, Vec<WriterChannel>) {
+        let (sender, messages) = unbounded_channel();
+        let mut granted = HashMap::new();
+        let mut workers = Vec::new();
+        for connection in 0..connections {
+            let (grant, receiver) = unbounded_channel();
+            granted.insert(connection, grant);
+            workers.push(WriterChannel {
+                connection,
+                granted: receiver,
+                messages: sender.clone(),
+                unwaited: 0,
+            });
         }
-        group
+        (Self { messages, granted, waiting: VecDeque::new() }, workers)
+    }
+
+    /// The number of claims that connections wait for.
+    pub(super) fn wanted(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Forgets the claims that connections wait for.
+    pub(super) fn forget_wanted(&mut self) {
+        self.waiting.clear();
+    }
+
+    /// Grants no more claims. A connection ends when its last claim is done.
+    pub(super) fn close(&mut self) {
+        self.granted.clear();
+        self.waiting.clear();
+    }
+
+    /// Hands a claim to the next connection. Returns false if nobody takes the claim.
+    pub(super) fn hand_out(&mut self, claimed: GrantedClaim) -> bool {
+        self.waiting
+            .pop_front()
+            .and_then(|connection| self.granted.get(&connection))
+            .is_some_and(|granted| granted.send(claimed).is_ok())
+    }
+
+    /// Gathers `first` and the messages that are there by now.
+    pub(super) async fn gather(&mut self, first: WorkerMessage) -> GatheredMessages {
+        // workers that are ready to send do so first
+        tokio::task::yield_now().await;
+        let mut gathered = GatheredMessages::default();
+        let mut next = Some(first);
+        while let Some(message) = next {
+            gathered.reports.extend(message.report);
+            gathered.used_up.extend(message.used_up);
+            if self.granted.contains_key(&message.connection) {
+                self.waiting.extend(std::iter::repeat_n(message.connection, message.wanted));
+            }
+            let has_room = gathered.reports.len() < LARGEST_BATCH;
+            next = if has_room { self.messages.try_recv().ok() } else { None };
+        }
+        gathered
     }
 }
 
@@ -109,28 +165,30 @@ impl LedgerWriter {
 mod tests {
     use std::time::Duration;
 
-    use tokio::{sync::mpsc::unbounded_channel, time::timeout};
+    use tokio::time::timeout;
 
     use super::*;
     use crate::domain::ledger::{ClaimNumber, Ledger};
 
     #[tokio::test]
-    async fn after_a_grant_that_was_waited_for_in_vain_nobody_waits_for_a_while() {
+    async fn after_a_fruitless_wait_for_a_claim_nobody_waits_for_a_while() {
         let (grant, granted) = unbounded_channel();
-        let mut lane = WriterChannel::new(0, granted, unbounded_channel().0);
+        let mut worker =
+            WriterChannel { connection: 0, granted, messages: unbounded_channel().0, unwaited: 0 };
         let before = Ledger::new(1).record(0).expect("its only record");
-        let claimed = GrantedClaim { position: 0, claim: ClaimNumber { epoch: 1, n: 1 }, before };
+        let number = ClaimNumber { epoch: 1, n: 1 };
+        let claimed = GrantedClaim { position: 0, number, before };
         let (soon, never) = (
             Instant::now() + Duration::from_millis(20),
             Instant::now() + Duration::from_secs(3600),
         );
         let mut next = async |until, waits| {
-            let next = timeout(Duration::from_secs(10), lane.next_grant(until, waits)).await;
+            let next = timeout(Duration::from_secs(10), worker.next_claim(until, waits)).await;
             next.expect("it does not wait").is_some()
         };
         assert!(!next(never, false).await);
         assert!(!next(soon, true).await);
-        for _ in 0..RESTS {
+        for _ in 0..UNWAITED {
             assert!(!next(never, true).await);
         }
         let later = async {
@@ -141,6 +199,6 @@ mod tests {
         grant.send(claimed).expect("somebody listens");
         assert!(next(never, false).await);
         drop(grant);
-        assert!(!next(never, true).await, "there are no more grants");
+        assert!(!next(never, true).await, "there are no more claims");
     }
 }

@@ -1,4 +1,4 @@
-//! Tallies: how many of the last outcomes of a domain or a delivery were errors.
+//! Error rates: the share of errors among the recent outcomes of a domain or a delivery.
 
 use std::{
     collections::HashMap,
@@ -8,16 +8,17 @@ use std::{
 
 use crate::domain::delivery::DeliveryId;
 
-/// More domains than this are not watched at a time.
+/// The largest number of domains that are counted at a time; the same for deliveries.
 const MOST: usize = 100_000;
 
-/// When a share of errors is too high.
+/// The bound above which an error rate opens a circuit breaker.
 #[derive(Debug, Clone, Copy)]
-pub struct ErrorBound {
-    /// Outcomes before anything is concluded.
+pub(super) struct ErrorBound {
+    /// The number of outcomes below which the rate says nothing.
     pub minimum: u64,
-    /// 0 to 1; 0 is never.
+    /// From 0 to 1. The bound 0 is never reached.
     pub share: f64,
+    /// How long outcomes are counted together.
     pub window: Duration,
 }
 
@@ -28,81 +29,82 @@ struct ErrorRate {
     errors: u64,
 }
 
-/// The outcomes that this process has seen.
+/// The error rates of the domains and deliveries that this process sends to.
 #[derive(Debug, Default)]
-pub struct ErrorRates {
+pub(super) struct ErrorRates {
     domains: HashMap<String, ErrorRate>,
     deliveries: HashMap<DeliveryId, ErrorRate>,
 }
 
 impl ErrorRates {
-    /// Notes an outcome; the share of errors if that is too high now.
-    pub fn domain(
+    /// Notes an outcome of a domain. Returns the share of errors if it reaches the bound.
+    pub(super) fn note_domain(
         &mut self,
         domain: &str,
-        error: bool,
+        is_error: bool,
         bound: ErrorBound,
         now: Instant,
     ) -> Option<f64> {
         match self.domains.get_mut(domain) {
-            Some(tally) => tally.note(error, bound, now),
-            None => note(&mut self.domains, domain.to_owned(), error, bound, now),
+            Some(rate) => rate.note(is_error, bound, now),
+            None => note_first(&mut self.domains, domain.to_owned(), is_error, bound, now),
         }
     }
 
-    /// Notes an outcome; the share of errors if that is too high now.
-    pub fn delivery(
+    /// Notes an outcome of a delivery. Returns the share of errors if it reaches the bound.
+    pub(super) fn note_delivery(
         &mut self,
         id: &DeliveryId,
-        error: bool,
+        is_error: bool,
         bound: ErrorBound,
         now: Instant,
     ) -> Option<f64> {
         match self.deliveries.get_mut(id) {
-            Some(tally) => tally.note(error, bound, now),
-            None => note(&mut self.deliveries, id.clone(), error, bound, now),
+            Some(rate) => rate.note(is_error, bound, now),
+            None => note_first(&mut self.deliveries, id.clone(), is_error, bound, now),
         }
     }
 
-    /// Forgets what is over.
-    pub fn tidy(&mut self, now: Instant, window: Duration) {
-        let current = |tally: &ErrorRate| now.duration_since(tally.since) < window;
-        self.domains.retain(|_, tally| current(tally));
-        self.deliveries.retain(|_, tally| current(tally));
+    /// Forgets the rates whose window is over.
+    pub(super) fn forget_old(&mut self, now: Instant, window: Duration) {
+        let is_current = |rate: &ErrorRate| now.duration_since(rate.since) < window;
+        self.domains.retain(|_, rate| is_current(rate));
+        self.deliveries.retain(|_, rate| is_current(rate));
     }
 }
 
-fn note<K: Hash + Eq>(
-    tallies: &mut HashMap<K, ErrorRate>,
+fn note_first<K: Hash + Eq>(
+    rates: &mut HashMap<K, ErrorRate>,
     key: K,
-    error: bool,
+    is_error: bool,
     bound: ErrorBound,
     now: Instant,
 ) -> Option<f64> {
-    if tallies.len() >= MOST {
+    if rates.len() >= MOST {
         return None;
     }
-    tallies
-        .entry(key)
-        .or_insert(ErrorRate { since: now, outcomes: 0, errors: 0 })
-        .note(error, bound, now)
+    rates.entry(key).or_insert(ErrorRate::begun(now)).note(is_error, bound, now)
 }
 
 impl ErrorRate {
-    fn note(&mut self, error: bool, bound: ErrorBound, now: Instant) -> Option<f64> {
+    fn begun(now: Instant) -> Self {
+        Self { since: now, outcomes: 0, errors: 0 }
+    }
+
+    fn note(&mut self, is_error: bool, bound: ErrorBound, now: Instant) -> Option<f64> {
         if now.duration_since(self.since) >= bound.window {
-            *self = Self { since: now, outcomes: 0, errors: 0 };
+            *self = Self::begun(now);
         }
         self.outcomes += 1;
-        self.errors += u64::from(error);
+        self.errors += u64::from(is_error);
         let share = self.errors as f64 / self.outcomes as f64;
-        let too_high =
-            error && bound.share > 0.0 && self.outcomes >= bound.minimum && share >= bound.share;
-        if too_high {
-            // after the pause it is begun anew
-            *self = Self { since: now, outcomes: 0, errors: 0 };
+        let is_enough = bound.share > 0.0 && self.outcomes >= bound.minimum;
+        let is_too_high = is_error && is_enough && share >= bound.share;
+        if is_too_high {
+            // the outcomes after the pause are counted anew
+            *self = Self::begun(now);
         }
-        too_high.then_some(share)
+        is_too_high.then_some(share)
     }
 }
 
@@ -115,18 +117,18 @@ mod tests {
 
     #[test]
     fn a_breaker_needs_a_share_over_a_minimum_within_its_window() {
-        let (mut tallies, start) = (ErrorRates::default(), Instant::now());
+        let (mut rates, start) = (ErrorRates::default(), Instant::now());
         let mut note = |error, second| {
-            tallies.domain("a.example", error, BOUND, start + Duration::from_secs(second))
+            rates.note_domain("a.example", error, BOUND, start + Duration::from_secs(second))
         };
         for _ in 0..9 {
             assert_eq!(note(true, 0), None, "below the minimum");
         }
         assert_eq!(note(true, 1), Some(1.0));
         for _ in 0..9 {
-            assert_eq!(note(true, 2), None, "begun anew");
+            assert_eq!(note(true, 2), None, "counted anew");
         }
-        // the window is over: what was before does not count
+        // the window is over: earlier outcomes do not count
         assert_eq!(note(true, 63), None);
         for n in 0..30 {
             assert_eq!(note(n % 3 == 0, 64), None, "below the share");
@@ -134,12 +136,12 @@ mod tests {
     }
 
     #[test]
-    fn zero_is_never() {
-        let mut tallies = ErrorRates::default();
+    fn a_bound_of_zero_is_never_reached() {
+        let mut rates = ErrorRates::default();
         let id = DeliveryId::from_random([1; 10]);
         let never = ErrorBound { share: 0.0, ..BOUND };
-        assert!((0..100).all(|_| tallies.delivery(&id, true, never, Instant::now()).is_none()));
-        tallies.tidy(Instant::now() + Duration::from_secs(61), Duration::from_secs(60));
-        assert!(tallies.deliveries.is_empty());
+        assert!((0..100).all(|_| rates.note_delivery(&id, true, never, Instant::now()).is_none()));
+        rates.forget_old(Instant::now() + Duration::from_secs(61), Duration::from_secs(60));
+        assert!(rates.deliveries.is_empty());
     }
 }

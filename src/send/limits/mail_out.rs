@@ -1,8 +1,9 @@
-//! TODO head
+//! The handles that every sender of mail needs.
 
 use super::{connection_permits::ConnectionPermits, throttles::Throttles};
 use crate::mail::{MessageMaker, smtp::Relays};
 
+/// The handles that every sender of mail needs. Cheap to clone.
 #[derive(Clone)]
 pub struct MailOut {
     pub relays: Relays,

@@ -1,8 +1,8 @@
-//! TODO head
+//! The repair of chunks: lost jobs are queued again, and dead holders lose their chunks.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{liveness::Liveness, reconciler::STEP_PATIENCE, takeover::Takeovers};
+use super::{liveness::Liveness, takeovers::Takeovers};
 use crate::{
     clock::unix_now,
     deliveries::Refusal,
@@ -15,6 +15,10 @@ use crate::{
     store::chunks::{ChunkLists, LedgerStore},
 };
 
+/// How long a job may wait for its first worker before its state on the queue is checked.
+const JOB_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Repairs the chunks of a delivery.
 #[derive(Clone)]
 pub struct ChunkRepair {
     pub takeovers: Takeovers,
@@ -25,12 +29,14 @@ pub struct ChunkRepair {
 }
 
 impl ChunkRepair {
-    /// Looks at the chunks that jobs were named for: lost jobs are named again, dead holders are fenced. How many there are.
-    pub(super) async fn repair_offered(&self, delivery: &Delivery) -> Result<usize, Refusal> {
-        let offered = self.chunks.with_jobs(&delivery.id).await?;
-        let chunks: Vec<u32> = offered.iter().map(|(chunk, ..)| *chunk).collect();
+    /// Checks the chunks that have jobs. Returns how many there are.
+    ///
+    /// A chunk whose job is lost becomes ready again. A dead holder loses its chunk.
+    pub(super) async fn repair_with_jobs(&self, delivery: &Delivery) -> Result<usize, Refusal> {
+        let with_jobs = self.chunks.with_jobs(&delivery.id).await?;
+        let chunks: Vec<u32> = with_jobs.iter().map(|(chunk, ..)| *chunk).collect();
         let headers = self.ledgers.headers(&delivery.id, &chunks).await?;
-        for ((chunk, _, round), header) in offered.iter().zip(headers) {
+        for ((chunk, _, round), header) in with_jobs.iter().zip(headers) {
             let at = ChunkRef { delivery: delivery.id.clone(), chunk: *chunk };
             if header.owner == 0 {
                 self.repair_job(&at, *round, header).await?;
@@ -38,10 +44,10 @@ impl ChunkRepair {
                 self.takeovers.take_over_if_dead(delivery, &at, header).await?;
             }
         }
-        Ok(offered.len())
+        Ok(with_jobs.len())
     }
 
-    /// Nobody holds the chunk: its job waits on the queue, or is gone.
+    /// Makes a chunk without a holder ready again if its job is gone.
     async fn repair_job(
         &self,
         at: &ChunkRef,
@@ -49,43 +55,43 @@ impl ChunkRepair {
         header: LedgerHeader,
     ) -> Result<(), Refusal> {
         let name = format!("job {}:{}", at.delivery, at.chunk);
-        let still =
-            self.liveness.see(&name, (u64::from(round), u64::from(header.epoch)), Instant::now());
-        if still < STEP_PATIENCE {
+        let mark = (u64::from(round), u64::from(header.epoch));
+        if self.liveness.unchanged_for(&name, mark, Instant::now()) < JOB_PATIENCE {
             return Ok(());
         }
-        let job = format!("{}:{}:{round}", at.delivery, at.chunk);
-        let alive = self.queue.status(QueueName::Chunks, &job).await?.is_some_and(|job| {
+        let job_id = format!("{}:{}:{round}", at.delivery, at.chunk);
+        let is_alive = self.queue.status(QueueName::Chunks, &job_id).await?.is_some_and(|job| {
             !matches!(job.state, JobState::Done | JobState::Dead | JobState::Lost)
         });
-        if !alive && self.chunks.return_to_ready(at, round, unix_now()).await? {
+        if !is_alive && self.chunks.return_to_ready(at, round, unix_now()).await? {
             metrics::revived();
-            tracing::warn!(delivery.id = %at.delivery, chunk = at.chunk, "its job was gone");
+            tracing::warn!(
+                delivery.id = %at.delivery,
+                chunk = at.chunk,
+                "the job of the chunk was lost"
+            );
         }
         Ok(())
     }
 
-    /// Something is being attempted although no job was named: a job that was thought lost came late, and its worker died.
-    pub(super) async fn repair_unoffered(
+    /// Checks all chunks of a delivery that has attempts but no jobs.
+    ///
+    /// A job that was taken for lost has come late, and its worker has died.
+    pub(super) async fn repair_without_jobs(
         &self,
         delivery: &Delivery,
         counts: &Counts,
     ) -> Result<(), Refusal> {
-        let chunks: Vec<u32> =
-            (0..delivery.document.plan.as_ref().map_or(0, |plan| plan.chunks)).collect();
         if counts.attempting == 0 {
             return Ok(());
         }
+        let count = delivery.document.plan.as_ref().map_or(0, |plan| plan.chunks);
+        let chunks: Vec<u32> = (0..count).collect();
         for (chunk, header) in chunks.iter().zip(self.ledgers.headers(&delivery.id, &chunks).await?)
         {
             if header.owner != 0 {
-                self.takeovers
-                    .take_over_if_dead(
-                        delivery,
-                        &ChunkRef { delivery: delivery.id.clone(), chunk: *chunk },
-                        header,
-                    )
-                    .await?;
+                let at = ChunkRef { delivery: delivery.id.clone(), chunk: *chunk };
+                self.takeovers.take_over_if_dead(delivery, &at, header).await?;
             }
         }
         Ok(())

@@ -1,4 +1,6 @@
-//! The slow pass: the index knows every delivery, so what fell off the list of moving ones or was deleted in part is found.
+//! The index sweep: finds deliveries that fell off a list, and finishes interrupted removals.
+//!
+//! The index contains every delivery. The lists of moving, due and recurring deliveries are hints.
 
 use crate::{
     clock::unix_now,
@@ -8,9 +10,10 @@ use crate::{
     store::{StoreError, chunks::ChunkLists, schedule::ScheduleStore},
 };
 
-/// Deliveries looked at in one round trip.
+/// Deliveries that are read in one round trip.
 const AT_A_TIME: usize = 500;
 
+/// Puts deliveries back on the lists they belong to.
 #[derive(Clone)]
 pub struct IndexSweep {
     pub deliveries: Deliveries,
@@ -20,28 +23,28 @@ pub struct IndexSweep {
 }
 
 impl IndexSweep {
-    /// The task: at the start, and once a minute on every replica.
+    /// The task: runs at the start, and once a minute on every daemon.
+    ///
+    /// Returns false if Redis does not answer.
     pub async fn sweep(&self) -> bool {
-        let done = self.sweep_lists().await;
-        if let Err(error) = &done {
-            tracing::warn!(%error, "the lists of deliveries are looked at again in a minute");
+        let swept = self.sweep_lists().await;
+        if let Err(error) = &swept {
+            tracing::warn!(%error, "the index sweep failed and is repeated in a minute");
         }
-        done.is_ok()
+        swept.is_ok()
     }
 
-    /// The lists are hints, the states are not.
     async fn sweep_lists(&self) -> Result<(), StoreError> {
+        let store = &self.deliveries.store;
         let mut deleted = Vec::new();
         for offset in (0..).step_by(AT_A_TIME) {
-            let ids = self.deliveries.store.delivery_ids(offset, AT_A_TIME).await?;
-            self.deliveries.store.relist_recurrences(&ids).await?;
-            for (id, state) in ids.iter().zip(self.deliveries.store.states(&ids).await?) {
+            let ids = store.delivery_ids(offset, AT_A_TIME).await?;
+            store.relist_recurrences(&ids).await?;
+            for (id, state) in ids.iter().zip(store.states(&ids).await?) {
                 match state {
                     Some(DeliveryState::Deleted) => deleted.push(id.clone()),
-                    Some(state) if state.is_moving() => {
-                        self.deliveries.store.list_moving(id).await?
-                    }
-                    // the next tick puts it where it belongs
+                    Some(state) if state.is_moving() => store.list_moving(id).await?,
+                    // the next pass over due waves lists the delivery at its right time
                     Some(DeliveryState::Scheduled | DeliveryState::Held) => {
                         self.schedules.relist_due(id).await?
                     }
@@ -52,23 +55,25 @@ impl IndexSweep {
                 break;
             }
         }
-        // afterwards, for it makes the index shorter: a removal that was cut short is finished
+        // a removal shortens the index, which would shift the offsets above
         for id in deleted {
             self.removal.remove_deleted(&id).await?;
         }
         Ok(())
     }
 
-    /// The clock may have been set back: what waits for a time on the old one is looked at now, and waits again if it has to.
-    pub async fn look_at_all(&self) {
-        let look = async {
+    /// Makes all chunks of moving deliveries ready, after the clock may have been set back.
+    ///
+    /// A chunk that waits for a time on the old clock is checked now, and waits again if necessary.
+    pub async fn make_all_chunks_ready(&self) {
+        let marked = async {
             for id in self.deliveries.store.moving().await? {
                 self.chunks.mark_all_ready(&id, unix_now()).await?;
             }
             Ok::<_, StoreError>(())
         };
-        if let Err(error) = look.await {
-            tracing::warn!(%error, "chunks that wait for a time are not looked at again");
+        if let Err(error) = marked.await {
+            tracing::warn!(%error, "the chunks that wait for a time cannot be made ready");
         }
     }
 }

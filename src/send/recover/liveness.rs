@@ -1,7 +1,8 @@
-//! What this process has seen standing still, and for how long by its own clock. Nobody compares wall clocks.
+//! Liveness: how long a worker has shown no progress, measured with this process's own clock.
 //!
-//! Only while Redis answers can a holder show life, so a pulse asks it all the time: after a gap in its answers whatever was
-//! seen before is forgotten, however the gap came about.
+//! Nobody compares the clocks of two machines. A holder can show that it lives only while Redis
+//! answers. After a gap in the answers of Redis, all observations from before the gap are
+//! forgotten.
 
 use std::{
     collections::HashMap,
@@ -9,90 +10,95 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Something that moves while its worker lives, by name: the beat of a chunk, the progress of a preparation.
+/// An observation that was not repeated for this long is forgotten.
+const FORGOTTEN: Duration = Duration::from_secs(600);
+
+/// The marks of workers, by name. Cheap to clone.
+///
+/// A mark changes while its worker lives, such as the beat of a chunk or of a preparation.
 #[derive(Clone)]
 pub struct Liveness {
-    /// A longer gap between answers of Redis makes what was seen before it worthless.
-    gap: Duration,
+    /// After a longer gap between two answers of Redis, earlier observations are forgotten.
+    longest_gap: Duration,
     inner: Arc<Mutex<Observations>>,
 }
 
 #[derive(Default)]
 struct Observations {
-    /// When Redis answered last; never at first.
+    /// When Redis answered last.
     answered: Option<Instant>,
-    /// The run of Redis that was seen.
-    run: String,
-    seen: HashMap<String, Observation>,
+    /// The run id of the Redis that answered last.
+    run_id: String,
+    marks: HashMap<String, SeenMark>,
+}
+
+struct SeenMark {
+    mark: (u64, u64),
+    /// When this mark was first seen.
+    since: Instant,
+    /// When this mark was last seen.
+    last: Instant,
 }
 
 impl Observations {
-    fn forget_after(&mut self, gap: Duration, now: Instant) {
-        if self.answered.is_none_or(|answered| now.duration_since(answered) > gap) {
-            self.seen.clear();
+    fn forget_after_gap(&mut self, longest_gap: Duration, now: Instant) {
+        if self.answered.is_none_or(|answered| now.duration_since(answered) > longest_gap) {
+            self.marks.clear();
         }
     }
 }
 
-struct Observation {
-    mark: (u64, u64),
-    since: Instant,
-    last: Instant,
-}
-
-/// What was not looked at for so long is forgotten.
-const FORGOTTEN: Duration = Duration::from_secs(600);
-
 impl Liveness {
-    /// For leases of this length. A holder beats four times in a lease: with a gap of half of it, it was seen all the same.
+    /// Begins for leases of this length.
+    ///
+    /// A holder sends four beats per lease. A gap of half a lease therefore hides no living holder.
     pub fn new(lease: Duration) -> Self {
-        Self { gap: lease / 2, inner: Arc::default() }
+        Self { longest_gap: lease / 2, inner: Arc::default() }
     }
 
     fn inner(&self) -> MutexGuard<'_, Observations> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Redis has answered.
-    pub fn answered(&self, now: Instant) {
+    /// Notes that Redis has answered.
+    pub(super) fn note_answer(&self, now: Instant) {
         let mut inner = self.inner();
-        inner.forget_after(self.gap, now);
+        inner.forget_after_gap(self.longest_gap, now);
         inner.answered = Some(now);
     }
 
-    /// This run of Redis answers. Another one may have gone back in time, where the same marks mean something else.
-    pub fn run(&self, run: &str) {
+    /// Notes which run of Redis answers.
+    ///
+    /// A new run may have rolled back: the same marks may mean something else there.
+    pub(super) fn note_run(&self, run_id: &str) {
         let mut inner = self.inner();
-        if inner.run != run {
-            inner.seen.clear();
-            run.clone_into(&mut inner.run);
+        if inner.run_id != run_id {
+            inner.marks.clear();
+            run_id.clone_into(&mut inner.run_id);
         }
     }
 
-    /// Notes what `name` looks like now; for how long it has looked like that.
-    pub fn see(&self, name: &str, mark: (u64, u64), now: Instant) -> Duration {
+    /// Notes the mark of `name`, and returns for how long this mark has been the same.
+    pub fn unchanged_for(&self, name: &str, mark: (u64, u64), now: Instant) -> Duration {
         let mut inner = self.inner();
-        inner.forget_after(self.gap, now);
-        let seen = inner.seen.entry(name.to_owned()).or_insert(Observation {
-            mark,
-            since: now,
-            last: now,
-        });
+        inner.forget_after_gap(self.longest_gap, now);
+        let new = SeenMark { mark, since: now, last: now };
+        let seen = inner.marks.entry(name.to_owned()).or_insert(new);
         if seen.mark != mark {
-            *seen = Observation { mark, since: now, last: now };
+            *seen = SeenMark { mark, since: now, last: now };
         }
         seen.last = now;
         now.duration_since(seen.since)
     }
 
-    /// Forgets everything: while Redis does not answer, nobody can show life.
-    pub fn reset(&self) {
-        self.inner().seen.clear();
+    /// Forgets all marks: while Redis does not answer, nobody can show that it lives.
+    pub(super) fn forget_all(&self) {
+        self.inner().marks.clear();
     }
 
-    /// Forgets what is gone.
-    pub fn tidy(&self, now: Instant) {
-        self.inner().seen.retain(|_, seen| now.duration_since(seen.last) < FORGOTTEN);
+    /// Forgets the marks that were not seen lately.
+    pub(super) fn forget_old(&self, now: Instant) {
+        self.inner().marks.retain(|_, seen| now.duration_since(seen.last) < FORGOTTEN);
     }
 }
 
@@ -101,48 +107,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_stands_still_grows_old() {
-        let (watch, start) = (Liveness::new(Duration::from_secs(4000)), Instant::now());
+    fn only_an_unchanged_mark_grows_old() {
+        let (liveness, start) = (Liveness::new(Duration::from_secs(4000)), Instant::now());
         let at = |s| start + Duration::from_secs(s);
-        watch.answered(start);
-        assert_eq!(watch.see("a", (1, 1), at(0)), Duration::ZERO);
-        assert_eq!(watch.see("a", (1, 1), at(5)), Duration::from_secs(5));
-        assert_eq!(watch.see("a", (1, 2), at(6)), Duration::ZERO);
-        assert_eq!(watch.see("b", (1, 2), at(7)), Duration::ZERO);
-        assert_eq!(watch.see("a", (1, 2), at(9)), Duration::from_secs(3));
-        watch.reset();
-        assert_eq!(watch.see("a", (1, 2), at(10)), Duration::ZERO);
-        watch.tidy(at(700));
-        assert_eq!(watch.see("a", (1, 2), at(701)), Duration::ZERO);
+        liveness.note_answer(start);
+        assert_eq!(liveness.unchanged_for("a", (1, 1), at(0)), Duration::ZERO);
+        assert_eq!(liveness.unchanged_for("a", (1, 1), at(5)), Duration::from_secs(5));
+        assert_eq!(liveness.unchanged_for("a", (1, 2), at(6)), Duration::ZERO);
+        assert_eq!(liveness.unchanged_for("b", (1, 2), at(7)), Duration::ZERO);
+        assert_eq!(liveness.unchanged_for("a", (1, 2), at(9)), Duration::from_secs(3));
+        liveness.forget_all();
+        assert_eq!(liveness.unchanged_for("a", (1, 2), at(10)), Duration::ZERO);
+        liveness.forget_old(at(700));
+        assert_eq!(liveness.unchanged_for("a", (1, 2), at(701)), Duration::ZERO);
     }
 
     #[test]
-    fn another_run_of_redis_makes_everybody_young_again() {
-        let (watch, start) = (Liveness::new(Duration::from_secs(4000)), Instant::now());
+    fn another_run_of_redis_makes_every_mark_new() {
+        let (liveness, start) = (Liveness::new(Duration::from_secs(4000)), Instant::now());
         let at = |s| start + Duration::from_secs(s);
-        watch.answered(start);
-        watch.run("a");
-        watch.see("chunk", (1, 1), at(0));
-        watch.run("a");
-        assert_eq!(watch.see("chunk", (1, 1), at(5)), Duration::from_secs(5));
-        watch.run("b");
-        assert_eq!(watch.see("chunk", (1, 1), at(6)), Duration::ZERO);
+        liveness.note_answer(start);
+        liveness.note_run("a");
+        liveness.unchanged_for("chunk", (1, 1), at(0));
+        liveness.note_run("a");
+        assert_eq!(liveness.unchanged_for("chunk", (1, 1), at(5)), Duration::from_secs(5));
+        liveness.note_run("b");
+        assert_eq!(liveness.unchanged_for("chunk", (1, 1), at(6)), Duration::ZERO);
     }
 
     #[test]
-    fn a_gap_in_the_answers_of_redis_makes_everybody_young_again() {
-        let (watch, start) = (Liveness::new(Duration::from_secs(10)), Instant::now());
+    fn a_gap_in_the_answers_of_redis_makes_every_mark_new() {
+        let (liveness, start) = (Liveness::new(Duration::from_secs(10)), Instant::now());
         let at = |s| start + Duration::from_secs(s);
-        let seen = |s| watch.see("a", (1, 1), at(s)).as_secs();
+        let seen = |s| liveness.unchanged_for("a", (1, 1), at(s)).as_secs();
         seen(0);
         assert_eq!(seen(1), 0, "never answered");
-        (1..20).for_each(|s| watch.answered(at(s)));
+        (1..20).for_each(|s| liveness.note_answer(at(s)));
         assert_eq!((seen(19), seen(24)), (0, 5));
-        // no answer for more than five seconds: noticed while it lasts, and when it is over
+        // a gap of more than five seconds counts while it lasts and afterwards
         assert_eq!((seen(25), seen(26)), (0, 0));
-        watch.answered(at(26));
+        liveness.note_answer(at(26));
         assert_eq!((seen(26), seen(30)), (0, 4));
-        watch.answered(at(40));
+        liveness.note_answer(at(40));
         assert_eq!((seen(40), seen(41)), (0, 1));
     }
 }

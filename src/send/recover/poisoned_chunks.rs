@@ -1,10 +1,12 @@
-//! What kills its workers again and again, or cannot be sent, is set aside for a person; the rest goes on.
+//! Poisoned chunks: a chunk that kills its workers or cannot be sent is set aside for a person.
+//!
+//! The other chunks of the delivery go on.
 
 use std::sync::Arc;
 
 use crate::{
     config::Config,
-    domain::delivery::DeliveryId,
+    domain::{delivery::DeliveryId, ledger::Counts},
     metrics,
     queue::JobError,
     send::chunk::{LeaseHolder, LeasedChunk},
@@ -14,6 +16,7 @@ use crate::{
     },
 };
 
+/// Counts the crashes of chunks, and sets poisoned chunks aside.
 #[derive(Clone)]
 pub struct PoisonedChunks {
     pub chunks: ChunkLists,
@@ -23,7 +26,9 @@ pub struct PoisonedChunks {
 }
 
 impl PoisonedChunks {
-    /// Gives a chunk back that was taken over from a dead worker: one crash more.
+    /// Gives a chunk back that was taken over from a dead worker, and counts one more crash.
+    ///
+    /// After more than `queue.crashes` crashes the chunk is set aside.
     pub(super) async fn give_back_after_crash(
         &self,
         leased: LeasedChunk,
@@ -36,7 +41,12 @@ impl PoisonedChunks {
         Ok(())
     }
 
-    /// Gives a chunk back at the end of its job: a good end wipes out its crashes, and what cannot be sent is set aside.
+    /// Gives a chunk back at the end of its job.
+    ///
+    /// A good end forgets the crashes of the chunk. A chunk that cannot be sent is set aside.
+    ///
+    /// # Errors
+    /// If Redis refuses, or if Redis does not answer before the shutdown.
     pub(crate) async fn give_back_after_job(
         &self,
         leased: LeasedChunk,
@@ -55,19 +65,24 @@ impl PoisonedChunks {
 
     async fn set_aside(&self, leased: LeasedChunk, reason: &str) -> Result<(), StoreError> {
         let at = leased.at.clone();
-        // before the lease is free, so that nobody begins it anew
+        // mark the chunk before its lease is free, so that nobody takes it
         self.chunks.mark_poisoned(&at).await?;
         let (verdict, due) = self.holder.give_back(leased).await?;
         if verdict != LeaseVerdict::Ok || due.is_some() {
             metrics::set_aside();
-            tracing::error!(delivery.id = %at.delivery, chunk = at.chunk, reason, "chunk set aside until a person retries it");
+            tracing::error!(
+                delivery.id = %at.delivery,
+                chunk = at.chunk,
+                reason,
+                "the chunk is set aside until a person retries it"
+            );
         }
         Ok(())
     }
 
-    /// Recipients that are still open in chunks that were set aside.
+    /// Counts the recipients that are still open in chunks that were set aside.
     pub(super) async fn open_recipients(&self, id: &DeliveryId) -> Result<u64, StoreError> {
-        let mut counts = crate::domain::ledger::Counts::default();
+        let mut counts = Counts::default();
         for chunk in self.chunks.poisoned(id).await? {
             self.ledgers
                 .ledgers(id, chunk..chunk + 1)

@@ -1,11 +1,16 @@
-//! The reconciler: finds what a crash left behind, on every replica, once a second. Whatever it does may be done twice.
+//! The reconciler: repairs each second, on every daemon, the deliveries that stand still.
+//!
+//! Every repair may be done twice without harm.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::{liveness::Liveness, redis_state::RedisState, sending_repair::SendingRepair};
+use super::{
+    halt_repair::HaltRepair, liveness::Liveness, redis_state::RedisState,
+    sending_repair::SendingRepair,
+};
 use crate::{
     clock::unix_now,
     config::Config,
@@ -15,16 +20,18 @@ use crate::{
     store::{StoreError, audience::AudienceStore},
 };
 
-/// A step whose job was not begun for so long is enqueued again.
-pub(super) const STEP_PATIENCE: Duration = Duration::from_secs(3);
-/// Deliveries looked after at a time: the pass must not wait for the largest one.
+/// A start that has not begun after this time is queued again.
+const START_PATIENCE: Duration = Duration::from_secs(3);
+/// Deliveries that are checked at the same time: a large one must not hold up the others.
 const AT_A_TIME: usize = 16;
 
+/// Checks the deliveries that the daemon moves on by itself.
 #[derive(Clone)]
 pub struct Reconciler {
     pub deliveries: Deliveries,
     pub audiences: AudienceStore,
     pub sending: SendingRepair,
+    pub halts: HaltRepair,
     pub jobs: StepJobs,
     pub liveness: Liveness,
     pub config: Arc<Config>,
@@ -32,72 +39,87 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// The task: reconciles, and forgets what it has seen if Redis did not answer throughout. Like every task it says whether it succeeded.
+    /// The task: runs one pass. Returns false if Redis did not answer throughout.
+    ///
+    /// All observations of liveness are forgotten then.
     pub async fn reconcile_all(&self) -> bool {
         let reconciled = self.reconcile().await;
         if let Err(error) = &reconciled {
-            self.liveness.reset();
-            // that Redis is away was said
-            if self.redis_state.writable.load(Ordering::Relaxed) {
+            self.liveness.forget_all();
+            // without writes, the pulse has logged the reason already
+            if self.redis_state.is_writable() {
                 tracing::warn!(%error, "the reconciler waits for Redis");
             }
         }
         reconciled.is_ok()
     }
 
-    /// Looks after every delivery that is moving.
+    /// Runs one pass over the deliveries that move by themselves.
+    ///
+    /// # Errors
+    /// If Redis does not answer. The next pass does the rest.
     pub async fn reconcile(&self) -> Result<(), StoreError> {
-        self.liveness.run(&self.deliveries.redis.run_id().await?);
+        self.liveness.note_run(&self.deliveries.redis.run_id().await?);
         let moving = self.deliveries.store.moving().await?;
-        let failure = "the reconciler cannot look after it";
-        each_delivery(moving, AT_A_TIME, failure, async |id| self.look_after(&id).await).await?;
-        self.liveness.tidy(Instant::now());
+        let failure = "the reconciler cannot check this delivery";
+        each_delivery(moving, AT_A_TIME, failure, async |id| self.check(&id).await).await?;
+        self.liveness.forget_old(Instant::now());
         Ok(())
     }
 
-    async fn look_after(&self, id: &DeliveryId) -> Result<(), Refusal> {
+    async fn check(&self, id: &DeliveryId) -> Result<(), Refusal> {
         let Some(delivery) = self.deliveries.store.delivery(id).await? else {
             return Ok(self.deliveries.store.unlist_moving(id).await?);
         };
         self.deliveries.note_head(id, &delivery.document.audit).await?;
         match delivery.state {
-            DeliveryState::Preparing => self.revive_preparation(&delivery).await,
-            DeliveryState::StartPending => self.revive_start(&delivery).await,
+            DeliveryState::Preparing => self.repair_preparation(&delivery).await,
+            DeliveryState::StartPending => self.repair_start(&delivery).await,
             DeliveryState::InProgress => self.sending.keep_sending(&delivery).await,
             DeliveryState::Pausing | DeliveryState::Stopping => {
-                self.sending.bring_to_rest(&delivery).await
+                self.halts.bring_to_rest(&delivery).await
             }
-            _ => {
-                self.deliveries.store.unlist_moving(id).await?;
-                // it may have been set in motion in between
-                if self.deliveries.store.state(id).await?.is_some_and(DeliveryState::is_moving) {
-                    self.deliveries.store.list_moving(id).await?;
-                }
-                Ok(())
-            }
+            _ => Ok(self.unlist(id).await?),
         }
     }
 
-    async fn revive_preparation(&self, delivery: &Delivery) -> Result<(), Refusal> {
+    /// Removes a delivery at rest from the list of moving deliveries.
+    async fn unlist(&self, id: &DeliveryId) -> Result<(), StoreError> {
+        let store = &self.deliveries.store;
+        store.unlist_moving(id).await?;
+        // a person may have set the delivery in motion in between
+        if store.state(id).await?.is_some_and(DeliveryState::is_moving) {
+            store.list_moving(id).await?;
+        }
+        Ok(())
+    }
+
+    /// Queues a preparation again that has shown no progress for a whole lease.
+    async fn repair_preparation(&self, delivery: &Delivery) -> Result<(), Refusal> {
         let progress = self.audiences.preparation(&delivery.id).await?;
-        let still = self.liveness.see(
-            &format!("prepare {}", delivery.id),
-            (delivery.revision, progress.beat),
-            Instant::now(),
-        );
-        if still >= self.config.send.lease() {
-            self.liveness.see(&format!("prepare {}", delivery.id), (0, 0), Instant::now());
+        let mark = (delivery.revision, progress.beat);
+        let name = format!("prepare {}", delivery.id);
+        let unchanged = self.liveness.unchanged_for(&name, mark, Instant::now());
+        if unchanged >= self.config.send.lease() {
+            self.begin_anew(&name);
             self.jobs.enqueue_preparation(&delivery.id, u64::from(unix_now())).await?;
         }
         Ok(())
     }
 
-    async fn revive_start(&self, delivery: &Delivery) -> Result<(), Refusal> {
+    /// Queues a start again that has not begun.
+    async fn repair_start(&self, delivery: &Delivery) -> Result<(), Refusal> {
         let name = format!("start {}", delivery.id);
-        if self.liveness.see(&name, (delivery.revision, 0), Instant::now()) >= STEP_PATIENCE {
-            self.liveness.see(&name, (0, 0), Instant::now());
+        let mark = (delivery.revision, 0);
+        if self.liveness.unchanged_for(&name, mark, Instant::now()) >= START_PATIENCE {
+            self.begin_anew(&name);
             self.jobs.enqueue_start(&delivery.id, u64::from(unix_now())).await?;
         }
         Ok(())
+    }
+
+    /// Gives the job that is queued now the full time: another mark starts the count anew.
+    fn begin_anew(&self, name: &str) {
+        self.liveness.unchanged_for(name, (0, 0), Instant::now());
     }
 }

@@ -1,15 +1,31 @@
-//! TODO head
+//! The state of Redis as this process knows it.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
-/// What this process knows of Redis. Cheap to clone.
+/// The state of Redis as this process knows it. Cheap to clone.
 #[derive(Clone)]
 pub struct RedisState {
+    /// True while Redis takes writes.
     pub writable: Arc<AtomicBool>,
 }
 
 impl Default for RedisState {
     fn default() -> Self {
         Self { writable: Arc::new(true.into()) }
+    }
+}
+
+impl RedisState {
+    /// Returns true while Redis takes writes.
+    pub(super) fn is_writable(&self) -> bool {
+        self.writable.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether Redis takes writes. Returns the state before.
+    pub(super) fn set_writable(&self, writable: bool) -> bool {
+        self.writable.swap(writable, Ordering::Relaxed)
     }
 }

@@ -129,7 +129,7 @@ async fn conserved(daemon: &Daemon) {
     assert_eq!(daemon.metric("versand_conservation_difference").await, 0.0);
     assert_eq!(daemon.metric("versand_acceptance_difference").await, 0.0);
     assert_eq!(daemon.metric("versand_in_doubt_bound").await, (CONNECTIONS * WINDOW) as f64);
-    assert!(!daemon.log().contains("figures that must agree do not"));
+    assert!(!daemon.log().contains("figures that must agree differ"));
 }
 
 async fn killed_and_restarted(kills_at: &[usize], policy: &str) -> (Account, Daemon) {

@@ -215,6 +215,6 @@ async fn the_daemon_says_and_exports_what_redis_promises() {
                 .then_some(())
         };
         eventually("the change is noticed", RECOVERY, weak).await;
-        assert!(daemon.log().contains("what Redis promises has changed"));
+        assert!(daemon.log().contains("the durability that Redis promises has changed"));
     }
 }

@@ -1,8 +1,7 @@
-//! TODO head
+//! The recount: counts every record of a delivery's ledgers, and compares the figures.
 
 use std::sync::Arc;
 
-use super::finish::Recount;
 use crate::{
     clock::unix_now,
     config::Config,
@@ -18,9 +17,22 @@ use crate::{
     },
 };
 
-/// Ledgers read in one round trip.
+/// Ledgers that are read in one round trip.
 const AT_A_TIME: u32 = 64;
 
+/// The result of a recount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recount {
+    pub counts: Counts,
+    /// Recipients that will still be claimed, now or later.
+    pub to_claim: u64,
+    /// The part of `to_claim` in waves that are not released yet.
+    pub unreleased: u64,
+    /// Ledgers that do not exist.
+    pub missing: u32,
+}
+
+/// Counts and compares the records of deliveries.
 #[derive(Clone)]
 pub struct Recounts {
     pub ledgers: LedgerStore,
@@ -31,18 +43,18 @@ pub struct Recounts {
 
 impl Recounts {
     /// Counts every record of every ledger.
+    ///
+    /// # Errors
+    /// If Redis does not answer, or if stored bytes are damaged.
     pub async fn recount(&self, delivery: &Delivery, plan: &Plan) -> Result<Recount, StoreError> {
-        let (waves, places) = (
-            self.schedules.waves(&delivery.id, plan).await?,
-            self.schedules.places(&delivery.id, plan).await?,
-        );
+        let waves = self.schedules.waves(&delivery.id, plan).await?;
+        let places = self.schedules.places(&delivery.id, plan).await?;
         let mut wave_of = places.iter().map(|place| waves.get(usize::from(place.wave)));
         let mut recount =
             Recount { counts: Counts::default(), to_claim: 0, unreleased: 0, missing: 0 };
         for from in (0..plan.chunks).step_by(AT_A_TIME as usize) {
-            for ledger in
-                self.ledgers.ledgers(&delivery.id, from..plan.chunks.min(from + AT_A_TIME)).await?
-            {
+            let until = plan.chunks.min(from + AT_A_TIME);
+            for ledger in self.ledgers.ledgers(&delivery.id, from..until).await? {
                 let wave = wave_of
                     .next()
                     .flatten()
@@ -64,12 +76,17 @@ impl Recounts {
         Ok(recount)
     }
 
-    /// The largest difference between figures that must agree: targeted, ledgers and exclusion log; live counters and recount.
-    /// `None` while they change too fast to be compared.
+    /// Returns the largest difference between figures that must agree.
+    ///
+    /// The targeted recipients must equal the ledgers plus the exclusion log. The live counters
+    /// must equal the recount. Returns `None` if the figures change too fast to be compared.
+    ///
+    /// # Errors
+    /// If Redis does not answer, or if stored bytes are damaged.
     pub async fn difference(&self, delivery: &Delivery) -> Result<Option<u64>, StoreError> {
         let document = &delivery.document;
         if document.cleaned.is_some() {
-            // frozen: there is nothing to compare with
+            // the retention has removed the logs: there is nothing to compare with
             return Ok(Some(0));
         }
         let (Some(plan), Some(audience)) = (&document.plan, &document.audience) else {
@@ -84,7 +101,7 @@ impl Recounts {
             .audiences
             .lines(&delivery.id, SliceKind::Exclusions(plan.generation), plan.exclusion_slices)
             .await?;
-        let lines = audience.recipients.abs_diff(excluded + recount.counts.total());
-        Ok(Some(lines.max(before.largest_difference(&recount.counts))))
+        let targeted = audience.recipients.abs_diff(excluded + recount.counts.total());
+        Ok(Some(targeted.max(before.largest_difference(&recount.counts))))
     }
 }

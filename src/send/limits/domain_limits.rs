@@ -1,0 +1,70 @@
+//! The limits of recipient domains, and this daemon's share of them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::{config::DomainLimit, domain::audience::address_mask};
+
+/// One limit with its use by this daemon.
+struct LimitInUse {
+    settings: DomainLimit,
+    /// Recipients that are claimed and not recorded.
+    in_flight: AtomicUsize,
+    /// The largest `in_flight` of this daemon: its share of the limit.
+    share: AtomicUsize,
+}
+
+/// The limits of recipient domains, in the order of the settings. A limit is named by its index.
+pub(super) struct DomainLimits(Vec<LimitInUse>);
+
+impl DomainLimits {
+    /// Begins with shares of 0: nothing that has a limit is sent before the first share is known.
+    pub(super) fn new(limits: &[DomainLimit]) -> Self {
+        let unused = |settings: &DomainLimit| LimitInUse {
+            settings: settings.clone(),
+            in_flight: AtomicUsize::new(0),
+            share: AtomicUsize::new(0),
+        };
+        Self(limits.iter().map(unused).collect())
+    }
+
+    /// Returns the first limit that applies to this domain.
+    pub(super) fn for_domain(&self, domain: &str) -> Option<usize> {
+        let applies = |limit: &LimitInUse| {
+            limit.settings.domains.iter().any(|mask| address_mask::matches(mask, domain))
+        };
+        self.0.iter().position(applies)
+    }
+
+    /// Returns the token bucket of a limit and its rate in messages per second, if it has a rate.
+    pub(super) fn rate(&self, limit: usize) -> Option<(String, f64)> {
+        let settings = &self.0[limit].settings;
+        let rate = settings.messages_per_second;
+        (rate > 0.0).then(|| (format!("domain:{}", settings.name), rate))
+    }
+
+    /// Counts one more recipient of a limit. Returns false if the share is used up.
+    pub(super) fn enter(&self, limit: usize) -> bool {
+        let LimitInUse { settings, in_flight, share } = &self.0[limit];
+        if settings.connections == 0 {
+            return true;
+        }
+        let share = share.load(Ordering::Relaxed);
+        let one_more = |n| (n < share).then_some(n + 1);
+        in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    /// Counts one recipient of a limit less.
+    pub(super) fn leave(&self, limit: usize) {
+        let LimitInUse { settings, in_flight, .. } = &self.0[limit];
+        if settings.connections > 0 {
+            in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Sets this daemon's shares: `share` computes each from the whole limit.
+    pub(super) fn set_shares(&self, share: impl Fn(usize) -> usize) {
+        for limit in &self.0 {
+            limit.share.store(share(limit.settings.connections), Ordering::Relaxed);
+        }
+    }
+}
