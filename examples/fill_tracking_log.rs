@@ -1,5 +1,7 @@
-//! For the benchmark: an open and a click of each recipient of a delivery, as the public listener records them.
-//! `fill_tracking_log REDIS_URL DELIVERY GENERATION RECIPIENTS CHUNK_SIZE`
+//! Fills the tracking log for the benchmark: an open and a click of each recipient.
+//!
+//! The records are those of the public listener. Use: `fill_tracking_log REDIS_URL DELIVERY
+//! GENERATION RECIPIENTS CHUNK_SIZE`.
 
 use std::net::IpAddr;
 

@@ -1,5 +1,6 @@
-//! The work that `make guard` counts the instructions of, a message at a time and on one thread.
-//! `guard render N`, `guard ledger N REDIS_URL` or `guard smtp N PORT`
+//! The work whose instructions `make guard` counts: one message at a time, on one thread.
+//!
+//! Use: `guard render N`, `guard ledger N REDIS_URL` or `guard smtp N PORT`.
 
 use versand::domain::ledger::ChunkRef;
 
@@ -28,7 +29,7 @@ use versand::{
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const CHUNK: u16 = 500;
-/// Recipients that the connections claim and report in one group.
+/// Recipients that the connections claim and report in one batch.
 const GROUP: u16 = 20;
 /// 2026-11-23T14:50:01Z
 const NOW: u32 = 1_795_445_401;
@@ -57,7 +58,7 @@ fn recipient(i: u32) -> Recipient {
     }
 }
 
-/// Both parts of a letter of about 4 kB.
+/// Both parts of a message of about 4 kB.
 fn render(n: u32) -> Result<(), Failure> {
     let sender = Sender {
         name: Some("The Shop".into()),
@@ -92,7 +93,7 @@ fn render(n: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Claims and records, a group of reports with the next group's claims, chunk after chunk.
+/// Claims and records: a batch has reports and the claims of the next batch, chunk after chunk.
 async fn ledger(n: u32, url: &str) -> Result<(), Failure> {
     let mut settings = Config::from_toml("")?.redis;
     settings.url = url.into();
@@ -148,7 +149,7 @@ async fn ledger(n: u32, url: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One connection, each envelope sent ahead with the message before.
+/// One connection; each envelope is pipelined with the message before it.
 async fn smtp(n: u32, port: u16) -> Result<(), Failure> {
     let mut settings = Config::from_toml("")?.relay;
     (settings.host, settings.port, settings.hello_name) =

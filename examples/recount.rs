@@ -1,5 +1,7 @@
-//! The recount of the benchmark: counts every record of every ledger of a delivery, as its end does; no route asks for that alone.
-//! `recount REDIS_URL DELIVERY RECIPIENTS CHUNK_SIZE`
+//! Counts every record of every ledger of a delivery, for the benchmark.
+//!
+//! The end of a delivery does the same; no route asks for that alone. Use: `recount REDIS_URL
+//! DELIVERY RECIPIENTS CHUNK_SIZE`.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! The template compiler and the renderer: whatever the content, an error or a message that SMTP carries as it is.
+//! The template compiler and the renderer give an error or a message that SMTP can carry.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

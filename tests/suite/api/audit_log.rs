@@ -24,7 +24,7 @@ async fn chain(app: &App, path: &str) -> Vec<AuditEntry> {
     serde_json::from_value(page["items"].clone()).unwrap()
 }
 
-/// A delivery that went all the way: one of its recipients was in doubt and was settled.
+/// A complete delivery: one of its recipients was in doubt and was settled.
 async fn delivery(app: &App) -> String {
     app.catcher.as_ref().unwrap().change_rules(|rules| {
         rules.script(
@@ -104,7 +104,7 @@ async fn the_audit_log_says_who_did_what() {
     assert_eq!(
         serde_json::from_value::<AuditHead>(last.details.clone()).unwrap(),
         head,
-        "the chain of heads vouches for all of it"
+        "the chain of heads covers the whole log"
     );
     let mut altered = entries.clone();
     altered[4].principal = "somebody".into();
@@ -123,7 +123,7 @@ async fn the_audit_log_says_who_did_what() {
     app.stop().await;
 }
 
-/// The real command; its exit code and what it said.
+/// Runs the real command. Returns its exit code and its output.
 fn verified(app: &App, token: &str) -> (i32, String) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     writeln!(file, "{token}").unwrap();
@@ -135,7 +135,7 @@ fn verified(app: &App, token: &str) -> (i32, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_finds_what_was_tampered_with() {
+async fn the_command_finds_tampered_entries() {
     let redis = RedisServer::start();
     let app = start(&redis, "").await;
     let id = delivery(&app).await;
@@ -192,7 +192,7 @@ async fn the_command_finds_what_was_tampered_with() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_chain_of_heads_that_was_cut_by_hand_holds_nothing_up() {
+async fn a_chain_of_heads_that_was_cut_by_hand_blocks_nothing() {
     let redis = RedisServer::start();
     let daemon = Daemon::start(&format!("[redis]\nurl = \"{}\"\n", redis.url())).await;
     daemon.client.create(&definition()).await;

@@ -1,4 +1,4 @@
-//! Deliveries made by direct calls, with no worker that would go on with them, and a look at their keys.
+//! Deliveries made by direct calls, without workers that would continue them.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use crate::harness::{
     redis::{RedisServer, connect},
 };
 
-/// Whoever may do everything.
+/// A principal with all roles.
 pub fn anybody() -> Principal {
     let roles = vec![
         Role::PrepareDeliveries,
@@ -31,7 +31,7 @@ pub async fn connection(redis: &RedisServer) -> MultiplexedConnection {
     connect(&redis.url()).await
 }
 
-/// A delivery that was prepared by steps alone, and its digest: nothing else runs.
+/// Prepares a delivery by direct calls, and returns it with its digest. Nothing else runs.
 pub async fn prepared(services: &Services, recipients: usize) -> (DeliveryId, String) {
     let definition = serde_json::from_value(definition()).unwrap();
     let id = services
@@ -57,7 +57,7 @@ pub async fn prepared(services: &Services, recipients: usize) -> (DeliveryId, St
     (id, plan.digest)
 }
 
-/// The same, confirmed and started.
+/// Like the above, and also confirms and starts the delivery.
 pub async fn started(services: &Services, recipients: usize) -> DeliveryId {
     let (id, digest) = prepared(services, recipients).await;
     services
@@ -71,7 +71,7 @@ pub async fn started(services: &Services, recipients: usize) -> DeliveryId {
     id
 }
 
-/// As if it had been created, and had ended if it has, `hours` before.
+/// Moves the creation, and the end if there is one, `hours` into the past.
 pub async fn aged(app: &App, id: &str, hours: i64) {
     let (id, store): (DeliveryId, _) = (id.parse().unwrap(), &app.services.stores);
     let delivery = store.deliveries.delivery(&id).await.unwrap().unwrap();
@@ -97,7 +97,7 @@ pub async fn aged(app: &App, id: &str, hours: i64) {
         .unwrap();
 }
 
-/// The keys of a delivery, without what expires.
+/// The keys of a delivery, without keys that expire.
 pub async fn keys(redis: &RedisServer, id: &str) -> BTreeSet<String> {
     let prefix = format!("versand:{{{id}}}:");
     let all: Vec<String> = ::redis::cmd("KEYS")

@@ -1,4 +1,6 @@
-//! Fatigue: nobody gets more messages than the rule says, whichever delivery, daemon or moment they come from.
+//! Fatigue: nobody gets more messages than the rule allows.
+//!
+//! This holds for any delivery, daemon or moment.
 
 use jiff::Timestamp;
 use reqwest::StatusCode;
@@ -30,7 +32,7 @@ use crate::harness::{
 };
 
 const DAY: u32 = 86_400;
-/// One message in seven days.
+/// The rule: one message in seven days.
 const ONE: &str = "[fatigue]\nmessages = 1";
 
 /// An audience of these addresses.
@@ -38,7 +40,7 @@ fn people(emails: &[&str]) -> String {
     emails.iter().map(|email| format!("{}\n", json!({ "email": email, "name": "N" }))).collect()
 }
 
-/// What a delivery says of itself: `fatigue` may be null, `after` is in seconds, 0 at once.
+/// A definition. `fatigue` may be null. `after` is in seconds; 0 means at once.
 fn saying(fatigue: Value, after: i64) -> Value {
     let mut definition = definition();
     if !fatigue.is_null() {
@@ -55,7 +57,8 @@ fn saying(fatigue: Value, after: i64) -> Value {
     definition
 }
 
-/// Prepares a delivery by steps alone; also one whose recipients are all excluded, which fails.
+/// Prepares a delivery by direct calls. This includes one whose recipients are all excluded, which
+/// fails.
 async fn prepare(services: &Services, definition: Value, emails: &[&str]) -> Delivery {
     let id = services
         .journey
@@ -95,8 +98,8 @@ async fn confirm(services: &Services, delivery: &Delivery) {
 }
 
 async fn send(services: &Services, id: &DeliveryId) {
-    // a slow machine may need more than one slice
-    eventually("it is finished", LIMIT, async || {
+    // A slow machine may need more than one slice.
+    eventually("the preparation is finished", LIMIT, async || {
         for chunk in
             0..services.deliveries.delivery(id).await.unwrap().document.plan.unwrap().chunks
         {
@@ -117,7 +120,7 @@ async fn sent(services: &Services, definition: Value, emails: &[&str]) -> Delive
     delivery.id
 }
 
-/// Who is left out for fatigue by a preparation in which somebody else is not.
+/// The recipients that a preparation excludes for fatigue. Another recipient is not excluded.
 async fn left_out(services: &Services, definition: Value, emails: &[&str]) -> Vec<String> {
     let delivery =
         prepare(services, definition, &[emails, &["somebody@else.example"]].concat()).await;
@@ -131,7 +134,7 @@ async fn left_out(services: &Services, definition: Value, emails: &[&str]) -> Ve
     page.items.into_iter().map(|exclusion| exclusion.email).collect()
 }
 
-/// As if the first wave of a delivery had been released then.
+/// Sets the release time of a delivery's first wave.
 async fn released_at(redis: &RedisServer, services: &Services, id: &DeliveryId, at: u32) {
     let generation =
         services.deliveries.delivery(id).await.unwrap().document.plan.unwrap().generation;
@@ -140,7 +143,7 @@ async fn released_at(redis: &RedisServer, services: &Services, id: &DeliveryId, 
     let _: usize = set.query_async(&mut connection(redis).await).await.unwrap();
 }
 
-/// Messages in the index, and preparations.
+/// The numbers of messages in the index, and of preparations.
 async fn indexed(redis: &RedisServer) -> (usize, usize) {
     let mut conn = connection(redis).await;
     let keys: Vec<String> =
@@ -160,33 +163,39 @@ fn rule(messages: u32) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_preparation_counts_what_was_sent_and_what_is_scheduled_and_nothing_else() {
+async fn a_preparation_counts_sent_and_scheduled_messages_only() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let ann = ["ann@example.com"];
     sent(services, saying(Value::Null, 0), &ann).await;
-    // exempt ones count for others
+    // Exempt deliveries count for others.
     sent(services, saying(json!(false), 0), &ann).await;
     assert_eq!(left_out(services, saying(rule(2), 0), &ann).await, ann);
     assert!(left_out(services, saying(rule(3), 0), &ann).await.is_empty());
     assert!(left_out(services, saying(json!(false), 0), &ann).await.is_empty());
-    assert!(left_out(services, saying(Value::Null, 0), &ann).await.is_empty(), "without a rule");
+    assert!(
+        left_out(services, saying(Value::Null, 0), &ann).await.is_empty(),
+        "a delivery without a rule"
+    );
 
-    // scheduled: it counts for what comes after it
+    // A scheduled delivery counts for later ones.
     let scheduled = prepare(services, saying(Value::Null, 3600), &ann).await;
     assert!(
         left_out(services, saying(rule(3), 7200), &ann).await.is_empty(),
-        "prepared, not confirmed"
+        "a delivery that is prepared and not confirmed"
     );
     confirm(services, &scheduled).await;
     assert_eq!(left_out(services, saying(rule(3), 7200), &ann).await, ann);
-    assert!(left_out(services, saying(rule(3), 60), &ann).await.is_empty(), "it comes before");
-    // confirmed, to be sent at once, and not begun
+    assert!(
+        left_out(services, saying(rule(3), 60), &ann).await.is_empty(),
+        "a scheduled delivery does not count for an earlier one"
+    );
+    // Confirmed for now, and not begun.
     let waiting = prepare(services, saying(Value::Null, 0), &ann).await;
     confirm(services, &waiting).await;
     assert_eq!(left_out(services, saying(rule(3), 0), &ann).await, ann);
-    // stopped: what was not begun is cancelled, and counts no more
+    // Stopped: recipients that were not begun are cancelled and no longer count.
     services
         .journey
         .operate
@@ -224,7 +233,7 @@ async fn the_window_slides_by_days() {
             "{ago} s ago"
         );
     }
-    // seen from the day for which it is scheduled
+    // The window is seen from the day for which it is scheduled.
     for (days, expected) in [(6, 1), (8, 0)] {
         assert_eq!(
             left_out(services, saying(Value::Null, days * i64::from(DAY)), &ann).await.len(),
@@ -245,7 +254,7 @@ async fn an_address_is_the_same_in_capitals_and_as_an_international_domain() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ramp_up_fills_the_places_of_those_left_out_for_fatigue() {
+async fn a_ramp_up_replaces_recipients_excluded_for_fatigue() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, ONE).await;
     let services = application.services();
@@ -272,7 +281,7 @@ async fn a_ramp_up_fills_the_places_of_those_left_out_for_fatigue() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_release_takes_out_recipients_who_had_enough_since_the_preparation() {
+async fn a_late_exclusion_removes_recipients_who_reached_the_limit_since_the_preparation() {
     let redis = RedisServer::start();
     let app = App::start(&redis, ONE).await;
     let client = &app.client;
@@ -325,7 +334,7 @@ async fn the_release_takes_out_recipients_who_had_enough_since_the_preparation()
             .iter()
             .any(|cause| cause["cause"] == "fatigue")
     );
-    // also that nothing differs in what must agree
+    // This also checks that the conservation figures agree.
     app.stop().await;
 }
 
@@ -360,7 +369,7 @@ async fn everybody_gets_one_of_two_deliveries_released_at_the_same_time_by_two_d
     }
     assert!(sent.len() == 100 && sent.values().all(|n| *n == 1), "{sent:?}");
     assert_eq!(excluded, 100 * (DELIVERIES as u64 - 1));
-    // jobs that found their chunks settled
+    // Jobs that found their chunks settled.
     eventually("no job is left", LIMIT, async || {
         let depths = first.services.journey.preparations.jobs.queue.depths().await.unwrap();
         depths
@@ -393,7 +402,7 @@ async fn the_earlier_of_two_started_deliveries_wins_whichever_is_sent_first() {
     let counts = async |id| services.stores.ledgers.counts(id).await.unwrap();
     assert_eq!(counts(&later.id).await.excluded, 1);
     assert_eq!(counts(&earlier.id).await.sent, 1);
-    // one that was released later, but looked at before, is not forgotten by who comes earlier
+    // The third delivery is released later than the fourth one, which must count it all the same.
     let third = prepare(services, saying(json!(false), 0), &["bob@example.com"]).await;
     let fourth = prepare(services, saying(Value::Null, 0), &["bob@example.com"]).await;
     for delivery in [&third, &fourth] {
@@ -417,9 +426,10 @@ async fn the_index_holds_each_message_once_and_no_longer_than_its_delivery() {
     let delivery = prepare(services, saying(Value::Null, 0), &all).await;
     assert_eq!(indexed(&redis).await, (50, 1));
     prepare_again(services, &delivery.id).await;
-    assert_eq!(indexed(&redis).await, (50, 1), "prepared twice");
+    assert_eq!(indexed(&redis).await, (50, 1), "a delivery that is prepared twice");
 
-    // a crash in the middle: its messages are there, count for nobody, and go with the next preparation
+    // A crash in the middle: its messages are in the index but count for nobody. The next
+    // preparation removes them.
     services.journey.preparations.request(&anybody(), &delivery.id, None).await.unwrap();
     let (id, store) = (&delivery.id, &services.stores);
     let generation = services.deliveries.delivery(id).await.unwrap().document.generation;
@@ -464,7 +474,7 @@ async fn the_index_holds_each_message_once_and_no_longer_than_its_delivery() {
     assert_eq!(indexed(&redis).await, (51 + 1, 2));
     assert!(
         left_out(services, saying(Value::Null, 0), &all).await.is_empty(),
-        "what is deleted counts no more"
+        "a deleted delivery no longer counts"
     );
     for id in services.stores.deliveries.delivery_ids(0, 100).await.unwrap() {
         services.journey.define.definitions.delete(&anybody(), &id).await.unwrap();
@@ -473,7 +483,7 @@ async fn the_index_holds_each_message_once_and_no_longer_than_its_delivery() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_that_is_changed_after_it_was_scheduled_counts_no_more() {
+async fn a_delivery_that_is_changed_after_it_was_scheduled_no_longer_counts() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, ONE).await;
     let services = application.services();
@@ -487,7 +497,7 @@ async fn a_delivery_that_is_changed_after_it_was_scheduled_counts_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_holder_takes_out_and_only_who_was_not_begun() {
+async fn only_the_holder_excludes_and_only_recipients_that_were_not_begun() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
@@ -504,7 +514,7 @@ async fn only_the_holder_takes_out_and_only_who_was_not_begun() {
     let Taken::Yes(mut lease, _) =
         store.ledgers.take_lease(&at, 7, TakeoverGrounds::default(), unix_now()).await.unwrap()
     else {
-        panic!("not taken")
+        panic!("the lease was not granted")
     };
     let exclude = async |lease: &Lease, positions: &[u16]| {
         let who = positions.iter().map(|position| (*position, ExclusionCause::Fatigue)).collect();
@@ -514,7 +524,7 @@ async fn only_the_holder_takes_out_and_only_who_was_not_begun() {
         let ledger = store.ledgers.ledgers(&at.delivery, 0..1).await.unwrap().remove(0).unwrap();
         (ledger.is_checked(), ledger.records().map(|record| record.status).collect::<Vec<_>>())
     };
-    // 0 is being attempted, 1 is deferred
+    // Recipient 0 is being attempted, and recipient 1 is deferred.
     let claims = vec![Claim { position: 0, n: 1 }, Claim { position: 1, n: 1 }];
     store
         .ledgers
@@ -556,7 +566,7 @@ async fn only_the_holder_takes_out_and_only_who_was_not_begun() {
     assert_eq!(exclude(&lease, &[0, 1, 2, 900]).await, (LeaseVerdict::Ok, 2));
     let after = (true, vec![Attempting, Excluded, Excluded, Pending]);
     assert_eq!(statuses().await, after);
-    // its answer was lost
+    // The answer was lost.
     assert_eq!(exclude(&lease, &[0, 1, 2, 3]).await, (LeaseVerdict::Ok, 0));
     assert_eq!(statuses().await, after);
     let counts = store.ledgers.counts(&at.delivery).await.unwrap();
@@ -588,7 +598,7 @@ async fn settings_that_cannot_be_used_name_their_field() {
             "{bad}: {answer}"
         );
     }
-    // fixed at the preparation, and part of what is approved
+    // The rule is fixed at the preparation, and part of the digest.
     let mut digests = std::collections::BTreeSet::new();
     let own = FatigueRule { messages: 3, days: 7.0 };
     let default = FatigueRule { messages: 4, days: 2.5 };

@@ -1,4 +1,4 @@
-//! The relay against a real Postfix.
+//! The relay layer against a real Postfix.
 
 use versand::{
     config::Tls,
@@ -18,7 +18,7 @@ fn to(postfix: &Postfix, tls: Tls) -> Relay {
         relay.tls = tls;
         relay.port = if tls == Tls::Implicit { postfix.tls_port() } else { postfix.port() };
         relay.ca_file = postfix.ca_file();
-        // It has other work, and may be slow to start its first process.
+        // Postfix has other work, and may be slow to start its first process.
         relay.connect_timeout_ms = 10_000;
         relay.command_timeout_ms = 10_000;
         relay.final_timeout_ms = 10_000;

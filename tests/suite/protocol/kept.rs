@@ -1,4 +1,6 @@
-//! Everything that the scripts keep of a delivery with two chunks: reads it, and puts it there.
+//! Everything that the scripts keep of a delivery with two chunks.
+//!
+//! The functions here read it from Redis and write it there.
 
 use std::collections::BTreeMap;
 
@@ -13,25 +15,25 @@ use versand::{
 
 use super::tracking::CHUNK;
 
-/// Blocks of the log that are looked at: no sequence of steps fills more.
+/// The number of log blocks that are compared. No sequence of steps fills more.
 const BLOCKS: u64 = 3;
 const FIELDS: [&str; 4] = ["revision", "state", "planned", "swept_tracking"];
 const COUNTERS: [&str; 3] = ["hits", "beyond", "labels"];
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// Those of `FIELDS`.
+    /// The values of `FIELDS`.
     pub delivery: [Option<String>; 4],
     pub ledger: Vec<u8>,
     pub beside: Vec<u8>,
-    /// Without those that are 0.
+    /// The counts without zeros.
     pub counts: BTreeMap<String, i64>,
     pub open: Option<u32>,
     pub offered: Option<u32>,
     pub aside: bool,
     pub round: u32,
     pub replies: BTreeMap<u16, String>,
-    /// Those of `COUNTERS`.
+    /// The values of `COUNTERS`.
     pub tracking: [u64; 3],
     pub agents: BTreeMap<String, u16>,
     /// The tracking log by block.
@@ -126,10 +128,10 @@ impl Kept {
         second.mget((0..BLOCKS).map(|block| keys::hits(id, block)).collect::<Vec<_>>());
         type Second = ([u64; 3], usize, BTreeMap<String, u16>, Vec<Option<Vec<u8>>>);
         let (tracking, counters, agents, blocks): Second = second.query_async(conn).await.unwrap();
-        assert_eq!(counters, COUNTERS.len(), "a counter that nobody knows");
+        assert_eq!(counters, COUNTERS.len(), "an unknown counter");
         let read = |bytes: Vec<u8>| {
             let (lines, rest) = bytes.as_chunks::<HIT_BYTES>();
-            assert!(rest.is_empty(), "a piece of a line");
+            assert!(rest.is_empty(), "a part of a line");
             lines.iter().map(|line| Hit::decode(line).expect("a hit")).collect::<Vec<_>>()
         };
         let log =

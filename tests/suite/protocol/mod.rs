@@ -1,4 +1,4 @@
-//! The proof of the ledger: the protocol written down, the scripts held to it, and a model that explores it.
+//! The proof of the ledger protocol: a specification, the scripts compared with it, and a model.
 
 mod kept;
 mod merge;

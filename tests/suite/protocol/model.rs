@@ -1,4 +1,4 @@
-//! The model: a small chunk explored completely, and what must hold in each of its states.
+//! The model: explores a small chunk completely, and checks what must hold in each state.
 
 use stateright::{Checker, Expectation, HasDiscoveries, Model, Property};
 use versand::domain::{
@@ -40,7 +40,8 @@ impl Model for Small {
                 |model: &Small, world: &World| {
                     each(world, |i, r| {
                         let again = world.released_by_person[i] + u8::from(model.resend);
-                        // Redis has forgotten it, and nobody is left who knows, or has put it back yet
+                        // Redis has forgotten it, and nobody is left who knows, or nobody has put
+                        // it back yet.
                         let forgotten =
                             || world.run > 1 && (world.untold[i] || !model.is_quiet(world));
                         world.accepted[i] <= 1
@@ -129,7 +130,10 @@ fn can_double(model: &Small) -> bool {
     doubt && (model.resend || model.luck.persons > 0)
 }
 
-/// Sent; or else the worker that knew is gone (in doubt, settled by a person, or what its second attempt gave), or may still tell.
+/// The recipient is sent to. Otherwise the worker that knew is gone, or may still report.
+///
+/// A recipient whose worker is gone is in doubt, was settled by a person, or has the result of its
+/// second attempt.
 fn is_truth(world: &World, i: usize, r: &Record) -> bool {
     let second_attempt = r.has(flags::RESENT) && r.status != Status::Cancelled;
     let excused = r.status == Status::InDoubt || r.has(flags::SETTLED) || second_attempt;
@@ -139,8 +143,8 @@ fn is_truth(world: &World, i: usize, r: &Record) -> bool {
         || world.untold[i] && excused
 }
 
-/// What must always hold and does not, what should be possible and is not, and how many states there are. Ends at the first
-/// failure; without one all states were seen.
+/// Returns each property that fails, each wanted case that never occurred, and the number of
+/// states. Ends at the first failure; without one, all states were seen.
 fn check(resend: bool, luck: Luck, mutation: Mutation) -> (Vec<String>, usize) {
     let started = std::time::Instant::now();
     let builder = Small { resend, luck, mutation }
@@ -211,7 +215,7 @@ const RESEND: &[Luck] = &[
     Luck { rollbacks: 1, crashes: 1, freezes: 1, lost_replies: 1, alone: true, ..NO_MISFORTUNE },
 ];
 
-/// Minutes each: for whoever changes the protocol.
+/// These take minutes each. Run them after a change of the protocol.
 const WIDE: &[(bool, Luck)] = &[
     (
         false,
@@ -244,7 +248,7 @@ fn under_resend_nobody_is_missed_and_nobody_is_sent_to_a_third_time() {
 
 #[test]
 #[ignore = "takes minutes; the small worlds hold the same properties"]
-fn in_wider_worlds_the_same_holds() {
+fn the_properties_hold_in_wider_worlds() {
     WIDE.iter().for_each(|(resend, luck)| holds(*resend, *luck));
 }
 

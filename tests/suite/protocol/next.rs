@@ -20,11 +20,11 @@ pub struct Small {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     Take(usize),
-    /// The lease is checked, for the last time before the end-of-data.
+    /// The lease is checked for the last time before the end of data.
     Check(usize, usize),
-    /// What was claimed is not started.
+    /// A claimed recipient is not started.
     Refrain(usize, usize),
-    /// The connection breaks before the end-of-data.
+    /// The connection breaks before the end of data.
     Break(usize, usize),
     Write(usize, usize, Reply),
     Read(usize, usize),
@@ -43,20 +43,20 @@ pub enum Step {
     Settle(usize, Settlement),
     Bounce(usize),
     Hit(usize),
-    /// As Redis is now it may be again.
+    /// Redis may come back to its present state.
     Remember,
     SettleDown,
     RollBack,
-    /// Its beat is acknowledged: whoever had taken the chunk meanwhile is forgotten.
+    /// The beat is acknowledged: any other holder meanwhile is forgotten.
     Beat(usize),
-    /// The worker sees that Redis went back in time.
+    /// The worker notices that Redis went back in time.
     Notice(usize),
-    /// It gives back again what Redis has forgotten was given back.
+    /// The worker gives back again a chunk, because Redis has forgotten that.
     GiveBackAgain(usize),
 }
 
 impl Step {
-    /// Whether nobody and nothing from outside is needed for it.
+    /// True if the step needs no person and no event from outside.
     fn is_own(self) -> bool {
         match self {
             Self::Send(_, _, answered) | Self::Repeat(_, answered) => answered,
@@ -113,7 +113,7 @@ impl Small {
             }
             return;
         }
-        let lease = worker.lease().expect("it has one");
+        let lease = worker.lease().expect("the worker has a lease");
         if world.run > 1
             && !worker.expired
             && world.chunk.against(&lease) == LeaseVerdict::RolledBack
@@ -132,17 +132,17 @@ impl Small {
         let known = |i: &usize| matches!(worker.jobs[*i], Some((_, Phase::Known(_))));
         let wanted = |i: &usize| {
             let record = &world.chunk.records[*i];
-            // a doubt is sent again under another lease, which it waits for
+            // A recipient in doubt is sent to again under another lease, for which it waits.
             let waits = record.status == Status::InDoubt
                 && worker.lease.is_some_and(|(epoch, _)| record.claim.epoch == epoch);
             let claimable = !waits && record.claimable_at(resend_after_s).is_some();
-            // what was given back while the lease was in question is for others
+            // A recipient that was given back while the lease was in question is left to others.
             let again = !worker.expired || worker.numbers[*i] == 0;
             !worker.halted && again && worker.jobs[*i].is_none() && claimable
         };
         let reports = (0..RECIPIENTS).filter(known).map(Some).chain([None]);
         let work = (0..RECIPIENTS).find(wanted);
-        // a lease that may be forgotten is not used
+        // A lease that may be forgotten is not used.
         let claim = work.filter(|_| world.is_durable(w));
         for report in reports {
             for claim in [None, claim.map(|i| (i, world.next_number(w, i)))] {
@@ -156,7 +156,8 @@ impl Small {
                 }
             }
         }
-        // A slice that ends early is the same as a crash without claims: a holder goes on for as long as there is work.
+        // A slice that ends early equals a crash without claims: here a holder goes on while there
+        // is work.
         if worker.is_idle() && (worker.halted || worker.expired || work.is_none()) {
             steps.push(Step::Release(w));
         }
@@ -242,12 +243,12 @@ impl Small {
         }
     }
 
-    /// Whether somebody may be claimed, now or later.
+    /// True if a recipient can be claimed, now or later.
     pub fn has_work(&self, world: &World) -> bool {
         world.chunk.records.iter().any(|r| r.claimable_at(self.resend.then_some(0)).is_some())
     }
 
-    /// Nothing more happens unless something from outside does.
+    /// True if nothing more happens without an event from outside.
     pub fn is_quiet(&self, world: &World) -> bool {
         !self.steps(world).into_iter().any(Step::is_own)
     }

@@ -34,7 +34,7 @@ use super::{
 #[derive(Default)]
 struct Worker {
     lease: Option<Lease>,
-    /// The last group and the lease it went out under.
+    /// The last batch, and the lease under which it was sent.
     last: Option<(Lease, Batch)>,
 }
 
@@ -44,7 +44,7 @@ pub struct Beginning {
     pub recipients: u16,
     /// SMTP test mode.
     pub test: bool,
-    /// User agents that were seen before.
+    /// The number of user agents that were seen before.
     pub agents: usize,
 }
 
@@ -53,27 +53,27 @@ pub struct Play<'a> {
     conn: ConnectionManager,
     at: ChunkRef,
     now: Known,
-    /// What Redis goes back to.
+    /// The state to which Redis goes back.
     past: Known,
     terms: Terms,
     workers: [Worker; WORKERS],
     /// Every claim that was ever granted.
     claims: Vec<(u16, ClaimNumber)>,
-    /// What the run of Redis is called in a header.
+    /// The name of the run of Redis, as a header gives it.
     run: [u8; 8],
-    /// How many hits there were.
+    /// The number of hits.
     hits: u64,
-    /// What hits have met.
+    /// The cases that hits have met.
     pub met: BTreeSet<String>,
 }
 
-/// All that Redis holds, as the protocol says.
+/// The whole content of Redis, as the protocol has it.
 #[derive(Clone)]
 struct Known {
     chunk: Chunk,
-    /// Nobody works on it, but hits come for its recipients.
+    /// No worker uses this chunk, but hits come for its recipients.
     beside: Chunk,
-    /// The ledger and the counts of the chunk beside it, which seldom change.
+    /// The ledger and the counts of the neighbour chunk, which seldom change.
     beside_kept: (Vec<u8>, Counts),
     state: DeliveryState,
     tracking: Tracking,
@@ -87,9 +87,9 @@ impl Known {
     }
 }
 
-/// The first worker's name. Its eight bytes tell a byte order apart.
+/// The name of the first worker. Its eight bytes differ, which shows a wrong byte order.
 const FIRST: u64 = 0x0102_0304_0506_0700;
-/// What earlier runs are called.
+/// The names of earlier runs.
 const EARLIER_RUN: [u8; 8] = *b"earlier!";
 
 fn same<T: PartialEq + Debug>(what: &str, real: T, spec: T) -> Result<(), String> {
@@ -100,7 +100,7 @@ fn same<T: PartialEq + Debug>(what: &str, real: T, spec: T) -> Result<(), String
     }
 }
 
-/// A full chunk whose first and last recipients have each status once.
+/// A full chunk. Its first recipients have each status once, and so do its last ones.
 fn one_of_each_status() -> Chunk {
     let mut chunk = Chunk::new(CHUNK_SIZE as u16);
     for (i, status) in (0..).zip(Status::ALL) {
@@ -146,12 +146,12 @@ impl<'a> Play<'a> {
         play
     }
 
-    /// Redis holds what the protocol says.
+    /// Writes the content of Redis as the protocol has it.
     async fn lay_out(&mut self) {
         self.expected().lay_out(&self.at.delivery, &mut self.conn).await;
     }
 
-    /// What Redis promises: that its last writes may be undone, or nothing that is heeded.
+    /// Sets the durability: either Redis may lose its last writes, or the protocol ignores that.
     async fn promise(&mut self, goes_back: bool) {
         let mut set = redis::cmd("CONFIG");
         set.arg(&["SET", "appendfsync", if goes_back { "everysec" } else { "no" }]);
@@ -161,7 +161,7 @@ impl<'a> Play<'a> {
         self.terms.goes_back = goes_back;
     }
 
-    /// Takes one step on both sides. The error says what differs.
+    /// Takes one step on both sides. The error names the difference.
     pub async fn step(&mut self, step: &Step) -> Result<(), String> {
         match step {
             Step::Take { worker, why } => self.take(self.worker(*worker), *why).await?,
@@ -460,7 +460,7 @@ impl<'a> Play<'a> {
         self.met.extend((proved.len() == 2).then(|| "proofs in two chunks".to_owned()));
     }
 
-    /// What the statistics went by: the delivery and its labels, or what they were.
+    /// The basis of the statistics: revision and labels of the delivery, current or outdated.
     fn basis(&self, outdated: bool) -> StatisticsBasis {
         let (delivery, labels) = (self.at.delivery.clone(), self.now.tracking.labels);
         let by = u64::from(outdated);
@@ -493,7 +493,7 @@ impl<'a> Play<'a> {
         }
     }
 
-    /// Only lines of blocks that are whole: the earlier lines of the first one are not there.
+    /// Only whole blocks are compared: the earlier lines of the first block do not exist.
     async fn relabel(
         &mut self,
         line: usize,

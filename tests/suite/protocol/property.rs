@@ -1,4 +1,4 @@
-//! The scripts do what the protocol says: random steps on a real redis-server and on the specification, compared after each.
+//! Random steps on a real redis-server and on the specification, compared after each step.
 
 use std::{
     cell::{Cell, RefCell},
@@ -39,21 +39,22 @@ const FEW: Beginning = Beginning { recipients: RECIPIENTS, test: false, agents: 
 
 type Outcome = Result<(), TestError<Vec<Step>>>;
 
-/// Plays random sequences against the scripts until one differs. It also says what hits have met.
+/// Plays random sequences against the scripts until one differs. Returns also the cases that hits
+/// have met.
 fn explore(
     mutation: Mutation,
     cases: u32,
     beginning: Beginning,
     sequences: impl Strategy<Value = Vec<Step>>,
 ) -> (Outcome, BTreeSet<String>) {
-    // What is compared is what the scripts do, not what a disk keeps.
+    // The test compares the scripts. The disk does not matter here.
     let redis = RedisServer::start_with(&["--appendfsync", "no"]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let store = Stores::new(runtime.block_on(Redis::connect(&redis.settings())).unwrap());
     let (played, met) = (Cell::new(0u64), RefCell::new(BTreeSet::new()));
     let config =
         Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
-    // A mistake must be found in every run; what nobody thought of may be found in any.
+    // A known mistake must be found in every run. An unknown one may be found in any run.
     let mut runner = match mutation {
         Mutation::Faithful => TestRunner::new(config),
         _ => TestRunner::new_with_rng(
@@ -82,7 +83,7 @@ fn explore(
     (outcome, met.into_inner())
 }
 
-/// Hits by everybody, of recipients in every status, and all that may become of a hit.
+/// Hits of recipients in every status, with every possible effect of a hit.
 fn all_that_hits_meet() -> BTreeSet<String> {
     let all = Status::ALL.iter().flat_map(|status| {
         HitClass::ALL.map(|class| format!("{} by {}", status.word(), class.word()))
@@ -99,23 +100,23 @@ fn all_that_hits_meet() -> BTreeSet<String> {
 }
 
 #[test]
-fn the_scripts_do_what_the_protocol_says() {
+fn the_scripts_follow_the_protocol() {
     let (outcome, met) = explore(Mutation::Faithful, CASES, FEW, sequence());
     must_agree(outcome);
     assert_eq!(met, all_that_hits_meet());
 }
 
-/// Also with reports that no test makes.
+/// The same with reports that no SMTP test makes.
 #[test]
-fn in_test_mode_the_scripts_do_what_the_protocol_says() {
+fn the_scripts_follow_the_protocol_in_test_mode() {
     must_agree(
         explore(Mutation::Faithful, TEST_CASES, Beginning { test: true, ..FEW }, sequence()).0,
     );
 }
 
-/// Groups as workers send them: the scripts decide most of these on a shorter way.
+/// Batches as workers send them: the scripts decide most of these on a fast path.
 #[test]
-fn in_a_wide_chunk_the_scripts_do_what_the_protocol_says() {
+fn the_scripts_follow_the_protocol_in_a_wide_chunk() {
     must_agree(
         explore(
             Mutation::Faithful,
@@ -127,9 +128,9 @@ fn in_a_wide_chunk_the_scripts_do_what_the_protocol_says() {
     );
 }
 
-/// Two more user agents get a number, the others none.
+/// Two more user agents get a number, and all others get none.
 #[test]
-fn when_the_numbers_of_user_agents_run_out_the_scripts_do_what_the_protocol_says() {
+fn the_scripts_follow_the_protocol_when_user_agent_numbers_run_out() {
     must_agree(
         explore(
             Mutation::Faithful,
@@ -147,9 +148,10 @@ fn must_agree(outcome: Outcome) {
     }
 }
 
-/// The epoch comes a second time when Redis has forgotten the first, and it may come to the same owner.
+/// An epoch comes a second time if Redis has forgotten the first one. Even the owner may be the
+/// same.
 #[tokio::test]
-async fn a_lease_that_redis_forgot_is_not_mistaken_for_the_next_one() {
+async fn a_lease_that_redis_lost_is_not_mistaken_for_the_next_one() {
     let redis = RedisServer::start_with(&["--appendfsync", "everysec"]);
     let store = Stores::new(Redis::connect(&redis.settings()).await.unwrap());
     store.redis.durability().await.unwrap();
@@ -196,7 +198,7 @@ async fn a_lease_that_redis_forgot_is_not_mistaken_for_the_next_one() {
 }
 
 #[test]
-fn a_mistake_in_the_protocol_is_told_apart_from_the_scripts() {
+fn the_comparison_finds_each_mistake_in_the_protocol() {
     for mistake in Mutation::MISTAKES.into_iter().chain(Mutation::BESIDE_THE_MODEL) {
         assert!(
             matches!(explore(mistake, MISTAKE_CASES, FEW, sequence()).0, Err(TestError::Fail(..))),

@@ -1,4 +1,6 @@
-//! Random steps of workers, people, the reconciler and the clock. Indices are taken modulo what there is when the step is taken.
+//! Random steps of workers, people, the reconciler and the clock.
+//!
+//! An index is taken modulo the number of things that exist when the step is taken.
 
 use proptest::{collection::vec, prelude::*};
 use versand::{
@@ -14,13 +16,13 @@ use versand::{
 use super::tracking::{Cache, FAR};
 
 pub const RECIPIENTS: u16 = 4;
-/// Recipients of a chunk that is wide enough for groups of the size that workers send.
+/// The size of a chunk that is wide enough for batches as workers send them.
 pub const WIDE: u16 = 60;
 pub const WORKERS: usize = 3;
-/// Stands for the worker that holds the chunk; the first one if none does.
+/// Stands for the worker that holds the chunk, or for the first worker if none does.
 pub const HOLDER: usize = WORKERS;
 
-/// On which grounds a chunk is taken.
+/// The grounds on which a chunk is taken.
 #[derive(Debug, Clone, Copy)]
 pub enum Why {
     Free,
@@ -30,7 +32,7 @@ pub enum Why {
     Moved,
     /// The owner is dead.
     Dead,
-    /// Somebody else is dead.
+    /// Another worker is dead.
     OtherDead,
 }
 
@@ -46,14 +48,15 @@ pub struct Said {
     pub reply: &'static str,
 }
 
-/// A claim: of a position, which may be beyond the end, with the next number or an earlier one again.
+/// A claim of a position, which may be beyond the end. It has the next number or an earlier one
+/// again.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted {
     pub position: u16,
     pub fresh: bool,
 }
 
-/// A hit of a recipient: of the chunk, of the one beside it (1), or of one that is not there (2).
+/// A hit of a recipient: of the chunk, of its neighbour (1), or of a chunk that does not exist (2).
 #[derive(Debug, Clone, Copy)]
 pub struct Came {
     pub chunk: u32,
@@ -78,18 +81,18 @@ pub enum Step {
         wanted: Vec<Wanted>,
         lost: bool,
     },
-    /// The last group again, unchanged: its answer was lost, or the worker is late.
+    /// The last batch again, unchanged: its answer was lost, or the worker is late.
     Repeat {
         worker: usize,
     },
-    /// The last group again, as one that Redis has forgotten.
+    /// The last batch again, as one that Redis has forgotten.
     Redo {
         worker: usize,
     },
     Doubt {
         worker: usize,
     },
-    /// Nothing takes bounces in yet: the record of a `claim` is put there as the protocol says.
+    /// No code reads bounces yet: the step writes the record of a `claim` as the protocol says.
     Bounce {
         claim: usize,
         reason: u8,
@@ -99,8 +102,8 @@ pub enum Step {
         of_plan: bool,
         came: Vec<Came>,
     },
-    /// The statistics correct what a record says of its hits. What they read before may be wrong
-    /// or outdated.
+    /// The statistics correct the tracking flags of a record. Their earlier read may be wrong or
+    /// outdated.
     Mend {
         chunk: u32,
         position: u16,
@@ -108,7 +111,7 @@ pub enum Step {
         outdated: bool,
         bits: u8,
     },
-    /// The statistics give a line of the log another label. What they read before may be wrong, too.
+    /// The statistics give a line of the log another label. Their earlier read may be wrong, too.
     Relabel {
         line: usize,
         wrong: bool,
@@ -122,16 +125,16 @@ pub enum Step {
     Exclude {
         worker: usize,
         who: Vec<(u16, ExclusionCause)>,
-        /// The answer is lost: it is sent twice.
+        /// The answer is lost, and the batch is sent twice.
         lost: bool,
     },
-    /// The chunk is set aside, or a person wants it to be tried again.
+    /// The chunk is set aside, or a person wants a retry.
     Aside {
         set: bool,
     },
-    /// Redis is as it was when this was done last, and another run of it.
+    /// Another run of Redis begins with the state of the last such step.
     RollBack,
-    /// As it is now it may be again.
+    /// Redis may come back to its present state.
     Remember,
     Promise {
         goes_back: bool,
@@ -143,7 +146,7 @@ pub enum Step {
         settlement: Settlement,
         positions: Option<Vec<u16>>,
     },
-    /// The state is made stopping before, mostly.
+    /// Most of these sequences set the state to stopping first.
     Cancel {
         stop: bool,
     },
@@ -237,12 +240,12 @@ fn begin(goes_back: bool) -> Vec<Step> {
     vec![Step::Promise { goes_back }, Step::Take { worker: HOLDER, why: Why::Free }, claims]
 }
 
-/// Mostly the holder: the others come to nothing, and a sequence is to come far.
+/// Mostly the holder: steps of the others have no effect, and a sequence must get far.
 fn worker() -> impl Strategy<Value = usize> {
     prop_oneof![2 => Just(HOLDER), 1 => 0..WORKERS]
 }
 
-/// Mostly what moves recipients on, at times what lies beside that.
+/// Mostly steps that move recipients on, and sometimes others.
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![5 => moving_step(), 1 => step_beside()]
 }
@@ -299,7 +302,7 @@ fn exclude() -> impl Strategy<Value = Step> {
     })
 }
 
-/// Attempts that come to nothing and are made again, a 250 under any claim, and what it meets then.
+/// Attempts that fail and are repeated, a 250 under any claim, and the records that it then meets.
 fn late_step() -> impl Strategy<Value = Step> {
     let sent = (0..9usize, said()).prop_map(|(claim, said)| Said {
         claim,
@@ -341,7 +344,8 @@ fn step_beside() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Runs of claims, and reports of most of those that were granted, nearly all of them a 250: groups as workers send them.
+/// Runs of claims, and reports of most granted ones, nearly all of them a 250: batches as workers
+/// send them.
 pub fn wide_sequence() -> impl Strategy<Value = Vec<Step>> {
     let sent = (
         0..24usize,

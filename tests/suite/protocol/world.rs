@@ -1,4 +1,6 @@
-//! The world of the model: two workers, a mail server, a person and Redis, for one chunk of two recipients.
+//! The world of the model: two workers, a relay, a person and Redis.
+//!
+//! There is one chunk with two recipients.
 
 use versand::{
     domain::{
@@ -13,31 +15,32 @@ use super::spec::{Chunk, Mutation, Terms};
 pub const RECIPIENTS: usize = 2;
 pub const WORKERS: usize = 2;
 
-/// What the relay's reply to the end-of-data tells, or what is known without one.
+/// The relay's reply to the end of data, or the knowledge without a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reply {
     Accepted,
-    /// A 4xx, or a connection that broke before the end-of-data.
+    /// A 4xx, or a connection that broke before the end of data.
     Deferred,
     Refused,
-    /// None came after the end-of-data.
+    /// No reply came after the end of data.
     Missing,
-    /// It was not started.
+    /// The transaction was not started.
     NotStarted,
 }
 
-/// How far a claimed recipient is.
+/// The progress of a claimed recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
     Claimed,
-    /// The lease was checked for the last time, the end-of-data is not written: here a worker can be frozen and slip.
+    /// The lease was checked for the last time, and the end of data is not written. A worker that
+    /// freezes here can send too late.
     Checked,
-    /// The server has decided, the worker has not read it.
+    /// The relay has decided, and the worker has not read the reply.
     Written(Reply),
     Known(Reply),
 }
 
-/// A group that was applied and that Redis may forget.
+/// A batch that was applied and that Redis may forget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Done {
     pub seq: u32,
@@ -45,7 +48,7 @@ pub struct Done {
     pub claim: Option<(usize, u8)>,
 }
 
-/// A group on its way.
+/// A batch on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Group {
     pub report: Option<usize>,
@@ -57,22 +60,22 @@ pub struct Worker {
     pub owner: u64,
     pub frozen: bool,
     pub lease: Option<(u32, u32)>,
-    /// Its lease is over by its own clock, or it was told so.
+    /// The lease has ended by the worker's own clock, or the worker was told so.
     pub expired: bool,
-    /// It was told to start no more.
+    /// The worker was told to start no more transactions.
     pub halted: bool,
     pub jobs: [Option<(ClaimNumber, Phase)>; RECIPIENTS],
-    /// Sent, perhaps applied, never answered.
+    /// A batch that was sent and perhaps applied, but never answered.
     pub unanswered: Option<Group>,
     /// Each recipient's last claim under this lease.
     pub numbers: [u8; RECIPIENTS],
-    /// What Redis may forget of this lease.
+    /// The batches of this lease that Redis may forget.
     pub groups: Vec<Done>,
-    /// A chunk that was given back, which Redis may forget, too.
+    /// A chunk that was given back. Redis may forget this, too.
     pub given: Option<((u32, u32), Vec<Done>)>,
 }
 
-/// How often each misfortune may still happen.
+/// How often each fault may still happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Luck {
     pub crashes: u8,
@@ -87,7 +90,8 @@ pub struct Luck {
     pub rollbacks: u8,
     pub bounces: u8,
     pub hits: u8,
-    /// The second recipient was sent to before: what is left is small enough to be explored with roll-backs.
+    /// The second recipient was sent to before: the rest is small enough to be explored with
+    /// roll-backs.
     pub alone: bool,
 }
 
@@ -97,29 +101,30 @@ pub struct World {
     pub state: DeliveryState,
     pub workers: [Worker; WORKERS],
     pub luck: Luck,
-    /// How many leases there were.
+    /// The number of leases so far.
     takes: u32,
-    /// Which run of Redis this is.
+    /// The current run of Redis.
     pub run: u32,
     pub goes_back: bool,
-    /// What it may go back to.
+    /// The state to which Redis may go back.
     pub past: Option<(Chunk, DeliveryState)>,
-    /// How often the server accepted the message.
+    /// How often the relay accepted each message.
     pub accepted: [u8; RECIPIENTS],
-    /// How often a person said resend.
+    /// How often a person settled each recipient with `resend`.
     pub released_by_person: [u8; RECIPIENTS],
-    /// A worker died with a claim on it, was fenced with one, or got no reply: it may be in doubt.
+    /// A worker died with a claim on it, was fenced with one, or got no reply. The recipient may be
+    /// in doubt.
     pub doubtful: [bool; RECIPIENTS],
-    /// Accepted, and nobody is left who knows.
+    /// The message was accepted, and nobody is left who knows it.
     pub untold: [bool; RECIPIENTS],
     /// A bounce came for it.
     pub bounced: [bool; RECIPIENTS],
-    /// Something that must never be answered was answered.
+    /// An answer of a script that must never occur.
     pub wrong: Option<&'static str>,
 }
 
 impl Done {
-    /// As it is done again.
+    /// The batch as it is replayed.
     fn turn(&self, with_claims: bool) -> Batch {
         let report = |(i, claim, reply): (usize, ClaimNumber, Reply)| {
             let status = match reply {
@@ -179,14 +184,14 @@ impl Worker {
         self.jobs.iter().all(Option::is_none) && self.unanswered.is_none()
     }
 
-    /// Whether it is to tell of an acceptance.
+    /// True if it will report an acceptance.
     fn knows(&self, i: usize) -> bool {
         let phase = self.jobs[i].map(|(_, phase)| phase);
         matches!(phase, Some(Phase::Written(Reply::Accepted) | Phase::Known(Reply::Accepted)))
             || self.remembers(i)
     }
 
-    /// Whether it remembers an acceptance that Redis may have forgotten.
+    /// True if it remembers an acceptance that Redis may have forgotten.
     fn remembers(&self, i: usize) -> bool {
         let given = self.given.iter().flat_map(|(_, groups)| groups);
         self.groups
@@ -195,7 +200,7 @@ impl Worker {
             .any(|done| matches!(done.report, Some((told, _, Reply::Accepted)) if told == i))
     }
 
-    /// Whether it has, or may have, a claim on a recipient that the ledger knows no outcome of.
+    /// True if it has, or may have, a claim whose outcome the ledger does not know.
     fn concerns(&self, i: usize) -> bool {
         self.jobs[i].is_some()
             || self
@@ -228,7 +233,8 @@ impl World {
         }
     }
 
-    /// Time stands still: what is deferred is due at once, and so is what is in doubt under `resend`.
+    /// Time stands still. Deferred recipients are due at once, and so are those in doubt under
+    /// `resend`.
     pub fn terms(&self, resend: bool, mutation: Mutation) -> Terms {
         Terms {
             state: self.state,
@@ -241,7 +247,8 @@ impl World {
         }
     }
 
-    /// On which grounds the worker may take the chunk now: a job is named for it, its holder is dead, or it stood still.
+    /// The grounds on which the worker may take the chunk now. A job is queued for it, its holder
+    /// is dead, or it stood still.
     pub fn grounds(&self, w: usize, terms: &Terms) -> Option<TakeoverGrounds> {
         let resends = terms.resend_after_s.is_some();
         if self.chunk.owner == 0 {
@@ -252,7 +259,7 @@ impl World {
         }
         match self.workers.iter().position(|other| other.owner == self.chunk.owner) {
             None => Some(TakeoverGrounds { still: None, dead: Some(self.chunk.owner), resends }),
-            // frozen, or it has given this lease back and Redis has forgotten that
+            // The holder is frozen, or Redis has forgotten that it gave this lease back.
             Some(holder) if holder != w && self.workers[holder].frozen || !self.holds(holder) => {
                 Some(TakeoverGrounds {
                     still: Some((self.chunk.epoch, self.chunk.beat)),
@@ -264,12 +271,12 @@ impl World {
         }
     }
 
-    /// Whether the worker thinks that it has the lease which the ledger says it has.
+    /// True if the worker thinks that it has the lease of the ledger.
     fn holds(&self, w: usize) -> bool {
         self.workers[w].lease.is_some_and(|(epoch, _)| epoch == self.chunk.epoch)
     }
 
-    /// Whether the worker's lease can no longer be forgotten.
+    /// True if the worker's lease can no longer be forgotten.
     pub fn is_durable(&self, w: usize) -> bool {
         let epoch = self.workers[w].lease.map_or(0, |(epoch, _)| epoch);
         self.past.as_ref().is_none_or(|(chunk, _)| epoch <= chunk.epoch)
@@ -277,7 +284,7 @@ impl World {
 
     pub fn take(&mut self, w: usize, terms: &Terms) {
         let Some(grounds) = self.grounds(w, terms) else { return };
-        // The hints: a job whose end nobody saw is put back by the reconciler before another is named.
+        // Hints: the reconciler puts a job back whose end nobody saw, before another one is queued.
         if self.chunk.offered.is_some() {
             self.chunk.reopen(self.chunk.round, terms);
         }
@@ -300,12 +307,12 @@ impl World {
         }
     }
 
-    /// As Redis is now it may be again: for a while this is not durable.
+    /// Redis may come back to its present state, which is not yet durable.
     pub fn remember(&mut self) {
         self.past = Some((self.chunk.clone(), self.state));
     }
 
-    /// What was written is durable.
+    /// Everything written so far becomes durable.
     pub fn settle_down(&mut self) {
         self.past = None;
         for worker in &mut self.workers {
@@ -313,7 +320,7 @@ impl World {
         }
     }
 
-    /// Another run of Redis knows no more than the past.
+    /// A new run of Redis knows only the past state.
     pub fn roll_back(&mut self) {
         let Some((chunk, state)) = self.past.take() else { return };
         (self.chunk, self.state) = (chunk, state);
@@ -321,7 +328,7 @@ impl World {
         self.note_untold();
     }
 
-    /// What was accepted, is forgotten, and nobody remembers.
+    /// Messages that were accepted, are forgotten, and are in nobody's memory.
     fn note_untold(&mut self) {
         for i in 0..RECIPIENTS {
             let record = &self.chunk.records[i];
@@ -333,7 +340,8 @@ impl World {
         }
     }
 
-    /// A ledger that is older than its holder: the groups are done again. False if the lease was never used.
+    /// The ledger is older than its holder, who replays the batches. Returns false if the lease was
+    /// never used.
     pub fn recall(&mut self, lease: &Lease, groups: &[Done], terms: &Terms) -> bool {
         let same = (self.chunk.owner, self.chunk.epoch) == (lease.owner, lease.epoch);
         let first = groups.iter().position(|done| same && done.seq == self.chunk.seq);
@@ -358,7 +366,7 @@ impl World {
         self.workers[w].expired &= self.chunk.beat(&lease, terms) != LeaseVerdict::Ok;
     }
 
-    /// The holder sees that Redis went back in time.
+    /// The holder notices that Redis went back in time.
     pub fn notice(&mut self, w: usize, terms: &Terms) -> bool {
         let Some(lease) = self.workers[w].lease() else { return false };
         let groups = std::mem::take(&mut self.workers[w].groups);
@@ -387,14 +395,14 @@ impl World {
             verdict = self.chunk.release(lease, terms).0;
         }
         if verdict == LeaseVerdict::Lost {
-            // somebody was faster: what became of the claims still counts
+            // Another worker was faster. The outcomes of the claims still count.
             for done in groups {
                 self.chunk.turn(lease, &done.turn(false), terms);
             }
         }
     }
 
-    /// The worker ends without a word, and another process comes in its place.
+    /// The worker dies without a report, and another process takes its place.
     pub fn crash(&mut self, w: usize) {
         self.doubt_claims_of(w);
         for i in 0..RECIPIENTS {
@@ -412,13 +420,13 @@ impl World {
         }
     }
 
-    /// The server reads the end-of-data and decides.
+    /// The relay reads the end of data and decides.
     pub fn write(&mut self, w: usize, i: usize, reply: Reply) {
         self.accepted[i] += u8::from(reply == Reply::Accepted);
         self.advance(w, i, Phase::Written(reply));
     }
 
-    /// Nobody will ever learn what the server said.
+    /// Nobody will ever learn the relay's reply.
     pub fn lose_reply(&mut self, w: usize, i: usize, said: Reply) {
         self.doubtful[i] = true;
         self.untold[i] |= said == Reply::Accepted;
@@ -434,7 +442,7 @@ impl World {
         self.workers[w].numbers[i] + 1
     }
 
-    /// The script runs; its answer comes or is lost.
+    /// The script runs. Its answer arrives or is lost.
     pub fn turn(&mut self, w: usize, group: Group, is_answered: bool, terms: &Terms) {
         let Some(lease) = self.workers[w].lease() else { return };
         let done = Done {
@@ -488,12 +496,12 @@ impl World {
         }
     }
 
-    /// A bounce comes back for a recipient whose message the server has taken.
+    /// A bounce comes back for a recipient whose message the relay has accepted.
     pub fn bounce(&mut self, i: usize, terms: &Terms) {
         self.bounced[i] |= self.chunk.bounce(i as u16, (1, true), terms);
     }
 
-    /// A person settles a recipient in doubt; a finished delivery is opened again for it.
+    /// A person settles a recipient in doubt. A finished delivery is opened again for this.
     pub fn settle(&mut self, i: usize, settlement: Settlement, terms: &Terms) {
         let settled = self.chunk.settle(settlement, Some(&[i as u16]), terms);
         if settlement == Settlement::Resend && !settled.is_empty() {
@@ -504,7 +512,7 @@ impl World {
         }
     }
 
-    /// A recipient whose outcome somebody may still tell.
+    /// True if somebody may still report the outcome of a recipient.
     pub fn is_awaited(&self, i: usize) -> bool {
         self.workers
             .iter()

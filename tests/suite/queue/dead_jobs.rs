@@ -6,7 +6,7 @@ use versand::{cli::Arguments, queue::QueueName};
 
 use crate::harness::{LIMIT, app::App, eventually, redis::RedisServer, run_to_end};
 
-/// `versand jobs` with these arguments: its exit code and what it said.
+/// Runs `versand jobs` with these arguments. Returns its exit code and its output.
 fn jobs(app: &App, token: &str, arguments: &[&str]) -> (i32, String) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     writeln!(file, "{token}").unwrap();
@@ -21,7 +21,7 @@ fn jobs(app: &App, token: &str, arguments: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), said)
 }
 
-/// The daemon, and three jobs that it could not read: two on one queue.
+/// The daemon, and three jobs that it could not read. Two of them are on one queue.
 async fn with_dead_jobs(redis: &RedisServer) -> App {
     let app = App::start(redis, "").await;
     for (queue, id) in
@@ -58,7 +58,7 @@ async fn dead_jobs_are_counted_listed_retried_and_discarded_by_a_command() {
     let metrics =
         async || reqwest::get(format!("{}/metrics", app.client.url)).await.ok()?.text().await.ok();
     let counted = "versand_queue_jobs{queue=\"steps\",state=\"dead\"} 2";
-    eventually("they are counted", LIMIT, async || {
+    eventually("the dead jobs are counted", LIMIT, async || {
         metrics().await?.contains(counted).then_some(())
     })
     .await;
@@ -70,9 +70,12 @@ async fn dead_jobs_are_counted_listed_retried_and_discarded_by_a_command() {
         code == 0 && said.contains("steps\tone\t1 attempts\t20") && !said.contains("three"),
         "{code}: {said}"
     );
-    assert!(said.contains("the payload") || said.contains("not"), "why it is dead: {said}");
+    assert!(
+        said.contains("the payload") || said.contains("not"),
+        "the command shows the reason: {said}"
+    );
 
-    // tried again it is dead again, with one end more
+    // After the retry it is dead again, with one more end.
     assert_eq!(jobs(&app, &token, &["retry", "one", "--queue", "confirm"]).0, 1);
     let (code, said) = jobs(&app, &token, &["retry", "one"]);
     assert!(code == 0 && said.contains("1 queued again"), "{code}: {said}");
@@ -93,7 +96,7 @@ async fn dead_jobs_are_counted_listed_retried_and_discarded_by_a_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ids_that_no_job_should_have_are_shown_and_reach_their_job() {
+async fn unusual_ids_are_shown_and_reach_their_job() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let (odd, dead_set) =
@@ -102,7 +105,7 @@ async fn ids_that_no_job_should_have_are_shown_and_reach_their_job() {
     let () = redis::cmd("SADD").arg(&dead_set).arg(odd).query_async(&mut conn).await.unwrap();
     let (code, said) = jobs(&app, &app.client.token, &["list"]);
     assert!(code == 0 && said.contains("../a b/%2e?\\u{1b}"), "{code}: {said}");
-    // it would be set aside again
+    // It would be set aside again.
     let (code, said) = jobs(&app, &app.client.token, &["retry", "--all"]);
     assert!(code == 1 && said.contains("left as it is"), "{code}: {said}");
     let (code, said) = jobs(&app, &app.client.token, &["discard", "--all"]);

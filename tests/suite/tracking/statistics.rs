@@ -1,4 +1,4 @@
-//! Statistics of a log that changes while they are computed: what was read before is never kept.
+//! Statistics of a log that changes while they are computed.
 
 use std::{
     net::IpAddr,
@@ -46,7 +46,8 @@ fn hit(recipient: u32, kind: HitKind, label: HitLabel) -> Hit {
     }
 }
 
-/// A delivery that was sent to five, and these hits in its log, each with its user agent.
+/// A delivery that was sent to five recipients, with these hits in its log, each with its user
+/// agent.
 async fn sent(app: &App, hits: &[(Hit, &str)]) -> DeliveryId {
     let id = app.client.send(&tracking::definition(), audience(5)).await;
     app.client.wait_for(&id, &["finished"]).await;
@@ -73,7 +74,7 @@ async fn basis(app: &App, id: &DeliveryId) -> StatisticsBasis {
     }
 }
 
-/// What fills so many blocks of the tracking log with opens of the first recipient.
+/// Lines that fill so many blocks of the tracking log with opens of the first recipient.
 fn opens(id: &str, blocks: u64) -> redis::Pipeline {
     let opens = hit(0, HitKind::Open, HitLabel::Human).encode().repeat(4096);
     let mut log = redis::pipe();
@@ -84,7 +85,7 @@ fn opens(id: &str, blocks: u64) -> redis::Pipeline {
     log
 }
 
-/// What the hourly job does, whoever did it before.
+/// Runs the hourly job, even if another daemon did it before.
 async fn hourly(app: &App) {
     let mut connection = app.services.stores.redis.connection();
     let keys: Vec<String> =
@@ -95,7 +96,7 @@ async fn hourly(app: &App) {
     app.services.feedback.statistics.hourly_statistics().await.unwrap();
 }
 
-/// The figures that are kept; they agree with the logs.
+/// The stored figures, which must agree with the logs.
 async fn agreeing(app: &App, id: &DeliveryId) -> Value {
     let kept = app.client.get(&format!("/deliveries/{id}/statistics")).await;
     let log = tracking::export(&app.client, id.as_str(), "tracking/export?format=ndjson").await;
@@ -104,7 +105,7 @@ async fn agreeing(app: &App, id: &DeliveryId) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relabelling_that_was_cut_short_is_counted_by_the_next_hourly_job() {
+async fn an_interrupted_relabelling_is_counted_by_the_next_hourly_job() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let opens =
@@ -112,7 +113,7 @@ async fn a_relabelling_that_was_cut_short_is_counted_by_the_next_hourly_job() {
     let id = sent(&app, &opens).await;
     hourly(&app).await;
     assert_eq!(agreeing(&app, &id).await["unique_opens"], json!(3));
-    // of all lines that were to get another label one got it
+    // One of the lines that were to get another label got it.
     let mut basis = basis(&app, &id).await;
     let line = Relabelled { place: 1, before: HUMAN, now: AGENT };
     assert!(app.services.stores.tracking.relabel(&mut basis, &[line]).await.unwrap());
@@ -123,7 +124,7 @@ async fn a_relabelling_that_was_cut_short_is_counted_by_the_next_hourly_job() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_kept_that_was_made_of_other_labels() {
+async fn statistics_of_outdated_labels_are_not_stored() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let id = sent(
@@ -154,11 +155,11 @@ async fn nothing_is_kept_that_was_made_of_other_labels() {
             .next()
             .unwrap()
     };
-    assert_eq!(record().await.tracked, 2, "opened by a machine");
+    assert_eq!(record().await.tracked, 2, "the message was opened by a machine");
     store.tracking.correct_tracked(&before, 0, &[(0, 2, 1, 1)]).await.unwrap();
     assert_eq!(record().await.tracked, 2);
     store.tracking.correct_tracked(&now, 0, &[(0, 2, 2, 1)]).await.unwrap();
-    assert_eq!(record().await.tracked, 2, "another hit has come meanwhile");
+    assert_eq!(record().await.tracked, 2, "another hit came meanwhile");
     store.tracking.correct_tracked(&now, 0, &[(0, 2, 1, 1)]).await.unwrap();
     assert_eq!(record().await.tracked, 1);
     assert_eq!(agreeing(&app, &id).await["unique_opens"], json!(1));
@@ -166,7 +167,7 @@ async fn nothing_is_kept_that_was_made_of_other_labels() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_computation_does_not_bring_back_what_was_removed() {
+async fn a_late_computation_does_not_restore_removed_data() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "[retention]\nlogs_days = 1\ntracking_days = 1").await;
     let opens = [(hit(0, HitKind::Open, HitLabel::Human), tracking::FIREFOX)];
@@ -233,7 +234,7 @@ async fn replicas_with_different_rules_that_compute_at_once_end_with_figures_tha
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_beyond_the_kept_user_agents_stays_one_when_labelled_anew() {
+async fn a_machine_without_a_stored_user_agent_stays_a_machine_after_relabelling() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let id = sent(&app, &[]).await;
@@ -261,12 +262,12 @@ async fn a_machine_beyond_the_kept_user_agents_stays_one_when_labelled_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_of_few_lines_among_very_many_says_where_to_go_on() {
+async fn a_page_with_few_matches_among_many_lines_says_where_to_continue() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let id = sent(&app, &[]).await;
     let mut log = opens(id.as_str(), 70);
-    // the only click is the last line; what comes after was not there when the count was read
+    // The only click is the last line. Later lines did not exist when the count was read.
     let lines = 69 * 4096 + 3;
     let click = hit(4, HitKind::Click, HitLabel::Human).encode();
     log.setrange(format!("versand:{{{id}}}:hits:69"), 2 * 36, &click[..]).ignore();
@@ -332,7 +333,7 @@ async fn a_page_of_the_tracking_log_can_be_of_one_recipient_class_or_label() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_of_hits_leaves_what_each_of_them_would_leave() {
+async fn a_batch_of_hits_has_the_same_effect_as_single_hits() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "[preparation]\nchunk_size = 2").await;
     let (groups, per_group) = (6, 750_u32);
@@ -379,7 +380,7 @@ async fn a_group_of_hits_leaves_what_each_of_them_would_leave() {
         .collect();
     let of = |recipient: u32| all.iter().filter(move |(hit, _)| hit.recipient == recipient);
     for recipient in 0..5 {
-        // of one recipient they are in the order in which they came
+        // The lines of one recipient are in the order in which they came.
         assert!(log.iter().filter(|(hit, _)| hit.recipient == recipient).eq(of(recipient)));
     }
     log.sort_by_key(|(hit, _)| hit.at_ms);
@@ -397,7 +398,7 @@ async fn a_group_of_hits_leaves_what_each_of_them_would_leave() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hourly_statistics_whose_daemon_was_killed_on_the_way_are_computed_by_the_next() {
+async fn the_next_daemon_computes_hourly_statistics_whose_daemon_was_killed() {
     const BLOCKS: u64 = 150;
     let redis = RedisServer::start();
     let relay = TestRelay::start(Duration::ZERO).await;
@@ -414,7 +415,7 @@ async fn hourly_statistics_whose_daemon_was_killed_on_the_way_are_computed_by_th
     let kept = format!("versand:{{{id}}}:statistics");
     let _: u64 = redis::cmd("DEL").arg(&kept).query_async(&mut connection).await.unwrap();
 
-    // in an hour that is still to come, five seconds before the task
+    // This is an hour to come, five seconds before the task.
     let ahead = |now: i64| (now.div_euclid(3600) + 3) * 3600 + 625 - now;
     let now = jiff::Timestamp::now().as_second();
     let lock = format!("versand:statistics:{}", (now + ahead(now)).div_euclid(3600));
@@ -422,23 +423,23 @@ async fn hourly_statistics_whose_daemon_was_killed_on_the_way_are_computed_by_th
     let lasts = async |connection: &mut redis::aio::MultiplexedConnection| -> i64 {
         redis::cmd("TTL").arg(&lock).query_async(connection).await.unwrap()
     };
-    // without a pause: it is killed before it is done
+    // There is no pause: the daemon is killed before the job is done.
     let limit = Instant::now() + LIMIT;
     while lasts(&mut connection).await < 0 {
-        assert!(Instant::now() < limit, "nobody took the hour");
+        assert!(Instant::now() < limit, "no daemon took the hour");
     }
     daemon.kill();
     let exists: bool = redis::cmd("EXISTS").arg(&kept).query_async(&mut connection).await.unwrap();
     assert!(
         !exists && (1..=120).contains(&lasts(&mut connection).await),
-        "it was done before it was killed"
+        "the job ended before the kill"
     );
 
-    // as if two minutes had passed
+    // The lock expires, as it does after two minutes.
     let _: u64 = redis::cmd("DEL").arg(&lock).query_async(&mut connection).await.unwrap();
     daemon.set_clock(ahead(jiff::Timestamp::now().as_second()));
     daemon.restart().await;
-    let figures = eventually("the figures of the next one", LIMIT, async || {
+    let figures = eventually("the figures of the next daemon", LIMIT, async || {
         let answer = daemon
             .client
             .request(Method::GET, &format!("/deliveries/{id}/statistics"))
@@ -473,7 +474,7 @@ async fn a_hit_that_is_not_logged_leaves_nothing() {
             .collect();
         store.tracking.record_hits(&mailing, &hits, 0).await.unwrap()
     };
-    // nobody has this number
+    // No recipient has this number.
     assert_eq!(record(5, 0..10).await, 0);
     assert_eq!(
         (
@@ -482,14 +483,14 @@ async fn a_hit_that_is_not_logged_leaves_nothing() {
         ),
         (0, 0)
     );
-    // beyond the most of a recipient hits are counted, and their agents are not kept
+    // Beyond the limit of a recipient hits are only counted, and their user agents are not kept.
     assert_eq!((record(1, 0..700).await, record(1, 700..1400).await), (700, 700));
     let extent = store.tracking.log_extent(&id).await.unwrap();
     assert_eq!(
         (store.tracking.agents(&id).await.unwrap().len(), extent.hits, extent.beyond),
         (1000, 1000, 400)
     );
-    // with links to a delivery that was deleted a minute ago
+    // These hits are for links to a delivery that was deleted a minute ago.
     let deleted =
         app.client.request(Method::DELETE, &format!("/deliveries/{id}")).send().await.unwrap();
     assert!(deleted.status().is_success());
@@ -505,7 +506,7 @@ async fn a_hit_that_is_not_logged_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hits_that_are_far_apart_in_a_chunk_are_recorded_as_those_that_are_close() {
+async fn hits_far_apart_in_a_chunk_are_recorded_like_close_ones() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let id = app.client.send(&tracking::definition(), audience(500)).await;

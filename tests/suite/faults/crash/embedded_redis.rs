@@ -1,4 +1,4 @@
-//! The embedded Redis: it dies, or its daemon does.
+//! Crashes of the embedded Redis, and of its daemon.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn embedded(relay: &TestRelay) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_embedded_redis_is_killed_and_nobody_is_lost_or_doubled() {
+async fn nobody_is_lost_or_doubled_when_the_embedded_redis_is_killed() {
     let relay = TestRelay::start(DELAY).await;
     let daemon = Daemon::start(&embedded(&relay)).await;
     let id = daemon.client.send(&definition(), audience(RECIPIENTS)).await;

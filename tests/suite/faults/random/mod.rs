@@ -1,6 +1,7 @@
 //! The fault run: real daemons, a real Redis and a sink under a seeded schedule of faults.
 //!
-//! The checker knows only the journal of the sink, the exported log and the API. `make fire` runs many seeds, `make test` a few.
+//! The checker knows only the journal of the sink, the exported log and the API. `make fire` runs
+//! many seeds, `make test` a few.
 
 use std::{
     fs,
@@ -30,10 +31,12 @@ const WINDOW: usize = 4;
 const CHUNK: usize = 100;
 /// `send.chunks_in_flight`.
 const IN_FLIGHT: usize = 8;
-/// From the last fault to the end, on a machine that may be busy; what is promised has a test of its own.
+/// The time from the last fault to the end, on a machine that may be busy. Other tests check the
+/// promised times.
 const RECOVERY: Duration = Duration::from_secs(60);
 
-/// Seeds that failed once. 54: a replica that was not in sync took over (the run's own mistake: now it waits).
+/// Seeds that failed once. 54: a replica that was not in sync took over. The run itself was wrong;
+/// now it waits.
 const REGRESSIONS: &[u64] = &[54];
 
 /// SplitMix64 (Steele, Lea, Flood 2014): the schedule of a seed is the same everywhere.
@@ -53,14 +56,14 @@ impl Dice {
     }
 }
 
-/// What Redis goes through besides restarts, once in a run.
+/// The fault of Redis in this run, besides restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// `appendfsync always`.
+    /// `appendfsync always`: nothing is lost.
     Durable,
-    /// `everysec`, and the end of its log is lost.
+    /// `everysec`, and the end of the append-only file is lost.
     RolledBack,
-    /// The same, and all daemons die with it.
+    /// Like `Everysec`, and all daemons die with Redis.
     RolledBackWithDaemons,
     /// A replica that was frozen takes over.
     FailedOver,
@@ -85,11 +88,11 @@ struct Fire {
     lease: Duration,
     began: Instant,
     faults: Vec<(Duration, String)>,
-    /// Daemons that died or were frozen beyond their lease.
+    /// The number of daemons that died, or were frozen for longer than their lease.
     fenced: usize,
-    /// Connections cut by a restart of the sink.
+    /// The number of connections that a restart of the sink cut.
     cut: usize,
-    /// Redis was started anew, or replaced, where that may mean a roll-back.
+    /// The number of restarts and replacements of Redis that may mean a roll-back.
     redis_restarts: usize,
 }
 
@@ -111,7 +114,7 @@ impl Fire {
             }
         };
         let sink = Sink::start().await;
-        // no chunk is to blame for these crashes, however many they are
+        // No chunk causes these crashes, however many there are.
         let settings = format!(
             "[relay]\nhost = \"127.0.0.1\"\nport = {}\nconnections = {CONNECTIONS}\n[preparation]\nchunk_size = {CHUNK}\n\
              [send]\nlease_ms = {}\nslice_ms = 2000\n[queue]\ncrashes = 100\n[redis]\nurl = \"{}\"\nresponse_timeout_ms = 2000\n",
@@ -237,14 +240,14 @@ impl Fire {
             }
             Fate::FailedOver => {
                 let mut replica = self.replica.take().unwrap();
-                // one that has lost its master before is beyond what is promised
+                // The promises do not cover a Redis that has lost its master before.
                 in_sync(&replica).await;
                 replica.freeze();
                 sleep(lost).await;
                 self.redis.freeze();
                 replica.thaw();
                 replica.take_over(&mut self.redis);
-                // its folder holds the socket
+                // The folder of the old server holds the socket.
                 self.replica = Some(std::mem::replace(&mut self.redis, replica));
             }
         }
@@ -252,7 +255,8 @@ impl Fire {
         self.say(format!("{:?}: {} ms lost", self.fate, lost.as_millis()));
     }
 
-    /// In doubt at the most because of daemons: their windows; where Redis may have gone back meanwhile, their chunks.
+    /// The upper limit of recipients in doubt because of daemons: their windows, or their chunks
+    /// where Redis may have gone back meanwhile.
     fn doubts(&self) -> usize {
         let windows = self.fenced * CONNECTIONS * WINDOW;
         let chunks = if self.fate == Fate::Durable || self.redis_restarts == 0 {
@@ -271,7 +275,8 @@ async fn in_sync(replica: &RedisServer) {
     eventually("the replica has everything", RECOVERY, synced).await;
 }
 
-/// Confirms again and again, wherever somebody listens, and scrapes what must be 0; notes what was not.
+/// Confirms again and again at any daemon that listens. Scrapes values that must be 0, and notes
+/// the others.
 async fn pester(
     clients: Arc<Mutex<Vec<Client>>>,
     path: String,
@@ -298,7 +303,7 @@ async fn pester(
     }
 }
 
-/// One seed; what went wrong, "" if nothing did.
+/// Runs one seed. Returns the failures, or "" if there are none.
 async fn run(seed: u64, options: &Options) -> String {
     let mut fire = Fire::light(seed, options).await;
     let resend = fire.dice.roll(2) == 1;
@@ -316,7 +321,7 @@ async fn run(seed: u64, options: &Options) -> String {
     let pestering = tokio::spawn(pester(fire.clients.clone(), path, digest, differences.clone()));
 
     let fate_at = fire.dice.roll(3) + 1;
-    // as long as there is something to send
+    // As long as there are messages to send.
     let faults = options.recipients.div_ceil(2000) as u64 * 6;
     for number in 0..faults {
         sleep(fire.dice.ms(100, 700)).await;
@@ -326,11 +331,11 @@ async fn run(seed: u64, options: &Options) -> String {
         if number == fate_at { fire.meet_fate().await } else { fire.fault().await }
     }
     let client = fire.daemons[0].client.clone();
-    // the sink takes its time
+    // The sink is slow.
     let sending = Duration::from_millis(10) * u32::try_from(options.recipients).unwrap();
     let progress = format!("/deliveries/{id}/progress");
     let ended = async {
-        // Redis may be away for a while yet
+        // Redis may stay away for a while.
         let state = async || {
             client
                 .request(reqwest::Method::GET, &progress)
@@ -348,7 +353,7 @@ async fn run(seed: u64, options: &Options) -> String {
     let finished = timeout(RECOVERY + sending, ended).await.is_ok();
     pestering.abort();
     for daemon in &fire.daemons {
-        // late records of who was fenced, and one more look at the figures
+        // Late records of fenced holders may come, and the gauges must be computed once more.
         daemon.passes("observe", 1).await;
         let difference = daemon.metric("versand_conservation_difference").await;
         differences
@@ -368,7 +373,7 @@ async fn run(seed: u64, options: &Options) -> String {
     report(seed, resend, &fire, &evidence)
 }
 
-/// Prints the table of faults and verdicts; keeps the evidence of a failure.
+/// Prints the table of faults and verdicts. Keeps the evidence of a failure.
 fn report(seed: u64, resend: bool, fire: &Fire, evidence: &Evidence) -> String {
     let policy = if resend { "resend" } else { "hold" };
     let mut table =
@@ -450,8 +455,9 @@ async fn seeds(seeds: impl IntoIterator<Item = u64>, options: &Options) {
 const SHORT: Options = Options { recipients: 1500, lease_ms: 1000 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn under_three_schedules_of_faults_nobody_is_lost_and_nobody_doubled() {
-    // a durable Redis, one that goes back in time with its daemons, a fail-over
+async fn nobody_is_lost_or_doubled_under_three_fault_schedules() {
+    // These three are: a durable Redis, a Redis that goes back in time with its daemons, a
+    // fail-over.
     seeds([5, 8, 9], &SHORT).await;
 }
 
@@ -460,7 +466,7 @@ async fn seeds_that_failed_once_pass() {
     seeds(REGRESSIONS.iter().copied(), &SHORT).await;
 }
 
-/// `make fire SEEDS=1-100 RECIPIENTS=2000 LEASE_MS=1000`
+/// Run it with `make fire SEEDS=1-100 RECIPIENTS=2000 LEASE_MS=1000`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes: make fire"]
 async fn many_seeds() {

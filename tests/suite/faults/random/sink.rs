@@ -1,4 +1,4 @@
-//! The sink of the fault run: a small SMTP server that shares no code with the daemon, and writes down what it did.
+//! The sink of the fault run: a small SMTP server with a journal, without code of the daemon.
 
 use std::{
     sync::{Arc, Mutex},
@@ -14,42 +14,42 @@ use tokio::{
 
 use crate::harness::ports::ClosedPort;
 
-/// Before every reply.
+/// The delay before every reply.
 const DELAY: Duration = Duration::from_millis(6);
 
-/// What it does to every third transaction.
+/// The fault in every third transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mood {
     Good,
-    /// 550 to RCPT.
+    /// Answers RCPT with 550.
     Refuse,
-    /// 451 to RCPT, or to the end of data.
+    /// Answers RCPT, or the end of data, with 451.
     Defer,
-    /// Two seconds before a reply.
+    /// Waits two seconds before a reply.
     Stall,
-    /// Closes in the middle of the message; the client may have written all of it.
+    /// Closes in the middle of the message. The client may have written all of it.
     CloseBefore,
-    /// Accepts the message and closes without a word.
+    /// Accepts the message and closes without a reply.
     CloseAfter,
     /// Closes after the end of data and keeps nothing.
     CloseAfterForgetting,
-    /// A line that is no reply, after the end of data; the message is accepted.
+    /// Accepts the message and answers the end of data with a line that is no reply.
     Garbage,
 }
 
-/// A transaction as the sink saw it.
+/// A transaction, as the sink saw it.
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub recipient: String,
     pub message_id: String,
     pub began: Instant,
-    /// When the end of data was read.
+    /// The time at which the end of data was read.
     pub ended: Option<Instant>,
     pub accepted: bool,
     pub refused: bool,
-    /// What was written after the end of data is no reply.
+    /// True if the line after the end of data is no reply.
     pub garbled: bool,
-    /// A reply was written after the end of data.
+    /// True if a reply was written after the end of data.
     pub replied: Option<Instant>,
 }
 
@@ -63,7 +63,7 @@ struct Book {
 pub struct Sink {
     book: Arc<Mutex<Book>>,
     pub port: u16,
-    /// Keeps the port while nobody listens on it.
+    /// Keeps the port while the sink does not listen on it.
     _kept: ClosedPort,
     serving: AbortHandle,
 }
@@ -78,7 +78,7 @@ impl Sink {
         Self { book, port, _kept: kept, serving }
     }
 
-    /// Ends all connections, is away for a while, and comes back on the same port.
+    /// Ends all connections, stays away for a while, and comes back on the same port.
     pub async fn restart(&mut self, away: Duration) {
         self.serving.abort();
         sleep(away).await;
@@ -115,7 +115,7 @@ async fn serve(listener: TcpListener, book: Arc<Mutex<Book>>) {
     while let Ok((stream, _)) = listener.accept().await {
         let _ = stream.set_nodelay(true);
         let book = book.clone();
-        // a connection that breaks is the client's to notice
+        // The client must notice a broken connection.
         sessions.spawn(async move { drop(session(stream, &book).await) });
     }
 }
@@ -179,7 +179,8 @@ async fn session(stream: TcpStream, book: &Mutex<Book>) -> std::io::Result<()> {
     }
 }
 
-/// Reads a message and decides: the number of its entry and the reply, none to close the connection.
+/// Reads a message and decides. Returns the number of its entry and the reply; no reply closes the
+/// connection.
 async fn take_message(
     reader: &mut BufReader<tokio::net::tcp::OwnedReadHalf>,
     book: &Mutex<Book>,

@@ -1,4 +1,4 @@
-//! Recurring deliveries: each occurrence once, at its time, as it was set up, and never by surprise.
+//! Recurring deliveries: each occurrence is created once, at its time, as the rule says.
 
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
@@ -24,7 +24,7 @@ use crate::harness::{
 
 mod requests;
 
-/// A template with ten stored recipients, made by steps alone.
+/// A template with ten stored recipients, made by direct calls.
 async fn template(services: &Services) -> DeliveryId {
     let id = services
         .journey
@@ -70,7 +70,7 @@ fn minutes(n: i64) -> SignedDuration {
 async fn recur(services: &Services, id: &DeliveryId) -> Delivery {
     let due = next(services, id).await;
     services.journey.define.recurrences.look_at(id, due - minutes(61)).await.unwrap();
-    assert_eq!(next(services, id).await, due, "its lead time has not begun");
+    assert_eq!(next(services, id).await, due, "the lead time has not begun");
     services.journey.define.recurrences.look_at(id, due - minutes(60)).await.unwrap();
     services.deliveries.delivery(&id_of(id, due)).await.unwrap()
 }
@@ -92,10 +92,10 @@ async fn occurrences_follow_the_wall_clock_across_clock_changes_and_are_prepared
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
-    // the nights in which the clocks change: 02:30 is skipped in March and repeated in October
+    // The nights of clock changes: 02:30 is skipped in March and repeated in October.
     let berlin =
         recurring(services, json!({ "cron": "30 2 * 3,10 SUNL", "zone": "Europe/Berlin" })).await;
-    // and by half an hour
+    // This zone changes by half an hour.
     let lord_howe =
         recurring(services, json!({ "cron": "15 2 * 4,10 SUN#1", "zone": "Australia/Lord_Howe" }))
             .await;
@@ -113,7 +113,7 @@ async fn occurrences_follow_the_wall_clock_across_clock_changes_and_are_prepared
             assert_eq!(
                 document.plan.unwrap().first_due,
                 Some(due),
-                "it is sent at its very instant"
+                "the occurrence is sent at its exact time"
             );
             let local = document.definition.schedule.local_times()[0].1.to_owned();
             let (month, time) = (local[5..7].parse::<i8>().unwrap(), &local[11..16]);
@@ -124,7 +124,7 @@ async fn occurrences_follow_the_wall_clock_across_clock_changes_and_are_prepared
                 ("anybody", 10)
             );
         }
-        // the template itself is never sent
+        // The template itself is never sent.
         let delivery = services.deliveries.delivery(&template).await.unwrap();
         assert_eq!((delivery.state, delivery.document.plan), (DeliveryState::Editing, None));
         assert_eq!(
@@ -167,7 +167,7 @@ async fn two_daemons_at_once_create_each_occurrence_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_between_creating_an_occurrence_and_going_on_is_repeated() {
+async fn an_interrupted_creation_of_an_occurrence_is_repeated() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
@@ -175,7 +175,7 @@ async fn a_crash_between_creating_an_occurrence_and_going_on_is_repeated() {
     let due = next(services, &id).await;
     let before = services.deliveries.delivery(&id).await.unwrap();
     let recurrence = before.document.recurrence.as_ref().unwrap();
-    // one that has read the template creates the occurrence, and dies
+    // A daemon that has read the template creates the occurrence, and dies.
     let created = services
         .journey
         .define
@@ -184,7 +184,7 @@ async fn a_crash_between_creating_an_occurrence_and_going_on_is_repeated() {
         .await
         .unwrap();
     assert_eq!(next(services, &id).await, due);
-    // meanwhile the template gets another audience: of later ones
+    // Meanwhile the template gets another audience, which counts for later occurrences.
     let body = futures_util::stream::iter([Ok::<_, String>(audience(3).into())]);
     services
         .journey
@@ -203,7 +203,8 @@ async fn a_crash_between_creating_an_occurrence_and_going_on_is_repeated() {
     );
     assert_eq!(occurrence.document.plan.unwrap().to_deliver, 10);
     assert_eq!(actions(services, &created).await, ["create", "prepared"]);
-    // one that still sees the old template creates nothing more, and one that cannot copy what is gone creates nothing
+    // A daemon that still sees the old template creates nothing more. One that cannot copy a
+    // deleted template creates nothing.
     assert_eq!(
         services
             .journey
@@ -234,7 +235,7 @@ async fn a_crash_between_creating_an_occurrence_and_going_on_is_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_no_daemon_created_in_time_is_skipped_and_what_nobody_released_is_said() {
+async fn an_occurrence_not_created_in_time_is_skipped_and_an_unconfirmed_one_lapses() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "[send]\ngrace_minutes = 30").await;
     let services = application.services();
@@ -243,7 +244,7 @@ async fn what_no_daemon_created_in_time_is_skipped_and_what_nobody_released_is_s
         json!({ "cron": "0 9 * * *", "zone": "Europe/Berlin", "audience": "fresh" }),
     )
     .await;
-    // no daemon ran for three days and a bit
+    // No daemon ran for a bit more than three days.
     let missed = next(services, &id).await;
     let now = missed + minutes(3 * 24 * 60 + 120);
     services.journey.define.recurrences.look_at(&id, now).await.unwrap();
@@ -252,10 +253,10 @@ async fn what_no_daemon_created_in_time_is_skipped_and_what_nobody_released_is_s
     assert_eq!(
         services.stores.deliveries.delivery_ids(0, 100).await.unwrap(),
         std::slice::from_ref(&id),
-        "nothing is created late"
+        "no occurrence is created late"
     );
     assert_eq!(actions(services, &id).await, ["create", "upload", "recur", "skip"]);
-    // nobody uploads anything
+    // Nobody uploads anything.
     let occurrence = recur(services, &id).await;
     assert_eq!((occurrence.state, occurrence.document.audience), (DeliveryState::Editing, None));
     services.journey.define.recurrences.look_at(&occurrence.id, ahead + minutes(29)).await.unwrap();
@@ -269,7 +270,7 @@ async fn what_no_daemon_created_in_time_is_skipped_and_what_nobody_released_is_s
             .occurrence
             .unwrap()
             .lapsed,
-        "it can still be released"
+        "the occurrence can still be confirmed"
     );
     for _ in 0..3 {
         services
@@ -291,7 +292,11 @@ async fn what_no_daemon_created_in_time_is_skipped_and_what_nobody_released_is_s
             .unwrap()
             .lapsed
     );
-    assert_eq!(actions(services, &occurrence.id).await, ["create", "lapse"], "it is said once");
+    assert_eq!(
+        actions(services, &occurrence.id).await,
+        ["create", "lapse"],
+        "the lapse is logged once"
+    );
     assert!(
         !services
             .stores
@@ -301,19 +306,19 @@ async fn what_no_daemon_created_in_time_is_skipped_and_what_nobody_released_is_s
             .unwrap()
             .contains(&occurrence.id)
     );
-    // and the next one comes all the same
+    // The next occurrence comes all the same.
     recur(services, &id).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_template_that_cannot_be_sent_any_more_skips_and_says_why() {
+async fn a_template_that_can_no_longer_be_sent_skips_and_gives_the_reason() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let unasked = json!({ "cron": "0 9 * * *", "zone": "UTC", "request_confirmation": false });
     let id = recurring(services, unasked).await;
     let due = next(services, &id).await;
-    // two approvals from now on
+    // From now on two sign-offs are required.
     let mut two = definition();
     two["settings"]["approvals"] = json!(2);
     services
@@ -332,7 +337,7 @@ async fn a_template_that_cannot_be_sent_any_more_skips_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_template_and_an_occurrence_that_fell_off_the_list_are_found_by_the_slow_pass() {
+async fn the_index_sweep_finds_a_template_and_an_occurrence_that_fell_off_the_list() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
@@ -349,9 +354,9 @@ async fn a_template_and_an_occurrence_that_fell_off_the_list_are_found_by_the_sl
     assert_eq!(
         services.stores.deliveries.delivery_ids(0, 100).await.unwrap().len(),
         2,
-        "one after the other"
+        "the occurrences are prepared one after another"
     );
-    // one that stands too late in the list, too
+    // The template also stands too late in the list.
     redis.ask(&format!("ZADD versand:recurring 4000000000 {id}")).unwrap();
     services.journey.recover.sweep.sweep().await;
     services.journey.define.recurrences.create_due().await;
@@ -386,12 +391,12 @@ async fn a_deleted_template_and_one_whose_recurrence_ended_make_no_more_occurren
     assert_eq!(
         services.stores.deliveries.recurrences_due(due).await.unwrap(),
         std::slice::from_ref(&first.id),
-        "nobody looks at them any more"
+        "no list has them any more"
     );
     assert_eq!(
         services.stores.deliveries.delivery_ids(0, 100).await.unwrap().len(),
         2,
-        "the template, and what it made before"
+        "the template and its earlier occurrences"
     );
     assert!(matches!(
         services.journey.define.recurrences.end_recurrence(&anybody(), &ended).await,
@@ -401,7 +406,7 @@ async fn a_deleted_template_and_one_whose_recurrence_ended_make_no_more_occurren
         actions(services, &ended).await,
         ["create", "upload", "recur", "occurrence", "end_recurrence"]
     );
-    // set up again it does not make the same occurrence twice
+    // A new rule does not create the same occurrence twice.
     services
         .journey
         .define

@@ -1,4 +1,4 @@
-//! Who may change what about a schedule, and when: hold, release, withdraw, pause, stop, approve, copy.
+//! Changes of a schedule, and who may make them: hold, release, withdraw, pause, stop, copy.
 
 use super::*;
 use crate::harness::app::token;
@@ -11,7 +11,7 @@ async fn ask(client: &Client, id: &str, what: &str) -> (StatusCode, Value) {
     client.post(&format!("/deliveries/{id}/{what}"), &json!({})).await
 }
 
-/// Two looks at what is due and at what moves, and time for what comes of them.
+/// Two looks for due waves and for moving deliveries, and time for their effects.
 async fn looked_at(app: &App) {
     for _ in 0..2 {
         assert!(app.services.journey.release.due_waves.release_due().await);
@@ -24,7 +24,7 @@ async fn looked_at(app: &App) {
     }
 }
 
-/// Lets the time of all its waves be long over.
+/// Moves the time of all its waves far into the past.
 fn overdue(redis: &RedisServer, id: &str, waves: usize) {
     for wave in 0..waves {
         redis
@@ -56,7 +56,7 @@ async fn an_overdue_wave_is_held_shown_and_waits_for_a_person() {
             reqwest::get(format!("{}/metrics", client.url)).await.unwrap().text().await.unwrap();
         text.lines().any(|line| line == "versand_waves_held 3").then_some(())
     };
-    eventually("an alert can be made of it", LIMIT, held).await;
+    eventually("the metric for the alert shows three held waves", LIMIT, held).await;
     looked_at(&app).await;
     assert_eq!(
         app.catcher.as_ref().unwrap().messages().len(),
@@ -96,8 +96,7 @@ async fn an_overdue_wave_is_held_shown_and_waits_for_a_person() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn within_its_grace_window_a_late_wave_is_sent_and_one_that_is_held_does_not_hold_up_others()
-{
+async fn a_late_wave_is_sent_within_its_grace_window_and_a_held_one_delays_no_other() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let client = &app.client;
@@ -110,7 +109,7 @@ async fn within_its_grace_window_a_late_wave_is_sent_and_one_that_is_held_does_n
     redis.ask(&format!("ZADD versand:due 1 {late}")).unwrap();
     client.wait_for(&late, &["finished"]).await;
 
-    // the first of two waves is held before the second one comes
+    // The first of two waves is held before the second one comes.
     let second = in_seconds(12);
     let dates: Vec<Value> =
         (0..10).map(|n| json!(if n < 5 { in_seconds(10) } else { second }.to_string())).collect();
@@ -129,7 +128,11 @@ async fn within_its_grace_window_a_late_wave_is_sent_and_one_that_is_held_does_n
         (Some("in_progress"), &json!(1))
     );
     looked_at(&app).await;
-    assert_eq!(state(client, &id).await, "in_progress", "it is not finished while a wave is held");
+    assert_eq!(
+        state(client, &id).await,
+        "in_progress",
+        "the delivery is not finished while a wave is held"
+    );
     assert_eq!(ask(client, &id, "release").await.0, StatusCode::ACCEPTED);
     assert_eq!(client.wait_for(&id, &["finished"]).await["counts"]["sent"], 10);
     app.stop().await;
@@ -142,7 +145,7 @@ async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
     let client = &app.client;
     let hour = with(at(in_seconds(3600)), json!({}));
 
-    // withdrawn: prepared, and can be confirmed again
+    // It was withdrawn: it is prepared, and can be confirmed again.
     let id = scheduled(client, &hour, ten()).await;
     assert_eq!(
         ask(client, &id, "unschedule").await,
@@ -153,7 +156,7 @@ async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
     let (status, answer) = client.confirm(&id, view["plan"]["digest"].as_str().unwrap()).await;
     assert_eq!((status, answer["state"].as_str()), (StatusCode::ACCEPTED, Some("scheduled")));
 
-    // changed: to be prepared again, and its old time passes without a message
+    // It was changed: it must be prepared again, and its old time passes without a message.
     let soon = scheduled(client, &with(at(in_seconds(6)), json!({})), ten()).await;
     let put = client
         .request(reqwest::Method::PUT, &format!("/deliveries/{soon}"))
@@ -165,14 +168,17 @@ async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
     let (status, _) = client.confirm(&soon, view["plan"]["digest"].as_str().unwrap()).await;
     assert_eq!(status, StatusCode::CONFLICT);
 
-    // paused beyond its time: sent when it is resumed
+    // It was paused beyond its time: it is sent when it is resumed.
     let due = in_seconds(8);
     let paused = scheduled(client, &with(at(due), json!({})), ten()).await;
     assert_eq!(ask(client, &paused, "pause").await.1["state"], "paused");
     let copy = client
         .post(&format!("/deliveries/{paused}/copy"), &json!({ "name": "copy", "audience": true }))
         .await;
-    eventually("its time has come", LIMIT, async || (Timestamp::now() > due).then_some(())).await;
+    eventually("the time of the wave has come", LIMIT, async || {
+        (Timestamp::now() > due).then_some(())
+    })
+    .await;
     looked_at(&app).await;
     assert_eq!(app.catcher.as_ref().unwrap().messages().len(), 0);
     let progress = client.get(&format!("/deliveries/{paused}/progress")).await;
@@ -181,11 +187,11 @@ async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
     client.wait_for(&paused, &["finished"]).await;
     assert_eq!(app.catcher.as_ref().unwrap().messages().len(), 10);
 
-    // stopped before its time
+    // It was stopped before its time.
     assert_eq!(ask(client, &id, "stop").await.0, StatusCode::ACCEPTED);
     client.wait_for(&id, &["stopped"]).await;
 
-    // a copy has neither schedule nor release, and needs a new preparation
+    // A copy has neither schedule nor confirmation, and needs a new preparation.
     let (status, copy) = copy;
     assert_eq!((status, copy["state"].as_str()), (StatusCode::CREATED, Some("editing")), "{copy}");
     assert_eq!(
@@ -201,7 +207,7 @@ async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_persons_release_what_one_of_them_has_prepared() {
+async fn two_sign_offs_are_given_by_two_persons() {
     let redis = RedisServer::start();
     let both = ["prepare_deliveries", "start_deliveries", "monitoring", "administration"];
     let tokens = [
@@ -222,19 +228,23 @@ async fn two_persons_release_what_one_of_them_has_prepared() {
     let (status, problem) = ann.confirm(&id, &digest).await;
     assert_eq!(status, StatusCode::CONFLICT, "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains("second person"), "{problem}");
-    assert_eq!(approve(&ann, &digest).await, StatusCode::FORBIDDEN, "the preparer");
-    assert_eq!(approve(&dora, &digest).await, StatusCode::FORBIDDEN, "without the role");
+    assert_eq!(approve(&ann, &digest).await, StatusCode::FORBIDDEN, "the preparer alone");
+    assert_eq!(approve(&dora, &digest).await, StatusCode::FORBIDDEN, "a person without the role");
     assert_eq!(
         approve(&bob, &"0".repeat(64)).await,
         StatusCode::PRECONDITION_FAILED,
-        "a stale digest"
+        "an outdated digest"
     );
     assert_eq!(approve(&bob, &digest).await, StatusCode::OK);
     assert_eq!(approve(&bob, &digest).await, StatusCode::OK, "again");
     assert_eq!(approve(&carl, &digest).await, StatusCode::CONFLICT);
-    assert_eq!(bob.confirm(&id, &digest).await.0, StatusCode::FORBIDDEN, "the approver");
+    assert_eq!(
+        bob.confirm(&id, &digest).await.0,
+        StatusCode::FORBIDDEN,
+        "the person who gave the first sign-off"
+    );
 
-    // any change voids it
+    // Any change voids the approval.
     assert_eq!(ann.upload(&id, ten()).await.0, StatusCode::OK);
     let view = ann.prepare(&id).await;
     assert_eq!(view["approval"], Value::Null);
@@ -254,7 +264,7 @@ async fn two_persons_release_what_one_of_them_has_prepared() {
     assert_eq!(approvals, ["bob", "bob"]);
     app.stop().await;
 
-    // the configuration may ask for two, whatever a delivery says
+    // The configuration may require two sign-offs, whatever a delivery says.
     let app = App::start(
         &redis,
         &format!("[send]\napprovals = 2\n[auth]\ntokens = [{}]\n", tokens.join(", ")),
@@ -271,7 +281,7 @@ async fn two_persons_release_what_one_of_them_has_prepared() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_request_for_confirmation_it_is_released_by_who_prepares_it_and_has_the_role() {
+async fn without_a_required_confirmation_a_preparer_with_the_role_confirms_by_preparing() {
     let redis = RedisServer::start();
     let all = ["prepare_deliveries", "start_deliveries", "monitoring", "administration"];
     let tokens = [token("ann", &["prepare_deliveries", "monitoring"]), token("bob", &all)];

@@ -12,7 +12,8 @@ use versand::{
 use super::*;
 use crate::harness::{app::idle, direct_calls::anybody};
 
-/// A scheduled delivery with a wave for each recipient, made by steps alone; all are due in some seconds.
+/// A scheduled delivery with a wave for each recipient, made by direct calls. All are due in some
+/// seconds.
 async fn with_waves(services: &Services, waves: usize) -> DeliveryId {
     let definition = with(
         json!({ "type": "per_recipient", "field": "when" }),
@@ -53,14 +54,14 @@ async fn with_waves(services: &Services, waves: usize) -> DeliveryId {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_waves_that_are_due_at_once_are_released_once_each() {
-    // thousands of writes, of which none has to survive
+    // Thousands of writes, none of which must survive a crash.
     let redis = RedisServer::start_with(&["--appendfsync", "everysec"]);
     let (first, _state) = idle(&redis, "").await;
     let (second, _other) = idle(&redis, "").await;
     let (first, second) = (first.services(), second.services());
     let id = with_waves(first, 10_000).await;
     let plan = first.deliveries.delivery(&id).await.unwrap().document.plan.unwrap();
-    // both at once, several times: the clock says that all are due
+    // Both run at once, several times. The clock says that all are due.
     let later = unix_now() + 3600 + 10_000;
     let released = futures_util::future::join_all(
         [first, second, first, second]
@@ -81,7 +82,7 @@ async fn ten_thousand_waves_that_are_due_at_once_are_released_once_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_times_than_waves_can_be_are_an_error() {
+async fn more_times_than_the_limit_of_waves_are_an_error() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
@@ -116,7 +117,7 @@ async fn more_times_than_waves_can_be_are_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scheduled_delivery_that_fell_off_its_list_is_found_by_the_slow_pass() {
+async fn the_index_sweep_finds_a_scheduled_delivery_that_fell_off_its_list() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
