@@ -97,9 +97,9 @@ fn render(n: u32) -> Result<(), Failure> {
 async fn ledger(n: u32, url: &str) -> Result<(), Failure> {
     let mut settings = Config::from_toml("")?.redis;
     settings.url = url.into();
-    let store = Stores::new(Redis::connect(&settings).await?);
+    let stores = Stores::new(Redis::connect(&settings).await?);
     let at = ChunkRef { delivery: DeliveryId::from_random([7; 10]), chunk: 0 };
-    let mut connection = store.redis.connection();
+    let mut connection = stores.redis.connection();
     let () = redis::cmd("HSET")
         .arg(keys::delivery(&at.delivery))
         .arg("state")
@@ -115,7 +115,7 @@ async fn ledger(n: u32, url: &str) -> Result<(), Failure> {
             .query_async(&mut connection)
             .await?;
         let Taken::Yes(mut lease, _) =
-            store.ledgers.take_lease(&at, 1, TakeoverGrounds::default(), NOW).await?
+            stores.ledgers.take_lease(&at, 1, TakeoverGrounds::default(), NOW).await?
         else {
             return Err("not taken".into());
         };
@@ -129,14 +129,14 @@ async fn ledger(n: u32, url: &str) -> Result<(), Failure> {
                 when: NOW,
                 reply: String::new(),
             };
-            let turn = Batch {
+            let batch = Batch {
                 reports: (first.saturating_sub(GROUP)..first).map(report).collect(),
                 claims: (first..CHUNK.min(first + GROUP))
                     .map(|position| Claim { position, n: 1 })
                     .collect(),
                 redo: false,
             };
-            let answer = store.ledgers.write_batch(&at, &lease, &turn, NOW, None).await?;
+            let answer = stores.ledgers.write_batch(&at, &lease, &batch, NOW, None).await?;
             lease.seq += 1;
             if !answer.reports.iter().all(|applied| *applied == ReportEffect::Applied)
                 || !answer.granted.iter().all(|granted| *granted)
@@ -144,7 +144,7 @@ async fn ledger(n: u32, url: &str) -> Result<(), Failure> {
                 return Err(format!("not applied: {answer:?}").into());
             }
         }
-        store.ledgers.give_back(&at, &lease, NOW, None).await?;
+        stores.ledgers.give_back(&at, &lease, NOW, None).await?;
     }
     Ok(())
 }

@@ -26,11 +26,11 @@ async fn main() -> Result<(), Failure> {
     let chunks = recipients.div_ceil(chunk_size.parse()?);
     let mut settings = Config::from_toml("")?.redis;
     settings.url.clone_from(url);
-    let store = Stores::new(Redis::connect(&settings).await?);
-    store.redis.ping().await?;
+    let stores = Stores::new(Redis::connect(&settings).await?);
+    stores.redis.ping().await?;
     let (began, mut counts, mut open) = (Instant::now(), Counts::default(), 0);
     for from in (0..chunks).step_by(AT_A_TIME as usize) {
-        for ledger in store.ledgers.ledgers(&delivery, from..chunks.min(from + AT_A_TIME)).await? {
+        for ledger in stores.ledgers.ledgers(&delivery, from..chunks.min(from + AT_A_TIME)).await? {
             let ledger = ledger.ok_or("a ledger is missing")?;
             counts.add(&ledger);
             open += ledger.records().filter(|record| record.claimable_at(None).is_some()).count();

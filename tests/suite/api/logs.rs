@@ -222,14 +222,14 @@ async fn logs_exist_before_the_start_and_empty_ones_have_their_header() {
     app.stop().await;
 }
 
-/// Server-sent events up to their end, as JSON. `begun` is told when the first ones come.
-async fn events(app: &App, id: &str, begun: impl FnOnce()) -> Vec<Value> {
+/// Server-sent events up to their end, as JSON. Calls `on_first` when the first ones come.
+async fn events(app: &App, id: &str, on_first: impl FnOnce()) -> Vec<Value> {
     let mut response =
         app.client.request(Method::GET, &format!("/deliveries/{id}/events")).send().await.unwrap();
     assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
     let read = async {
         let mut bytes = response.chunk().await.unwrap().unwrap().to_vec();
-        begun();
+        on_first();
         while let Some(chunk) = response.chunk().await.unwrap() {
             bytes.extend_from_slice(&chunk);
         }

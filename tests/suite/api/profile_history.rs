@@ -160,7 +160,7 @@ async fn the_history_needs_its_role_and_an_address() {
 /// Writes a delivery that was sent to one address. It bypasses the steps, because there are a
 /// thousand of these.
 async fn written(app: &App, n: u32, address: &str) -> DeliveryId {
-    let (store, mut bytes) = (&app.services.stores, [0; 10]);
+    let (stores, mut bytes) = (&app.services.stores, [0; 10]);
     bytes[..4].copy_from_slice(&n.to_be_bytes());
     let id = DeliveryId::from_random(bytes);
     let registered = RegisteredPreparation {
@@ -170,8 +170,8 @@ async fn written(app: &App, n: u32, address: &str) -> DeliveryId {
         ruled: false,
         name: format!("Delivery number {n}"),
     };
-    let number = store.addresses.number_preparation(&registered).await.unwrap();
-    store
+    let number = stores.addresses.number_preparation(&registered).await.unwrap();
+    stores
         .addresses
         .note_messages(number, vec![(AddressKey::of(digest_of(address)), 501)])
         .await
@@ -182,7 +182,7 @@ async fn written(app: &App, n: u32, address: &str) -> DeliveryId {
         (Status::Sent as u8, 1, flags::ACCEPTED);
     ledger[record + 9..record + 13].copy_from_slice(&(1_800_000_000 + n).to_be_bytes());
     let at = ChunkRef { delivery: id.clone(), chunk: 1 };
-    store.ledgers.create_ledger(&at, &Ledger::parse(ledger).unwrap()).await.unwrap();
+    stores.ledgers.create_ledger(&at, &Ledger::parse(ledger).unwrap()).await.unwrap();
     let definition = serde_json::from_value(definition()).unwrap();
     let document = Document::new(definition, "test", jiff::Timestamp::now());
     let change = DeliveryChange {
@@ -194,7 +194,7 @@ async fn written(app: &App, n: u32, address: &str) -> DeliveryId {
         once: &[],
     };
     assert_eq!(
-        store.deliveries.commit(&change).await.unwrap(),
+        stores.deliveries.commit(&change).await.unwrap(),
         CommitOutcome::Done { revision: 1 }
     );
     let mut plan = ::redis::cmd("HSET");
@@ -202,7 +202,7 @@ async fn written(app: &App, n: u32, address: &str) -> DeliveryId {
         .arg(format!("versand:{{{id}}}:delivery"))
         .arg("planned")
         .arg(1)
-        .query_async(&mut store.redis.connection())
+        .query_async(&mut stores.redis.connection())
         .await
         .unwrap();
     id

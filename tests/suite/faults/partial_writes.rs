@@ -31,7 +31,7 @@ use crate::harness::{
 async fn force(services: &Services, id: &DeliveryId, state: DeliveryState) {
     let force = |delivery: &versand::domain::delivery::Delivery, _| {
         let mut document = delivery.document.clone();
-        document.confirmation.iter_mut().for_each(|release| release.started = true);
+        document.confirmation.iter_mut().for_each(|confirmation| confirmation.started = true);
         Ok(Decision { state, document, answer: (), act: None })
     };
     services.deliveries.change(id, "test", &[], force).await.unwrap();

@@ -112,12 +112,12 @@ async fn begun_by_the_dead(services: &Services, at: &ChunkRef) -> Lease {
         .await
         .unwrap();
     let Taken::Yes(lease, _) = taken else { panic!("the chunk is leased by another") };
-    let turn = Batch { claims: vec![Claim { position: 0, n: 1 }], ..Batch::default() };
+    let batch = Batch { claims: vec![Claim { position: 0, n: 1 }], ..Batch::default() };
     assert_eq!(
         services
             .stores
             .ledgers
-            .write_batch(at, &lease, &turn, unix_now(), None)
+            .write_batch(at, &lease, &batch, unix_now(), None)
             .await
             .unwrap()
             .granted,

@@ -73,8 +73,8 @@ pub async fn started(services: &Services, recipients: usize) -> DeliveryId {
 
 /// Moves the creation, and the end if there is one, `hours` into the past.
 pub async fn aged(app: &App, id: &str, hours: i64) {
-    let (id, store): (DeliveryId, _) = (id.parse().unwrap(), &app.services.stores);
-    let delivery = store.deliveries.delivery(&id).await.unwrap().unwrap();
+    let (id, stores): (DeliveryId, _) = (id.parse().unwrap(), &app.services.stores);
+    let delivery = stores.deliveries.delivery(&id).await.unwrap().unwrap();
     let mut document = delivery.document.clone();
     document.ended_at = document.ended_at.map(|at| at - hours.hours());
     document.changed_at -= hours.hours();
@@ -86,13 +86,13 @@ pub async fn aged(app: &App, id: &str, hours: i64) {
         entry: None,
         once: &[],
     };
-    assert!(matches!(store.deliveries.commit(&change).await.unwrap(), CommitOutcome::Done { .. }));
+    assert!(matches!(stores.deliveries.commit(&change).await.unwrap(), CommitOutcome::Done { .. }));
     let mut list = ::redis::cmd("ZINCRBY");
     let _: String = list
         .arg("versand:deliveries")
         .arg(-hours * 3_600_000)
         .arg(id.as_str())
-        .query_async(&mut store.redis.connection())
+        .query_async(&mut stores.redis.connection())
         .await
         .unwrap();
 }

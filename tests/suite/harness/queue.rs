@@ -37,8 +37,8 @@ impl Redis {
     }
 
     pub async fn queue(&self, settings: &str) -> Queue {
-        let quick = if settings.contains("heartbeat_ms") { "" } else { "heartbeat_ms = 200" };
-        let settings = format!("[queue]\n{quick}\n{settings}");
+        let heartbeat = if settings.contains("heartbeat_ms") { "" } else { "heartbeat_ms = 200" };
+        let settings = format!("[queue]\n{heartbeat}\n{settings}");
         let config = Config::from_toml(&settings).expect("settings");
         Queue::new(self.connect().await, config.queue)
     }

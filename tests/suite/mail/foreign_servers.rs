@@ -40,18 +40,18 @@ fn read(mail: &[u8]) -> Value {
     serde_json::from_str(&python("tests/python/read_mail.py", &[file.path()], LIMIT)).unwrap()
 }
 
-fn letter() -> Value {
-    let mut letter = definition();
-    letter["content"] = json!({
+fn mail_definition() -> Value {
+    let mut definition = definition();
+    definition["content"] = json!({
         "subject": "Grüße an {{ name }} – und ein Betreff, der so lang ist, dass er gefaltet werden muß, mit 🎉 am Ende",
         "html": "<p>Dear {{ name }},</p>\n<p>.a line that begins with a dot, and one that is long: \
             {{ long }}</p><p><a href=\"https://shop.example/unsubscribe\">unsubscribe</a></p>",
         "text": "Dear {{ name }},\n\n.a dot\n..two dots\n{{ long }}\nunsubscribe: https://shop.example/unsubscribe\n",
     });
-    letter["sender"]["name"] = json!("Der Laden \"Müller, Söhne\"");
+    definition["sender"]["name"] = json!("Der Laden \"Müller, Söhne\"");
     // The validity period ends after two seconds.
-    letter["settings"] = json!({ "retry_minutes": [0.02], "validity_hours": 0.0012 });
-    letter
+    definition["settings"] = json!({ "retry_minutes": [0.02], "validity_hours": 0.0012 });
+    definition
 }
 
 async fn through_postfix(tls: &str) {
@@ -72,7 +72,7 @@ async fn through_postfix(tls: &str) {
             json!({ "email": email, "name": "Jörg <&> \"J\"", "long": long }).to_string() + "\n"
         })
         .collect();
-    let id = daemon.client.send(&letter(), lines).await;
+    let id = daemon.client.send(&mail_definition(), lines).await;
     daemon.client.wait_for(&id, &["finished"]).await;
     let log = daemon.client.log(&id).await;
     let of = |email: &str| log.iter().find(|line| line["email"] == email).unwrap();

@@ -25,12 +25,12 @@ pub struct Kept {
     /// The values of `FIELDS`.
     pub delivery: [Option<String>; 4],
     pub ledger: Vec<u8>,
-    pub beside: Vec<u8>,
+    pub neighbour: Vec<u8>,
     /// The counts without zeros.
     pub counts: BTreeMap<String, i64>,
     pub open: Option<u32>,
     pub offered: Option<u32>,
-    pub aside: bool,
+    pub poisoned: bool,
     pub round: u32,
     pub replies: BTreeMap<u16, String>,
     /// The values of `COUNTERS`.
@@ -52,7 +52,7 @@ impl Kept {
         ];
         pipe.del(&keys[..]).del(keys::open(id)).del(keys::offered(id)).del(keys::aside(id));
         pipe.set(keys::ledger(id, CHUNK), &self.ledger)
-            .set(keys::ledger(id, CHUNK + 1), &self.beside);
+            .set(keys::ledger(id, CHUNK + 1), &self.neighbour);
         for (field, value) in FIELDS.iter().zip(&self.delivery) {
             if let Some(value) = value {
                 pipe.hset(keys::delivery(id), field, value);
@@ -66,7 +66,7 @@ impl Kept {
                 pipe.zadd(&key, CHUNK, since);
             }
         }
-        if self.aside {
+        if self.poisoned {
             pipe.sadd(keys::aside(id), CHUNK);
         }
         pipe.hset(keys::rounds(id), CHUNK, self.round);
@@ -114,7 +114,7 @@ impl Kept {
             Option<u32>,
             BTreeMap<u16, String>,
         );
-        let (delivery, ledger, beside, mut counts, open, offered, aside, round, replies): First =
+        let (delivery, ledger, neighbour, mut counts, open, offered, poisoned, round, replies): First =
             first.query_async(conn).await.unwrap();
         counts.retain(|_, n| *n != 0);
         let (open, offered) = (open.map(|at| at as u32), offered.map(|at| at as u32));
@@ -139,11 +139,11 @@ impl Kept {
         Self {
             delivery,
             ledger,
-            beside,
+            neighbour,
             counts,
             open,
             offered,
-            aside,
+            poisoned,
             round,
             replies,
             tracking,

@@ -5,17 +5,17 @@ use versand::{
     store::chunks::{Report, ReportEffect},
 };
 
-use super::spec::{Mutation, Terms};
+use super::{mutation::Mutation, spec::Terms};
 
 /// The answer to the reporter, and whether the SMTP reply is kept.
-pub type Told = (ReportEffect, bool);
+pub type ReportAnswer = (ReportEffect, bool);
 
 /// Flags about earlier claims. All other flags belong to the report that decides.
 pub const LASTING: u8 = flags::RESENT | flags::DUPLICATE | flags::ACCEPTED;
 
 /// Compares the claim number, never the lease. A report of the newest claim decides. Of an earlier
 /// claim only an acceptance counts.
-pub fn merge(r: &mut Record, report: &Report, terms: &Terms) -> Told {
+pub fn merge(r: &mut Record, report: &Report, terms: &Terms) -> ReportAnswer {
     let before = *r;
     // A claim that Redis has forgotten is the newest one. Its failure does not end the attempt of
     // an earlier claim.

@@ -3,10 +3,12 @@
 mod kept;
 mod merge;
 mod model;
+mod mutation;
 mod next;
 mod play;
 mod property;
 mod spec;
 mod steps;
 mod tracking;
+mod worker;
 mod world;

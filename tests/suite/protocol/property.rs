@@ -23,8 +23,8 @@ use versand::{
 };
 
 use super::{
+    mutation::Mutation,
     play::{Beginning, Play},
-    spec::Mutation,
     steps::{RECIPIENTS, Step, WIDE, crowded_sequence, sequence, wide_sequence},
 };
 use crate::harness::redis::RedisServer;
@@ -50,7 +50,7 @@ fn explore(
     // The test compares the scripts. The disk does not matter here.
     let redis = RedisServer::start_with(&["--appendfsync", "no"]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let store = Stores::new(runtime.block_on(Redis::connect(&redis.settings())).unwrap());
+    let stores = Stores::new(runtime.block_on(Redis::connect(&redis.settings())).unwrap());
     let (played, met) = (Cell::new(0u64), RefCell::new(BTreeSet::new()));
     let config =
         Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
@@ -68,7 +68,7 @@ fn explore(
         id[2..].copy_from_slice(&played.get().to_be_bytes());
         runtime.block_on(async {
             let mut play =
-                Play::begin(&store, DeliveryId::from_random(id), beginning, mutation).await;
+                Play::begin(&stores, DeliveryId::from_random(id), beginning, mutation).await;
             for (at, step) in steps.iter().enumerate() {
                 let compared = play.step(step).await;
                 compared.map_err(|difference| {
@@ -153,15 +153,15 @@ fn must_agree(outcome: Outcome) {
 #[tokio::test]
 async fn a_lease_that_redis_lost_is_not_mistaken_for_the_next_one() {
     let redis = RedisServer::start_with(&["--appendfsync", "everysec"]);
-    let store = Stores::new(Redis::connect(&redis.settings()).await.unwrap());
-    store.redis.durability().await.unwrap();
+    let stores = Stores::new(Redis::connect(&redis.settings()).await.unwrap());
+    stores.redis.durability().await.unwrap();
     let at = ChunkRef { delivery: DeliveryId::from_random([1; 10]), chunk: 0 };
     let lay_out = async || {
         let mut set = redis::cmd("SET");
         set.arg(keys::ledger(&at.delivery, at.chunk)).arg(Ledger::new(1).bytes());
-        let () = set.query_async(&mut store.redis.connection()).await.unwrap();
+        let () = set.query_async(&mut stores.redis.connection()).await.unwrap();
     };
-    let take = async || match store
+    let take = async || match stores
         .ledgers
         .take_lease(&at, 7, TakeoverGrounds::default(), 0)
         .await
@@ -175,20 +175,20 @@ async fn a_lease_that_redis_lost_is_not_mistaken_for_the_next_one() {
     lay_out().await;
     let lease = take().await;
     assert_eq!((forgotten.owner, forgotten.epoch), (lease.owner, lease.epoch));
-    let turn = Batch { claims: vec![Claim { position: 0, n: 1 }], ..Batch::default() };
+    let batch = Batch { claims: vec![Claim { position: 0, n: 1 }], ..Batch::default() };
     for seq in lease.seq..lease.seq + 2 {
         assert_eq!(
-            store.ledgers.renew_lease(&at, &forgotten).await.unwrap(),
+            stores.ledgers.renew_lease(&at, &forgotten).await.unwrap(),
             LeaseVerdict::RolledBack
         );
         assert_eq!(
-            store.ledgers.write_batch(&at, &forgotten, &turn, 0, None).await.unwrap().lease,
+            stores.ledgers.write_batch(&at, &forgotten, &batch, 0, None).await.unwrap().lease,
             LeaseVerdict::RolledBack
         );
         assert_eq!(
-            store
+            stores
                 .ledgers
-                .write_batch(&at, &Lease { seq, ..lease }, &turn, 0, None)
+                .write_batch(&at, &Lease { seq, ..lease }, &batch, 0, None)
                 .await
                 .unwrap()
                 .lease,

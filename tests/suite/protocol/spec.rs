@@ -17,66 +17,10 @@ use versand::{
 };
 
 use super::{
-    merge::{LASTING, Told, lose, merge},
+    merge::{LASTING, ReportAnswer, lose, merge},
+    mutation::Mutation,
     tracking::Cache,
 };
-
-/// A mistake on purpose. The property test must find each one, and the model most of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Mutation {
-    /// No mistake: the protocol as it is.
-    Faithful,
-    /// Claims are granted to any caller. Nobody checks owner and epoch.
-    ClaimsWithoutLease,
-    /// A claim is granted before it is written. The first trace of an attempt is its report.
-    ClaimsUnwritten,
-    /// Reports need the lease, whatever their claim number is. Late truth is lost.
-    ReportsNeedLease,
-    /// Claims are granted in any state of the delivery.
-    ClaimsInAnyState,
-    /// A batch that comes again after a pause gets no list of its granted claims.
-    GrantsForgotten,
-    /// A late "not accepted" takes a recipient out of doubt, though nobody may look at its chunk
-    /// again.
-    LateDeferrals,
-    /// A stop cancels recipients that wait for a second attempt, though the first one may have been
-    /// accepted.
-    DoubtCancelled,
-    /// Records of a dead worker that another run of Redis may have forgotten are trusted.
-    ForgottenTrusted,
-    /// Records that a roll-back may have undone count as not done. Recipients in doubt are sent to
-    /// again, perhaps a third time.
-    ForgottenResent,
-    /// A late acceptance undoes a bounce.
-    BounceUndone,
-    /// A hit by a machine proves that a message was delivered.
-    ProvedByMachine,
-    /// Hits count even if their links belong to another plan.
-    HitsOfAnyPlan,
-    /// The hits of a recipient are logged without a limit.
-    HitsWithoutLimit,
-    /// A late exclusion takes out recipients whose earlier attempt may have been accepted.
-    DoubtExcluded,
-}
-
-impl Mutation {
-    /// The mistakes that the model can find.
-    pub const MISTAKES: [Self; 10] = [
-        Self::ClaimsWithoutLease,
-        Self::ClaimsUnwritten,
-        Self::ReportsNeedLease,
-        Self::ClaimsInAnyState,
-        Self::GrantsForgotten,
-        Self::LateDeferrals,
-        Self::DoubtCancelled,
-        Self::ForgottenTrusted,
-        Self::ForgottenResent,
-        Self::BounceUndone,
-    ];
-    /// The mistakes that the model cannot find.
-    pub const BESIDE_THE_MODEL: [Self; 4] =
-        [Self::ProvedByMachine, Self::HitsOfAnyPlan, Self::HitsWithoutLimit, Self::DoubtExcluded];
-}
 
 /// The input of a script besides its caller: the delivery as Redis knows it, the caller's clock and
 /// policy.
@@ -112,7 +56,7 @@ pub struct Chunk {
     pub offered: Option<u32>,
     pub round: u32,
     /// No job is queued for it until a person asks for that.
-    pub aside: bool,
+    pub poisoned: bool,
     /// The chunk was checked for late exclusions.
     pub checked: bool,
 }
@@ -130,7 +74,7 @@ impl Chunk {
             tracked: 0,
         };
         let records = vec![pending; usize::from(count)];
-        let (open, offered, aside, checked) = (Some(0), None, false, false);
+        let (open, offered, poisoned, checked) = (Some(0), None, false, false);
         Self {
             epoch: 0,
             beat: 0,
@@ -141,7 +85,7 @@ impl Chunk {
             open,
             offered,
             round: 0,
-            aside,
+            poisoned,
             checked,
         }
     }
@@ -192,34 +136,39 @@ impl Chunk {
 
     /// Reports come first, then claims. The holder numbers its batches: a repeated batch is only
     /// answered.
-    pub fn turn(&mut self, lease: &Lease, turn: &Batch, terms: &Terms) -> (BatchAnswer, Vec<bool>) {
+    pub fn write_batch(
+        &mut self,
+        lease: &Lease,
+        batch: &Batch,
+        terms: &Terms,
+    ) -> (BatchAnswer, Vec<bool>) {
         let again = (self.owner, self.epoch, self.seq) == (lease.owner, lease.epoch, lease.seq + 1);
         let verdict = if again { LeaseVerdict::Ok } else { self.against(lease) };
         if verdict == LeaseVerdict::RolledBack {
-            let reports = vec![ReportEffect::NoEffect; turn.reports.len()];
-            let kept = vec![false; turn.reports.len()];
+            let reports = vec![ReportEffect::NoEffect; batch.reports.len()];
+            let kept = vec![false; batch.reports.len()];
             return (
                 BatchAnswer {
                     lease: verdict,
                     reports,
                     claims: verdict,
-                    granted: vec![false; turn.claims.len()],
+                    granted: vec![false; batch.claims.len()],
                 },
                 kept,
             );
         }
-        let told =
-            turn.reports.iter().map(|r| self.report(r, again, verdict, terms)).collect::<Vec<_>>();
+        let effects =
+            batch.reports.iter().map(|r| self.report(r, again, verdict, terms)).collect::<Vec<_>>();
         let in_progress = terms.state == DeliveryState::InProgress
             || terms.mutation == Mutation::ClaimsInAnyState;
         let claims = match verdict {
             _ if terms.mutation == Mutation::ClaimsWithoutLease => LeaseVerdict::Ok,
-            LeaseVerdict::Ok if !in_progress && !turn.redo && !turn.claims.is_empty() => {
+            LeaseVerdict::Ok if !in_progress && !batch.redo && !batch.claims.is_empty() => {
                 LeaseVerdict::Forbidden
             }
             other => other,
         };
-        let granted = turn.claims.iter().map(|claim| {
+        let granted = batch.claims.iter().map(|claim| {
             let number = ClaimNumber { epoch: lease.epoch, n: claim.n };
             match self.records.get_mut(usize::from(claim.position)) {
                 // Granted claims stay granted, though the delivery was paused while the answer was
@@ -229,13 +178,13 @@ impl Chunk {
                         && claims == LeaseVerdict::Forbidden;
                     r.status == Status::Attempting && r.claim == number && !forgotten
                 }
-                Some(r) => claims == LeaseVerdict::Ok && claim_one(r, number, turn.redo, terms),
+                Some(r) => claims == LeaseVerdict::Ok && claim_one(r, number, batch.redo, terms),
                 None => false,
             }
         });
         let granted = granted.collect();
         self.seq += u32::from(verdict == LeaseVerdict::Ok && !again);
-        let (reports, kept) = told.into_iter().unzip();
+        let (reports, kept) = effects.into_iter().unzip();
         (BatchAnswer { lease: verdict, reports, claims, granted }, kept)
     }
 
@@ -245,7 +194,7 @@ impl Chunk {
         again: bool,
         verdict: LeaseVerdict,
         terms: &Terms,
-    ) -> Told {
+    ) -> ReportAnswer {
         let barred = terms.mutation == Mutation::ReportsNeedLease && verdict != LeaseVerdict::Ok;
         match self.records.get_mut(usize::from(report.position)) {
             _ if again => (ReportEffect::Known, false),
@@ -256,7 +205,7 @@ impl Chunk {
 
     /// The lease is given back. Recipients that are still attempted are in doubt. The others decide
     /// when the chunk wants attention again.
-    pub fn release(&mut self, lease: &Lease, terms: &Terms) -> (LeaseVerdict, Option<u32>) {
+    pub fn give_back(&mut self, lease: &Lease, terms: &Terms) -> (LeaseVerdict, Option<u32>) {
         let verdict = self.against(lease);
         if verdict != LeaseVerdict::Ok {
             return (verdict, None);
@@ -266,8 +215,8 @@ impl Chunk {
         self.seq += 1;
         self.offered = None;
         let due = self.records.iter().filter_map(|r| r.claimable_at(terms.resend_after_s)).min();
-        self.aside &= due.is_some();
-        self.open = due.filter(|_| !self.aside);
+        self.poisoned &= due.is_some();
+        self.open = due.filter(|_| !self.poisoned);
         (LeaseVerdict::Ok, due)
     }
 
@@ -408,7 +357,7 @@ impl Chunk {
             return None;
         }
         self.open = None;
-        if self.aside {
+        if self.poisoned {
             return None;
         }
         self.offered = Some(terms.now);
@@ -426,9 +375,9 @@ impl Chunk {
         gone
     }
 
-    /// A person wants a retry of a chunk that was set aside.
+    /// A person wants a retry of a chunk that was set poisoned.
     pub fn readmit(&mut self) {
-        self.aside = false;
+        self.poisoned = false;
         self.open = Some(0);
     }
 

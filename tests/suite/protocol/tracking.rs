@@ -2,7 +2,10 @@
 
 use versand::domain::tracking::{Hit, HitKind, HitLabel, NO_AGENT};
 
-use super::spec::{Chunk, Mutation, Terms};
+use super::{
+    mutation::Mutation,
+    spec::{Chunk, Terms},
+};
 
 /// A recipient number is its chunk times this, plus its position.
 pub const CHUNK_SIZE: u32 = 650;
@@ -68,7 +71,7 @@ impl Tracking {
         }
         let mut hits = hits.to_vec();
         hits.sort_by_key(|(hit, _)| hit.recipient);
-        let (mut recorded, [first, beside]) = (0, chunks);
+        let (mut recorded, [first, neighbour]) = (0, chunks);
         for (hit, agent) in hits {
             let (chunk, position) = place(&hit);
             let Some(cache) = self
@@ -83,7 +86,7 @@ impl Tracking {
                 if chunk == 0 {
                     first.prove(position, terms)
                 } else {
-                    beside.prove(position, terms)
+                    neighbour.prove(position, terms)
                 }
             }
             let bits = cache.bits | bits(&hit);

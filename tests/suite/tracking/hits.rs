@@ -149,8 +149,8 @@ async fn no_answer_is_cached_or_sends_a_referrer() {
 
 /// Sets the confirmation, and the due time of its last wave, so many hours into the past.
 async fn released(app: &App, id: &str, confirmed: i64, due: Option<i64>) {
-    let (id, store): (DeliveryId, _) = (id.parse().unwrap(), &app.services.stores);
-    let delivery = store.deliveries.delivery(&id).await.unwrap().unwrap();
+    let (id, stores): (DeliveryId, _) = (id.parse().unwrap(), &app.services.stores);
+    let delivery = stores.deliveries.delivery(&id).await.unwrap().unwrap();
     let (mut document, now) = (delivery.document.clone(), Timestamp::now());
     document.confirmation.as_mut().unwrap().confirmed_at = now - confirmed.hours();
     document.plan.as_mut().unwrap().last_due = due.map(|due| now - due.hours());
@@ -162,7 +162,7 @@ async fn released(app: &App, id: &str, confirmed: i64, due: Option<i64>) {
         entry: None,
         once: &[],
     };
-    assert!(matches!(store.deliveries.commit(&change).await.unwrap(), CommitOutcome::Done { .. }));
+    assert!(matches!(stores.deliveries.commit(&change).await.unwrap(), CommitOutcome::Done { .. }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -338,15 +338,15 @@ async fn newer_rules_relabel_earlier_hits_by_route_and_by_command() {
     };
     let all = relabel("all").await;
     assert!(all.status.success(), "{all:?}");
-    let told = String::from_utf8(all.stdout).unwrap();
+    let output = String::from_utf8(all.stdout).unwrap();
     for (id, is_told) in [(&ids[0], true), (&ids[1], true), (&ids[2], false), (&unreleased, false)]
     {
         assert_eq!(
-            told.contains(&format!("{id} 3 hits, 1 unique opens, 0 unique clicks")),
+            output.contains(&format!("{id} 3 hits, 1 unique opens, 0 unique clicks")),
             is_told,
-            "{told}"
+            "{output}"
         );
-        assert_eq!(told.contains(id.as_str()), is_told, "{told}");
+        assert_eq!(output.contains(id.as_str()), is_told, "{output}");
     }
     assert_eq!(
         of(&app.client.get(&format!("/deliveries/{}/statistics", ids[1])).await),

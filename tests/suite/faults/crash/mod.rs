@@ -98,7 +98,7 @@ impl Account {
 
     /// Checks that nobody got a message twice and nobody is lost. The relay has every message that
     /// counts as sent. All others are in doubt, and they are few.
-    fn holds(&self, recipients: usize, most_in_doubt: usize) {
+    fn check(&self, recipients: usize, most_in_doubt: usize) {
         assert_eq!(self.log.len(), recipients);
         for (recipient, line) in &self.log {
             match line["status"].as_str().unwrap() {
@@ -156,7 +156,7 @@ async fn a_killed_daemon_goes_on_and_nobody_gets_a_mail_twice() {
     // The kills hit the first messages, the middle and the last chunks.
     let runs = [3, 700, 1850].map(async |at| killed_and_restarted(&[at], "hold").await);
     for (account, _daemon) in join_all(runs).await {
-        account.holds(RECIPIENTS, CONNECTIONS * WINDOW);
+        account.check(RECIPIENTS, CONNECTIONS * WINDOW);
     }
 }
 
@@ -164,7 +164,7 @@ async fn a_killed_daemon_goes_on_and_nobody_gets_a_mail_twice() {
 async fn a_daemon_that_is_killed_again_and_again_goes_on() {
     let kills_at = [200, 600, 1000, 1400];
     let (account, _daemon) = killed_and_restarted(&kills_at, "hold").await;
-    account.holds(RECIPIENTS, kills_at.len() * CONNECTIONS * WINDOW);
+    account.check(RECIPIENTS, kills_at.len() * CONNECTIONS * WINDOW);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,7 +189,7 @@ async fn frequent_replacement_of_connections_leaves_no_more_recipients_in_doubt(
     }
     finished(&daemon.client, &id).await;
     let account = Account::of(&daemon.client, &id, &relay).await;
-    account.holds(RECIPIENTS, 2 * CONNECTIONS * WINDOW);
+    account.check(RECIPIENTS, 2 * CONNECTIONS * WINDOW);
     assert!(
         account.log.values().all(|line| line["attempts"] == 1),
         "a recipient that was given back is not attempted"

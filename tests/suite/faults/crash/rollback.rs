@@ -49,7 +49,7 @@ async fn living_daemons_replay_what_redis_lost() {
     finished(&daemons[0].client, &id).await;
     assert!(sum(&daemons, PUT_BACK).await > 0.0, "Redis has lost nothing");
     assert_eq!(sum(&daemons, IN_DOUBT).await, 0.0);
-    Account::of(&daemons[0].client, &id, &relay).await.holds(RECIPIENTS, 0);
+    Account::of(&daemons[0].client, &id, &relay).await.check(RECIPIENTS, 0);
     conserved(&daemons[0]).await;
     conserved(&daemons[1]).await;
 }
@@ -68,7 +68,7 @@ async fn records_lost_with_redis_and_daemons_are_in_doubt_and_nobody_gets_a_mail
     }
     finished(&daemons[0].client, &id).await;
     let account = Account::of(&daemons[0].client, &id, &relay).await;
-    account.holds(RECIPIENTS, MOST_IN_DOUBT);
+    account.check(RECIPIENTS, MOST_IN_DOUBT);
     assert!(account.with_status("in_doubt") > CONNECTIONS * WINDOW, "Redis has lost nothing");
     conserved(&daemons[0]).await;
 }
@@ -87,7 +87,7 @@ async fn a_lease_that_redis_lost_was_never_used() {
         daemon.restart().await;
     }
     finished(&daemons[0].client, &id).await;
-    Account::of(&daemons[0].client, &id, &relay).await.holds(RECIPIENTS, 0);
+    Account::of(&daemons[0].client, &id, &relay).await.check(RECIPIENTS, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,7 +131,7 @@ async fn a_replica_that_was_frozen_takes_over_and_nobody_gets_a_mail_twice() {
     finished(&daemons[0].client, &id).await;
     assert!(frozen_at > 400, "nothing was sent while the replica was frozen");
     assert!(sum(&daemons, PUT_BACK).await > 0.0, "Redis has lost nothing");
-    Account::of(&daemons[0].client, &id, &relay).await.holds(RECIPIENTS, 0);
+    Account::of(&daemons[0].client, &id, &relay).await.check(RECIPIENTS, 0);
     conserved(&daemons[0]).await;
 }
 
@@ -176,7 +176,7 @@ async fn an_answered_confirmation_and_an_answered_pause_are_not_undone() {
         daemon.client.post(&format!("/deliveries/{id}/resume"), &json!({})).await;
     assert!(status.is_success(), "{answer}");
     finished(&daemon.client, &id).await;
-    Account::of(&daemon.client, &id, &relay).await.holds(SLOW, 0);
+    Account::of(&daemon.client, &id, &relay).await.check(SLOW, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,7 +189,7 @@ async fn a_plain_restart_of_redis_leaves_nobody_in_doubt() {
     }
     finished(&daemons[0].client, &id).await;
     assert!(sum(&daemons, "versand_redis_restarts_total").await >= 2.0);
-    Account::of(&daemons[0].client, &id, &relay).await.holds(RECIPIENTS, 0);
+    Account::of(&daemons[0].client, &id, &relay).await.check(RECIPIENTS, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

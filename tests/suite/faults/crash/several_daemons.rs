@@ -19,23 +19,23 @@ async fn two(policy: &str, more: &str) -> (RedisServer, TestRelay, [Daemon; 2], 
 
 /// Freezes the daemon at a moment in which it holds a lease; it may also be between two chunks.
 async fn frozen_with_a_chunk(daemon: &Daemon, redis: &RedisServer, id: &str) {
-    let store = Stores::new(Redis::connect(&redis.settings()).await.unwrap());
+    let stores = Stores::new(Redis::connect(&redis.settings()).await.unwrap());
     let (id, chunks): (DeliveryId, Vec<u32>) =
         (id.parse().unwrap(), (0..RECIPIENTS.div_ceil(CHUNK) as u32).collect());
     let owner = daemon.owner();
     eventually("the daemon holds a lease", RECOVERY, async || {
         daemon.freeze();
-        let holds = store
+        let has_lease = stores
             .ledgers
             .headers(&id, &chunks)
             .await
             .unwrap()
             .iter()
             .any(|header| header.owner == owner);
-        if !holds {
+        if !has_lease {
             daemon.thaw();
         }
-        holds.then_some(())
+        has_lease.then_some(())
     })
     .await;
 }
@@ -54,7 +54,7 @@ async fn another_daemon_takes_over() {
     first.kill();
     taken_over(&second).await;
     finished(&second.client, &id).await;
-    Account::of(&second.client, &id, &relay).await.holds(RECIPIENTS, CONNECTIONS * WINDOW);
+    Account::of(&second.client, &id, &relay).await.check(RECIPIENTS, CONNECTIONS * WINDOW);
     conserved(&second).await;
 }
 
@@ -67,7 +67,7 @@ async fn another_daemon_takes_over_within_thirty_seconds_by_default() {
     // The promise: the lease of ten seconds and two passes.
     taken_over(&second).await;
     finished(&second.client, &id).await;
-    Account::of(&second.client, &id, &relay).await.holds(RECIPIENTS, CONNECTIONS * WINDOW);
+    Account::of(&second.client, &id, &relay).await.check(RECIPIENTS, CONNECTIONS * WINDOW);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,6 +96,6 @@ async fn a_daemon_that_was_frozen_beyond_its_lease_sends_nothing_twice() {
     })
     .await;
     let account = Account::of(&second.client, &id, &relay).await;
-    account.holds(RECIPIENTS, CONNECTIONS * WINDOW);
+    account.check(RECIPIENTS, CONNECTIONS * WINDOW);
     conserved(&second).await;
 }

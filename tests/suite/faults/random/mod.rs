@@ -24,7 +24,7 @@ mod checker;
 mod sink;
 
 use checker::{Evidence, check};
-use sink::{Mood, Sink};
+use sink::{Sink, SinkFault};
 
 const CONNECTIONS: usize = 4;
 const WINDOW: usize = 4;
@@ -40,25 +40,25 @@ const RECOVERY: Duration = Duration::from_secs(60);
 const REGRESSIONS: &[u64] = &[54];
 
 /// SplitMix64 (Steele, Lea, Flood 2014): the schedule of a seed is the same everywhere.
-struct Dice(u64);
+struct Random(u64);
 
-impl Dice {
-    fn roll(&mut self, below: u64) -> u64 {
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % below
+        (z ^ (z >> 31)) % limit
     }
 
     fn ms(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_millis(from + self.roll(to - from))
+        Duration::from_millis(from + self.below(to - from))
     }
 }
 
 /// The fault of Redis in this run, besides restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum RedisFault {
     /// `appendfsync always`: nothing is lost.
     Durable,
     /// `everysec`, and the end of the append-only file is lost.
@@ -69,17 +69,22 @@ enum Fate {
     FailedOver,
 }
 
-const FATES: [Fate; 5] =
-    [Fate::Durable, Fate::RolledBack, Fate::Durable, Fate::RolledBackWithDaemons, Fate::FailedOver];
+const REDIS_FAULTS: [RedisFault; 5] = [
+    RedisFault::Durable,
+    RedisFault::RolledBack,
+    RedisFault::Durable,
+    RedisFault::RolledBackWithDaemons,
+    RedisFault::FailedOver,
+];
 
 struct Options {
     recipients: usize,
     lease_ms: u64,
 }
 
-struct Fire {
-    dice: Dice,
-    fate: Fate,
+struct FaultRun {
+    random: Random,
+    redis_fault: RedisFault,
     redis: RedisServer,
     replica: Option<RedisServer>,
     sink: Sink,
@@ -96,16 +101,16 @@ struct Fire {
     redis_restarts: usize,
 }
 
-impl Fire {
-    async fn light(seed: u64, options: &Options) -> Self {
-        let fate = FATES[seed as usize % FATES.len()];
-        let mut dice = Dice(seed);
-        let (redis, replica) = match fate {
-            Fate::Durable => (RedisServer::start(), None),
-            Fate::RolledBack | Fate::RolledBackWithDaemons => {
+impl FaultRun {
+    async fn start(seed: u64, options: &Options) -> Self {
+        let redis_fault = REDIS_FAULTS[seed as usize % REDIS_FAULTS.len()];
+        let mut random = Random(seed);
+        let (redis, replica) = match redis_fault {
+            RedisFault::Durable => (RedisServer::start(), None),
+            RedisFault::RolledBack | RedisFault::RolledBackWithDaemons => {
                 (RedisServer::start_with(&["--appendfsync", "everysec"]), None)
             }
-            Fate::FailedOver => {
+            RedisFault::FailedOver => {
                 let (redis, port) = RedisServer::start_on_port(&[]);
                 let replica =
                     RedisServer::start_with(&["--replicaof", "127.0.0.1", &port.to_string()]);
@@ -123,7 +128,7 @@ impl Fire {
             redis.url()
         );
         let mut daemons = Vec::new();
-        for _ in 0..2 + dice.roll(2) {
+        for _ in 0..2 + random.below(2) {
             daemons.push(Daemon::start(&settings).await);
         }
         let clients =
@@ -131,8 +136,8 @@ impl Fire {
         let lease = Duration::from_millis(options.lease_ms);
         let (faults, began) = (Vec::new(), Instant::now());
         Self {
-            dice,
-            fate,
+            random,
+            redis_fault,
             redis,
             replica,
             sink,
@@ -157,17 +162,17 @@ impl Fire {
     }
 
     async fn fault(&mut self) {
-        let i = self.dice.roll(self.daemons.len() as u64) as usize;
-        match self.dice.roll(12) {
+        let i = self.random.below(self.daemons.len() as u64) as usize;
+        match self.random.below(12) {
             0 | 1 => {
                 self.say(format!("SIGKILL of daemon {i}"));
                 self.fenced += 1;
                 self.daemons[i].kill();
-                sleep(self.dice.ms(50, 800)).await;
+                sleep(self.random.ms(50, 800)).await;
                 self.restart(i).await;
             }
             2 => {
-                let frozen = self.lease + self.dice.ms(500, 1500);
+                let frozen = self.lease + self.random.ms(500, 1500);
                 self.say(format!("SIGSTOP of daemon {i} for {} ms", frozen.as_millis()));
                 self.fenced += 1;
                 self.daemons[i].freeze();
@@ -183,52 +188,52 @@ impl Fire {
                 self.say("SIGKILL of Redis");
                 self.redis_restarts += 1;
                 self.redis.kill();
-                sleep(self.dice.ms(10, 500)).await;
+                sleep(self.random.ms(10, 500)).await;
                 self.redis.restart();
             }
             5 => {
-                let frozen = self.dice.ms(500, 2500);
+                let frozen = self.random.ms(500, 2500);
                 self.say(format!("Redis frozen for {} ms", frozen.as_millis()));
                 self.redis.freeze();
                 sleep(frozen).await;
                 self.redis.thaw();
             }
             6 => {
-                let away = self.dice.ms(50, 500);
+                let away = self.random.ms(50, 500);
                 self.say(format!("sink restarted, away for {} ms", away.as_millis()));
                 self.cut += CONNECTIONS * self.daemons.len();
                 self.sink.restart(away).await;
             }
-            other => self.mood(other).await,
+            other => self.sink_fault(other).await,
         }
     }
 
-    async fn mood(&mut self, fault: u64) {
-        let moods = match fault {
-            7 => [Mood::Refuse, Mood::Defer],
-            8 => [Mood::Stall, Mood::Defer],
-            9 => [Mood::CloseBefore, Mood::CloseAfter],
-            10 => [Mood::CloseAfterForgetting, Mood::CloseBefore],
-            _ => [Mood::Garbage, Mood::CloseAfter],
+    async fn sink_fault(&mut self, fault: u64) {
+        let sink_faults = match fault {
+            7 => [SinkFault::Refuse, SinkFault::Defer],
+            8 => [SinkFault::Stall, SinkFault::Defer],
+            9 => [SinkFault::CloseBefore, SinkFault::CloseAfter],
+            10 => [SinkFault::CloseAfterForgetting, SinkFault::CloseBefore],
+            _ => [SinkFault::Garbage, SinkFault::CloseAfter],
         };
-        let mood = moods[self.dice.roll(2) as usize];
-        let long = self.dice.ms(100, 400);
-        self.say(format!("sink: {mood:?} for {} ms", long.as_millis()));
-        self.sink.set(mood);
+        let sink_fault = sink_faults[self.random.below(2) as usize];
+        let long = self.random.ms(100, 400);
+        self.say(format!("sink: {sink_fault:?} for {} ms", long.as_millis()));
+        self.sink.set(sink_fault);
         sleep(long).await;
-        self.sink.set(Mood::Good);
+        self.sink.set(SinkFault::Good);
     }
 
-    async fn meet_fate(&mut self) {
-        let lost = self.dice.ms(300, 1800);
-        match self.fate {
-            Fate::Durable => return,
-            Fate::RolledBack => {
+    async fn cause_redis_fault(&mut self) {
+        let lost = self.random.ms(300, 1800);
+        match self.redis_fault {
+            RedisFault::Durable => return,
+            RedisFault::RolledBack => {
                 let length = self.redis.log_length();
                 sleep(lost).await;
                 self.redis.roll_back(length);
             }
-            Fate::RolledBackWithDaemons => {
+            RedisFault::RolledBackWithDaemons => {
                 let length = self.redis.log_length();
                 sleep(lost).await;
                 self.daemons.iter_mut().for_each(Daemon::kill);
@@ -238,7 +243,7 @@ impl Fire {
                     self.restart(i).await;
                 }
             }
-            Fate::FailedOver => {
+            RedisFault::FailedOver => {
                 let mut replica = self.replica.take().unwrap();
                 // The promises do not cover a Redis that has lost its master before.
                 in_sync(&replica).await;
@@ -252,14 +257,14 @@ impl Fire {
             }
         }
         self.redis_restarts += 1;
-        self.say(format!("{:?}: {} ms lost", self.fate, lost.as_millis()));
+        self.say(format!("{:?}: {} ms lost", self.redis_fault, lost.as_millis()));
     }
 
     /// The upper limit of recipients in doubt because of daemons: their windows, or their chunks
     /// where Redis may have gone back meanwhile.
     fn doubts(&self) -> usize {
         let windows = self.fenced * CONNECTIONS * WINDOW;
-        let chunks = if self.fate == Fate::Durable || self.redis_restarts == 0 {
+        let chunks = if self.redis_fault == RedisFault::Durable || self.redis_restarts == 0 {
             0
         } else {
             self.fenced * IN_FLIGHT * CHUNK
@@ -277,7 +282,7 @@ async fn in_sync(replica: &RedisServer) {
 
 /// Confirms again and again at any daemon that listens. Scrapes values that must be 0, and notes
 /// the others.
-async fn pester(
+async fn confirm_and_scrape(
     clients: Arc<Mutex<Vec<Client>>>,
     path: String,
     digest: String,
@@ -305,12 +310,12 @@ async fn pester(
 
 /// Runs one seed. Returns the failures, or "" if there are none.
 async fn run(seed: u64, options: &Options) -> String {
-    let mut fire = Fire::light(seed, options).await;
-    let resend = fire.dice.roll(2) == 1;
+    let mut fault_run = FaultRun::start(seed, options).await;
+    let resend = fault_run.random.below(2) == 1;
     let mut wanted = definition();
     wanted["settings"] =
         json!({ "retry_minutes": [0.01], "in_doubt": if resend { "resend" } else { "hold" } });
-    let client = fire.daemons[0].client.clone();
+    let client = fault_run.daemons[0].client.clone();
     let id = client.send(&wanted, audience(options.recipients)).await;
     let digest = client.get(&format!("/deliveries/{id}")).await["plan"]["digest"]
         .as_str()
@@ -318,19 +323,28 @@ async fn run(seed: u64, options: &Options) -> String {
         .to_owned();
     let differences = Arc::<Mutex<Vec<f64>>>::default();
     let path = format!("/deliveries/{id}/confirm");
-    let pestering = tokio::spawn(pester(fire.clients.clone(), path, digest, differences.clone()));
+    let pestering = tokio::spawn(confirm_and_scrape(
+        fault_run.clients.clone(),
+        path,
+        digest,
+        differences.clone(),
+    ));
 
-    let fate_at = fire.dice.roll(3) + 1;
+    let redis_fault_at = fault_run.random.below(3) + 1;
     // As long as there are messages to send.
     let faults = options.recipients.div_ceil(2000) as u64 * 6;
     for number in 0..faults {
-        sleep(fire.dice.ms(100, 700)).await;
-        if fire.sink.accepted() >= options.recipients * 19 / 20 {
+        sleep(fault_run.random.ms(100, 700)).await;
+        if fault_run.sink.accepted() >= options.recipients * 19 / 20 {
             break;
         }
-        if number == fate_at { fire.meet_fate().await } else { fire.fault().await }
+        if number == redis_fault_at {
+            fault_run.cause_redis_fault().await
+        } else {
+            fault_run.fault().await
+        }
     }
-    let client = fire.daemons[0].client.clone();
+    let client = fault_run.daemons[0].client.clone();
     // The sink is slow.
     let sending = Duration::from_millis(10) * u32::try_from(options.recipients).unwrap();
     let progress = format!("/deliveries/{id}/progress");
@@ -352,7 +366,7 @@ async fn run(seed: u64, options: &Options) -> String {
     };
     let finished = timeout(RECOVERY + sending, ended).await.is_ok();
     pestering.abort();
-    for daemon in &fire.daemons {
+    for daemon in &fault_run.daemons {
         // Late records of fenced holders may come, and the gauges must be computed once more.
         daemon.passes("observe", 1).await;
         let difference = daemon.metric("versand_conservation_difference").await;
@@ -365,20 +379,23 @@ async fn run(seed: u64, options: &Options) -> String {
         recipients: options.recipients,
         resend,
         log: client.log(&id).await,
-        journal: fire.sink.journal(),
+        journal: fault_run.sink.journal(),
         differences: differences.lock().unwrap().clone(),
-        doubts_of_daemons: fire.doubts(),
+        doubts_of_daemons: fault_run.doubts(),
         finished,
     };
-    report(seed, resend, &fire, &evidence)
+    report(seed, resend, &fault_run, &evidence)
 }
 
 /// Prints the table of faults and verdicts. Keeps the evidence of a failure.
-fn report(seed: u64, resend: bool, fire: &Fire, evidence: &Evidence) -> String {
+fn report(seed: u64, resend: bool, fault_run: &FaultRun, evidence: &Evidence) -> String {
     let policy = if resend { "resend" } else { "hold" };
-    let mut table =
-        format!("seed {seed}: {:?}, {policy}, {} daemons\n", fire.fate, fire.daemons.len());
-    for (at, fault) in &fire.faults {
+    let mut table = format!(
+        "seed {seed}: {:?}, {policy}, {} daemons\n",
+        fault_run.redis_fault,
+        fault_run.daemons.len()
+    );
+    for (at, fault) in &fault_run.faults {
         table.push_str(&format!("  {:>6.2} s  {fault}\n", at.as_secs_f64()));
     }
     let mut failed = false;
@@ -397,7 +414,7 @@ fn report(seed: u64, resend: bool, fire: &Fire, evidence: &Evidence) -> String {
     fs::create_dir_all(&folder).unwrap();
     let mut journal = String::new();
     for e in &evidence.journal {
-        let ms = |at: Instant| at.duration_since(fire.began).as_millis();
+        let ms = |at: Instant| at.duration_since(fault_run.began).as_millis();
         let line = format!(
             "{} {} began {} ended {:?} replied {:?} accepted {} refused {} garbled {}\n",
             e.recipient,
@@ -415,7 +432,7 @@ fn report(seed: u64, resend: bool, fire: &Fire, evidence: &Evidence) -> String {
     fs::write(folder.join("journal"), journal).unwrap();
     fs::write(folder.join("log.ndjson"), log).unwrap();
     let mut redis = String::new();
-    for key in fire
+    for key in fault_run
         .redis
         .ask("KEYS *")
         .unwrap_or_default()
@@ -429,14 +446,14 @@ fn report(seed: u64, resend: bool, fire: &Fire, evidence: &Evidence) -> String {
             "SMEMBERS KEY",
             "GETRANGE KEY 0 31",
         ] {
-            let answer = fire.redis.ask(&look.replace("KEY", key)).unwrap_or_default();
+            let answer = fault_run.redis.ask(&look.replace("KEY", key)).unwrap_or_default();
             if !answer.starts_with('-') {
                 redis.push_str(&format!("{key}: {}\n", answer.escape_debug()));
             }
         }
     }
     fs::write(folder.join("redis"), redis).unwrap();
-    for (i, daemon) in fire.daemons.iter().enumerate() {
+    for (i, daemon) in fault_run.daemons.iter().enumerate() {
         fs::write(folder.join(format!("daemon{i}.log")), daemon.log()).unwrap();
     }
     fs::write(folder.join("table"), &table).unwrap();

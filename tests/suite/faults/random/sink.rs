@@ -19,7 +19,7 @@ const DELAY: Duration = Duration::from_millis(6);
 
 /// The fault in every third transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mood {
+pub enum SinkFault {
     Good,
     /// Answers RCPT with 550.
     Refuse,
@@ -57,7 +57,7 @@ pub struct Entry {
 struct Book {
     entries: Vec<Entry>,
     transactions: u64,
-    mood: Option<Mood>,
+    fault: Option<SinkFault>,
 }
 
 pub struct Sink {
@@ -91,8 +91,8 @@ impl Sink {
         self.serving = tokio::spawn(serve(listener, self.book.clone())).abort_handle();
     }
 
-    pub fn set(&self, mood: Mood) {
-        self.book.lock().unwrap().mood = Some(mood);
+    pub fn set(&self, fault: SinkFault) {
+        self.book.lock().unwrap().fault = Some(fault);
     }
 
     pub fn journal(&self) -> Vec<Entry> {
@@ -124,21 +124,21 @@ async fn session(stream: TcpStream, book: &Mutex<Book>) -> std::io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     writer.write_all(b"220 sink.example ESMTP\r\n").await?;
-    let (mut began, mut mood, mut recipient) = (Instant::now(), Mood::Good, None);
+    let (mut began, mut fault, mut recipient) = (Instant::now(), SinkFault::Good, None);
     loop {
         let Some(line) = read_line(&mut reader).await? else { return Ok(()) };
         let verb = line.get(..4).unwrap_or(&line).to_ascii_uppercase();
-        sleep(if mood == Mood::Stall { Duration::from_secs(2) } else { DELAY }).await;
+        sleep(if fault == SinkFault::Stall { Duration::from_secs(2) } else { DELAY }).await;
         let reply = match verb.as_str() {
             "EHLO" => "250-sink.example\r\n250-8BITMIME\r\n250 PIPELINING\r\n",
             "MAIL" => {
-                (began, mood, recipient) = (Instant::now(), next_mood(book), None);
+                (began, fault, recipient) = (Instant::now(), next_fault(book), None);
                 "250 2.1.0 ok\r\n"
             }
             "RCPT" => {
                 let address = line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
-                match mood {
-                    Mood::Refuse => {
+                match fault {
+                    SinkFault::Refuse => {
                         note(
                             book,
                             Entry {
@@ -149,7 +149,7 @@ async fn session(stream: TcpStream, book: &Mutex<Book>) -> std::io::Result<()> {
                         );
                         "550 5.1.1 no such user\r\n"
                     }
-                    Mood::Defer if began.elapsed().subsec_nanos() % 2 == 0 => {
+                    SinkFault::Defer if began.elapsed().subsec_nanos() % 2 == 0 => {
                         "451 4.2.1 try again later\r\n"
                     }
                     _ => {
@@ -162,7 +162,7 @@ async fn session(stream: TcpStream, book: &Mutex<Book>) -> std::io::Result<()> {
             "DATA" => {
                 writer.write_all(b"354 go on\r\n").await?;
                 let address = recipient.take().unwrap_or_default();
-                match take_message(&mut reader, book, entry(&address, began), mood).await? {
+                match take_message(&mut reader, book, entry(&address, began), fault).await? {
                     Some((number, reply)) => {
                         writer.write_all(reply.as_bytes()).await?;
                         book.lock().unwrap().entries[number].replied = Some(Instant::now());
@@ -185,11 +185,11 @@ async fn take_message(
     reader: &mut BufReader<tokio::net::tcp::OwnedReadHalf>,
     book: &Mutex<Book>,
     mut entry: Entry,
-    mood: Mood,
+    fault: SinkFault,
 ) -> std::io::Result<Option<(usize, &'static str)>> {
     loop {
         let Some(line) = read_line(reader).await? else { return Ok(None) };
-        if mood == Mood::CloseBefore {
+        if fault == SinkFault::CloseBefore {
             note(book, entry);
             return Ok(None);
         }
@@ -201,23 +201,23 @@ async fn take_message(
         }
     }
     entry.ended = Some(Instant::now());
-    entry.accepted = !matches!(mood, Mood::Defer | Mood::CloseAfterForgetting);
-    entry.garbled = mood == Mood::Garbage;
+    entry.accepted = !matches!(fault, SinkFault::Defer | SinkFault::CloseAfterForgetting);
+    entry.garbled = fault == SinkFault::Garbage;
     let number = note(book, entry);
-    sleep(if mood == Mood::Stall { Duration::from_secs(2) } else { DELAY }).await;
-    Ok(match mood {
-        Mood::CloseAfter | Mood::CloseAfterForgetting => None,
-        Mood::Garbage => Some((number, "Hello, this is no reply\r\n")),
-        Mood::Defer => Some((number, "451 4.3.0 try again later\r\n")),
+    sleep(if fault == SinkFault::Stall { Duration::from_secs(2) } else { DELAY }).await;
+    Ok(match fault {
+        SinkFault::CloseAfter | SinkFault::CloseAfterForgetting => None,
+        SinkFault::Garbage => Some((number, "Hello, this is no reply\r\n")),
+        SinkFault::Defer => Some((number, "451 4.3.0 try again later\r\n")),
         _ => Some((number, "250 2.0.0 queued\r\n")),
     })
 }
 
-fn next_mood(book: &Mutex<Book>) -> Mood {
+fn next_fault(book: &Mutex<Book>) -> SinkFault {
     let mut book = book.lock().unwrap();
     book.transactions += 1;
-    let mood = book.mood.unwrap_or(Mood::Good);
-    if book.transactions.is_multiple_of(3) { mood } else { Mood::Good }
+    let fault = book.fault.unwrap_or(SinkFault::Good);
+    if book.transactions.is_multiple_of(3) { fault } else { SinkFault::Good }
 }
 
 fn entry(recipient: &str, began: Instant) -> Entry {

@@ -196,11 +196,11 @@ async fn a_daemon_killed_in_a_test_leaves_nobody_in_doubt() {
 #[tokio::test]
 async fn the_scripts_put_nobody_in_doubt_in_a_test() {
     let redis = RedisServer::start_with(&["--appendfsync", "everysec"]);
-    let store = Stores::new(Redis::connect(&redis.settings()).await.unwrap());
-    store.redis.durability().await.unwrap();
+    let stores = Stores::new(Redis::connect(&redis.settings()).await.unwrap());
+    stores.redis.durability().await.unwrap();
     for is_test in [true, false] {
         let at = ChunkRef { delivery: DeliveryId::from_random([u8::from(is_test); 10]), chunk: 0 };
-        let mut conn = store.redis.connection();
+        let mut conn = stores.redis.connection();
         let mut pipe = redis::pipe();
         pipe.set(keys::ledger(&at.delivery, 0), Ledger::new(3).in_test_mode(is_test).bytes())
             .ignore();
@@ -208,11 +208,11 @@ async fn the_scripts_put_nobody_in_doubt_in_a_test() {
         let () = pipe.query_async(&mut conn).await.unwrap();
         let statuses = async || -> Vec<Status> {
             let ledger =
-                store.ledgers.ledgers(&at.delivery, 0..1).await.unwrap().remove(0).unwrap();
+                stores.ledgers.ledgers(&at.delivery, 0..1).await.unwrap().remove(0).unwrap();
             ledger.records().map(|record| record.status).collect()
         };
         let lost = if is_test { Status::Deferred } else { Status::InDoubt };
-        let take = async |grounds: TakeoverGrounds| match store
+        let take = async |grounds: TakeoverGrounds| match stores
             .ledgers
             .take_lease(&at, 7, grounds, 100)
             .await
@@ -222,9 +222,9 @@ async fn the_scripts_put_nobody_in_doubt_in_a_test() {
             held => panic!("{held:?}"),
         };
         let claim = async |position, mut lease: versand::store::chunks::Lease| {
-            let turn = Batch { claims: vec![Claim { position, n: 1 }], ..Batch::default() };
+            let batch = Batch { claims: vec![Claim { position, n: 1 }], ..Batch::default() };
             assert_eq!(
-                store.ledgers.write_batch(&at, &lease, &turn, 100, None).await.unwrap().granted,
+                stores.ledgers.write_batch(&at, &lease, &batch, 100, None).await.unwrap().granted,
                 [true]
             );
             lease.seq += 1;
@@ -236,12 +236,12 @@ async fn the_scripts_put_nobody_in_doubt_in_a_test() {
         assert_eq!(statuses().await, [lost, Status::Pending, Status::Pending]);
         // The holder gives the chunk back with a claim that has no record.
         let lease = claim(1, lease).await;
-        let (_, due) = store.ledgers.give_back(&at, &lease, 101, None).await.unwrap();
+        let (_, due) = stores.ledgers.give_back(&at, &lease, 101, None).await.unwrap();
         assert_eq!(statuses().await, [lost, lost, Status::Pending]);
         assert_eq!(due, Some(0));
         // Redis went back in time.
         let lease = take(TakeoverGrounds::default()).await;
-        let doubted = store.ledgers.put_in_doubt(&at, &lease, 102, None).await.unwrap();
+        let doubted = stores.ledgers.put_in_doubt(&at, &lease, 102, None).await.unwrap();
         let third = if is_test { Status::Pending } else { Status::InDoubt };
         assert_eq!((statuses().await, doubted), (vec![lost, lost, third], u64::from(!is_test)));
         let open: Option<u32> = redis::cmd("ZSCORE")
@@ -252,7 +252,7 @@ async fn the_scripts_put_nobody_in_doubt_in_a_test() {
             .unwrap();
         assert_eq!(open, is_test.then_some(102), "open chunks are indexed");
         assert_eq!(
-            store.ledgers.counts(&at.delivery).await.unwrap().in_doubt,
+            stores.ledgers.counts(&at.delivery).await.unwrap().in_doubt,
             if is_test { 0 } else { 3 }
         );
     }

@@ -88,13 +88,13 @@ async fn a_stored_audience_is_sent_to_with_and_without_a_confirmation() {
     client.wait_for(&waiting, &["finished"]).await;
     assert_eq!(app.catcher.as_ref().unwrap().messages().len(), 20);
     let items = client.get(&format!("/deliveries/{released}/audit")).await["items"].clone();
-    let told: Vec<_> = items
+    let entries: Vec<_> = items
         .as_array()
         .unwrap()
         .iter()
         .map(|e| (e["action"].as_str().unwrap(), e["principal"].as_str().unwrap()))
         .collect();
-    assert_eq!(told[..2], [("create", "ann"), ("prepared", "ann")]);
+    assert_eq!(entries[..2], [("create", "ann"), ("prepared", "ann")]);
     for id in [&unasked, &asked] {
         assert_eq!(
             client.get(&format!("/deliveries/{id}")).await["state"],

@@ -51,12 +51,12 @@ async fn an_overdue_wave_is_held_shown_and_waits_for_a_person() {
         assert_eq!(view["waves"]["held"], 1);
         assert_eq!(waves(client, id).await[0]["state"], "held");
     }
-    let held = async || {
+    let held_waves = async || {
         let text =
             reqwest::get(format!("{}/metrics", client.url)).await.unwrap().text().await.unwrap();
         text.lines().any(|line| line == "versand_waves_held 3").then_some(())
     };
-    eventually("the metric for the alert shows three held waves", LIMIT, held).await;
+    eventually("the metric for the alert shows three held waves", LIMIT, held_waves).await;
     looked_at(&app).await;
     assert_eq!(
         app.catcher.as_ref().unwrap().messages().len(),

@@ -1,5 +1,7 @@
 //! Statistics of a log that changes while they are computed.
 
+mod recording;
+
 use std::{
     net::IpAddr,
     time::{Duration, Instant},
@@ -132,11 +134,11 @@ async fn statistics_of_outdated_labels_are_not_stored() {
         &[0, 1].map(|number| (hit(number, HitKind::Open, HitLabel::Human), tracking::FIREFOX)),
     )
     .await;
-    let store = &app.services.stores;
+    let stores = &app.services.stores;
     let old = app.services.feedback.statistics.compute(&id, false).await.unwrap();
     let (before, mut now) = (basis(&app, &id).await, basis(&app, &id).await);
     assert!(
-        store
+        stores
             .tracking
             .relabel(&mut now, &[Relabelled { place: 0, before: HUMAN, now: AGENT }])
             .await
@@ -144,11 +146,11 @@ async fn statistics_of_outdated_labels_are_not_stored() {
     );
     app.services.feedback.statistics.compute(&id, false).await.unwrap();
 
-    assert!(!store.tracking.keep_statistics(&before, &old).await.unwrap());
+    assert!(!stores.tracking.keep_statistics(&before, &old).await.unwrap());
     let line = Relabelled { place: 1, before: HUMAN, now: AGENT };
-    assert!(!store.tracking.relabel(&mut before.clone(), &[line]).await.unwrap());
+    assert!(!stores.tracking.relabel(&mut before.clone(), &[line]).await.unwrap());
     let record = async || {
-        store.ledgers.ledgers(&id, 0..1).await.unwrap()[0]
+        stores.ledgers.ledgers(&id, 0..1).await.unwrap()[0]
             .as_ref()
             .unwrap()
             .records()
@@ -156,11 +158,11 @@ async fn statistics_of_outdated_labels_are_not_stored() {
             .unwrap()
     };
     assert_eq!(record().await.tracked, 2, "the message was opened by a machine");
-    store.tracking.correct_tracked(&before, 0, &[(0, 2, 1, 1)]).await.unwrap();
+    stores.tracking.correct_tracked(&before, 0, &[(0, 2, 1, 1)]).await.unwrap();
     assert_eq!(record().await.tracked, 2);
-    store.tracking.correct_tracked(&now, 0, &[(0, 2, 2, 1)]).await.unwrap();
+    stores.tracking.correct_tracked(&now, 0, &[(0, 2, 2, 1)]).await.unwrap();
     assert_eq!(record().await.tracked, 2, "another hit came meanwhile");
-    store.tracking.correct_tracked(&now, 0, &[(0, 2, 1, 1)]).await.unwrap();
+    stores.tracking.correct_tracked(&now, 0, &[(0, 2, 1, 1)]).await.unwrap();
     assert_eq!(record().await.tracked, 1);
     assert_eq!(agreeing(&app, &id).await["unique_opens"], json!(1));
     app.stop().await;
@@ -333,71 +335,6 @@ async fn a_page_of_the_tracking_log_can_be_of_one_recipient_class_or_label() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_of_hits_has_the_same_effect_as_single_hits() {
-    let redis = RedisServer::start();
-    let app = App::start(&redis, "[preparation]\nchunk_size = 2").await;
-    let (groups, per_group) = (6, 750_u32);
-    let agents = [tracking::FIREFOX, "", "curl/8"];
-    let one = |n: u32| {
-        let kind = HitKind::ALL[n as usize / 7 % 3];
-        let label = [HitLabel::Human, HitLabel::ImageProxy, HitLabel::Agent, HitLabel::AppleProxy]
-            [n as usize / 11 % 4];
-        (Hit { at_ms: u64::from(n), ..hit(n * 3 / 2 % 5, kind, label) }, agents[n as usize % 3])
-    };
-    let all: Vec<(Hit, &str)> = (0..groups * per_group).map(one).collect();
-    let (first, rest) = all.split_at(per_group as usize);
-    let id = sent(&app, first).await;
-    let (store, plan) = (
-        &app.services.stores,
-        app.services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap(),
-    );
-    let mailing = PreparationRef {
-        delivery: id.clone(),
-        generation: plan.generation,
-        chunk_size: plan.chunk_size,
-    };
-    for group in rest.chunks(per_group as usize) {
-        assert_eq!(
-            store.tracking.record_hits(&mailing, group, 0).await.unwrap(),
-            group.len() as u64
-        );
-    }
-
-    let names = store.tracking.agents(&id).await.unwrap();
-    let blocks = store.tracking.hit_blocks(&id, 0..3).await.unwrap();
-    assert_eq!(
-        blocks.iter().map(|(_, bytes)| bytes.len() / HIT_BYTES).collect::<Vec<_>>(),
-        [4096, all.len() - 4096]
-    );
-    let bytes: Vec<u8> = blocks.into_iter().flat_map(|(_, bytes)| bytes).collect();
-    let (lines, _) = bytes.as_chunks::<HIT_BYTES>();
-    let mut log: Vec<(Hit, &str)> = lines
-        .iter()
-        .map(|line| Hit::decode(line).unwrap())
-        .map(|hit| {
-            (Hit { agent: NO_AGENT, ..hit }, names.get(&hit.agent).map_or("", String::as_str))
-        })
-        .collect();
-    let of = |recipient: u32| all.iter().filter(move |(hit, _)| hit.recipient == recipient);
-    for recipient in 0..5 {
-        // The lines of one recipient are in the order in which they came.
-        assert!(log.iter().filter(|(hit, _)| hit.recipient == recipient).eq(of(recipient)));
-    }
-    log.sort_by_key(|(hit, _)| hit.at_ms);
-    assert!(log == all);
-    for recipient in 0..5 {
-        let at = 32 + 16 * (recipient % 2) + 13;
-        let mut tracked = redis::cmd("GETRANGE");
-        tracked.arg(format!("versand:{{{id}}}:ledger:{}", recipient / 2)).arg(at).arg(at + 2);
-        let tracked: Vec<u8> = tracked.query_async(&mut store.redis.connection()).await.unwrap();
-        let bits = of(recipient).fold(0, |bits, (hit, _)| bits | hit.tracked());
-        let [high, low] = (of(recipient).count() as u16).to_be_bytes();
-        assert_eq!(tracked, [bits, high, low], "{recipient}");
-    }
-    app.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn the_next_daemon_computes_hourly_statistics_whose_daemon_was_killed() {
     const BLOCKS: u64 = 150;
     let redis = RedisServer::start();
@@ -450,93 +387,4 @@ async fn the_next_daemon_computes_hourly_statistics_whose_daemon_was_killed() {
     })
     .await;
     assert_eq!((&figures["hits"], &figures["unique_opens"]), (&json!(BLOCKS * 4096), &json!(1)));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_hit_that_is_not_logged_leaves_nothing() {
-    let redis = RedisServer::start();
-    let app = App::start(&redis, "").await;
-    let id = sent(&app, &[]).await;
-    let (store, plan) = (
-        &app.services.stores,
-        app.services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap(),
-    );
-    let mailing = PreparationRef {
-        delivery: id.clone(),
-        generation: plan.generation,
-        chunk_size: plan.chunk_size,
-    };
-    let record = async |recipient: u32, agents: std::ops::Range<u32>| {
-        let agents: Vec<String> = agents.map(|n| format!("Mozilla/{n}")).collect();
-        let hits: Vec<(Hit, &str)> = agents
-            .iter()
-            .map(|agent| (hit(recipient, HitKind::Open, HitLabel::Human), agent.as_str()))
-            .collect();
-        store.tracking.record_hits(&mailing, &hits, 0).await.unwrap()
-    };
-    // No recipient has this number.
-    assert_eq!(record(5, 0..10).await, 0);
-    assert_eq!(
-        (
-            store.tracking.agents(&id).await.unwrap().len(),
-            store.tracking.log_extent(&id).await.unwrap().hits
-        ),
-        (0, 0)
-    );
-    // Beyond the limit of a recipient hits are only counted, and their user agents are not kept.
-    assert_eq!((record(1, 0..700).await, record(1, 700..1400).await), (700, 700));
-    let extent = store.tracking.log_extent(&id).await.unwrap();
-    assert_eq!(
-        (store.tracking.agents(&id).await.unwrap().len(), extent.hits, extent.beyond),
-        (1000, 1000, 400)
-    );
-    // These hits are for links to a delivery that was deleted a minute ago.
-    let deleted =
-        app.client.request(Method::DELETE, &format!("/deliveries/{id}")).send().await.unwrap();
-    assert!(deleted.status().is_success());
-    assert_eq!(record(2, 0..10).await, 0);
-    assert_eq!(
-        (
-            store.tracking.agents(&id).await.unwrap().len(),
-            store.tracking.log_extent(&id).await.unwrap().hits
-        ),
-        (0, 0)
-    );
-    app.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn hits_far_apart_in_a_chunk_are_recorded_like_close_ones() {
-    let redis = RedisServer::start();
-    let app = App::start(&redis, "").await;
-    let id = app.client.send(&tracking::definition(), audience(500)).await;
-    app.client.wait_for(&id, &["finished"]).await;
-    let id: DeliveryId = id.parse().unwrap();
-    let (store, plan) = (
-        &app.services.stores,
-        app.services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap(),
-    );
-    assert_eq!(plan.chunks, 1);
-    let mailing = PreparationRef {
-        delivery: id.clone(),
-        generation: plan.generation,
-        chunk_size: plan.chunk_size,
-    };
-    let [first, last] =
-        [0, 450].map(|number| (hit(number, HitKind::Open, HitLabel::Human), tracking::FIREFOX));
-    let click = (hit(450, HitKind::Click, HitLabel::Human), tracking::FIREFOX);
-    for group in [vec![first, last], vec![last, first], vec![click, first]] {
-        assert_eq!(store.tracking.record_hits(&mailing, &group, 0).await.unwrap(), 2);
-    }
-    let ledger = store.ledgers.ledgers(&id, 0..1).await.unwrap().remove(0).unwrap();
-    let opened: Vec<(usize, u8)> = ledger
-        .records()
-        .map(|record| record.tracked)
-        .enumerate()
-        .filter(|(_, tracked)| *tracked != 0)
-        .collect();
-    assert_eq!(opened, [(0, 1), (450, 1 | 8)]);
-    app.services.feedback.statistics.compute(&id, false).await.unwrap();
-    assert_eq!(agreeing(&app, &id).await["unique_clicks"], json!(1));
-    app.stop().await;
 }
