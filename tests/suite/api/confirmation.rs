@@ -31,7 +31,7 @@ async fn at_once(client: &Client, path: &str, key: &str, body: &Value) -> (Statu
 }
 
 /// The actions in the audit log of a delivery.
-async fn audited(client: &Client, id: &str) -> Vec<String> {
+async fn audited_actions(client: &Client, id: &str) -> Vec<String> {
     let page = client.get(&format!("/deliveries/{id}/audit?limit=1000")).await;
     page["items"]
         .as_array()
@@ -56,7 +56,7 @@ async fn creating_with_a_key_creates_once() {
     assert_eq!((status, &first["state"]), (StatusCode::CREATED, &json!("editing")));
     let id = first["id"].as_str().unwrap();
     assert_eq!(client.get("/deliveries").await["items"].as_array().unwrap().len(), 1);
-    assert_eq!(audited(client, id).await, ["create"]);
+    assert_eq!(audited_actions(client, id).await, ["create"]);
 
     let mut other = definition();
     other["name"] = "Winter".into();
@@ -157,7 +157,7 @@ async fn a_malformed_idempotency_key_is_refused() {
         .header(KEY, reqwest::header::HeaderValue::from_bytes(b"\xff").unwrap());
     problem(bytes.send().await.unwrap(), StatusCode::UNPROCESSABLE_ENTITY).await;
     assert_eq!(
-        audited(&app.client, &id).await,
+        audited_actions(&app.client, &id).await,
         ["create", "upload"],
         "no refused request had an effect"
     );
@@ -239,7 +239,7 @@ async fn every_action_with_a_key_happens_once_and_repeats_its_answer() {
     );
     let expected =
         ["create", "upload", "prepare", "prepared", "confirm", "pause", "resume", "stop"];
-    assert_eq!(audited(client, &id).await, expected);
+    assert_eq!(audited_actions(client, &id).await, expected);
     app.stop().await;
 }
 
@@ -290,7 +290,7 @@ async fn a_hundred_confirmations_at_once_give_one_send() {
     assert_eq!(view["counts"]["sent"], 300);
     let received = received(&app);
     assert_eq!((received.len(), received.values().max()), (300, Some(&1)), "everybody, once");
-    let audited = audited(&app.client, &id).await;
+    let audited = audited_actions(&app.client, &id).await;
     assert_eq!(audited.iter().filter(|action| *action == "confirm").count(), 1);
     app.stop().await;
 }

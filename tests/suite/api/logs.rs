@@ -19,7 +19,7 @@ fn text(bytes: Vec<u8>) -> String {
 
 /// Recipients of every kind: sent, refused, deferred, with unusual names, and three for each
 /// exclusion cause.
-fn varied() -> String {
+fn varied_delivery() -> String {
     let mut lines = audience(40);
     for i in 0..3 {
         lines += &format!("{{\"email\":\"refuse{i}@example.com\",\"name\":\"R, \\\"{i}\\\"\"}}\n");
@@ -37,7 +37,7 @@ async fn the_preview_equals_the_sent_message_byte_for_byte() {
     let app = start(&redis, "[preparation]\nchunk_size = 7").await;
     let client = &app.client;
     let id = client.create(&definition()).await;
-    client.upload(&id, varied()).await;
+    client.upload(&id, varied_delivery()).await;
     let view = client.prepare(&id).await;
     let get = async |number: u64, query: &str| {
         let path = format!("/deliveries/{id}/recipients/{number}/preview{query}");
@@ -128,7 +128,7 @@ async fn pages_and_exports_of_the_logs_agree() {
     let redis = RedisServer::start();
     let app = start(&redis, "[preparation]\nchunk_size = 7\n[send]\nkeep_replies = \"all\"").await;
     let client = &app.client;
-    let id = client.send(&definition(), varied()).await;
+    let id = client.send(&definition(), varied_delivery()).await;
     client.wait_for(&id, &["finished"]).await;
     for log in ["log", "exclusions"] {
         let path = format!("/deliveries/{id}/{log}");

@@ -53,7 +53,7 @@ fn signed(key: &str, changes: Value) -> String {
 }
 
 /// Bad tokens, and the message for each.
-fn bad() -> Vec<(&'static str, String, &'static str)> {
+fn bad_tokens() -> Vec<(&'static str, String, &'static str)> {
     let now = get_current_timestamp();
     let good = signed(CRM, json!({}));
     let [head, claims, signature] = good.split('.').collect::<Vec<_>>().try_into().unwrap();
@@ -103,7 +103,7 @@ async fn every_route_refuses_bad_tokens_and_insufficient_roles() {
             StatusCode::UNAUTHORIZED,
         )
         .await;
-        for (what, token, said) in bad() {
+        for (what, token, said) in bad_tokens() {
             let body = problem(
                 request().bearer_auth(&token).send().await.unwrap(),
                 StatusCode::UNAUTHORIZED,
@@ -199,8 +199,11 @@ async fn no_token_and_no_password_is_ever_logged() {
         issuers(&folder)
     );
     let mut daemon = Daemon::start(&settings).await;
-    let tokens: Vec<String> =
-        bad().into_iter().map(|(_, token, _)| token).chain([signed(CRM, json!({}))]).collect();
+    let tokens: Vec<String> = bad_tokens()
+        .into_iter()
+        .map(|(_, token, _)| token)
+        .chain([signed(CRM, json!({}))])
+        .collect();
     for token in &tokens {
         let _ = daemon
             .client

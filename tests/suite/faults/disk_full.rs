@@ -25,9 +25,9 @@ fn settings(relay: &TestRelay, more: &str) -> String {
     format!("{}[preparation]\nchunk_size = 100\n{more}", relay.settings(CONNECTIONS))
 }
 
-/// A delivery of which a quarter has been sent. The policy is `resend`: the test fails if anybody
+/// A delivery of which a quarter has been sent. The policy is `resend`: the test fails if all_roles
 /// is in doubt.
-async fn under_way(daemon: &Daemon, relay: &TestRelay) -> String {
+async fn quarter_sent(daemon: &Daemon, relay: &TestRelay) -> String {
     let mut definition = definition();
     definition["settings"]["in_doubt"] = json!("resend");
     let id = daemon.client.send(&definition, audience(RECIPIENTS)).await;
@@ -44,7 +44,7 @@ async fn ready(daemon: &Daemon) -> Option<Value> {
 
 /// Waits until the daemon reports that it cannot send. Then checks for much longer than a lease
 /// that it sends nothing.
-async fn paused(daemons: &[&Daemon], relay: &TestRelay) {
+async fn check_paused(daemons: &[&Daemon], relay: &TestRelay) {
     for daemon in daemons {
         eventually("the daemon reports it", LIMIT, async || {
             (ready(daemon).await?["redis_writable"] == false).then_some(())
@@ -61,14 +61,14 @@ async fn paused(daemons: &[&Daemon], relay: &TestRelay) {
 }
 
 /// Checks that everybody got one message, and that the log of the daemon says so.
-async fn whole(client: &Client, id: &str, relay: &TestRelay) {
+async fn check_complete(client: &Client, id: &str, relay: &TestRelay) {
     client.wait_for(id, &["finished"]).await;
     let log = client.log(id).await;
     assert_eq!(log.iter().filter(|line| line["status"] == "sent").count(), RECIPIENTS);
     assert_eq!(relay.received().values().map(Vec::len).collect::<Vec<_>>(), vec![1; RECIPIENTS]);
 }
 
-fn said_once(daemon: &Daemon, why: &str) {
+fn logged_once(daemon: &Daemon, why: &str) {
     let log = daemon.log();
     let said: Vec<&str> =
         log.lines().filter(|line| line.contains("Redis takes no writes")).collect();
@@ -82,14 +82,14 @@ async fn a_redis_without_memory_pauses_the_send_and_nobody_is_lost_or_doubled() 
     let settings = settings(&relay, &format!("[redis]\nurl = \"{}\"\n", redis.url()));
     // There are two daemons: one that takes a chunk over would send again.
     let (first, second) = (Daemon::start(&settings).await, Daemon::start(&settings).await);
-    let id = under_way(&first, &relay).await;
+    let id = quarter_sent(&first, &relay).await;
     redis.ask("CONFIG SET maxmemory 1").unwrap();
-    paused(&[&first, &second], &relay).await;
+    check_paused(&[&first, &second], &relay).await;
     assert_eq!(first.metric("versand_redis_up").await, 1.0, "Redis answers");
     redis.ask("CONFIG SET maxmemory 0").unwrap();
-    whole(&first.client, &id, &relay).await;
+    check_complete(&first.client, &id, &relay).await;
     for daemon in [&first, &second] {
-        said_once(daemon, "OOM");
+        logged_once(daemon, "OOM");
         eventually("the daemon is ready again", LIMIT, async || {
             (ready(daemon).await?["ready"] == true).then_some(())
         })
@@ -110,14 +110,14 @@ async fn a_redis_that_refuses_writes_on_a_full_disk_pauses_the_send() {
     let relay = TestRelay::start(Duration::from_millis(2)).await;
     let more = format!("[redis]\nurl = \"{}\"\nallow_data_loss = true\n", redis.url());
     let daemon = Daemon::start(&settings(&relay, &more)).await;
-    let id = under_way(&daemon, &relay).await;
+    let id = quarter_sent(&daemon, &relay).await;
     redis.fill_disk(1);
-    paused(&[&daemon], &relay).await;
+    check_paused(&[&daemon], &relay).await;
     let refusal = redis.ask("SET a b").unwrap();
     assert!(refusal.starts_with("-MISCONF"), "{refusal}");
     redis.make_room();
-    whole(&daemon.client, &id, &relay).await;
-    said_once(&daemon, "MISCONF");
+    check_complete(&daemon.client, &id, &relay).await;
+    logged_once(&daemon, "MISCONF");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,13 +126,13 @@ async fn the_daemon_waits_for_a_redis_that_ended_on_a_full_disk() {
         (RedisServer::start(), TestRelay::start(Duration::from_millis(2)).await);
     let daemon =
         Daemon::start(&settings(&relay, &format!("[redis]\nurl = \"{}\"\n", redis.url()))).await;
-    let id = under_way(&daemon, &relay).await;
+    let id = quarter_sent(&daemon, &relay).await;
     redis.fill_disk(1);
     eventually("Redis ends", LIMIT, async || (!redis.is_running()).then_some(())).await;
-    paused(&[&daemon], &relay).await;
+    check_paused(&[&daemon], &relay).await;
     redis.restart();
-    whole(&daemon.client, &id, &relay).await;
-    said_once(&daemon, "");
+    check_complete(&daemon.client, &id, &relay).await;
+    logged_once(&daemon, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,11 +149,11 @@ async fn the_embedded_redis_is_restarted_until_the_disk_has_room() {
         &format!("[redis]\nprogram = \"{}\"\n", program.display()),
     ))
     .await;
-    let id = under_way(&daemon, &relay).await;
+    let id = quarter_sent(&daemon, &relay).await;
     fs::write(&full, "").unwrap();
     limit_files(daemon.embedded_pid().unwrap(), Some(1));
-    paused(&[&daemon], &relay).await;
+    check_paused(&[&daemon], &relay).await;
     fs::remove_file(&full).unwrap();
-    whole(&daemon.client, &id, &relay).await;
+    check_complete(&daemon.client, &id, &relay).await;
     assert!(daemon.log().contains("embedded Redis ended, starting it again"));
 }

@@ -22,7 +22,7 @@ use crate::harness::{
     LIMIT,
     app::{App, idle},
     client::{audience, definition},
-    direct_calls::{anybody, connection, prepared, started},
+    direct_calls::{all_roles, connection, prepared, started},
     eventually,
     redis::RedisServer,
 };
@@ -129,7 +129,7 @@ async fn a_delivery_missing_from_the_moving_set_is_found_at_the_start() {
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let (id, _) = prepared(services, 10).await;
-    services.journey.preparations.request(&anybody(), &id, None).await.unwrap();
+    services.journey.preparations.request(&all_roles(), &id, None).await.unwrap();
     services.stores.deliveries.unlist_moving(&id).await.unwrap();
     redis.ask(&format!("DEL {}:active", QueueName::Preparations.redis_name())).unwrap();
     let app = App::start(&redis, "").await;
@@ -155,7 +155,7 @@ async fn an_interrupted_deletion_is_finished() {
         force(services, &id, DeliveryState::Deleted).await;
         assert!(left(&id).await.len() > 10);
         match by_a_person {
-            true => services.journey.define.definitions.delete(&anybody(), &id).await.unwrap(),
+            true => services.journey.define.definitions.delete(&all_roles(), &id).await.unwrap(),
             false => assert!(services.journey.recover.sweep.sweep().await),
         }
         let mut left = left(&id).await;
@@ -210,7 +210,7 @@ async fn a_resumed_delivery_goes_on_without_waiting_for_the_reconciler() {
         .journey
         .confirm
         .confirmations
-        .confirm(&anybody(), &id, &digest, "test", &[])
+        .confirm(&all_roles(), &id, &digest, "test", &[])
         .await
         .unwrap();
     force(services, &id, DeliveryState::Paused).await;
@@ -224,7 +224,7 @@ async fn a_resumed_delivery_goes_on_without_waiting_for_the_reconciler() {
         .journey
         .operate
         .controls
-        .control(&anybody(), &id, Control::Resume, None)
+        .control(&all_roles(), &id, Control::Resume, None)
         .await
         .unwrap();
     assert_eq!(waiting().await, 1);

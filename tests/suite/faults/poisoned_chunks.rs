@@ -16,7 +16,7 @@ use crate::harness::{
     LIMIT,
     app::{App, idle, idle_after, validity_ends},
     client::audience,
-    direct_calls::{anybody, connection, prepared, started},
+    direct_calls::{all_roles, connection, prepared, started},
     eventually,
     redis::RedisServer,
 };
@@ -156,7 +156,7 @@ async fn a_preparation_that_kills_its_workers_has_failed() {
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let (id, _) = prepared(services, 3000).await;
-    services.journey.preparations.request(&anybody(), &id, None).await.unwrap();
+    services.journey.preparations.request(&all_roles(), &id, None).await.unwrap();
     for _ in 0..=CRASHES {
         let before = services.deliveries.delivery(&id).await.unwrap().document.generation;
         let begun = eventually("the job has begun", LIMIT, async || {
@@ -176,7 +176,7 @@ async fn a_preparation_that_kills_its_workers_has_failed() {
     let checks = delivery.document.checks;
     assert_eq!((checks.errors[0].field.as_str(), checks.errors_total), ("preparation", 1));
     // A person may try again.
-    services.journey.preparations.request(&anybody(), &id, None).await.unwrap();
+    services.journey.preparations.request(&all_roles(), &id, None).await.unwrap();
     services.journey.preparations.run(&id).await.unwrap();
     assert_eq!(services.deliveries.delivery(&id).await.unwrap().state.word(), "prepared");
 }
@@ -225,7 +225,7 @@ async fn a_lower_limit_does_not_affect_approved_deliveries() {
         .journey
         .define
         .definitions
-        .create(&anybody(), serde_json::from_value(definition).unwrap(), None)
+        .create(&all_roles(), serde_json::from_value(definition).unwrap(), None)
         .await
         .unwrap()
         .answer()
@@ -235,10 +235,10 @@ async fn a_lower_limit_does_not_affect_approved_deliveries() {
         .journey
         .define
         .uploads
-        .upload(&anybody(), &id, versand::domain::audience::AudienceFormat::Ndjson, body)
+        .upload(&all_roles(), &id, versand::domain::audience::AudienceFormat::Ndjson, body)
         .await
         .unwrap();
-    services.journey.preparations.request(&anybody(), &id, None).await.unwrap();
+    services.journey.preparations.request(&all_roles(), &id, None).await.unwrap();
     services.journey.preparations.run(&id).await.unwrap();
     let app = App::start(&redis, "[preparation]\nmessage_limit_kib = 8").await;
     let digest = app.client.get(&format!("/deliveries/{id}")).await["plan"]["digest"]

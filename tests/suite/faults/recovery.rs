@@ -21,7 +21,7 @@ use crate::{
         LIMIT,
         app::{App, idle, validity_ends},
         client::{audience, definition},
-        direct_calls::{anybody, connection, prepared, started},
+        direct_calls::{all_roles, connection, prepared, started},
         eventually,
         redis::RedisServer,
         repository, text,
@@ -104,7 +104,7 @@ async fn reconciled<T>(
 }
 
 /// A worker that is dead now takes a chunk and claims its first recipient.
-async fn begun_by_the_dead(services: &Services, at: &ChunkRef) -> Lease {
+async fn claimed_by_dead_worker(services: &Services, at: &ChunkRef) -> Lease {
     let taken = services
         .stores
         .ledgers
@@ -132,7 +132,7 @@ async fn a_preparation_whose_job_is_gone_is_queued_again() {
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let (id, _) = prepared(services, 10).await;
-    services.journey.preparations.request(&anybody(), &id, None).await.unwrap();
+    services.journey.preparations.request(&all_roles(), &id, None).await.unwrap();
     lose_jobs(&redis, QueueName::Preparations).await;
     reconciled(services, "named again", async || {
         (waiting(services, QueueName::Preparations).await == 1).then_some(())
@@ -151,7 +151,7 @@ async fn a_start_whose_job_is_gone_is_queued_again() {
         .journey
         .confirm
         .confirmations
-        .confirm(&anybody(), &id, &digest, "test", &[])
+        .confirm(&all_roles(), &id, &digest, "test", &[])
         .await
         .unwrap();
     lose_jobs(&redis, QueueName::Steps).await;
@@ -191,8 +191,8 @@ async fn a_pause_and_a_stop_end_though_the_worker_died() {
     {
         let id = started(services, 20).await;
         let at = ChunkRef { delivery: id.clone(), chunk: 1 };
-        begun_by_the_dead(services, &at).await;
-        services.journey.operate.controls.control(&anybody(), &id, action, None).await.unwrap();
+        claimed_by_dead_worker(services, &at).await;
+        services.journey.operate.controls.control(&all_roles(), &id, action, None).await.unwrap();
         services.journey.recover.reconciler.reconcile().await.unwrap();
         assert_ne!(
             services.deliveries.delivery(&id).await.unwrap().state,
@@ -233,7 +233,7 @@ async fn a_dead_holder_of_a_chunk_that_is_in_no_set_is_found() {
     let services = application.services();
     let id = started(services, 10).await;
     let at = ChunkRef { delivery: id.clone(), chunk: 0 };
-    begun_by_the_dead(services, &at).await;
+    claimed_by_dead_worker(services, &at).await;
     lose_sets(&redis, &id).await;
     let free = async || {
         (services.stores.ledgers.headers(&id, &[0]).await.unwrap()[0].owner == 0).then_some(())
@@ -249,7 +249,7 @@ async fn no_holder_counts_as_dead_while_redis_takes_no_writes() {
     let services = application.services();
     let id = started(services, 10).await;
     let at = ChunkRef { delivery: id.clone(), chunk: 0 };
-    let lease = begun_by_the_dead(services, &at).await;
+    let lease = claimed_by_dead_worker(services, &at).await;
     let holder = async || services.stores.ledgers.headers(&id, &[0]).await.unwrap()[0].owner;
     let pulse = tokio::spawn({
         let services = services.clone();

@@ -17,14 +17,14 @@ use crate::harness::{
 };
 
 /// A principal with all roles.
-pub fn anybody() -> Principal {
+pub fn all_roles() -> Principal {
     let roles = vec![
         Role::PrepareDeliveries,
         Role::StartDeliveries,
         Role::Administration,
         Role::Monitoring,
     ];
-    Principal { name: "anybody".into(), roles }
+    Principal { name: "all_roles".into(), roles }
 }
 
 pub async fn connection(redis: &RedisServer) -> MultiplexedConnection {
@@ -38,7 +38,7 @@ pub async fn prepared(services: &Services, recipients: usize) -> (DeliveryId, St
         .journey
         .define
         .definitions
-        .create(&anybody(), definition, None)
+        .create(&all_roles(), definition, None)
         .await
         .unwrap()
         .answer()
@@ -48,10 +48,10 @@ pub async fn prepared(services: &Services, recipients: usize) -> (DeliveryId, St
         .journey
         .define
         .uploads
-        .upload(&anybody(), &id, versand::domain::audience::AudienceFormat::Ndjson, body)
+        .upload(&all_roles(), &id, versand::domain::audience::AudienceFormat::Ndjson, body)
         .await
         .unwrap();
-    services.journey.preparations.request(&anybody(), &id, None).await.unwrap();
+    services.journey.preparations.request(&all_roles(), &id, None).await.unwrap();
     services.journey.preparations.run(&id).await.unwrap();
     let plan = services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap();
     (id, plan.digest)
@@ -64,7 +64,7 @@ pub async fn started(services: &Services, recipients: usize) -> DeliveryId {
         .journey
         .confirm
         .confirmations
-        .confirm(&anybody(), &id, &digest, "test", &[])
+        .confirm(&all_roles(), &id, &digest, "test", &[])
         .await
         .unwrap();
     services.journey.release.starts.start(&id).await.unwrap();

@@ -69,25 +69,25 @@ pub async fn export(client: &Client, id: &str, what: &str) -> Vec<Value> {
 
 /// Computes the statistics. Then counts each figure and each KPI again, from nothing but the
 /// exported logs.
-pub async fn recounted(client: &Client, id: &str) -> Value {
+pub async fn checked_statistics(client: &Client, id: &str) -> Value {
     let (status, computed) = client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
     assert_eq!(status, StatusCode::OK, "{computed}");
     let sending = export(client, id, "log/export?format=ndjson").await;
     compare(&computed, &sending, &export(client, id, "tracking/export?format=ndjson").await);
     let excluded = export(client, id, "exclusions/export?format=ndjson").await.len();
     let kpis = client.get(&format!("/deliveries/{id}")).await["kpis"].clone();
-    assert_eq!(kpis, as_read(&kpis_of(&computed, &sending, excluded)));
+    assert_eq!(kpis, parsed(&kpis_of(&computed, &sending, excluded)));
     computed
 }
 
 /// The value as a client parses it from an answer: the last digit of a ratio may differ.
-fn as_read(expected: &Value) -> Value {
+fn parsed(expected: &Value) -> Value {
     serde_json::from_str(&expected.to_string()).unwrap()
 }
 
 /// Like the above, for the statistics alone.
 pub fn compare(computed: &Value, sending: &[Value], log: &[Value]) {
-    assert_eq!(computed, &as_read(&statistics_of(computed, sending, log)));
+    assert_eq!(computed, &parsed(&statistics_of(computed, sending, log)));
 }
 
 fn rate(count: usize, of: usize) -> Option<f64> {

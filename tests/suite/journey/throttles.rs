@@ -302,8 +302,8 @@ async fn a_small_delivery_does_not_wait_for_a_large_one() {
         (relay.accepted() > 100).then_some(())
     })
     .await;
-    // The relay takes some hundred messages a second: the limit is some seconds of work, not the
-    // whole delivery.
+    // The relay takes some hundred messages a second. The limit is a few seconds of work, far less
+    // than the large delivery.
     let others = others_sent_before(&daemon.client, &relay).await;
     assert!(others < 6000, "{others} of 20 000");
     assert_eq!(

@@ -17,7 +17,7 @@ use crate::harness::{
     smtp::{FROM, MESSAGE, World, deliver, fault, relay, until},
 };
 
-fn of(counter: &AtomicU64) -> u64 {
+fn load(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
@@ -35,21 +35,21 @@ async fn no_connection_is_opened_beyond_the_limit_or_without_need() {
     }))
     .await;
     assert!(sent.iter().all(|ended| matches!(ended, Transaction::Accepted(_))));
-    assert_eq!((of(&most), world.relay.open_connections()), (3, 3));
+    assert_eq!((load(&most), world.relay.open_connections()), (3, 3));
     let counts = world.catcher.counts();
     assert_eq!(
-        (of(&counts.connections), of(&counts.odd), of(&counts.resets)),
+        (load(&counts.connections), load(&counts.odd), load(&counts.resets)),
         (3, 0, 0),
         "no NOOP, no RSET"
     );
-    assert_eq!(of(&world.relay.stats().connections_opened), 3);
+    assert_eq!(load(&world.relay.stats().connections_opened), 3);
     assert_eq!(world.accepted(), (60, 60));
     // Messages one after another need a single connection.
     let world = World::new(|_| (), |_| ()).await;
     for n in 0..10 {
         world.send(&format!("r{n}@x.example")).await;
     }
-    assert_eq!(of(&world.catcher.counts().connections), 1);
+    assert_eq!(load(&world.catcher.counts().connections), 1);
 }
 
 #[tokio::test]
@@ -58,8 +58,8 @@ async fn a_connection_ends_with_quit_after_its_last_message() {
     for n in 0..10 {
         assert!(matches!(world.send(&format!("r{n}@x.example")).await, Transaction::Accepted(_)));
     }
-    until("two quits", || of(&world.catcher.counts().quits) == 2).await;
-    assert_eq!(of(&world.catcher.counts().connections), 3);
+    until("two quits", || load(&world.catcher.counts().quits) == 2).await;
+    assert_eq!(load(&world.catcher.counts().connections), 3);
     let mut connection = world.relay.connection().await.expect("a connection");
     for _ in 0..2 {
         deliver(&mut connection, (FROM, "x@x.example"), MESSAGE, None, &|| true).await;
@@ -75,7 +75,7 @@ async fn an_idle_connection_is_closed_with_quit() {
     world.send("jane@x.example").await;
     assert_eq!(world.relay.open_connections(), 1);
     until("closed", || world.relay.open_connections() == 0).await;
-    assert_eq!(of(&world.catcher.counts().quits), 1);
+    assert_eq!(load(&world.catcher.counts().quits), 1);
     assert!(matches!(world.send("jane@x.example").await, Transaction::Accepted(_)));
 }
 
@@ -91,8 +91,8 @@ async fn a_connection_that_the_server_closed_is_replaced_without_an_error() {
     });
     assert!(matches!(world.send("a@x.example").await, Transaction::Accepted(_)));
     assert!(matches!(world.send("b@x.example").await, Transaction::Accepted(_)));
-    assert_eq!(of(&world.relay.stats().connections_opened), 2);
-    assert_eq!(of(&world.relay.stats().faults), 0);
+    assert_eq!(load(&world.relay.stats().connections_opened), 2);
+    assert_eq!(load(&world.relay.stats().faults), 0);
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn a_connection_dropped_in_the_middle_is_not_reused() {
     drop(connection);
     assert_eq!(world.relay.open_connections(), 0);
     assert!(matches!(world.send("b@x.example").await, Transaction::Accepted(_)));
-    assert_eq!(of(&world.catcher.counts().connections), 2);
+    assert_eq!(load(&world.catcher.counts().connections), 2);
 }
 
 #[tokio::test]
@@ -127,7 +127,7 @@ async fn closing_sends_quit_and_opens_no_more_connections() {
     assert_eq!(world.relay.open_connections(), 1);
     drop(in_use);
     until("all closed", || world.relay.open_connections() == 0).await;
-    until("two quits", || of(&world.catcher.counts().quits) == 2).await;
+    until("two quits", || load(&world.catcher.counts().quits) == 2).await;
     assert_eq!(fault(&world.relay).await.step, "connect");
 }
 
@@ -142,11 +142,11 @@ async fn a_connection_that_cannot_be_opened_is_a_fault_of_the_relay_and_backs_of
     // The second attempt waited 100 ms, the third one 200 ms.
     let took = started.elapsed();
     assert!(took >= Duration::from_millis(290) && took < Duration::from_secs(10), "{took:?}");
-    assert_eq!(of(&refused.stats().faults), 3);
+    assert_eq!(load(&refused.stats().faults), 3);
     // Many senders share one attempt. They do not wait for a pause each.
     let all = join_all((0..15).map(|_| fault(&refused))).await;
     assert!(all.iter().all(|fault| fault.step == "connect"));
-    assert_eq!(of(&refused.stats().faults), 4);
+    assert_eq!(load(&refused.stats().faults), 4);
 }
 
 #[tokio::test]
@@ -207,5 +207,5 @@ async fn the_catcher_keeps_the_newest_and_counts_all() {
     let kept: Vec<u64> = catcher.messages().iter().map(|caught| caught.number).collect();
     assert_eq!(kept, [1, 2]);
     assert!(catcher.messages()[1].bytes.starts_with(b".yyy"), "the first dot of two is removed");
-    assert_eq!(of(&catcher.counts().accepted), 3);
+    assert_eq!(load(&catcher.counts().accepted), 3);
 }

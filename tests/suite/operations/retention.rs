@@ -24,7 +24,7 @@ fn settings(deliveries: u32, logs: u32, tracking: u32, folder: &str) -> String {
 }
 
 /// Twenty recipients, of whom three are refused, and three excluded lines.
-fn varied() -> String {
+fn varied_delivery() -> String {
     let refused: String = (0..3)
         .map(|i| format!("{{\"email\":\"refuse{i}@example.com\",\"name\":\"R\"}}\n"))
         .collect();
@@ -33,7 +33,7 @@ fn varied() -> String {
 
 /// A delivery that was sent, with a tracking log as if hits had come.
 async fn sent(app: &App, redis: &RedisServer) -> String {
-    let id = app.client.send(&definition(), varied()).await;
+    let id = app.client.send(&definition(), varied_delivery()).await;
     app.client.wait_for(&id, &["finished"]).await;
     app.client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
     let mut pipe = ::redis::pipe();
@@ -48,7 +48,7 @@ async fn sent(app: &App, redis: &RedisServer) -> String {
     id
 }
 
-async fn acts(app: &App, id: &str) -> Vec<String> {
+async fn audited_actions(app: &App, id: &str) -> Vec<String> {
     let page = app.client.get(&format!("/deliveries/{id}/audit?limit=1000")).await;
     page["items"]
         .as_array()
@@ -139,7 +139,7 @@ async fn logs_are_removed_after_their_time_and_the_figures_are_frozen() {
     }
     assert_eq!(keys(&redis, &id).await, names(&["delivery", "audit", "tracking", "statistics"]));
     assert!(app.client.get(&path).await["tracking_cleaned_at"].is_string());
-    let acts = acts(&app, &id).await;
+    let acts = audited_actions(&app, &id).await;
     assert_eq!(acts[acts.len() - 3..], ["finish", "clean", "clean"], "each line once");
     app.stop().await;
 }
@@ -256,7 +256,7 @@ async fn only_ended_deliveries_are_deleted_after_their_time() {
         client.request(Method::GET, &format!("/deliveries/{ended}")).send().await.unwrap().status(),
         StatusCode::NOT_FOUND
     );
-    assert_eq!(acts(&app, &ended).await.last().unwrap(), "delete");
+    assert_eq!(audited_actions(&app, &ended).await.last().unwrap(), "delete");
     assert_eq!(client.log(&younger).await.len(), 20);
     for (id, before) in [&editing, &prepared, &scheduled].into_iter().zip(before) {
         assert_eq!(client.get(&format!("/deliveries/{id}")).await, before);

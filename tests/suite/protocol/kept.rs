@@ -41,7 +41,7 @@ pub struct Kept {
 }
 
 impl Kept {
-    pub async fn lay_out(&self, id: &DeliveryId, conn: &mut ConnectionManager) {
+    pub async fn write_to_redis(&self, id: &DeliveryId, conn: &mut ConnectionManager) {
         let mut pipe = redis::pipe();
         let keys = [
             keys::delivery(id),

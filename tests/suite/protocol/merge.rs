@@ -111,7 +111,7 @@ fn given_back(r: &mut Record, now: u32) -> ReportEffect {
     ReportEffect::Applied
 }
 
-/// Late truth. While the newer claim is under way, the report is only noted. Otherwise it decides,
+/// A late report of an acceptance. While the newer claim is under way, the report is only noted. Otherwise it decides,
 /// unless a bounce has. The record takes the number of this claim: a repeated report is then known,
 /// and an acceptance of the newer claim counts as the second one.
 fn accepted_earlier(r: &mut Record, report: &Report, terms: &Terms) -> ReportEffect {

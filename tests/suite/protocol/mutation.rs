@@ -53,6 +53,6 @@ impl Mutation {
         Self::BounceUndone,
     ];
     /// The mistakes that the model cannot find.
-    pub const BESIDE_THE_MODEL: [Self; 4] =
+    pub const NOT_IN_THE_MODEL: [Self; 4] =
         [Self::ProvedByMachine, Self::HitsOfAnyPlan, Self::HitsWithoutLimit, Self::DoubtExcluded];
 }

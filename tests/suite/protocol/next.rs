@@ -44,7 +44,7 @@ pub enum Step {
     Settle(usize, Settlement),
     Bounce(usize),
     Hit(usize),
-    /// Redis may come back to its present state.
+    /// Redis may go back to its present state.
     Remember,
     SettleDown,
     RollBack,

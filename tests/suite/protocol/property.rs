@@ -84,7 +84,7 @@ fn explore(
 }
 
 /// Hits of recipients in every status, with every possible effect of a hit.
-fn all_that_hits_meet() -> BTreeSet<String> {
+fn all_hit_cases() -> BTreeSet<String> {
     let all = Status::ALL.iter().flat_map(|status| {
         HitClass::ALL.map(|class| format!("{} by {}", status.word(), class.word()))
     });
@@ -102,14 +102,14 @@ fn all_that_hits_meet() -> BTreeSet<String> {
 #[test]
 fn the_scripts_follow_the_protocol() {
     let (outcome, met) = explore(Mutation::Faithful, CASES, FEW, sequence());
-    must_agree(outcome);
-    assert_eq!(met, all_that_hits_meet());
+    check_agreement(outcome);
+    assert_eq!(met, all_hit_cases());
 }
 
 /// The same with reports that no SMTP test makes.
 #[test]
 fn the_scripts_follow_the_protocol_in_test_mode() {
-    must_agree(
+    check_agreement(
         explore(Mutation::Faithful, TEST_CASES, Beginning { test: true, ..FEW }, sequence()).0,
     );
 }
@@ -117,7 +117,7 @@ fn the_scripts_follow_the_protocol_in_test_mode() {
 /// Batches as workers send them: the scripts decide most of these on a fast path.
 #[test]
 fn the_scripts_follow_the_protocol_in_a_wide_chunk() {
-    must_agree(
+    check_agreement(
         explore(
             Mutation::Faithful,
             WIDE_CASES,
@@ -131,7 +131,7 @@ fn the_scripts_follow_the_protocol_in_a_wide_chunk() {
 /// Two more user agents get a number, and all others get none.
 #[test]
 fn the_scripts_follow_the_protocol_when_user_agent_numbers_run_out() {
-    must_agree(
+    check_agreement(
         explore(
             Mutation::Faithful,
             CROWDED_CASES,
@@ -142,7 +142,7 @@ fn the_scripts_follow_the_protocol_when_user_agent_numbers_run_out() {
     );
 }
 
-fn must_agree(outcome: Outcome) {
+fn check_agreement(outcome: Outcome) {
     if let Err(TestError::Fail(why, steps)) = outcome {
         panic!("{why}\nafter\n{}", steps.iter().map(|s| format!("  {s:?}\n")).collect::<String>());
     }
@@ -156,7 +156,7 @@ async fn a_lease_that_redis_lost_is_not_mistaken_for_the_next_one() {
     let stores = Stores::new(Redis::connect(&redis.settings()).await.unwrap());
     stores.redis.durability().await.unwrap();
     let at = ChunkRef { delivery: DeliveryId::from_random([1; 10]), chunk: 0 };
-    let lay_out = async || {
+    let write_to_redis = async || {
         let mut set = redis::cmd("SET");
         set.arg(keys::ledger(&at.delivery, at.chunk)).arg(Ledger::new(1).bytes());
         let () = set.query_async(&mut stores.redis.connection()).await.unwrap();
@@ -170,9 +170,9 @@ async fn a_lease_that_redis_lost_is_not_mistaken_for_the_next_one() {
         Taken::Yes(lease, _) => lease,
         held => panic!("{held:?}"),
     };
-    lay_out().await;
+    write_to_redis().await;
     let forgotten = take().await;
-    lay_out().await;
+    write_to_redis().await;
     let lease = take().await;
     assert_eq!((forgotten.owner, forgotten.epoch), (lease.owner, lease.epoch));
     let batch = Batch { claims: vec![Claim { position: 0, n: 1 }], ..Batch::default() };
@@ -199,7 +199,7 @@ async fn a_lease_that_redis_lost_is_not_mistaken_for_the_next_one() {
 
 #[test]
 fn the_comparison_finds_each_mistake_in_the_protocol() {
-    for mistake in Mutation::MISTAKES.into_iter().chain(Mutation::BESIDE_THE_MODEL) {
+    for mistake in Mutation::MISTAKES.into_iter().chain(Mutation::NOT_IN_THE_MODEL) {
         assert!(
             matches!(explore(mistake, MISTAKE_CASES, FEW, sequence()).0, Err(TestError::Fail(..))),
             "{mistake:?} was not seen"

@@ -178,7 +178,7 @@ impl Chunk {
                         && claims == LeaseVerdict::Forbidden;
                     r.status == Status::Attempting && r.claim == number && !forgotten
                 }
-                Some(r) => claims == LeaseVerdict::Ok && claim_one(r, number, batch.redo, terms),
+                Some(r) => claims == LeaseVerdict::Ok && grant(r, number, batch.redo, terms),
                 None => false,
             }
         });
@@ -376,7 +376,7 @@ impl Chunk {
     }
 
     /// A person wants a retry of a chunk that was set poisoned.
-    pub fn readmit(&mut self) {
+    pub fn retry(&mut self) {
         self.poisoned = false;
         self.open = Some(0);
     }
@@ -461,7 +461,7 @@ fn is_unsettled(r: &Record) -> bool {
 
 /// Grants claims of recipients that are claimable and due. The recipient takes the claim number,
 /// and an earlier decision of a person is used up. A replayed claim was due when it was first made.
-fn claim_one(r: &mut Record, number: ClaimNumber, redo: bool, terms: &Terms) -> bool {
+fn grant(r: &mut Record, number: ClaimNumber, redo: bool, terms: &Terms) -> bool {
     let was_due = redo
         && matches!(
             r.status,

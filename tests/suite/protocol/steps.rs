@@ -134,7 +134,7 @@ pub enum Step {
     },
     /// Another run of Redis begins with the state of the last such step.
     RollBack,
-    /// Redis may come back to its present state.
+    /// Redis may go back to its present state.
     Remember,
     Promise {
         goes_back: bool,

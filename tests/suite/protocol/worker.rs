@@ -99,7 +99,7 @@ impl AppliedBatch {
 }
 
 impl Worker {
-    /// The outcome of its claim, once it is known.
+    /// The outcome of the worker's claim, once it is known.
     pub fn outcome(&self, i: usize) -> Option<(usize, ClaimNumber, Reply)> {
         let Some((claim, Phase::Known(reply))) = self.jobs[i] else { return None };
         Some((i, claim, reply))
@@ -128,14 +128,14 @@ impl Worker {
         self.jobs.iter().all(Option::is_none) && self.unanswered.is_none()
     }
 
-    /// True if it will report an acceptance.
+    /// True if the worker will report an acceptance.
     pub fn knows(&self, i: usize) -> bool {
         let phase = self.jobs[i].map(|(_, phase)| phase);
         matches!(phase, Some(Phase::Written(Reply::Accepted) | Phase::Known(Reply::Accepted)))
             || self.remembers(i)
     }
 
-    /// True if it remembers an acceptance that Redis may have forgotten.
+    /// True if the worker remembers an acceptance that Redis may have forgotten.
     pub fn remembers(&self, i: usize) -> bool {
         let given = self.given.iter().flat_map(|(_, batches)| batches);
         self.batches
@@ -144,7 +144,7 @@ impl Worker {
             .any(|done| matches!(done.report, Some((told, _, Reply::Accepted)) if told == i))
     }
 
-    /// True if it has, or may have, a claim whose outcome the ledger does not know.
+    /// True if the worker has, or may have, a claim whose outcome the ledger does not know.
     pub fn concerns(&self, i: usize) -> bool {
         self.jobs[i].is_some()
             || self

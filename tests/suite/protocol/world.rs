@@ -60,7 +60,7 @@ pub struct World {
     pub doubtful: [bool; RECIPIENTS],
     /// The message was accepted, and nobody is left who knows it.
     pub lost_acceptance: [bool; RECIPIENTS],
-    /// A bounce came for it.
+    /// A bounce came for the recipient.
     pub bounced: [bool; RECIPIENTS],
     /// An answer of a script that must never occur.
     pub wrong: Option<&'static str>,
@@ -164,7 +164,7 @@ impl World {
         }
     }
 
-    /// Redis may come back to its present state, which is not yet durable.
+    /// Redis may go back to its present state: later writes are not yet durable.
     pub fn remember(&mut self) {
         self.past = Some((self.chunk.clone(), self.state));
     }
@@ -185,7 +185,7 @@ impl World {
         self.note_lost_acceptance();
     }
 
-    /// Messages that were accepted, are forgotten, and are in nobody's memory.
+    /// Notes acceptances that Redis has forgotten and no worker remembers.
     fn note_lost_acceptance(&mut self) {
         for i in 0..RECIPIENTS {
             let record = &self.chunk.records[i];

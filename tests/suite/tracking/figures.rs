@@ -9,7 +9,7 @@ use crate::harness::{
     daemon::Daemon,
     redis::RedisServer,
     relay::TestRelay,
-    tracking::{FIREFOX, definition, export, forged, links, recounted, visit, visitor},
+    tracking::{FIREFOX, checked_statistics, definition, export, forged, links, visit, visitor},
 };
 
 const GMAIL: &str =
@@ -62,7 +62,7 @@ async fn opens_clicks_mirror_pages_and_opt_outs_become_figures_that_agree_with_t
     assert_eq!(one_click.status(), StatusCode::OK);
     assert_eq!(client.get(&denied).await["denylisted"], json!(true));
 
-    let computed = recounted(client, &id).await;
+    let computed = checked_statistics(client, &id).await;
     assert_eq!((&computed["unique_opens"], &computed["open_rate"]), (&json!(4), &json!(0.2)));
     assert_eq!((&computed["unique_clicks"], &computed["unsubscribes"]), (&json!(1), &json!(1)));
     assert_eq!(
@@ -304,6 +304,6 @@ async fn a_human_hit_proves_that_an_in_doubt_message_was_delivered_and_a_machine
     visit(&got[1][&'o'][0], "curl/8.9").await;
     let log = client.log(&id).await;
     assert_eq!((&log[0]["status"], &log[1]["status"]), (&json!("sent"), &json!("in_doubt")));
-    recounted(client, &id).await;
+    checked_statistics(client, &id).await;
     app.stop().await;
 }

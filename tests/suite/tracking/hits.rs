@@ -21,7 +21,7 @@ use crate::harness::{
     direct_calls::{aged, connection},
     redis::RedisServer,
     relay::TestRelay,
-    tracking::{FIREFOX, definition, export, forged, links, recounted, visit, visitor},
+    tracking::{FIREFOX, checked_statistics, definition, export, forged, links, visit, visitor},
 };
 
 const TARGET: &str = "https://shop.example/autumn?a=1&b=2";
@@ -95,7 +95,7 @@ async fn the_log_tells_machines_from_humans_by_their_requests() {
     lines.extend(vec![expected("click", "prefetch"); 4]);
     lines.push(expected("open", "human"));
     assert_eq!(log.iter().map(seen).collect::<Vec<_>>(), lines);
-    let figures = recounted(&app.client, &id).await;
+    let figures = checked_statistics(&app.client, &id).await;
     let found = ["unique_opens", "unique_clicks", "machine_opens", "machine_clicks"]
         .map(|name| figures[name].clone());
     assert_eq!(found, [1, 0, 1, 1].map(|n| json!(n)));
@@ -148,7 +148,7 @@ async fn no_answer_is_cached_or_sends_a_referrer() {
 }
 
 /// Sets the confirmation, and the due time of its last wave, so many hours into the past.
-async fn released(app: &App, id: &str, confirmed: i64, due: Option<i64>) {
+async fn set_confirmed(app: &App, id: &str, confirmed: i64, due: Option<i64>) {
     let (id, stores): (DeliveryId, _) = (id.parse().unwrap(), &app.services.stores);
     let delivery = stores.deliveries.delivery(&id).await.unwrap().unwrap();
     let (mut document, now) = (delivery.document.clone(), Timestamp::now());
@@ -181,7 +181,7 @@ async fn links_expire_some_days_after_the_last_wave_and_opt_outs_do_not() {
         (1000, Some(-1000), true),
     ] {
         let id = sent(&app, &definition, audience(1)).await;
-        released(&app, &id, confirmed, due).await;
+        set_confirmed(&app, &id, confirmed, due).await;
         let of = links(&app.client, &id, 0).await;
         let clicked = visit(&of[&'c'][0], FIREFOX).await;
         let target = if works { TARGET } else { ELSEWHERE };
@@ -197,7 +197,7 @@ async fn links_expire_some_days_after_the_last_wave_and_opt_outs_do_not() {
         assert_eq!((page.0, page.1.as_str()), expected);
         assert_eq!(visit(&of[&'u'][0], FIREFOX).await.0, StatusCode::OK);
         assert_eq!(opt_out(&of[&'u'][0]).await, (StatusCode::OK, None));
-        let figures = recounted(&app.client, &id).await;
+        let figures = checked_statistics(&app.client, &id).await;
         assert_eq!(
             (&figures["hits"], &figures["unsubscribes"]),
             (&json!(if works { 4 } else { 1 }), &json!(1))
@@ -239,7 +239,7 @@ async fn hits_of_recipients_that_were_not_sent_to_count_in_no_rate() {
     for (number, kind) in [(0, 'o'), (3, 'c'), (4, 'o')] {
         visit(&links(&app.client, &id, number).await[&kind][0], FIREFOX).await;
     }
-    let figures = recounted(&app.client, &id).await;
+    let figures = checked_statistics(&app.client, &id).await;
     assert_eq!((&figures["opens_of_others"], &figures["clicks_of_others"]), (&json!(2), &json!(1)));
     assert_eq!(
         (&figures["unique_opens"], &figures["unique_clicks"], &figures["failed"]),
@@ -311,7 +311,7 @@ async fn newer_rules_relabel_earlier_hits_by_route_and_by_command() {
     };
     for id in &ids {
         assert_eq!(
-            of(&recounted(&app.client, id).await),
+            of(&checked_statistics(&app.client, id).await),
             [3, 1, 0, 0],
             "labels stay until somebody asks"
         );
@@ -319,7 +319,7 @@ async fn newer_rules_relabel_earlier_hits_by_route_and_by_command() {
     let (status, relabelled) =
         app.client.post(&format!("/deliveries/{}/relabel", ids[0]), &json!({})).await;
     assert_eq!((status, of(&relabelled)), (StatusCode::OK, [1, 0, 1, 1]));
-    assert_eq!(of(&recounted(&app.client, &ids[0]).await), [1, 0, 1, 1]);
+    assert_eq!(of(&checked_statistics(&app.client, &ids[0]).await), [1, 0, 1, 1]);
     let log = export(&app.client, &ids[0], "tracking/export?format=ndjson").await;
     let labels: Vec<_> = log
         .iter()
@@ -382,7 +382,7 @@ async fn a_link_that_is_called_endlessly_fills_no_log_and_hides_no_click() {
     visit(&of[&'c'][0], FIREFOX).await;
     let log = export(&app.client, &id, "tracking/export?format=ndjson").await;
     assert_eq!(log.len(), 1001);
-    let computed = recounted(&app.client, &id).await;
+    let computed = checked_statistics(&app.client, &id).await;
     assert_eq!((&computed["hits_beyond"], &computed["unique_clicks"]), (&json!(100), &json!(1)));
     app.stop().await;
 }

@@ -23,7 +23,7 @@ async fn an_upload_survives_a_crash() {
     assert_eq!(prepared["plan"]["to_deliver"], 300, "{prepared}");
     daemon.client.confirm(&id, prepared["plan"]["digest"].as_str().unwrap()).await;
     finished(&daemon.client, &id).await;
-    Account::of(&daemon.client, &id, &relay).await.check(300, 0);
+    Account::of(&daemon.client, &id, &relay).await.nobody_twice(300, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,7 +73,7 @@ async fn a_chunk_with_a_broken_ledger_is_given_back_and_taken_over_after_the_rep
         redis.ask(&format!("EVAL \"{chunks} {back}\" 2 {ledger} {away}")).unwrap().starts_with('$')
     );
     finished(&daemon.client, &id).await;
-    Account::of(&daemon.client, &id, &relay).await.check(RECIPIENTS, CONNECTIONS * WINDOW);
+    Account::of(&daemon.client, &id, &relay).await.nobody_twice(RECIPIENTS, CONNECTIONS * WINDOW);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,5 +101,5 @@ async fn an_answered_confirmation_is_carried_out() {
             .values()
             .all(|ids| ids.len() <= 4 && (1..ids.len()).all(|i| !ids[i..].contains(&ids[i - 1])))
     );
-    conserved(&daemon).await;
+    figures_agree(&daemon).await;
 }

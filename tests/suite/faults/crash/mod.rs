@@ -98,7 +98,7 @@ impl Account {
 
     /// Checks that nobody got a message twice and nobody is lost. The relay has every message that
     /// counts as sent. All others are in doubt, and they are few.
-    fn check(&self, recipients: usize, most_in_doubt: usize) {
+    fn nobody_twice(&self, recipients: usize, most_in_doubt: usize) {
         assert_eq!(self.log.len(), recipients);
         for (recipient, line) in &self.log {
             match line["status"].as_str().unwrap() {
@@ -113,7 +113,7 @@ impl Account {
 
     /// Checks that nobody is missing. A recipient gets a message twice only if the log says so, and
     /// then it is the same message.
-    fn resends(&self, recipients: usize) {
+    fn nobody_missing(&self, recipients: usize) {
         assert_eq!(self.log.len(), recipients);
         for (recipient, line) in &self.log {
             assert_eq!(line["status"], "sent", "{line}");
@@ -129,7 +129,7 @@ impl Account {
 }
 
 /// Checks that the conservation figures agree once the daemon has computed them.
-async fn conserved(daemon: &Daemon) {
+async fn figures_agree(daemon: &Daemon) {
     daemon.passes("observe", 1).await;
     assert_eq!(daemon.metric("versand_conservation_difference").await, 0.0);
     assert_eq!(daemon.metric("versand_acceptance_difference").await, 0.0);
@@ -147,7 +147,7 @@ async fn killed_and_restarted(kills_at: &[usize], policy: &str) -> (Account, Dae
     }
     finished(&daemon.client, &id).await;
     let account = Account::of(&daemon.client, &id, &relay).await;
-    conserved(&daemon).await;
+    figures_agree(&daemon).await;
     (account, daemon)
 }
 
@@ -156,7 +156,7 @@ async fn a_killed_daemon_goes_on_and_nobody_gets_a_mail_twice() {
     // The kills hit the first messages, the middle and the last chunks.
     let runs = [3, 700, 1850].map(async |at| killed_and_restarted(&[at], "hold").await);
     for (account, _daemon) in join_all(runs).await {
-        account.check(RECIPIENTS, CONNECTIONS * WINDOW);
+        account.nobody_twice(RECIPIENTS, CONNECTIONS * WINDOW);
     }
 }
 
@@ -164,14 +164,14 @@ async fn a_killed_daemon_goes_on_and_nobody_gets_a_mail_twice() {
 async fn a_daemon_that_is_killed_again_and_again_goes_on() {
     let kills_at = [200, 600, 1000, 1400];
     let (account, _daemon) = killed_and_restarted(&kills_at, "hold").await;
-    account.check(RECIPIENTS, kills_at.len() * CONNECTIONS * WINDOW);
+    account.nobody_twice(RECIPIENTS, kills_at.len() * CONNECTIONS * WINDOW);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_daemon_goes_on_and_nobody_misses_a_mail() {
     let runs = [350, 1200].map(async |at| killed_and_restarted(&[at], "resend").await);
     for (account, _daemon) in join_all(runs).await {
-        account.resends(RECIPIENTS);
+        account.nobody_missing(RECIPIENTS);
         let doubled = account.received.values().filter(|ids| ids.len() == 2).count();
         assert!(doubled <= CONNECTIONS * WINDOW, "{doubled}");
     }
@@ -189,7 +189,7 @@ async fn frequent_replacement_of_connections_leaves_no_more_recipients_in_doubt(
     }
     finished(&daemon.client, &id).await;
     let account = Account::of(&daemon.client, &id, &relay).await;
-    account.check(RECIPIENTS, 2 * CONNECTIONS * WINDOW);
+    account.nobody_twice(RECIPIENTS, 2 * CONNECTIONS * WINDOW);
     assert!(
         account.log.values().all(|line| line["attempts"] == 1),
         "a recipient that was given back is not attempted"
@@ -213,5 +213,5 @@ async fn recipients_left_in_doubt_by_a_crash_can_be_settled() {
         (StatusCode::OK, &json!(account.with_status("in_doubt")))
     );
     finished(&daemon.client, &id).await;
-    Account::of(&daemon.client, &id, &relay).await.resends(400);
+    Account::of(&daemon.client, &id, &relay).await.nobody_missing(400);
 }

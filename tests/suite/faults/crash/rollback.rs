@@ -21,7 +21,7 @@ async fn two_daemons(redis: &RedisServer, policy: &str) -> (TestRelay, [Daemon; 
 }
 
 /// Lets the daemons send for a while, and then removes those writes from Redis.
-async fn lose_a_while(redis: &mut RedisServer) {
+async fn lose_recent_writes(redis: &mut RedisServer) {
     let length = redis.log_length();
     sleep(LOST).await;
     redis.roll_back(length);
@@ -44,14 +44,14 @@ async fn living_daemons_replay_what_redis_lost() {
     let (relay, daemons, id) = two_daemons(&redis, "hold").await;
     for at in [200, 1000] {
         accepted(&relay, at).await;
-        lose_a_while(&mut redis).await;
+        lose_recent_writes(&mut redis).await;
     }
     finished(&daemons[0].client, &id).await;
     assert!(sum(&daemons, PUT_BACK).await > 0.0, "Redis has lost nothing");
     assert_eq!(sum(&daemons, IN_DOUBT).await, 0.0);
-    Account::of(&daemons[0].client, &id, &relay).await.check(RECIPIENTS, 0);
-    conserved(&daemons[0]).await;
-    conserved(&daemons[1]).await;
+    Account::of(&daemons[0].client, &id, &relay).await.nobody_twice(RECIPIENTS, 0);
+    figures_agree(&daemons[0]).await;
+    figures_agree(&daemons[1]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,9 +68,9 @@ async fn records_lost_with_redis_and_daemons_are_in_doubt_and_nobody_gets_a_mail
     }
     finished(&daemons[0].client, &id).await;
     let account = Account::of(&daemons[0].client, &id, &relay).await;
-    account.check(RECIPIENTS, MOST_IN_DOUBT);
+    account.nobody_twice(RECIPIENTS, MOST_IN_DOUBT);
     assert!(account.with_status("in_doubt") > CONNECTIONS * WINDOW, "Redis has lost nothing");
-    conserved(&daemons[0]).await;
+    figures_agree(&daemons[0]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,7 +87,7 @@ async fn a_lease_that_redis_lost_was_never_used() {
         daemon.restart().await;
     }
     finished(&daemons[0].client, &id).await;
-    Account::of(&daemons[0].client, &id, &relay).await.check(RECIPIENTS, 0);
+    Account::of(&daemons[0].client, &id, &relay).await.nobody_twice(RECIPIENTS, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,8 +103,8 @@ async fn resend_repeats_attempts_that_redis_lost_and_records_it() {
         daemon.restart().await;
     }
     finished(&daemons[0].client, &id).await;
-    Account::of(&daemons[0].client, &id, &relay).await.resends(RECIPIENTS);
-    conserved(&daemons[0]).await;
+    Account::of(&daemons[0].client, &id, &relay).await.nobody_missing(RECIPIENTS);
+    figures_agree(&daemons[0]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,8 +131,8 @@ async fn a_replica_that_was_frozen_takes_over_and_nobody_gets_a_mail_twice() {
     finished(&daemons[0].client, &id).await;
     assert!(frozen_at > 400, "nothing was sent while the replica was frozen");
     assert!(sum(&daemons, PUT_BACK).await > 0.0, "Redis has lost nothing");
-    Account::of(&daemons[0].client, &id, &relay).await.check(RECIPIENTS, 0);
-    conserved(&daemons[0]).await;
+    Account::of(&daemons[0].client, &id, &relay).await.nobody_twice(RECIPIENTS, 0);
+    figures_agree(&daemons[0]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,7 +176,7 @@ async fn an_answered_confirmation_and_an_answered_pause_are_not_undone() {
         daemon.client.post(&format!("/deliveries/{id}/resume"), &json!({})).await;
     assert!(status.is_success(), "{answer}");
     finished(&daemon.client, &id).await;
-    Account::of(&daemon.client, &id, &relay).await.check(SLOW, 0);
+    Account::of(&daemon.client, &id, &relay).await.nobody_twice(SLOW, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,7 +189,7 @@ async fn a_plain_restart_of_redis_leaves_nobody_in_doubt() {
     }
     finished(&daemons[0].client, &id).await;
     assert!(sum(&daemons, "versand_redis_restarts_total").await >= 2.0);
-    Account::of(&daemons[0].client, &id, &relay).await.check(RECIPIENTS, 0);
+    Account::of(&daemons[0].client, &id, &relay).await.nobody_twice(RECIPIENTS, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use versand::{
 use super::*;
 
 /// Two daemons that share the chunks. The first one has the delivery.
-async fn two(policy: &str, more: &str) -> (RedisServer, TestRelay, [Daemon; 2], String) {
+async fn two_daemons(policy: &str, more: &str) -> (RedisServer, TestRelay, [Daemon; 2], String) {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(DELAY).await);
     let settings = format!("{}{more}", settings(&redis, &relay));
     let first = Daemon::start(&settings).await;
@@ -18,7 +18,7 @@ async fn two(policy: &str, more: &str) -> (RedisServer, TestRelay, [Daemon; 2], 
 }
 
 /// Freezes the daemon at a moment in which it holds a lease; it may also be between two chunks.
-async fn frozen_with_a_chunk(daemon: &Daemon, redis: &RedisServer, id: &str) {
+async fn freeze_with_a_lease(daemon: &Daemon, redis: &RedisServer, id: &str) {
     let stores = Stores::new(Redis::connect(&redis.settings()).await.unwrap());
     let (id, chunks): (DeliveryId, Vec<u32>) =
         (id.parse().unwrap(), (0..RECIPIENTS.div_ceil(CHUNK) as u32).collect());
@@ -48,44 +48,45 @@ async fn taken_over(by: &Daemon) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_daemon_takes_over() {
-    let (redis, relay, [mut first, second], id) = two("hold", "").await;
+    let (redis, relay, [mut first, second], id) = two_daemons("hold", "").await;
     accepted(&relay, 600).await;
-    frozen_with_a_chunk(&first, &redis, &id).await;
+    freeze_with_a_lease(&first, &redis, &id).await;
     first.kill();
     taken_over(&second).await;
     finished(&second.client, &id).await;
-    Account::of(&second.client, &id, &relay).await.check(RECIPIENTS, CONNECTIONS * WINDOW);
-    conserved(&second).await;
+    Account::of(&second.client, &id, &relay).await.nobody_twice(RECIPIENTS, CONNECTIONS * WINDOW);
+    figures_agree(&second).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_daemon_takes_over_within_thirty_seconds_by_default() {
-    let (redis, relay, [mut first, second], id) = two("hold", "[send]\nlease_ms = 10000\n").await;
+    let (redis, relay, [mut first, second], id) =
+        two_daemons("hold", "[send]\nlease_ms = 10000\n").await;
     accepted(&relay, 1000).await;
-    frozen_with_a_chunk(&first, &redis, &id).await;
+    freeze_with_a_lease(&first, &redis, &id).await;
     first.kill();
     // The promise: the lease of ten seconds and two passes.
     taken_over(&second).await;
     finished(&second.client, &id).await;
-    Account::of(&second.client, &id, &relay).await.check(RECIPIENTS, CONNECTIONS * WINDOW);
+    Account::of(&second.client, &id, &relay).await.nobody_twice(RECIPIENTS, CONNECTIONS * WINDOW);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_daemon_resends_the_same_message_to_recipients_in_doubt() {
-    let (_redis, relay, [mut first, second], id) = two("resend", "").await;
+    let (_redis, relay, [mut first, second], id) = two_daemons("resend", "").await;
     accepted(&relay, 800).await;
     first.kill();
     finished(&second.client, &id).await;
     let account = Account::of(&second.client, &id, &relay).await;
-    account.resends(RECIPIENTS);
-    conserved(&second).await;
+    account.nobody_missing(RECIPIENTS);
+    figures_agree(&second).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_was_frozen_beyond_its_lease_sends_nothing_twice() {
-    let (redis, relay, [first, second], id) = two("hold", "").await;
+    let (redis, relay, [first, second], id) = two_daemons("hold", "").await;
     accepted(&relay, 300).await;
-    frozen_with_a_chunk(&first, &redis, &id).await;
+    freeze_with_a_lease(&first, &redis, &id).await;
     taken_over(&second).await;
     second.passes("reconcile", 1).await;
     first.thaw();
@@ -96,6 +97,6 @@ async fn a_daemon_that_was_frozen_beyond_its_lease_sends_nothing_twice() {
     })
     .await;
     let account = Account::of(&second.client, &id, &relay).await;
-    account.check(RECIPIENTS, CONNECTIONS * WINDOW);
-    conserved(&second).await;
+    account.nobody_twice(RECIPIENTS, CONNECTIONS * WINDOW);
+    figures_agree(&second).await;
 }

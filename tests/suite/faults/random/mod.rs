@@ -35,8 +35,8 @@ const IN_FLIGHT: usize = 8;
 /// promised times.
 const RECOVERY: Duration = Duration::from_secs(60);
 
-/// Seeds that failed once. 54: a replica that was not in sync took over. The run itself was wrong;
-/// now it waits.
+/// Seeds that failed once. In seed 54 a replica took over that was not in sync. The fault run was
+/// wrong; now it waits for the replica.
 const REGRESSIONS: &[u64] = &[54];
 
 /// SplitMix64 (Steele, Lea, Flood 2014): the schedule of a seed is the same everywhere.
@@ -63,7 +63,7 @@ enum RedisFault {
     Durable,
     /// `everysec`, and the end of the append-only file is lost.
     RolledBack,
-    /// Like `Everysec`, and all daemons die with Redis.
+    /// Like [`Self::RolledBack`], and all daemons die with Redis.
     RolledBackWithDaemons,
     /// A replica that was frozen takes over.
     FailedOver,
@@ -152,7 +152,7 @@ impl FaultRun {
         }
     }
 
-    fn say(&mut self, fault: impl Into<String>) {
+    fn log_fault(&mut self, fault: impl Into<String>) {
         self.faults.push((self.began.elapsed(), fault.into()));
     }
 
@@ -165,7 +165,7 @@ impl FaultRun {
         let i = self.random.below(self.daemons.len() as u64) as usize;
         match self.random.below(12) {
             0 | 1 => {
-                self.say(format!("SIGKILL of daemon {i}"));
+                self.log_fault(format!("SIGKILL of daemon {i}"));
                 self.fenced += 1;
                 self.daemons[i].kill();
                 sleep(self.random.ms(50, 800)).await;
@@ -173,19 +173,19 @@ impl FaultRun {
             }
             2 => {
                 let frozen = self.lease + self.random.ms(500, 1500);
-                self.say(format!("SIGSTOP of daemon {i} for {} ms", frozen.as_millis()));
+                self.log_fault(format!("SIGSTOP of daemon {i} for {} ms", frozen.as_millis()));
                 self.fenced += 1;
                 self.daemons[i].freeze();
                 sleep(frozen).await;
                 self.daemons[i].thaw();
             }
             3 => {
-                self.say(format!("SIGTERM of daemon {i}"));
+                self.log_fault(format!("SIGTERM of daemon {i}"));
                 assert!(self.daemons[i].terminate().await.success(), "daemon {i} did not drain");
                 self.restart(i).await;
             }
             4 => {
-                self.say("SIGKILL of Redis");
+                self.log_fault("SIGKILL of Redis");
                 self.redis_restarts += 1;
                 self.redis.kill();
                 sleep(self.random.ms(10, 500)).await;
@@ -193,14 +193,14 @@ impl FaultRun {
             }
             5 => {
                 let frozen = self.random.ms(500, 2500);
-                self.say(format!("Redis frozen for {} ms", frozen.as_millis()));
+                self.log_fault(format!("Redis frozen for {} ms", frozen.as_millis()));
                 self.redis.freeze();
                 sleep(frozen).await;
                 self.redis.thaw();
             }
             6 => {
                 let away = self.random.ms(50, 500);
-                self.say(format!("sink restarted, away for {} ms", away.as_millis()));
+                self.log_fault(format!("sink restarted, away for {} ms", away.as_millis()));
                 self.cut += CONNECTIONS * self.daemons.len();
                 self.sink.restart(away).await;
             }
@@ -218,7 +218,7 @@ impl FaultRun {
         };
         let sink_fault = sink_faults[self.random.below(2) as usize];
         let long = self.random.ms(100, 400);
-        self.say(format!("sink: {sink_fault:?} for {} ms", long.as_millis()));
+        self.log_fault(format!("sink: {sink_fault:?} for {} ms", long.as_millis()));
         self.sink.set(sink_fault);
         sleep(long).await;
         self.sink.set(SinkFault::Good);
@@ -257,12 +257,12 @@ impl FaultRun {
             }
         }
         self.redis_restarts += 1;
-        self.say(format!("{:?}: {} ms lost", self.redis_fault, lost.as_millis()));
+        self.log_fault(format!("{:?}: {} ms lost", self.redis_fault, lost.as_millis()));
     }
 
     /// The upper limit of recipients in doubt because of daemons: their windows, or their chunks
     /// where Redis may have gone back meanwhile.
-    fn doubts(&self) -> usize {
+    fn most_in_doubt(&self) -> usize {
         let windows = self.fenced * CONNECTIONS * WINDOW;
         let chunks = if self.redis_fault == RedisFault::Durable || self.redis_restarts == 0 {
             0
@@ -381,7 +381,7 @@ async fn run(seed: u64, options: &Options) -> String {
         log: client.log(&id).await,
         journal: fault_run.sink.journal(),
         differences: differences.lock().unwrap().clone(),
-        doubts_of_daemons: fault_run.doubts(),
+        doubts_of_daemons: fault_run.most_in_doubt(),
         finished,
     };
     report(seed, resend, &fault_run, &evidence)
@@ -473,8 +473,7 @@ const SHORT: Options = Options { recipients: 1500, lease_ms: 1000 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_lost_or_doubled_under_three_fault_schedules() {
-    // These three are: a durable Redis, a Redis that goes back in time with its daemons, a
-    // fail-over.
+    // These seeds choose a durable Redis, a roll-back in which the daemons die, and a fail-over.
     seeds([5, 8, 9], &SHORT).await;
 }
 

@@ -54,14 +54,14 @@ pub struct Entry {
 }
 
 #[derive(Default)]
-struct Book {
+struct SinkState {
     entries: Vec<Entry>,
     transactions: u64,
     fault: Option<SinkFault>,
 }
 
 pub struct Sink {
-    book: Arc<Mutex<Book>>,
+    state: Arc<Mutex<SinkState>>,
     pub port: u16,
     /// Keeps the port while the sink does not listen on it.
     _kept: ClosedPort,
@@ -73,9 +73,9 @@ impl Sink {
         let kept = ClosedPort::new();
         let port = kept.port();
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-        let book = Arc::<Mutex<Book>>::default();
-        let serving = tokio::spawn(serve(listener, book.clone())).abort_handle();
-        Self { book, port, _kept: kept, serving }
+        let state = Arc::<Mutex<SinkState>>::default();
+        let serving = tokio::spawn(serve(listener, state.clone())).abort_handle();
+        Self { state, port, _kept: kept, serving }
     }
 
     /// Ends all connections, stays away for a while, and comes back on the same port.
@@ -88,19 +88,19 @@ impl Sink {
                 Err(_) => sleep(Duration::from_millis(10)).await,
             }
         };
-        self.serving = tokio::spawn(serve(listener, self.book.clone())).abort_handle();
+        self.serving = tokio::spawn(serve(listener, self.state.clone())).abort_handle();
     }
 
     pub fn set(&self, fault: SinkFault) {
-        self.book.lock().unwrap().fault = Some(fault);
+        self.state.lock().unwrap().fault = Some(fault);
     }
 
     pub fn journal(&self) -> Vec<Entry> {
-        self.book.lock().unwrap().entries.clone()
+        self.state.lock().unwrap().entries.clone()
     }
 
     pub fn accepted(&self) -> usize {
-        self.book.lock().unwrap().entries.iter().filter(|entry| entry.accepted).count()
+        self.state.lock().unwrap().entries.iter().filter(|entry| entry.accepted).count()
     }
 }
 
@@ -110,17 +110,17 @@ impl Drop for Sink {
     }
 }
 
-async fn serve(listener: TcpListener, book: Arc<Mutex<Book>>) {
+async fn serve(listener: TcpListener, state: Arc<Mutex<SinkState>>) {
     let mut sessions = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         let _ = stream.set_nodelay(true);
-        let book = book.clone();
+        let state = state.clone();
         // The client must notice a broken connection.
-        sessions.spawn(async move { drop(session(stream, &book).await) });
+        sessions.spawn(async move { drop(session(stream, &state).await) });
     }
 }
 
-async fn session(stream: TcpStream, book: &Mutex<Book>) -> std::io::Result<()> {
+async fn session(stream: TcpStream, state: &Mutex<SinkState>) -> std::io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     writer.write_all(b"220 sink.example ESMTP\r\n").await?;
@@ -132,7 +132,7 @@ async fn session(stream: TcpStream, book: &Mutex<Book>) -> std::io::Result<()> {
         let reply = match verb.as_str() {
             "EHLO" => "250-sink.example\r\n250-8BITMIME\r\n250 PIPELINING\r\n",
             "MAIL" => {
-                (began, fault, recipient) = (Instant::now(), next_fault(book), None);
+                (began, fault, recipient) = (Instant::now(), next_fault(state), None);
                 "250 2.1.0 ok\r\n"
             }
             "RCPT" => {
@@ -140,7 +140,7 @@ async fn session(stream: TcpStream, book: &Mutex<Book>) -> std::io::Result<()> {
                 match fault {
                     SinkFault::Refuse => {
                         note(
-                            book,
+                            state,
                             Entry {
                                 refused: true,
                                 replied: Some(Instant::now()),
@@ -162,10 +162,10 @@ async fn session(stream: TcpStream, book: &Mutex<Book>) -> std::io::Result<()> {
             "DATA" => {
                 writer.write_all(b"354 go on\r\n").await?;
                 let address = recipient.take().unwrap_or_default();
-                match take_message(&mut reader, book, entry(&address, began), fault).await? {
+                match take_message(&mut reader, state, entry(&address, began), fault).await? {
                     Some((number, reply)) => {
                         writer.write_all(reply.as_bytes()).await?;
-                        book.lock().unwrap().entries[number].replied = Some(Instant::now());
+                        state.lock().unwrap().entries[number].replied = Some(Instant::now());
                         continue;
                     }
                     None => return Ok(()),
@@ -183,14 +183,14 @@ async fn session(stream: TcpStream, book: &Mutex<Book>) -> std::io::Result<()> {
 /// connection.
 async fn take_message(
     reader: &mut BufReader<tokio::net::tcp::OwnedReadHalf>,
-    book: &Mutex<Book>,
+    state: &Mutex<SinkState>,
     mut entry: Entry,
     fault: SinkFault,
 ) -> std::io::Result<Option<(usize, &'static str)>> {
     loop {
         let Some(line) = read_line(reader).await? else { return Ok(None) };
         if fault == SinkFault::CloseBefore {
-            note(book, entry);
+            note(state, entry);
             return Ok(None);
         }
         if let Some(id) = line.strip_prefix("Message-ID:") {
@@ -203,7 +203,7 @@ async fn take_message(
     entry.ended = Some(Instant::now());
     entry.accepted = !matches!(fault, SinkFault::Defer | SinkFault::CloseAfterForgetting);
     entry.garbled = fault == SinkFault::Garbage;
-    let number = note(book, entry);
+    let number = note(state, entry);
     sleep(if fault == SinkFault::Stall { Duration::from_secs(2) } else { DELAY }).await;
     Ok(match fault {
         SinkFault::CloseAfter | SinkFault::CloseAfterForgetting => None,
@@ -213,11 +213,11 @@ async fn take_message(
     })
 }
 
-fn next_fault(book: &Mutex<Book>) -> SinkFault {
-    let mut book = book.lock().unwrap();
-    book.transactions += 1;
-    let fault = book.fault.unwrap_or(SinkFault::Good);
-    if book.transactions.is_multiple_of(3) { fault } else { SinkFault::Good }
+fn next_fault(state: &Mutex<SinkState>) -> SinkFault {
+    let mut state = state.lock().unwrap();
+    state.transactions += 1;
+    let fault = state.fault.unwrap_or(SinkFault::Good);
+    if state.transactions.is_multiple_of(3) { fault } else { SinkFault::Good }
 }
 
 fn entry(recipient: &str, began: Instant) -> Entry {
@@ -234,10 +234,10 @@ fn entry(recipient: &str, began: Instant) -> Entry {
     }
 }
 
-fn note(book: &Mutex<Book>, entry: Entry) -> usize {
-    let mut book = book.lock().unwrap();
-    book.entries.push(entry);
-    book.entries.len() - 1
+fn note(state: &Mutex<SinkState>, entry: Entry) -> usize {
+    let mut state = state.lock().unwrap();
+    state.entries.push(entry);
+    state.entries.len() - 1
 }
 
 async fn read_line(

@@ -5,11 +5,11 @@ use super::*;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_exclusion_removes_recipients_who_reached_the_limit_since_the_preparation() {
     let redis = RedisServer::start();
-    let app = App::start(&redis, ONE).await;
+    let app = App::start(&redis, ONE_IN_SEVEN_DAYS).await;
     let client = &app.client;
     let prepared = async |emails: &[&str]| {
-        let id = client.create(&saying(Value::Null, 0)).await;
-        client.upload(&id, people(emails)).await;
+        let id = client.create(&definition_with(Value::Null, 0)).await;
+        client.upload(&id, audience_of(emails)).await;
         let view = client.prepare(&id).await;
         (id, view["plan"]["digest"].as_str().unwrap().to_owned())
     };
@@ -64,15 +64,15 @@ async fn a_late_exclusion_removes_recipients_who_reached_the_limit_since_the_pre
 async fn everybody_gets_one_of_two_deliveries_released_at_the_same_time_by_two_daemons() {
     const DELIVERIES: usize = 6;
     let redis = RedisServer::start();
-    let settings = format!("{ONE}\n[preparation]\nchunk_size = 20");
+    let settings = format!("{ONE_IN_SEVEN_DAYS}\n[preparation]\nchunk_size = 20");
     let (first, second) =
         (App::start(&redis, &settings).await, App::start(&redis, &settings).await);
     let addresses: Vec<String> = (0..100).map(|n| format!("r{n}@example.com")).collect();
     let all: Vec<&str> = addresses.iter().map(String::as_str).collect();
     let mut prepared = Vec::new();
     for _ in 0..DELIVERIES {
-        let id = first.client.create(&saying(Value::Null, 0)).await;
-        first.client.upload(&id, people(&all)).await;
+        let id = first.client.create(&definition_with(Value::Null, 0)).await;
+        first.client.upload(&id, audience_of(&all)).await;
         let view = first.client.prepare(&id).await;
         prepared.push((id, view["plan"]["digest"].as_str().unwrap().to_owned()));
     }
@@ -107,12 +107,12 @@ async fn everybody_gets_one_of_two_deliveries_released_at_the_same_time_by_two_d
 #[tokio::test(flavor = "multi_thread")]
 async fn the_earlier_of_two_started_deliveries_wins_whichever_is_sent_first() {
     let redis = RedisServer::start();
-    let (application, _state) = idle(&redis, ONE).await;
+    let (application, _state) = idle(&redis, ONE_IN_SEVEN_DAYS).await;
     let services = application.services();
     let ann = ["ann@example.com"];
     let (earlier, later) = (
-        prepare(services, saying(Value::Null, 0), &ann).await,
-        prepare(services, saying(Value::Null, 0), &ann).await,
+        prepare(services, definition_with(Value::Null, 0), &ann).await,
+        prepare(services, definition_with(Value::Null, 0), &ann).await,
     );
     for (delivery, ago) in [(&earlier, 20), (&later, 10)] {
         confirm(services, delivery).await;
@@ -125,8 +125,8 @@ async fn the_earlier_of_two_started_deliveries_wins_whichever_is_sent_first() {
     assert_eq!(counts(&later.id).await.excluded, 1);
     assert_eq!(counts(&earlier.id).await.sent, 1);
     // The third delivery is released later than the fourth one, which must count it all the same.
-    let third = prepare(services, saying(json!(false), 0), &["bob@example.com"]).await;
-    let fourth = prepare(services, saying(Value::Null, 0), &["bob@example.com"]).await;
+    let third = prepare(services, definition_with(json!(false), 0), &["bob@example.com"]).await;
+    let fourth = prepare(services, definition_with(Value::Null, 0), &["bob@example.com"]).await;
     for delivery in [&third, &fourth] {
         confirm(services, delivery).await;
         services.journey.release.starts.start(&delivery.id).await.unwrap();
@@ -144,7 +144,7 @@ async fn only_the_holder_excludes_and_only_recipients_that_were_not_begun() {
     let services = application.services();
     let delivery = prepare(
         services,
-        saying(Value::Null, 0),
+        definition_with(Value::Null, 0),
         &["a@x.example", "b@x.example", "c@x.example", "d@x.example"],
     )
     .await;

@@ -28,22 +28,22 @@ use crate::harness::{
     LIMIT,
     app::{App, idle},
     client::definition,
-    direct_calls::{anybody, connection},
+    direct_calls::{all_roles, connection},
     eventually,
     redis::RedisServer,
 };
 
 const DAY: u32 = 86_400;
 /// The rule: one message in seven days.
-const ONE: &str = "[fatigue]\nmessages = 1";
+const ONE_IN_SEVEN_DAYS: &str = "[fatigue]\nmessages = 1";
 
 /// An audience of these addresses.
-fn people(emails: &[&str]) -> String {
+fn audience_of(emails: &[&str]) -> String {
     emails.iter().map(|email| format!("{}\n", json!({ "email": email, "name": "N" }))).collect()
 }
 
 /// A definition. `fatigue` may be null. `after` is in seconds; 0 means at once.
-fn saying(fatigue: Value, after: i64) -> Value {
+fn definition_with(fatigue: Value, after: i64) -> Value {
     let mut definition = definition();
     if !fatigue.is_null() {
         definition["settings"]["fatigue"] = fatigue;
@@ -66,24 +66,24 @@ async fn prepare(services: &Services, definition: Value, emails: &[&str]) -> Del
         .journey
         .define
         .definitions
-        .create(&anybody(), serde_json::from_value(definition).unwrap(), None)
+        .create(&all_roles(), serde_json::from_value(definition).unwrap(), None)
         .await
         .unwrap()
         .answer()
         .id;
-    let body = futures_util::stream::iter([Ok::<_, String>(people(emails).into())]);
+    let body = futures_util::stream::iter([Ok::<_, String>(audience_of(emails).into())]);
     services
         .journey
         .define
         .uploads
-        .upload(&anybody(), &id, AudienceFormat::Ndjson, body)
+        .upload(&all_roles(), &id, AudienceFormat::Ndjson, body)
         .await
         .unwrap();
     prepare_again(services, &id).await
 }
 
 async fn prepare_again(services: &Services, id: &DeliveryId) -> Delivery {
-    services.journey.preparations.request(&anybody(), id, None).await.unwrap();
+    services.journey.preparations.request(&all_roles(), id, None).await.unwrap();
     services.journey.preparations.run(id).await.unwrap();
     services.deliveries.delivery(id).await.unwrap()
 }
@@ -94,7 +94,7 @@ async fn confirm(services: &Services, delivery: &Delivery) {
         .journey
         .confirm
         .confirmations
-        .confirm(&anybody(), &delivery.id, digest, "test", &[])
+        .confirm(&all_roles(), &delivery.id, digest, "test", &[])
         .await
         .unwrap();
 }
@@ -123,7 +123,11 @@ async fn sent(services: &Services, definition: Value, emails: &[&str]) -> Delive
 }
 
 /// The recipients that a preparation excludes for fatigue. Another recipient is not excluded.
-async fn left_out(services: &Services, definition: Value, emails: &[&str]) -> Vec<String> {
+async fn excluded_for_fatigue(
+    services: &Services,
+    definition: Value,
+    emails: &[&str],
+) -> Vec<String> {
     let delivery =
         prepare(services, definition, &[emails, &["somebody@else.example"]].concat()).await;
     let plan = delivery.document.plan.unwrap_or_else(|| panic!("{:?}", delivery.document.checks));
@@ -170,67 +174,71 @@ async fn a_preparation_counts_sent_and_scheduled_messages_only() {
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let ann = ["ann@example.com"];
-    sent(services, saying(Value::Null, 0), &ann).await;
+    sent(services, definition_with(Value::Null, 0), &ann).await;
     // Exempt deliveries count for others.
-    sent(services, saying(json!(false), 0), &ann).await;
-    assert_eq!(left_out(services, saying(rule(2), 0), &ann).await, ann);
-    assert!(left_out(services, saying(rule(3), 0), &ann).await.is_empty());
-    assert!(left_out(services, saying(json!(false), 0), &ann).await.is_empty());
+    sent(services, definition_with(json!(false), 0), &ann).await;
+    assert_eq!(excluded_for_fatigue(services, definition_with(rule(2), 0), &ann).await, ann);
+    assert!(excluded_for_fatigue(services, definition_with(rule(3), 0), &ann).await.is_empty());
     assert!(
-        left_out(services, saying(Value::Null, 0), &ann).await.is_empty(),
+        excluded_for_fatigue(services, definition_with(json!(false), 0), &ann).await.is_empty()
+    );
+    assert!(
+        excluded_for_fatigue(services, definition_with(Value::Null, 0), &ann).await.is_empty(),
         "a delivery without a rule"
     );
 
     // A scheduled delivery counts for later ones.
-    let scheduled = prepare(services, saying(Value::Null, 3600), &ann).await;
+    let scheduled = prepare(services, definition_with(Value::Null, 3600), &ann).await;
     assert!(
-        left_out(services, saying(rule(3), 7200), &ann).await.is_empty(),
+        excluded_for_fatigue(services, definition_with(rule(3), 7200), &ann).await.is_empty(),
         "a delivery that is prepared and not confirmed"
     );
     confirm(services, &scheduled).await;
-    assert_eq!(left_out(services, saying(rule(3), 7200), &ann).await, ann);
+    assert_eq!(excluded_for_fatigue(services, definition_with(rule(3), 7200), &ann).await, ann);
     assert!(
-        left_out(services, saying(rule(3), 60), &ann).await.is_empty(),
+        excluded_for_fatigue(services, definition_with(rule(3), 60), &ann).await.is_empty(),
         "a scheduled delivery does not count for an earlier one"
     );
     // Confirmed for now, and not begun.
-    let waiting = prepare(services, saying(Value::Null, 0), &ann).await;
+    let waiting = prepare(services, definition_with(Value::Null, 0), &ann).await;
     confirm(services, &waiting).await;
-    assert_eq!(left_out(services, saying(rule(3), 0), &ann).await, ann);
+    assert_eq!(excluded_for_fatigue(services, definition_with(rule(3), 0), &ann).await, ann);
     // Stopped: recipients that were not begun are cancelled and no longer count.
     services
         .journey
         .operate
         .controls
-        .control(&anybody(), &waiting.id, Control::Stop, None)
+        .control(&all_roles(), &waiting.id, Control::Stop, None)
         .await
         .unwrap();
     services
         .journey
         .operate
         .controls
-        .control(&anybody(), &scheduled.id, Control::Stop, None)
+        .control(&all_roles(), &scheduled.id, Control::Stop, None)
         .await
         .unwrap();
     for when in [0, 7200] {
-        assert!(left_out(services, saying(rule(3), when), &ann).await.is_empty());
+        assert!(
+            excluded_for_fatigue(services, definition_with(rule(3), when), &ann).await.is_empty()
+        );
     }
     services.journey.recover.reconciler.reconcile().await.unwrap();
-    assert!(left_out(services, saying(rule(3), 0), &ann).await.is_empty());
+    assert!(excluded_for_fatigue(services, definition_with(rule(3), 0), &ann).await.is_empty());
     assert_eq!(services.deliveries.delivery(&waiting.id).await.unwrap().state.word(), "stopped");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_window_slides_by_days() {
     let redis = RedisServer::start();
-    let (application, _state) = idle(&redis, ONE).await;
+    let (application, _state) = idle(&redis, ONE_IN_SEVEN_DAYS).await;
     let services = application.services();
     let ann = ["ann@example.com"];
-    let id = sent(services, saying(Value::Null, 0), &ann).await;
+    let id = sent(services, definition_with(Value::Null, 0), &ann).await;
     for (ago, expected) in [(7 * DAY, 0), (7 * DAY - 60, 1), (8 * DAY, 0), (0, 1)] {
         released_at(&redis, services, &id, unix_now() - ago).await;
         assert_eq!(
-            left_out(services, saying(Value::Null, 0), &ann).await.len(),
+            excluded_for_fatigue(services, definition_with(Value::Null, 0), &ann).await.len(),
             expected,
             "{ago} s ago"
         );
@@ -238,7 +246,13 @@ async fn the_window_slides_by_days() {
     // The window is seen from the day for which it is scheduled.
     for (days, expected) in [(6, 1), (8, 0)] {
         assert_eq!(
-            left_out(services, saying(Value::Null, days * i64::from(DAY)), &ann).await.len(),
+            excluded_for_fatigue(
+                services,
+                definition_with(Value::Null, days * i64::from(DAY)),
+                &ann
+            )
+            .await
+            .len(),
             expected,
             "in {days} days"
         );
@@ -248,22 +262,26 @@ async fn the_window_slides_by_days() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_is_the_same_in_capitals_and_as_an_international_domain() {
     let redis = RedisServer::start();
-    let (application, _state) = idle(&redis, ONE).await;
+    let (application, _state) = idle(&redis, ONE_IN_SEVEN_DAYS).await;
     let services = application.services();
-    sent(services, saying(Value::Null, 0), &["Ann@Müller.Example", "bob@example.com"]).await;
+    sent(services, definition_with(Value::Null, 0), &["Ann@Müller.Example", "bob@example.com"])
+        .await;
     let again = ["ann@xn--mller-kva.example", "BOB@EXAMPLE.COM", "bobby@example.com"];
-    assert_eq!(left_out(services, saying(Value::Null, 0), &again).await, again[..2]);
+    assert_eq!(
+        excluded_for_fatigue(services, definition_with(Value::Null, 0), &again).await,
+        again[..2]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ramp_up_replaces_recipients_excluded_for_fatigue() {
     let redis = RedisServer::start();
-    let (application, _state) = idle(&redis, ONE).await;
+    let (application, _state) = idle(&redis, ONE_IN_SEVEN_DAYS).await;
     let services = application.services();
     let addresses: Vec<String> = (0..20).map(|n| format!("r{n}@example.com")).collect();
     let all: Vec<&str> = addresses.iter().map(String::as_str).collect();
-    sent(services, saying(Value::Null, 0), &all[..10]).await;
-    let mut definition = saying(Value::Null, 0);
+    sent(services, definition_with(Value::Null, 0), &all[..10]).await;
+    let mut definition = definition_with(Value::Null, 0);
     let step = |share: u32, days: i64| {
         let at = Timestamp::from_second(i64::from(unix_now()) + days * i64::from(DAY))
             .unwrap()
@@ -286,18 +304,18 @@ async fn a_ramp_up_replaces_recipients_excluded_for_fatigue() {
 async fn the_index_holds_each_message_once_and_no_longer_than_its_delivery() {
     let redis = RedisServer::start();
     let (application, _state) =
-        idle(&redis, &format!("{ONE}\n[preparation]\nchunk_size = 7")).await;
+        idle(&redis, &format!("{ONE_IN_SEVEN_DAYS}\n[preparation]\nchunk_size = 7")).await;
     let services = application.services();
     let addresses: Vec<String> = (0..50).map(|n| format!("r{n}@example.com")).collect();
     let all: Vec<&str> = addresses.iter().map(String::as_str).collect();
-    let delivery = prepare(services, saying(Value::Null, 0), &all).await;
+    let delivery = prepare(services, definition_with(Value::Null, 0), &all).await;
     assert_eq!(indexed(&redis).await, (50, 1));
     prepare_again(services, &delivery.id).await;
     assert_eq!(indexed(&redis).await, (50, 1), "a delivery that is prepared twice");
 
     // A crash in the middle: its messages are in the index but count for nobody. The next
     // preparation removes them.
-    services.journey.preparations.request(&anybody(), &delivery.id, None).await.unwrap();
+    services.journey.preparations.request(&all_roles(), &delivery.id, None).await.unwrap();
     let (id, stores) = (&delivery.id, &services.stores);
     let generation = services.deliveries.delivery(id).await.unwrap().document.generation;
     let recipient = |(line, email): (u64, &&str)| Recipient {
@@ -329,22 +347,25 @@ async fn the_index_holds_each_message_once_and_no_longer_than_its_delivery() {
         .await
         .unwrap();
     assert_eq!(indexed(&redis).await, (57, 2));
-    assert!(left_out(services, saying(Value::Null, 0), &all).await.is_empty());
+    assert!(excluded_for_fatigue(services, definition_with(Value::Null, 0), &all).await.is_empty());
     services.journey.preparations.run(&delivery.id).await.unwrap();
     let prepared = services.deliveries.delivery(&delivery.id).await.unwrap();
     assert_eq!(indexed(&redis).await, (50 + 51, 2));
     confirm(services, &prepared).await;
-    assert_eq!(left_out(services, saying(Value::Null, 0), &all).await.len(), 50);
+    assert_eq!(
+        excluded_for_fatigue(services, definition_with(Value::Null, 0), &all).await.len(),
+        50
+    );
     services.journey.release.starts.start(&delivery.id).await.unwrap();
     send(services, &delivery.id).await;
-    services.journey.define.definitions.delete(&anybody(), &delivery.id).await.unwrap();
+    services.journey.define.definitions.delete(&all_roles(), &delivery.id).await.unwrap();
     assert_eq!(indexed(&redis).await, (51 + 1, 2));
     assert!(
-        left_out(services, saying(Value::Null, 0), &all).await.is_empty(),
+        excluded_for_fatigue(services, definition_with(Value::Null, 0), &all).await.is_empty(),
         "a deleted delivery no longer counts"
     );
     for id in services.stores.deliveries.delivery_ids(0, 100).await.unwrap() {
-        services.journey.define.definitions.delete(&anybody(), &id).await.unwrap();
+        services.journey.define.definitions.delete(&all_roles(), &id).await.unwrap();
     }
     assert_eq!(indexed(&redis).await, (0, 0));
 }
@@ -352,15 +373,17 @@ async fn the_index_holds_each_message_once_and_no_longer_than_its_delivery() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_that_is_changed_after_it_was_scheduled_no_longer_counts() {
     let redis = RedisServer::start();
-    let (application, _state) = idle(&redis, ONE).await;
+    let (application, _state) = idle(&redis, ONE_IN_SEVEN_DAYS).await;
     let services = application.services();
     let ann = ["ann@example.com"];
-    let scheduled = prepare(services, saying(Value::Null, 3600), &ann).await;
+    let scheduled = prepare(services, definition_with(Value::Null, 3600), &ann).await;
     confirm(services, &scheduled).await;
-    assert_eq!(left_out(services, saying(Value::Null, 7200), &ann).await, ann);
-    let other = serde_json::from_value(saying(Value::Null, 3600)).unwrap();
-    services.journey.define.definitions.redefine(&anybody(), &scheduled.id, other).await.unwrap();
-    assert!(left_out(services, saying(Value::Null, 7200), &ann).await.is_empty());
+    assert_eq!(excluded_for_fatigue(services, definition_with(Value::Null, 7200), &ann).await, ann);
+    let other = serde_json::from_value(definition_with(Value::Null, 3600)).unwrap();
+    services.journey.define.definitions.redefine(&all_roles(), &scheduled.id, other).await.unwrap();
+    assert!(
+        excluded_for_fatigue(services, definition_with(Value::Null, 7200), &ann).await.is_empty()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -374,7 +397,8 @@ async fn settings_that_cannot_be_used_name_their_field() {
         json!({ "messages": 3 }),
         json!(3),
     ] {
-        let (status, answer) = app.client.post("/deliveries", &saying(bad.clone(), 0)).await;
+        let (status, answer) =
+            app.client.post("/deliveries", &definition_with(bad.clone(), 0)).await;
         assert_eq!(
             (status, &answer["field"]),
             (StatusCode::UNPROCESSABLE_ENTITY, &json!("settings.fatigue")),
@@ -388,8 +412,8 @@ async fn settings_that_cannot_be_used_name_their_field() {
     for (says, expected) in
         [(Value::Null, json!(default)), (rule(3), json!(own)), (json!(false), Value::Null)]
     {
-        let id = app.client.create(&saying(says, 0)).await;
-        app.client.upload(&id, people(&["a@x.example"])).await;
+        let id = app.client.create(&definition_with(says, 0)).await;
+        app.client.upload(&id, audience_of(&["a@x.example"])).await;
         let view = app.client.prepare(&id).await;
         assert_eq!(view["plan"]["settings"]["fatigue"], expected);
         digests.insert(view["plan"]["digest"].as_str().unwrap().to_owned());

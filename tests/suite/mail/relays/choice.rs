@@ -153,7 +153,7 @@ async fn a_recovered_relay_is_used_even_if_connections_are_seldom_needed() {
     first.catcher.change_rules(|rules| rules.greeting = None);
     send(&mut connection(&relays, &route).await, 1).await;
     assert_eq!((first.accepted(), other.accepted()), (0, 2));
-    // The relay was probed, and the connection of the probe has been closed since.
+    // Waits until a probe has opened and closed its connection.
     let relay = relays.all().next().unwrap().clone();
     let opened = || relay.stats().connections_opened.load(std::sync::atomic::Ordering::Relaxed);
     eventually("a probe", LIMIT, async || {

@@ -22,7 +22,7 @@ use crate::harness::{
 /// The delay before every reply: a delivery takes long enough for a fault in its middle.
 const DELAY: Duration = Duration::from_millis(1);
 
-async fn two() -> (TestRelay, TestRelay) {
+async fn two_relays() -> (TestRelay, TestRelay) {
     (TestRelay::start(DELAY).await, TestRelay::start(DELAY).await)
 }
 
@@ -35,7 +35,7 @@ fn received(relays: [&TestRelay; 2]) -> BTreeMap<String, usize> {
     received
 }
 
-fn everybody_once(relays: [&TestRelay; 2], recipients: usize) {
+fn check_everybody_once(relays: [&TestRelay; 2], recipients: usize) {
     let received = received(relays);
     assert_eq!(received.len(), recipients);
     assert!(received.values().all(|n| *n == 1), "somebody got two messages");
@@ -50,12 +50,12 @@ fn with_status(log: &[Value], status: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_mail_is_shared_by_weight_and_counted_by_relay() {
-    let (a, b) = two().await;
+    let (a, b) = two_relays().await;
     let relays = [a.named("a", "weight = 3"), b.named("b", "connections = 10")].concat();
     let daemon = Daemon::start(&format!("{relays}[relay]\nconnections = 12\n")).await;
     let id = daemon.client.send(&definition(), audience(4000)).await;
     daemon.client.wait_for(&id, &["finished"]).await;
-    everybody_once([&a, &b], 4000);
+    check_everybody_once([&a, &b], 4000);
     let share = a.accepted() as f64 / 4000.0;
     assert!((0.65..0.85).contains(&share), "the share is {share}, three quarters are wanted");
 
@@ -93,7 +93,7 @@ async fn the_mail_is_shared_by_weight_and_counted_by_relay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_domain_of_the_envelope_sender_decides_who_sends() {
-    let (shop, others) = two().await;
+    let (shop, others) = two_relays().await;
     let redis = RedisServer::start();
     let relays =
         [shop.named("shop", "sender_domains = [\"shop.example\"]"), others.named("others", "")]
@@ -120,7 +120,7 @@ async fn the_domain_of_the_envelope_sender_decides_who_sends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn chunks_of_a_delivery_without_a_relay_are_set_aside() {
-    let (shop, _) = two().await;
+    let (shop, _) = two_relays().await;
     shop.catcher.change_rules(|rules| rules.greeting = Some("421 4.3.2 not now".into()));
     let redis = RedisServer::start();
     let app = App::start(&redis, &shop.named("shop", "")).await;
@@ -163,7 +163,7 @@ async fn the_other_one_sends(first: String, other: &TestRelay) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_relay_sends_for_one_that_refuses_connections() {
-    let (first, other) = two().await;
+    let (first, other) = two_relays().await;
     let closed = ClosedPort::new();
     the_other_one_sends(named("first", closed.port(), "weight = 9"), &other).await;
     for greeting in ["421 4.3.2 not now", "554 5.7.1 not you", "hello?"] {
@@ -176,7 +176,7 @@ async fn another_relay_sends_for_one_that_refuses_connections() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_other_relay_sends_messages_that_break_before_the_end_of_data() {
-    let (first, other) = two().await;
+    let (first, other) = two_relays().await;
     let redis = RedisServer::start();
     let app =
         App::start(&redis, &[first.named("first", ""), other.named("other", "")].concat()).await;
@@ -188,7 +188,7 @@ async fn the_other_relay_sends_messages_that_break_before_the_end_of_data() {
     });
     let view = app.client.wait_for(&id, &["finished"]).await;
     assert_eq!((&view["counts"]["sent"], &view["counts"]["in_doubt"]), (&json!(1500), &json!(0)));
-    everybody_once([&first, &other], 1500);
+    check_everybody_once([&first, &other], 1500);
     let log = app.client.log(&id).await;
     assert!(
         log.iter().any(|line| line["attempts"].as_u64() > Some(1)),
@@ -199,7 +199,7 @@ async fn the_other_relay_sends_messages_that_break_before_the_end_of_data() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dying_relay_leaves_recipients_in_doubt_only_after_the_end_of_data() {
-    let (first, other) = two().await;
+    let (first, other) = two_relays().await;
     let (catcher, connections) = (first.catcher.clone(), 6);
     let redis = RedisServer::start();
     let relays =
@@ -232,7 +232,7 @@ async fn a_dying_relay_leaves_recipients_in_doubt_only_after_the_end_of_data() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_goes_to_another_relay_after_the_end_of_data() {
     for accepted in [true, false] {
-        let (first, other) = two().await;
+        let (first, other) = two_relays().await;
         let act = CatcherAct {
             accept: accepted,
             ..CatcherAct::new(CatcherStage::End, CatcherAction::Close)
@@ -251,7 +251,7 @@ async fn nothing_goes_to_another_relay_after_the_end_of_data() {
         assert_eq!(others.len(), 800 - doubts.len());
         assert!(doubts.iter().all(|recipient| !others.contains_key(recipient)));
         if accepted {
-            everybody_once([&first, &other], 800);
+            check_everybody_once([&first, &other], 800);
         } else {
             assert_eq!(first.accepted(), 0);
         }
@@ -261,7 +261,7 @@ async fn nothing_goes_to_another_relay_after_the_end_of_data() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_of_weight_0_sends_only_while_the_other_is_at_fault() {
-    let (first, standby) = two().await;
+    let (first, standby) = two_relays().await;
     let redis = RedisServer::start();
     // With a short `idle_ms` no probe waits long for the relay.
     let relays =
@@ -295,7 +295,7 @@ async fn a_relay_of_weight_0_sends_only_while_the_other_is_at_fault() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_while_all_relays_are_at_fault_and_the_first_to_recover_sends() {
-    let (first, other) = two().await;
+    let (first, other) = two_relays().await;
     for relay in [&first, &other] {
         relay.catcher.change_rules(|rules| rules.greeting = Some("421 4.3.2 not now".into()));
     }
@@ -316,7 +316,7 @@ async fn nothing_is_lost_while_all_relays_are_at_fault_and_the_first_to_recover_
     other.catcher.change_rules(|rules| rules.greeting = None);
     let view = app.client.wait_for(&id, &["finished"]).await;
     assert_eq!((view["counts"]["sent"].clone(), other.received().len()), (json!(600), 600));
-    everybody_once([&first, &other], 600);
+    check_everybody_once([&first, &other], 600);
     app.stop().await;
 }
 

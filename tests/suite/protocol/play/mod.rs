@@ -154,13 +154,13 @@ impl<'a> Play<'a> {
         let mut play =
             Self { stores, conn, at, now, past, terms, workers, claims, run, hits: 0, met };
         play.promise(false).await;
-        play.lay_out().await;
+        play.write_to_redis().await;
         play
     }
 
     /// Writes the content of Redis as the protocol has it.
-    async fn lay_out(&mut self) {
-        self.expected().lay_out(&self.at.delivery, &mut self.conn).await;
+    async fn write_to_redis(&mut self) {
+        self.expected().write_to_redis(&self.at.delivery, &mut self.conn).await;
     }
 
     /// Sets the durability: either Redis may lose its last writes, or the protocol ignores that.
@@ -232,7 +232,7 @@ impl<'a> Play<'a> {
                 if bounced.is_some_and(|(position, _)| {
                     self.now.chunk.bounce(position, (*reason, *hard), &self.terms)
                 }) {
-                    self.lay_out().await;
+                    self.write_to_redis().await;
                 }
             }
             Step::Hits { of_plan, hits } => {
@@ -260,7 +260,7 @@ impl<'a> Play<'a> {
                 self.stores.chunks.mark_poisoned(&self.at).await.unwrap();
             }
             Step::Poisoned { set: false } => {
-                self.now.chunk.readmit();
+                self.now.chunk.retry();
                 self.stores.chunks.retry_poisoned(&self.at).await.unwrap();
             }
             Step::Remember => self.past = Known { state: self.terms.state, ..self.now.clone() },
@@ -268,7 +268,7 @@ impl<'a> Play<'a> {
                 self.now = self.past.clone();
                 self.terms.state = self.now.state;
                 self.terms.run += 1;
-                self.lay_out().await;
+                self.write_to_redis().await;
             }
             Step::Promise { goes_back } => self.promise(*goes_back).await,
             Step::State(state) => self.set_state(*state).await,

@@ -17,7 +17,7 @@ use versand::{
 use crate::harness::{
     app::{App, idle, token},
     client::{Client, answer, audience, definition},
-    direct_calls::anybody,
+    direct_calls::all_roles,
     eventually,
     redis::RedisServer,
 };
@@ -30,7 +30,7 @@ async fn template(services: &Services) -> DeliveryId {
         .journey
         .define
         .definitions
-        .create(&anybody(), serde_json::from_value(definition()).unwrap(), None)
+        .create(&all_roles(), serde_json::from_value(definition()).unwrap(), None)
         .await
         .unwrap()
         .answer()
@@ -40,7 +40,7 @@ async fn template(services: &Services) -> DeliveryId {
         .journey
         .define
         .uploads
-        .upload(&anybody(), &id, AudienceFormat::Ndjson, body)
+        .upload(&all_roles(), &id, AudienceFormat::Ndjson, body)
         .await
         .unwrap();
     id
@@ -52,7 +52,7 @@ async fn recurring(services: &Services, rule: Value) -> DeliveryId {
         .journey
         .define
         .recurrences
-        .set_recurrence(&anybody(), &id, serde_json::from_value(rule).unwrap())
+        .set_recurrence(&all_roles(), &id, serde_json::from_value(rule).unwrap())
         .await
         .unwrap();
     id
@@ -67,7 +67,7 @@ fn minutes(n: i64) -> SignedDuration {
 }
 
 /// Creates the next occurrence as the task does when its lead time of an hour begins.
-async fn recur(services: &Services, id: &DeliveryId) -> Delivery {
+async fn create_next(services: &Services, id: &DeliveryId) -> Delivery {
     let due = next(services, id).await;
     services.journey.define.recurrences.look_at(id, due - minutes(61)).await.unwrap();
     assert_eq!(next(services, id).await, due, "the lead time has not begun");
@@ -104,7 +104,7 @@ async fn occurrences_follow_the_wall_clock_across_clock_changes_and_are_prepared
     {
         for _ in 0..3 {
             let due = next(services, &template).await;
-            let occurrence = recur(services, &template).await;
+            let occurrence = create_next(services, &template).await;
             assert_eq!(occurrence.state, DeliveryState::Preparing);
             services.journey.preparations.run(&occurrence.id).await.unwrap();
             let Delivery { state, document, .. } =
@@ -121,7 +121,7 @@ async fn occurrences_follow_the_wall_clock_across_clock_changes_and_are_prepared
             assert_eq!(document.definition.name, format!("Autumn {} {time}", &local[..10]));
             assert_eq!(
                 (document.created_by.as_str(), document.audience.unwrap().recipients),
-                ("anybody", 10)
+                ("all_roles", 10)
             );
         }
         // The template itself is never sent.
@@ -190,7 +190,7 @@ async fn an_interrupted_creation_of_an_occurrence_is_repeated() {
         .journey
         .define
         .uploads
-        .upload(&anybody(), &id, AudienceFormat::Ndjson, body)
+        .upload(&all_roles(), &id, AudienceFormat::Ndjson, body)
         .await
         .unwrap();
     services.journey.define.recurrences.look_at(&id, due - minutes(60)).await.unwrap();
@@ -226,7 +226,7 @@ async fn an_interrupted_creation_of_an_occurrence_is_repeated() {
             .is_err()
     );
     assert_eq!(services.stores.deliveries.state(&id_of(&id, later)).await.unwrap(), None);
-    let second = recur(services, &id).await;
+    let second = create_next(services, &id).await;
     services.journey.preparations.run(&second.id).await.unwrap();
     assert_eq!(
         services.deliveries.delivery(&second.id).await.unwrap().document.plan.unwrap().to_deliver,
@@ -257,7 +257,7 @@ async fn an_occurrence_not_created_in_time_is_skipped_and_an_unconfirmed_one_lap
     );
     assert_eq!(actions(services, &id).await, ["create", "upload", "recur", "skip"]);
     // Nobody uploads anything.
-    let occurrence = recur(services, &id).await;
+    let occurrence = create_next(services, &id).await;
     assert_eq!((occurrence.state, occurrence.document.audience), (DeliveryState::Editing, None));
     services.journey.define.recurrences.look_at(&occurrence.id, ahead + minutes(29)).await.unwrap();
     assert!(
@@ -307,7 +307,7 @@ async fn an_occurrence_not_created_in_time_is_skipped_and_an_unconfirmed_one_lap
             .contains(&occurrence.id)
     );
     // The next occurrence comes all the same.
-    recur(services, &id).await;
+    create_next(services, &id).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -325,7 +325,7 @@ async fn a_template_that_can_no_longer_be_sent_skips_and_gives_the_reason() {
         .journey
         .define
         .definitions
-        .redefine(&anybody(), &id, serde_json::from_value(two).unwrap())
+        .redefine(&all_roles(), &id, serde_json::from_value(two).unwrap())
         .await
         .unwrap();
     services.journey.define.recurrences.look_at(&id, due - minutes(60)).await.unwrap();
@@ -380,10 +380,10 @@ async fn a_deleted_template_and_one_whose_recurrence_ended_make_no_more_occurren
     let daily = json!({ "cron": "0 9 * * *", "zone": "Europe/Berlin" });
     let (ended, deleted) =
         (recurring(services, daily.clone()).await, recurring(services, daily.clone()).await);
-    let first = recur(services, &ended).await;
+    let first = create_next(services, &ended).await;
     let due = next(services, &ended).await;
-    services.journey.define.recurrences.end_recurrence(&anybody(), &ended).await.unwrap();
-    services.journey.define.definitions.delete(&anybody(), &deleted).await.unwrap();
+    services.journey.define.recurrences.end_recurrence(&all_roles(), &ended).await.unwrap();
+    services.journey.define.definitions.delete(&all_roles(), &deleted).await.unwrap();
     for id in [&ended, &deleted] {
         services.journey.define.recurrences.look_at(id, due).await.unwrap();
     }
@@ -399,7 +399,7 @@ async fn a_deleted_template_and_one_whose_recurrence_ended_make_no_more_occurren
         "the template and its earlier occurrences"
     );
     assert!(matches!(
-        services.journey.define.recurrences.end_recurrence(&anybody(), &ended).await,
+        services.journey.define.recurrences.end_recurrence(&all_roles(), &ended).await,
         Err(Refusal::NoRecurrence)
     ));
     assert_eq!(
@@ -411,7 +411,7 @@ async fn a_deleted_template_and_one_whose_recurrence_ended_make_no_more_occurren
         .journey
         .define
         .recurrences
-        .set_recurrence(&anybody(), &ended, serde_json::from_value(daily).unwrap())
+        .set_recurrence(&all_roles(), &ended, serde_json::from_value(daily).unwrap())
         .await
         .unwrap();
     let again = next(services, &ended).await;
@@ -429,12 +429,12 @@ async fn the_end_of_a_rule_ends_it() {
     let until = Timestamp::now() + minutes(25 * 60);
     let id =
         recurring(services, json!({ "cron": "0 9 * * *", "zone": "UTC", "until": until })).await;
-    recur(services, &id).await;
+    create_next(services, &id).await;
     if let Some(second) =
         services.deliveries.delivery(&id).await.unwrap().document.recurrence.unwrap().next
     {
         assert!(second <= until);
-        recur(services, &id).await;
+        create_next(services, &id).await;
     }
     let document = services.deliveries.delivery(&id).await.unwrap().document;
     assert_eq!(

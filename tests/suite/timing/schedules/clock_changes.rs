@@ -19,7 +19,7 @@ async fn a_clock_that_is_set_back_or_forth_by_an_hour_loses_and_doubles_nothing(
         scheduled(
             client,
             &with(at(in_seconds(seconds)), json!({ "grace_minutes": grace_minutes })),
-            ten(),
+            ten_recipients(),
         )
         .await
     };
@@ -29,7 +29,7 @@ async fn a_clock_that_is_set_back_or_forth_by_an_hour_loses_and_doubles_nothing(
     let soon = schedule(10 - HOUR, 60).await;
     let later = schedule(60, 60).await;
     client.wait_for(&soon, &["finished"]).await;
-    assert_eq!(client.send(&definition(), ten()).await.len(), 16);
+    assert_eq!(client.send(&definition(), ten_recipients()).await.len(), 16);
     eventually("a delivery without a schedule", LIMIT, async || {
         (relay.accepted() == 20).then_some(())
     })

@@ -12,7 +12,7 @@ async fn ask(client: &Client, id: &str, what: &str) -> (StatusCode, Value) {
 }
 
 /// Two looks for due waves and for moving deliveries, and time for their effects.
-async fn looked_at(app: &App) {
+async fn two_passes(app: &App) {
     for _ in 0..2 {
         assert!(app.services.journey.release.due_waves.release_due().await);
         app.services.journey.recover.reconciler.reconcile().await.unwrap();
@@ -25,7 +25,7 @@ async fn looked_at(app: &App) {
 }
 
 /// Moves the time of all its waves far into the past.
-fn overdue(redis: &RedisServer, id: &str, waves: usize) {
+fn make_overdue(redis: &RedisServer, id: &str, waves: usize) {
     for wave in 0..waves {
         redis
             .ask(&format!(
@@ -43,10 +43,11 @@ async fn an_overdue_wave_is_held_shown_and_waits_for_a_person() {
     let app = App::start(&redis, "").await;
     let client = &app.client;
     let definition = with(at(in_seconds(3600)), json!({ "grace_minutes": 30 }));
-    let [to_release, to_stop, to_change] = [(); 3].map(|()| scheduled(client, &definition, ten()));
+    let [to_release, to_stop, to_change] =
+        [(); 3].map(|()| scheduled(client, &definition, ten_recipients()));
     let (to_release, to_stop, to_change) = (to_release.await, to_stop.await, to_change.await);
     for id in [&to_release, &to_stop, &to_change] {
-        overdue(&redis, id, 1);
+        make_overdue(&redis, id, 1);
         let view = client.wait_for(id, &["held"]).await;
         assert_eq!(view["waves"]["held"], 1);
         assert_eq!(waves(client, id).await[0]["state"], "held");
@@ -57,7 +58,7 @@ async fn an_overdue_wave_is_held_shown_and_waits_for_a_person() {
         text.lines().any(|line| line == "versand_waves_held 3").then_some(())
     };
     eventually("the metric for the alert shows three held waves", LIMIT, held_waves).await;
-    looked_at(&app).await;
+    two_passes(&app).await;
     assert_eq!(
         app.catcher.as_ref().unwrap().messages().len(),
         0,
@@ -100,9 +101,12 @@ async fn a_late_wave_is_sent_within_its_grace_window_and_a_held_one_delays_no_ot
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let client = &app.client;
-    let late =
-        scheduled(client, &with(at(in_seconds(3600)), json!({ "grace_minutes": 10_080 })), ten())
-            .await;
+    let late = scheduled(
+        client,
+        &with(at(in_seconds(3600)), json!({ "grace_minutes": 10_080 })),
+        ten_recipients(),
+    )
+    .await;
     let a_minute_ago =
         (in_seconds(-60).as_second() as u32).to_be_bytes().map(|b| format!("\\x{b:02x}")).concat();
     redis.ask(&format!("SETRANGE versand:{{{late}}}:waves.2:0 0 \"{a_minute_ago}\"")).unwrap();
@@ -116,7 +120,7 @@ async fn a_late_wave_is_sent_within_its_grace_window_and_a_held_one_delays_no_ot
     let schedule = json!({ "type": "per_recipient", "field": "when" });
     let id =
         scheduled(client, &with(schedule, json!({ "grace_minutes": 30 })), dated(&dates)).await;
-    overdue(&redis, &id, 1);
+    make_overdue(&redis, &id, 1);
     client.wait_for(&id, &["held"]).await;
     let progress = eventually("the second wave", LIMIT, async || {
         let progress = client.get(&format!("/deliveries/{id}/progress")).await;
@@ -127,7 +131,7 @@ async fn a_late_wave_is_sent_within_its_grace_window_and_a_held_one_delays_no_ot
         (progress["state"].as_str(), &progress["waves"]["held"]),
         (Some("in_progress"), &json!(1))
     );
-    looked_at(&app).await;
+    two_passes(&app).await;
     assert_eq!(
         state(client, &id).await,
         "in_progress",
@@ -146,7 +150,7 @@ async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
     let hour = with(at(in_seconds(3600)), json!({}));
 
     // It was withdrawn: it is prepared, and can be confirmed again.
-    let id = scheduled(client, &hour, ten()).await;
+    let id = scheduled(client, &hour, ten_recipients()).await;
     assert_eq!(
         ask(client, &id, "unschedule").await,
         (StatusCode::ACCEPTED, json!({ "id": id, "state": "prepared" }))
@@ -157,7 +161,7 @@ async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
     assert_eq!((status, answer["state"].as_str()), (StatusCode::ACCEPTED, Some("scheduled")));
 
     // It was changed: it must be prepared again, and its old time passes without a message.
-    let soon = scheduled(client, &with(at(in_seconds(6)), json!({})), ten()).await;
+    let soon = scheduled(client, &with(at(in_seconds(6)), json!({})), ten_recipients()).await;
     let put = client
         .request(reqwest::Method::PUT, &format!("/deliveries/{soon}"))
         .json(&hour)
@@ -170,7 +174,7 @@ async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
 
     // It was paused beyond its time: it is sent when it is resumed.
     let due = in_seconds(8);
-    let paused = scheduled(client, &with(at(due), json!({})), ten()).await;
+    let paused = scheduled(client, &with(at(due), json!({})), ten_recipients()).await;
     assert_eq!(ask(client, &paused, "pause").await.1["state"], "paused");
     let copy = client
         .post(&format!("/deliveries/{paused}/copy"), &json!({ "name": "copy", "audience": true }))
@@ -179,7 +183,7 @@ async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
         (Timestamp::now() > due).then_some(())
     })
     .await;
-    looked_at(&app).await;
+    two_passes(&app).await;
     assert_eq!(app.catcher.as_ref().unwrap().messages().len(), 0);
     let progress = client.get(&format!("/deliveries/{paused}/progress")).await;
     assert_eq!((progress["state"].as_str(), &progress["counts"]), (Some("paused"), &Value::Null));
@@ -201,7 +205,7 @@ async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
     assert_eq!(copy["audience"]["recipients"], 10);
     let copy = copy["id"].as_str().unwrap();
     assert_eq!(client.prepare(copy).await["state"], "prepared");
-    looked_at(&app).await;
+    two_passes(&app).await;
     assert_eq!(state(client, copy).await, "prepared");
     app.stop().await;
 }
@@ -220,7 +224,7 @@ async fn two_sign_offs_are_given_by_two_persons() {
     let [ann, bob, carl, dora] =
         ["ann", "bob", "carl", "dora"].map(|name| app.client.with_token(name));
     let definition = with(json!({ "type": "now" }), json!({ "approvals": 2 }));
-    let (id, view) = prepared(&ann, &definition, ten()).await;
+    let (id, view) = prepared(&ann, &definition, ten_recipients()).await;
     let digest = view["plan"]["digest"].as_str().unwrap().to_owned();
     let approve = async |client: &Client, digest: &str| {
         client.post(&format!("/deliveries/{id}/approve"), &json!({ "digest": digest })).await.0
@@ -245,7 +249,7 @@ async fn two_sign_offs_are_given_by_two_persons() {
     );
 
     // Any change voids the approval.
-    assert_eq!(ann.upload(&id, ten()).await.0, StatusCode::OK);
+    assert_eq!(ann.upload(&id, ten_recipients()).await.0, StatusCode::OK);
     let view = ann.prepare(&id).await;
     assert_eq!(view["approval"], Value::Null);
     let digest = view["plan"]["digest"].as_str().unwrap();
@@ -271,8 +275,12 @@ async fn two_sign_offs_are_given_by_two_persons() {
     )
     .await;
     let ann = app.client.with_token("ann");
-    let (id, view) =
-        prepared(&ann, &with(json!({ "type": "now" }), json!({ "approvals": 1 })), ten()).await;
+    let (id, view) = prepared(
+        &ann,
+        &with(json!({ "type": "now" }), json!({ "approvals": 1 })),
+        ten_recipients(),
+    )
+    .await;
     assert_eq!(
         ann.confirm(&id, view["plan"]["digest"].as_str().unwrap()).await.0,
         StatusCode::CONFLICT
@@ -289,7 +297,7 @@ async fn without_a_required_confirmation_a_preparer_with_the_role_confirms_by_pr
     let [ann, client] = ["ann", "bob"].map(|name| app.client.with_token(name));
     let definition = with(at(in_seconds(4)), json!({ "request_confirmation": false }));
     let id = client.create(&definition).await;
-    assert_eq!(client.upload(&id, ten()).await.0, StatusCode::OK);
+    assert_eq!(client.upload(&id, ten_recipients()).await.0, StatusCode::OK);
     let (status, problem) = ask(&ann, &id, "prepare").await;
     assert_eq!(
         (status, problem["role"].as_str()),

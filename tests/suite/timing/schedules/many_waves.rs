@@ -10,7 +10,7 @@ use versand::{
 };
 
 use super::*;
-use crate::harness::{app::idle, direct_calls::anybody};
+use crate::harness::{app::idle, direct_calls::all_roles};
 
 /// A scheduled delivery with a wave for each recipient, made by direct calls. All are due in some
 /// seconds.
@@ -23,7 +23,7 @@ async fn with_waves(services: &Services, waves: usize) -> DeliveryId {
         .journey
         .define
         .definitions
-        .create(&anybody(), serde_json::from_value(definition).unwrap(), None)
+        .create(&all_roles(), serde_json::from_value(definition).unwrap(), None)
         .await
         .unwrap()
         .answer()
@@ -35,10 +35,10 @@ async fn with_waves(services: &Services, waves: usize) -> DeliveryId {
         .journey
         .define
         .uploads
-        .upload(&anybody(), &id, AudienceFormat::Ndjson, body)
+        .upload(&all_roles(), &id, AudienceFormat::Ndjson, body)
         .await
         .unwrap();
-    services.journey.preparations.request(&anybody(), &id, None).await.unwrap();
+    services.journey.preparations.request(&all_roles(), &id, None).await.unwrap();
     services.journey.preparations.run(&id).await.unwrap();
     let plan = services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap();
     assert_eq!((plan.waves, plan.chunks), (waves as u32, waves as u32));
@@ -46,7 +46,7 @@ async fn with_waves(services: &Services, waves: usize) -> DeliveryId {
         .journey
         .confirm
         .confirmations
-        .confirm(&anybody(), &id, &plan.digest, "test", &[])
+        .confirm(&all_roles(), &id, &plan.digest, "test", &[])
         .await
         .unwrap();
     id
@@ -91,7 +91,7 @@ async fn more_times_than_the_limit_of_waves_are_an_error() {
         .journey
         .define
         .definitions
-        .create(&anybody(), serde_json::from_value(definition).unwrap(), None)
+        .create(&all_roles(), serde_json::from_value(definition).unwrap(), None)
         .await
         .unwrap()
         .answer()
@@ -102,10 +102,10 @@ async fn more_times_than_the_limit_of_waves_are_an_error() {
         .journey
         .define
         .uploads
-        .upload(&anybody(), &id, AudienceFormat::Ndjson, body)
+        .upload(&all_roles(), &id, AudienceFormat::Ndjson, body)
         .await
         .unwrap();
-    services.journey.preparations.request(&anybody(), &id, None).await.unwrap();
+    services.journey.preparations.request(&all_roles(), &id, None).await.unwrap();
     services.journey.preparations.run(&id).await.unwrap();
     let delivery = services.deliveries.delivery(&id).await.unwrap();
     assert_eq!(delivery.state, DeliveryState::PreparationFailed);

@@ -52,7 +52,7 @@ fn dated(dates: &[Value]) -> String {
     dates.iter().enumerate().map(line).collect()
 }
 
-fn ten() -> String {
+fn ten_recipients() -> String {
     dated(&vec![json!("Europe/Berlin"); 10])
 }
 
@@ -95,7 +95,7 @@ async fn a_scheduled_delivery_is_sent_at_its_time_and_once_by_two_daemons() {
     let due = in_seconds(10);
     let mut ids = Vec::new();
     for _ in 0..5 {
-        ids.push(scheduled(client, &with(at(due), json!({})), ten()).await);
+        ids.push(scheduled(client, &with(at(due), json!({})), ten_recipients()).await);
     }
     let view = client.get(&format!("/deliveries/{}", ids[0])).await;
     assert_eq!(instant(&view["plan"]["first_due"]), due);
@@ -251,7 +251,7 @@ async fn a_meaningless_schedule_is_refused_with_field_and_line() {
         assert_eq!(view["state"], "preparation_failed", "{view}");
         view["checks"]["errors"].as_array().unwrap().clone()
     };
-    let errors = failed(at(in_seconds(-60)), ten()).await;
+    let errors = failed(at(in_seconds(-60)), ten_recipients()).await;
     assert_eq!(errors, [json!({ "field": "schedule.at", "message": "is in the past" })]);
     let (good, past) = (json!(tomorrow.to_string()), json!(in_seconds(-60).to_string()));
     let dates =
@@ -280,8 +280,12 @@ async fn a_daemon_killed_in_the_second_of_a_due_wave_sends_it_after_its_restart(
         Daemon::start(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(4), redis.url())).await;
     for offset_ms in [-200, 20, 300] {
         let (before, due) = (relay.accepted(), in_seconds(6));
-        let id =
-            scheduled(&daemon.client, &with(at(due), json!({ "in_doubt": "resend" })), ten()).await;
+        let id = scheduled(
+            &daemon.client,
+            &with(at(due), json!({ "in_doubt": "resend" })),
+            ten_recipients(),
+        )
+        .await;
         let wait = due
             .checked_add(SignedDuration::from_millis(offset_ms))
             .unwrap()

@@ -77,7 +77,7 @@ async fn basis(app: &App, id: &DeliveryId) -> StatisticsBasis {
 }
 
 /// Lines that fill so many blocks of the tracking log with opens of the first recipient.
-fn opens(id: &str, blocks: u64) -> redis::Pipeline {
+fn fill_with_opens(id: &str, blocks: u64) -> redis::Pipeline {
     let opens = hit(0, HitKind::Open, HitLabel::Human).encode().repeat(4096);
     let mut log = redis::pipe();
     for block in 0..blocks {
@@ -88,7 +88,7 @@ fn opens(id: &str, blocks: u64) -> redis::Pipeline {
 }
 
 /// Runs the hourly job, even if another daemon did it before.
-async fn hourly(app: &App) {
+async fn run_hourly_job(app: &App) {
     let mut connection = app.services.stores.redis.connection();
     let keys: Vec<String> =
         redis::cmd("KEYS").arg("versand:statistics:*").query_async(&mut connection).await.unwrap();
@@ -99,7 +99,7 @@ async fn hourly(app: &App) {
 }
 
 /// The stored figures, which must agree with the logs.
-async fn agreeing(app: &App, id: &DeliveryId) -> Value {
+async fn stored_figures(app: &App, id: &DeliveryId) -> Value {
     let kept = app.client.get(&format!("/deliveries/{id}/statistics")).await;
     let log = tracking::export(&app.client, id.as_str(), "tracking/export?format=ndjson").await;
     tracking::compare(&kept, &app.client.log(id.as_str()).await, &log);
@@ -113,14 +113,14 @@ async fn an_interrupted_relabelling_is_counted_by_the_next_hourly_job() {
     let opens =
         [0, 1, 2].map(|number| (hit(number, HitKind::Open, HitLabel::Human), tracking::FIREFOX));
     let id = sent(&app, &opens).await;
-    hourly(&app).await;
-    assert_eq!(agreeing(&app, &id).await["unique_opens"], json!(3));
+    run_hourly_job(&app).await;
+    assert_eq!(stored_figures(&app, &id).await["unique_opens"], json!(3));
     // One of the lines that were to get another label got it.
     let mut basis = basis(&app, &id).await;
     let line = Relabelled { place: 1, before: HUMAN, now: AGENT };
     assert!(app.services.stores.tracking.relabel(&mut basis, &[line]).await.unwrap());
-    hourly(&app).await;
-    let kept = agreeing(&app, &id).await;
+    run_hourly_job(&app).await;
+    let kept = stored_figures(&app, &id).await;
     assert_eq!((&kept["unique_opens"], &kept["machine_opens"]), (&json!(2), &json!(1)));
     app.stop().await;
 }
@@ -164,7 +164,7 @@ async fn statistics_of_outdated_labels_are_not_stored() {
     assert_eq!(record().await.tracked, 2, "another hit came meanwhile");
     stores.tracking.correct_tracked(&now, 0, &[(0, 2, 1, 1)]).await.unwrap();
     assert_eq!(record().await.tracked, 1);
-    assert_eq!(agreeing(&app, &id).await["unique_opens"], json!(1));
+    assert_eq!(stored_figures(&app, &id).await["unique_opens"], json!(1));
     app.stop().await;
 }
 
@@ -229,8 +229,8 @@ async fn replicas_with_different_rules_that_compute_at_once_end_with_figures_tha
             other.services().feedback.statistics.compute(&id, true)
         );
         assert!(one.is_ok() || two.is_ok(), "{one:?} {two:?}");
-        hourly(&app).await;
-        agreeing(&app, &id).await;
+        run_hourly_job(&app).await;
+        stored_figures(&app, &id).await;
     }
     app.stop().await;
 }
@@ -268,7 +268,7 @@ async fn a_page_with_few_matches_among_many_lines_says_where_to_continue() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let id = sent(&app, &[]).await;
-    let mut log = opens(id.as_str(), 70);
+    let mut log = fill_with_opens(id.as_str(), 70);
     // The only click is the last line. Later lines did not exist when the count was read.
     let lines = 69 * 4096 + 3;
     let click = hit(4, HitKind::Click, HitLabel::Human).encode();
@@ -348,7 +348,7 @@ async fn the_next_daemon_computes_hourly_statistics_whose_daemon_was_killed() {
     let id = daemon.client.send(&tracking::definition(), audience(5)).await;
     daemon.client.wait_for(&id, &["finished"]).await;
     let mut connection = connection(&redis).await;
-    let () = opens(&id, BLOCKS).query_async(&mut connection).await.unwrap();
+    let () = fill_with_opens(&id, BLOCKS).query_async(&mut connection).await.unwrap();
     let kept = format!("versand:{{{id}}}:statistics");
     let _: u64 = redis::cmd("DEL").arg(&kept).query_async(&mut connection).await.unwrap();
 

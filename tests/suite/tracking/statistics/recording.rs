@@ -152,6 +152,6 @@ async fn hits_far_apart_in_a_chunk_are_recorded_like_close_ones() {
         .collect();
     assert_eq!(opened, [(0, 1), (450, 1 | 8)]);
     app.services.feedback.statistics.compute(&id, false).await.unwrap();
-    assert_eq!(agreeing(&app, &id).await["unique_clicks"], json!(1));
+    assert_eq!(stored_figures(&app, &id).await["unique_clicks"], json!(1));
     app.stop().await;
 }
