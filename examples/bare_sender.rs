@@ -1,7 +1,7 @@
 //! The bare sender of the benchmark: sends the same bytes over and over, pipelined.
 //!
-//! It pipelines as the daemon does, but renders, claims and records nothing. Use: `bare_sender
-//! ADDRESS MESSAGES SIZE CONNECTIONS`.
+//! It pipelines as the daemon does, but renders, claims and records nothing. Use:
+//! `bare_sender ADDRESS MESSAGES SIZE CONNECTIONS`.
 
 use std::{
     io::{Read, Write},

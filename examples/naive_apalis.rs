@@ -1,7 +1,7 @@
 //! A peer of the benchmark: apalis with a job for each recipient, as its README shows it.
 //!
-//! It uses lettre's pool, and one record for each recipient in Redis. Use: `naive_apalis REDIS_URL
-//! SMTP_PORT MESSAGES SIZE`.
+//! It uses lettre's pool, and one record for each recipient in Redis. Use:
+//! `naive_apalis REDIS_URL SMTP_PORT MESSAGES SIZE`.
 
 use std::{
     sync::{

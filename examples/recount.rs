@@ -1,7 +1,7 @@
 //! Counts every record of every ledger of a delivery, for the benchmark.
 //!
-//! The end of a delivery does the same; no route asks for that alone. Use: `recount REDIS_URL
-//! DELIVERY RECIPIENTS CHUNK_SIZE`.
+//! The end of a delivery does the same; no route asks for that alone. Use:
+//! `recount REDIS_URL DELIVERY RECIPIENTS CHUNK_SIZE`.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use versand::{
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Ledgers read at a time: as many as `send::finish` reads.
+/// Ledgers read at a time: the end of a delivery reads as many.
 const AT_A_TIME: u32 = 64;
 
 #[tokio::main(flavor = "current_thread")]

@@ -130,8 +130,9 @@ fn verified(app: &App, token: &str) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_versand"));
     command.args(["audit", "verify", "--url", &app.client.url, "--token-file"]).arg(file.path());
     let output = run_to_end(&mut command, LIMIT);
-    let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
-    (output.status.code().unwrap(), said)
+    let printed =
+        [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+    (output.status.code().unwrap(), printed)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,13 +141,13 @@ async fn the_command_finds_tampered_entries() {
     let app = start(&redis, "").await;
     let id = delivery(&app).await;
     app.client.create(&definition()).await;
-    let (code, said) = verified(&app, "administrator");
+    let (code, printed) = verified(&app, "administrator");
     assert!(
-        code == 0 && said.starts_with("2 deliveries, 8 entries, 8 heads: all verified"),
-        "{code}: {said}"
+        code == 0 && printed.starts_with("2 deliveries, 8 entries, 8 heads: all verified"),
+        "{code}: {printed}"
     );
-    let (code, said) = verified(&app, "monitor");
-    assert!(code == 1 && said.contains("403"), "{code}: {said}");
+    let (code, printed) = verified(&app, "monitor");
+    assert!(code == 1 && printed.contains("403"), "{code}: {printed}");
 
     let mut redis = app.services.stores.redis.connection();
     let (key, heads) = (format!("versand:{{{id}}}:audit"), "versand:{audit}:heads".to_owned());
@@ -174,10 +175,10 @@ async fn the_command_finds_tampered_entries() {
                 write.rpush(&key, entry).ignore();
             }
             let () = write.query_async(&mut redis).await.unwrap();
-            let (code, said) = verified(&app, "administrator");
+            let (code, printed) = verified(&app, "administrator");
             assert!(
-                code == 1 && said.contains(&named) && said.contains("NOT verified"),
-                "{code}: {said}"
+                code == 1 && printed.contains(&named) && printed.contains("NOT verified"),
+                "{code}: {printed}"
             );
         }
         let mut restore = redis::pipe();

@@ -34,8 +34,8 @@ async fn post(app: &App, id: &str, action: &str, body: Value) -> (StatusCode, Va
     app.client.post(&format!("/deliveries/{id}/{action}"), &body).await
 }
 
-/// The limit of messages of four connections in a second: each message takes one reply of [`SLOW`]
-/// or more.
+/// The limit of messages in a second over four connections: each message waits for one reply of
+/// [`SLOW`] or more.
 const IN_A_SECOND: u64 = 4 * 20;
 const SLOW: Duration = Duration::from_millis(50);
 

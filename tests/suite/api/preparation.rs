@@ -123,9 +123,9 @@ async fn a_preparation_names_mistakes_of_sender_and_content() {
     ];
     for (alter, field, message) in cases {
         let view = prepared(&app, alter, audience(2)).await;
-        let (got, _, said) = first_error(&view);
+        let (got, _, detail) = first_error(&view);
         assert_eq!(got, field, "{}", view["checks"]);
-        assert!(said.contains(message) && !said.contains('\n'), "{said}");
+        assert!(detail.contains(message) && !detail.contains('\n'), "{detail}");
     }
     app.stop().await;
 }
@@ -171,9 +171,9 @@ async fn a_preparation_names_bad_recipients_by_line_and_field() {
     ];
     for (ndjson, field, line, message) in cases {
         let view = prepared(&app, |_| {}, ndjson).await;
-        let (got, at, said) = first_error(&view);
+        let (got, at, detail) = first_error(&view);
         assert_eq!((got.as_str(), at), (field, Some(line)), "{view}");
-        assert!(said.contains(message), "{said}");
+        assert!(detail.contains(message), "{detail}");
     }
     let view = prepared(
         &app,
@@ -191,13 +191,13 @@ async fn a_preparation_names_bad_recipients_by_line_and_field() {
     let looping = "{% for i in range(n) %}{% for j in range(n) %}x{% endfor %}{% endfor %}";
     let fields = "{\"email\":\"a@example.com\",\"name\":\"n\",\"n\":9}\n{\"email\":\"b@example.com\",\"name\":\"n\",\"n\":90000}\n";
     let view = prepared(&app, |d| d["content"]["html"] = looping.into(), fields.into()).await;
-    let (got, at, said) = first_error(&view);
+    let (got, at, detail) = first_error(&view);
     assert_eq!((got.as_str(), at), ("content.html", Some(2)), "{view}");
-    assert!(said.contains("endless"), "{said}");
+    assert!(detail.contains("endless"), "{detail}");
 
     let everybody = "{\"email\":\"\",\"name\":\"\"}\n{\"email\":\"nobody\",\"name\":\"\"}\n";
-    let (got, _, said) = first_error(&prepared(&app, |_| {}, everybody.into()).await);
-    assert_eq!((got.as_str(), said.as_str()), ("audience", "every recipient is excluded"));
+    let (got, _, detail) = first_error(&prepared(&app, |_| {}, everybody.into()).await);
+    assert_eq!((got.as_str(), detail.as_str()), ("audience", "every recipient is excluded"));
     assert_eq!(first_error(&prepared(&app, |_| {}, String::new()).await).0, "audience");
     let id = app.client.create(&definition()).await;
     assert_eq!(first_error(&app.client.prepare(&id).await).0, "audience");

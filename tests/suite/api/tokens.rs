@@ -103,14 +103,14 @@ async fn every_route_refuses_bad_tokens_and_insufficient_roles() {
             StatusCode::UNAUTHORIZED,
         )
         .await;
-        for (what, token, said) in bad_tokens() {
+        for (what, token, detail) in bad_tokens() {
             let body = problem(
                 request().bearer_auth(&token).send().await.unwrap(),
                 StatusCode::UNAUTHORIZED,
             )
             .await;
             assert!(
-                body["detail"].as_str().unwrap().contains(said),
+                body["detail"].as_str().unwrap().contains(detail),
                 "a token {what} at {route:?}: {body}"
             );
         }

@@ -25,7 +25,7 @@ fn settings(relay: &TestRelay, more: &str) -> String {
     format!("{}[preparation]\nchunk_size = 100\n{more}", relay.settings(CONNECTIONS))
 }
 
-/// A delivery of which a quarter has been sent. The policy is `resend`: the test fails if all_roles
+/// A delivery of which a quarter has been sent. The policy is `resend`: the test fails if anybody
 /// is in doubt.
 async fn quarter_sent(daemon: &Daemon, relay: &TestRelay) -> String {
     let mut definition = definition();
@@ -70,9 +70,9 @@ async fn check_complete(client: &Client, id: &str, relay: &TestRelay) {
 
 fn logged_once(daemon: &Daemon, why: &str) {
     let log = daemon.log();
-    let said: Vec<&str> =
+    let logged: Vec<&str> =
         log.lines().filter(|line| line.contains("Redis takes no writes")).collect();
-    assert!(said.len() == 1 && said[0].contains(why), "{said:?}");
+    assert!(logged.len() == 1 && logged[0].contains(why), "{logged:?}");
     assert_eq!(log.matches("Redis takes writes again").count(), 1);
 }
 

@@ -68,7 +68,7 @@ async fn a_recipient_in_doubt_at_the_end_of_validity_is_not_sent_to_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recipient_in_doubt_that_is_due_as_the_validity_ends_stays_in_doubt() {
     let redis = RedisServer::start();
-    // They are due two seconds later, over one slow connection.
+    // Recipients in doubt are due two seconds later, over one slow connection.
     let app = App::start(&redis, "[send]\nlease_ms = 1000\n[relay]\nconnections = 1").await;
     let silent = CatcherAct::new(CatcherStage::End, CatcherAction::Close);
     app.catcher.as_ref().unwrap().change_rules(|rules| {

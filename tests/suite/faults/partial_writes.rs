@@ -43,7 +43,7 @@ async fn a_reconciler_with_an_outdated_state_loses_no_delivery() {
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let id = started(services, 10).await;
-    // Like a reconciler that has read a delivery at rest, as often as possible.
+    // Acts as often as possible like a reconciler that has read a delivery at rest.
     let over = AtomicBool::new(false);
     let take_off = async {
         let script = "if redis.call('HGET', KEYS[1], 'state') == 'paused' then redis.call('SREM', KEYS[2], ARGV[1]) end";

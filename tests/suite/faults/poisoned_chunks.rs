@@ -23,7 +23,7 @@ use crate::harness::{
 
 /// The name of a process that is proven dead.
 const DEAD: u64 = 77;
-/// The default of the setting.
+/// The default of `queue.crashes`.
 const CRASHES: usize = 3;
 
 /// A worker takes the chunk, begins with its first recipient and dies. The reconciler notices.
@@ -144,7 +144,7 @@ async fn a_successful_job_resets_the_crash_count_of_its_chunk() {
         for _ in 0..CRASHES {
             crash(services, &at).await;
         }
-        // Nobody takes the mail, but the worker lives.
+        // The relay accepts no mail, but the worker lives.
         services.journey.chunks.send_chunk(&id, 0).await.unwrap();
     }
     assert!(services.stores.chunks.poisoned(&id).await.unwrap().is_empty());

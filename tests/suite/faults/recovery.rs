@@ -134,7 +134,7 @@ async fn a_preparation_whose_job_is_gone_is_queued_again() {
     let (id, _) = prepared(services, 10).await;
     services.journey.preparations.request(&all_roles(), &id, None).await.unwrap();
     lose_jobs(&redis, QueueName::Preparations).await;
-    reconciled(services, "named again", async || {
+    reconciled(services, "the job is queued again", async || {
         (waiting(services, QueueName::Preparations).await == 1).then_some(())
     })
     .await;
@@ -155,7 +155,7 @@ async fn a_start_whose_job_is_gone_is_queued_again() {
         .await
         .unwrap();
     lose_jobs(&redis, QueueName::Steps).await;
-    reconciled(services, "named again", async || {
+    reconciled(services, "the job is queued again", async || {
         (waiting(services, QueueName::Steps).await == 1).then_some(())
     })
     .await;
@@ -173,7 +173,7 @@ async fn a_finish_whose_job_is_gone_is_queued_again() {
     services.journey.chunks.send_chunk(&id, 0).await.unwrap();
     assert_eq!(services.stores.ledgers.counts(&id).await.unwrap().failed, 10);
     lose_jobs(&redis, QueueName::Steps).await;
-    reconciled(services, "named again", async || {
+    reconciled(services, "the job is queued again", async || {
         (waiting(services, QueueName::Steps).await > 0).then_some(())
     })
     .await;
@@ -219,7 +219,7 @@ async fn a_chunk_that_is_in_no_set_is_found() {
     let id = started(services, 30).await;
     lose_sets(&redis, &id).await;
     lose_jobs(&redis, QueueName::Chunks).await;
-    reconciled(services, "named", async || {
+    reconciled(services, "the chunk has a job", async || {
         (waiting(services, QueueName::Chunks).await == 3).then_some(())
     })
     .await;
@@ -361,7 +361,7 @@ async fn one_broken_delivery_holds_up_no_other() {
     for _ in 0..4 {
         ids.push(started(services, 10).await);
     }
-    // Whichever delivery is first, the others come after it.
+    // Three of the four deliveries are broken, and the fourth one must go on.
     let broken: BTreeSet<&DeliveryId> = ids[..3].iter().collect();
     for id in &broken {
         let (offered, counts) =

@@ -57,7 +57,7 @@ pub async fn prepared(services: &Services, recipients: usize) -> (DeliveryId, St
     (id, plan.digest)
 }
 
-/// Like the above, and also confirms and starts the delivery.
+/// Like [`prepared`], and also confirms and starts the delivery.
 pub async fn started(services: &Services, recipients: usize) -> DeliveryId {
     let (id, digest) = prepared(services, recipients).await;
     services

@@ -39,11 +39,11 @@ impl Postfix {
         start.args([std::process::id().to_string(), uid.to_string()]);
         let started = run_to_end(&mut start, START);
         if !started.status.success() {
-            let (said, log) =
+            let (output, log) =
                 (String::from_utf8_lossy(&started.stderr).into_owned(), postfix.log());
             assert!(
                 log.contains("Address already in use"),
-                "Postfix does not start: {said}\n{log}"
+                "Postfix does not start: {output}\n{log}"
             );
             return None;
         }

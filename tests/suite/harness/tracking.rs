@@ -85,7 +85,7 @@ fn parsed(expected: &Value) -> Value {
     serde_json::from_str(&expected.to_string()).unwrap()
 }
 
-/// Like the above, for the statistics alone.
+/// Like [`checked_statistics`], for the statistics alone.
 pub fn compare(computed: &Value, sending: &[Value], log: &[Value]) {
     assert_eq!(computed, &parsed(&statistics_of(computed, sending, log)));
 }

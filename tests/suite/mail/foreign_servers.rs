@@ -172,7 +172,7 @@ struct AuthServer {
     folder: TempDir,
     child: Child,
     port: u16,
-    said: Arc<Mutex<Vec<String>>>,
+    printed: Arc<Mutex<Vec<String>>>,
 }
 
 impl AuthServer {
@@ -192,19 +192,19 @@ impl AuthServer {
             .strip_prefix("ready ")
             .and_then(|port| port.parse().ok())
             .unwrap_or_else(|| panic!("{ready}"));
-        let said = Arc::<Mutex<Vec<String>>>::default();
-        let heard = said.clone();
+        let printed = Arc::<Mutex<Vec<String>>>::default();
+        let heard = printed.clone();
         std::thread::spawn(move || lines.iter().for_each(|line| heard.lock().unwrap().push(line)));
-        Self { folder, child, port, said }
+        Self { folder, child, port, printed }
     }
 
     /// How often the server sent each reply.
-    fn said(&self) -> BTreeMap<String, usize> {
-        let mut said = BTreeMap::new();
-        for line in self.said.lock().unwrap().iter() {
-            *said.entry(line.clone()).or_default() += 1;
+    fn printed(&self) -> BTreeMap<String, usize> {
+        let mut printed = BTreeMap::new();
+        for line in self.printed.lock().unwrap().iter() {
+            *printed.entry(line.clone()).or_default() += 1;
         }
-        said
+        printed
     }
 }
 
@@ -245,7 +245,7 @@ async fn a_wrong_password_fails_no_recipient_and_the_right_one_resumes_the_deliv
         "{}",
         view["counts"]
     );
-    assert_eq!(server.said().keys().collect::<Vec<_>>(), ["auth versand no"]);
+    assert_eq!(server.printed().keys().collect::<Vec<_>>(), ["auth versand no"]);
     let log = daemon.log();
     assert!(log.contains("AUTH: 535") && !log.contains("wrong"), "{log}");
     // A relay at fault is tried with pauses, and not logged for each connection.
@@ -266,11 +266,11 @@ async fn a_wrong_password_fails_no_recipient_and_the_right_one_resumes_the_deliv
         log.len() == 50 && log.iter().all(|line| line["status"] == "sent" && line["attempts"] == 1),
         "{log:?}"
     );
-    let said = server.said();
+    let printed = server.printed();
     assert_eq!(
-        said.iter().filter(|(line, times)| line.starts_with("mail ") && **times == 1).count(),
+        printed.iter().filter(|(line, times)| line.starts_with("mail ") && **times == 1).count(),
         50,
-        "{said:?}"
+        "{printed:?}"
     );
-    assert!(said["auth versand yes"] >= 1);
+    assert!(printed["auth versand yes"] >= 1);
 }

@@ -24,15 +24,15 @@ async fn proxy(to: u16) -> (u16, Arc<AtomicUsize>) {
     TaskTracker::new().spawn(async move {
         let (mut client, _) = listener.accept().await.unwrap();
         let mut server = TcpStream::connect(("127.0.0.1", to)).await.unwrap();
-        let (mut said, mut answered) = (vec![0; 65536], vec![0; 65536]);
+        let (mut sent, mut answered) = (vec![0; 65536], vec![0; 65536]);
         let mut servers_turn = false;
         loop {
             tokio::select! {
-                n = client.read(&mut said) => match n {
+                n = client.read(&mut sent) => match n {
                     Ok(n) if n > 0 => {
                         counted.fetch_add(usize::from(servers_turn), Ordering::Relaxed);
                         servers_turn = false;
-                        server.write_all(&said[..n]).await.unwrap();
+                        server.write_all(&sent[..n]).await.unwrap();
                     }
                     _ => return,
                 },

@@ -59,8 +59,8 @@ impl Prometheus {
         let child = command.spawn().unwrap_or_else(|error| panic!("{}", missing(&command, &error)));
         // Prometheus picks a free port, and reports it.
         let address = eventually("Prometheus listens", LIMIT, async || {
-            let said = text(&log);
-            let line = said.lines().find(|line| {
+            let output = text(&log);
+            let line = output.lines().find(|line| {
                 line.contains("Listening on") && line.contains("address=127.0.0.1:")
             })?;
             Some(line.rsplit_once("address=")?.1.to_owned())
@@ -224,13 +224,13 @@ async fn names_and_types_follow_the_conventions_of_prometheus() {
             .unwrap(),
     )
     .unwrap();
-    let said = run(
+    let output = run(
         Command::new("sh")
             .args(["-c", "exec promtool check metrics <\"$1\" 2>&1", "sh"])
             .arg(&page),
         LIMIT,
     );
-    assert_eq!(String::from_utf8_lossy(&said.stdout), "");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -188,7 +188,7 @@ async fn the_next_pass_removes_the_logs_that_a_crash_left() {
     let app = App::start(&redis, &settings(0, 1, 1, "")).await;
     let id = sent(&app, &redis).await;
     aged(&app, &id, 25).await;
-    // It is marked, and then the process stops.
+    // After this crash some keys of the removed logs are still there.
     let mut conn = connection(&redis).await;
     let saved = keys(&redis, &id).await;
     let mut dumps = Vec::new();

@@ -98,11 +98,11 @@ const BAD: [(&str, &str); 48] = [
 
 fn refused(command: &mut Command, named: &str) {
     let output = run_to_end(command, LIMIT);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(64), "{named}: {said}");
+    let printed = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(64), "{named}: {printed}");
     assert!(
-        said.lines().count() == 1 && said.starts_with("versand: ") && said.contains(named),
-        "{named}: {said}"
+        printed.lines().count() == 1 && printed.starts_with("versand: ") && printed.contains(named),
+        "{named}: {printed}"
     );
     assert!(output.stdout.is_empty());
 }

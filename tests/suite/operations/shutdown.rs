@@ -63,7 +63,7 @@ async fn the_embedded_redis_ends_with_its_daemon_and_loses_nothing() {
     let mut daemon = Daemon::start(&settings(&relay, "")).await;
     let id = daemon.client.send(&definition(), audience(RECIPIENTS)).await;
     accepted(&relay, 300).await;
-    // The check of the end also sees that no redis-server remains.
+    // `terminate` also checks that no redis-server remains.
     assert_eq!(daemon.terminate().await.code(), Some(0));
     daemon.restart().await;
     daemon.client.wait_for(&id, &["finished"]).await;
@@ -144,14 +144,14 @@ async fn a_pause_takes_effect_within_a_second_though_the_relay_is_slow() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_address_is_ever_logged() {
     let relay = TestRelay::start(DELAY).await;
-    let said =
+    let reply =
         |code: &str| format!("{code} <user1@example.com>: unknown; ask postmaster@example.com");
     relay.catcher.change_rules(|rules| {
         let at = |stage, reply: String| Some(CatcherAct::reply(stage, &reply));
-        rules.script("user1@example.com", [at(CatcherStage::Recipient, said("550 5.1.1"))]);
-        rules.script("user2@example.com", [at(CatcherStage::Recipient, said("451 4.2.1"))]);
-        rules.script("user3@example.com", [at(CatcherStage::End, said("421 4.3.2"))]);
-        rules.script("user4@example.com", [at(CatcherStage::End, said("554 5.7.1"))]);
+        rules.script("user1@example.com", [at(CatcherStage::Recipient, reply("550 5.1.1"))]);
+        rules.script("user2@example.com", [at(CatcherStage::Recipient, reply("451 4.2.1"))]);
+        rules.script("user3@example.com", [at(CatcherStage::End, reply("421 4.3.2"))]);
+        rules.script("user4@example.com", [at(CatcherStage::End, reply("554 5.7.1"))]);
         rules.script(
             "user5@example.com",
             [Some(CatcherAct::new(CatcherStage::End, CatcherAction::Garbage))],
@@ -197,7 +197,7 @@ async fn no_address_is_ever_logged() {
 async fn a_rolling_restart_under_load_sends_on_without_a_gap_of_ten_seconds() {
     const LOAD: usize = 3000;
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(8)).await);
-    // The leases have their default length.
+    // The leases have the length of the default settings.
     let more = format!("[redis]\nurl = \"{}\"\n[send]\nlease_ms = 10000\n", redis.url());
     let settings = settings(&relay, &more);
     let mut daemons = [Daemon::start(&settings).await, Daemon::start(&settings).await];

@@ -9,8 +9,8 @@ const UNIT: &str = "systemd/versand.service";
 fn analyze(arguments: &[&str], unit: &Path) -> (bool, String) {
     let mut command = Command::new("systemd-analyze");
     let output = run_to_end(command.args(arguments).arg(unit), LIMIT);
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&printed).into_owned())
 }
 
 /// The value of a key of the unit; the last one, as systemd reads it.
@@ -33,15 +33,15 @@ fn systemd_understands_every_line() {
     let unit = text(repository(UNIT));
     // The exit status is good even for an unknown key: the output must be empty.
     assert_eq!(verify(&unit), (true, String::new()));
-    let (_, said) = verify(&unit.replace("KillMode=", "KilMode="));
-    assert!(said.contains("KilMode"), "{said}");
+    let (_, printed) = verify(&unit.replace("KillMode=", "KilMode="));
+    assert!(printed.contains("KilMode"), "{printed}");
 }
 
 #[test]
 fn the_daemon_is_confined() {
     let arguments = ["security", "--offline=true", "--threshold=15", "--no-pager"];
-    let (confined, said) = analyze(&arguments, &repository(UNIT));
-    assert!(confined, "{said}");
+    let (confined, printed) = analyze(&arguments, &repository(UNIT));
+    assert!(confined, "{printed}");
 }
 
 #[test]

@@ -33,11 +33,11 @@ impl Model for Small {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("nothing impossible is answered", |_, world: &World| {
+            Property::always("no script gives an impossible answer", |_, world: &World| {
                 world.wrong.is_none()
             }),
             Property::always(
-                "accepted twice only if a person or the policy released it again",
+                "a message is accepted twice only if a person or the policy resends it",
                 |model: &Small, world: &World| {
                     each(world, |i, r| {
                         let again = world.resent_by_person[i] + u8::from(model.resend);
@@ -53,7 +53,7 @@ impl Model for Small {
                 },
             ),
             Property::always(
-                "in doubt only what a dead, fenced or unanswered worker had claimed",
+                "only claims of dead, fenced or unanswered workers are in doubt",
                 |_, world: &World| {
                     each(world, |i, r| r.status != Status::InDoubt || world.doubtful[i])
                 },
@@ -71,7 +71,7 @@ impl Model for Small {
                 },
             ),
             Property::always(
-                "when all is quiet everybody is settled",
+                "everybody is settled when nothing more can happen",
                 |model: &Small, world: &World| {
                     let counts = world.chunk.counts();
                     let finished = world.state == DeliveryState::Finished && !model.has_work(world);
@@ -83,7 +83,7 @@ impl Model for Small {
                 },
             ),
             Property::always(
-                "what the server accepted is not called anything else",
+                "an accepted message has no other status in the end",
                 |model: &Small, world: &World| {
                     each(world, |i, r| world.accepted[i] == 0 || is_truth(world, i, r))
                         || !model.is_quiet(world)
@@ -95,7 +95,7 @@ impl Model for Small {
                 })
             }),
             Property::always(
-                "what was accepted twice and told is a visible duplicate",
+                "two reported acceptances are a visible duplicate",
                 |model: &Small, world: &World| {
                     let known = |i: usize| {
                         world.accepted[i] > 1 && !world.lost_acceptance[i] && !world.is_awaited(i)
@@ -111,7 +111,7 @@ impl Model for Small {
                 world.chunk.counts().sent == RECIPIENTS as u64
             }),
             Property::sometimes(
-                "a late acceptance settles what was in doubt",
+                "a late acceptance settles a recipient in doubt",
                 |model: &Small, world: &World| {
                     let settled = |i: usize, r: &Record| {
                         world.doubtful[i] && r.status == Status::Sent && r.has(flags::ACCEPTED)

@@ -52,7 +52,7 @@ pub enum Step {
     Beat(usize),
     /// The worker notices that Redis went back in time.
     Notice(usize),
-    /// The worker gives back again a chunk, because Redis has forgotten that.
+    /// The worker gives a chunk back again, because Redis has forgotten the first time.
     GiveBackAgain(usize),
 }
 

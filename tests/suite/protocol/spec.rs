@@ -92,8 +92,8 @@ impl Chunk {
 
     /// Grants a lease on a chunk that is free, stood still as observed, or has a dead owner.
     ///
-    /// The predecessor's attempts are in doubt. All that it may have sent is, too, if Redis may
-    /// have forgotten it. Without a grant the answer is epoch and beat, which the caller must
+    /// The predecessor's attempts are in doubt. If Redis may have forgotten writes, so are all
+    /// recipients that it may have sent to. Without a grant the answer is epoch and beat, which the caller must
     /// watch.
     ///
     /// `first` is the sequence number with which the lease begins. No other lease of this owner has
@@ -124,7 +124,7 @@ impl Chunk {
         Ok(Lease { owner, epoch: self.epoch, seq: self.seq })
     }
 
-    /// The holder lives.
+    /// The holder shows that it lives.
     pub fn beat(&mut self, lease: &Lease, terms: &Terms) -> LeaseVerdict {
         let verdict = self.against(lease);
         if verdict == LeaseVerdict::Ok {
@@ -375,7 +375,7 @@ impl Chunk {
         gone
     }
 
-    /// A person wants a retry of a chunk that was set poisoned.
+    /// A person wants a retry of a chunk that was set aside.
     pub fn retry(&mut self) {
         self.poisoned = false;
         self.open = Some(0);
@@ -452,7 +452,7 @@ impl Chunk {
     }
 }
 
-/// The failure reason of a recipient that a person settled as failed.
+/// The failure reason for a recipient that a person settled as failed.
 const NOT_DEFINED: u8 = 7;
 
 fn is_unsettled(r: &Record) -> bool {

@@ -26,9 +26,9 @@ pub const HOLDER: usize = WORKERS;
 #[derive(Debug, Clone, Copy)]
 pub enum Why {
     Free,
-    /// Epoch and beat as they are.
+    /// The taker has watched epoch and beat, and they have not changed.
     Still,
-    /// Epoch and beat as they were.
+    /// The beat has changed since the taker looked.
     Moved,
     /// The owner is dead.
     Dead,
@@ -128,7 +128,7 @@ pub enum Step {
         /// The answer is lost, and the batch is sent twice.
         lost: bool,
     },
-    /// The chunk is set poisoned, or a person wants a retry.
+    /// The chunk is set aside, or a person wants a retry.
     Poisoned {
         set: bool,
     },

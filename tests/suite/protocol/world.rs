@@ -320,7 +320,7 @@ impl World {
         let (answer, _) = self.chunk.write_batch(&lease, &batch, terms);
         if answer.lease == LeaseVerdict::RolledBack {
             self.wrong =
-                self.wrong.or((self.run == 1).then_some("told that Redis was rolled back"));
+                self.wrong.or((self.run == 1).then_some("a roll-back was reported without one"));
             if self.notice(w, terms) {
                 self.workers[w].unanswered = Some(sent);
                 return;

@@ -130,7 +130,7 @@ async fn forged_links_get_a_harmless_answer_and_proofs_and_previews_count_for_no
     client.wait_for(&id, &["finished"]).await;
     let (_, statistics) = client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
     assert_eq!(statistics["hits"], json!(0), "{statistics}");
-    // An earlier look does not keep later hits from being counted.
+    // Later hits count, though the statistics were computed before.
     visit(&of[&'c'][0], FIREFOX).await;
     let (_, statistics) = client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
     assert_eq!(
@@ -274,7 +274,7 @@ async fn a_human_hit_proves_that_an_in_doubt_message_was_delivered_and_a_machine
     let id = client.send(&definition(), audience(2)).await;
     client.wait_for(&id, &["finished"]).await;
     let got = [links(client, &id, 0).await, links(client, &id, 1).await];
-    // Both are as a crash would have left them.
+    // Both recipients get the records that a crash would leave.
     let mut connection = app.services.stores.redis.connection();
     for number in 0..2 {
         let at = 32 + 16 * number;

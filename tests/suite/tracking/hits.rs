@@ -147,7 +147,8 @@ async fn no_answer_is_cached_or_sends_a_referrer() {
     app.stop().await;
 }
 
-/// Sets the confirmation, and the due time of its last wave, so many hours into the past.
+/// Moves the confirmation of a delivery `confirmed` hours, and its last wave `due` hours, into the
+/// past.
 async fn set_confirmed(app: &App, id: &str, confirmed: i64, due: Option<i64>) {
     let (id, stores): (DeliveryId, _) = (id.parse().unwrap(), &app.services.stores);
     let delivery = stores.deliveries.delivery(&id).await.unwrap().unwrap();

@@ -37,7 +37,7 @@ fn settings(redis: &RedisServer, relay: &TestRelay) -> String {
     settings_with(redis, relay, "")
 }
 
-/// Like the above, with more settings of the relay.
+/// Like [`settings`], with more settings of the relay.
 fn settings_with(redis: &RedisServer, relay: &TestRelay, more: &str) -> String {
     let sizes = format!("[preparation]\nchunk_size = {CHUNK}\n");
     format!("{}{more}{sizes}[redis]\nurl = \"{}\"\n", relay.settings(CONNECTIONS), redis.url())

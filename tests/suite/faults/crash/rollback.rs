@@ -137,7 +137,7 @@ async fn a_replica_that_was_frozen_takes_over_and_nobody_gets_a_mail_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answered_confirmation_and_an_answered_pause_are_not_undone() {
-    // Some seconds of work for a slow relay.
+    // The delivery is some seconds of work for a slow relay.
     const SLOW: usize = 1000;
     let mut redis = RedisServer::start_with(EVERYSEC);
     let relay = TestRelay::start(Duration::from_millis(20)).await;
@@ -204,12 +204,12 @@ async fn the_daemon_logs_and_exports_the_durability_of_redis() {
             daemon.metric("versand_redis_durable").await,
             f64::from(u8::from(word == "strict"))
         );
-        let said = if word == "strict" {
+        let logged = if word == "strict" {
             "all guarantees hold"
         } else {
             "nobody is silently sent to twice"
         };
-        assert!(daemon.log().contains(said), "{}", daemon.log());
+        assert!(daemon.log().contains(logged), "{}", daemon.log());
         // Somebody weakens the durability while Redis runs.
         redis.ask("CONFIG SET appendfsync no").unwrap();
         let weak = async || {

@@ -91,7 +91,7 @@ async fn everybody_gets_one_of_two_deliveries_released_at_the_same_time_by_two_d
     }
     assert!(sent.len() == 100 && sent.values().all(|n| *n == 1), "{sent:?}");
     assert_eq!(excluded, 100 * (DELIVERIES as u64 - 1));
-    // Jobs that found their chunks settled.
+    // Waits for jobs that find their chunks settled.
     eventually("no job is left", LIMIT, async || {
         let depths = first.services.journey.preparations.jobs.queue.depths().await.unwrap();
         depths
@@ -207,7 +207,7 @@ async fn only_the_holder_excludes_and_only_recipients_that_were_not_begun() {
     assert_eq!(exclude(&lease, &[0, 1, 2, 900]).await, (LeaseVerdict::Ok, 2));
     let after = (true, vec![Attempting, Excluded, Excluded, Pending]);
     assert_eq!(statuses().await, after);
-    // The answer was lost.
+    // An exclusion with the old sequence number: the answer to the first one was lost.
     assert_eq!(exclude(&lease, &[0, 1, 2, 3]).await, (LeaseVerdict::Ok, 0));
     assert_eq!(statuses().await, after);
     let counts = stores.ledgers.counts(&at.delivery).await.unwrap();

@@ -93,7 +93,7 @@ fn tokens(message: &str) -> Vec<String> {
     tokens.into_iter().map(|(_, token)| token).filter(|token| token.len() >= 22).collect()
 }
 
-/// Makes the real message of which `caught` is a proof into the same proof.
+/// The expected proof: made from the real message, with the date of the proof `caught`.
 async fn expected(client: &Client, (id, number): (&str, u64), to: &str, caught: &str) -> String {
     let date = jiff::fmt::rfc2822::parse(header(caught, "Date")).unwrap().timestamp();
     let path = format!("/deliveries/{id}/recipients/{number}/preview?date={date}");
@@ -278,7 +278,7 @@ async fn a_bad_proof_request_is_refused_by_its_field_and_sends_nothing() {
         "{audit}"
     );
 
-    // As many addresses as are allowed, and a prefix of the caller's own.
+    // The largest number of addresses, and a subject prefix of the caller.
     let hundred = json!({ "recipients": (0..50).collect::<Vec<_>>(), "to": &many[..2], "subject_prefix": "" });
     assert_eq!(outcomes(&prove(&app.client, &id, &hundred).await), ["accepted"; 100]);
     assert_eq!(catcher.messages().len(), 100);

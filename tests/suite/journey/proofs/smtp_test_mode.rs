@@ -284,10 +284,10 @@ async fn postfix_queues_nothing_of_a_test() {
     }
     assert!(log[250]["reply"].as_str().unwrap().starts_with("550 5.7.1"), "{}", log[250]);
     app.stop().await;
-    let said = postfix.log();
-    assert!(!said.contains("message-id=") && !said.contains("queue active"), "{said}");
+    let log = postfix.log();
+    assert!(!log.contains("message-id=") && !log.contains("queue active"), "{log}");
     assert!(
-        !said.contains("too many errors") && !said.contains("improper command pipelining"),
-        "{said}"
+        !log.contains("too many errors") && !log.contains("improper command pipelining"),
+        "{log}"
     );
 }

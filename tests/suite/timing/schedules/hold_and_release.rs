@@ -11,7 +11,7 @@ async fn ask(client: &Client, id: &str, what: &str) -> (StatusCode, Value) {
     client.post(&format!("/deliveries/{id}/{what}"), &json!({})).await
 }
 
-/// Two looks for due waves and for moving deliveries, and time for their effects.
+/// Two passes over due waves and moving deliveries, and time for their effects.
 async fn two_passes(app: &App) {
     for _ in 0..2 {
         assert!(app.services.journey.release.due_waves.release_due().await);
@@ -232,12 +232,16 @@ async fn two_sign_offs_are_given_by_two_persons() {
     let (status, problem) = ann.confirm(&id, &digest).await;
     assert_eq!(status, StatusCode::CONFLICT, "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains("second person"), "{problem}");
-    assert_eq!(approve(&ann, &digest).await, StatusCode::FORBIDDEN, "the preparer alone");
-    assert_eq!(approve(&dora, &digest).await, StatusCode::FORBIDDEN, "a person without the role");
+    assert_eq!(approve(&ann, &digest).await, StatusCode::FORBIDDEN, "the preparer may not approve");
+    assert_eq!(
+        approve(&dora, &digest).await,
+        StatusCode::FORBIDDEN,
+        "a person without the role may not approve"
+    );
     assert_eq!(
         approve(&bob, &"0".repeat(64)).await,
         StatusCode::PRECONDITION_FAILED,
-        "an outdated digest"
+        "an outdated digest is refused"
     );
     assert_eq!(approve(&bob, &digest).await, StatusCode::OK);
     assert_eq!(approve(&bob, &digest).await, StatusCode::OK, "again");
@@ -245,7 +249,7 @@ async fn two_sign_offs_are_given_by_two_persons() {
     assert_eq!(
         bob.confirm(&id, &digest).await.0,
         StatusCode::FORBIDDEN,
-        "the person who gave the first sign-off"
+        "whoever approved may not confirm"
     );
 
     // Any change voids the approval.

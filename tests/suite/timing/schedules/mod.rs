@@ -66,7 +66,7 @@ async fn prepared(client: &Client, definition: &Value, audience: String) -> (Str
     (id, view)
 }
 
-/// Like the above, and confirms it.
+/// Like [`prepared`], and confirms the delivery.
 async fn scheduled(client: &Client, definition: &Value, audience: String) -> String {
     let (id, view) = prepared(client, definition, audience).await;
     let (status, answer) = client.confirm(&id, view["plan"]["digest"].as_str().unwrap()).await;

@@ -76,7 +76,7 @@ async fn basis(app: &App, id: &DeliveryId) -> StatisticsBasis {
     }
 }
 
-/// Lines that fill so many blocks of the tracking log with opens of the first recipient.
+/// Fills so many blocks of the tracking log with opens of the first recipient.
 fn fill_with_opens(id: &str, blocks: u64) -> redis::Pipeline {
     let opens = hit(0, HitKind::Open, HitLabel::Human).encode().repeat(4096);
     let mut log = redis::pipe();
@@ -115,7 +115,7 @@ async fn an_interrupted_relabelling_is_counted_by_the_next_hourly_job() {
     let id = sent(&app, &opens).await;
     run_hourly_job(&app).await;
     assert_eq!(stored_figures(&app, &id).await["unique_opens"], json!(3));
-    // One of the lines that were to get another label got it.
+    // A crash came after the first changed label.
     let mut basis = basis(&app, &id).await;
     let line = Relabelled { place: 1, before: HUMAN, now: AGENT };
     assert!(app.services.stores.tracking.relabel(&mut basis, &[line]).await.unwrap());
@@ -352,7 +352,7 @@ async fn the_next_daemon_computes_hourly_statistics_whose_daemon_was_killed() {
     let kept = format!("versand:{{{id}}}:statistics");
     let _: u64 = redis::cmd("DEL").arg(&kept).query_async(&mut connection).await.unwrap();
 
-    // This is an hour to come, five seconds before the task.
+    // The clock stands five seconds before the hourly task of a later hour.
     let ahead = |now: i64| (now.div_euclid(3600) + 3) * 3600 + 625 - now;
     let now = jiff::Timestamp::now().as_second();
     let lock = format!("versand:statistics:{}", (now + ahead(now)).div_euclid(3600));
