@@ -1,5 +1,7 @@
-//! How many messages a second the relay layer hands to the catcher, over 1, 4 and 16 connections: `cargo bench --bench connections`.
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // a benchmark prints, and says what it could not do by panicking
+//! Messages a second from the relay layer to the catcher, over 1, 4 and 16 connections.
+//!
+//! Run it with `cargo bench --bench connections`.
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a benchmark prints, and fails by a panic
 
 use std::time::Instant;
 

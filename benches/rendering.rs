@@ -1,5 +1,7 @@
-//! How long a message takes to render and compose, beside lettre's builder alone: `cargo bench --bench rendering`.
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // a benchmark prints, and says what it could not do by panicking
+//! The time to render and compose a message, compared with lettre's builder alone.
+//!
+//! Run it with `cargo bench --bench rendering`.
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a benchmark prints, and fails by a panic
 
 use std::{
     hint::black_box,
@@ -54,7 +56,7 @@ fn main() {
     let message = template.render(&to, &stamp).unwrap();
     let ours = each(|| template.render(&to, &stamp).unwrap());
 
-    // what a message of this delivery is made of, merged once and for all
+    // The parts of a message of this delivery, merged once.
     let text = html2text::from_read(html.as_bytes(), 1000).unwrap();
     let lettre = each(|| {
         let from: Mailbox = "Bücher <news@shop.example>".parse().unwrap();

@@ -1,5 +1,7 @@
-//! The bare sender of the benchmark: the same bytes over and over, pipelined as the daemon does it, with nothing rendered, claimed
-//! or recorded. `bare_sender ADDRESS MESSAGES SIZE CONNECTIONS`
+//! The bare sender of the benchmark: sends the same bytes over and over, pipelined.
+//!
+//! It pipelines as the daemon does, but renders, claims and records nothing. Use:
+//! `bare_sender ADDRESS MESSAGES SIZE CONNECTIONS`.
 
 use std::{
     io::{Read, Write},
@@ -54,7 +56,7 @@ fn send(address: &str, messages: usize, size: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Reads so many complete replies, all positive.
+/// Reads so many complete replies, which must all be positive.
 fn replies(stream: &mut TcpStream, mut wanted: usize) -> Result<(), Failure> {
     let (mut buffer, mut line) = ([0; 4096], Vec::new());
     while wanted > 0 {

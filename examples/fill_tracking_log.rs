@@ -1,5 +1,7 @@
-//! For the benchmark: an open and a click of each recipient of a delivery, as the public listener records them.
-//! `fill_tracking_log REDIS_URL DELIVERY GENERATION RECIPIENTS CHUNK_SIZE`
+//! Fills the tracking log for the benchmark: an open and a click of each recipient.
+//!
+//! The records are those of the public listener. Use:
+//! `fill_tracking_log REDIS_URL DELIVERY GENERATION RECIPIENTS CHUNK_SIZE`.
 
 use std::net::IpAddr;
 
@@ -33,7 +35,7 @@ async fn main() -> Result<(), Failure> {
     };
     let mut settings = Config::from_toml("")?.redis;
     settings.url.clone_from(url);
-    let store = Stores::new(Redis::connect(&settings).await?);
+    let stores = Stores::new(Redis::connect(&settings).await?);
     let (at_ms, from) =
         (u64::try_from(Timestamp::now().as_millisecond())?, IpAddr::from([192, 0, 2, 7]));
     let mut recorded = 0;
@@ -59,7 +61,7 @@ async fn main() -> Result<(), Failure> {
             .flat_map(both)
             .map(|hit| (hit, AGENT))
             .collect();
-        recorded += store.tracking.record_hits(&of, &hits, 0).await?;
+        recorded += stores.tracking.record_hits(&of, &hits, 0).await?;
     }
     if recorded != 2 * u64::from(recipients) {
         return Err(format!("{recorded} hits are recorded of {recipients} recipients").into());

@@ -1,5 +1,6 @@
-//! The work that `make guard` counts the instructions of, a message at a time and on one thread.
-//! `guard render N`, `guard ledger N REDIS_URL` or `guard smtp N PORT`
+//! The work whose instructions `make guard` counts: one message at a time, on one thread.
+//!
+//! Use: `guard render N`, `guard ledger N REDIS_URL` or `guard smtp N PORT`.
 
 use versand::domain::ledger::ChunkRef;
 
@@ -28,7 +29,7 @@ use versand::{
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const CHUNK: u16 = 500;
-/// Recipients that the connections claim and report in one group.
+/// Recipients that the connections claim and report in one batch.
 const GROUP: u16 = 20;
 /// 2026-11-23T14:50:01Z
 const NOW: u32 = 1_795_445_401;
@@ -57,7 +58,7 @@ fn recipient(i: u32) -> Recipient {
     }
 }
 
-/// Both parts of a letter of about 4 kB.
+/// Both parts of a message of about 4 kB.
 fn render(n: u32) -> Result<(), Failure> {
     let sender = Sender {
         name: Some("The Shop".into()),
@@ -92,13 +93,13 @@ fn render(n: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Claims and records, a group of reports with the next group's claims, chunk after chunk.
+/// Claims and records: a batch has reports and the claims of the next batch, chunk after chunk.
 async fn ledger(n: u32, url: &str) -> Result<(), Failure> {
     let mut settings = Config::from_toml("")?.redis;
     settings.url = url.into();
-    let store = Stores::new(Redis::connect(&settings).await?);
+    let stores = Stores::new(Redis::connect(&settings).await?);
     let at = ChunkRef { delivery: DeliveryId::from_random([7; 10]), chunk: 0 };
-    let mut connection = store.redis.connection();
+    let mut connection = stores.redis.connection();
     let () = redis::cmd("HSET")
         .arg(keys::delivery(&at.delivery))
         .arg("state")
@@ -114,7 +115,7 @@ async fn ledger(n: u32, url: &str) -> Result<(), Failure> {
             .query_async(&mut connection)
             .await?;
         let Taken::Yes(mut lease, _) =
-            store.ledgers.take_lease(&at, 1, TakeoverGrounds::default(), NOW).await?
+            stores.ledgers.take_lease(&at, 1, TakeoverGrounds::default(), NOW).await?
         else {
             return Err("not taken".into());
         };
@@ -128,14 +129,14 @@ async fn ledger(n: u32, url: &str) -> Result<(), Failure> {
                 when: NOW,
                 reply: String::new(),
             };
-            let turn = Batch {
+            let batch = Batch {
                 reports: (first.saturating_sub(GROUP)..first).map(report).collect(),
                 claims: (first..CHUNK.min(first + GROUP))
                     .map(|position| Claim { position, n: 1 })
                     .collect(),
                 redo: false,
             };
-            let answer = store.ledgers.write_batch(&at, &lease, &turn, NOW, None).await?;
+            let answer = stores.ledgers.write_batch(&at, &lease, &batch, NOW, None).await?;
             lease.seq += 1;
             if !answer.reports.iter().all(|applied| *applied == ReportEffect::Applied)
                 || !answer.granted.iter().all(|granted| *granted)
@@ -143,12 +144,12 @@ async fn ledger(n: u32, url: &str) -> Result<(), Failure> {
                 return Err(format!("not applied: {answer:?}").into());
             }
         }
-        store.ledgers.give_back(&at, &lease, NOW, None).await?;
+        stores.ledgers.give_back(&at, &lease, NOW, None).await?;
     }
     Ok(())
 }
 
-/// One connection, each envelope sent ahead with the message before.
+/// One connection; each envelope is pipelined with the message before it.
 async fn smtp(n: u32, port: u16) -> Result<(), Failure> {
     let mut settings = Config::from_toml("")?.relay;
     (settings.host, settings.port, settings.hello_name) =

@@ -1,5 +1,8 @@
-//! For the benchmark: `hits bare PORT` serves a pixel and records nothing; `hits load ADDRESS SECONDS CONNECTIONS` asks for the paths
-//! on its standard input, in turn, and prints how many were answered with 200 in a second.
+//! A pixel server and a load generator for the benchmark of hits.
+//!
+//! `hits bare PORT` serves a pixel and records nothing. `hits load ADDRESS SECONDS CONNECTIONS`
+//! requests the paths of its standard input, in turn. It prints how many were answered with 200 in
+//! a second.
 #![allow(clippy::print_stdout)]
 
 use std::{
@@ -22,7 +25,7 @@ use tokio::{
 const AGENT: &str =
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:128.0) Gecko/20100101 Thunderbird/128.4.0";
 
-/// Of the open pixel of the daemon.
+/// The open pixel of the daemon.
 const PIXEL_BYTES: usize = 42;
 
 #[tokio::main]
@@ -96,7 +99,7 @@ async fn visit(
         );
         stream.write_all(request.as_bytes()).await?;
         let mut read = 0;
-        // head and pixel: they come in one piece, or the rest follows
+        // Head and pixel come in one piece, or the rest follows.
         while !is_whole(&answer[..read]) {
             let n = stream.read(&mut answer[read..]).await?;
             ensure!(n > 0, "the server closed");

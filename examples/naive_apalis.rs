@@ -1,5 +1,7 @@
-//! A peer of the benchmark: apalis as its README shows it, a job per recipient, lettre's pool, and a record per recipient in Redis.
-//! `naive_apalis REDIS_URL SMTP_PORT MESSAGES SIZE`
+//! A peer of the benchmark: apalis with a job for each recipient, as its README shows it.
+//!
+//! It uses lettre's pool, and one record for each recipient in Redis. Use:
+//! `naive_apalis REDIS_URL SMTP_PORT MESSAGES SIZE`.
 
 use std::{
     sync::{

@@ -1,5 +1,7 @@
-//! The recount of the benchmark: counts every record of every ledger of a delivery, as its end does; no route asks for that alone.
-//! `recount REDIS_URL DELIVERY RECIPIENTS CHUNK_SIZE`
+//! Counts every record of every ledger of a delivery, for the benchmark.
+//!
+//! The end of a delivery does the same; no route asks for that alone. Use:
+//! `recount REDIS_URL DELIVERY RECIPIENTS CHUNK_SIZE`.
 
 use std::time::Instant;
 
@@ -11,7 +13,7 @@ use versand::{
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Ledgers read at a time: as many as `send::finish` reads.
+/// Ledgers read at a time: the end of a delivery reads as many.
 const AT_A_TIME: u32 = 64;
 
 #[tokio::main(flavor = "current_thread")]
@@ -24,11 +26,11 @@ async fn main() -> Result<(), Failure> {
     let chunks = recipients.div_ceil(chunk_size.parse()?);
     let mut settings = Config::from_toml("")?.redis;
     settings.url.clone_from(url);
-    let store = Stores::new(Redis::connect(&settings).await?);
-    store.redis.ping().await?;
+    let stores = Stores::new(Redis::connect(&settings).await?);
+    stores.redis.ping().await?;
     let (began, mut counts, mut open) = (Instant::now(), Counts::default(), 0);
     for from in (0..chunks).step_by(AT_A_TIME as usize) {
-        for ledger in store.ledgers.ledgers(&delivery, from..chunks.min(from + AT_A_TIME)).await? {
+        for ledger in stores.ledgers.ledgers(&delivery, from..chunks.min(from + AT_A_TIME)).await? {
             let ledger = ledger.ok_or("a ledger is missing")?;
             counts.add(&ledger);
             open += ledger.records().filter(|record| record.claimable_at(None).is_some()).count();

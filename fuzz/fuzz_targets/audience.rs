@@ -1,4 +1,6 @@
-//! The audience reader: however an upload is cut into pieces, the same recipients or the same error, and a line that exists.
+//! The audience reader gives the same result, however an upload is cut into pieces.
+//!
+//! The result is the same recipients, or the same error with a line that exists.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

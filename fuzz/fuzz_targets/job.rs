@@ -1,4 +1,4 @@
-//! The payloads of jobs: refused, or read as what they are written as.
+//! The payload of a job is refused, or read as the value that was written.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

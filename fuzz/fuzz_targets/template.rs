@@ -1,15 +1,16 @@
-//! The template compiler and the renderer: each content gives an error or a valid message.
+//! The template compiler and the renderer give an error or a message that SMTP can carry.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use versand::{
     domain::{
-        audience::Recipient,
-        delivery::{Content, Sender, Tracking},
+        delivery::{Content, Sender},
+        recipient::Recipient,
+        settings::Tracking,
     },
     mail::{
-        links::{TokenHolder, TokenKey},
-        template::{MessageStamp, Template},
+        template::{Stamp, Template},
+        token::{Holder, TokenKey},
     },
 };
 
@@ -32,10 +33,10 @@ fuzz_target!(|input: &str| {
     let Ok(template) = Template::compile(&sender, &content, &tracking, LIMIT) else { return };
     let fields = template.fields().iter().map(|field| (field.clone(), value.into())).collect();
     let recipient = Recipient { line: 1, email: "ann@example.org".into(), fields };
-    let holder = TokenHolder { preparation: 1, recipient: 2, is_proof: false };
+    let holder = Holder { preparation: 1, recipient: 2, is_proof: false };
     let signer = TokenKey::new(&[1; 32]).unwrap().signer(&"0123456789abcdef".parse().unwrap(), 1, holder);
     let (date, message_id) = (jiff::Timestamp::UNIX_EPOCH, "1@shop.example".into());
-    let stamp = MessageStamp { date, message_id, boundary: "b".into(), signer: Some(signer) };
+    let stamp = Stamp { date, message_id, boundary: "b".into(), signer: Some(signer) };
     let Ok(message) = template.render(&recipient, &stamp) else { return };
     assert_eq!(Ok(&message), template.render(&recipient, &stamp).as_ref(), "the same bytes each time");
     assert!(message.is_ascii() && message.len() <= LIMIT && message.ends_with(b"\r\n"));

@@ -1,4 +1,4 @@
-//! Tokens: what nobody signed is refused, and what was signed gives no role that its issuer may not give.
+//! Unsigned tokens are refused, and signed ones give only roles that their issuer may give.
 #![no_main]
 
 use std::sync::OnceLock;

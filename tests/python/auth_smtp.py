@@ -1,7 +1,8 @@
-"""auth_smtp.py FOLDER: an SMTP server that takes mail over STARTTLS and after AUTH only.
+"""auth_smtp.py FOLDER: an SMTP server that accepts mail only over STARTTLS and after AUTH.
 
 FOLDER holds tls.pem (key and certificate) and password (the user is "versand"). Prints "ready PORT", then
-"auth USER yes|no" for every login and "mail RECIPIENT" for every message it took. Ends with its standard input.
+"auth USER yes|no" for every login and "mail RECIPIENT" for every accepted message. Ends when its
+standard input ends.
 """
 import logging
 import socket
@@ -12,7 +13,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
 folder = sys.argv[1]
-# it warns of its own attributes
+# aiosmtpd warns about attributes of its own
 logging.disable(logging.WARNING)
 
 
@@ -20,10 +21,10 @@ def say(*words):
     print(*words, flush=True)
 
 
-class Taker:
+class MailHandler:
     async def handle_DATA(self, server, session, envelope):
         say("mail", *envelope.rcpt_tos)
-        return "250 2.0.0 taken"
+        return "250 2.0.0 accepted"
 
 
 def authenticate(server, session, envelope, mechanism, login):
@@ -44,7 +45,7 @@ class OnListener(Controller):
 
 
 controller = OnListener(
-    Taker(), hostname="127.0.0.1", port=listener.getsockname()[1], server_hostname="auth.test", tls_context=context, require_starttls=True,
+    MailHandler(), hostname="127.0.0.1", port=listener.getsockname()[1], server_hostname="auth.test", tls_context=context, require_starttls=True,
     auth_required=True, auth_require_tls=True, authenticator=authenticate,
     ready_timeout=60)
 controller.start()

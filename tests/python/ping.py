@@ -1,4 +1,4 @@
-"""ping.py SOCKET: Redis answers the client from PyPI; leaves a key that says so."""
+"""ping.py SOCKET: checks that Redis answers the client from PyPI, and sets a key as a trace."""
 import sys
 
 import redis

@@ -1,4 +1,4 @@
-"""read_mail.py FILE: what Python's email package makes of a mail, as JSON; every defect is an error."""
+"""read_mail.py FILE: prints a mail as Python's email package parses it, as JSON; every defect is an error."""
 import email
 import email.policy
 import json

@@ -1,4 +1,4 @@
-"""tls.py PORT TLS_PORT CA_FILE: STARTTLS and implicit TLS, the certificate verified; prints the replies to NOOP."""
+"""tls.py PORT TLS_PORT CA_FILE: connects with STARTTLS and implicit TLS, verifies the certificate, prints the replies to NOOP."""
 import smtplib
 import ssl
 import sys

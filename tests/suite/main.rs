@@ -1,5 +1,7 @@
-//! The one integration binary: real servers, the real application, no mocks. `make test` installs what it needs.
-#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::disallowed_methods)] // a test says what it could not do by panicking
+//! The one integration binary: real servers, the real application, no mocks.
+//!
+//! `make test` installs what the tests need.
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::disallowed_methods)] // a test fails by a panic
 
 mod api;
 mod faults;

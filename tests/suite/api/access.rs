@@ -1,4 +1,4 @@
-//! Who may use which route of the admin API, and what is answered where there is none.
+//! Access to the routes of the admin API, and the answers where there is no route.
 
 use reqwest::{Method, StatusCode, header};
 use versand::http::ROUTES;
@@ -23,7 +23,7 @@ async fn every_route_wants_its_token_and_its_role() {
         };
         let Some(role) = route.role else {
             let status = request().send().await.unwrap().status();
-            assert_eq!(status, StatusCode::OK, "{} is open", route.path);
+            assert_eq!(status, StatusCode::OK, "{} needs no token", route.path);
             continue;
         };
         let challenge =
@@ -127,7 +127,7 @@ async fn the_role_to_prepare_may_stop_a_preparation_but_not_a_sending() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_method_that_a_client_made_up_is_no_label_of_a_metric() {
+async fn an_invented_method_is_no_metric_label() {
     let redis = RedisServer::start();
     let app = start(&redis, "").await;
     let method = Method::from_bytes(b"MADEUP").unwrap();

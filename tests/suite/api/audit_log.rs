@@ -24,7 +24,7 @@ async fn chain(app: &App, path: &str) -> Vec<AuditEntry> {
     serde_json::from_value(page["items"].clone()).unwrap()
 }
 
-/// A delivery that went all the way: one of its recipients was in doubt and was settled.
+/// A complete delivery: one of its recipients was in doubt and was settled.
 async fn delivery(app: &App) -> String {
     app.catcher.as_ref().unwrap().change_rules(|rules| {
         rules.script(
@@ -104,7 +104,7 @@ async fn the_audit_log_says_who_did_what() {
     assert_eq!(
         serde_json::from_value::<AuditHead>(last.details.clone()).unwrap(),
         head,
-        "the chain of heads vouches for all of it"
+        "the chain of heads covers the whole log"
     );
     let mut altered = entries.clone();
     altered[4].principal = "somebody".into();
@@ -123,30 +123,31 @@ async fn the_audit_log_says_who_did_what() {
     app.stop().await;
 }
 
-/// The real command; its exit code and what it said.
+/// Runs the real command. Returns its exit code and its output.
 fn verified(app: &App, token: &str) -> (i32, String) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     writeln!(file, "{token}").unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_versand"));
     command.args(["audit", "verify", "--url", &app.client.url, "--token-file"]).arg(file.path());
     let output = run_to_end(&mut command, LIMIT);
-    let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
-    (output.status.code().unwrap(), said)
+    let printed =
+        [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+    (output.status.code().unwrap(), printed)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_finds_what_was_tampered_with() {
+async fn the_command_finds_tampered_entries() {
     let redis = RedisServer::start();
     let app = start(&redis, "").await;
     let id = delivery(&app).await;
     app.client.create(&definition()).await;
-    let (code, said) = verified(&app, "administrator");
+    let (code, printed) = verified(&app, "administrator");
     assert!(
-        code == 0 && said.starts_with("2 deliveries, 8 entries, 8 heads: all verified"),
-        "{code}: {said}"
+        code == 0 && printed.starts_with("2 deliveries, 8 entries, 8 heads: all verified"),
+        "{code}: {printed}"
     );
-    let (code, said) = verified(&app, "monitor");
-    assert!(code == 1 && said.contains("403"), "{code}: {said}");
+    let (code, printed) = verified(&app, "monitor");
+    assert!(code == 1 && printed.contains("403"), "{code}: {printed}");
 
     let mut redis = app.services.stores.redis.connection();
     let (key, heads) = (format!("versand:{{{id}}}:audit"), "versand:{audit}:heads".to_owned());
@@ -174,10 +175,10 @@ async fn the_command_finds_what_was_tampered_with() {
                 write.rpush(&key, entry).ignore();
             }
             let () = write.query_async(&mut redis).await.unwrap();
-            let (code, said) = verified(&app, "administrator");
+            let (code, printed) = verified(&app, "administrator");
             assert!(
-                code == 1 && said.contains(&named) && said.contains("NOT verified"),
-                "{code}: {said}"
+                code == 1 && printed.contains(&named) && printed.contains("NOT verified"),
+                "{code}: {printed}"
             );
         }
         let mut restore = redis::pipe();
@@ -192,7 +193,7 @@ async fn the_command_finds_what_was_tampered_with() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_chain_of_heads_that_was_cut_by_hand_holds_nothing_up() {
+async fn a_chain_of_heads_that_was_cut_by_hand_blocks_nothing() {
     let redis = RedisServer::start();
     let daemon = Daemon::start(&format!("[redis]\nurl = \"{}\"\n", redis.url())).await;
     daemon.client.create(&definition()).await;

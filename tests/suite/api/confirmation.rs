@@ -1,4 +1,4 @@
-//! Confirmation and idempotency: however often and by whomever something is asked for, it happens once.
+//! Confirmation and idempotency: each action happens once, however often it is requested.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ async fn keyed(client: &Client, path: &str, key: &str, body: &Value) -> Response
     client.request(Method::POST, path).header(KEY, key).json(body).send().await.unwrap()
 }
 
-/// The same request twenty times at once: the answers must all be the same; it.
+/// Sends the same request twenty times at once. All answers must be the same; returns that answer.
 async fn at_once(client: &Client, path: &str, key: &str, body: &Value) -> (StatusCode, Value) {
     let all =
         join_all((0..20).map(|_| async { answer(keyed(client, path, key, body).await).await }))
@@ -31,7 +31,7 @@ async fn at_once(client: &Client, path: &str, key: &str, body: &Value) -> (Statu
 }
 
 /// The actions in the audit log of a delivery.
-async fn audited(client: &Client, id: &str) -> Vec<String> {
+async fn audited_actions(client: &Client, id: &str) -> Vec<String> {
     let page = client.get(&format!("/deliveries/{id}/audit?limit=1000")).await;
     page["items"]
         .as_array()
@@ -56,14 +56,14 @@ async fn creating_with_a_key_creates_once() {
     assert_eq!((status, &first["state"]), (StatusCode::CREATED, &json!("editing")));
     let id = first["id"].as_str().unwrap();
     assert_eq!(client.get("/deliveries").await["items"].as_array().unwrap().len(), 1);
-    assert_eq!(audited(client, id).await, ["create"]);
+    assert_eq!(audited_actions(client, id).await, ["create"]);
 
     let mut other = definition();
     other["name"] = "Winter".into();
     problem(keyed(client, "/deliveries", "k1", &other).await, StatusCode::CONFLICT).await;
     let theirs =
         answer(keyed(&client.with_token("second"), "/deliveries", "k1", &other).await).await;
-    assert_eq!(theirs.0, StatusCode::CREATED, "a key is its principal's own");
+    assert_eq!(theirs.0, StatusCode::CREATED, "each principal has its own keys");
     assert_ne!(theirs.1["id"], first["id"]);
     let later = answer(keyed(client, "/deliveries", "k2", &definition()).await).await.1;
     assert_ne!(later["id"], first["id"]);
@@ -72,7 +72,11 @@ async fn creating_with_a_key_creates_once() {
     client.prepare(id).await;
     let again = keyed(client, "/deliveries", "k1", &definition()).await;
     assert_eq!(again.headers()["location"], format!("/api/v1/deliveries/{id}"));
-    assert_eq!(answer(again).await, (StatusCode::CREATED, first.clone()), "as it was then");
+    assert_eq!(
+        answer(again).await,
+        (StatusCode::CREATED, first.clone()),
+        "the answer is the first one"
+    );
     let newest: Vec<Value> = client.get("/deliveries").await["items"]
         .as_array()
         .unwrap()
@@ -82,7 +86,7 @@ async fn creating_with_a_key_creates_once() {
     assert_eq!(
         newest,
         [&later["id"], &theirs.1["id"], &first["id"]].map(Clone::clone),
-        "a repeat does not move it up"
+        "a repeat does not move the delivery up"
     );
 
     let deleted =
@@ -91,14 +95,14 @@ async fn creating_with_a_key_creates_once() {
     assert_eq!(
         answer(keyed(client, "/deliveries", "k1", &definition()).await).await.1,
         first,
-        "nor does it bring it back"
+        "a repeat does not bring the delivery back"
     );
     assert_eq!(client.get("/deliveries").await["items"].as_array().unwrap().len(), 2);
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_has_expired_neither_moves_nor_revives_a_delivery() {
+async fn an_expired_key_neither_moves_nor_revives_a_delivery() {
     let redis = RedisServer::start();
     let app = start(&redis, "").await;
     let client = &app.client;
@@ -122,17 +126,17 @@ async fn a_key_that_has_expired_neither_moves_nor_revives_a_delivery() {
             .map(ToString::to_string)
             .collect::<Vec<_>>()
     };
-    assert_eq!(listed().await, [second.clone(), first.clone()], "newest first");
+    assert_eq!(listed().await, [second.clone(), first.clone()], "the newest delivery comes first");
     let deleted =
         client.request(Method::DELETE, &format!("/deliveries/{first}")).send().await.unwrap();
     assert_eq!(deleted.status(), StatusCode::NO_CONTENT);
     problem(keyed(client, "/deliveries", "k", &definition()).await, StatusCode::CONFLICT).await;
-    assert_eq!(listed().await, [second], "a deleted one is not listed again");
+    assert_eq!(listed().await, [second], "a deleted delivery is not listed again");
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_must_be_one() {
+async fn a_malformed_idempotency_key_is_refused() {
     let redis = RedisServer::start();
     let app = start(&redis, "").await;
     let id = uploaded(&app, 3).await;
@@ -152,7 +156,11 @@ async fn a_key_must_be_one() {
         .request(Method::POST, &path)
         .header(KEY, reqwest::header::HeaderValue::from_bytes(b"\xff").unwrap());
     problem(bytes.send().await.unwrap(), StatusCode::UNPROCESSABLE_ENTITY).await;
-    assert_eq!(audited(&app.client, &id).await, ["create", "upload"], "none of them did anything");
+    assert_eq!(
+        audited_actions(&app.client, &id).await,
+        ["create", "upload"],
+        "no refused request had an effect"
+    );
     assert_eq!(
         keyed(&app.client, &path, &"x".repeat(200), &json!({})).await.status(),
         StatusCode::ACCEPTED
@@ -162,7 +170,7 @@ async fn a_key_must_be_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_action_with_a_key_happens_once_and_is_answered_alike() {
+async fn every_action_with_a_key_happens_once_and_repeats_its_answer() {
     let redis = RedisServer::start();
     let app = start(&redis, "[preparation]\nchunk_size = 20").await;
     let client = &app.client;
@@ -173,7 +181,7 @@ async fn every_action_with_a_key_happens_once_and_is_answered_alike() {
     let id = uploaded(&app, 2000).await;
     let path = |action: &str| format!("/deliveries/{id}/{action}");
     let none = json!({});
-    // the same key for all: it is bound to the action, so each needs its own
+    // A key is bound to its action, so each request needs its own key.
     assert_eq!(at_once(client, &path("prepare"), "p", &none).await.1["state"], "preparing");
     assert_eq!(
         answer(
@@ -188,12 +196,12 @@ async fn every_action_with_a_key_happens_once_and_is_answered_alike() {
     assert_eq!(
         at_once(client, &path("prepare"), "p", &none).await.1["state"],
         "preparing",
-        "as it was then"
+        "the answer is the first one"
     );
     assert_eq!(
         client.get(&format!("/deliveries/{id}")).await["plan"],
         view["plan"],
-        "and was not done again"
+        "the action was not repeated"
     );
 
     let digest = json!({ "digest": view["plan"]["digest"] });
@@ -231,11 +239,11 @@ async fn every_action_with_a_key_happens_once_and_is_answered_alike() {
     );
     let expected =
         ["create", "upload", "prepare", "prepared", "confirm", "pause", "resume", "stop"];
-    assert_eq!(audited(client, &id).await, expected);
+    assert_eq!(audited_actions(client, &id).await, expected);
     app.stop().await;
 }
 
-/// Everybody who was sent to, and how often.
+/// All recipients that were sent to, with the number of messages.
 fn received(app: &App) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for message in app.catcher.as_ref().unwrap().messages() {
@@ -258,7 +266,7 @@ async fn a_hundred_confirmations_at_once_give_one_send() {
         let client = app.client.with_token(people[i % people.len()]);
         let (path, body) = (path.clone(), json!({ "digest": digest }));
         tokio::spawn(async move {
-            // some have a key, some share one
+            // Some requests have a key, and some share one.
             let request = client.request(Method::POST, &path).json(&body);
             let request =
                 if i % 2 == 0 { request.header(KEY, format!("key {}", i % 10)) } else { request };
@@ -282,7 +290,7 @@ async fn a_hundred_confirmations_at_once_give_one_send() {
     assert_eq!(view["counts"]["sent"], 300);
     let received = received(&app);
     assert_eq!((received.len(), received.values().max()), (300, Some(&1)), "everybody, once");
-    let audited = audited(&app.client, &id).await;
+    let audited = audited_actions(&app.client, &id).await;
     assert_eq!(audited.iter().filter(|action| *action == "confirm").count(), 1);
     app.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Requests that are not as they should be: a clear refusal that names the field and the line, and nothing half-done.
+//! Bad requests: a clear refusal names the field and the line, and nothing is half done.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use crate::harness::{
 const CREATE: (Method, &str) = (Method::POST, "/deliveries");
 const JSON: &str = "application/json";
 
-/// A good definition with one thing changed.
+/// A good definition with one change.
 fn with(pointer: &str, value: Value) -> Value {
     let mut changed = definition();
     let (parent, member) = pointer.rsplit_once('/').unwrap();
@@ -21,7 +21,7 @@ fn with(pointer: &str, value: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn json_that_cannot_be_used_is_refused_by_its_field() {
+async fn bad_json_is_refused_with_its_field() {
     let redis = RedisServer::start();
     let app = start(&redis, "[server]\nbody_limit_kib = 64").await;
     let client = &app.client;
@@ -75,7 +75,7 @@ async fn json_that_cannot_be_used_is_refused_by_its_field() {
     assert_eq!(
         client.get("/deliveries").await["items"].as_array().unwrap().len(),
         1,
-        "nothing was half-created"
+        "a refused request creates nothing"
     );
     app.stop().await;
 }
@@ -155,7 +155,7 @@ async fn absurd_sizes_and_numbers_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn actions_on_what_is_not_ready_are_conflicts_and_stale_ones_fail_their_precondition() {
+async fn actions_in_the_wrong_state_are_conflicts_and_outdated_ones_fail_their_precondition() {
     let redis = RedisServer::start();
     let app = start(&redis, "").await;
     let client = &app.client;
@@ -203,7 +203,7 @@ async fn actions_on_what_is_not_ready_are_conflicts_and_stale_ones_fail_their_pr
     assert_eq!(
         client.get(&format!("/deliveries/{id}")).await["state"],
         "prepared",
-        "no refusal changed anything"
+        "a refused request changes nothing"
     );
     app.stop().await;
 }
@@ -220,7 +220,7 @@ async fn put(client: &Client, id: &str, kind: &str, text: impl Into<reqwest::Bod
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_audience_that_cannot_be_read_is_refused_by_line_and_field() {
+async fn an_unreadable_audience_is_refused_with_line_and_field() {
     let redis = RedisServer::start();
     let app = start(&redis, "[preparation]\nchunk_size = 2\nline_limit_kib = 2").await;
     let client = &app.client;
@@ -260,13 +260,13 @@ async fn an_audience_that_cannot_be_read_is_refused_by_line_and_field() {
         refused(client, (Method::PUT, &path), kind, "", StatusCode::UNSUPPORTED_MEDIA_TYPE).await;
     }
     let view = client.get(&format!("/deliveries/{id}")).await;
-    assert_eq!(view["audience"], uploaded, "what was there before is there still");
+    assert_eq!(view["audience"], uploaded, "the earlier audience is still there");
     let prepared = client.prepare(&id).await;
     assert_eq!(prepared["plan"]["to_deliver"], 5);
     assert_eq!(
         client.prepare(&id).await["plan"]["digest"],
         prepared["plan"]["digest"],
-        "and it can be prepared again"
+        "the delivery can be prepared again"
     );
     app.stop().await;
 }

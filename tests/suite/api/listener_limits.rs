@@ -1,4 +1,6 @@
-//! The limits of the listener: heads, bodies, connections and time. Raw connections, as no client library would behave.
+//! The limits of the listener: heads, bodies, connections and time.
+//!
+//! The tests use raw connections, because no client library behaves like this.
 
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use crate::harness::{
     redis::RedisServer,
 };
 
-/// Long enough for what goes on without a pause, short enough to be waited for.
+/// Long enough for a request without a pause, and short enough for a test.
 const SHORT: &str = "head_timeout_ms = 1500\nstall_timeout_ms = 1500\n";
 
 async fn start(redis: &RedisServer, more: &str) -> App {
@@ -38,7 +40,7 @@ async fn ask(app: &App, text: &str) -> String {
 
 async fn rest(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
-    // a connection that is reset was closed, too
+    // A connection that was reset was closed, too.
     let _ = timeout(LIMIT, stream.read_to_end(&mut answer))
         .await
         .expect("the daemon closes the connection");
@@ -46,7 +48,7 @@ async fn rest(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_may_not_be_too_large_nor_too_slow_and_an_idle_connection_is_closed() {
+async fn large_and_slow_heads_are_refused_and_idle_connections_closed() {
     let redis = RedisServer::start();
     let app = start(&redis, "").await;
     let large =
@@ -58,11 +60,11 @@ async fn a_head_may_not_be_too_large_nor_too_slow_and_an_idle_connection_is_clos
     }
     let answer = ask(&app, "GET /healthz HTTP/1.1\r\nHost: x\r\n").await;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
-    assert_eq!(ask(&app, "").await, "", "a connection on which nothing is asked is closed");
+    assert_eq!(ask(&app, "").await, "", "a connection without a request is closed");
     let answer = ask(&app, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert!(
         answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"),
-        "answered, then closed when idle: {answer}"
+        "the request is answered, and the idle connection closed: {answer}"
     );
     app.stop().await;
 }
@@ -97,7 +99,7 @@ async fn a_body_that_stalls_or_is_too_large_is_refused_and_changes_nothing() {
     let request = app.client.request(Method::POST, "/deliveries").json(&large);
     assert_eq!(request.send().await.unwrap().status(), StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(app.client.get(&format!("/deliveries/{id}")).await["audience"]["recipients"], 3);
-    // slow, but without a stall: as long as it takes
+    // The client is slow but never stalls: it may take as long as it needs.
     let line = "{\"email\":\"ann@example.org\"}\n";
     let mut stream = connect(&app).await;
     stream
@@ -108,7 +110,7 @@ async fn a_body_that_stalls_or_is_too_large_is_refused_and_changes_nothing() {
         .await
         .unwrap();
     for _ in 0..6 {
-        // so that all of them take longer than one may
+        // All of them together take longer than one may.
         sleep(Duration::from_millis(300)).await;
         stream.write_all(line.as_bytes()).await.unwrap();
     }
@@ -118,10 +120,10 @@ async fn a_body_that_stalls_or_is_too_large_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_connections_than_allowed_wait_until_another_ends() {
+async fn connections_beyond_the_limit_wait_until_another_ends() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "[server]\nconnections = 2\nhead_timeout_ms = 60000\n").await;
-    // they are accepted in the order in which they came
+    // The daemon accepts them in the order in which they came.
     let (first, _second) = (connect(&app).await, connect(&app).await);
     let mut third = connect(&app).await;
     third
@@ -131,7 +133,7 @@ async fn more_connections_than_allowed_wait_until_another_ends() {
     let mut byte = [0];
     assert!(
         timeout(Duration::from_millis(500), third.read(&mut byte)).await.is_err(),
-        "it was served beyond the limit"
+        "a connection beyond the limit was served"
     );
     drop(first);
     assert!(rest(&mut third).await.starts_with("HTTP/1.1 200"));
@@ -139,11 +141,11 @@ async fn more_connections_than_allowed_wait_until_another_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_does_not_read_its_answer_is_not_waited_for() {
+async fn a_client_that_does_not_read_its_answer_is_disconnected() {
     let redis = RedisServer::start();
     let app = start(&redis, "connections = 1\n").await;
     let id = app.client.create(&definition()).await;
-    // more than the buffers of a socket hold
+    // This is more than the buffers of a socket hold.
     app.client.upload(&id, "{\"email\":\"nobody\"}\n".repeat(200_000) + &audience(1)).await;
     app.client.prepare(&id).await;
     let get = format!("/api/v1/deliveries/{id}/exclusions/export?format=ndjson");
@@ -159,9 +161,9 @@ async fn a_client_that_does_not_read_its_answer_is_not_waited_for() {
         Some(stream)
     })
     .await;
-    // the only connection is taken until the daemon gives up
+    // The only connection is in use until the daemon gives up.
     let answer = ask(&app, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(rest(&mut greedy).await.len() < 10_000_000, "it was cut off");
+    assert!(rest(&mut greedy).await.len() < 10_000_000, "the answer was cut off");
     app.stop().await;
 }

@@ -1,4 +1,4 @@
-//! What can be read of a delivery: previews, logs, exports, events.
+//! Reports on a delivery: previews, logs, exports, events.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,8 +17,9 @@ fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// Recipients of every kind: sent, refused, deferred, of awkward names, and three exclusions for each cause there is.
-fn varied() -> String {
+/// Recipients of every kind: sent, refused, deferred, with unusual names, and three for each
+/// exclusion cause.
+fn varied_delivery() -> String {
     let mut lines = audience(40);
     for i in 0..3 {
         lines += &format!("{{\"email\":\"refuse{i}@example.com\",\"name\":\"R, \\\"{i}\\\"\"}}\n");
@@ -31,12 +32,12 @@ fn varied() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_preview_is_what_is_sent_byte_for_byte() {
+async fn the_preview_equals_the_sent_message_byte_for_byte() {
     let redis = RedisServer::start();
     let app = start(&redis, "[preparation]\nchunk_size = 7").await;
     let client = &app.client;
     let id = client.create(&definition()).await;
-    client.upload(&id, varied()).await;
+    client.upload(&id, varied_delivery()).await;
     let view = client.prepare(&id).await;
     let get = async |number: u64, query: &str| {
         let path = format!("/deliveries/{id}/recipients/{number}/preview{query}");
@@ -91,7 +92,7 @@ async fn the_preview_is_what_is_sent_byte_for_byte() {
     app.stop().await;
 }
 
-/// All pages of a log put together.
+/// All pages of a log in one list.
 async fn pages(app: &App, path: &str, limit: usize, query: &str) -> Vec<Value> {
     let (mut all, mut from) = (Vec::new(), json!(0));
     loop {
@@ -108,7 +109,7 @@ async fn pages(app: &App, path: &str, limit: usize, query: &str) -> Vec<Value> {
     }
 }
 
-/// The rows of a CSV text as JSON: what is empty is null.
+/// The rows of a CSV text as JSON: an empty cell is null.
 fn table(csv: &str) -> Vec<BTreeMap<String, String>> {
     csv::Reader::from_reader(csv.as_bytes()).deserialize().map(Result::unwrap).collect()
 }
@@ -123,11 +124,11 @@ fn row(line: &Value) -> BTreeMap<String, String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_and_exports_of_the_logs_say_the_same() {
+async fn pages_and_exports_of_the_logs_agree() {
     let redis = RedisServer::start();
     let app = start(&redis, "[preparation]\nchunk_size = 7\n[send]\nkeep_replies = \"all\"").await;
     let client = &app.client;
-    let id = client.send(&definition(), varied()).await;
+    let id = client.send(&definition(), varied_delivery()).await;
     client.wait_for(&id, &["finished"]).await;
     for log in ["log", "exclusions"] {
         let path = format!("/deliveries/{id}/{log}");
@@ -184,7 +185,7 @@ async fn pages_and_exports_of_the_logs_say_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn logs_of_what_is_not_released_are_there_and_empty_ones_have_their_header() {
+async fn logs_exist_before_the_start_and_empty_ones_have_their_header() {
     let redis = RedisServer::start();
     let app = start(&redis, "").await;
     let client = &app.client;
@@ -201,7 +202,7 @@ async fn logs_of_what_is_not_released_are_there_and_empty_ones_have_their_header
             text(client.bytes(&format!("/deliveries/{id}/{log}/export?format=ndjson")).await),
             ""
         );
-        assert_eq!(csv(log).await.lines().count(), 1, "the header that the content type promises");
+        assert_eq!(csv(log).await.lines().count(), 1, "the CSV has a header");
     }
     assert_eq!(csv("exclusions").await, "line,email,cause\n");
     client.upload(&id, audience(3)).await;
@@ -221,14 +222,14 @@ async fn logs_of_what_is_not_released_are_there_and_empty_ones_have_their_header
     app.stop().await;
 }
 
-/// Server-sent events up to their end, as JSON; `begun` is told of the first ones.
-async fn events(app: &App, id: &str, begun: impl FnOnce()) -> Vec<Value> {
+/// Server-sent events up to their end, as JSON. Calls `on_first` when the first ones come.
+async fn events(app: &App, id: &str, on_first: impl FnOnce()) -> Vec<Value> {
     let mut response =
         app.client.request(Method::GET, &format!("/deliveries/{id}/events")).send().await.unwrap();
     assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
     let read = async {
         let mut bytes = response.chunk().await.unwrap().unwrap().to_vec();
-        begun();
+        on_first();
         while let Some(chunk) = response.chunk().await.unwrap() {
             bytes.extend_from_slice(&chunk);
         }
@@ -287,7 +288,7 @@ async fn events_follow_a_delivery_to_its_end_and_never_go_back() {
             assert_eq!(
                 all.iter().map(|name| of(name)).sum::<u64>(),
                 500,
-                "nobody is missing at any time"
+                "every event accounts for all recipients"
             );
         }
     }
@@ -295,7 +296,7 @@ async fn events_follow_a_delivery_to_its_end_and_never_go_back() {
     assert_eq!(
         events(&app, &id, || ()).await,
         [app.client.get(&format!("/deliveries/{id}/progress")).await],
-        "of what has ended: one"
+        "a delivery that has ended gives one event"
     );
     app.stop().await;
 }

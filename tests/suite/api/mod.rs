@@ -1,4 +1,4 @@
-//! The admin API: who may ask for what, what is refused, and what is answered; how a sending is paused and stopped.
+//! The admin API: access, refusals, answers, and how a sending is paused and stopped.
 
 mod access;
 mod audit_log;

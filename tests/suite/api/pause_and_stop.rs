@@ -1,4 +1,4 @@
-//! Pause, resume, stop and the settling of recipients in doubt, over HTTP and with a relay that misbehaves.
+//! Pause, resume, stop and in-doubt resolution over HTTP, with a relay that misbehaves.
 
 use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::harness::{
     redis::RedisServer,
 };
 
-/// How often each address was accepted.
+/// How often the relay accepted a message for each address.
 fn received(app: &App) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for message in app.catcher.as_ref().unwrap().messages() {
@@ -34,14 +34,15 @@ async fn post(app: &App, id: &str, action: &str, body: Value) -> (StatusCode, Va
     app.client.post(&format!("/deliveries/{id}/{action}"), &body).await
 }
 
-/// What four connections send in a second at the most: a message is one reply of [`SLOW`] at least.
+/// The limit of messages in a second over four connections: each message waits for one reply of
+/// [`SLOW`] or more.
 const IN_A_SECOND: u64 = 4 * 20;
 const SLOW: Duration = Duration::from_millis(50);
 
-/// Asks for `action`, which must take effect within a second: by what is sent until then, for a busy machine does not send
-/// faster. Returns once `state` is reached.
+/// Asks for `action`, which must take effect within a second. The test counts messages instead of
+/// time, because a busy machine sends no faster. Returns when `state` is reached.
 async fn within_a_second(app: &App, id: &str, action: &str, state: &str) {
-    eventually("some are sent", LIMIT, async || (accepted(app) > 10).then_some(())).await;
+    eventually("some messages are sent", LIMIT, async || (accepted(app) > 10).then_some(())).await;
     let before = accepted(app);
     let (status, body) = post(app, id, action, json!({})).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{body}");
@@ -51,11 +52,11 @@ async fn within_a_second(app: &App, id: &str, action: &str, state: &str) {
     for _ in 0..2 {
         app.services.journey.recover.reconciler.reconcile().await.unwrap();
     }
-    assert_eq!(accepted(app), after, "nothing is begun any more");
+    assert_eq!(accepted(app), after, "no transaction begins any more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pause_holds_resume_goes_on_and_nobody_gets_it_twice() {
+async fn nobody_gets_a_message_twice_after_pause_and_resume() {
     let redis = RedisServer::start();
     let app = start(&redis, "[preparation]\nchunk_size = 40\n[relay]\nconnections = 4").await;
     let delay = |delay| app.catcher.as_ref().unwrap().change_rules(|rules| rules.delay = delay);
@@ -84,7 +85,7 @@ async fn pause_holds_resume_goes_on_and_nobody_gets_it_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stop_cancels_the_rest_for_good() {
+async fn a_stop_cancels_the_rest_for_good() {
     let redis = RedisServer::start();
     let app = start(&redis, "[preparation]\nchunk_size = 40\n[relay]\nconnections = 4").await;
     app.catcher.as_ref().unwrap().change_rules(|rules| rules.delay = SLOW);
@@ -129,12 +130,13 @@ async fn a_delivery_can_be_stopped_while_it_is_paused() {
     app.stop().await;
 }
 
-/// A finished delivery of ten, of which 2 to 6 are in doubt: the connection was closed after the end of data.
+/// A finished delivery of ten recipients. Recipients 2 to 6 are in doubt: the connection was closed
+/// after the end of data.
 async fn in_doubt(app: &App) -> String {
     app.catcher.as_ref().unwrap().change_rules(|rules| {
         for i in 2..=6 {
             let close = CatcherFault::new(CatcherStage::End, CatcherAction::Close);
-            // of two of them the server has the mail nevertheless
+            // The server has the mail of two of them nevertheless.
             rules.script(
                 &format!("user{i}@example.com"),
                 [Some(if i < 4 { close.accepted() } else { close })],
@@ -146,7 +148,7 @@ async fn in_doubt(app: &App) -> String {
     assert_eq!(
         (&view["counts"]["in_doubt"], &view["counts"]["sent"]),
         (&json!(5), &json!(5)),
-        "they do not keep it open"
+        "recipients in doubt do not keep the delivery open"
     );
     id
 }
@@ -175,13 +177,13 @@ async fn recipients_in_doubt_are_settled_by_a_person() {
     assert_eq!(
         client.get(&format!("/deliveries/{id}")).await["counts"]["in_doubt"],
         5,
-        "no refusal settled anybody"
+        "a refused request settles nobody"
     );
     assert_eq!(settle("sent", json!([])).await, (StatusCode::OK, json!({ "settled": 0 })));
     assert_eq!(
         settle("sent", json!([2, 3, 3, 0])).await,
         (StatusCode::OK, json!({ "settled": 2 })),
-        "0 is not in doubt"
+        "recipient 0 is not in doubt"
     );
     assert_eq!(settle("failed", json!([4])).await, (StatusCode::OK, json!({ "settled": 1 })));
     assert_eq!(client.get(&format!("/deliveries/{id}")).await["state"], "finished");
@@ -212,7 +214,7 @@ async fn recipients_in_doubt_are_settled_by_a_person() {
     assert_eq!(
         (received.len(), received.values().max()),
         (9, Some(&1)),
-        "2 and 3 had got it, 5 and 6 have it now, 4 never"
+        "2 and 3 had the message, 5 and 6 have it now, 4 never got it"
     );
     let audit = client.get(&format!("/deliveries/{id}/audit")).await;
     let settled: Vec<&Value> = audit["items"]
@@ -234,7 +236,7 @@ async fn recipients_in_doubt_are_settled_by_a_person() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn settling_with_a_key_settles_once() {
+async fn an_in_doubt_resolution_with_a_key_happens_once() {
     let redis = RedisServer::start();
     let app = start(&redis, "[preparation]\nchunk_size = 4").await;
     let id = in_doubt(&app).await;
@@ -245,7 +247,7 @@ async fn settling_with_a_key_settles_once() {
         crate::harness::client::answer(request.send().await.unwrap()).await
     };
     let body = json!({ "as": "resend", "recipients": [4, 5] });
-    // they are in doubt again after the second attempt
+    // They are in doubt again after the second attempt.
     app.catcher.as_ref().unwrap().change_rules(|rules| {
         for i in 4..=5 {
             rules.script(
@@ -266,7 +268,7 @@ async fn settling_with_a_key_settles_once() {
     assert_eq!(
         app.client.get(&format!("/deliveries/{id}")).await["counts"]["in_doubt"],
         5,
-        "and nothing was sent again"
+        "a repeated request sends nothing again"
     );
     let audit = app.client.get(&format!("/deliveries/{id}/audit")).await;
     assert_eq!(
@@ -282,7 +284,7 @@ async fn settling_with_a_key_settles_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_settling_that_a_crash_cut_off_is_repeated_but_nobody_is_released_a_third_time() {
+async fn an_interrupted_in_doubt_resolution_is_repeated_but_nobody_is_sent_to_a_third_time() {
     let redis = RedisServer::start();
     let app = start(&redis, "[preparation]\nchunk_size = 4").await;
     let id = in_doubt(&app).await;
@@ -295,7 +297,7 @@ async fn a_settling_that_a_crash_cut_off_is_repeated_but_nobody_is_released_a_th
         crate::harness::client::answer(request.json(&body).send().await.unwrap()).await
     };
     let counts = async || app.client.wait_for(&id, &["finished"]).await["counts"].clone();
-    // 4 and 5 come into doubt again after the second attempt
+    // Recipients 4 and 5 are in doubt again after the second attempt.
     app.catcher.as_ref().unwrap().change_rules(|rules| {
         for i in 4..=5 {
             rules.script(
@@ -306,21 +308,22 @@ async fn a_settling_that_a_crash_cut_off_is_repeated_but_nobody_is_released_a_th
     });
     assert_eq!(settle().await, (StatusCode::OK, json!({ "settled": 5 })));
     assert_eq!((&counts().await["in_doubt"], received(&app).len()), (&json!(2), 8));
-    // as after a crash between the last ledger and the end: that it is done is not there
+    // This is the state of a crash between the last ledger and the end: the resolution is not
+    // recorded as done.
     let forget = "local keys = redis.call('KEYS', '*:idempotency:*:done') redis.call('DEL', keys[1]) return #keys";
     assert_eq!(redis.ask(&format!("EVAL \"{forget}\" 0")).unwrap(), ":1\r\n");
     assert_eq!(settle().await, (StatusCode::OK, json!({ "settled": 5 })), "the first answer");
     assert_eq!(
         (&counts().await["in_doubt"], received(&app).len()),
         (&json!(2), 8),
-        "nobody was sent to again"
+        "nobody got another message"
     );
     let request = app.client.request(Method::POST, &format!("/deliveries/{id}/in-doubt"));
     let other = request.json(&json!({ "as": "resend", "recipients": "all" })).send().await.unwrap();
     assert_eq!(
         crate::harness::client::answer(other).await.1,
         json!({ "settled": 2 }),
-        "without a key it is another request"
+        "a request without a key is another one"
     );
     assert_eq!((&counts().await["in_doubt"], received(&app).len()), (&json!(0), 10));
     app.stop().await;

@@ -1,4 +1,4 @@
-//! Preparation over HTTP: what it finds, what it fixes, what voids it, and that it can be stopped.
+//! Preparation over HTTP: its findings, its digest, its end by a stop or by a change.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::harness::{
     relay::TestRelay,
 };
 
-/// Prepares a definition, altered, with an audience; the delivery.
+/// Prepares a changed definition with an audience, and returns the delivery.
 async fn prepared(app: &App, alter: impl FnOnce(&mut Value), ndjson: String) -> Value {
     let mut definition = definition();
     alter(&mut definition);
@@ -123,22 +123,22 @@ async fn a_preparation_names_mistakes_of_sender_and_content() {
     ];
     for (alter, field, message) in cases {
         let view = prepared(&app, alter, audience(2)).await;
-        let (got, _, said) = first_error(&view);
+        let (got, _, detail) = first_error(&view);
         assert_eq!(got, field, "{}", view["checks"]);
-        assert!(said.contains(message) && !said.contains('\n'), "{said}");
+        assert!(detail.contains(message) && !detail.contains('\n'), "{detail}");
     }
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn links_that_no_recipient_can_follow_or_opt_out_by_in_one_click_are_warned_of() {
+async fn unusable_links_and_a_missing_one_click_opt_out_give_warnings() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
     let relay = relay.settings(1);
     for (url, relay, expected) in [
         ("", relay.as_str(), Some("no recipient can reach")),
         ("http://mail.shop.example", &relay, Some("public.url is not https")),
         ("https://mail.shop.example", &relay, None),
-        // nothing leaves the built-in catcher
+        // No message leaves the built-in catcher.
         ("", "", None),
     ] {
         let app = start(&redis, &format!("[public]\nurl = {url:?}\n{relay}")).await;
@@ -171,9 +171,9 @@ async fn a_preparation_names_bad_recipients_by_line_and_field() {
     ];
     for (ndjson, field, line, message) in cases {
         let view = prepared(&app, |_| {}, ndjson).await;
-        let (got, at, said) = first_error(&view);
+        let (got, at, detail) = first_error(&view);
         assert_eq!((got.as_str(), at), (field, Some(line)), "{view}");
-        assert!(said.contains(message), "{said}");
+        assert!(detail.contains(message), "{detail}");
     }
     let view = prepared(
         &app,
@@ -191,13 +191,13 @@ async fn a_preparation_names_bad_recipients_by_line_and_field() {
     let looping = "{% for i in range(n) %}{% for j in range(n) %}x{% endfor %}{% endfor %}";
     let fields = "{\"email\":\"a@example.com\",\"name\":\"n\",\"n\":9}\n{\"email\":\"b@example.com\",\"name\":\"n\",\"n\":90000}\n";
     let view = prepared(&app, |d| d["content"]["html"] = looping.into(), fields.into()).await;
-    let (got, at, said) = first_error(&view);
+    let (got, at, detail) = first_error(&view);
     assert_eq!((got.as_str(), at), ("content.html", Some(2)), "{view}");
-    assert!(said.contains("endless"), "{said}");
+    assert!(detail.contains("endless"), "{detail}");
 
     let everybody = "{\"email\":\"\",\"name\":\"\"}\n{\"email\":\"nobody\",\"name\":\"\"}\n";
-    let (got, _, said) = first_error(&prepared(&app, |_| {}, everybody.into()).await);
-    assert_eq!((got.as_str(), said.as_str()), ("audience", "every recipient is excluded"));
+    let (got, _, detail) = first_error(&prepared(&app, |_| {}, everybody.into()).await);
+    assert_eq!((got.as_str(), detail.as_str()), ("audience", "every recipient is excluded"));
     assert_eq!(first_error(&prepared(&app, |_| {}, String::new()).await).0, "audience");
     let id = app.client.create(&definition()).await;
     assert_eq!(first_error(&app.client.prepare(&id).await).0, "audience");
@@ -205,7 +205,7 @@ async fn a_preparation_names_bad_recipients_by_line_and_field() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_digest_is_that_of_everything_that_is_approved() {
+async fn the_digest_covers_everything_that_is_approved() {
     type Alter = fn(&mut Value);
     let redis = RedisServer::start();
     let app = start(&redis, "").await;
@@ -214,7 +214,7 @@ async fn the_digest_is_that_of_everything_that_is_approved() {
     };
     let base = digest(|_| {}, audience(5)).await;
     assert_eq!(base.as_str().unwrap().len(), 64);
-    assert_eq!(digest(|_| {}, audience(5)).await, base, "the same inputs, another delivery");
+    assert_eq!(digest(|_| {}, audience(5)).await, base, "another delivery with the same inputs");
     let changes: [Alter; 8] = [
         |d| d["content"]["subject"] = "Bye {{ name }}".into(),
         |d| d["content"]["html"] = "<p>unsubscribe".into(),
@@ -233,7 +233,7 @@ async fn the_digest_is_that_of_everything_that_is_approved() {
     assert_ne!(
         digest(|_| {}, format!("{}{{\"email\":\"nobody\"}}\n", audience(5))).await,
         base,
-        "exclusions are approved, too"
+        "the digest covers exclusions, too"
     );
     app.stop().await;
 }
@@ -258,7 +258,7 @@ async fn any_change_after_the_preparation_voids_it() {
                 assert_eq!(response.status(), StatusCode::OK);
             }
             1 => assert_eq!(client.upload(&id, audience(4)).await.0, StatusCode::OK),
-            // even to what it was
+            // Even a change back to the old value counts.
             _ => assert_eq!(client.upload(&id, audience(4)).await.0, StatusCode::OK),
         }
         let view = client.get(&path).await;
@@ -268,7 +268,7 @@ async fn any_change_after_the_preparation_voids_it() {
     }
     let last = client.prepare(&id).await["plan"]["digest"].as_str().unwrap().to_owned();
     assert_eq!(client.confirm(&id, &digests[0]).await.0, StatusCode::PRECONDITION_FAILED);
-    assert_eq!(last, digests[2], "an audience that was uploaded again unchanged");
+    assert_eq!(last, digests[2], "the same audience gives the same digest after another upload");
     assert_eq!(client.confirm(&id, &last).await.0, StatusCode::ACCEPTED);
     let response = client.request(Method::PUT, &path).json(&definition()).send().await.unwrap();
     problem(response, StatusCode::CONFLICT).await;
@@ -299,7 +299,7 @@ async fn a_preparation_shows_its_progress_and_can_be_stopped_and_done_again() {
         let begun = progress().await["preparation"].clone();
         assert!(
             begun["done"].as_u64().unwrap() < 10_000 && begun["of"] == 20_000,
-            "not that of the one before: {begun}"
+            "the progress is that of the earlier preparation: {begun}"
         );
         let first = eventually("progress", LIMIT, async || {
             progress().await["preparation"]["done"].as_u64().filter(|n| *n > 500)
@@ -309,11 +309,11 @@ async fn a_preparation_shows_its_progress_and_can_be_stopped_and_done_again() {
         assert_eq!(
             client.post(&prepare, &json!({})).await.0,
             StatusCode::CONFLICT,
-            "it is being prepared"
+            "the delivery is being prepared"
         );
         let (status, body) = client.post(&stop, &json!({})).await;
         assert_eq!((status, &body["state"]), (StatusCode::ACCEPTED, &json!("editing")));
-        eventually("its job has seen it", LIMIT, async || {
+        eventually("the job has seen the stop", LIMIT, async || {
             let depths = app.services.journey.preparations.jobs.queue.depths().await.unwrap();
             let jobs = depths.iter().find(|depth| depth.queue == QueueName::Preparations).unwrap();
             (jobs.active + jobs.in_flight == 0).then_some(())
@@ -328,7 +328,7 @@ async fn a_preparation_shows_its_progress_and_can_be_stopped_and_done_again() {
     assert_eq!(
         redis.ask("KEYS versand:*:chunks.*").unwrap(),
         "*0\r\n",
-        "nothing is left of a stopped preparation"
+        "a stopped preparation leaves no keys"
     );
     let ids = client.upload(&id, audience(1000)).await;
     assert_eq!(ids.0, StatusCode::OK);
@@ -340,14 +340,14 @@ async fn a_preparation_shows_its_progress_and_can_be_stopped_and_done_again() {
     let other = prepared(&app, |_| {}, audience(1000)).await;
     assert_eq!(
         other["plan"]["digest"], view["plan"]["digest"],
-        "it is the plan of one that was never stopped"
+        "the plan equals that of a preparation that was never stopped"
     );
     app.stop().await;
 }
 
-/// A job that has not yet seen that its preparation was stopped must not conclude the next one.
+/// A job that has not seen the stop of its preparation must not finish the next one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_preparation_never_ends_the_next_one() {
+async fn a_stopped_preparation_never_finishes_the_next_one() {
     let redis = RedisServer::start();
     let app = start(&redis, "[preparation]\nchunk_size = 1000").await;
     let client = &app.client;
@@ -357,7 +357,7 @@ async fn a_stopped_preparation_never_ends_the_next_one() {
     let delivery = services.deliveries.delivery(&id.parse().unwrap()).await.unwrap();
     let (prepare, stop) = (format!("/deliveries/{id}/prepare"), format!("/deliveries/{id}/stop"));
     client.post(&prepare, &json!({})).await;
-    eventually("it has begun", LIMIT, async || {
+    eventually("the preparation has begun", LIMIT, async || {
         let now = services.deliveries.delivery(&delivery.id).await.unwrap();
         (now.document.generation >= 2).then_some(())
     })
@@ -371,14 +371,14 @@ async fn a_stopped_preparation_never_ends_the_next_one() {
     services.journey.preparations.request(&by, &delivery.id, None).await.unwrap();
     assert!(
         services.deliveries.delivery(&delivery.id).await.unwrap().document.generation > generation,
-        "whether its job has begun or not"
+        "another preparation begins, whether the first job has begun or not"
     );
     let view = client.wait_for(&id, &["prepared"]).await;
     let direct =
         prepared(&app, |d| d["content"]["subject"] = "Another one".into(), audience(5000)).await;
     assert_eq!(
         view["plan"]["digest"], direct["plan"]["digest"],
-        "what was approved is what is shown"
+        "the digest is that of the changed content"
     );
     app.stop().await;
 }
@@ -435,18 +435,18 @@ async fn a_delivery_at_rest_can_be_deleted_and_one_that_moves_cannot() {
         assert_eq!(
             delete(id).await.status(),
             StatusCode::NO_CONTENT,
-            "again, to finish what was cut short"
+            "a repeated deletion finishes one that was cut short"
         );
         let audit = client.get(&format!("/deliveries/{id}/audit")).await;
         let last = audit["items"].as_array().unwrap().last().unwrap();
         assert_eq!(
             (&last["action"], &last["principal"]),
             (&json!("delete"), &json!("root")),
-            "its audit log stays"
+            "the audit log stays"
         );
     }
     assert_eq!(client.get("/deliveries").await, json!({ "items": [], "next": null }));
-    eventually("of all of them nothing is left but tombstone and audit log", LIMIT, async || {
+    eventually("only tombstones and audit logs are left", LIMIT, async || {
         let left = redis.ask("KEYS versand:{*").unwrap();
         let kept = |name: &&str| {
             !name.ends_with(":delivery")

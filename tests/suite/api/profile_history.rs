@@ -1,4 +1,4 @@
-//! Profile history: every message to an address over all deliveries, with what became of it.
+//! Profile history: every message to an address over all deliveries, with its outcome.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ async fn history(app: &App, email: &str, limit: usize) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_has_a_history_of_what_it_got_and_is_to_get_and_of_nothing_else() {
+async fn the_history_of_an_address_has_its_sent_and_scheduled_messages_only() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let client = &app.client;
@@ -60,7 +60,8 @@ async fn an_address_has_a_history_of_what_it_got_and_is_to_get_and_of_nothing_el
     let mut later = named("Later");
     later["schedule"] = json!({ "type": "at", "at": "2031-02-03T04:05:06", "zone": "UTC" });
     let scheduled = client.send(&later, to("ann@xn--bro-hoa.example")).await;
-    // prepared and not confirmed; a test; prepared, changed and prepared again for somebody else
+    // The three cases: prepared and not confirmed; an SMTP test; prepared, changed and prepared
+    // again for another address.
     let prepared = client.create(&named("Prepared")).await;
     client.upload(&prepared, to("ann@büro.example")).await;
     client.prepare(&prepared).await;
@@ -76,7 +77,7 @@ async fn an_address_has_a_history_of_what_it_got_and_is_to_get_and_of_nothing_el
     client.confirm(&abandoned, view["plan"]["digest"].as_str().unwrap()).await;
     client.wait_for(&abandoned, &["finished"]).await;
 
-    // what a crash left of a preparation that never came to a plan
+    // The remains of a crashed preparation that never came to a plan.
     let registered = RegisteredPreparation {
         delivery: sent.parse().unwrap(),
         generation: 9,
@@ -110,7 +111,7 @@ async fn an_address_has_a_history_of_what_it_got_and_is_to_get_and_of_nothing_el
     );
     assert_eq!((&lines[0]["failure_type"], &lines[0]["attempts"]), (&json!("hard"), &json!(1)));
 
-    // what comes back stands in the ledger
+    // A bounce or a hit is stored in the ledger.
     let mut set = ::redis::cmd("SETRANGE");
     let bits = tracked::HUMAN_CLICK | tracked::MACHINE_OPEN | tracked::OPT_OUT;
     set.arg(format!("versand:{{{refused}}}:ledger:0")).arg(HEADER_BYTES + 16 + 13).arg(&[bits][..]);
@@ -135,7 +136,7 @@ async fn an_address_has_a_history_of_what_it_got_and_is_to_get_and_of_nothing_el
     assert_eq!(
         history(&app, "ann@b%C3%BCro.example", 100).await.len(),
         1,
-        "removed with its delivery"
+        "the entry is removed with its delivery"
     );
     app.stop().await;
 }
@@ -156,9 +157,10 @@ async fn the_history_needs_its_role_and_an_address() {
     app.stop().await;
 }
 
-/// A delivery that was sent to one address, as the steps leave it; written without them, because they are a thousand.
+/// Writes a delivery that was sent to one address. It bypasses the steps, because there are a
+/// thousand of these.
 async fn written(app: &App, n: u32, address: &str) -> DeliveryId {
-    let (store, mut bytes) = (&app.services.stores, [0; 10]);
+    let (stores, mut bytes) = (&app.services.stores, [0; 10]);
     bytes[..4].copy_from_slice(&n.to_be_bytes());
     let id = DeliveryId::from_random(bytes);
     let registered = RegisteredPreparation {
@@ -168,8 +170,8 @@ async fn written(app: &App, n: u32, address: &str) -> DeliveryId {
         has_fatigue_rule: false,
         name: format!("Delivery number {n}"),
     };
-    let number = store.addresses.number_preparation(&registered).await.unwrap();
-    store
+    let number = stores.addresses.number_preparation(&registered).await.unwrap();
+    stores
         .addresses
         .note_messages(number, vec![(AddressKey::of(digest_of(address)), 501)])
         .await
@@ -180,7 +182,7 @@ async fn written(app: &App, n: u32, address: &str) -> DeliveryId {
         (Status::Sent as u8, 1, flags::ACCEPTED);
     ledger[record + 9..record + 13].copy_from_slice(&(1_800_000_000 + n).to_be_bytes());
     let at = ChunkRef { delivery: id.clone(), chunk: 1 };
-    store.ledgers.create_ledger(&at, &Ledger::parse(ledger).unwrap()).await.unwrap();
+    stores.ledgers.create_ledger(&at, &Ledger::parse(ledger).unwrap()).await.unwrap();
     let definition = serde_json::from_value(definition()).unwrap();
     let document = Document::new(definition, "test", jiff::Timestamp::now());
     let change = DeliveryChange {
@@ -192,7 +194,7 @@ async fn written(app: &App, n: u32, address: &str) -> DeliveryId {
         once: &[],
     };
     assert_eq!(
-        store.deliveries.commit(&change).await.unwrap(),
+        stores.deliveries.commit(&change).await.unwrap(),
         CommitOutcome::Done { revision: 1 }
     );
     let mut plan = ::redis::cmd("HSET");
@@ -200,7 +202,7 @@ async fn written(app: &App, n: u32, address: &str) -> DeliveryId {
         .arg(format!("versand:{{{id}}}:delivery"))
         .arg("planned")
         .arg(1)
-        .query_async(&mut store.redis.connection())
+        .query_async(&mut stores.redis.connection())
         .await
         .unwrap();
     id
@@ -208,7 +210,7 @@ async fn written(app: &App, n: u32, address: &str) -> DeliveryId {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_deliveries_are_in_one_history_newest_first() {
-    // thousands of writes, of which none has to survive
+    // Thousands of writes, none of which must survive a crash.
     let redis = RedisServer::start_with(&["--appendfsync", "everysec"]);
     let app = App::start(&redis, "").await;
     let mut ids = Vec::new();

@@ -1,4 +1,4 @@
-//! Tokens at every route of the table: none, forged, expired, another's, and those of each role.
+//! Tokens at every route of the table: missing, forged, expired, foreign, and of each role.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ const ROLES: [&str; 4] = ["prepare_deliveries", "start_deliveries", "administrat
 const CRM: &str = "the key of the issuer crm: 32 bytes and more";
 const SHOP: &str = "the key of the issuer shop: 32 bytes and more";
 
-/// Two issuers: `crm` may give every role, `shop` may let others look.
+/// Two issuers: `crm` may give every role, `shop` only the role to look.
 fn issuers(folder: &TempDir) -> String {
     let issuer = |name: &str, key: &str, roles: &[&str]| {
         let file = folder.path().join(name);
@@ -39,7 +39,7 @@ fn issuers(folder: &TempDir) -> String {
     )
 }
 
-/// A good token of crm's with all roles, changed.
+/// A good token of `crm` with all roles, changed.
 fn signed(key: &str, changes: Value) -> String {
     let now = get_current_timestamp();
     let mut claims = json!({ "iss": "crm", "sub": "ann", "aud": "versand", "iat": now, "exp": now + 600, "roles": ROLES });
@@ -52,8 +52,8 @@ fn signed(key: &str, changes: Value) -> String {
     encode(&Header::default(), &claims, &EncodingKey::from_secret(key.as_bytes())).unwrap()
 }
 
-/// Tokens that are nobody's, and what is said of them.
-fn bad() -> Vec<(&'static str, String, &'static str)> {
+/// Bad tokens, and the message for each.
+fn bad_tokens() -> Vec<(&'static str, String, &'static str)> {
     let now = get_current_timestamp();
     let good = signed(CRM, json!({}));
     let [head, claims, signature] = good.split('.').collect::<Vec<_>>().try_into().unwrap();
@@ -87,7 +87,7 @@ fn bad() -> Vec<(&'static str, String, &'static str)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_route_refuses_every_token_that_is_nobodys_and_every_role_that_is_not_enough() {
+async fn every_route_refuses_bad_tokens_and_insufficient_roles() {
     let (redis, folder) = (RedisServer::start(), tempfile::tempdir().unwrap());
     let app =
         App::start(&redis, &format!("[auth]\nfailure_pause_ms = 0\n{}", issuers(&folder))).await;
@@ -103,14 +103,14 @@ async fn every_route_refuses_every_token_that_is_nobodys_and_every_role_that_is_
             StatusCode::UNAUTHORIZED,
         )
         .await;
-        for (what, token, said) in bad() {
+        for (what, token, detail) in bad_tokens() {
             let body = problem(
                 request().bearer_auth(&token).send().await.unwrap(),
                 StatusCode::UNAUTHORIZED,
             )
             .await;
             assert!(
-                body["detail"].as_str().unwrap().contains(said),
+                body["detail"].as_str().unwrap().contains(detail),
                 "a token {what} at {route:?}: {body}"
             );
         }
@@ -139,7 +139,8 @@ async fn a_token_acts_for_its_own_principal_only() {
     let app = App::start(&redis, &format!("[auth]\n{}", issuers(&folder))).await;
     let as_principal = |name: &str| app.client.with_token(&signed(CRM, json!({ "sub": name })));
     let (ann, bob) = (as_principal("ann"), as_principal("bob"));
-    // the same idempotency key is another one for somebody else, and says nothing of the first
+    // The same idempotency key of another principal is another key. It reveals nothing of the first
+    // one.
     let create =
         |request: RequestBuilder| request.header("idempotency-key", "k").json(&definition()).send();
     let id = async |client: &crate::harness::client::Client| {
@@ -155,7 +156,7 @@ async fn a_token_acts_for_its_own_principal_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn failed_log_ins_are_answered_ever_later_and_counted_and_nobody_else_waits() {
+async fn failed_logins_are_counted_and_delayed_and_nobody_else_waits() {
     let redis = RedisServer::start();
     let daemon = Daemon::start(&format!(
         "[redis]\nurl = \"{}\"\n[auth]\nfailure_pause_ms = 300\n",
@@ -173,7 +174,7 @@ async fn failed_log_ins_are_answered_ever_later_and_counted_and_nobody_else_wait
         began.elapsed()
     };
     for least in [300, 600, 1200] {
-        assert!(fail().await >= Duration::from_millis(least), "too early");
+        assert!(fail().await >= Duration::from_millis(least), "the answer came too early");
     }
     let mut failing = std::pin::pin!(fail());
     let somebody = async { daemon.client.get("/deliveries").await };
@@ -198,8 +199,11 @@ async fn no_token_and_no_password_is_ever_logged() {
         issuers(&folder)
     );
     let mut daemon = Daemon::start(&settings).await;
-    let tokens: Vec<String> =
-        bad().into_iter().map(|(_, token, _)| token).chain([signed(CRM, json!({}))]).collect();
+    let tokens: Vec<String> = bad_tokens()
+        .into_iter()
+        .map(|(_, token, _)| token)
+        .chain([signed(CRM, json!({}))])
+        .collect();
     for token in &tokens {
         let _ = daemon
             .client
@@ -231,7 +235,7 @@ async fn no_token_and_no_password_is_ever_logged() {
             assert!(!log.contains(signature), "{signature} is in the log");
         }
     }
-    // debug formats print bytes as numbers
+    // Debug formats print bytes as numbers.
     let as_bytes = |text: &str| text.bytes().map(|b| b.to_string()).collect::<Vec<_>>().join(", ");
     assert!(!log.contains(&as_bytes(PASSWORD)) && !log.contains(&as_bytes(CRM)));
 }

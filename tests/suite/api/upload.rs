@@ -1,4 +1,4 @@
-//! Uploads that go wrong on the way: they change nothing, and cost nothing.
+//! Uploads that fail: they change nothing, and cost little.
 
 use std::sync::{
     Arc,
@@ -31,7 +31,7 @@ fn put(
     request.header("content-type", "application/x-ndjson").body(Body::wrap_stream(pieces))
 }
 
-/// A delivery with `n` recipients, prepared; its id and digest.
+/// Prepares a delivery with `n` recipients. Returns its id and digest.
 async fn prepared(app: &App, n: usize) -> (String, Value) {
     let id = app.client.create(&definition()).await;
     app.client.upload(&id, audience(n)).await;
@@ -55,7 +55,7 @@ async fn an_upload_that_breaks_off_changes_nothing() {
         Err(std::io::Error::other("the line is dead"))
     }));
     let begun = async {
-        eventually("the broken upload is begun", LIMIT, async || {
+        eventually("the broken upload has begun", LIMIT, async || {
             let delivery = app.services.deliveries.delivery(&id.parse().unwrap()).await.unwrap();
             (delivery.document.uploads == 2).then_some(())
         })
@@ -65,19 +65,19 @@ async fn an_upload_that_breaks_off_changes_nothing() {
     let (answer, ()) = tokio::join!(put(&app.client, &id, broken).send(), begun);
     assert!(answer.is_err());
     let view = app.client.get(&format!("/deliveries/{id}")).await;
-    assert_eq!(view, before, "still prepared, with the same digest");
+    assert_eq!(view, before, "the delivery is still prepared, with the same digest");
     for _ in 0..2 {
         assert_eq!(
             app.client.prepare(&id).await["plan"]["digest"],
             digest,
-            "the audience of before can be prepared"
+            "the earlier audience can be prepared"
         );
     }
     let (status, again) = app.client.upload(&id, audience(20)).await;
     assert_eq!((status, &again["recipients"]), (StatusCode::OK, &20.into()));
-    assert_eq!(slices(&redis, "upload."), 2, "nothing is left of the earlier uploads");
+    assert_eq!(slices(&redis, "upload."), 2, "the earlier uploads leave no keys");
     assert_eq!(app.client.prepare(&id).await["plan"]["to_deliver"], 20);
-    assert_eq!(slices(&redis, "chunks."), 2, "nothing is left of the earlier preparations");
+    assert_eq!(slices(&redis, "chunks."), 2, "the earlier preparations leave no keys");
     app.stop().await;
 }
 
@@ -134,7 +134,11 @@ async fn a_delivery_that_was_deleted_or_confirmed_meanwhile_takes_no_audience() 
         let status = if delete { StatusCode::NOT_FOUND } else { StatusCode::CONFLICT };
         problem(upload.await.unwrap().unwrap(), status).await;
         if delete {
-            assert_eq!(slices(&redis, &format!("{{{id}}}:upload.")), 0, "nothing is left of it");
+            assert_eq!(
+                slices(&redis, &format!("{{{id}}}:upload.")),
+                0,
+                "the upload leaves no keys"
+            );
         } else {
             assert_eq!(app.client.log(&id).await.len(), 3);
         }
@@ -144,7 +148,7 @@ async fn a_delivery_that_was_deleted_or_confirmed_meanwhile_takes_no_audience() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_of_a_gigabyte_is_refused_at_its_beginning() {
-    // a process of its own, whose memory no other test uses
+    // A process of its own, so that no other test uses its memory.
     let daemon = Daemon::start("").await;
     let id = daemon.client.create(&definition()).await;
     for kind in ["application/x-ndjson", "text/csv"] {
@@ -161,9 +165,9 @@ async fn a_line_of_a_gigabyte_is_refused_at_its_beginning() {
         let body = problem(response, StatusCode::UNPROCESSABLE_ENTITY).await;
         assert_eq!(body["line"], 1, "{body}");
         let mebibytes = sent.load(Ordering::Relaxed);
-        assert!(mebibytes < 200, "{mebibytes} MiB were taken before the refusal");
+        assert!(mebibytes < 200, "the daemon read {mebibytes} MiB before the refusal");
         let grown = daemon.resident_kib().saturating_sub(before);
-        assert!(grown < 50_000, "{grown} KiB more in memory");
+        assert!(grown < 50_000, "the memory grew by {grown} KiB");
     }
 }
 
@@ -172,7 +176,7 @@ async fn a_long_upload_is_counted_and_costs_little() {
     let redis = RedisServer::start();
     let app = start(&redis, "").await;
     let id = app.client.create(&definition()).await;
-    // cut anywhere, so that lines and characters are torn apart
+    // The parts are cut anywhere, also within lines and characters.
     let text = audience(40_000).into_bytes();
     let pieces: Vec<Piece> =
         text.chunks(4099).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
@@ -184,6 +188,10 @@ async fn a_long_upload_is_counted_and_costs_little() {
         "{body}"
     );
     let (status, whole) = app.client.upload(&id, text).await;
-    assert_eq!((status, &whole["sha256"]), (StatusCode::OK, &body["sha256"]), "however it was cut");
+    assert_eq!(
+        (status, &whole["sha256"]),
+        (StatusCode::OK, &body["sha256"]),
+        "the cuts change nothing"
+    );
     app.stop().await;
 }

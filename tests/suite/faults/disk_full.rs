@@ -1,4 +1,7 @@
-//! Redis without memory, without room on its disk: the send pauses, says so, loses and doubles nothing, and goes on.
+//! Redis without memory or without room on its disk.
+//!
+//! Sending pauses and reports it. Nothing is lost or doubled, and sending goes on when there is
+//! room.
 
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
@@ -22,8 +25,9 @@ fn settings(relay: &TestRelay, more: &str) -> String {
     format!("{}[preparation]\nchunk_size = 100\n{more}", relay.settings(CONNECTIONS))
 }
 
-/// A delivery that has got as far as a quarter. Whoever is in doubt would be sent to again: nobody may be.
-async fn under_way(daemon: &Daemon, relay: &TestRelay) -> String {
+/// A delivery of which a quarter has been sent. The policy is `resend`: the test fails if anybody
+/// is in doubt.
+async fn quarter_sent(daemon: &Daemon, relay: &TestRelay) -> String {
     let mut definition = definition();
     definition["settings"]["in_doubt"] = json!("resend");
     let id = daemon.client.send(&definition, audience(RECIPIENTS)).await;
@@ -38,10 +42,11 @@ async fn ready(daemon: &Daemon) -> Option<Value> {
     reqwest::get(format!("{}/readyz", daemon.client.url)).await.ok()?.json().await.ok()
 }
 
-/// Waits until the daemon says that it cannot send, and sees that it does not, for much longer than its lease.
-async fn paused(daemons: &[&Daemon], relay: &TestRelay) {
+/// Waits until the daemon reports that it cannot send. Then checks for much longer than a lease
+/// that it sends nothing.
+async fn check_paused(daemons: &[&Daemon], relay: &TestRelay) {
     for daemon in daemons {
-        eventually("it says so", LIMIT, async || {
+        eventually("the daemon reports it", LIMIT, async || {
             (ready(daemon).await?["redis_writable"] == false).then_some(())
         })
         .await;
@@ -49,25 +54,25 @@ async fn paused(daemons: &[&Daemon], relay: &TestRelay) {
         assert_eq!(daemon.metric("versand_redis_writable").await, 0.0);
     }
     let accepted =
-        at_rest("what was begun with ends", Duration::from_millis(500), || relay.accepted()).await;
-    assert!(accepted < RECIPIENTS, "too late to be hit");
+        at_rest("begun transactions end", Duration::from_millis(500), || relay.accepted()).await;
+    assert!(accepted < RECIPIENTS, "all messages were sent before the outage");
     tokio::time::sleep(OUTAGE).await;
-    assert_eq!(relay.accepted(), accepted, "it went on sending");
+    assert_eq!(relay.accepted(), accepted, "the daemon still sends");
 }
 
-/// Everybody has got it once, and the daemon knows.
-async fn whole(client: &Client, id: &str, relay: &TestRelay) {
+/// Checks that everybody got one message, and that the log of the daemon says so.
+async fn check_complete(client: &Client, id: &str, relay: &TestRelay) {
     client.wait_for(id, &["finished"]).await;
     let log = client.log(id).await;
     assert_eq!(log.iter().filter(|line| line["status"] == "sent").count(), RECIPIENTS);
     assert_eq!(relay.received().values().map(Vec::len).collect::<Vec<_>>(), vec![1; RECIPIENTS]);
 }
 
-fn said_once(daemon: &Daemon, why: &str) {
+fn logged_once(daemon: &Daemon, why: &str) {
     let log = daemon.log();
-    let said: Vec<&str> =
+    let logged: Vec<&str> =
         log.lines().filter(|line| line.contains("Redis takes no writes")).collect();
-    assert!(said.len() == 1 && said[0].contains(why), "{said:?}");
+    assert!(logged.len() == 1 && logged[0].contains(why), "{logged:?}");
     assert_eq!(log.matches("Redis takes writes again").count(), 1);
 }
 
@@ -75,59 +80,63 @@ fn said_once(daemon: &Daemon, why: &str) {
 async fn a_redis_without_memory_pauses_the_send_and_nobody_is_lost_or_doubled() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(2)).await);
     let settings = settings(&relay, &format!("[redis]\nurl = \"{}\"\n", redis.url()));
-    // two, for whoever could take over would send again
+    // There are two daemons: one that takes a chunk over would send again.
     let (first, second) = (Daemon::start(&settings).await, Daemon::start(&settings).await);
-    let id = under_way(&first, &relay).await;
+    let id = quarter_sent(&first, &relay).await;
     redis.ask("CONFIG SET maxmemory 1").unwrap();
-    paused(&[&first, &second], &relay).await;
-    assert_eq!(first.metric("versand_redis_up").await, 1.0, "it does answer");
+    check_paused(&[&first, &second], &relay).await;
+    assert_eq!(first.metric("versand_redis_up").await, 1.0, "Redis answers");
     redis.ask("CONFIG SET maxmemory 0").unwrap();
-    whole(&first.client, &id, &relay).await;
+    check_complete(&first.client, &id, &relay).await;
     for daemon in [&first, &second] {
-        said_once(daemon, "OOM");
-        eventually("it is ready again", LIMIT, async || {
+        logged_once(daemon, "OOM");
+        eventually("the daemon is ready again", LIMIT, async || {
             (ready(daemon).await?["ready"] == true).then_some(())
         })
         .await;
-        assert_eq!(daemon.metric("versand_chunks_taken_over_total").await, 0.0, "nobody was dead");
+        assert_eq!(
+            daemon.metric("versand_chunks_taken_over_total").await,
+            0.0,
+            "no holder was dead"
+        );
         assert_eq!(daemon.metric("versand_conservation_difference").await, 0.0);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_refuses_writes_for_want_of_room_pauses_the_send() {
-    // one that syncs at every write ends instead: see the next test
+async fn a_redis_that_refuses_writes_on_a_full_disk_pauses_the_send() {
+    // A Redis that syncs at every write ends instead: see the next test.
     let redis = RedisServer::start_with(&["--appendfsync", "everysec"]);
     let relay = TestRelay::start(Duration::from_millis(2)).await;
     let more = format!("[redis]\nurl = \"{}\"\nallow_data_loss = true\n", redis.url());
     let daemon = Daemon::start(&settings(&relay, &more)).await;
-    let id = under_way(&daemon, &relay).await;
+    let id = quarter_sent(&daemon, &relay).await;
     redis.fill_disk(1);
-    paused(&[&daemon], &relay).await;
+    check_paused(&[&daemon], &relay).await;
     let refusal = redis.ask("SET a b").unwrap();
     assert!(refusal.starts_with("-MISCONF"), "{refusal}");
     redis.make_room();
-    whole(&daemon.client, &id, &relay).await;
-    said_once(&daemon, "MISCONF");
+    check_complete(&daemon.client, &id, &relay).await;
+    logged_once(&daemon, "MISCONF");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_ended_for_want_of_room_is_waited_for() {
+async fn the_daemon_waits_for_a_redis_that_ended_on_a_full_disk() {
     let (mut redis, relay) =
         (RedisServer::start(), TestRelay::start(Duration::from_millis(2)).await);
     let daemon =
         Daemon::start(&settings(&relay, &format!("[redis]\nurl = \"{}\"\n", redis.url()))).await;
-    let id = under_way(&daemon, &relay).await;
+    let id = quarter_sent(&daemon, &relay).await;
     redis.fill_disk(1);
-    eventually("it ends", LIMIT, async || (!redis.is_running()).then_some(())).await;
-    paused(&[&daemon], &relay).await;
+    eventually("Redis ends", LIMIT, async || (!redis.is_running()).then_some(())).await;
+    check_paused(&[&daemon], &relay).await;
     redis.restart();
-    whole(&daemon.client, &id, &relay).await;
-    said_once(&daemon, "");
+    check_complete(&daemon.client, &id, &relay).await;
+    logged_once(&daemon, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_embedded_redis_is_started_until_there_is_room() {
+async fn the_embedded_redis_is_restarted_until_the_disk_has_room() {
     let (folder, relay) =
         (tempfile::tempdir().unwrap(), TestRelay::start(Duration::from_millis(2)).await);
     let (full, program) = (folder.path().join("full"), folder.path().join("redis"));
@@ -140,11 +149,11 @@ async fn the_embedded_redis_is_started_until_there_is_room() {
         &format!("[redis]\nprogram = \"{}\"\n", program.display()),
     ))
     .await;
-    let id = under_way(&daemon, &relay).await;
+    let id = quarter_sent(&daemon, &relay).await;
     fs::write(&full, "").unwrap();
     limit_files(daemon.embedded_pid().unwrap(), Some(1));
-    paused(&[&daemon], &relay).await;
+    check_paused(&[&daemon], &relay).await;
     fs::remove_file(&full).unwrap();
-    whole(&daemon.client, &id, &relay).await;
+    check_complete(&daemon.client, &id, &relay).await;
     assert!(daemon.log().contains("embedded Redis ended, starting it again"));
 }

@@ -1,4 +1,6 @@
-//! What breaks: daemons, Redis, relays and disks. Nobody is lost, nobody gets a message twice, nothing is stuck.
+//! Failures of daemons, Redis, relays and disks.
+//!
+//! Nobody is lost, nobody gets a message twice, and nothing is stuck.
 
 mod crash;
 mod disk_full;

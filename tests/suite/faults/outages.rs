@@ -1,4 +1,4 @@
-//! The relay is away, Redis is not what it should be, a stop comes before the start.
+//! Outages of the relay and of Redis, and a stop before the start.
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ async fn the_validity_period_ends_also_while_the_relay_is_away() {
     let began = Instant::now();
     let id = app.client.send(&definition, audience(600)).await;
     let view = app.client.wait_for(&id, &["finished"]).await;
-    assert!(began.elapsed() > Duration::from_millis(1400), "too early");
+    assert!(began.elapsed() > Duration::from_millis(1400), "failed too early");
     assert_eq!((&view["counts"]["failed"], &view["counts"]["sent"]), (&json!(600), &json!(0)));
     let log = app.client.log(&id).await;
     assert!(
@@ -49,7 +49,7 @@ async fn the_validity_period_ends_also_while_the_relay_is_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recipient_in_doubt_at_the_end_of_validity_is_not_sent_to_again() {
     let redis = RedisServer::start();
-    // a doubt is sent again a lease and a second later: after the end
+    // A recipient in doubt is sent to again a lease and a second later, which is after the end.
     let app = App::start(&redis, "[send]\nlease_ms = 10000").await;
     let silent = CatcherFault::new(CatcherStage::End, CatcherAction::Close);
     app.catcher.as_ref().unwrap().change_rules(|rules| rules.every = Some(silent));
@@ -66,9 +66,9 @@ async fn a_recipient_in_doubt_at_the_end_of_validity_is_not_sent_to_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_doubt_that_is_due_as_the_validity_ends_stays_a_doubt() {
+async fn a_recipient_in_doubt_that_is_due_as_the_validity_ends_stays_in_doubt() {
     let redis = RedisServer::start();
-    // due two seconds later, over one connection that takes its time
+    // Recipients in doubt are due two seconds later, over one slow connection.
     let app = App::start(&redis, "[send]\nlease_ms = 1000\n[relay]\nconnections = 1").await;
     let silent = CatcherFault::new(CatcherStage::End, CatcherAction::Close);
     app.catcher.as_ref().unwrap().change_rules(|rules| {
@@ -82,18 +82,18 @@ async fn a_doubt_that_is_due_as_the_validity_ends_stays_a_doubt() {
     let log = app.client.log(&id).await;
     assert!(statuses(&log, "in_doubt") > 0);
     let undone = log.iter().find(|line| line["status"] == "failed" && line["resent"] == true);
-    assert_eq!(undone, None, "its first attempt may have been accepted");
+    assert_eq!(undone, None, "the first attempt may have been accepted");
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_that_is_stopped_before_it_starts_is_cancelled_to_the_last() {
+async fn a_delivery_that_is_stopped_before_its_start_is_cancelled_completely() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "[preparation]\nchunk_size = 10").await;
     let id = app.client.create(&definition()).await;
     app.client.upload(&id, audience(25)).await;
     app.client.prepare(&id).await;
-    // released by a daemon that died before it could enqueue the start
+    // A daemon released the wave and died before it queued the start.
     let delivery: DeliveryId = id.parse().unwrap();
     let released = |d: &versand::domain::delivery::Delivery, now| {
         let mut document = d.document.clone();
@@ -107,11 +107,11 @@ async fn a_delivery_that_is_stopped_before_it_starts_is_cancelled_to_the_last() 
     let view = app.client.wait_for(&id, &["stopped"]).await;
     assert_eq!((&view["counts"]["cancelled"], &view["counts"]["pending"]), (&json!(25), &json!(0)));
     assert_eq!(statuses(&app.client.log(&id).await, "cancelled"), 25);
-    app.stop().await; // and the figures agree
+    app.stop().await; // This also checks that the figures agree.
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_forgets_is_refused_unless_told_otherwise() {
+async fn a_redis_without_durability_is_refused_unless_the_settings_allow_it() {
     for settings in
         [["--appendonly", "no"], ["--appendfsync", "no"], ["--no-appendfsync-on-rewrite", "yes"]]
     {
@@ -141,7 +141,7 @@ async fn a_redis_that_takes_no_writes_is_refused_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_went_back_in_time_leaves_doubts_and_no_doubles() {
+async fn a_roll_back_leaves_recipients_in_doubt_and_sends_nothing_twice() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "[relay]\nconnections = 2").await;
     let catcher = app.catcher.as_ref().unwrap();
@@ -153,9 +153,12 @@ async fn a_redis_that_went_back_in_time_leaves_doubts_and_no_doubles() {
     });
     let id = app.client.send(&definition(), audience(300)).await;
     let ledger = format!("versand:{{{id}}}:ledger:0");
-    eventually("some are sent", LIMIT, async || (catcher.messages().len() >= 50).then_some(()))
-        .await;
-    // the ledger of a while ago: an older sequence number, and ten recipients that were sent are pending again
+    eventually("some messages are sent", LIMIT, async || {
+        (catcher.messages().len() >= 50).then_some(())
+    })
+    .await;
+    // An old ledger: its sequence number is lower, and ten recipients that were sent to are pending
+    // again.
     let went_back = redis::Script::new(
         "redis.call('SETRANGE', KEYS[1], 12, struct.pack('>I4', 1))
          for i = 0, 9 do redis.call('SETRANGE', KEYS[1], 32 + 16 * i, struct.pack('B', 0)) end
@@ -175,14 +178,15 @@ async fn a_redis_that_went_back_in_time_leaves_doubts_and_no_doubles() {
     let all = received.len();
     received.sort();
     received.dedup();
-    assert_eq!(received.len(), all, "somebody got it twice");
+    assert_eq!(received.len(), all, "somebody got two messages");
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_holder_that_cannot_show_life_starts_nothing_more_though_it_has_claims() {
+async fn a_holder_that_cannot_beat_starts_no_more_of_its_claims() {
     let redis = RedisServer::start();
-    // one connection, a hundred claims ahead, ten messages a second: work for far longer than the lease of a second
+    // One connection, a hundred claims and ten messages a second: the work takes far longer than
+    // the lease of one second.
     let app = App::start(&redis, "[relay]\nconnections = 1\n[send]\nclaim_window = 100").await;
     let catcher = app.catcher.as_ref().unwrap();
     catcher.change_rules(|rules| {
@@ -192,16 +196,18 @@ async fn a_holder_that_cannot_show_life_starts_nothing_more_though_it_has_claims
         ))
     });
     let id = app.client.send(&definition(), audience(60)).await;
-    eventually("some are sent", LIMIT, async || (catcher.messages().len() >= 5).then_some(()))
-        .await;
+    eventually("some messages are sent", LIMIT, async || {
+        (catcher.messages().len() >= 5).then_some(())
+    })
+    .await;
     redis.freeze();
     let before = catcher.messages().len();
     let when_the_lease_was_over =
-        at_rest("the lease is over", Duration::from_secs(1), || catcher.messages().len()).await;
-    // the lease's worth, and half of that again: a busy machine sends no more
+        at_rest("the lease has ended", Duration::from_secs(1), || catcher.messages().len()).await;
+    // The limit is one and a half leases: a busy machine sends no more.
     assert!(
         when_the_lease_was_over <= before + 16,
-        "sent without a lease: {when_the_lease_was_over} after {before}"
+        "messages were sent without a lease: {when_the_lease_was_over} after {before}"
     );
     catcher.change_rules(|rules| rules.every = None);
     redis.thaw();

@@ -1,4 +1,4 @@
-//! What a crash between two writes leaves behind, or a race, is found again.
+//! Recovery after a crash between two writes, and after a race.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -22,28 +22,28 @@ use crate::harness::{
     LIMIT,
     app::{App, idle},
     client::{audience, definition},
-    direct_calls::{anybody, connection, prepared, started},
+    direct_calls::{all_roles, connection, prepared, started},
     eventually,
     redis::RedisServer,
 };
 
-/// Sets the state without any of what belongs to a change.
+/// Sets the state without the other effects of a change.
 async fn force(services: &Services, id: &DeliveryId, state: DeliveryState) {
     let force = |delivery: &versand::domain::delivery::Delivery, _| {
         let mut document = delivery.document.clone();
-        document.confirmation.iter_mut().for_each(|release| release.started = true);
+        document.confirmation.iter_mut().for_each(|confirmation| confirmation.started = true);
         Ok(Decision { state, document, answer: (), act: None })
     };
     services.deliveries.change(id, "test", &[], force).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reconciler_that_saw_the_old_state_does_not_lose_a_delivery() {
+async fn a_reconciler_with_an_outdated_state_loses_no_delivery() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let id = started(services, 10).await;
-    // what a reconciler does with a delivery it has read at rest, as often as possible
+    // Acts as often as possible like a reconciler that has read a delivery at rest.
     let over = AtomicBool::new(false);
     let take_off = async {
         let script = "if redis.call('HGET', KEYS[1], 'state') == 'paused' then redis.call('SREM', KEYS[2], ARGV[1]) end";
@@ -64,7 +64,7 @@ async fn a_reconciler_that_saw_the_old_state_does_not_lose_a_delivery() {
             force(services, &id, DeliveryState::InProgress).await;
             assert!(
                 services.stores.deliveries.moving().await.unwrap().contains(&id),
-                "nobody looks after it"
+                "the delivery is not in the set of moving deliveries"
             );
         }
         over.store(true, Ordering::Relaxed);
@@ -73,14 +73,14 @@ async fn a_reconciler_that_saw_the_old_state_does_not_lose_a_delivery() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_worker_is_found_however_many_deliveries_there_are() {
+async fn a_dead_worker_is_found_among_many_deliveries() {
     const LEASE_MS: u64 = 600;
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, &format!("[send]\nlease_ms = {LEASE_MS}")).await;
     let services = application.services();
     let id = started(services, 10).await;
     let at = ChunkRef { delivery: id.clone(), chunk: 0 };
-    // of a process that nobody can prove dead
+    // The name of a process that nobody can prove dead.
     assert!(matches!(
         services
             .stores
@@ -90,7 +90,7 @@ async fn a_dead_worker_is_found_however_many_deliveries_there_are() {
             .unwrap(),
         Taken::Yes(..)
     ));
-    // others that are only looked at, again and again
+    // Other deliveries that the reconciler only looks at, again and again.
     let document =
         serde_json::to_string(&services.deliveries.delivery(&id).await.unwrap().document).unwrap();
     let mut pipe = redis::pipe();
@@ -113,27 +113,27 @@ async fn a_dead_worker_is_found_however_many_deliveries_there_are() {
     services.journey.recover.reconciler.reconcile().await.unwrap();
     assert!(
         began.elapsed() > Duration::from_millis(LEASE_MS / 4),
-        "the passes are not slow: {:?}",
+        "the passes are slow: {:?}",
         began.elapsed()
     );
     tokio::time::sleep(Duration::from_millis(LEASE_MS)).await;
     services.journey.recover.reconciler.reconcile().await.unwrap();
     let ledgers = services.stores.ledgers.headers(&id, &[0]).await.unwrap();
-    assert_eq!(ledgers[0].owner, 0, "not taken over");
+    assert_eq!(ledgers[0].owner, 0, "the chunk was not taken over");
     pulse.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_fell_off_the_list_of_moving_deliveries_is_found_at_the_start() {
+async fn a_delivery_missing_from_the_moving_set_is_found_at_the_start() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let (id, _) = prepared(services, 10).await;
-    services.journey.preparations.request(&anybody(), &id, None).await.unwrap();
+    services.journey.preparations.request(&all_roles(), &id, None).await.unwrap();
     services.stores.deliveries.unlist_moving(&id).await.unwrap();
     redis.ask(&format!("DEL {}:active", QueueName::Preparations.redis_name())).unwrap();
     let app = App::start(&redis, "").await;
-    // sooner than by the pass of every minute
+    // This happens sooner than by the pass of every minute.
     tokio::time::timeout(Duration::from_secs(30), app.client.wait_for(id.as_str(), &["prepared"]))
         .await
         .unwrap();
@@ -141,7 +141,7 @@ async fn what_fell_off_the_list_of_moving_deliveries_is_found_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deletion_that_was_cut_short_is_finished() {
+async fn an_interrupted_deletion_is_finished() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "[preparation]\nchunk_size = 10").await;
     let services = application.services();
@@ -151,11 +151,11 @@ async fn a_deletion_that_was_cut_short_is_finished() {
     };
     for by_a_person in [true, false] {
         let id = started(services, 25).await;
-        // the tombstone is there, and then the process died
+        // The tombstone exists, and then the process died.
         force(services, &id, DeliveryState::Deleted).await;
         assert!(left(&id).await.len() > 10);
         match by_a_person {
-            true => services.journey.define.definitions.delete(&anybody(), &id).await.unwrap(),
+            true => services.journey.define.definitions.delete(&all_roles(), &id).await.unwrap(),
             false => assert!(services.journey.recover.sweep.sweep().await),
         }
         let mut left = left(&id).await;
@@ -166,7 +166,7 @@ async fn a_deletion_that_was_cut_short_is_finished() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn long_preparations_do_not_keep_a_delivery_from_being_sent() {
+async fn long_preparations_do_not_delay_other_deliveries() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "[send]\nlease_ms = 10000").await;
     let client = &app.client;
@@ -189,7 +189,7 @@ async fn long_preparations_do_not_keep_a_delivery_from_being_sent() {
     client.wait_for(&small, &["finished"]).await;
     for id in &preparing {
         let state = client.get(&format!("/deliveries/{id}")).await["state"].clone();
-        assert_eq!(state, "preparing", "too fast to be in the way");
+        assert_eq!(state, "preparing", "the preparations ended too early");
         client.post(&format!("/deliveries/{id}/stop"), &serde_json::json!({})).await;
     }
     eventually("the jobs see that they were stopped", LIMIT, async || {
@@ -210,7 +210,7 @@ async fn a_resumed_delivery_goes_on_without_waiting_for_the_reconciler() {
         .journey
         .confirm
         .confirmations
-        .confirm(&anybody(), &id, &digest, "test", &[])
+        .confirm(&all_roles(), &id, &digest, "test", &[])
         .await
         .unwrap();
     force(services, &id, DeliveryState::Paused).await;
@@ -224,23 +224,23 @@ async fn a_resumed_delivery_goes_on_without_waiting_for_the_reconciler() {
         .journey
         .operate
         .controls
-        .control(&anybody(), &id, Control::Resume, None)
+        .control(&all_roles(), &id, Control::Resume, None)
         .await
         .unwrap();
     assert_eq!(waiting().await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_that_was_cut_short_just_before_its_end_is_carried_out_again() {
+async fn a_start_interrupted_just_before_its_end_is_repeated() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let id = started(services, 10).await;
-    // its waves are open, and nobody has noted that it has started
+    // Its waves are released, and nobody has recorded the start.
     force(services, &id, DeliveryState::StartPending).await;
     services.journey.release.starts.start(&id).await.unwrap();
     assert_eq!(services.deliveries.delivery(&id).await.unwrap().state, DeliveryState::InProgress);
-    // where nothing is to be written nothing fails
+    // Where nothing must be written, nothing fails.
     services.stores.chunks.mark_all_ready(&id, u32::MAX).await.unwrap();
     services.stores.chunks.mark_ready(&id, std::iter::empty()).await.unwrap();
     services.stores.addresses.note_messages(1, Vec::new()).await.unwrap();

@@ -1,4 +1,4 @@
-//! What kills its workers again and again, or cannot be sent, is set aside and retried by a person; the rest goes on.
+//! Poisoned chunks: they are set aside and retried by a person, and all others go on.
 
 use std::collections::BTreeSet;
 
@@ -16,17 +16,17 @@ use crate::harness::{
     LIMIT,
     app::{App, idle, idle_after, validity_ends},
     client::audience,
-    direct_calls::{anybody, connection, prepared, started},
+    direct_calls::{all_roles, connection, prepared, started},
     eventually,
     redis::RedisServer,
 };
 
-/// A process that is proven dead.
+/// The name of a process that is proven dead.
 const DEAD: u64 = 77;
-/// As it is by default.
+/// The default of `queue.crashes`.
 const CRASHES: usize = 3;
 
-/// A worker takes the chunk, begins with its first recipient and dies; the reconciler notices.
+/// A worker takes the chunk, begins with its first recipient and dies. The reconciler notices.
 async fn crash(services: &Services, at: &ChunkRef) {
     assert!(matches!(
         services
@@ -60,7 +60,7 @@ async fn a_chunk_that_kills_its_workers_is_set_aside_and_the_rest_goes_on() {
         (view().await["counts"]["sent"] == 20).then_some(())
     })
     .await;
-    // several passes of the reconciler, which must not open it
+    // Several passes of the reconciler must not open the chunk.
     let rounds: Vec<(u32, u32)> = redis_hash(&redis, &format!("versand:{{{id}}}:rounds")).await;
     passes(&app).await;
     let shown = view().await;
@@ -78,17 +78,17 @@ async fn a_chunk_that_kills_its_workers_is_set_aside_and_the_rest_goes_on() {
         .map(|line| line["email"].as_str().unwrap())
         .collect();
     assert_eq!(recipients, (10..20).map(|n| format!("user{n}@example.com")).collect::<Vec<_>>());
-    eventually("it is counted", LIMIT, async || {
+    eventually("the poisoned chunk is counted", LIMIT, async || {
         let metrics =
             reqwest::get(format!("{}/metrics", app.client.url)).await.ok()?.text().await.ok()?;
-        // of all daemons in this process: one recorder
+        // The value counts all daemons in this process: they share one recorder.
         metrics.contains("versand_chunks_aside 1\n").then_some(())
     })
     .await;
     assert_eq!(
         redis_hash(&redis, &format!("versand:{{{id}}}:rounds")).await,
         rounds,
-        "jobs for nothing"
+        "no job is left"
     );
 
     let retry = async |chunk: u32| {
@@ -108,7 +108,7 @@ async fn a_chunk_that_kills_its_workers_is_set_aside_and_the_rest_goes_on() {
     app.stop().await;
 }
 
-/// Several passes of the reconciler, each with time for the jobs that it names.
+/// Runs several passes of the reconciler, each with time for the jobs that it queues.
 async fn passes(app: &App) {
     for _ in 0..4 {
         app.services.journey.recover.reconciler.reconcile().await.unwrap();
@@ -129,7 +129,7 @@ async fn redis_hash(redis: &RedisServer, key: &str) -> Vec<(u32, u32)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_good_end_wipes_out_the_crashes_of_a_chunk() {
+async fn a_successful_job_resets_the_crash_count_of_its_chunk() {
     let redis = RedisServer::start();
     let (application, _state) = idle_after(
         DEAD,
@@ -144,7 +144,7 @@ async fn a_good_end_wipes_out_the_crashes_of_a_chunk() {
         for _ in 0..CRASHES {
             crash(services, &at).await;
         }
-        // nobody takes the mail, but the worker lives
+        // The relay accepts no mail, but the worker lives.
         services.journey.chunks.send_chunk(&id, 0).await.unwrap();
     }
     assert!(services.stores.chunks.poisoned(&id).await.unwrap().is_empty());
@@ -156,18 +156,18 @@ async fn a_preparation_that_kills_its_workers_has_failed() {
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let (id, _) = prepared(services, 3000).await;
-    services.journey.preparations.request(&anybody(), &id, None).await.unwrap();
+    services.journey.preparations.request(&all_roles(), &id, None).await.unwrap();
     for _ in 0..=CRASHES {
         let before = services.deliveries.delivery(&id).await.unwrap().document.generation;
-        let begun = eventually("it has begun", LIMIT, async || {
+        let begun = eventually("the job has begun", LIMIT, async || {
             let progress = services.stores.audiences.preparation(&id).await.unwrap();
             (progress.generation > before).then_some(())
         });
-        // dropped in the middle, as by a crash
+        // The task is dropped in the middle, as by a crash.
         tokio::select! {
             biased;
             () = begun => {}
-            ended = services.journey.preparations.run(&id) => panic!("too fast to be hit: {ended:?}"),
+            ended = services.journey.preparations.run(&id) => panic!("the job ended before the crash: {ended:?}"),
         }
     }
     services.journey.preparations.run(&id).await.unwrap();
@@ -175,8 +175,8 @@ async fn a_preparation_that_kills_its_workers_has_failed() {
     assert_eq!(delivery.state.word(), "preparation_failed");
     let checks = delivery.document.checks;
     assert_eq!((checks.errors[0].field.as_str(), checks.errors_total), ("preparation", 1));
-    // a person may try again
-    services.journey.preparations.request(&anybody(), &id, None).await.unwrap();
+    // A person may try again.
+    services.journey.preparations.request(&all_roles(), &id, None).await.unwrap();
     services.journey.preparations.run(&id).await.unwrap();
     assert_eq!(services.deliveries.delivery(&id).await.unwrap().state.word(), "prepared");
 }
@@ -204,7 +204,7 @@ async fn a_chunk_that_cannot_be_read_is_set_aside_at_once() {
     assert_eq!(
         depths.iter().find(|depth| depth.queue == QueueName::Chunks).unwrap().dead,
         1,
-        "a dead job a second"
+        "only one dead job, not one each second"
     );
     redis.ask(&format!("RENAME kept {key}")).unwrap();
     let (status, answer) =
@@ -215,7 +215,7 @@ async fn a_chunk_that_cannot_be_read_is_set_aside_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lower_limit_does_not_concern_what_was_approved() {
+async fn a_lower_limit_does_not_affect_approved_deliveries() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
@@ -225,7 +225,7 @@ async fn a_lower_limit_does_not_concern_what_was_approved() {
         .journey
         .define
         .definitions
-        .create(&anybody(), serde_json::from_value(definition).unwrap(), None)
+        .create(&all_roles(), serde_json::from_value(definition).unwrap(), None)
         .await
         .unwrap()
         .answer()
@@ -235,10 +235,10 @@ async fn a_lower_limit_does_not_concern_what_was_approved() {
         .journey
         .define
         .uploads
-        .upload(&anybody(), &id, versand::domain::audience::AudienceFormat::Ndjson, body)
+        .upload(&all_roles(), &id, versand::domain::audience::AudienceFormat::Ndjson, body)
         .await
         .unwrap();
-    services.journey.preparations.request(&anybody(), &id, None).await.unwrap();
+    services.journey.preparations.request(&all_roles(), &id, None).await.unwrap();
     services.journey.preparations.run(&id).await.unwrap();
     let app = App::start(&redis, "[preparation]\nmessage_limit_kib = 8").await;
     let digest = app.client.get(&format!("/deliveries/{id}")).await["plan"]["digest"]
@@ -267,7 +267,7 @@ async fn a_chunk_that_was_set_aside_expires_with_its_delivery() {
         }
     }
     assert_eq!(services.stores.chunks.poisoned(&id).await.unwrap(), BTreeSet::from([0, 1]));
-    // somebody has begun with one of them when he dies, too
+    // A worker has begun with one of the recipients when it dies, too.
     let at = ChunkRef { delivery: id.clone(), chunk: 1 };
     assert!(matches!(
         services
@@ -279,7 +279,11 @@ async fn a_chunk_that_was_set_aside_expires_with_its_delivery() {
         Taken::Yes(..)
     ));
     services.journey.recover.reconciler.reconcile().await.unwrap();
-    assert_eq!(services.stores.ledgers.counts(&id).await.unwrap().pending, 20, "before its time");
+    assert_eq!(
+        services.stores.ledgers.counts(&id).await.unwrap().pending,
+        20,
+        "set aside before the limit"
+    );
     validity_ends(services, &id).await;
     for _ in 0..3 {
         services.journey.recover.reconciler.reconcile().await.unwrap();

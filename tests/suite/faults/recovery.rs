@@ -1,4 +1,4 @@
-//! Stuck is impossible: what moves on whatever lost its job, its worker or its daemon, row by row of docs/recovery.md.
+//! Every row of docs/recovery.md: each state moves on after a job, worker or daemon is lost.
 
 use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
@@ -21,7 +21,7 @@ use crate::{
         LIMIT,
         app::{App, idle, validity_ends},
         client::{audience, definition},
-        direct_calls::{anybody, connection, prepared, started},
+        direct_calls::{all_roles, connection, prepared, started},
         eventually,
         redis::RedisServer,
         repository, text,
@@ -29,7 +29,7 @@ use crate::{
     tidy::table_rows,
 };
 
-/// A process that is proven dead.
+/// The name of a process that is proven dead.
 const DEAD: u64 = 77;
 
 fn sources(folder: &str) -> Vec<PathBuf> {
@@ -66,7 +66,7 @@ fn every_state_has_a_row_and_every_row_a_test_that_exists() {
     assert_eq!(named, DeliveryState::ALL.map(|state| state.word().to_owned()));
 }
 
-/// Every trace of the jobs of a queue.
+/// Removes every trace of the jobs of a queue.
 async fn lose_jobs(redis: &RedisServer, queue: QueueName) {
     let mut conn = connection(redis).await;
     let keys: Vec<String> = redis::cmd("KEYS")
@@ -83,7 +83,7 @@ async fn waiting(services: &Services, queue: QueueName) -> u64 {
     depths.iter().find(|depth| depth.queue == queue).unwrap().active
 }
 
-/// Passes of the reconciler, as often as a daemon makes them, until `probe` has an answer.
+/// Runs passes of the reconciler, as often as a daemon does, until `probe` has an answer.
 async fn reconciled<T>(
     services: &Services,
     what: &str,
@@ -103,21 +103,21 @@ async fn reconciled<T>(
     found
 }
 
-/// A worker that is dead by now takes a chunk and claims its first recipient.
-async fn begun_by_the_dead(services: &Services, at: &ChunkRef) -> Lease {
+/// A worker that is dead now takes a chunk and claims its first recipient.
+async fn claimed_by_dead_worker(services: &Services, at: &ChunkRef) -> Lease {
     let taken = services
         .stores
         .ledgers
         .take_lease(at, DEAD, TakeoverGrounds::default(), unix_now())
         .await
         .unwrap();
-    let Taken::Yes(lease, _) = taken else { panic!("it is held") };
-    let turn = Batch { claims: vec![Claim { position: 0, n: 1 }], ..Batch::default() };
+    let Taken::Yes(lease, _) = taken else { panic!("the chunk is leased by another") };
+    let batch = Batch { claims: vec![Claim { position: 0, n: 1 }], ..Batch::default() };
     assert_eq!(
         services
             .stores
             .ledgers
-            .write_batch(at, &lease, &turn, unix_now(), None)
+            .write_batch(at, &lease, &batch, unix_now(), None)
             .await
             .unwrap()
             .granted,
@@ -127,14 +127,14 @@ async fn begun_by_the_dead(services: &Services, at: &ChunkRef) -> Lease {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_preparation_whose_job_is_gone_is_named_again() {
+async fn a_preparation_whose_job_is_gone_is_queued_again() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let (id, _) = prepared(services, 10).await;
-    services.journey.preparations.request(&anybody(), &id, None).await.unwrap();
+    services.journey.preparations.request(&all_roles(), &id, None).await.unwrap();
     lose_jobs(&redis, QueueName::Preparations).await;
-    reconciled(services, "named again", async || {
+    reconciled(services, "the job is queued again", async || {
         (waiting(services, QueueName::Preparations).await == 1).then_some(())
     })
     .await;
@@ -142,7 +142,7 @@ async fn a_preparation_whose_job_is_gone_is_named_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_whose_job_is_gone_is_named_again() {
+async fn a_start_whose_job_is_gone_is_queued_again() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
@@ -151,28 +151,29 @@ async fn a_start_whose_job_is_gone_is_named_again() {
         .journey
         .confirm
         .confirmations
-        .confirm(&anybody(), &id, &digest, "test", &[])
+        .confirm(&all_roles(), &id, &digest, "test", &[])
         .await
         .unwrap();
     lose_jobs(&redis, QueueName::Steps).await;
-    reconciled(services, "named again", async || {
+    reconciled(services, "the job is queued again", async || {
         (waiting(services, QueueName::Steps).await == 1).then_some(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_finish_whose_job_is_gone_is_named_again() {
+async fn a_finish_whose_job_is_gone_is_queued_again() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let id = started(services, 10).await;
-    // the catcher of this daemon does not listen: all are deferred, and then fail as the validity ends
+    // The catcher of this daemon does not listen. All recipients are deferred, and fail when the
+    // validity period ends.
     validity_ends(services, &id).await;
     services.journey.chunks.send_chunk(&id, 0).await.unwrap();
     assert_eq!(services.stores.ledgers.counts(&id).await.unwrap().failed, 10);
     lose_jobs(&redis, QueueName::Steps).await;
-    reconciled(services, "named again", async || {
+    reconciled(services, "the job is queued again", async || {
         (waiting(services, QueueName::Steps).await > 0).then_some(())
     })
     .await;
@@ -190,13 +191,13 @@ async fn a_pause_and_a_stop_end_though_the_worker_died() {
     {
         let id = started(services, 20).await;
         let at = ChunkRef { delivery: id.clone(), chunk: 1 };
-        begun_by_the_dead(services, &at).await;
-        services.journey.operate.controls.control(&anybody(), &id, action, None).await.unwrap();
+        claimed_by_dead_worker(services, &at).await;
+        services.journey.operate.controls.control(&all_roles(), &id, action, None).await.unwrap();
         services.journey.recover.reconciler.reconcile().await.unwrap();
         assert_ne!(
             services.deliveries.delivery(&id).await.unwrap().state,
             end,
-            "while somebody may be sending"
+            "a holder may still be sending"
         );
         let state =
             async || (services.deliveries.delivery(&id).await.unwrap().state == end).then_some(());
@@ -218,7 +219,7 @@ async fn a_chunk_that_is_in_no_set_is_found() {
     let id = started(services, 30).await;
     lose_sets(&redis, &id).await;
     lose_jobs(&redis, QueueName::Chunks).await;
-    reconciled(services, "named", async || {
+    reconciled(services, "the chunk has a job", async || {
         (waiting(services, QueueName::Chunks).await == 3).then_some(())
     })
     .await;
@@ -232,7 +233,7 @@ async fn a_dead_holder_of_a_chunk_that_is_in_no_set_is_found() {
     let services = application.services();
     let id = started(services, 10).await;
     let at = ChunkRef { delivery: id.clone(), chunk: 0 };
-    begun_by_the_dead(services, &at).await;
+    claimed_by_dead_worker(services, &at).await;
     lose_sets(&redis, &id).await;
     let free = async || {
         (services.stores.ledgers.headers(&id, &[0]).await.unwrap()[0].owner == 0).then_some(())
@@ -242,13 +243,13 @@ async fn a_dead_holder_of_a_chunk_that_is_in_no_set_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_called_dead_for_a_time_in_which_redis_took_no_writes() {
+async fn no_holder_counts_as_dead_while_redis_takes_no_writes() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let id = started(services, 10).await;
     let at = ChunkRef { delivery: id.clone(), chunk: 0 };
-    let lease = begun_by_the_dead(services, &at).await;
+    let lease = claimed_by_dead_worker(services, &at).await;
     let holder = async || services.stores.ledgers.headers(&id, &[0]).await.unwrap()[0].owner;
     let pulse = tokio::spawn({
         let services = services.clone();
@@ -260,7 +261,7 @@ async fn nobody_is_called_dead_for_a_time_in_which_redis_took_no_writes() {
     ] {
         services.journey.recover.reconciler.reconcile().await.unwrap();
         redis.ask(refuse).unwrap();
-        // twice a lease, and looked at all the while
+        // For twice a lease the reconciler looks at the chunk all the time.
         for _ in 0..20 {
             let _ = services.journey.recover.reconciler.reconcile().await;
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -276,10 +277,10 @@ async fn nobody_is_called_dead_for_a_time_in_which_redis_took_no_writes() {
         );
         redis.ask(allow).unwrap();
         services.journey.recover.reconciler.reconcile().await.unwrap();
-        assert_eq!(holder().await, DEAD, "{refuse}: it could not show life");
+        assert_eq!(holder().await, DEAD, "{refuse}: the holder could not beat");
         services.stores.ledgers.renew_lease(&at, &lease).await.unwrap();
     }
-    eventually("it is dead in the end", LIMIT, async || {
+    eventually("the holder counts as dead in the end", LIMIT, async || {
         services.journey.recover.reconciler.reconcile().await.unwrap();
         (holder().await == 0).then_some(())
     })
@@ -321,7 +322,7 @@ async fn a_chunk_whose_job_is_gone_is_offered_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn work_that_was_left_on_the_queue_is_done_by_the_next_daemon() {
+async fn the_next_daemon_does_the_work_left_on_the_queue() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "[preparation]\nchunk_size = 10").await;
     let id = started(application.services(), 30).await;
@@ -333,7 +334,7 @@ async fn work_that_was_left_on_the_queue_is_done_by_the_next_daemon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_deferred_is_tried_again_by_the_next_daemon() {
+async fn the_next_daemon_retries_deferred_recipients() {
     let redis = RedisServer::start();
     let first = App::start(&redis, "").await;
     let later = || Some(CatcherFault::reply(CatcherStage::Recipient, "451 4.2.1 later"));
@@ -360,7 +361,7 @@ async fn one_broken_delivery_holds_up_no_other() {
     for _ in 0..4 {
         ids.push(started(services, 10).await);
     }
-    // whichever is looked at first, the others come after it
+    // Three of the four deliveries are broken, and the fourth one must go on.
     let broken: BTreeSet<&DeliveryId> = ids[..3].iter().collect();
     for id in &broken {
         let (offered, counts) =
@@ -369,7 +370,7 @@ async fn one_broken_delivery_holds_up_no_other() {
         redis.ask(&format!("SET {offered} x")).unwrap();
         redis.ask(&format!("SET {counts} x")).unwrap();
     }
-    // of this one no job can be named
+    // No job can be queued for this delivery.
     let unnamed = started(services, 10).await;
     lose_sets(&redis, &unnamed).await;
     redis.ask(&format!("SET versand:{{{unnamed}}}:open x")).unwrap();
@@ -380,7 +381,7 @@ async fn one_broken_delivery_holds_up_no_other() {
         (waiting(services, QueueName::Chunks).await == 1).then_some(())
     })
     .await;
-    // nor the check of the figures: what is wrong with the good one is seen
+    // The check of the figures goes on, too: a difference in the good delivery is seen.
     redis.ask(&format!("HINCRBY versand:{{{}}}:counts sent 3", ids[3])).unwrap();
     for _ in 0..2 * ids.len() {
         services.observation.gauges.observe().await;

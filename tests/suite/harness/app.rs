@@ -14,7 +14,7 @@ use versand::{
 
 use super::{client::Client, redis::RedisServer};
 
-/// The recorder is one for the whole process, and so for all tests.
+/// One recorder serves the whole process, and therefore all tests.
 pub fn metrics() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE.get_or_init(|| versand::metrics::install().unwrap()).clone()
@@ -22,7 +22,7 @@ pub fn metrics() -> PrometheusHandle {
 
 pub struct App {
     pub client: Client,
-    /// What took the mail, unless the settings name another relay.
+    /// The catcher that took the mail, unless the settings name another relay.
     pub catcher: Option<Catcher>,
     pub services: Services,
     stop: oneshot::Sender<()>,
@@ -30,8 +30,8 @@ pub struct App {
     _state: TempDir,
 }
 
-/// What a daemon on `redis` is built from: TOML over the defaults of a test, which are fast leases, free ports and a state
-/// directory of its own.
+/// The configuration of a daemon on `redis`: TOML over the defaults of a test. The defaults are
+/// fast leases, free ports and a state directory of its own.
 pub fn config(redis: &RedisServer, settings: &str) -> (Config, TempDir) {
     let state = tempfile::tempdir().unwrap();
     let mut config = Config::from_toml(settings).unwrap();
@@ -46,13 +46,14 @@ pub fn config(redis: &RedisServer, settings: &str) -> (Config, TempDir) {
     (config, state)
 }
 
-/// A daemon on `redis` that does not run: its steps are the test's to take, one by one. For `settings` see [`config`].
+/// A daemon on `redis` that does not run. The test takes its steps one by one. See [`config`] for
+/// `settings`.
 pub async fn idle(redis: &RedisServer, settings: &str) -> (Application, TempDir) {
     let (config, state) = config(redis, settings);
     (Application::build(config, metrics()).await.unwrap(), state)
 }
 
-/// As [`idle`], in a state directory that a dead process had before.
+/// Like [`idle`], in a state directory that a dead process had before.
 pub async fn idle_after(
     predecessor: u64,
     redis: &RedisServer,
@@ -63,14 +64,14 @@ pub async fn idle_after(
     (Application::build(config, metrics()).await.unwrap(), state)
 }
 
-/// A token of the configuration: its secret is its name.
+/// A token of the configuration. Its secret is its name.
 pub fn token(name: &str, roles: &[&str]) -> String {
     use sha2::{Digest, Sha256};
     let sha256 = data_encoding::HEXLOWER.encode(&Sha256::digest(name));
     format!("{{ name = \"{name}\", sha256 = \"{sha256}\", roles = {roles:?} }}")
 }
 
-/// Lets the validity period of a delivery end now: its first wave was released long ago.
+/// Ends the validity period of a delivery now: its first wave gets a release time long ago.
 pub async fn validity_ends(services: &Services, id: &DeliveryId) {
     let delivery = services.deliveries.delivery(id).await.unwrap();
     let key = format!("versand:{{{id}}}:waves.{}:0", delivery.document.plan.unwrap().generation);
@@ -80,7 +81,7 @@ pub async fn validity_ends(services: &Services, id: &DeliveryId) {
 }
 
 impl App {
-    /// Starts a daemon on `redis`; for `settings` see [`config`].
+    /// Starts a daemon on `redis`. See [`config`] for `settings`.
     pub async fn start(redis: &RedisServer, settings: &str) -> Self {
         let (application, state) = idle(redis, settings).await;
         let url = format!("http://{}", application.address().unwrap());
@@ -97,8 +98,8 @@ impl App {
         Self { client, catcher, services, stop, running, _state: state }
     }
 
-    /// Ends the daemon and checks what it leaves: every delivery that has ended has no claim that is not recorded, and no job
-    /// waits or runs.
+    /// Ends the daemon and checks what remains. No delivery that has ended has a claim without a
+    /// record. No job waits or runs.
     pub async fn stop(self) {
         for id in self.services.stores.deliveries.delivery_ids(0, 1000).await.unwrap() {
             let delivery = self.services.stores.deliveries.delivery(&id).await.unwrap().unwrap();
@@ -115,7 +116,7 @@ impl App {
                     .recount(&delivery, plan)
                     .await
                     .unwrap();
-                assert_eq!(recount.counts.attempting, 0, "unrecorded claims of {id}");
+                assert_eq!(recount.counts.attempting, 0, "claims of {id} without a record");
                 assert_eq!(
                     self.services
                         .journey
@@ -126,7 +127,7 @@ impl App {
                         .await
                         .unwrap(),
                     Some(0),
-                    "figures of {id} that must agree do not"
+                    "the conservation figures of {id} differ"
                 );
             }
         }
@@ -136,7 +137,7 @@ impl App {
             assert_eq!(
                 (depth.active, depth.in_flight, depth.scheduled),
                 (0, 0, 0),
-                "jobs left on {:?}",
+                "jobs remain on {:?}",
                 depth.queue
             );
         }

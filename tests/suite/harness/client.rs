@@ -19,41 +19,41 @@ impl Client {
         Self { http: reqwest::Client::new(), url, token }
     }
 
-    /// The same daemon, somebody else.
+    /// A client of the same daemon with another token.
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: token.to_owned(), ..self.clone() }
     }
 
-    /// A request with the token; `path` begins after `/api/v1`.
+    /// A request with the token. `path` begins after `/api/v1`.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("{}/api/v1{path}", self.url)).bearer_auth(&self.token)
     }
 
-    /// GET that must succeed.
+    /// Sends a GET that must succeed.
     pub async fn get(&self, path: &str) -> Value {
         good(self.request(Method::GET, path).send().await.unwrap()).await
     }
 
-    /// GET of a text or of bytes.
+    /// Sends a GET that answers text or bytes.
     pub async fn bytes(&self, path: &str) -> Vec<u8> {
         let response = self.request(Method::GET, path).send().await.unwrap();
         assert!(response.status().is_success(), "{path}: {}", response.status());
         response.bytes().await.unwrap().to_vec()
     }
 
-    /// POST of JSON, whatever comes of it.
+    /// Sends a POST of JSON and returns any answer.
     pub async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
         answer(self.request(Method::POST, path).json(body).send().await.unwrap()).await
     }
 
-    /// Creates a delivery that must be good; its id.
+    /// Creates a delivery, which must succeed, and returns its id.
     pub async fn create(&self, definition: &Value) -> String {
         let (status, view) = self.post("/deliveries", definition).await;
         assert_eq!(status, StatusCode::CREATED, "{view}");
         view["id"].as_str().unwrap().to_owned()
     }
 
-    /// Uploads an NDJSON audience, whatever comes of it.
+    /// Uploads an NDJSON audience and returns any answer.
     pub async fn upload(&self, id: &str, ndjson: impl Into<reqwest::Body>) -> (StatusCode, Value) {
         let request = self.request(Method::PUT, &format!("/deliveries/{id}/audience"));
         answer(
@@ -67,7 +67,7 @@ impl Client {
         .await
     }
 
-    /// Prepares and waits; the delivery.
+    /// Prepares, waits for the end, and returns the delivery.
     pub async fn prepare(&self, id: &str) -> Value {
         let (status, view) = self.post(&format!("/deliveries/{id}/prepare"), &json!({})).await;
         assert_eq!(status, StatusCode::ACCEPTED, "{view}");
@@ -78,7 +78,7 @@ impl Client {
         self.post(&format!("/deliveries/{id}/confirm"), &json!({ "digest": digest })).await
     }
 
-    /// Waits until the delivery is in one of these states; the delivery.
+    /// Waits until the delivery is in one of these states, and returns it.
     pub async fn wait_for(&self, id: &str, states: &[&str]) -> Value {
         let (last, what) = (Mutex::new(Value::Null), format!("{states:?}"));
         let reached = eventually(&what, LIMIT * 2, async || {
@@ -90,11 +90,14 @@ impl Client {
         });
         match tokio::time::timeout(LIMIT, reached).await {
             Ok(view) => view,
-            Err(_) => panic!("{states:?}: not within {LIMIT:?}, but {}", last.lock().unwrap()),
+            Err(_) => panic!(
+                "none of {states:?} within {LIMIT:?}: the delivery is {}",
+                last.lock().unwrap()
+            ),
         }
     }
 
-    /// Create, upload, prepare, confirm: the whole main job; the id.
+    /// Runs the whole main job: create, upload, prepare, confirm. Returns the id.
     pub async fn send(&self, definition: &Value, ndjson: String) -> String {
         let id = self.create(definition).await;
         let (status, answer) = self.upload(&id, ndjson).await;
@@ -117,7 +120,7 @@ impl Client {
     }
 }
 
-/// Status and JSON body; null when there is none.
+/// Status and JSON body; the body is null if it is empty.
 pub async fn answer(response: Response) -> (StatusCode, Value) {
     let status = response.status();
     let bytes = response.bytes().await.unwrap();
@@ -131,7 +134,7 @@ async fn good(response: Response) -> Value {
     body
 }
 
-/// A small delivery without faults.
+/// A small delivery without errors.
 pub fn definition() -> Value {
     json!({
         "name": "Autumn",

@@ -1,4 +1,6 @@
-//! The real binary as a process of its own: killed, frozen, ended and started again on the same state directory.
+//! The real binary as a process of its own.
+//!
+//! A test can kill it, freeze it, end it and start it again on the same state directory.
 
 use std::{
     fs::{self, File},
@@ -23,15 +25,15 @@ pub struct Daemon {
     folder: TempDir,
     settings: String,
     child: Option<Child>,
-    /// Of the running daemon; its address is another one after a restart.
+    /// The address of the running daemon; it changes with each restart.
     pub client: Client,
-    /// Length of the log when the running daemon was started.
+    /// The length of the log when the running daemon was started.
     began: usize,
-    /// Whether its clock can be set.
+    /// True if a test can set its clock.
     own_clock: bool,
 }
 
-/// Debian puts it under the machine's name.
+/// Debian puts the library into a folder with the name of the architecture.
 fn libfaketime() -> PathBuf {
     let found = fs::read_dir("/usr/lib")
         .into_iter()
@@ -45,8 +47,8 @@ fn libfaketime() -> PathBuf {
 }
 
 impl Daemon {
-    /// Starts the binary with these settings (TOML). Its state directory, address and token are the harness' own; leases are
-    /// short unless the settings say otherwise.
+    /// Starts the binary with these settings (TOML). The harness chooses the state directory, the
+    /// address and the token. Leases are short unless the settings say otherwise.
     pub async fn start(settings: &str) -> Self {
         let mut daemon = Self::new(settings, false);
         daemon.launch().await;
@@ -59,7 +61,8 @@ impl Daemon {
         Self { folder, settings: settings.to_owned(), child: None, client, began: 0, own_clock }
     }
 
-    /// With a clock of its own that [`Self::set_clock`] sets. The settings must name a Redis.
+    /// Starts a daemon with a clock of its own, which [`Self::set_clock`] sets. The settings must
+    /// name a Redis.
     pub async fn start_with_clock(settings: &str) -> Self {
         let mut daemon = Self::new(settings, true);
         daemon.set_clock(0);
@@ -67,18 +70,18 @@ impl Daemon {
         daemon
     }
 
-    /// Its wall clock is so many seconds ahead from now on; the monotonic ones are as ever.
+    /// Sets its wall clock so many seconds ahead. The monotonic clocks do not change.
     pub fn set_clock(&self, ahead_s: i64) {
         fs::write(self.folder.path().join("clock"), format!("{ahead_s:+}\n")).unwrap();
     }
 
-    /// Starts it again after [`Self::kill`] or [`Self::terminate`].
+    /// Starts the daemon again after [`Self::kill`] or [`Self::terminate`].
     pub async fn restart(&mut self) {
         self.kill();
         self.launch().await;
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -86,13 +89,13 @@ impl Daemon {
         }
     }
 
-    /// SIGTERM, and waits for the end.
+    /// Sends SIGTERM and waits for the end.
     pub async fn terminate(&mut self) -> ExitStatus {
         self.ask_to_end();
         self.ended(LIMIT).await
     }
 
-    /// SIGTERM, without waiting.
+    /// Sends SIGTERM and does not wait.
     pub fn ask_to_end(&self) {
         self.signal(Signal::TERM);
     }
@@ -101,11 +104,11 @@ impl Daemon {
         let mut child = self.child.take().unwrap();
         let status =
             eventually("the daemon's end", limit, async || child.try_wait().unwrap()).await;
-        assert!(self.embedded_pid().is_none(), "an embedded Redis was left");
+        assert!(self.embedded_pid().is_none(), "an embedded Redis still runs");
         status
     }
 
-    /// Its resident memory now.
+    /// Its resident memory now, in bytes.
     pub fn resident_kib(&self) -> usize {
         let pid = self.child.as_ref().unwrap().id();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -113,45 +116,45 @@ impl Daemon {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// SIGSTOP.
+    /// Sends SIGSTOP.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// What all daemons on this state directory logged.
+    /// The log of all daemons that ran on this state directory.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).into_owned()
     }
 
-    /// Whose leases are those of the running daemon.
+    /// The name of the running daemon, as leases give it.
     pub fn owner(&self) -> u64 {
         let log = self.log();
         let (_, owner) = log[self.began..].split_once("owner=\"").expect("the daemon is ready");
         u64::from_str_radix(&owner[..16], 16).unwrap()
     }
 
-    /// The value of a metric with its labels, as `/metrics` writes it; none if it is not there now.
+    /// The value of a metric with its labels, as `/metrics` writes it; `None` if it is missing now.
     pub async fn series(&self, series: &str) -> Option<f64> {
         let text =
             reqwest::get(format!("{}/metrics", self.client.url)).await.ok()?.text().await.ok()?;
         text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
     }
 
-    /// The value of a metric, with its labels if it has some; waits for one that is set with the first look.
+    /// The value of a metric, with its labels if it has some. Waits for a metric that is set later.
     pub async fn metric(&self, name: &str) -> f64 {
         eventually(name, START, async || self.series(name).await).await
     }
 
-    /// Waits until a task of its scheduler, such as `reconcile`, has been done so many times from its beginning.
+    /// Waits until a task of the scheduler, such as `reconcile`, has run so many times from now on.
     pub async fn passes(&self, task: &str, times: usize) {
         let series = format!("versand_scheduler_last_success_timestamp_seconds{{task=\"{task}\"}}");
         let mut last = self.series(&series).await;
-        // the one that ends next may have begun before
+        // The run that ends next may have begun before this call.
         for _ in 0..=times {
             last = eventually(task, LIMIT, async || {
                 Some(self.series(&series).await).filter(|now| now.is_some() && *now != last)
@@ -167,7 +170,7 @@ impl Daemon {
         Pid::from_raw(line.trim().parse().ok()?)
     }
 
-    /// SIGKILL for the embedded Redis.
+    /// Sends SIGKILL to the embedded Redis.
     pub fn kill_embedded(&self) {
         kill_process(self.embedded_pid().expect("an embedded Redis"), Signal::KILL).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Deliveries made by direct calls, with no worker that would go on with them, and a look at their keys.
+//! Deliveries made by direct calls, without workers that would continue them.
 
 use std::collections::BTreeSet;
 
@@ -16,29 +16,29 @@ use crate::harness::{
     redis::{RedisServer, connect},
 };
 
-/// Whoever may do everything.
-pub fn anybody() -> Principal {
+/// A principal with all roles.
+pub fn all_roles() -> Principal {
     let roles = vec![
         Role::PrepareDeliveries,
         Role::StartDeliveries,
         Role::Administration,
         Role::Monitoring,
     ];
-    Principal { name: "anybody".into(), roles }
+    Principal { name: "all_roles".into(), roles }
 }
 
 pub async fn connection(redis: &RedisServer) -> MultiplexedConnection {
     connect(&redis.url()).await
 }
 
-/// A delivery that was prepared by steps alone, and its digest: nothing else runs.
+/// Prepares a delivery by direct calls, and returns it with its digest. Nothing else runs.
 pub async fn prepared(services: &Services, recipients: usize) -> (DeliveryId, String) {
     let definition = serde_json::from_value(definition()).unwrap();
     let id = services
         .journey
         .define
         .definitions
-        .create(&anybody(), definition, None)
+        .create(&all_roles(), definition, None)
         .await
         .unwrap()
         .answer()
@@ -48,33 +48,33 @@ pub async fn prepared(services: &Services, recipients: usize) -> (DeliveryId, St
         .journey
         .define
         .uploads
-        .upload(&anybody(), &id, versand::domain::audience::AudienceFormat::Ndjson, body)
+        .upload(&all_roles(), &id, versand::domain::audience::AudienceFormat::Ndjson, body)
         .await
         .unwrap();
-    services.journey.preparations.request(&anybody(), &id, None).await.unwrap();
+    services.journey.preparations.request(&all_roles(), &id, None).await.unwrap();
     services.journey.preparations.run(&id).await.unwrap();
     let plan = services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap();
     (id, plan.digest)
 }
 
-/// The same, confirmed and started.
+/// Like [`prepared`], and also confirms and starts the delivery.
 pub async fn started(services: &Services, recipients: usize) -> DeliveryId {
     let (id, digest) = prepared(services, recipients).await;
     services
         .journey
         .confirm
         .confirmations
-        .confirm(&anybody(), &id, &digest, "test", &[])
+        .confirm(&all_roles(), &id, &digest, "test", &[])
         .await
         .unwrap();
     services.journey.release.starts.start(&id).await.unwrap();
     id
 }
 
-/// As if it had been created, and had ended if it has, `hours` before.
+/// Moves the creation, and the end if there is one, `hours` into the past.
 pub async fn aged(app: &App, id: &str, hours: i64) {
-    let (id, store): (DeliveryId, _) = (id.parse().unwrap(), &app.services.stores);
-    let delivery = store.deliveries.delivery(&id).await.unwrap().unwrap();
+    let (id, stores): (DeliveryId, _) = (id.parse().unwrap(), &app.services.stores);
+    let delivery = stores.deliveries.delivery(&id).await.unwrap().unwrap();
     let mut document = delivery.document.clone();
     document.ended_at = document.ended_at.map(|at| at - hours.hours());
     document.changed_at -= hours.hours();
@@ -86,18 +86,18 @@ pub async fn aged(app: &App, id: &str, hours: i64) {
         entry: None,
         once: &[],
     };
-    assert!(matches!(store.deliveries.commit(&change).await.unwrap(), CommitOutcome::Done { .. }));
+    assert!(matches!(stores.deliveries.commit(&change).await.unwrap(), CommitOutcome::Done { .. }));
     let mut list = ::redis::cmd("ZINCRBY");
     let _: String = list
         .arg("versand:deliveries")
         .arg(-hours * 3_600_000)
         .arg(id.as_str())
-        .query_async(&mut store.redis.connection())
+        .query_async(&mut stores.redis.connection())
         .await
         .unwrap();
 }
 
-/// The keys of a delivery, without what expires.
+/// The keys of a delivery, without keys that expire.
 pub async fn keys(redis: &RedisServer, id: &str) -> BTreeSet<String> {
     let prefix = format!("versand:{{{id}}}:");
     let all: Vec<String> = ::redis::cmd("KEYS")

@@ -1,4 +1,6 @@
-//! The world of a test: servers that start in milliseconds, end with their test, and fail it when they are missing.
+//! Servers and clients for the tests. They start in milliseconds and end with their test.
+//!
+//! A test fails if a program is missing.
 
 use std::{
     fs,
@@ -25,11 +27,12 @@ pub mod relay;
 pub mod smtp;
 pub mod tracking;
 
-/// How long a wait may take that is about what comes and not about when: a busy machine breaks no test.
+/// The limit of a wait. Tests assert that something comes, not when: a busy machine breaks no test.
 pub const LIMIT: Duration = Duration::from_secs(120);
 const POLL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(20));
 
-/// Until the next look: a wait that has been long already is in no hurry, and looking costs what it waits for.
+/// The pause until the next probe. It grows with the wait, because probing takes time from the
+/// tested program.
 fn pause(since: Instant) -> Duration {
     (since.elapsed() / 16).clamp(POLL.0, POLL.1)
 }
@@ -45,7 +48,8 @@ pub fn text(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// Asks again and again, for at most `limit`, until the answer is `Some`; panics with `what` it waited for.
+/// Probes again and again, for at most `limit`, until the answer is `Some`. Panics with `what` the
+/// test waited for.
 pub async fn eventually<T>(
     what: &str,
     limit: Duration,
@@ -53,7 +57,7 @@ pub async fn eventually<T>(
 ) -> T {
     let (began, end) = (Instant::now(), Instant::now() + limit);
     loop {
-        // The probe may hang as well: it gets what is left of the limit.
+        // The probe may hang as well: it gets the rest of the limit.
         let left = end.saturating_duration_since(Instant::now());
         match tokio::time::timeout(left, probe()).await {
             Ok(Some(answer)) => return answer,
@@ -63,7 +67,7 @@ pub async fn eventually<T>(
     }
 }
 
-/// [`eventually`] for a test without a runtime; the probe must not hang.
+/// Like [`eventually`], for a test without a runtime. The probe must not hang.
 pub fn eventually_blocking<T>(
     what: &str,
     limit: Duration,
@@ -79,7 +83,7 @@ pub fn eventually_blocking<T>(
     }
 }
 
-/// Waits until what `look` finds has stayed the same for a while; what that is.
+/// Waits until the answer of `look` has not changed for a while, and returns that answer.
 pub async fn at_rest<T: PartialEq>(
     what: &str,
     a_while: Duration,
@@ -97,7 +101,8 @@ pub async fn at_rest<T: PartialEq>(
     found
 }
 
-/// Runs a program to its end; panics when it is missing, when it fails, or after `limit` (it is then killed).
+/// Runs a program to its end. Panics if it is missing, fails, or takes longer than `limit` (then it
+/// is killed).
 pub fn run(command: &mut Command, limit: Duration) -> Output {
     let output = run_to_end(command, limit);
     assert!(
@@ -110,9 +115,10 @@ pub fn run(command: &mut Command, limit: Duration) -> Output {
     output
 }
 
-/// [`run`] that leaves it to the caller what the exit status means.
+/// Like [`run`], but leaves the exit status to the caller.
 pub fn run_to_end(command: &mut Command, limit: Duration) -> Output {
-    // Files, not pipes: a program that leaves a daemon behind would keep a pipe open for ever.
+    // Output goes to files, not pipes: a program that leaves a daemon behind would keep a pipe open
+    // for ever.
     let (mut out, mut err) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
     command
         .stdin(std::process::Stdio::null())
@@ -138,7 +144,7 @@ pub fn run_to_end(command: &mut Command, limit: Duration) -> Output {
     }
 }
 
-/// What to say when a program cannot be started.
+/// The message for a program that cannot be started.
 pub fn missing(command: &Command, error: &std::io::Error) -> String {
     let program = command.get_program().display();
     match error.kind() {
@@ -155,7 +161,7 @@ fn rewound(file: &mut fs::File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Speaks SMTP the plain way: reads the greeting, then writes each line and returns the last reply to each.
+/// Speaks plain SMTP: reads the greeting, then writes each line and returns the last reply to each.
 pub fn smtp_dialogue(address: (&str, u16), lines: &[&str]) -> std::io::Result<Vec<String>> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(LIMIT))?;

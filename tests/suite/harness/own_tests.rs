@@ -1,4 +1,4 @@
-//! The harness itself: what every other test takes for granted.
+//! Tests of the harness itself: every other test relies on these properties.
 
 use std::{io::ErrorKind, process::Command, time::Duration};
 
@@ -77,7 +77,7 @@ fn postfix_accepts_refuses_defers_and_delivers() {
 }
 
 #[test]
-fn postfix_returns_what_it_cannot_deliver() {
+fn postfix_bounces_undeliverable_mail() {
     let postfix = Postfix::start();
     let lines = [
         "EHLO test",
@@ -116,13 +116,13 @@ fn a_program_that_is_missing_fails_the_test_and_says_what_installs_it() {
 
 #[tokio::test]
 #[should_panic(expected = "the answer: not within")]
-async fn a_wait_has_an_end_even_if_what_it_asks_hangs() {
+async fn a_wait_ends_even_if_its_probe_hangs() {
     let limit = Duration::from_millis(50);
     eventually("the answer", limit, async || std::future::pending::<Option<()>>().await).await;
 }
 
 #[test]
-fn a_port_that_somebody_has_is_left_to_them() {
+fn a_port_in_use_is_not_taken() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken_port = taken.local_addr().unwrap().port();
     let mut tries = 0;
@@ -144,7 +144,7 @@ async fn a_closed_port_refuses_connections_and_nobody_else_gets_it() {
         std::net::TcpStream::connect(address).unwrap_err().kind(),
         ErrorKind::ConnectionRefused
     );
-    let listener = tokio::net::TcpListener::bind(address).await.expect("its owner may listen");
+    let listener = tokio::net::TcpListener::bind(address).await.expect("the owner may listen");
     assert!(std::net::TcpStream::connect(address).is_ok());
     drop(listener);
     assert_eq!(

@@ -1,4 +1,4 @@
-//! The people of the tests of the admin API: one token for each role, two who may start, one with all roles.
+//! Principals for tests of the admin API: one token for each role, and a few with several roles.
 
 use reqwest::{Method, Response, StatusCode, header};
 use serde_json::Value;
@@ -20,7 +20,7 @@ pub const PEOPLE: [(&str, &[&str]); 6] = [
     ("monitor", &["monitoring"]),
 ];
 
-/// The settings that admit them.
+/// The settings with all these tokens.
 pub fn tokens() -> String {
     let token = |(name, roles): &(&str, &[&str])| {
         let hash = data_encoding::HEXLOWER.encode(&Sha256::digest(name));
@@ -29,14 +29,14 @@ pub fn tokens() -> String {
     PEOPLE.iter().map(token).collect()
 }
 
-/// A daemon that knows them; its client is root's.
+/// A daemon with these principals. Its client has all roles.
 pub async fn start(redis: &RedisServer, settings: &str) -> App {
     let mut app = App::start(redis, &format!("{settings}\n{}", tokens())).await;
     app.client = app.client.with_token("root");
     app
 }
 
-/// An answer that must be a problem of this status (RFC 9457); its members.
+/// Checks that the answer is a problem of this status (RFC 9457), and returns its members.
 pub async fn problem(response: Response, status: StatusCode) -> Value {
     let kind =
         response.headers().get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap().to_owned());
@@ -56,7 +56,7 @@ pub async fn problem(response: Response, status: StatusCode) -> Value {
     body
 }
 
-/// Sends a body of some type; the answer must be a problem of this status.
+/// Sends a body of some type. The answer must be a problem of this status.
 pub async fn refused(
     client: &Client,
     (method, path): (Method, &str),
@@ -68,7 +68,7 @@ pub async fn refused(
     problem(request.send().await.unwrap(), status).await
 }
 
-/// A path that can be asked for, of things that are not there.
+/// A path of the route for things that do not exist.
 pub fn path(route: &Route) -> String {
     route
         .path

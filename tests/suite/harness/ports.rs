@@ -1,20 +1,20 @@
-//! Ports of 127.0.0.1: one that refuses connections, and those that a program of others binds itself.
+//! Ports of 127.0.0.1: closed ones, and numbers for programs that bind a port themselves.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::net::TcpSocket;
 
-/// Below the ports that the system gives to whoever asks for any; ten thousand above them are free of those, too.
+/// The first of ten thousand numbers below the range of ephemeral ports.
 const FIRST: u32 = 12_000;
 const COUNT: u32 = 10_000;
 
-/// A port on which nobody listens. It is bound as long as this lives, so that nobody else gets it.
+/// A port on which nobody listens. It stays bound, so that no other process gets it.
 pub struct ClosedPort(TcpSocket);
 
 impl ClosedPort {
     pub fn new() -> Self {
         let socket = TcpSocket::new_v4().unwrap();
-        // whoever owns this may listen on it all the same, by way of another socket
+        // The owner of the socket may still listen on the port with another socket.
         socket.set_reuseaddr(true).unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         Self(socket)
@@ -25,8 +25,8 @@ impl ClosedPort {
     }
 }
 
-/// The next port to try with a program that cannot pick a free one and say which. It may be in use: then `start` returns
-/// `None`, and the next one is tried.
+/// Returns the next port to try, for a program that cannot pick a free port itself. The port may be
+/// in use: then `start` returns `None`, and the next port is tried.
 pub fn try_ports<const N: usize, T>(mut start: impl FnMut([u16; N]) -> Option<T>) -> T {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let next = || {

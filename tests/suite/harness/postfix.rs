@@ -1,4 +1,4 @@
-//! A real Postfix of the test's own: relays, refuses, defers, and delivers into Maildirs that the test reads.
+//! A real private Postfix: it relays, refuses, defers, and delivers into Maildirs.
 
 use std::{
     fs,
@@ -21,14 +21,15 @@ pub struct Postfix {
 }
 
 impl Postfix {
-    /// Starts one on free ports of 127.0.0.1. What it does with which address: tests/suite/harness/postfix.sh.
+    /// Starts Postfix on free ports of 127.0.0.1. tests/suite/harness/postfix.sh decides how each
+    /// address is treated.
     pub fn start() -> Self {
         try_ports(Self::start_on)
     }
 
-    /// `None` if somebody has one of the ports.
+    /// Returns `None` if one of the ports is in use.
     pub(super) fn start_on(ports: [u16; 3]) -> Option<Self> {
-        // Not under target/: Postfix' own users cannot enter most home directories.
+        // The folder is not under target/: the users of Postfix cannot enter most home directories.
         let folder = tempfile::Builder::new().prefix("versand-postfix-").tempdir().unwrap();
         let postfix = Self { folder, port: ports[0], tls_port: ports[1] };
         postfix.write_certificate();
@@ -38,11 +39,11 @@ impl Postfix {
         start.args([std::process::id().to_string(), uid.to_string()]);
         let started = run_to_end(&mut start, START);
         if !started.status.success() {
-            let (said, log) =
+            let (output, log) =
                 (String::from_utf8_lossy(&started.stderr).into_owned(), postfix.log());
             assert!(
                 log.contains("Address already in use"),
-                "Postfix does not start: {said}\n{log}"
+                "Postfix does not start: {output}\n{log}"
             );
             return None;
         }
@@ -52,28 +53,29 @@ impl Postfix {
         Some(postfix)
     }
 
-    /// Plain, and STARTTLS on offer.
+    /// The port without TLS, with STARTTLS on offer.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Implicit TLS.
+    /// The port with implicit TLS.
     pub fn tls_port(&self) -> u16 {
         self.tls_port
     }
 
-    /// PEM of the root to trust; its server is `localhost`.
+    /// The PEM file of the root to trust. Its server is `localhost`.
     pub fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
-    /// What Postfix logged so far.
+    /// The log of Postfix so far.
     pub fn log(&self) -> String {
         let log = fs::read(self.folder.path().join("maillog")).unwrap_or_default();
         String::from_utf8_lossy(&log).into_owned()
     }
 
-    /// Waits until the mailbox (`alice`, `bob` or `bounces`) holds `count` messages; returns all of them, as delivered.
+    /// Waits until the mailbox (`alice`, `bob` or `bounces`) holds `count` messages. Returns all of
+    /// them, as delivered.
     pub fn mailbox(&self, name: &str, count: usize, limit: Duration) -> Vec<Vec<u8>> {
         let folder = self.folder.path().join("mail").join(name).join("new");
         let what = format!("{count} messages for {name}");
@@ -95,7 +97,7 @@ impl Postfix {
         let mut command = if rustix::process::geteuid().is_root() {
             Command::new("sh")
         } else {
-            // Only root may start Postfix; `make test` has asked for the password, if there is one.
+            // Only root may start Postfix. `make test` has asked for the password, if there is one.
             let mut sudo = Command::new("sudo");
             sudo.args(["-n", "sh"]);
             sudo
@@ -113,7 +115,7 @@ impl Drop for Postfix {
         if thread::panicking() {
             eprintln!("Postfix logged:\n{}", self.log());
         }
-        // Not `run`: a second panic would abort the whole run.
+        // This does not call `run`: a second panic would abort the whole test run.
         let _ = self.script("stop").status();
     }
 }

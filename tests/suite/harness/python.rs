@@ -1,4 +1,4 @@
-//! The other language: Python with the packages that tests/python/requirements.txt pins.
+//! Python with the packages that tests/python/requirements.txt pins.
 
 use std::{ffi::OsStr, path::PathBuf, process::Command, time::Duration};
 
@@ -11,7 +11,8 @@ pub fn interpreter() -> PathBuf {
     python
 }
 
-/// Runs a script of the repository with arguments; returns its standard output, panics with its errors.
+/// Runs a script of the repository with arguments. Returns its standard output, and panics with its
+/// errors.
 pub fn python(script: &str, arguments: &[impl AsRef<OsStr>], limit: Duration) -> String {
     let mut command = Command::new(interpreter());
     command.arg(repository(script)).args(arguments);

@@ -20,7 +20,7 @@ impl Redis {
         Self { server: RedisServer::start() }
     }
 
-    /// Kills it and starts it again on what its append-only file holds.
+    /// Kills Redis and starts it again from its append-only file.
     pub async fn restart(&mut self, pause: Duration) {
         self.server.kill();
         tokio::time::sleep(pause).await;
@@ -28,7 +28,7 @@ impl Redis {
     }
 
     pub async fn connect(&self) -> ConnectionManager {
-        // Gives up soon, so that the workers see the outage.
+        // The client gives up soon, so that the workers see the outage.
         let config = ConnectionManagerConfig::new()
             .set_response_timeout(Some(LIMIT))
             .set_number_of_retries(1);
@@ -37,13 +37,13 @@ impl Redis {
     }
 
     pub async fn queue(&self, settings: &str) -> Queue {
-        let quick = if settings.contains("heartbeat_ms") { "" } else { "heartbeat_ms = 200" };
-        let settings = format!("[queue]\n{quick}\n{settings}");
+        let heartbeat = if settings.contains("heartbeat_ms") { "" } else { "heartbeat_ms = 200" };
+        let settings = format!("[queue]\n{heartbeat}\n{settings}");
         let config = Config::from_toml(&settings).expect("settings");
         Queue::new(self.connect().await, config.queue)
     }
 
-    /// Runs a command that is written like on the command line of redis-cli.
+    /// Runs a command that is written as for redis-cli.
     pub async fn run<T: redis::FromRedisValue>(&self, command: &str) -> T {
         let mut words = command.split(' ');
         let mut call = redis::cmd(words.next().expect("a command"));
@@ -59,7 +59,7 @@ pub async fn eventually(limit: Duration, what: &str, mut condition: impl AsyncFn
     harness::eventually(what, limit, async || condition().await.then_some(())).await;
 }
 
-/// Workers of one queue, as one daemon has them.
+/// The workers of one queue, as one daemon has them.
 pub struct Daemon {
     pub workers: Workers,
 }
@@ -80,7 +80,7 @@ impl Daemon {
         Self { workers }
     }
 
-    /// Stops and drains; false when it did not within `limit`.
+    /// Stops and drains. Returns false if that took longer than `limit`.
     pub async fn stop(&self, limit: Duration) -> bool {
         self.workers.shutdown.cancel();
         self.workers.tracker.close();

@@ -1,4 +1,4 @@
-//! A real redis-server on a socket in a temporary folder: up in about ten milliseconds, gone with its test.
+//! A real redis-server on a socket in a temporary folder, which ends with its test.
 
 use std::{
     fs::File,
@@ -21,29 +21,32 @@ pub struct RedisServer {
     folder: TempDir,
     options: Vec<String>,
     child: Option<Child>,
-    /// The socket of the master it has replaced.
+    /// The socket of the master that this server has replaced.
     place: Option<PathBuf>,
 }
 
 impl RedisServer {
-    /// Strict durability, as the embedded default has it: an append-only file, synced at every write.
+    /// Starts with strict durability, as the embedded default has it: the append-only file is
+    /// synced at every write.
     pub fn start() -> Self {
         Self::start_with(&[])
     }
 
-    /// Options after the strict ones, the last one wins: `["--appendfsync", "everysec"]`.
+    /// Adds options after the strict ones; the last one wins: `["--appendfsync", "everysec"]`.
     pub fn start_with(options: &[&str]) -> Self {
         let mut server = Self::new(options);
         server.launch();
         server
     }
 
-    /// One that listens on a port of 127.0.0.1 as well, for a replica or a cluster; and that port.
+    /// Starts a server that also listens on a port of 127.0.0.1, for a replica or a cluster.
+    /// Returns both.
     pub fn start_on_port(options: &[&str]) -> (Self, u16) {
         try_ports(|ports| Some((Self::start_on(ports, options)?, ports[0])))
     }
 
-    /// With a port for clients and one for the other nodes of a cluster; `None` if somebody has one of them.
+    /// Starts with a port for clients and one for the other nodes of a cluster. Returns `None` if
+    /// one of them is in use.
     pub(super) fn start_on(ports: [u16; 2], options: &[&str]) -> Option<Self> {
         let [port, bus] = ports.map(|port| port.to_string());
         let on_ports = ["--port", &port, "--cluster-port", &bus, "--bind", "127.0.0.1"];
@@ -76,27 +79,28 @@ impl RedisServer {
         format!("redis+unix://{}", self.socket().display())
     }
 
-    /// The settings of a store on it.
+    /// The settings of a store on this server.
     pub fn settings(&self) -> versand::config::RedisSettings {
         let mut settings = versand::config::Config::from_toml("").unwrap().redis;
         settings.url = self.url();
         settings
     }
 
-    /// How long the append-only file is now.
+    /// The length of the append-only file now.
     pub fn log_length(&self) -> u64 {
         std::fs::metadata(self.append_only_file()).unwrap().len()
     }
 
-    /// SIGKILL, and what was written after the append-only file had this length is lost: started again, it has gone back in
-    /// time, as a crash of its machine under `appendfsync everysec` would have it.
+    /// Kills the server and cuts the append-only file to this length. After a restart the server
+    /// has gone back in time, as after a crash of its machine under `appendfsync everysec`.
     pub fn roll_back(&mut self, length: u64) {
         self.kill();
         File::options().write(true).open(self.append_only_file()).unwrap().set_len(length).unwrap();
         self.launch();
     }
 
-    /// Takes the place of `master`, which is killed: who knew its socket finds this one there, now and after a restart.
+    /// Takes the place of `master`, which is killed. Clients of its socket reach this server, now
+    /// and after a restart.
     pub fn take_over(&mut self, master: &mut Self) {
         master.kill();
         assert_eq!(self.ask("REPLICAOF NO ONE").unwrap(), "+OK\r\n");
@@ -110,13 +114,13 @@ impl RedisServer {
         self.folder.path().join("appendonlydir/appendonly.aof.1.incr.aof")
     }
 
-    /// From now on the disk is full: no file grows beyond `bytes`. Not a real one, but Redis meets the same error (EFBIG and a
-    /// short write instead of ENOSPC), and it needs no root.
+    /// From now on no file grows beyond `bytes`, as on a full disk. Redis meets almost the same
+    /// error (EFBIG and a short write instead of ENOSPC), and the test needs no root.
     pub fn fill_disk(&self, bytes: u64) {
         limit_files(self.pid(), Some(bytes));
     }
 
-    /// There is room again.
+    /// Removes the limit: there is room again.
     pub fn make_room(&self) {
         limit_files(self.pid(), None);
     }
@@ -125,12 +129,12 @@ impl RedisServer {
         Pid::from_child(self.child.as_ref().expect("redis-server is running"))
     }
 
-    /// Whether it is still there; it ends by itself when it cannot keep its promises.
+    /// True while the process lives. It ends by itself when it cannot keep its promises.
     pub fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 
-    /// SIGKILL: what was synced stays in the folder.
+    /// Sends SIGKILL. Synced data stays in the folder.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -138,35 +142,35 @@ impl RedisServer {
         }
     }
 
-    /// SIGTERM, and waits for the end.
+    /// Sends SIGTERM and waits for the end.
     pub fn stop(&mut self) {
         self.signal(Signal::TERM);
         let mut child = self.child.take().unwrap();
         eventually_blocking("redis-server ends after SIGTERM", START, || child.try_wait().unwrap());
     }
 
-    /// Starts it again on the same folder and socket, after [`Self::kill`] or [`Self::stop`].
+    /// Starts again on the same folder and socket, after [`Self::kill`] or [`Self::stop`].
     pub fn restart(&mut self) {
         self.kill();
         self.launch();
     }
 
-    /// SIGSTOP: connections stay open and nothing answers, until [`Self::thaw`].
+    /// Sends SIGSTOP. Connections stay open and nothing answers until [`Self::thaw`].
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// One command and its reply, raw (RESP), for looking at the server without a client library.
+    /// Sends one command and returns the raw reply (RESP), without a client library.
     pub fn ask(&self, command: &str) -> std::io::Result<String> {
         self.ask_within(LIMIT, command)
     }
 
-    /// [`Self::ask`] for one that may not answer.
+    /// Like [`Self::ask`], for a server that may not answer.
     pub fn ask_within(&self, limit: Duration, command: &str) -> std::io::Result<String> {
         let mut stream = UnixStream::connect(self.socket())?;
         stream.set_read_timeout(Some(limit))?;
@@ -182,13 +186,13 @@ impl RedisServer {
         self.try_launch().unwrap_or_else(|log| panic!("redis-server ended at once:\n{log}"));
     }
 
-    /// Its log if it ends at once.
+    /// Returns the log if the server ends at once.
     fn try_launch(&mut self) -> Result<(), String> {
         let path = self.folder.path();
-        // A socket that a killed server left would take connections of nobody.
+        // The socket of a killed server would accept connections that nobody serves.
         let _ = std::fs::remove_file(self.socket());
         let log = path.join("log");
-        // by way of a shell, so that a file that must not grow is an error to it and not a signal
+        // A shell starts it, so that the file limit is an error for Redis and not a signal.
         let mut command = Command::new("sh");
         command
             .args(["-c", "trap '' XFSZ; exec redis-server \"$@\"", "redis-server"])
@@ -223,12 +227,12 @@ impl RedisServer {
     }
 }
 
-/// The size beyond which no file of a process grows.
+/// The size beyond which no file of a process grows, in bytes.
 pub fn limit_files(pid: Pid, bytes: Option<u64>) {
     prlimit(Some(pid), Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
 }
 
-/// A connection that waits for an answer as long as a test does; by itself it would give up after half a second.
+/// A connection that waits as long as a test does. The default gives up after half a second.
 pub async fn connect(url: &str) -> MultiplexedConnection {
     let patient = AsyncConnectionConfig::new()
         .set_response_timeout(Some(LIMIT))

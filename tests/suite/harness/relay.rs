@@ -1,4 +1,4 @@
-//! The mail catcher as a relay of the test's own: it outlives the daemons that are killed, and writes down what it accepted.
+//! The mail catcher as a relay: it survives killed daemons and records accepted messages.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -21,7 +21,7 @@ pub struct TestRelay {
 }
 
 impl TestRelay {
-    /// `delay` is added to every reply, so that the middle of a sending can be hit.
+    /// `delay` is added to every reply, so that a test can act in the middle of a sending.
     pub async fn start(delay: Duration) -> Self {
         let catcher = Catcher::new(CatcherOptions { journal: true, ..CatcherOptions::default() });
         catcher.change_rules(|rules| rules.delay = delay);
@@ -32,7 +32,7 @@ impl TestRelay {
         Self { catcher, port, _stop: stop.drop_guard() }
     }
 
-    /// The settings of a daemon that sends here, over `connections` connections.
+    /// The settings of a daemon that sends to this relay over `connections` connections.
     pub fn settings(&self, connections: usize) -> String {
         format!(
             "[relay]\nhost = \"127.0.0.1\"\nport = {}\nconnections = {connections}\n",
@@ -40,17 +40,17 @@ impl TestRelay {
         )
     }
 
-    /// One of several relays of a daemon, with `more` settings of its own.
+    /// The settings of one of several relays, with `more` settings of its own.
     pub fn named(&self, name: &str, more: &str) -> String {
         named(name, self.port, more)
     }
 
-    /// How many messages were accepted so far.
+    /// The number of messages accepted so far.
     pub fn accepted(&self) -> usize {
         self.catcher.counts().accepted.load(std::sync::atomic::Ordering::Relaxed) as usize
     }
 
-    /// Who got how many messages, and under which Message-IDs.
+    /// For each recipient: the number of messages, and their Message-IDs.
     pub fn received(&self) -> BTreeMap<String, Vec<String>> {
         let mut received = BTreeMap::<String, Vec<String>>::new();
         for entry in self.catcher.journal().into_iter().filter(|entry| entry.accepted) {

@@ -1,4 +1,4 @@
-//! The relay layer alone, with the catcher as its server: single transactions and connections.
+//! The relay layer alone, with the catcher as its server.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -47,20 +47,21 @@ impl World {
         Self { catcher, relay, port, _stop: stop.drop_guard() }
     }
 
-    /// One transaction on a connection of its own choosing.
+    /// Runs one transaction on a connection that the relay chooses.
     pub async fn send(&self, to: &str) -> Transaction {
         let mut connection = self.relay.connection().await.expect("a connection");
         deliver(&mut connection, (FROM, to), MESSAGE, None, &|| true).await
     }
 
-    /// What the relay layer counts as accepted, and what the catcher does, per its journal.
+    /// The numbers of accepted messages: as the relay layer counts them, and as the journal of the
+    /// catcher has them.
     pub fn accepted(&self) -> (u64, usize) {
         let accepted = self.relay.stats().accepted.load(std::sync::atomic::Ordering::Relaxed);
         (accepted, self.catcher.journal().iter().filter(|entry| entry.accepted).count())
     }
 }
 
-/// One transaction; the envelope of `next` goes along.
+/// Runs one transaction. The envelope of `next` is pipelined with it.
 pub async fn deliver(
     connection: &mut SmtpConnection,
     (from, to): (&str, &str),
@@ -99,7 +100,7 @@ pub fn reply(text: &str) -> Reply {
     Reply::parse(text).expect("a reply")
 }
 
-/// The folder of a test's files.
+/// The folder for the files of a test.
 pub fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
     let path = folder.path().join(name);
     std::fs::write(&path, text).expect("written");

@@ -1,4 +1,4 @@
-//! Visitors who follow the links of messages, and the figures counted anew from nothing but the logs.
+//! Visitors who follow links, and tracking figures counted again from the logs alone.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -22,7 +22,7 @@ pub fn definition() -> Value {
     })
 }
 
-/// Follows links as a mail program would, without going on.
+/// Follows links as a mail program would, but no redirects.
 pub fn visitor() -> reqwest::Client {
     reqwest::Client::builder().redirect(Policy::none()).build().unwrap()
 }
@@ -45,7 +45,7 @@ pub fn forged(url: &str, at: usize) -> String {
     format!("{path}/{}", String::from_utf8(token).unwrap())
 }
 
-/// The links of a recipient's message, by the letter of their path: `o`, `c` (in their order), `m`, `u`.
+/// The links of a recipient's message, by the letter of their path: `o`, `c` (in order), `m`, `u`.
 pub async fn links(client: &Client, id: &str, number: u64) -> HashMap<char, Vec<String>> {
     let raw = client.bytes(&format!("/deliveries/{id}/recipients/{number}/preview")).await;
     let text = String::from_utf8(raw).unwrap().replace("=\r\n", "").replace("=3D", "=");
@@ -67,33 +67,34 @@ pub async fn export(client: &Client, id: &str, what: &str) -> Vec<Value> {
         .collect()
 }
 
-/// Computes the statistics. Each of their figures, and of the KPIs, is counted anew from nothing but the exported logs.
-pub async fn recounted(client: &Client, id: &str) -> Value {
+/// Computes the statistics. Then counts each figure and each KPI again, from nothing but the
+/// exported logs.
+pub async fn checked_statistics(client: &Client, id: &str) -> Value {
     let (status, computed) = client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
     assert_eq!(status, StatusCode::OK, "{computed}");
     let sending = export(client, id, "log/export?format=ndjson").await;
     compare(&computed, &sending, &export(client, id, "tracking/export?format=ndjson").await);
     let excluded = export(client, id, "exclusions/export?format=ndjson").await.len();
     let kpis = client.get(&format!("/deliveries/{id}")).await["kpis"].clone();
-    assert_eq!(kpis, as_read(&kpis_of(&computed, &sending, excluded)));
+    assert_eq!(kpis, parsed(&kpis_of(&computed, &sending, excluded)));
     computed
 }
 
-/// As it comes out of an answer, whose ratios may be read as one digit more or less.
-fn as_read(expected: &Value) -> Value {
+/// The value as a client parses it from an answer: the last digit of a ratio may differ.
+fn parsed(expected: &Value) -> Value {
     serde_json::from_str(&expected.to_string()).unwrap()
 }
 
-/// The statistics alone.
+/// Like [`checked_statistics`], for the statistics alone.
 pub fn compare(computed: &Value, sending: &[Value], log: &[Value]) {
-    assert_eq!(computed, &as_read(&statistics_of(computed, sending, log)));
+    assert_eq!(computed, &parsed(&statistics_of(computed, sending, log)));
 }
 
 fn rate(count: usize, of: usize) -> Option<f64> {
     (of > 0).then(|| count as f64 / of as f64)
 }
 
-/// `computed` gives what no log says: when, and how many links there are.
+/// `computed` supplies two values that no log holds: the time and the number of links.
 fn statistics_of(computed: &Value, sending: &[Value], log: &[Value]) -> Value {
     let with = |status: &'static str| sending.iter().filter(move |line| line["status"] == status);
     let sent: BTreeSet<u64> =

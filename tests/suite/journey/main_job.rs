@@ -36,7 +36,7 @@ async fn a_delivery_goes_from_the_first_request_to_a_complete_sending_log() {
         (&kpis["delivered"], &kpis["bounces_and_errors"], &kpis["in_doubt"]),
         (&json!(251), &json!(1), &json!(0))
     );
-    assert_eq!(kpis["unique_opens"], Value::Null, "not tracked is not zero");
+    assert_eq!(kpis["unique_opens"], Value::Null, "a figure that is not tracked is not zero");
 
     let log = client.log(&id).await;
     assert_eq!(log.len(), 252);
@@ -65,7 +65,7 @@ async fn a_delivery_goes_from_the_first_request_to_a_complete_sending_log() {
         .map(|l| l["email"].as_str().unwrap().to_owned())
         .collect();
     sent.sort();
-    assert_eq!(received, sent, "the log is what the server got");
+    assert_eq!(received, sent, "the log equals the mail of the server");
     let (status, _) = client.confirm(&id, view["plan"]["digest"].as_str().unwrap()).await;
     assert_eq!(status, StatusCode::CONFLICT);
     app.stop().await;
@@ -92,7 +92,7 @@ async fn a_link_that_nobody_can_open_fails_the_preparation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn errors_enough_end_a_preparation_early() {
+async fn too_many_errors_end_a_preparation_early() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "[preparation]\nerrors_shown = 5").await;
     let mut definition = definition();

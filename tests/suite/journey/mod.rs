@@ -1,4 +1,6 @@
-//! A delivery from its definition to its last message, with proofs, fatigue rules, rates and fairness.
+//! A delivery from its definition to its last message.
+//!
+//! The tests cover proofs, fatigue rules, rates and fairness.
 
 mod fatigue;
 mod main_job;

@@ -1,4 +1,4 @@
-//! Throttles, circuit breakers and fairness: with real servers, and two daemons on one Redis.
+//! Throttles, circuit breakers and fairness, with real servers and two daemons on one Redis.
 
 use std::{
     collections::BTreeMap,
@@ -41,33 +41,34 @@ async fn two_daemons(redis: &RedisServer, relay: &TestRelay, more: &str) -> [Dae
     [Daemon::start(&settings).await, Daemon::start(&settings).await]
 }
 
-/// The time after which all daemons have taken their shares of what only so many may do at a time.
+/// The passes after which all daemons have taken their shares of a limit of recipients at a time.
 const SETTLED: usize = 5;
 
-/// Waits until both have taken their shares, which is some looks after the second one came.
+/// Waits until both daemons have taken their shares, some polls after the second one came.
 async fn shares_are_taken(daemons: &[Daemon; 2]) {
     for daemon in daemons {
         daemon.passes("throttles", SETTLED).await;
     }
 }
 
-/// Both know that a breaker of this kind is open, and what was begun with has ended.
+/// Waits until both know that a breaker of this kind is open, and all begun transactions have
+/// ended.
 async fn breaker_is_known(daemons: &[Daemon; 2], kind: &str, id: &str) {
     let series = format!("versand_breakers_open{{kind=\"{kind}\"}}");
     for daemon in daemons {
-        eventually("it knows", LIMIT, async || {
+        eventually("the daemon knows the breaker", LIMIT, async || {
             (daemon.series(&series).await == Some(1.0)).then_some(())
         })
         .await;
     }
-    eventually("nobody is in between", LIMIT, async || {
+    eventually("no recipient is attempted", LIMIT, async || {
         let progress = daemons[0].client.get(&format!("/deliveries/{id}/progress")).await;
         (progress["counts"]["attempting"] == 0).then_some(())
     })
     .await;
 }
 
-/// The pause of a delivery's breaker is over in a moment.
+/// Lets the pause of a delivery's breaker end in a moment.
 fn breaker_closes(redis: &RedisServer, id: &str) {
     let now = jiff::Timestamp::now().as_second();
     redis.ask(&format!("HSET versand:broken_deliveries {id} {}", now + 1)).unwrap();
@@ -78,7 +79,7 @@ async fn sent(client: &Client, id: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_keeps_to_its_rate_whoever_sends_it() {
+async fn a_delivery_keeps_its_rate_over_all_daemons() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
     let daemons = two_daemons(&redis, &relay, "[preparation]\nchunk_size = 25\n").await;
     let client = &daemons[0].client;
@@ -86,14 +87,14 @@ async fn a_delivery_keeps_to_its_rate_whoever_sends_it() {
     let id = client.send(&with_settings(json!({ "messages_per_second": 50 })), audience(300)).await;
     let mut most = 0;
     loop {
-        // a second's worth may go at once, and what was begun with is on its way
+        // The messages of one second may go at once, and begun transactions are on their way.
         let (accepted, allowed) = (relay.accepted(), 50 * (started.elapsed().as_secs() + 2));
         assert!(accepted as u64 <= allowed, "{accepted} after {:?}", started.elapsed());
         most = most.max(accepted);
         if accepted >= 300 {
             break;
         }
-        assert!(started.elapsed() < LIMIT, "{most}: it goes on at its rate");
+        assert!(started.elapsed() < LIMIT, "{most} in a second: the rate is exceeded");
         sleep(Duration::from_millis(50)).await;
     }
     assert!(started.elapsed() >= Duration::from_secs(4), "{:?}", started.elapsed());
@@ -102,7 +103,7 @@ async fn a_delivery_keeps_to_its_rate_whoever_sends_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_domain_keeps_to_its_rate_and_the_others_do_not_wait_for_it() {
+async fn a_domain_keeps_its_rate_and_the_others_do_not_wait_for_it() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
     let limit = "[throttle]\ndomains = [{ name = \"slow\", domains = [\"slow.example\", \"*.slow.example\"], messages_per_second = 10 }]\n";
     let daemons = two_daemons(&redis, &relay, limit).await;
@@ -118,8 +119,10 @@ async fn a_domain_keeps_to_its_rate_and_the_others_do_not_wait_for_it() {
         }
         by
     };
-    eventually("the others", LIMIT, async || (by_domain().get(&false) == Some(&40)).then_some(()))
-        .await;
+    eventually("the other deliveries", LIMIT, async || {
+        (by_domain().get(&false) == Some(&40)).then_some(())
+    })
+    .await;
     let slow = by_domain().get(&true).copied().unwrap_or(0) as u64;
     assert!(slow <= 10 * (started.elapsed().as_secs() + 2), "{slow} after {:?}", started.elapsed());
     client.wait_for(&id, &["finished"]).await;
@@ -132,7 +135,7 @@ async fn a_domain_keeps_to_its_rate_and_the_others_do_not_wait_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_so_many_recipients_of_a_domain_are_sent_to_at_a_time() {
+async fn a_domain_gets_no_more_recipients_at_a_time_than_its_limit() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(10)).await);
     let limit = "[throttle]\ndomains = [{ name = \"few\", domains = [\"few.example\"], connections = 3 }]\n";
     let daemons = two_daemons(&redis, &relay, limit).await;
@@ -163,7 +166,7 @@ async fn only_so_many_recipients_of_a_domain_are_sent_to_at_a_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_domain_that_defers_nearly_all_is_left_alone_for_a_while_by_every_daemon() {
+async fn every_daemon_pauses_a_domain_that_defers_nearly_all() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
     let breaker = "[send]\nretry_minutes = [0.02]\n[breaker]\nminimum = 20\ndomain_errors_percent = 80\ndomain_pause_minutes = 0.5\n";
     let daemons = two_daemons(&redis, &relay, breaker).await;
@@ -171,7 +174,7 @@ async fn a_domain_that_defers_nearly_all_is_left_alone_for_a_while_by_every_daem
     let deferred = |i: usize| json!({ "email": format!("defer{i}@deferred.example"), "name": "R" });
     let good = |i: usize| json!({ "email": format!("r{i}@good.example"), "name": "R" });
     let lines: String = (0..60).map(|i| format!("{}\n{}\n", deferred(i), good(i))).collect();
-    // as if by greylisting
+    // The answers are those of greylisting.
     let greylisted = CatcherFault::reply(CatcherStage::Recipient, "450 4.7.1 try again later");
     relay.catcher.change_rules(|rules| {
         (0..60).for_each(|i| {
@@ -190,7 +193,7 @@ async fn a_domain_that_defers_nearly_all_is_left_alone_for_a_while_by_every_daem
     eventually("the breaker opens", LIMIT, tripped).await;
     let counts = async || client.get(&format!("/deliveries/{id}/progress")).await["counts"].clone();
     breaker_is_known(&daemons, "domain", &id).await;
-    eventually("the other domain is sent to", LIMIT, async || {
+    eventually("the other domain gets its mail", LIMIT, async || {
         (sent(client, &id).await == 60).then_some(())
     })
     .await;
@@ -198,19 +201,21 @@ async fn a_domain_that_defers_nearly_all_is_left_alone_for_a_while_by_every_daem
     for daemon in &daemons {
         daemon.passes("throttles", 2).await;
     }
-    assert_eq!(counts().await, before, "nothing is begun while it is open");
+    assert_eq!(counts().await, before, "no transaction begins while the breaker is open");
     assert_eq!(
         daemons[0].series("versand_breakers_open{kind=\"delivery\"}").await,
         Some(0.0),
-        "who waits refuses nobody"
+        "a waiting recipient does not count as refused"
     );
-    eventually("it goes on afterwards", LIMIT, async || (counts().await != before).then_some(()))
-        .await;
+    eventually("sending goes on afterwards", LIMIT, async || {
+        (counts().await != before).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_domain_that_is_left_alone_holds_up_nobody_else_in_its_chunks() {
-    // so slow that a chunk takes several slices
+async fn a_paused_domain_delays_nobody_else_in_its_chunks() {
+    // The relay is so slow that a chunk takes several slices.
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(30)).await);
     let settings = format!(
         "{}[send]\nslice_ms = 300\n[redis]\nurl = \"{}\"\n",
@@ -223,7 +228,7 @@ async fn a_domain_that_is_left_alone_holds_up_nobody_else_in_its_chunks() {
     daemon.passes("throttles", 1).await;
     let id =
         daemon.client.send(&definition(), at_domains(150, &["good.example", "left.example"])).await;
-    eventually("the others", LIMIT, async || {
+    eventually("the other deliveries", LIMIT, async || {
         (sent(&daemon.client, &id).await == 150).then_some(())
     })
     .await;
@@ -266,14 +271,16 @@ async fn a_delivery_that_is_refused_as_spam_pauses_and_others_do_not() {
     assert!(view["paused_until"].is_string(), "{view}");
     let other = client.send(&definition(), audience(20)).await;
     client.wait_for(&other, &["finished"]).await;
-    assert_eq!(failed().await, before, "nothing of it is sent while it is open");
+    assert_eq!(failed().await, before, "the delivery sends nothing while the breaker is open");
     breaker_closes(&redis, &id);
-    eventually("it goes on afterwards", LIMIT, async || (failed().await > before).then_some(()))
-        .await;
+    eventually("sending goes on afterwards", LIMIT, async || {
+        (failed().await > before).then_some(())
+    })
+    .await;
 }
 
-/// Confirms a delivery of ten; how many messages of others are sent before it is finished. That, unlike a time, does not depend on
-/// how busy the machine is.
+/// Confirms a delivery of ten recipients. Returns how many messages of others are sent before it is
+/// finished. Unlike a time, this number does not depend on the load of the machine.
 async fn others_sent_before(client: &Client, relay: &TestRelay) -> usize {
     let id = client.create(&definition()).await;
     client.upload(&id, at_domains(10, &["small.example"])).await;
@@ -286,25 +293,29 @@ async fn others_sent_before(client: &Client, relay: &TestRelay) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_delivery_does_not_wait_for_a_large_one() {
-    // slow: the large one would take minutes
+    // The relay is slow: the large delivery would take minutes.
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(20)).await);
     let daemon =
         Daemon::start(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(20), redis.url())).await;
     let large = daemon.client.send(&definition(), at_domains(20_000, &["large.example"])).await;
-    eventually("it is under way", LIMIT, async || (relay.accepted() > 100).then_some(())).await;
-    // the relay takes some hundreds a second: some seconds' worth, not the whole of it
+    eventually("the large delivery is under way", LIMIT, async || {
+        (relay.accepted() > 100).then_some(())
+    })
+    .await;
+    // The relay takes some hundred messages a second. The limit is a few seconds of work, far less
+    // than the large delivery.
     let others = others_sent_before(&daemon.client, &relay).await;
     assert!(others < 6000, "{others} of 20 000");
     assert_eq!(
         daemon.client.get(&format!("/deliveries/{large}")).await["state"],
         "in_progress",
-        "it was still under way"
+        "the large delivery is still under way"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_delivery_does_not_wait_for_hundreds_of_others_or_for_throttled_ones() {
-    // so slow that most of the others are still there, however long their preparations take
+    // The relay is so slow that most of the others remain, however long their preparations take.
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(500)).await);
     let daemon =
         Daemon::start(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(20), redis.url())).await;
@@ -328,14 +339,14 @@ async fn a_small_delivery_does_not_wait_for_hundreds_of_others_or_for_throttled_
         under_way +=
             usize::from(client.get(&format!("/deliveries/{id}")).await["state"] != "finished");
     }
-    assert!(under_way > 10, "{under_way} were still under way");
+    assert!(under_way > 10, "{under_way} deliveries were still under way");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_gets_no_more_than_its_rate_and_connections_from_all_daemons_together() {
-    // so slow that both need all the connections that they may have
+    // The relay is so slow that both need all the connections that they may have.
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(200)).await);
-    // both get something to send: chunks are small, and given back soon
+    // Both get something to send: chunks are small and are given back soon.
     let limits = "messages_per_second = 50\ntotal_connections = 3\n[preparation]\nchunk_size = 10\n[send]\nslice_ms = 300\n";
     let settings = format!("{}{limits}[redis]\nurl = \"{}\"\n", relay.settings(8), redis.url());
     let daemons = [Daemon::start(&settings).await, Daemon::start(&settings).await];
@@ -349,27 +360,27 @@ async fn a_relay_gets_no_more_than_its_rate_and_connections_from_all_daemons_tog
         assert!(connections <= 3, "{connections} connections");
         connections
     };
-    eventually("all connections that there may be", LIMIT, async || {
+    eventually("all allowed connections are open", LIMIT, async || {
         (within_limits() == 3).then_some(())
     })
     .await;
-    // so fast that nothing but the limits holds it up
+    // The relay is so fast that only the limits slow the daemons down.
     relay.catcher.change_rules(|rules| rules.delay = Duration::ZERO);
     while relay.accepted() < 300 {
         within_limits();
-        assert!(started.elapsed() < LIMIT, "it goes on at its rate");
+        assert!(started.elapsed() < LIMIT, "sending goes on at the rate");
         sleep(Duration::from_millis(10)).await;
     }
     client.wait_for(&id, &["finished"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_next_job_is_that_of_a_small_delivery_that_came_last() {
+async fn a_small_delivery_that_came_last_gets_the_next_job() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     const WAITING: &str = "versand:{core:apalis:queues:list}:chunks:active";
-    // all of them want jobs before any is named
+    // All of them want jobs before any is queued.
     let workers = services.config.send.workers;
     redis.ask(&format!("RPUSH {WAITING}{}", " x".repeat(workers))).unwrap();
     let mut others = Vec::new();
@@ -384,7 +395,7 @@ async fn the_next_job_is_that_of_a_small_delivery_that_came_last() {
     let small = started(services, 10).await;
     assert!(
         services.stores.chunks.with_jobs(&small).await.unwrap().is_empty(),
-        "as many wait as may"
+        "the allowed number of jobs waits"
     );
     fetched().await;
     assert_eq!(services.stores.chunks.with_jobs(&small).await.unwrap().len(), 1);

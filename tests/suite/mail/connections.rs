@@ -1,4 +1,4 @@
-//! Connections: how many, how long, reused, replaced, backed off.
+//! Connections: their number, lifetime, reuse, replacement and back-off.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -17,12 +17,12 @@ use crate::harness::{
     smtp::{FROM, MESSAGE, World, deliver, fault, relay, until},
 };
 
-fn of(counter: &AtomicU64) -> u64 {
+fn load(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
 #[tokio::test]
-async fn never_more_connections_than_allowed_and_none_opened_without_need() {
+async fn no_connection_is_opened_beyond_the_limit_or_without_need() {
     let world = World::new(|_| (), |relay| relay.connections = 3).await;
     let most = AtomicU64::new(0);
     let sent = join_all((0..60).map(|n| {
@@ -35,31 +35,31 @@ async fn never_more_connections_than_allowed_and_none_opened_without_need() {
     }))
     .await;
     assert!(sent.iter().all(|ended| matches!(ended, Transaction::Accepted(_))));
-    assert_eq!((of(&most), world.relay.open_connections()), (3, 3));
+    assert_eq!((load(&most), world.relay.open_connections()), (3, 3));
     let counts = world.catcher.counts();
     assert_eq!(
-        (of(&counts.connections), of(&counts.unexpected), of(&counts.resets)),
+        (load(&counts.connections), load(&counts.unexpected), load(&counts.resets)),
         (3, 0, 0),
         "no NOOP, no RSET"
     );
-    assert_eq!(of(&world.relay.stats().connections_opened), 3);
+    assert_eq!(load(&world.relay.stats().connections_opened), 3);
     assert_eq!(world.accepted(), (60, 60));
-    // One after the other needs one.
+    // Messages one after another need a single connection.
     let world = World::new(|_| (), |_| ()).await;
     for n in 0..10 {
         world.send(&format!("r{n}@x.example")).await;
     }
-    assert_eq!(of(&world.catcher.counts().connections), 1);
+    assert_eq!(load(&world.catcher.counts().connections), 1);
 }
 
 #[tokio::test]
-async fn a_connection_ends_after_its_messages_with_quit() {
+async fn a_connection_ends_with_quit_after_its_last_message() {
     let world = World::new(|_| (), |relay| relay.messages_per_connection = 4).await;
     for n in 0..10 {
         assert!(matches!(world.send(&format!("r{n}@x.example")).await, Transaction::Accepted(_)));
     }
-    until("two quits", || of(&world.catcher.counts().quits) == 2).await;
-    assert_eq!(of(&world.catcher.counts().connections), 3);
+    until("two quits", || load(&world.catcher.counts().quits) == 2).await;
+    assert_eq!(load(&world.catcher.counts().connections), 3);
     let mut connection = world.relay.connection().await.expect("a connection");
     for _ in 0..2 {
         deliver(&mut connection, (FROM, "x@x.example"), MESSAGE, None, &|| true).await;
@@ -75,14 +75,14 @@ async fn an_idle_connection_is_closed_with_quit() {
     world.send("jane@x.example").await;
     assert_eq!(world.relay.open_connections(), 1);
     until("closed", || world.relay.open_connections() == 0).await;
-    assert_eq!(of(&world.catcher.counts().quits), 1);
+    assert_eq!(load(&world.catcher.counts().quits), 1);
     assert!(matches!(world.send("jane@x.example").await, Transaction::Accepted(_)));
 }
 
 #[tokio::test]
-async fn a_connection_the_server_ended_meanwhile_is_replaced_unnoticed() {
+async fn a_connection_that_the_server_closed_is_replaced_without_an_error() {
     let world = World::new(|_| (), |_| ()).await;
-    // Says goodbye right after the reply, as a server does that is restarted.
+    // The server ends the connection right after the reply, as at a restart.
     world.catcher.change_rules(|rules| {
         rules.next.push_back(
             CatcherFault::reply(CatcherStage::End, "250 2.0.0 Ok\r\n421 4.3.2 shutting down")
@@ -91,8 +91,8 @@ async fn a_connection_the_server_ended_meanwhile_is_replaced_unnoticed() {
     });
     assert!(matches!(world.send("a@x.example").await, Transaction::Accepted(_)));
     assert!(matches!(world.send("b@x.example").await, Transaction::Accepted(_)));
-    assert_eq!(of(&world.relay.stats().connections_opened), 2);
-    assert_eq!(of(&world.relay.stats().faults), 0);
+    assert_eq!(load(&world.relay.stats().connections_opened), 2);
+    assert_eq!(load(&world.relay.stats().faults), 0);
 }
 
 #[tokio::test]
@@ -110,16 +110,16 @@ async fn a_connection_dropped_in_the_middle_is_not_reused() {
         deliver(&mut connection, (FROM, "a@x.example"), MESSAGE, None, &|| true),
     )
     .await;
-    assert!(cut.is_err(), "it was still going on");
+    assert!(cut.is_err(), "the transaction was still running");
     assert!(!connection.is_usable());
     drop(connection);
     assert_eq!(world.relay.open_connections(), 0);
     assert!(matches!(world.send("b@x.example").await, Transaction::Accepted(_)));
-    assert_eq!(of(&world.catcher.counts().connections), 2);
+    assert_eq!(load(&world.catcher.counts().connections), 2);
 }
 
 #[tokio::test]
-async fn closing_says_quit_and_opens_no_more() {
+async fn closing_sends_quit_and_opens_no_more_connections() {
     let world = World::new(|_| (), |_| ()).await;
     let in_use = world.relay.connection().await.expect("a connection");
     world.send("jane@x.example").await;
@@ -127,7 +127,7 @@ async fn closing_says_quit_and_opens_no_more() {
     assert_eq!(world.relay.open_connections(), 1);
     drop(in_use);
     until("all closed", || world.relay.open_connections() == 0).await;
-    until("two quits", || of(&world.catcher.counts().quits) == 2).await;
+    until("two quits", || load(&world.catcher.counts().quits) == 2).await;
     assert_eq!(fault(&world.relay).await.step, "connect");
 }
 
@@ -139,14 +139,14 @@ async fn a_connection_that_cannot_be_opened_is_a_fault_of_the_relay_and_backs_of
     for _ in 0..3 {
         assert_eq!(fault(&refused).await.step, "connect");
     }
-    // The second waited 100 ms, the third 200 ms.
+    // The second attempt waited 100 ms, the third one 200 ms.
     let took = started.elapsed();
     assert!(took >= Duration::from_millis(290) && took < Duration::from_secs(10), "{took:?}");
-    assert_eq!(of(&refused.stats().faults), 3);
-    // Many at a time share one attempt, they do not queue up for a pause each.
+    assert_eq!(load(&refused.stats().faults), 3);
+    // Many senders share one attempt. They do not wait for a pause each.
     let all = join_all((0..15).map(|_| fault(&refused))).await;
     assert!(all.iter().all(|fault| fault.step == "connect"));
-    assert_eq!(of(&refused.stats().faults), 4);
+    assert_eq!(load(&refused.stats().faults), 4);
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn a_relay_that_comes_back_is_used_again() {
     world
         .catcher
         .change_rules(|rules| rules.greeting = Some("554 5.7.1 not jane@x.example".into()));
-    assert_eq!(fault(&world.relay).await.what, "554 5.7.1 not", "no address");
+    assert_eq!(fault(&world.relay).await.what, "554 5.7.1 not", "a log line holds an address");
     world.catcher.change_rules(|rules| rules.greeting = Some("hello?".into()));
     assert_eq!(fault(&world.relay).await.step, "greeting");
     world.catcher.change_rules(|rules| rules.greeting = None);
@@ -206,6 +206,6 @@ async fn the_catcher_keeps_the_newest_and_counts_all() {
     assert_eq!(codes, expected);
     let kept: Vec<u64> = catcher.messages().iter().map(|caught| caught.number).collect();
     assert_eq!(kept, [1, 2]);
-    assert!(catcher.messages()[1].bytes.starts_with(b".yyy"), "one dot of two");
-    assert_eq!(of(&catcher.counts().accepted), 3);
+    assert!(catcher.messages()[1].bytes.starts_with(b".yyy"), "the first dot of two is removed");
+    assert_eq!(load(&catcher.counts().accepted), 3);
 }

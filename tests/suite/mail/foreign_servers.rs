@@ -1,4 +1,4 @@
-//! Foreign parts: a real Postfix takes the mail, Python reads it, an SMTP server in Python asks for a password.
+//! Foreign servers: a real Postfix, and an SMTP server in Python that asks for a password.
 
 use std::{
     collections::BTreeMap,
@@ -33,25 +33,25 @@ fn relay(port: u16, tls: &str, ca_file: &std::path::Path, more: &str) -> String 
     )
 }
 
-/// What Python makes of a mail.
+/// A mail as Python parses it.
 fn read(mail: &[u8]) -> Value {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), mail).unwrap();
     serde_json::from_str(&python("tests/python/read_mail.py", &[file.path()], LIMIT)).unwrap()
 }
 
-fn letter() -> Value {
-    let mut letter = definition();
-    letter["content"] = json!({
+fn mail_definition() -> Value {
+    let mut definition = definition();
+    definition["content"] = json!({
         "subject": "Grüße an {{ name }} – und ein Betreff, der so lang ist, dass er gefaltet werden muß, mit 🎉 am Ende",
         "html": "<p>Dear {{ name }},</p>\n<p>.a line that begins with a dot, and one that is long: \
             {{ long }}</p><p><a href=\"https://shop.example/unsubscribe\">unsubscribe</a></p>",
         "text": "Dear {{ name }},\n\n.a dot\n..two dots\n{{ long }}\nunsubscribe: https://shop.example/unsubscribe\n",
     });
-    letter["sender"]["name"] = json!("Der Laden \"Müller, Söhne\"");
-    // two seconds, then the validity is over
-    letter["settings"] = json!({ "retry_minutes": [0.02], "validity_hours": 0.0012 });
-    letter
+    definition["sender"]["name"] = json!("Der Laden \"Müller, Söhne\"");
+    // The validity period ends after two seconds.
+    definition["settings"] = json!({ "retry_minutes": [0.02], "validity_hours": 0.0012 });
+    definition
 }
 
 async fn through_postfix(tls: &str) {
@@ -72,7 +72,7 @@ async fn through_postfix(tls: &str) {
             json!({ "email": email, "name": "Jörg <&> \"J\"", "long": long }).to_string() + "\n"
         })
         .collect();
-    let id = daemon.client.send(&letter(), lines).await;
+    let id = daemon.client.send(&mail_definition(), lines).await;
     daemon.client.wait_for(&id, &["finished"]).await;
     let log = daemon.client.log(&id).await;
     let of = |email: &str| log.iter().find(|line| line["email"] == email).unwrap();
@@ -106,7 +106,7 @@ async fn through_postfix(tls: &str) {
 
     for (name, emails) in [("alice", &addresses[..2]), ("bob", &addresses[4..])] {
         let mails = postfix.mailbox(name, emails.len(), LIMIT);
-        assert_eq!(mails.len(), emails.len(), "each once");
+        assert_eq!(mails.len(), emails.len(), "each recipient once");
         for email in emails {
             let number = &of(email)["recipient"];
             let preview =
@@ -118,16 +118,16 @@ async fn through_postfix(tls: &str) {
     assert!(!daemon.log().contains('@'));
 }
 
-/// Postfix has put its own lines before ours and stores LF; the rest is what the preview shows.
+/// Postfix puts its own lines before ours and stores LF. The rest equals the preview.
 fn arrived_as_shown(mails: &[Vec<u8>], email: &str, preview: &[u8]) {
     let to = format!("X-Original-To: {email}\n").into_bytes();
     let mail = mails
         .iter()
         .find(|mail| mail.windows(to.len()).any(|window| window == to))
-        .expect("it has arrived");
+        .expect("the mail has arrived");
     let shown = String::from_utf8(preview.to_vec()).unwrap().replace("\r\n", "\n");
     let (mail, start) = (String::from_utf8(mail.clone()).unwrap(), shown.lines().next().unwrap());
-    let at = mail.find(&format!("\n{start}\n")).expect("where our own header begins") + 1;
+    let at = mail.find(&format!("\n{start}\n")).expect("our own header begins somewhere") + 1;
     assert_eq!(&mail[at..], shown);
     for line in mail[..at].lines() {
         let added =
@@ -172,7 +172,7 @@ struct AuthServer {
     folder: TempDir,
     child: Child,
     port: u16,
-    said: Arc<Mutex<Vec<String>>>,
+    printed: Arc<Mutex<Vec<String>>>,
 }
 
 impl AuthServer {
@@ -192,19 +192,19 @@ impl AuthServer {
             .strip_prefix("ready ")
             .and_then(|port| port.parse().ok())
             .unwrap_or_else(|| panic!("{ready}"));
-        let said = Arc::<Mutex<Vec<String>>>::default();
-        let heard = said.clone();
+        let printed = Arc::<Mutex<Vec<String>>>::default();
+        let heard = printed.clone();
         std::thread::spawn(move || lines.iter().for_each(|line| heard.lock().unwrap().push(line)));
-        Self { folder, child, port, said }
+        Self { folder, child, port, printed }
     }
 
-    /// How often it said each thing.
-    fn said(&self) -> BTreeMap<String, usize> {
-        let mut said = BTreeMap::new();
-        for line in self.said.lock().unwrap().iter() {
-            *said.entry(line.clone()).or_default() += 1;
+    /// How often the server sent each reply.
+    fn printed(&self) -> BTreeMap<String, usize> {
+        let mut printed = BTreeMap::new();
+        for line in self.printed.lock().unwrap().iter() {
+            *printed.entry(line.clone()).or_default() += 1;
         }
-        said
+        printed
     }
 }
 
@@ -224,7 +224,7 @@ impl Drop for AuthServer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_password_costs_no_recipient_and_the_right_one_lets_the_delivery_go_on() {
+async fn a_wrong_password_fails_no_recipient_and_the_right_one_resumes_the_delivery() {
     let server = AuthServer::start("correct horse");
     let password_file = server.folder.path().join("client-password");
     fs::write(&password_file, "wrong\n").unwrap();
@@ -245,10 +245,10 @@ async fn a_wrong_password_costs_no_recipient_and_the_right_one_lets_the_delivery
         "{}",
         view["counts"]
     );
-    assert_eq!(server.said().keys().collect::<Vec<_>>(), ["auth versand no"]);
+    assert_eq!(server.printed().keys().collect::<Vec<_>>(), ["auth versand no"]);
     let log = daemon.log();
     assert!(log.contains("AUTH: 535") && !log.contains("wrong"), "{log}");
-    // a relay at fault is tried with patience, and not complained of for each connection
+    // A relay at fault is tried with pauses, and not logged for each connection.
     assert!(log.matches("no connection to the relay").count() <= 20, "{log}");
 
     fs::write(&password_file, "correct horse\n").unwrap();
@@ -256,7 +256,7 @@ async fn a_wrong_password_costs_no_recipient_and_the_right_one_lets_the_delivery
     assert!(daemon.terminate().await.success());
     assert!(
         again.elapsed() < Duration::from_secs(20),
-        "it waited for the relay: {:?}",
+        "the delivery waited for the relay: {:?}",
         again.elapsed()
     );
     daemon.restart().await;
@@ -266,11 +266,11 @@ async fn a_wrong_password_costs_no_recipient_and_the_right_one_lets_the_delivery
         log.len() == 50 && log.iter().all(|line| line["status"] == "sent" && line["attempts"] == 1),
         "{log:?}"
     );
-    let said = server.said();
+    let printed = server.printed();
     assert_eq!(
-        said.iter().filter(|(line, times)| line.starts_with("mail ") && **times == 1).count(),
+        printed.iter().filter(|(line, times)| line.starts_with("mail ") && **times == 1).count(),
         50,
-        "{said:?}"
+        "{printed:?}"
     );
-    assert!(said["auth versand yes"] >= 1);
+    assert!(printed["auth versand yes"] >= 1);
 }

@@ -19,8 +19,8 @@ use crate::harness::missing;
 
 pub const LIMIT_BYTES: usize = 512 * 1024;
 
-/// Prints what the parser found in each message as a line of JSON; raises on every defect (strict policy). Before each
-/// message stands a line with its length.
+/// Prints each parsed message as a line of JSON. The strict policy raises on every defect. A line
+/// with its length precedes each message.
 const READ_BACK: &str = r#"
 import sys, json, email
 from email import policy
@@ -47,15 +47,15 @@ pub fn read_back(message: &[u8]) -> Value {
     read_all_back(&[message.to_vec()]).remove(0)
 }
 
-/// The same of many: Python takes longer to start than to read.
+/// Parses many messages at once: Python takes longer to start than to read.
 fn read_all_back(messages: &[Vec<u8>]) -> Vec<Value> {
-    // a file, not a pipe: Python answers while it is still being told
+    // Output goes to a file, not a pipe: Python answers before it has read all its input.
     let mut input = tempfile::tempfile().expect("a file");
     for message in messages {
         writeln!(input, "{}", message.len()).expect("written");
         input.write_all(message).expect("written");
     }
-    input.rewind().expect("read from its beginning");
+    input.rewind().expect("the file is rewound");
     let output = Command::new("python3")
         .args(["-c", READ_BACK])
         .stdin(Stdio::from(input))
@@ -69,17 +69,17 @@ fn read_all_back(messages: &[Vec<u8>]) -> Vec<Value> {
         .collect();
     if let Some(refused) = messages.get(read.len()) {
         let why = String::from_utf8_lossy(&output.stderr);
-        panic!("python3 refuses it:\n{why}\n{}", String::from_utf8_lossy(refused));
+        panic!("python3 refuses the message:\n{why}\n{}", String::from_utf8_lossy(refused));
     }
     assert!(output.status.success());
     read
 }
 
-/// What SMTP and RFC 5322 want of any message, whatever a lenient parser says.
+/// The rules of SMTP and RFC 5322 for any message, which a lenient parser does not check.
 pub fn check_bytes(message: &[u8]) {
     let text = std::str::from_utf8(message).expect("ASCII");
     assert!(text.is_ascii() && text.ends_with("\r\n"));
-    let lines = text.strip_suffix("\r\n").expect("CRLF at the end").split("\r\n");
+    let lines = text.strip_suffix("\r\n").expect("the message ends with CRLF").split("\r\n");
     for line in lines {
         assert!(!line.contains(['\r', '\n']), "bare line end in {line:?}");
         assert!(line.len() <= 76, "{} bytes: {line}", line.len());
@@ -148,7 +148,7 @@ fn a_delivery_with_loops_filters_and_defaults_is_read_back_as_written() {
     let header = |name: &str| {
         let headers = read["headers"].as_array().expect("headers");
         let found: Vec<&Value> = headers.iter().filter(|h| h[0] == name).map(|h| &h[1]).collect();
-        assert_eq!(found.len(), 1, "{name} stands once");
+        assert_eq!(found.len(), 1, "{name} occurs once");
         found[0].as_str().expect("text").to_owned()
     };
     assert_eq!(header("Subject"), "Order A/7 für jane: 2 items");
@@ -156,7 +156,7 @@ fn a_delivery_with_loops_filters_and_defaults_is_read_back_as_written() {
     assert_eq!(header("To"), "Jane.Doe@example.org");
     assert_eq!(header("Reply-To"), "help@xn--mller-kva.example");
     assert_eq!(header("MIME-Version"), "1.0");
-    assert_eq!(read["parts"][0][0], "text/plain", "the simplest comes first");
+    assert_eq!(read["parts"][0][0], "text/plain", "the simplest part comes first");
     assert_eq!(
         read["parts"][0][2],
         "Hi Jane,\n\n1. Ei 🥚 1.25 €\n2. <b>Öl</b> 12 €\n\n5 < 6 & \"x\"\n\nYour order <https://shop.example/o?id=A/7&l=en>"
@@ -209,13 +209,13 @@ fn every_script_and_every_length_survives() {
 }
 
 #[test]
-fn a_line_end_in_a_header_names_the_field_that_brought_it() {
+fn a_line_end_in_a_header_is_an_error_that_names_the_field() {
     let template = compile("Hi {{ name }} {{ city|default('') }}", None, Some("{{ name }}"));
     for bad in ["a\r\nBcc: x@evil.example", "a\nb", "a\rb", "a\0b", "a\u{85}b", "a\u{7f}"] {
         let found = error(&template, json!({"city": "Bonn", "name": bad}));
         assert_eq!((found.part, found.field.as_deref()), ("subject", Some("name")), "{bad:?}");
     }
-    // A body may hold them.
+    // A body may hold these characters.
     let template = compile("Hi", None, Some("{{ name }}"));
     assert!(template.render(&recipient(json!({"name": "a\r\nb"})), &stamp()).is_ok());
     let mut evil = recipient(json!({}));

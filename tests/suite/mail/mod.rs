@@ -1,4 +1,5 @@
-//! Messages and their transport: rendering, SMTP transactions, connections, several relays, real servers.
+//! Messages and their transport: rendering, transactions, connections, relays, real servers.
+//! servers.
 
 mod connections;
 mod foreign_servers;

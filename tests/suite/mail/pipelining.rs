@@ -1,4 +1,4 @@
-//! Round trips, seen by a proxy between the relay layer and the catcher.
+//! Round trips, counted by a proxy between the relay layer and the catcher.
 
 use std::sync::{
     Arc,
@@ -16,7 +16,7 @@ use crate::harness::smtp::{FROM, MESSAGE, World, deliver, relay, until};
 
 const MESSAGES: usize = 20;
 
-/// Passes everything on to `to`; counts how often the client speaks after the server has.
+/// Forwards everything to `to`. Counts how often the client writes after the server has.
 async fn proxy(to: u16) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (port, turns) = (listener.local_addr().unwrap().port(), Arc::<AtomicUsize>::default());
@@ -24,15 +24,15 @@ async fn proxy(to: u16) -> (u16, Arc<AtomicUsize>) {
     TaskTracker::new().spawn(async move {
         let (mut client, _) = listener.accept().await.unwrap();
         let mut server = TcpStream::connect(("127.0.0.1", to)).await.unwrap();
-        let (mut said, mut answered) = (vec![0; 65536], vec![0; 65536]);
+        let (mut sent, mut answered) = (vec![0; 65536], vec![0; 65536]);
         let mut servers_turn = false;
         loop {
             tokio::select! {
-                n = client.read(&mut said) => match n {
+                n = client.read(&mut sent) => match n {
                     Ok(n) if n > 0 => {
                         counted.fetch_add(usize::from(servers_turn), Ordering::Relaxed);
                         servers_turn = false;
-                        server.write_all(&said[..n]).await.unwrap();
+                        server.write_all(&sent[..n]).await.unwrap();
                     }
                     _ => return,
                 },
@@ -49,7 +49,7 @@ async fn proxy(to: u16) -> (u16, Arc<AtomicUsize>) {
     (port, turns)
 }
 
-/// Sends them over one connection; the round trips for each.
+/// Sends the messages over one connection. Returns the round trips for each.
 async fn round_trips(pipelining: bool) -> f64 {
     let world = World::new(|rules| rules.pipelining = pipelining, |_| ()).await;
     let (port, turns) = proxy(world.port).await;
@@ -68,25 +68,25 @@ async fn round_trips(pipelining: bool) -> f64 {
     assert_eq!(
         world.catcher.counts().unexpected.load(Ordering::Relaxed),
         0,
-        "commands out of place"
+        "commands out of order"
     );
     (turns.load(Ordering::Relaxed) - before) as f64 / MESSAGES as f64
 }
 
 #[tokio::test]
-async fn a_message_costs_one_round_trip_where_the_server_offers_pipelining() {
+async fn a_message_costs_one_round_trip_with_pipelining() {
     let trips = round_trips(true).await;
     assert!(trips <= 1.2, "{trips}");
 }
 
 #[tokio::test]
-async fn where_it_does_not_there_is_one_command_at_a_time() {
+async fn without_pipelining_there_is_one_command_at_a_time() {
     let trips = round_trips(false).await;
     assert!((4.0..=4.2).contains(&trips), "MAIL, RCPT, DATA, the message: {trips}");
 }
 
 #[tokio::test]
-async fn an_envelope_that_went_ahead_is_for_its_own_message_only() {
+async fn a_pipelined_envelope_serves_only_its_own_message() {
     let world = World::new(|_| (), |_| ()).await;
     for other in ["bob@example.org", ""] {
         let mut connection = world.relay.connection().await.expect("a connection");
@@ -102,7 +102,7 @@ async fn an_envelope_that_went_ahead_is_for_its_own_message_only() {
             );
             assert!(!connection.is_usable());
         }
-        // given back without the message: it is not used again
+        // The connection is given back without the message, and is not used again.
         drop(connection);
         until("closed", || world.relay.open_connections() == 0).await;
     }

@@ -1,4 +1,4 @@
-//! The relay against a real Postfix.
+//! The relay layer against a real Postfix.
 
 use versand::{
     config::Tls,
@@ -18,7 +18,7 @@ fn to(postfix: &Postfix, tls: Tls) -> Relay {
         relay.tls = tls;
         relay.port = if tls == Tls::Implicit { postfix.tls_port() } else { postfix.port() };
         relay.ca_file = postfix.ca_file();
-        // It has other work, and may be slow to start its first process.
+        // Postfix has other work, and may be slow to start its first process.
         relay.connect_timeout_ms = 10_000;
         relay.command_timeout_ms = 10_000;
         relay.final_timeout_ms = 10_000;
@@ -38,17 +38,17 @@ async fn postfix_accepts_refuses_and_defers_over_every_kind_of_connection() {
             deliver(&mut connection, (FROM, to), message.as_bytes(), None, &|| true).await
         };
         let refused = send("rejectme@inbox.test").await;
-        let Transaction::Refused(said) = &refused else { panic!("{refused:?}") };
-        assert_eq!((said.code, said.enhanced), (550, Some((5, 7, 1))));
-        assert_eq!(classify(said), (FailureReason::Refused, FailureType::Hard));
+        let Transaction::Refused(reply) = &refused else { panic!("{refused:?}") };
+        assert_eq!((reply.code, reply.enhanced), (550, Some((5, 7, 1))));
+        assert_eq!(classify(reply), (FailureReason::Refused, FailureType::Hard));
         let deferred = send("tempfail@inbox.test").await;
-        let Transaction::Deferred { reply: Some(said), fault: None } = &deferred else {
+        let Transaction::Deferred { reply: Some(reply), fault: None } = &deferred else {
             panic!("{deferred:?}")
         };
-        assert_eq!((said.code, said.enhanced), (450, Some((4, 2, 0))));
+        assert_eq!((reply.code, reply.enhanced), (450, Some((4, 2, 0))));
         let accepted = send("alice@inbox.test").await;
-        let Transaction::Accepted(said) = &accepted else { panic!("{accepted:?}") };
-        assert!(said.text.starts_with("Ok: queued as "), "{said}");
+        let Transaction::Accepted(reply) = &accepted else { panic!("{accepted:?}") };
+        assert!(reply.text.starts_with("Ok: queued as "), "{reply}");
         let arrived = postfix.mailbox("alice", count + 1, LIMIT);
         assert!(arrived.iter().any(|mail| {
             let mail = String::from_utf8_lossy(mail);

@@ -1,4 +1,4 @@
-//! Transactions of SMTP test mode: they end after RCPT, whatever the server says, and never in doubt.
+//! Transactions of an SMTP test: they end after RCPT and are never in doubt.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -75,7 +75,8 @@ async fn every_fault_of_a_test_is_before_the_dividing_line() {
             }
             assert_eq!(connection.is_usable(), usable, "{name}");
             if usable {
-                // what comes next on it begins afresh: a test, and a message
+                // Later transactions on the connection are independent of this one: a test and a
+                // message.
                 assert!(
                     matches!(test(&mut connection, "b@x.example").await, Transaction::Tested(_)),
                     "{name}"
@@ -86,7 +87,7 @@ async fn every_fault_of_a_test_is_before_the_dividing_line() {
                 assert_eq!(world.catcher.counts().resets.load(Ordering::Relaxed), 3, "{name}");
             }
             assert_eq!(world.accepted(), (u64::from(usable), usize::from(usable)), "{name}");
-            // pipelined behind a MAIL that is refused, RCPT is out of place
+            // After a refused MAIL the pipelined RCPT is out of order.
             let odd = u64::from(pipelining && stage == CatcherStage::Mail && usable);
             assert_eq!(world.catcher.counts().unexpected.load(Ordering::Relaxed), odd, "{name}");
         }
@@ -94,7 +95,7 @@ async fn every_fault_of_a_test_is_before_the_dividing_line() {
 }
 
 #[tokio::test]
-async fn a_test_that_may_not_go_or_comes_after_another_envelope_is_not_started() {
+async fn a_test_that_may_not_start_or_follows_another_envelope_is_not_started() {
     let world = World::new(|_| (), |_| ()).await;
     let mut connection = world.relay.connection().await.expect("a connection");
     let envelope = Envelope::new(FROM, "jane@x.example", 10).unwrap();
@@ -131,7 +132,7 @@ async fn server(last: Option<&'static str>) -> u16 {
 }
 
 #[tokio::test]
-async fn the_reply_to_rcpt_stands_and_a_connection_that_is_not_reset_is_closed() {
+async fn the_reply_to_rcpt_counts_and_a_connection_that_is_not_reset_is_closed() {
     for (last, usable) in [
         (Some("250 2.0.0 Ok\r\n"), true),
         (Some("502 5.5.1 no\r\n"), false),

@@ -1,4 +1,4 @@
-//! What is wrong with a template, said before and while it is rendered.
+//! Template errors, as they are reported before and during rendering.
 
 use serde_json::{Value, json};
 use versand::{
@@ -125,7 +125,7 @@ fn a_template_that_would_overflow_the_stack_is_refused() {
             &source[..30]
         );
     }
-    // As long as it may be, on a stack as small as a worker's.
+    // A template of the maximal length, on a stack as small as a worker's.
     for longest in [
         chain("{{ a", ".a", " }}", 2040),
         chain("{{ a", "+1", " }}", 2040),

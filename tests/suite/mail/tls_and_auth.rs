@@ -1,4 +1,4 @@
-//! TLS and AUTH against a server made here, which says what it is told to.
+//! TLS and AUTH against a server in this file, which takes its answers from the test.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -27,7 +27,7 @@ use versand::{
 use crate::harness::smtp::{FROM, MESSAGE, deliver, fault, file, relay};
 
 const HELLO: &str = "250-tls.example\r\n250-auth login PLAIN\r\n250 PIPELINING";
-/// `user` and `secret`.
+/// The tokens of `user` and `secret`.
 const PLAIN: &str = "AUTH PLAIN AHVzZXIAc2VjcmV0";
 
 struct Server {
@@ -75,17 +75,17 @@ impl Server {
     }
 
     async fn accept(&self) -> TcpStream {
-        // `localhost` may be tried as ::1 first; only 127.0.0.1 is listened on.
+        // The client may try `localhost` as ::1 first. The server listens on 127.0.0.1 only.
         self.listener.accept().await.unwrap().0
     }
 
-    /// Over TLS from the first byte: what it was told, line by line.
+    /// Serves with implicit TLS. Returns the lines of the client.
     async fn implicit(&self, replies: &[&str]) -> Vec<String> {
         let stream = self.acceptor.accept(self.accept().await).await.unwrap();
         talk(stream, Some("220 ready"), replies).await
     }
 
-    /// In the clear up to the reply to STARTTLS, then over TLS.
+    /// Serves without TLS up to the reply to STARTTLS, and then over TLS.
     async fn starttls(&self, clear: &[&str], secured: &[&str]) -> Vec<String> {
         let mut stream = self.accept().await;
         let mut heard = talk(&mut stream, Some("220 ready"), clear).await;
@@ -97,7 +97,7 @@ impl Server {
     }
 }
 
-/// One reply for each line that comes.
+/// Writes one reply for each line of the client.
 async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     greeting: Option<&str>,
@@ -121,7 +121,7 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
     heard
 }
 
-/// The server's side and the relay's, which must fail.
+/// Runs the server and the relay. The transaction must fail.
 async fn failing(
     server: impl Future<Output = Vec<String>>,
     relay: &Relay,
@@ -134,7 +134,7 @@ async fn opened(relay: &Relay) {
 }
 
 #[tokio::test]
-async fn passwords_go_out_over_tls_by_plain_or_login() {
+async fn passwords_are_sent_over_tls_with_plain_or_login() {
     let server = Server::new("localhost").await;
     let relay = server.relay_with_password(Tls::Implicit);
     let (heard, ()) = tokio::join!(server.implicit(&[HELLO, "235 2.7.0 ok"]), opened(&relay));
@@ -173,7 +173,7 @@ async fn a_wrong_password_is_the_relays_fault() {
 }
 
 #[tokio::test]
-async fn without_starttls_nothing_is_said_in_the_clear() {
+async fn without_starttls_nothing_is_sent_unencrypted() {
     let server = Server::new("localhost").await;
     let relay = server.relay_with_password(Tls::Starttls);
     let (heard, fault) =
@@ -185,7 +185,7 @@ async fn without_starttls_nothing_is_said_in_the_clear() {
     let (heard, fault) = failing(server.starttls(&refused, &[]), &relay).await;
     assert_eq!(fault.to_string(), "STARTTLS: 454 4.7.0 not now");
     assert_eq!(heard, ["EHLO client.example", "STARTTLS"]);
-    // What an attacker slips in before TLS must not be taken for an answer given over TLS.
+    // Text that an attacker injects before TLS must not count as an answer over TLS.
     let relay = server.relay(Tls::Starttls);
     let injected = ["250-x\r\n250 STARTTLS", "220 go\r\n250 AUTH PLAIN"];
     let (_, fault) = failing(server.starttls(&injected, &[HELLO]), &relay).await;
@@ -193,7 +193,7 @@ async fn without_starttls_nothing_is_said_in_the_clear() {
 }
 
 #[tokio::test]
-async fn a_certificate_must_be_trusted_and_bear_the_name() {
+async fn a_certificate_must_be_trusted_and_match_the_name() {
     let server = Server::new("localhost").await;
     let stranger = Server::new("localhost").await;
     let untrusting = relay(|relay| {

@@ -47,20 +47,20 @@ fn part(read: &Value, number: usize) -> String {
     read["parts"][number][2].as_str().expect("a text").to_owned()
 }
 
-/// Values of the attribute, in order.
+/// The values of the attribute, in order.
 fn attributes<'a>(html: &'a str, name: &str) -> Vec<&'a str> {
     html.split(&format!(" {name}=\"")).skip(1).filter_map(|rest| rest.split('"').next()).collect()
 }
 
 #[test]
-fn every_address_of_a_message_is_its_recipients_own() {
+fn every_link_of_a_message_belongs_to_its_recipient() {
     let html = "<html><body><p>Dear {{ name }}</p>\n<p><a href='https://shop.example/a'>A</a>\n<a href='https://shop.example/{{ name }}'>B</a></p>\n\
                 <p><a href=\"{{ unsubscribe_url }}\">Off</a> <a href=\"{{ mirror_url }}\">Page</a></p></body></html>";
     let text = "Dear {{ name }}: https://shop.example/a {{ unsubscribe_url }}\n{{ mirror_url }}";
     let template = tracked(Some(html), Some(text));
     let mut seen = std::collections::BTreeSet::new();
     for number in 0..3 {
-        // what is the message's own wins
+        // The values of the message win over merge fields of the same name.
         let to = recipient(
             json!({"name": "jö", "unsubscribe_url": "x", "mirror_url": "x", "__token": "x"}),
         );
@@ -87,13 +87,13 @@ fn every_address_of_a_message_is_its_recipients_own() {
                 .expect("headers")
                 .iter()
                 .find(|h| h[0] == name)
-                .expect("it stands")[1]
+                .expect("the header exists")[1]
                 .clone()
         };
         assert_eq!(header("List-Unsubscribe"), format!("<{off}>"));
         assert_eq!(header("List-Unsubscribe-Post"), "List-Unsubscribe=One-Click");
         assert_eq!(template.mirror(&to, &signed(number)).expect("renders"), html);
-        assert!(seen.insert(message), "others have other tokens");
+        assert!(seen.insert(message), "other recipients have other tokens");
     }
     let token = url(1, LinkPurpose::Click(1));
     let token = LinkToken::read(token.rsplit('/').next().expect("a token"), HitKind::Click)
@@ -131,7 +131,7 @@ fn tokens_are_read_back_wherever_lines_are_broken() {
     let text = String::from_utf8(message.clone()).expect("ASCII");
     let is_whole =
         |n| text.contains(url(5, LinkPurpose::Click(n)).rsplit('/').next().expect("a token"));
-    assert!((0..160).any(is_whole) && !(0..160).all(is_whole), "some are broken");
+    assert!((0..160).any(is_whole) && !(0..160).all(is_whole), "some tokens are broken over lines");
     let html = part(&read_back(&message), 1);
     let expected: Vec<String> = [LinkPurpose::Mirror]
         .into_iter()
@@ -139,7 +139,7 @@ fn tokens_are_read_back_wherever_lines_are_broken() {
         .map(|purpose| url(5, purpose))
         .collect();
     assert_eq!(attributes(&html, "href"), expected);
-    // in base64, too
+    // The same holds in base64.
     let foreign = format!(
         "<p>{{{{ a }}}}\n{}<a href='https://shop.example'>x</a>\n</p>",
         "Здравствуйте\n".repeat(60)
@@ -153,7 +153,7 @@ fn tokens_are_read_back_wherever_lines_are_broken() {
 }
 
 #[test]
-fn without_a_public_listener_messages_are_as_they_were_written() {
+fn messages_are_unchanged_without_a_public_listener() {
     let html = "<BODY><a data-track=false  href='https://shop.example'>A</a> {{ a }}</BODY>";
     let template = compile("Hi", Some(html), Some("{{ unsubscribe_url }}"));
     let message = template
@@ -162,7 +162,7 @@ fn without_a_public_listener_messages_are_as_they_were_written() {
     let message = String::from_utf8(message).expect("ASCII");
     let head = "MIME-Version: 1.0\r\nFrom: =?utf-8?B?QsO8Y2hlciAmIFPDtmhuZQ==?= <news@shop.example>\r\nReply-To: help@xn--mller-kva.example\r\n\
         Date: Mon, 23 Nov 2026 14:50:01 +0000\r\nMessage-ID: <d1.c2.r3@shop.example>\r\nTo: Jane.Doe@example.org\r\nSubject: Hi\r\n";
-    let body = message.strip_prefix(head).expect("no further header");
+    let body = message.strip_prefix(head).expect("there is no further header");
     assert!(
         body.contains(
             "\r\n<BODY><a data-track=3Dfalse  href=3D'https://shop.example'>A</a> A</BODY>\r\n"
@@ -181,7 +181,7 @@ fn without_a_public_listener_messages_are_as_they_were_written() {
 }
 
 #[test]
-fn a_link_leads_where_it_would_have_led_this_recipient() {
+fn a_tracked_link_leads_to_the_target_of_its_recipient() {
     let html = "<a href='https://shop.example/ü?a=1&amp;b=&quot;'>1</a><a href=\"https://shop.example/{{ id|urlencode }}?n={{ name }}\">2</a>\
                 {% if link %}<a href='{{ link }}'>3</a>{% endif %}";
     let template = tracked(Some(html), Some("x"));
@@ -205,7 +205,7 @@ fn a_link_leads_where_it_would_have_led_this_recipient() {
         assert_eq!(target(2, nowhere), None);
     }
     assert_eq!(target(3, json!({})), None);
-    // what the message itself no longer shows is found by the trial
+    // The dry run finds a bad link that the final message no longer shows.
     let tried = |fields: Value| {
         template
             .try_message(&recipient(fields), &signed(0))
@@ -217,7 +217,7 @@ fn a_link_leads_where_it_would_have_led_this_recipient() {
         tried(json!({"id": 1, "name": "n", "link": "mailto:a@b.example"})),
         Err(("html", None))
     );
-    // the check is of the links as they were given
+    // The check covers the links as they were given.
     let faults = tracked(
         Some("<a href='/x'>1</a><a href='https://a.example'>2</a>{{ unsubscribe_url }}"),
         None,
@@ -258,6 +258,6 @@ fn a_listener_with_a_long_or_odd_address_breaks_no_line() {
     assert_eq!(
         lines.lines().filter(|line| line.len() > 76).count(),
         1,
-        "only that of the header, which cannot be broken"
+        "only the token of the header, which cannot be broken over lines"
     );
 }

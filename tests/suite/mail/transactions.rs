@@ -1,4 +1,6 @@
-//! Every way a transaction can end, on both sides of the dividing line, with PIPELINING and without.
+//! Every possible end of a transaction, on both sides of the dividing line.
+//!
+//! Each test runs with PIPELINING and without.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -17,11 +19,11 @@ use crate::harness::smtp::{FROM, MESSAGE, World, deliver, reply, until};
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// What a fault leads to, and whether the connection lives on.
+/// The outcome of a fault, and whether the connection stays open.
 struct Case {
     act: CatcherFault,
     expected: Expected,
-    /// Whether the catcher took the message.
+    /// True if the catcher accepted the message.
     caught: bool,
 }
 
@@ -83,7 +85,7 @@ fn cases() -> Vec<Case> {
         accepted(End, Close, InDoubt("end of data")),
         accepted(End, Garbage, InDoubt("end of data")),
         accepted(End, Stall(LONG), InDoubt("end of data")),
-        // The end of data was written in the same write: nobody can tell that it was never read.
+        // The end of data was in the same write: nobody can know that the server never read it.
         case(Body, Close, InDoubt("end of data")),
         case(Body, Stall(LONG), InDoubt("end of data")),
         case(Body, says("451 4.3.0 disk"), Deferred(Some("451 4.3.0 disk"))),
@@ -96,19 +98,21 @@ fn cases() -> Vec<Case> {
 async fn every_fault_falls_on_its_side_of_the_dividing_line() {
     for pipelining in [true, false] {
         for (after, before) in [(false, false), (true, false), (false, true), (true, true)] {
-            // Each in a world of its own, all at once: most of them are time-outs.
+            // Each case has servers of its own, and all run at once: most of them wait for
+            // time-outs.
             let all = cases().into_iter().map(|case| check(case, pipelining, after, before));
             futures_util::future::join_all(all).await;
         }
     }
 }
 
-/// `after` another transaction, with which its envelope went out, and `before` another one, whose envelope it takes along.
+/// `after` is an earlier transaction that pipelined this envelope. `before` is a later one, whose
+/// envelope this one pipelines.
 async fn check(case: Case, pipelining: bool, after: bool, before: bool) {
     let world = World::new(|rules| rules.pipelining = pipelining, |_| ()).await;
     let stage = case.act.stage;
     let name = format!("{:?}, pipelining {pipelining}, after {after}, before {before}", case.act);
-    // Pipelined behind a MAIL that is refused, RCPT and DATA are out of place.
+    // After a refused MAIL the pipelined RCPT and DATA are out of order.
     let odd =
         if pipelining && stage == CatcherStage::Mail && case.act.action != CatcherAction::Garbage {
             2
@@ -164,14 +168,15 @@ async fn check(case: Case, pipelining: bool, after: bool, before: bool) {
         }
         _ => panic!("{name}: {ended:?}"),
     };
-    assert_eq!(usable, keeps, "{name}: may the connection be used again?");
+    assert_eq!(usable, keeps, "{name}: is the connection usable?");
     let caught = world.catcher.messages().len() - usize::from(after);
-    assert_eq!(caught, usize::from(case.caught), "{name}: did the catcher take it?");
+    assert_eq!(caught, usize::from(case.caught), "{name}: did the catcher accept the message?");
     let (by_relay, by_catcher) = world.accepted();
     let accepted = matches!(ended, Transaction::Accepted(_));
     assert_eq!(by_relay, u64::from(accepted) + u64::from(after), "{name}");
     assert!(!accepted || by_catcher as u64 == by_relay, "{name}");
-    // Whatever happened, the next one goes through, on the same connection where that is right.
+    // After any outcome the next transaction succeeds. It uses the same connection where that is
+    // correct.
     if before && keeps && stage != CatcherStage::Body {
         assert!(
             matches!(
@@ -199,7 +204,7 @@ async fn check(case: Case, pipelining: bool, after: bool, before: bool) {
     }
     assert!(
         world.catcher.counts().unexpected.load(Ordering::Relaxed) <= odd,
-        "{name}: commands out of place"
+        "{name}: commands out of order"
     );
 }
 
@@ -214,7 +219,7 @@ async fn the_message_arrives_byte_for_byte() {
                 deliver(&mut connection, (FROM, "Jane@Müller.example"), message, None, &|| true)
                     .await;
             assert!(matches!(ended, Transaction::Accepted(_)), "{ended:?}");
-            let caught = world.catcher.messages().pop().expect("one more");
+            let caught = world.catcher.messages().pop().expect("one more message");
             assert!(caught.bytes == message, "{} bytes, pipelining {pipelining}", message.len());
             assert_eq!(
                 (caught.from.as_str(), caught.to.as_slice()),
@@ -246,8 +251,12 @@ async fn rules_by_local_part_need_no_setting() {
         assert!(matches!(world.send("defer@x.example").await, Transaction::Accepted(_)));
         assert!(matches!(world.send("jane@x.example").await, Transaction::Accepted(_)));
         let counts = world.catcher.counts();
-        assert_eq!(counts.connections.load(Ordering::Relaxed), 1, "refusals keep the connection");
-        assert_eq!(counts.resets.load(Ordering::Relaxed), 3, "one for each refused envelope");
+        assert_eq!(
+            counts.connections.load(Ordering::Relaxed),
+            1,
+            "the connection survives refusals"
+        );
+        assert_eq!(counts.resets.load(Ordering::Relaxed), 3, "one RSET for each refused envelope");
         let journal: Vec<_> =
             world.catcher.journal().iter().map(|e| (e.recipient.clone(), e.accepted)).collect();
         let expected = [
@@ -266,18 +275,18 @@ async fn rules_by_local_part_need_no_setting() {
 }
 
 #[tokio::test]
-async fn a_message_to_nobody_is_ended_empty_and_the_connection_kept() {
+async fn a_transaction_without_recipients_ends_empty_and_keeps_its_connection() {
     let world = World::new(|rules| rules.data_without_recipient = true, |_| ()).await;
     for _ in 0..3 {
         assert!(matches!(world.send("refuse@x.example").await, Transaction::Refused(_)));
         assert!(matches!(world.send("jane@x.example").await, Transaction::Accepted(_)));
     }
     assert_eq!(world.catcher.counts().connections.load(Ordering::Relaxed), 1);
-    assert_eq!(world.catcher.messages().len(), 3, "no empty message was taken");
+    assert_eq!(world.catcher.messages().len(), 3, "no empty message was accepted");
 }
 
 #[tokio::test]
-async fn a_transaction_that_may_not_go_sends_nothing() {
+async fn a_transaction_that_may_not_start_sends_nothing() {
     for pipelining in [true, false] {
         for allowed in 0..2 {
             let world = World::new(|rules| rules.pipelining = pipelining, |_| ()).await;
@@ -288,7 +297,8 @@ async fn a_transaction_that_may_not_go_sends_nothing() {
                 deliver(&mut connection, (FROM, "jane@x.example"), MESSAGE, None, &may_go).await;
             assert_eq!(ended, Transaction::NotStarted, "allowed {allowed} times");
             assert_eq!(asked.load(Ordering::Relaxed), allowed + 1);
-            // Before the envelope nothing happened to the connection; before the end of data it was closed.
+            // A fault before the envelope leaves the connection open. A fault before the end of
+            // data closes it.
             assert_eq!(connection.is_usable(), allowed == 0);
             until("closed", || world.catcher.open_connections() == usize::from(allowed == 0)).await;
             assert_eq!(world.catcher.messages().len(), 0);
@@ -303,7 +313,7 @@ async fn most_of_a_long_message_is_before_the_dividing_line() {
         rules.next.push_back(CatcherFault::new(CatcherStage::Body, CatcherAction::Stall(LONG)))
     });
     let mut connection = world.relay.connection().await.expect("a connection");
-    // More than the buffers between the two hold.
+    // This is more than the socket buffers hold.
     let long = "line of text\r\n".repeat(2_000_000);
     let ended =
         deliver(&mut connection, (FROM, "jane@x.example"), long.as_bytes(), None, &|| true).await;
@@ -316,7 +326,7 @@ async fn most_of_a_long_message_is_before_the_dividing_line() {
 }
 
 #[tokio::test]
-async fn time_outs_are_those_of_the_settings() {
+async fn time_outs_follow_the_settings() {
     let world = World::new(|_| (), |relay| relay.final_timeout_ms = 700).await;
     world.catcher.change_rules(|rules| {
         rules.every = Some(CatcherFault::new(CatcherStage::End, CatcherAction::Stall(LONG)))

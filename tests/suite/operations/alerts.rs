@@ -1,4 +1,4 @@
-//! The alerts: understood by Prometheus, quiet while all is well, and in step with the metrics.
+//! The alerts: valid for Prometheus, quiet in good times, and consistent with the metrics.
 
 use std::{collections::BTreeSet, fs, process::Command};
 
@@ -13,7 +13,7 @@ const TESTS: &str = "tests/prometheus/versand.test.yml";
 fn every_alert_fires_when_it_should_and_only_then() {
     run(Command::new("promtool").args(["check", "rules"]).arg(repository(RULES)), LIMIT);
     let folder = tempfile::tempdir().unwrap();
-    // promtool looks for the rules next to their tests
+    // promtool looks for the rules next to their tests.
     for (name, from) in [("versand.rules.yml", RULES), ("versand.test.yml", TESTS)] {
         fs::copy(repository(from), folder.path().join(name)).unwrap();
     }
@@ -30,13 +30,13 @@ fn every_alert_fires_when_it_should_and_only_then() {
     for alert in alerts {
         assert!(
             tests.contains(&format!("ALERTS{{alertname=\"{alert}\"")),
-            "{alert} is not seen to fire"
+            "no test lets {alert} fire"
         );
     }
 }
 
 #[test]
-fn alerts_are_on_metrics_that_exist() {
+fn alerts_use_metrics_that_exist() {
     let known: BTreeSet<&str> = metrics::ALL.iter().map(|metric| metric.name).collect();
     for file in [RULES, TESTS] {
         let text = text(repository(file));

@@ -1,4 +1,4 @@
-//! The conservation difference can fail: whatever is corrupted, it shows.
+//! The conservation difference shows every corruption.
 
 use versand::domain::delivery::DeliveryId;
 
@@ -26,25 +26,25 @@ async fn the_difference_shows_every_corruption() {
     let delivery: DeliveryId = id.parse().unwrap();
     assert_eq!(difference(&app, &delivery).await, Some(0));
 
-    // a live counter
+    // A live counter is changed.
     redis.ask(&format!("HINCRBY {} sent 3", key("counts"))).unwrap();
     assert_eq!(difference(&app, &delivery).await, Some(3));
     redis.ask(&format!("HINCRBY {} sent -3", key("counts"))).unwrap();
 
-    // a record: recipient 0 is pending again
+    // A record is changed: recipient 0 is pending again.
     redis.ask(&format!("SETBIT {} 262 0", key("ledger:0"))).unwrap();
     redis.ask(&format!("SETBIT {} 263 0", key("ledger:0"))).unwrap();
     assert_eq!(difference(&app, &delivery).await, Some(1));
     redis.ask(&format!("SETBIT {} 262 1", key("ledger:0"))).unwrap();
     redis.ask(&format!("SETBIT {} 263 1", key("ledger:0"))).unwrap();
 
-    // a whole ledger
+    // A whole ledger is removed.
     redis.ask(&format!("RENAME {} {}", key("ledger:2"), key("away"))).unwrap();
     assert_eq!(difference(&app, &delivery).await, Some(5));
     redis.ask(&format!("RENAME {} {}", key("away"), key("ledger:2"))).unwrap();
     assert_eq!(difference(&app, &delivery).await, Some(0));
 
-    // a slice of the exclusion log
+    // A slice of the exclusion log is removed.
     let generation = app
         .services
         .stores
@@ -65,7 +65,7 @@ async fn the_difference_shows_every_corruption() {
     redis.ask(&format!("RENAME {} {slice}", key("away"))).unwrap();
     assert_eq!(difference(&app, &delivery).await, Some(0));
 
-    // what was uploaded: a line that is in no ledger and in no exclusion log
+    // The audience gets a line that is in no ledger and in no exclusion log.
     let mut corrupt = app.services.stores.deliveries.delivery(&delivery).await.unwrap().unwrap();
     corrupt.document.audience.as_mut().unwrap().recipients += 1;
     assert_eq!(

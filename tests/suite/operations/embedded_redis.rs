@@ -42,12 +42,12 @@ fn a_second_daemon_on_the_same_directory_is_refused() {
     assert!(refused.to_string().contains("in use by another daemon"));
     let owner = first.owner();
     drop(first);
-    let second = StateDir::lock(&path).expect("free again");
+    let second = StateDir::lock(&path).expect("the directory is free again");
     assert_eq!(second.predecessor(), Some(owner));
     assert_ne!(second.owner(), owner);
     let owners = [second.owner(), owner];
     drop(second);
-    let third = StateDir::lock(&path).expect("free again");
+    let third = StateDir::lock(&path).expect("the directory is free again");
     assert_eq!(third.predecessors(), owners);
 }
 
@@ -73,7 +73,7 @@ async fn a_redis_that_is_killed_is_started_again_with_its_content() {
     for round in 1..=2 {
         let () = connect(&redis).await.set("kept", round).await.expect("SET");
         signal(pid(&redis).await, rustix::process::Signal::KILL);
-        eventually(SOON, "started again", async || redis.restarts() == round).await;
+        eventually(SOON, "Redis is started again", async || redis.restarts() == round).await;
         let kept: u64 = connect(&redis).await.get("kept").await.expect("GET");
         assert_eq!(kept, round);
     }
@@ -81,7 +81,7 @@ async fn a_redis_that_is_killed_is_started_again_with_its_content() {
 }
 
 #[tokio::test]
-async fn a_redis_that_was_left_is_adopted_watched_and_stopped() {
+async fn a_leftover_redis_is_adopted_watched_and_stopped() {
     let dir = tempdir().expect("folder");
     let state = StateDir::lock(dir.path()).expect("lock");
     let first = EmbeddedRedis::start(&state, "redis-server").await.expect("start");
@@ -91,13 +91,13 @@ async fn a_redis_that_was_left_is_adopted_watched_and_stopped() {
     let state = StateDir::lock(dir.path()).expect("lock");
     let second = EmbeddedRedis::start(&state, "redis-server").await.expect("adopt");
     assert_eq!(pid(&second).await, left);
-    // Its connection may end while it lives: that is no reason to start another.
+    // Its connection may end while it lives: that is no reason to start another one.
     let _: u64 = redis::cmd("CLIENT")
         .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"])
         .query_async(&mut connect(&second).await)
         .await
         .expect("CLIENT KILL");
-    eventually(SOON, "it is watched again", async || {
+    eventually(SOON, "the daemon watches Redis again", async || {
         let clients: String = redis::cmd("CLIENT")
             .arg("LIST")
             .query_async(&mut connect(&second).await)
@@ -108,7 +108,7 @@ async fn a_redis_that_was_left_is_adopted_watched_and_stopped() {
     .await;
     assert_eq!((pid(&second).await, second.restarts()), (left, 0));
     signal(left, rustix::process::Signal::KILL);
-    eventually(SOON, "started again", async || second.restarts() == 1).await;
+    eventually(SOON, "Redis is started again", async || second.restarts() == 1).await;
     let started = pid(&second).await;
     assert_ne!(started, left);
     second.stop().await;

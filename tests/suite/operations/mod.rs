@@ -1,4 +1,4 @@
-//! Running Versand: settings, the embedded Redis, shutdown, metrics, alerts, retention, the systemd unit.
+//! Running Versand: settings, the embedded Redis, shutdown, metrics, alerts, retention, systemd.
 
 mod alerts;
 mod conservation;

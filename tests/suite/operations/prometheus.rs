@@ -1,4 +1,6 @@
-//! A real Prometheus scrapes two daemons under a real send: every query of dashboards and alerts is understood and finds its metrics.
+//! A real Prometheus scrapes two daemons that send.
+//!
+//! Every query of dashboards and alerts must be valid and find its metrics.
 
 use std::{
     collections::BTreeSet,
@@ -55,10 +57,10 @@ impl Prometheus {
         command.arg("--web.listen-address=127.0.0.1:0");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&log).unwrap());
         let child = command.spawn().unwrap_or_else(|error| panic!("{}", missing(&command, &error)));
-        // it picks a free port, and says which
+        // Prometheus picks a free port, and reports it.
         let address = eventually("Prometheus listens", LIMIT, async || {
-            let said = text(&log);
-            let line = said.lines().find(|line| {
+            let output = text(&log);
+            let line = output.lines().find(|line| {
                 line.contains("Listening on") && line.contains("address=127.0.0.1:")
             })?;
             Some(line.rsplit_once("address=")?.1.to_owned())
@@ -77,7 +79,7 @@ impl Prometheus {
         self.http.get(url).send().await.ok()?.json().await.ok()
     }
 
-    /// What a query gives now; panics if it is not understood.
+    /// The result of a query now. Panics if the query is not valid.
     async fn query(&self, query: &str) -> Vec<Value> {
         let answer = self.ask("/query", &[("query", query)]).await.expect("Prometheus answers");
         assert_eq!(answer["status"], "success", "{query}: {answer}");
@@ -85,15 +87,15 @@ impl Prometheus {
     }
 }
 
-/// Of a panel or an alert.
+/// The query of a panel or an alert.
 struct Query {
     of: String,
     query: String,
-    /// Whether it says which daemon it is about.
+    /// True if the query names the daemon.
     by_daemon: bool,
 }
 
-/// Those of every panel and every alert.
+/// The queries of every panel and every alert.
 async fn queries(prometheus: &Prometheus) -> Vec<Query> {
     let mut queries = Vec::new();
     for file in DASHBOARDS {
@@ -132,7 +134,7 @@ async fn queries(prometheus: &Prometheus) -> Vec<Query> {
     queries
 }
 
-/// The metrics that a query names, each with its own label matchers.
+/// The metrics of a query, each with its own label matchers.
 fn selectors(query: &str) -> BTreeSet<String> {
     let starts = query.match_indices("versand_").map(|(at, _)| &query[at..]);
     let selector = |rest: &str| {
@@ -162,9 +164,10 @@ async fn every_query_of_dashboards_and_alerts_finds_its_metrics() {
     eventually("both daemons are scraped", LIMIT, ready).await;
     let id = a.client.send(&definition(), audience(3000)).await;
     let both = "count(versand_recipients{status=\"pending\"} > 0) == 2 and sum(versand_transactions_total) > 0";
-    eventually("both see the delivery", LIMIT, async || prometheus.query(both).await.pop()).await;
+    eventually("both daemons see the delivery", LIMIT, async || prometheus.query(both).await.pop())
+        .await;
 
-    // shared figures are read by both, and counted once
+    // Both daemons export shared figures, and a query counts them once.
     let shown = prometheus
         .query("max without (instance, pod) (versand_deliveries_moving{state=\"in_progress\"})")
         .await;
@@ -177,7 +180,7 @@ async fn every_query_of_dashboards_and_alerts_finds_its_metrics() {
 
     let tasks = "count by (task) (versand_scheduler_last_success_timestamp_seconds)";
     let scraped = async || (prometheus.query(tasks).await.len() >= 7).then_some(());
-    eventually("all tasks but that of every minute have succeeded", LIMIT, scraped).await;
+    eventually("all tasks have succeeded, except the one of every minute", LIMIT, scraped).await;
     let ratios = async || {
         (prometheus.query("versand_delivery_delivered_ratio").await.len() == 2).then_some(())
     };
@@ -189,14 +192,14 @@ async fn every_query_of_dashboards_and_alerts_finds_its_metrics() {
         let doubled = given.iter().any(|series| series["metric"]["instance"].is_string());
         assert!(
             by_daemon || !doubled,
-            "{of} shows what the daemons share once for each of them: {given:?}"
+            "{of} shows a shared figure once for each daemon: {given:?}"
         );
-        // a comparison or a ratio is empty while all is well: then what it compares is there
+        // A comparison or a ratio is empty in good times: then its inputs must exist.
         if given.is_empty() {
             for selector in selectors(&query) {
                 assert!(
                     !prometheus.query(&selector).await.is_empty(),
-                    "{of}: {selector} is not there"
+                    "{of}: {selector} is missing"
                 );
             }
         }
@@ -221,17 +224,17 @@ async fn names_and_types_follow_the_conventions_of_prometheus() {
             .unwrap(),
     )
     .unwrap();
-    let said = run(
+    let output = run(
         Command::new("sh")
             .args(["-c", "exec promtool check metrics <\"$1\" 2>&1", "sh"])
             .arg(&page),
         LIMIT,
     );
-    assert_eq!(String::from_utf8_lossy(&said.stdout), "");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deliveries_and_preparations_that_fail_are_counted() {
+async fn failed_deliveries_and_preparations_are_counted() {
     let daemon = Daemon::start("").await;
     let refused = (0..3)
         .map(|i| format!("{{\"email\":\"refuse{i}@example.com\",\"name\":\"Ann\"}}\n"))
@@ -252,7 +255,7 @@ async fn deliveries_and_preparations_that_fail_are_counted() {
         ("versand_preparations_total{outcome=\"failed\"}", 1.0),
     ];
     for (series, value) in expected {
-        // counted a moment after it can be seen
+        // The counter changes a moment after the state is visible.
         eventually(series, LIMIT, async || {
             daemon.series(series).await.filter(|found| *found == value)
         })
@@ -261,7 +264,7 @@ async fn deliveries_and_preparations_that_fail_are_counted() {
 }
 
 #[test]
-fn dashboards_are_on_metrics_that_exist() {
+fn dashboards_use_metrics_that_exist() {
     for file in DASHBOARDS {
         let dashboard = text(repository(file));
         let named = selectors(&dashboard);

@@ -1,4 +1,4 @@
-//! Retention: what has been kept long enough is removed, its figures stay, and archives hold what was removed.
+//! Retention: old logs are removed, their figures stay, and archives hold the removed logs.
 
 use std::{collections::BTreeSet, process::Command};
 
@@ -15,7 +15,7 @@ use crate::harness::{
     tracking,
 };
 
-/// Days of each kind; the archive goes to `folder`.
+/// The days of each kind. The archive goes to `folder`.
 fn settings(deliveries: u32, logs: u32, tracking: u32, folder: &str) -> String {
     format!(
         "[retention]\ndeliveries_days = {deliveries}\nlogs_days = {logs}\ntracking_days = {tracking}\narchive_dir = {folder:?}\n\
@@ -23,17 +23,17 @@ fn settings(deliveries: u32, logs: u32, tracking: u32, folder: &str) -> String {
     )
 }
 
-/// Twenty recipients, three of whom are refused, and three lines that are excluded.
-fn varied() -> String {
+/// Twenty recipients, of whom three are refused, and three excluded lines.
+fn varied_delivery() -> String {
     let refused: String = (0..3)
         .map(|i| format!("{{\"email\":\"refuse{i}@example.com\",\"name\":\"R\"}}\n"))
         .collect();
     audience(17) + &refused + &"{\"email\":\"nobody\"}\n".repeat(3)
 }
 
-/// A delivery that was sent, with a tracking log as if something had come back.
+/// A delivery that was sent, with a tracking log as if hits had come.
 async fn sent(app: &App, redis: &RedisServer) -> String {
-    let id = app.client.send(&definition(), varied()).await;
+    let id = app.client.send(&definition(), varied_delivery()).await;
     app.client.wait_for(&id, &["finished"]).await;
     app.client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
     let mut pipe = ::redis::pipe();
@@ -48,7 +48,7 @@ async fn sent(app: &App, redis: &RedisServer) -> String {
     id
 }
 
-async fn acts(app: &App, id: &str) -> Vec<String> {
+async fn audited_actions(app: &App, id: &str) -> Vec<String> {
     let page = app.client.get(&format!("/deliveries/{id}/audit?limit=1000")).await;
     page["items"]
         .as_array()
@@ -68,7 +68,7 @@ async fn logs_are_removed_after_their_time_and_the_figures_are_frozen() {
     assert_eq!((&before["counts"]["sent"], &before["kpis"]["targeted"]), (&json!(17), &json!(23)));
     aged(&app, &id, 23).await;
     app.services.journey.operate.retention.run().await;
-    assert_eq!(app.client.log(&id).await.len(), 20, "not yet");
+    assert_eq!(app.client.log(&id).await.len(), 20, "nothing is removed yet");
     assert_eq!(app.client.get(&path).await["cleaned_at"], Value::Null);
 
     aged(&app, &id, 2).await;
@@ -139,13 +139,13 @@ async fn logs_are_removed_after_their_time_and_the_figures_are_frozen() {
     }
     assert_eq!(keys(&redis, &id).await, names(&["delivery", "audit", "tracking", "statistics"]));
     assert!(app.client.get(&path).await["tracking_cleaned_at"].is_string());
-    let acts = acts(&app, &id).await;
-    assert_eq!(acts[acts.len() - 3..], ["finish", "clean", "clean"], "each once");
+    let acts = audited_actions(&app, &id).await;
+    assert_eq!(acts[acts.len() - 3..], ["finish", "clean", "clean"], "each line once");
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn frozen_figures_hold_every_hit_that_was_in_the_log_when_that_was_removed() {
+async fn frozen_figures_include_every_hit_of_the_removed_log() {
     let redis = RedisServer::start();
     for (logs, days) in [(true, (1, 0)), (false, (0, 1))] {
         let app = App::start(&redis, &settings(0, days.0, days.1, "")).await;
@@ -188,7 +188,7 @@ async fn the_next_pass_removes_the_logs_that_a_crash_left() {
     let app = App::start(&redis, &settings(0, 1, 1, "")).await;
     let id = sent(&app, &redis).await;
     aged(&app, &id, 25).await;
-    // marked, and then nothing more
+    // After this crash some keys of the removed logs are still there.
     let mut conn = connection(&redis).await;
     let saved = keys(&redis, &id).await;
     let mut dumps = Vec::new();
@@ -230,7 +230,7 @@ async fn the_next_pass_removes_the_logs_that_a_crash_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deliveries_are_deleted_after_their_time_and_none_that_has_not_ended() {
+async fn only_ended_deliveries_are_deleted_after_their_time() {
     let redis = RedisServer::start();
     let app = App::start(&redis, &settings(1, 0, 0, "")).await;
     let client = &app.client;
@@ -256,7 +256,7 @@ async fn deliveries_are_deleted_after_their_time_and_none_that_has_not_ended() {
         client.request(Method::GET, &format!("/deliveries/{ended}")).send().await.unwrap().status(),
         StatusCode::NOT_FOUND
     );
-    assert_eq!(acts(&app, &ended).await.last().unwrap(), "delete");
+    assert_eq!(audited_actions(&app, &ended).await.last().unwrap(), "delete");
     assert_eq!(client.log(&younger).await.len(), 20);
     for (id, before) in [&editing, &prepared, &scheduled].into_iter().zip(before) {
         assert_eq!(client.get(&format!("/deliveries/{id}")).await, before);
@@ -270,7 +270,7 @@ fn unpacked(bytes: &[u8]) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Those of a kind, without it.
+/// The lines of one kind, without their member `kind`.
 fn of_kind(lines: &[Value], kind: &str) -> Vec<Value> {
     let mut own: Vec<Value> = lines.iter().filter(|line| line["kind"] == kind).cloned().collect();
     own.iter_mut().for_each(|line| drop(line.as_object_mut().unwrap().remove("kind")));
@@ -280,7 +280,7 @@ fn of_kind(lines: &[Value], kind: &str) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_removed_before_its_archive_is_written() {
     let (redis, parent) = (RedisServer::start(), tempfile::tempdir().unwrap());
-    // made at the start
+    // These are made at the start.
     let folder = parent.path().join("archive");
     let app = App::start(&redis, &settings(0, 1, 1, folder.to_str().unwrap())).await;
     let id = sent(&app, &redis).await;
@@ -317,7 +317,7 @@ async fn nothing_is_removed_before_its_archive_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_writes_an_archive_whole_or_not_at_all_and_over_no_other_file() {
+async fn the_command_writes_a_whole_archive_or_none_and_overwrites_no_file() {
     let (redis, folder) = (RedisServer::start(), tempfile::tempdir().unwrap());
     let app = App::start(&redis, &settings(0, 0, 0, "")).await;
     let id = sent(&app, &redis).await;
@@ -349,7 +349,7 @@ async fn the_command_writes_an_archive_whole_or_not_at_all_and_over_no_other_fil
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retention_that_ends_opt_outs_too_early_is_warned_of_at_the_start() {
+async fn a_retention_that_ends_opt_outs_too_early_gives_a_warning_at_the_start() {
     for (name, days, is_warned) in
         [("logs_days", 59, true), ("deliveries_days", 59, true), ("logs_days", 60, false)]
     {

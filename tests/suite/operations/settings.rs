@@ -1,4 +1,4 @@
-//! Settings and tokens at the real command line: what cannot be used is named in one line, with exit code 64.
+//! Settings and tokens at the real command line: one line names a bad value, with exit code 64.
 
 use std::{fs, process::Command};
 
@@ -14,7 +14,7 @@ fn versand(arguments: &[&str]) -> Command {
     command
 }
 
-/// Bad settings, and what the one line must name.
+/// Bad settings, and the words that the one line must contain.
 const BAD: [(&str, &str); 48] = [
     ("[server]\nport = 1", "server.port"),
     ("[colour]\nred = 1", "colour"),
@@ -98,17 +98,17 @@ const BAD: [(&str, &str); 48] = [
 
 fn refused(command: &mut Command, named: &str) {
     let output = run_to_end(command, LIMIT);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(64), "{named}: {said}");
+    let printed = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(64), "{named}: {printed}");
     assert!(
-        said.lines().count() == 1 && said.starts_with("versand: ") && said.contains(named),
-        "{named}: {said}"
+        printed.lines().count() == 1 && printed.starts_with("versand: ") && printed.contains(named),
+        "{named}: {printed}"
     );
     assert!(output.stdout.is_empty());
 }
 
 #[test]
-fn a_setting_that_cannot_be_used_is_named_in_one_line() {
+fn a_bad_setting_is_named_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("versand.toml");
     let path = file.to_str().unwrap();
@@ -133,7 +133,7 @@ fn a_setting_that_cannot_be_used_is_named_in_one_line() {
 }
 
 #[test]
-fn good_settings_are_good() {
+fn good_settings_are_accepted() {
     let defaults = repository("config/default.toml");
     for command in [
         versand(&["check-config"]).env("VERSAND__SEND__WORKERS", "3"),
@@ -146,14 +146,14 @@ fn good_settings_are_good() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_was_made_is_one_that_works() {
+async fn a_generated_token_works() {
     let made = run(
         &mut versand(&["token", "--name", "shop \"A\"", "--role", "prepare_deliveries"]),
         LIMIT,
     );
     let (token, settings) =
         (String::from_utf8(made.stdout).unwrap(), String::from_utf8(made.stderr).unwrap());
-    assert!(!settings.contains(token.trim()), "only its hash");
+    assert!(!settings.contains(token.trim()), "only the hash of the token");
     let redis = RedisServer::start();
     let app = App::start(&redis, &settings).await;
     let client = app.client.with_token(token.trim());

@@ -1,4 +1,4 @@
-//! SIGTERM: the daemon finishes what it has begun, within its limit, and says what it leaves.
+//! SIGTERM: the daemon finishes begun work within its limit, and reports the rest.
 
 use std::time::{Duration, Instant};
 
@@ -28,13 +28,13 @@ fn settings(relay: &TestRelay, more: &str) -> String {
     format!("{}[preparation]\nchunk_size = 100\n{more}", relay.settings(CONNECTIONS))
 }
 
-/// How many lines of the sending log have this status.
+/// The number of lines of the sending log with this status.
 async fn with_status(daemon: &Daemon, id: &str, status: &str) -> usize {
     daemon.client.log(id).await.iter().filter(|line| line["status"] == status).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_is_asked_to_end_leaves_nothing_in_doubt_and_the_next_one_goes_on() {
+async fn a_terminated_daemon_leaves_nobody_in_doubt_and_the_next_one_goes_on() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(DELAY).await);
     let settings = settings(&relay, &format!("[redis]\nurl = \"{}\"\n", redis.url()));
     let mut daemon = Daemon::start(&settings).await;
@@ -45,10 +45,10 @@ async fn a_daemon_that_is_asked_to_end_leaves_nothing_in_doubt_and_the_next_one_
         assert_eq!(daemon.terminate().await.code(), Some(0));
         assert!(
             asked.elapsed() < Duration::from_secs(20),
-            "it waited for the limit of 25 s: {:?}",
+            "the daemon waited for the limit of 25 s: {:?}",
             asked.elapsed()
         );
-        assert!(relay.accepted() < RECIPIENTS, "it went on sending");
+        assert!(relay.accepted() < RECIPIENTS, "the daemon still sends");
         daemon.restart().await;
     }
     daemon.client.wait_for(&id, &["finished"]).await;
@@ -63,7 +63,7 @@ async fn the_embedded_redis_ends_with_its_daemon_and_loses_nothing() {
     let mut daemon = Daemon::start(&settings(&relay, "")).await;
     let id = daemon.client.send(&definition(), audience(RECIPIENTS)).await;
     accepted(&relay, 300).await;
-    // that no redis-server is left is checked with the end
+    // `terminate` also checks that no redis-server remains.
     assert_eq!(daemon.terminate().await.code(), Some(0));
     daemon.restart().await;
     daemon.client.wait_for(&id, &["finished"]).await;
@@ -72,7 +72,7 @@ async fn the_embedded_redis_ends_with_its_daemon_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relay_that_stalls_is_not_waited_for_beyond_the_limit() {
+async fn the_daemon_waits_for_a_stalling_relay_only_up_to_the_limit() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(DELAY).await);
     let more = format!("[redis]\nurl = \"{}\"\n[server]\ndrain_ms = 1500\n", redis.url());
     let mut daemon = Daemon::start(&settings(&relay, &more)).await;
@@ -86,7 +86,7 @@ async fn a_relay_that_stalls_is_not_waited_for_beyond_the_limit() {
     assert_eq!((ask("/readyz").await, ask("/healthz").await), (StatusCode::OK, StatusCode::OK));
     let asked = Instant::now();
     daemon.ask_to_end();
-    eventually("it is not ready any more", LIMIT, async || {
+    eventually("the daemon is no longer ready", LIMIT, async || {
         (ask("/readyz").await == StatusCode::SERVICE_UNAVAILABLE).then_some(())
     })
     .await;
@@ -101,7 +101,7 @@ async fn a_relay_that_stalls_is_not_waited_for_beyond_the_limit() {
     relay.catcher.change_rules(|rules| rules.every = None);
     daemon.restart().await;
     daemon.client.wait_for(&id, &["finished"]).await;
-    // those that stood at the end of data: nobody knows what the relay has made of them
+    // These transactions stood at the end of data: nobody knows whether the relay accepted them.
     let in_doubt = with_status(&daemon, &id, "in_doubt").await;
     assert!((1..=CONNECTIONS).contains(&in_doubt), "{in_doubt}");
     assert_eq!(with_status(&daemon, &id, "sent").await, RECIPIENTS - in_doubt);
@@ -124,7 +124,8 @@ async fn a_pause_takes_effect_within_a_second_though_the_relay_is_slow() {
     let before = relay.accepted();
     daemon.client.post(&format!("/deliveries/{id}/pause"), &json!({})).await;
     daemon.client.wait_for(&id, &["paused"]).await;
-    // what stood at the end of data was finished; a second, in messages: a busy machine does not send them faster
+    // Transactions at the end of data were finished. The limit of a second is counted in messages:
+    // a busy machine sends no faster.
     let after = relay.accepted();
     assert!(after - before <= 2 * CONNECTIONS, "{} more", after - before);
     daemon.passes("reconcile", 1).await;
@@ -143,14 +144,14 @@ async fn a_pause_takes_effect_within_a_second_though_the_relay_is_slow() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_address_is_ever_logged() {
     let relay = TestRelay::start(DELAY).await;
-    let said =
+    let reply =
         |code: &str| format!("{code} <user1@example.com>: unknown; ask postmaster@example.com");
     relay.catcher.change_rules(|rules| {
         let at = |stage, reply: String| Some(CatcherFault::reply(stage, &reply));
-        rules.script("user1@example.com", [at(CatcherStage::Recipient, said("550 5.1.1"))]);
-        rules.script("user2@example.com", [at(CatcherStage::Recipient, said("451 4.2.1"))]);
-        rules.script("user3@example.com", [at(CatcherStage::End, said("421 4.3.2"))]);
-        rules.script("user4@example.com", [at(CatcherStage::End, said("554 5.7.1"))]);
+        rules.script("user1@example.com", [at(CatcherStage::Recipient, reply("550 5.1.1"))]);
+        rules.script("user2@example.com", [at(CatcherStage::Recipient, reply("451 4.2.1"))]);
+        rules.script("user3@example.com", [at(CatcherStage::End, reply("421 4.3.2"))]);
+        rules.script("user4@example.com", [at(CatcherStage::End, reply("554 5.7.1"))]);
         rules.script(
             "user5@example.com",
             [Some(CatcherFault::new(CatcherStage::End, CatcherAction::Garbage))],
@@ -196,13 +197,13 @@ async fn no_address_is_ever_logged() {
 async fn a_rolling_restart_under_load_sends_on_without_a_gap_of_ten_seconds() {
     const LOAD: usize = 3000;
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(8)).await);
-    // the leases of the defaults
+    // The leases have the length of the default settings.
     let more = format!("[redis]\nurl = \"{}\"\n[send]\nlease_ms = 10000\n", redis.url());
     let settings = settings(&relay, &more);
     let mut daemons = [Daemon::start(&settings).await, Daemon::start(&settings).await];
     let id = daemons[0].client.send(&definition(), audience(LOAD)).await;
     accepted(&relay, 200).await;
-    // when the relay accepted something, as an observer of the relay sees it
+    // The times at which the relay accepted something, as an observer of the relay sees them.
     let (began, over) = (Instant::now(), std::sync::atomic::AtomicBool::new(false));
     let observe = async {
         let (mut seen, mut last, mut largest) = (relay.accepted(), Instant::now(), Duration::ZERO);
@@ -223,7 +224,11 @@ async fn a_rolling_restart_under_load_sends_on_without_a_gap_of_ten_seconds() {
                 accepted(&relay, relay.accepted() + 100).await;
             }
         }
-        assert!(relay.accepted() < LOAD, "not under load to the end: {:?}", began.elapsed());
+        assert!(
+            relay.accepted() < LOAD,
+            "the load ended before the restarts: {:?}",
+            began.elapsed()
+        );
         daemons[0].client.wait_for(&id, &["finished"]).await;
         over.store(true, std::sync::atomic::Ordering::Relaxed);
     };

@@ -1,4 +1,4 @@
-//! The systemd unit: understood by systemd, confined, and in step with the settings.
+//! The systemd unit: valid for systemd, confined, and consistent with the settings.
 
 use std::{fs, path::Path, process::Command};
 
@@ -9,8 +9,8 @@ const UNIT: &str = "systemd/versand.service";
 fn analyze(arguments: &[&str], unit: &Path) -> (bool, String) {
     let mut command = Command::new("systemd-analyze");
     let output = run_to_end(command.args(arguments).arg(unit), LIMIT);
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&printed).into_owned())
 }
 
 /// The value of a key of the unit; the last one, as systemd reads it.
@@ -31,17 +31,17 @@ fn verify(unit: &str) -> (bool, String) {
 #[test]
 fn systemd_understands_every_line() {
     let unit = text(repository(UNIT));
-    // It ends well even when it does not know a key: what counts is that it says nothing.
+    // The exit status is good even for an unknown key: the output must be empty.
     assert_eq!(verify(&unit), (true, String::new()));
-    let (_, said) = verify(&unit.replace("KillMode=", "KilMode="));
-    assert!(said.contains("KilMode"), "{said}");
+    let (_, printed) = verify(&unit.replace("KillMode=", "KilMode="));
+    assert!(printed.contains("KilMode"), "{printed}");
 }
 
 #[test]
 fn the_daemon_is_confined() {
     let arguments = ["security", "--offline=true", "--threshold=15", "--no-pager"];
-    let (confined, said) = analyze(&arguments, &repository(UNIT));
-    assert!(confined, "{said}");
+    let (confined, printed) = analyze(&arguments, &repository(UNIT));
+    assert!(confined, "{printed}");
 }
 
 #[test]
@@ -61,13 +61,15 @@ fn the_benchmark_runs_the_daemon_under_its_policy() {
     assert!(text(repository("benches/parts.py")).contains(&prefix), "{prefix}");
 }
 
-/// The embedded Redis reads its whole log first; killed on the way, it would begin anew for ever.
+/// The embedded Redis reads its whole log first. If systemd killed it on the way, it would begin
+/// again for ever.
 #[test]
 fn starting_has_no_limit() {
     assert_eq!(value(&text(repository(UNIT)), "TimeoutStartSec"), Some("infinity"));
 }
 
-/// Found with a real systemd: a failing ExecStartPre is started again for ever, whatever its exit code.
+/// Found with a real systemd: it restarts a failing ExecStartPre for ever, whatever the exit code
+/// is.
 #[test]
 fn wrong_settings_end_the_daemon_for_good() {
     let unit = text(repository(UNIT));

@@ -1,4 +1,6 @@
-//! Everything that the scripts keep of a delivery with two chunks: reads it, and puts it there.
+//! Everything that the scripts keep of a delivery with two chunks.
+//!
+//! The functions here read it from Redis and write it there.
 
 use std::collections::BTreeMap;
 
@@ -13,25 +15,25 @@ use versand::{
 
 use super::tracking::CHUNK;
 
-/// Blocks of the log that are looked at: no sequence of steps fills more.
+/// The number of log blocks that are compared. No sequence of steps fills more.
 const BLOCKS: u64 = 3;
 const FIELDS: [&str; 4] = ["revision", "state", "planned", "swept_tracking"];
 const COUNTERS: [&str; 3] = ["hits", "beyond", "labels"];
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// Those of `FIELDS`.
+    /// The values of `FIELDS`.
     pub delivery: [Option<String>; 4],
     pub ledger: Vec<u8>,
-    pub beside: Vec<u8>,
-    /// Without those that are 0.
+    pub neighbour: Vec<u8>,
+    /// The counts without zeros.
     pub counts: BTreeMap<String, i64>,
     pub open: Option<u32>,
     pub offered: Option<u32>,
-    pub aside: bool,
+    pub poisoned: bool,
     pub round: u32,
     pub replies: BTreeMap<u16, String>,
-    /// Those of `COUNTERS`.
+    /// The values of `COUNTERS`.
     pub tracking: [u64; 3],
     pub agents: BTreeMap<String, u16>,
     /// The tracking log by block.
@@ -39,7 +41,7 @@ pub struct Kept {
 }
 
 impl Kept {
-    pub async fn lay_out(&self, id: &DeliveryId, conn: &mut ConnectionManager) {
+    pub async fn write_to_redis(&self, id: &DeliveryId, conn: &mut ConnectionManager) {
         let mut pipe = redis::pipe();
         let keys = [
             keys::delivery(id),
@@ -50,7 +52,7 @@ impl Kept {
         ];
         pipe.del(&keys[..]).del(keys::open(id)).del(keys::offered(id)).del(keys::poisoned(id));
         pipe.set(keys::ledger(id, CHUNK), &self.ledger)
-            .set(keys::ledger(id, CHUNK + 1), &self.beside);
+            .set(keys::ledger(id, CHUNK + 1), &self.neighbour);
         for (field, value) in FIELDS.iter().zip(&self.delivery) {
             if let Some(value) = value {
                 pipe.hset(keys::delivery(id), field, value);
@@ -64,7 +66,7 @@ impl Kept {
                 pipe.zadd(&key, CHUNK, since);
             }
         }
-        if self.aside {
+        if self.poisoned {
             pipe.sadd(keys::poisoned(id), CHUNK);
         }
         pipe.hset(keys::rounds(id), CHUNK, self.round);
@@ -112,7 +114,7 @@ impl Kept {
             Option<u32>,
             BTreeMap<u16, String>,
         );
-        let (delivery, ledger, beside, mut counts, open, offered, aside, round, replies): First =
+        let (delivery, ledger, neighbour, mut counts, open, offered, poisoned, round, replies): First =
             first.query_async(conn).await.unwrap();
         counts.retain(|_, n| *n != 0);
         let (open, offered) = (open.map(|at| at as u32), offered.map(|at| at as u32));
@@ -126,10 +128,10 @@ impl Kept {
         second.mget((0..BLOCKS).map(|block| keys::hits(id, block)).collect::<Vec<_>>());
         type Second = ([u64; 3], usize, BTreeMap<String, u16>, Vec<Option<Vec<u8>>>);
         let (tracking, counters, agents, blocks): Second = second.query_async(conn).await.unwrap();
-        assert_eq!(counters, COUNTERS.len(), "a counter that nobody knows");
+        assert_eq!(counters, COUNTERS.len(), "an unknown counter");
         let read = |bytes: Vec<u8>| {
             let (lines, rest) = bytes.as_chunks::<HIT_BYTES>();
-            assert!(rest.is_empty(), "a piece of a line");
+            assert!(rest.is_empty(), "a part of a line");
             lines.iter().map(|line| Hit::decode(line).expect("a hit")).collect::<Vec<_>>()
         };
         let log =
@@ -137,11 +139,11 @@ impl Kept {
         Self {
             delivery,
             ledger,
-            beside,
+            neighbour,
             counts,
             open,
             offered,
-            aside,
+            poisoned,
             round,
             replies,
             tracking,

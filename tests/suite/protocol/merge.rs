@@ -1,22 +1,24 @@
-//! What meets what: a report and the record it finds.
+//! How a report changes the record that it finds.
 
 use versand::{
     domain::ledger::{Record, Status, flags},
     store::chunks::{Report, ReportEffect},
 };
 
-use super::spec::{Mutation, Terms};
+use super::{mutation::Mutation, spec::Terms};
 
-/// What the reporter is told, and whether the reply is kept.
-pub type Told = (ReportEffect, bool);
+/// The answer to the reporter, and whether the SMTP reply is kept.
+pub type ReportAnswer = (ReportEffect, bool);
 
-/// Flags that tell of earlier claims; the others belong to the report that decides.
+/// Flags about earlier claims. All other flags belong to the report that decides.
 pub const LASTING: u8 = flags::RESENT | flags::DUPLICATE | flags::ACCEPTED;
 
-/// Compares the claim number, never the lease: a report of the newest claim decides, of an earlier one only an acceptance counts.
-pub fn merge(r: &mut Record, report: &Report, terms: &Terms) -> Told {
+/// Compares the claim number, never the lease. A report of the newest claim decides. Of an earlier
+/// claim only an acceptance counts.
+pub fn merge(r: &mut Record, report: &Report, terms: &Terms) -> ReportAnswer {
     let before = *r;
-    // A claim that Redis has forgotten is the newest one, but does not end the attempt of an earlier one by failing.
+    // A claim that Redis has forgotten is the newest one. Its failure does not end the attempt of
+    // an earlier claim.
     let forgotten = report.claim > r.claim;
     if forgotten && r.status == Status::Attempting && report.status != Some(Status::Sent) {
         return (ReportEffect::NoEffect, false);
@@ -54,7 +56,7 @@ fn accepted(r: &mut Record, report: &Report) -> ReportEffect {
             if r.has(flags::DUPLICATE) || !r.has(flags::RESENT) {
                 return ReportEffect::Known;
             }
-            // An earlier one was accepted, too, or possibly so.
+            // An earlier claim was accepted, too, or possibly so.
             r.flags |= flags::DUPLICATE;
             return ReportEffect::Twice;
         }
@@ -64,8 +66,8 @@ fn accepted(r: &mut Record, report: &Report) -> ReportEffect {
     if twice { ReportEffect::Twice } else { ReportEffect::Applied }
 }
 
-/// Redis has forgotten this claim, and an earlier one that was accepted came first when both were put back: it was accepted, too,
-/// or possibly so.
+/// Redis has forgotten this claim and an earlier accepted one, which was put back first. So the
+/// recipient was accepted twice, or possibly so.
 fn accepted_too(r: &mut Record, status: Status) -> ReportEffect {
     if r.has(flags::DUPLICATE) {
         return ReportEffect::Known;
@@ -76,7 +78,8 @@ fn accepted_too(r: &mut Record, status: Status) -> ReportEffect {
 
 fn not_accepted(r: &mut Record, report: &Report, status: Status, terms: &Terms) -> ReportEffect {
     match r.status {
-        // It stays in doubt unless it surely failed: its chunk may be settled and its delivery finished by now.
+        // The recipient stays in doubt unless this claim surely failed. Its chunk may be settled
+        // and its delivery finished by now.
         Status::InDoubt
             if status != Status::Failed && terms.mutation != Mutation::LateDeferrals =>
         {
@@ -94,7 +97,7 @@ fn not_accepted(r: &mut Record, report: &Report, status: Status, terms: &Terms) 
     ReportEffect::Applied
 }
 
-/// The claim was not started: it is as if it had not been made.
+/// The claim was not started. It counts as if it had never been made.
 fn given_back(r: &mut Record, now: u32) -> ReportEffect {
     if r.status != Status::Attempting {
         return ReportEffect::NoEffect;
@@ -108,8 +111,9 @@ fn given_back(r: &mut Record, now: u32) -> ReportEffect {
     ReportEffect::Applied
 }
 
-/// Late truth. While the newer claim is under way it is only noted; otherwise it decides, unless a bounce has, and its number
-/// becomes the recipient's: told again it is known, and an acceptance of the newer claim would be the second.
+/// A late report of an acceptance. While the newer claim is under way, the report is only noted. Otherwise it decides,
+/// unless a bounce has. The record takes the number of this claim: a repeated report is then known,
+/// and an acceptance of the newer claim counts as the second one.
 fn accepted_earlier(r: &mut Record, report: &Report, terms: &Terms) -> ReportEffect {
     if r.has(flags::DUPLICATE) || r.status == Status::Attempting && r.has(flags::ACCEPTED) {
         return ReportEffect::Known;
@@ -129,8 +133,8 @@ fn accepted_earlier(r: &mut Record, report: &Report, terms: &Terms) -> ReportEff
     ReportEffect::Applied
 }
 
-/// The claim of a worker that is gone: nobody knows whether it was accepted, unless an earlier claim was. In SMTP test mode nothing
-/// was ever transferred.
+/// The claim of a worker that is gone. Nobody knows whether it was accepted, unless an earlier
+/// claim was. In SMTP test mode nothing was ever transferred.
 pub fn lose(r: &mut Record, now: u32, test: bool) {
     if r.has(flags::ACCEPTED) {
         sent_before(r, now);
@@ -148,7 +152,7 @@ fn decide(r: &mut Record, report: &Report, status: Status) {
     r.flags = r.flags & LASTING | report.flags;
 }
 
-/// An earlier claim was accepted, so the newest cannot make it anything else.
+/// An earlier claim was accepted. The newest claim cannot change that.
 fn sent_before(r: &mut Record, when: u32) {
     r.status = Status::Sent;
     r.reason = 0;

@@ -1,4 +1,4 @@
-//! The model: a small chunk explored completely, and what must hold in each of its states.
+//! The model: explores a small chunk completely, and checks what must hold in each state.
 
 use stateright::{Checker, Expectation, HasDiscoveries, Model, Property};
 use versand::domain::{
@@ -7,9 +7,10 @@ use versand::domain::{
 };
 
 use super::{
+    mutation::Mutation,
     next::{Small, Step},
-    spec::Mutation,
-    world::{Luck, RECIPIENTS, World},
+    worker::RECIPIENTS,
+    world::{FaultBudget, World},
 };
 
 impl Model for Small {
@@ -17,7 +18,7 @@ impl Model for Small {
     type Action = Step;
 
     fn init_states(&self) -> Vec<World> {
-        vec![World::new(self.luck)]
+        vec![World::new(self.budget)]
     }
 
     fn actions(&self, world: &World, steps: &mut Vec<Step>) {
@@ -32,17 +33,19 @@ impl Model for Small {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("nothing impossible is answered", |_, world: &World| {
+            Property::always("no script gives an impossible answer", |_, world: &World| {
                 world.wrong.is_none()
             }),
             Property::always(
-                "accepted twice only if a person or the policy released it again",
+                "a message is accepted twice only if a person or the policy resends it",
                 |model: &Small, world: &World| {
                     each(world, |i, r| {
-                        let again = world.released_by_person[i] + u8::from(model.resend);
-                        // Redis has forgotten it, and nobody is left who knows, or has put it back yet
-                        let forgotten =
-                            || world.run > 1 && (world.untold[i] || !model.is_quiet(world));
+                        let again = world.resent_by_person[i] + u8::from(model.resend);
+                        // Redis has forgotten it, and nobody is left who knows, or nobody has put
+                        // it back yet.
+                        let forgotten = || {
+                            world.run > 1 && (world.lost_acceptance[i] || !model.is_quiet(world))
+                        };
                         world.accepted[i] <= 1
                             || world.accepted[i] <= 1 + again
                                 && (r.has(flags::RESENT) || forgotten())
@@ -50,7 +53,7 @@ impl Model for Small {
                 },
             ),
             Property::always(
-                "in doubt only what a dead, fenced or unanswered worker had claimed",
+                "only claims of dead, fenced or unanswered workers are in doubt",
                 |_, world: &World| {
                     each(world, |i, r| r.status != Status::InDoubt || world.doubtful[i])
                 },
@@ -68,7 +71,7 @@ impl Model for Small {
                 },
             ),
             Property::always(
-                "when all is quiet everybody is settled",
+                "everybody is settled when nothing more can happen",
                 |model: &Small, world: &World| {
                     let counts = world.chunk.counts();
                     let finished = world.state == DeliveryState::Finished && !model.has_work(world);
@@ -80,7 +83,7 @@ impl Model for Small {
                 },
             ),
             Property::always(
-                "what the server accepted is not called anything else",
+                "an accepted message has no other status in the end",
                 |model: &Small, world: &World| {
                     each(world, |i, r| world.accepted[i] == 0 || is_truth(world, i, r))
                         || !model.is_quiet(world)
@@ -92,10 +95,10 @@ impl Model for Small {
                 })
             }),
             Property::always(
-                "what was accepted twice and told is a visible duplicate",
+                "two reported acceptances are a visible duplicate",
                 |model: &Small, world: &World| {
                     let known = |i: usize| {
-                        world.accepted[i] > 1 && !world.untold[i] && !world.is_awaited(i)
+                        world.accepted[i] > 1 && !world.lost_acceptance[i] && !world.is_awaited(i)
                     };
                     each(world, |i, r| !known(i) || r.has(flags::DUPLICATE))
                         || !model.is_quiet(world)
@@ -108,12 +111,12 @@ impl Model for Small {
                 world.chunk.counts().sent == RECIPIENTS as u64
             }),
             Property::sometimes(
-                "a late acceptance settles what was in doubt",
+                "a late acceptance settles a recipient in doubt",
                 |model: &Small, world: &World| {
                     let settled = |i: usize, r: &Record| {
                         world.doubtful[i] && r.status == Status::Sent && r.has(flags::ACCEPTED)
                     };
-                    model.luck.freezes == 0 || !each(world, |i, r| !settled(i, r))
+                    model.budget.freezes == 0 || !each(world, |i, r| !settled(i, r))
                 },
             ),
         ]
@@ -125,25 +128,28 @@ fn each(world: &World, holds: impl Fn(usize, &Record) -> bool) -> bool {
 }
 
 fn can_double(model: &Small) -> bool {
-    let doubt = model.luck.crashes + model.luck.freezes + model.luck.lost_replies > 0;
-    doubt && (model.resend || model.luck.persons > 0)
+    let doubt = model.budget.crashes + model.budget.freezes + model.budget.lost_replies > 0;
+    doubt && (model.resend || model.budget.persons > 0)
 }
 
-/// Sent; or else the worker that knew is gone (in doubt, settled by a person, or what its second attempt gave), or may still tell.
+/// The recipient is sent to. Otherwise the worker that knew is gone, or may still report.
+///
+/// A recipient whose worker is gone is in doubt, was settled by a person, or has the result of its
+/// second attempt.
 fn is_truth(world: &World, i: usize, r: &Record) -> bool {
     let second_attempt = r.has(flags::RESENT) && r.status != Status::Cancelled;
     let excused = r.status == Status::InDoubt || r.has(flags::SETTLED) || second_attempt;
     r.status == Status::Sent
         || world.bounced[i]
         || world.is_awaited(i)
-        || world.untold[i] && excused
+        || world.lost_acceptance[i] && excused
 }
 
-/// What must always hold and does not, what should be possible and is not, and how many states there are. Ends at the first
-/// failure; without one all states were seen.
-fn check(resend: bool, luck: Luck, mutation: Mutation) -> (Vec<String>, usize) {
+/// Returns each property that fails, each wanted case that never occurred, and the number of
+/// states. Ends at the first failure; without one, all states were seen.
+fn check(resend: bool, budget: FaultBudget, mutation: Mutation) -> (Vec<String>, usize) {
     let started = std::time::Instant::now();
-    let builder = Small { resend, luck, mutation }
+    let builder = Small { resend, budget, mutation }
         .checker()
         .threads(2)
         .finish_when(HasDiscoveries::AnyFailures);
@@ -164,13 +170,13 @@ fn check(resend: bool, luck: Luck, mutation: Mutation) -> (Vec<String>, usize) {
             .collect();
     }
     eprintln!(
-        "{states} states in {:?}, resend {resend}, {mutation:?}, {luck:?}: {failed:?}",
+        "{states} states in {:?}, resend {resend}, {mutation:?}, {budget:?}: {failed:?}",
         started.elapsed()
     );
     (failed, states)
 }
 
-const NO_MISFORTUNE: Luck = Luck {
+const NO_FAULTS: FaultBudget = FaultBudget {
     crashes: 0,
     freezes: 0,
     lost_answers: 0,
@@ -186,71 +192,78 @@ const NO_MISFORTUNE: Luck = Luck {
     alone: false,
 };
 
-const HOLD: &[Luck] = &[
-    Luck { crashes: 1, freezes: 1, persons: 1, ..NO_MISFORTUNE },
-    Luck { crashes: 1, lost_answers: 1, pauses: 1, refusals: 1, ..NO_MISFORTUNE },
-    Luck { freezes: 1, lost_answers: 1, deferrals: 1, ..NO_MISFORTUNE },
-    Luck { crashes: 1, freezes: 1, lost_answers: 1, stops: 1, ..NO_MISFORTUNE },
-    Luck { lost_replies: 2, stops: 1, persons: 2, ..NO_MISFORTUNE },
-    Luck { crashes: 1, bounces: 1, hits: 1, ..NO_MISFORTUNE },
-    Luck { freezes: 1, bounces: 1, hits: 1, ..NO_MISFORTUNE },
-    Luck { rollbacks: 1, crashes: 1, lost_answers: 1, refusals: 1, ..NO_MISFORTUNE },
-    Luck { rollbacks: 1, freezes: 1, alone: true, ..NO_MISFORTUNE },
-    Luck { rollbacks: 1, crashes: 1, freezes: 1, alone: true, ..NO_MISFORTUNE },
-    Luck { rollbacks: 1, freezes: 1, lost_answers: 1, stops: 1, alone: true, ..NO_MISFORTUNE },
-    Luck { rollbacks: 1, deferrals: 1, pauses: 1, hits: 1, ..NO_MISFORTUNE },
+const HOLD: &[FaultBudget] = &[
+    FaultBudget { crashes: 1, freezes: 1, persons: 1, ..NO_FAULTS },
+    FaultBudget { crashes: 1, lost_answers: 1, pauses: 1, refusals: 1, ..NO_FAULTS },
+    FaultBudget { freezes: 1, lost_answers: 1, deferrals: 1, ..NO_FAULTS },
+    FaultBudget { crashes: 1, freezes: 1, lost_answers: 1, stops: 1, ..NO_FAULTS },
+    FaultBudget { lost_replies: 2, stops: 1, persons: 2, ..NO_FAULTS },
+    FaultBudget { crashes: 1, bounces: 1, hits: 1, ..NO_FAULTS },
+    FaultBudget { freezes: 1, bounces: 1, hits: 1, ..NO_FAULTS },
+    FaultBudget { rollbacks: 1, crashes: 1, lost_answers: 1, refusals: 1, ..NO_FAULTS },
+    FaultBudget { rollbacks: 1, freezes: 1, alone: true, ..NO_FAULTS },
+    FaultBudget { rollbacks: 1, crashes: 1, freezes: 1, alone: true, ..NO_FAULTS },
+    FaultBudget { rollbacks: 1, freezes: 1, lost_answers: 1, stops: 1, alone: true, ..NO_FAULTS },
+    FaultBudget { rollbacks: 1, deferrals: 1, pauses: 1, hits: 1, ..NO_FAULTS },
 ];
 
-const RESEND: &[Luck] = &[
-    Luck { crashes: 1, freezes: 1, ..NO_MISFORTUNE },
-    Luck { crashes: 1, lost_answers: 1, pauses: 1, ..NO_MISFORTUNE },
-    Luck { lost_replies: 1, deferrals: 1, refusals: 1, stops: 1, ..NO_MISFORTUNE },
-    Luck { lost_replies: 1, bounces: 1, hits: 1, ..NO_MISFORTUNE },
-    Luck { rollbacks: 1, crashes: 1, lost_replies: 1, ..NO_MISFORTUNE },
-    Luck { rollbacks: 1, freezes: 1, alone: true, ..NO_MISFORTUNE },
-    Luck { rollbacks: 1, crashes: 1, freezes: 1, lost_replies: 1, alone: true, ..NO_MISFORTUNE },
+const RESEND: &[FaultBudget] = &[
+    FaultBudget { crashes: 1, freezes: 1, ..NO_FAULTS },
+    FaultBudget { crashes: 1, lost_answers: 1, pauses: 1, ..NO_FAULTS },
+    FaultBudget { lost_replies: 1, deferrals: 1, refusals: 1, stops: 1, ..NO_FAULTS },
+    FaultBudget { lost_replies: 1, bounces: 1, hits: 1, ..NO_FAULTS },
+    FaultBudget { rollbacks: 1, crashes: 1, lost_replies: 1, ..NO_FAULTS },
+    FaultBudget { rollbacks: 1, freezes: 1, alone: true, ..NO_FAULTS },
+    FaultBudget { rollbacks: 1, crashes: 1, freezes: 1, lost_replies: 1, alone: true, ..NO_FAULTS },
 ];
 
-/// Minutes each: for whoever changes the protocol.
-const WIDE: &[(bool, Luck)] = &[
+/// These take minutes each. Run them after a change of the protocol.
+const WIDE: &[(bool, FaultBudget)] = &[
     (
         false,
-        Luck { crashes: 1, freezes: 1, lost_answers: 1, pauses: 1, deferrals: 1, ..NO_MISFORTUNE },
+        FaultBudget {
+            crashes: 1,
+            freezes: 1,
+            lost_answers: 1,
+            pauses: 1,
+            deferrals: 1,
+            ..NO_FAULTS
+        },
     ),
-    (false, Luck { crashes: 2, freezes: 1, persons: 1, ..NO_MISFORTUNE }),
-    (true, Luck { crashes: 1, freezes: 1, persons: 1, ..NO_MISFORTUNE }),
-    (true, Luck { crashes: 1, freezes: 1, stops: 1, ..NO_MISFORTUNE }),
-    (true, Luck { freezes: 1, lost_answers: 1, deferrals: 1, ..NO_MISFORTUNE }),
-    (false, Luck { rollbacks: 1, freezes: 1, stops: 1, ..NO_MISFORTUNE }),
-    (false, Luck { rollbacks: 1, crashes: 1, freezes: 1, ..NO_MISFORTUNE }),
-    (true, Luck { rollbacks: 1, crashes: 1, freezes: 1, ..NO_MISFORTUNE }),
-    (true, Luck { crashes: 1, freezes: 1, bounces: 1, hits: 1, ..NO_MISFORTUNE }),
+    (false, FaultBudget { crashes: 2, freezes: 1, persons: 1, ..NO_FAULTS }),
+    (true, FaultBudget { crashes: 1, freezes: 1, persons: 1, ..NO_FAULTS }),
+    (true, FaultBudget { crashes: 1, freezes: 1, stops: 1, ..NO_FAULTS }),
+    (true, FaultBudget { freezes: 1, lost_answers: 1, deferrals: 1, ..NO_FAULTS }),
+    (false, FaultBudget { rollbacks: 1, freezes: 1, stops: 1, ..NO_FAULTS }),
+    (false, FaultBudget { rollbacks: 1, crashes: 1, freezes: 1, ..NO_FAULTS }),
+    (true, FaultBudget { rollbacks: 1, crashes: 1, freezes: 1, ..NO_FAULTS }),
+    (true, FaultBudget { crashes: 1, freezes: 1, bounces: 1, hits: 1, ..NO_FAULTS }),
 ];
 
-fn holds(resend: bool, luck: Luck) {
-    let (failed, states) = check(resend, luck, Mutation::Faithful);
+fn holds_in_all_states(resend: bool, budget: FaultBudget) {
+    let (failed, states) = check(resend, budget, Mutation::Faithful);
     assert!(failed.is_empty(), "after {states} states {failed:#?}");
 }
 
 #[test]
 fn under_hold_nobody_is_sent_to_twice_and_nobody_is_lost() {
-    HOLD.iter().for_each(|luck| holds(false, *luck));
+    HOLD.iter().for_each(|budget| holds_in_all_states(false, *budget));
 }
 
 #[test]
 fn under_resend_nobody_is_missed_and_nobody_is_sent_to_a_third_time() {
-    RESEND.iter().for_each(|luck| holds(true, *luck));
+    RESEND.iter().for_each(|budget| holds_in_all_states(true, *budget));
 }
 
 #[test]
 #[ignore = "takes minutes; the small worlds hold the same properties"]
-fn in_wider_worlds_the_same_holds() {
-    WIDE.iter().for_each(|(resend, luck)| holds(*resend, *luck));
+fn the_properties_hold_in_wider_worlds() {
+    WIDE.iter().for_each(|(resend, budget)| holds_in_all_states(*resend, *budget));
 }
 
 #[test]
 fn each_mistake_in_the_protocol_has_a_counterexample() {
-    let stopped = Luck { lost_replies: 1, deferrals: 1, stops: 1, ..NO_MISFORTUNE };
+    let stopped = FaultBudget { lost_replies: 1, deferrals: 1, stops: 1, ..NO_FAULTS };
     let worlds = [
         (Mutation::ClaimsWithoutLease, false, HOLD[0]),
         (Mutation::ClaimsUnwritten, false, HOLD[0]),
@@ -259,17 +272,17 @@ fn each_mistake_in_the_protocol_has_a_counterexample() {
         (Mutation::GrantsForgotten, false, HOLD[1]),
         (Mutation::LateDeferrals, false, HOLD[2]),
         (Mutation::DoubtCancelled, true, stopped),
-        (Mutation::ForgottenTrusted, false, Luck { rollbacks: 1, crashes: 1, ..NO_MISFORTUNE }),
+        (Mutation::ForgottenTrusted, false, FaultBudget { rollbacks: 1, crashes: 1, ..NO_FAULTS }),
         (
             Mutation::ForgottenResent,
             true,
-            Luck { rollbacks: 1, crashes: 1, lost_replies: 1, ..NO_MISFORTUNE },
+            FaultBudget { rollbacks: 1, crashes: 1, lost_replies: 1, ..NO_FAULTS },
         ),
-        (Mutation::BounceUndone, true, Luck { freezes: 1, bounces: 1, ..NO_MISFORTUNE }),
+        (Mutation::BounceUndone, true, FaultBudget { freezes: 1, bounces: 1, ..NO_FAULTS }),
     ];
     assert_eq!(worlds.map(|(mistake, ..)| mistake), Mutation::MISTAKES);
-    for (mistake, resend, luck) in worlds {
-        let (failed, _) = check(resend, luck, mistake);
+    for (mistake, resend, budget) in worlds {
+        let (failed, _) = check(resend, budget, mistake);
         assert!(!failed.is_empty(), "{mistake:?} was not seen");
     }
 }

@@ -6,32 +6,33 @@ use versand::{
 };
 
 use super::{
-    spec::Mutation,
-    world::{Group, Luck, Phase, RECIPIENTS, Reply, WORKERS, World},
+    mutation::Mutation,
+    worker::{Phase, RECIPIENTS, Reply, SentBatch},
+    world::{FaultBudget, WORKERS, World},
 };
 
 #[derive(Debug, Clone, Copy)]
 pub struct Small {
     pub resend: bool,
-    pub luck: Luck,
+    pub budget: FaultBudget,
     pub mutation: Mutation,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     Take(usize),
-    /// The lease is checked, for the last time before the end-of-data.
+    /// The lease is checked for the last time before the end of data.
     Check(usize, usize),
-    /// What was claimed is not started.
+    /// A claimed recipient is not started.
     Refrain(usize, usize),
-    /// The connection breaks before the end-of-data.
+    /// The connection breaks before the end of data.
     Break(usize, usize),
     Write(usize, usize, Reply),
     Read(usize, usize),
     LoseReply(usize, usize),
-    Send(usize, Group, bool),
+    Send(usize, SentBatch, bool),
     Repeat(usize, bool),
-    Release(usize),
+    GiveBack(usize),
     Crash(usize),
     Freeze(usize),
     Thaw(usize),
@@ -43,20 +44,20 @@ pub enum Step {
     Settle(usize, Settlement),
     Bounce(usize),
     Hit(usize),
-    /// As Redis is now it may be again.
+    /// Redis may go back to its present state.
     Remember,
     SettleDown,
     RollBack,
-    /// Its beat is acknowledged: whoever had taken the chunk meanwhile is forgotten.
+    /// The beat is acknowledged: any other holder meanwhile is forgotten.
     Beat(usize),
-    /// The worker sees that Redis went back in time.
+    /// The worker notices that Redis went back in time.
     Notice(usize),
-    /// It gives back again what Redis has forgotten was given back.
+    /// The worker gives a chunk back again, because Redis has forgotten the first time.
     GiveBackAgain(usize),
 }
 
 impl Step {
-    /// Whether nobody and nothing from outside is needed for it.
+    /// True if the step needs no person and no event from outside.
     fn is_own(self) -> bool {
         match self {
             Self::Send(_, _, answered) | Self::Repeat(_, answered) => answered,
@@ -65,7 +66,7 @@ impl Step {
             | Self::Check(..)
             | Self::Refrain(..)
             | Self::Read(..)
-            | Self::Release(_) => true,
+            | Self::GiveBack(_) => true,
             Self::Cancel
             | Self::Rest
             | Self::SettleDown
@@ -84,10 +85,10 @@ impl Small {
             steps.push(Step::Thaw(w));
             return;
         }
-        if world.luck.crashes > 0 && (worker.lease.is_some() || !worker.is_idle()) {
+        if world.budget.crashes > 0 && (worker.lease.is_some() || !worker.is_idle()) {
             steps.push(Step::Crash(w));
         }
-        if world.luck.freezes > 0
+        if world.budget.freezes > 0
             && worker.lease.is_some()
             && world.workers.iter().all(|other| !other.frozen)
         {
@@ -108,12 +109,12 @@ impl Small {
         }
         if worker.unanswered.is_some() {
             steps.push(Step::Repeat(w, true));
-            if world.luck.lost_answers > 0 {
+            if world.budget.lost_answers > 0 {
                 steps.push(Step::Repeat(w, false));
             }
             return;
         }
-        let lease = worker.lease().expect("it has one");
+        let lease = worker.lease().expect("the worker has a lease");
         if world.run > 1
             && !worker.expired
             && world.chunk.against(&lease) == LeaseVerdict::RolledBack
@@ -123,42 +124,43 @@ impl Small {
         if worker.expired && !worker.halted && world.chunk.against(&lease) == LeaseVerdict::Ok {
             steps.push(Step::Beat(w));
         }
-        self.groups(world, w, steps);
+        self.batch_steps(world, w, steps);
     }
 
-    fn groups(&self, world: &World, w: usize, steps: &mut Vec<Step>) {
+    fn batch_steps(&self, world: &World, w: usize, steps: &mut Vec<Step>) {
         let worker = &world.workers[w];
         let resend_after_s = self.resend.then_some(0);
         let known = |i: &usize| matches!(worker.jobs[*i], Some((_, Phase::Known(_))));
-        let wanted = |i: &usize| {
+        let is_claimable = |i: &usize| {
             let record = &world.chunk.records[*i];
-            // a doubt is sent again under another lease, which it waits for
+            // A recipient in doubt is sent to again under another lease, for which it waits.
             let waits = record.status == Status::InDoubt
                 && worker.lease.is_some_and(|(epoch, _)| record.claim.epoch == epoch);
             let claimable = !waits && record.claimable_at(resend_after_s).is_some();
-            // what was given back while the lease was in question is for others
+            // A recipient that was given back while the lease was in question is left to others.
             let again = !worker.expired || worker.numbers[*i] == 0;
             !worker.halted && again && worker.jobs[*i].is_none() && claimable
         };
         let reports = (0..RECIPIENTS).filter(known).map(Some).chain([None]);
-        let work = (0..RECIPIENTS).find(wanted);
-        // a lease that may be forgotten is not used
+        let work = (0..RECIPIENTS).find(is_claimable);
+        // A lease that may be forgotten is not used.
         let claim = work.filter(|_| world.is_durable(w));
         for report in reports {
             for claim in [None, claim.map(|i| (i, world.next_number(w, i)))] {
-                let group = Group { report, claim };
-                let is_new = !steps.contains(&Step::Send(w, group, true));
+                let sent = SentBatch { report, claim };
+                let is_new = !steps.contains(&Step::Send(w, sent, true));
                 if is_new && (report.is_some() || claim.is_some()) {
-                    steps.push(Step::Send(w, group, true));
-                    if world.luck.lost_answers > 0 {
-                        steps.push(Step::Send(w, group, false));
+                    steps.push(Step::Send(w, sent, true));
+                    if world.budget.lost_answers > 0 {
+                        steps.push(Step::Send(w, sent, false));
                     }
                 }
             }
         }
-        // A slice that ends early is the same as a crash without claims: a holder goes on for as long as there is work.
+        // A slice that ends early equals a crash without claims: here a holder goes on while there
+        // is work.
         if worker.is_idle() && (worker.halted || worker.expired || work.is_none()) {
-            steps.push(Step::Release(w));
+            steps.push(Step::GiveBack(w));
         }
     }
 
@@ -171,17 +173,17 @@ impl Small {
             Some((_, Phase::Claimed)) => steps.push(Step::Check(w, i)),
             Some((_, Phase::Checked)) => {
                 steps.push(Step::Write(w, i, Reply::Accepted));
-                if world.luck.deferrals > 0 {
+                if world.budget.deferrals > 0 {
                     steps.push(Step::Write(w, i, Reply::Deferred));
                     steps.push(Step::Break(w, i));
                 }
-                if world.luck.refusals > 0 {
+                if world.budget.refusals > 0 {
                     steps.push(Step::Write(w, i, Reply::Refused));
                 }
             }
             Some((_, Phase::Written(_))) => {
                 steps.push(Step::Read(w, i));
-                if world.luck.lost_replies > 0 {
+                if world.budget.lost_replies > 0 {
                     steps.push(Step::LoseReply(w, i));
                 }
             }
@@ -206,18 +208,18 @@ impl Small {
             DeliveryState::Pausing => steps.push(Step::Resume),
             _ => {}
         }
-        if world.luck.pauses > 0 && world.state == DeliveryState::InProgress {
+        if world.budget.pauses > 0 && world.state == DeliveryState::InProgress {
             steps.push(Step::Pause);
         }
-        if world.luck.stops > 0
+        if world.budget.stops > 0
             && matches!(world.state, DeliveryState::InProgress | DeliveryState::Pausing)
         {
             steps.push(Step::Stop);
         }
         self.outside(world, &mut steps);
-        for i in (0..RECIPIENTS)
-            .filter(|i| world.luck.persons > 0 && world.chunk.records[*i].status == Status::InDoubt)
-        {
+        for i in (0..RECIPIENTS).filter(|i| {
+            world.budget.persons > 0 && world.chunk.records[*i].status == Status::InDoubt
+        }) {
             steps.extend(
                 [Settlement::Sent, Settlement::Failed, Settlement::Resend]
                     .map(|s| Step::Settle(i, s)),
@@ -229,25 +231,25 @@ impl Small {
     fn outside(&self, world: &World, steps: &mut Vec<Step>) {
         if world.past.is_some() {
             steps.extend([Step::SettleDown, Step::RollBack]);
-        } else if world.luck.rollbacks > 0 && world.chunk.epoch > 0 {
+        } else if world.budget.rollbacks > 0 && world.chunk.epoch > 0 {
             steps.push(Step::Remember);
         }
         for i in (0..RECIPIENTS).filter(|i| world.accepted[*i] > 0) {
-            if world.luck.bounces > 0 {
+            if world.budget.bounces > 0 {
                 steps.push(Step::Bounce(i));
             }
-            if world.luck.hits > 0 {
+            if world.budget.hits > 0 {
                 steps.push(Step::Hit(i));
             }
         }
     }
 
-    /// Whether somebody may be claimed, now or later.
+    /// True if a recipient can be claimed, now or later.
     pub fn has_work(&self, world: &World) -> bool {
         world.chunk.records.iter().any(|r| r.claimable_at(self.resend.then_some(0)).is_some())
     }
 
-    /// Nothing more happens unless something from outside does.
+    /// True if nothing more happens without an event from outside.
     pub fn is_quiet(&self, world: &World) -> bool {
         !self.steps(world).into_iter().any(Step::is_own)
     }
@@ -259,32 +261,32 @@ impl Small {
             Step::Check(w, i) => world.advance(w, i, Phase::Checked),
             Step::Refrain(w, i) => world.advance(w, i, Phase::Known(Reply::NotStarted)),
             Step::Break(w, i) => {
-                world.luck.deferrals -= 1;
+                world.budget.deferrals -= 1;
                 world.advance(w, i, Phase::Known(Reply::Deferred));
             }
             Step::Write(w, i, reply) => {
-                world.luck.deferrals -= u8::from(reply == Reply::Deferred);
-                world.luck.refusals -= u8::from(reply == Reply::Refused);
+                world.budget.deferrals -= u8::from(reply == Reply::Deferred);
+                world.budget.refusals -= u8::from(reply == Reply::Refused);
                 world.write(w, i, reply);
             }
             Step::Read(w, i) | Step::LoseReply(w, i) => {
-                let Some((_, Phase::Written(said))) = world.workers[w].jobs[i] else { return };
+                let Some((_, Phase::Written(reply))) = world.workers[w].jobs[i] else { return };
                 if matches!(step, Step::Read(..)) {
-                    return world.advance(w, i, Phase::Known(said));
+                    return world.advance(w, i, Phase::Known(reply));
                 }
-                world.luck.lost_replies -= 1;
-                world.lose_reply(w, i, said);
+                world.budget.lost_replies -= 1;
+                world.lose_reply(w, i, reply);
             }
-            Step::Send(w, group, is_answered) => {
-                world.luck.lost_answers -= u8::from(!is_answered);
-                world.turn(w, group, is_answered, &terms);
+            Step::Send(w, sent, is_answered) => {
+                world.budget.lost_answers -= u8::from(!is_answered);
+                world.send_batch(w, sent, is_answered, &terms);
             }
             Step::Repeat(w, is_answered) => {
-                world.luck.lost_answers -= u8::from(!is_answered);
-                let Some(group) = world.workers[w].unanswered else { return };
-                world.turn(w, group, is_answered, &terms);
+                world.budget.lost_answers -= u8::from(!is_answered);
+                let Some(sent) = world.workers[w].unanswered else { return };
+                world.send_batch(w, sent, is_answered, &terms);
             }
-            Step::Release(w) => {
+            Step::GiveBack(w) => {
                 world.give_back(w, &terms);
             }
             Step::Beat(w) => world.beat(w, &terms),
@@ -305,21 +307,21 @@ impl Small {
         let terms = world.terms(self.resend, self.mutation);
         match step {
             Step::Crash(w) => {
-                world.luck.crashes -= 1;
+                world.budget.crashes -= 1;
                 world.crash(w);
             }
             Step::Freeze(w) => {
-                world.luck.freezes -= 1;
+                world.budget.freezes -= 1;
                 world.workers[w].frozen = true;
             }
             Step::Thaw(w) => world.workers[w].frozen = false,
             Step::Pause => {
-                world.luck.pauses -= 1;
+                world.budget.pauses -= 1;
                 world.state = DeliveryState::Pausing;
             }
             Step::Resume => world.state = DeliveryState::InProgress,
             Step::Stop => {
-                world.luck.stops -= 1;
+                world.budget.stops -= 1;
                 world.state = DeliveryState::Stopping;
             }
             Step::Rest => {
@@ -330,19 +332,19 @@ impl Small {
                 }
             }
             Step::Settle(i, settlement) => {
-                world.luck.persons -= 1;
+                world.budget.persons -= 1;
                 world.settle(i, settlement, &terms);
             }
             Step::Bounce(i) => {
-                world.luck.bounces -= 1;
+                world.budget.bounces -= 1;
                 world.bounce(i, &terms);
             }
             Step::Hit(i) => {
-                world.luck.hits -= 1;
+                world.budget.hits -= 1;
                 world.chunk.prove(i as u16, &terms);
             }
             Step::Remember => {
-                world.luck.rollbacks -= 1;
+                world.budget.rollbacks -= 1;
                 world.remember();
             }
             Step::SettleDown => world.settle_down(),

@@ -1,4 +1,4 @@
-//! The scripts do what the protocol says: random steps on a real redis-server and on the specification, compared after each.
+//! Random steps on a real redis-server and on the specification, compared after each step.
 
 use std::{
     cell::{Cell, RefCell},
@@ -23,8 +23,8 @@ use versand::{
 };
 
 use super::{
+    mutation::Mutation,
     play::{Beginning, Play},
-    spec::Mutation,
     steps::{RECIPIENTS, Step, WIDE, crowded_sequence, sequence, wide_sequence},
 };
 use crate::harness::redis::RedisServer;
@@ -39,21 +39,22 @@ const FEW: Beginning = Beginning { recipients: RECIPIENTS, test: false, agents: 
 
 type Outcome = Result<(), TestError<Vec<Step>>>;
 
-/// Plays random sequences against the scripts until one differs. It also says what hits have met.
+/// Plays random sequences against the scripts until one differs. Returns also the cases that hits
+/// have met.
 fn explore(
     mutation: Mutation,
     cases: u32,
     beginning: Beginning,
     sequences: impl Strategy<Value = Vec<Step>>,
 ) -> (Outcome, BTreeSet<String>) {
-    // What is compared is what the scripts do, not what a disk keeps.
+    // The test compares the scripts. The disk does not matter here.
     let redis = RedisServer::start_with(&["--appendfsync", "no"]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let store = Stores::new(runtime.block_on(Redis::connect(&redis.settings())).unwrap());
+    let stores = Stores::new(runtime.block_on(Redis::connect(&redis.settings())).unwrap());
     let (played, met) = (Cell::new(0u64), RefCell::new(BTreeSet::new()));
     let config =
         Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
-    // A mistake must be found in every run; what nobody thought of may be found in any.
+    // A known mistake must be found in every run. An unknown one may be found in any run.
     let mut runner = match mutation {
         Mutation::Faithful => TestRunner::new(config),
         _ => TestRunner::new_with_rng(
@@ -67,7 +68,7 @@ fn explore(
         id[2..].copy_from_slice(&played.get().to_be_bytes());
         runtime.block_on(async {
             let mut play =
-                Play::begin(&store, DeliveryId::from_random(id), beginning, mutation).await;
+                Play::begin(&stores, DeliveryId::from_random(id), beginning, mutation).await;
             for (at, step) in steps.iter().enumerate() {
                 let compared = play.step(step).await;
                 compared.map_err(|difference| {
@@ -82,8 +83,8 @@ fn explore(
     (outcome, met.into_inner())
 }
 
-/// Hits by everybody, of recipients in every status, and all that may become of a hit.
-fn all_that_hits_meet() -> BTreeSet<String> {
+/// Hits of recipients in every status, with every possible effect of a hit.
+fn all_hit_cases() -> BTreeSet<String> {
     let all = Status::ALL.iter().flat_map(|status| {
         HitClass::ALL.map(|class| format!("{} by {}", status.word(), class.word()))
     });
@@ -99,24 +100,24 @@ fn all_that_hits_meet() -> BTreeSet<String> {
 }
 
 #[test]
-fn the_scripts_do_what_the_protocol_says() {
+fn the_scripts_follow_the_protocol() {
     let (outcome, met) = explore(Mutation::Faithful, CASES, FEW, sequence());
-    must_agree(outcome);
-    assert_eq!(met, all_that_hits_meet());
+    check_agreement(outcome);
+    assert_eq!(met, all_hit_cases());
 }
 
-/// Also with reports that no test makes.
+/// The same with reports that no SMTP test makes.
 #[test]
-fn in_test_mode_the_scripts_do_what_the_protocol_says() {
-    must_agree(
+fn the_scripts_follow_the_protocol_in_test_mode() {
+    check_agreement(
         explore(Mutation::Faithful, TEST_CASES, Beginning { test: true, ..FEW }, sequence()).0,
     );
 }
 
-/// Groups as workers send them: the scripts decide most of these on a shorter way.
+/// Batches as workers send them: the scripts decide most of these on a fast path.
 #[test]
-fn in_a_wide_chunk_the_scripts_do_what_the_protocol_says() {
-    must_agree(
+fn the_scripts_follow_the_protocol_in_a_wide_chunk() {
+    check_agreement(
         explore(
             Mutation::Faithful,
             WIDE_CASES,
@@ -127,10 +128,10 @@ fn in_a_wide_chunk_the_scripts_do_what_the_protocol_says() {
     );
 }
 
-/// Two more user agents get a number, the others none.
+/// Two more user agents get a number, and all others get none.
 #[test]
-fn when_the_numbers_of_user_agents_run_out_the_scripts_do_what_the_protocol_says() {
-    must_agree(
+fn the_scripts_follow_the_protocol_when_user_agent_numbers_run_out() {
+    check_agreement(
         explore(
             Mutation::Faithful,
             CROWDED_CASES,
@@ -141,25 +142,26 @@ fn when_the_numbers_of_user_agents_run_out_the_scripts_do_what_the_protocol_says
     );
 }
 
-fn must_agree(outcome: Outcome) {
+fn check_agreement(outcome: Outcome) {
     if let Err(TestError::Fail(why, steps)) = outcome {
         panic!("{why}\nafter\n{}", steps.iter().map(|s| format!("  {s:?}\n")).collect::<String>());
     }
 }
 
-/// The epoch comes a second time when Redis has forgotten the first, and it may come to the same owner.
+/// An epoch comes a second time if Redis has forgotten the first one. Even the owner may be the
+/// same.
 #[tokio::test]
-async fn a_lease_that_redis_forgot_is_not_mistaken_for_the_next_one() {
+async fn a_lease_that_redis_lost_is_not_mistaken_for_the_next_one() {
     let redis = RedisServer::start_with(&["--appendfsync", "everysec"]);
-    let store = Stores::new(Redis::connect(&redis.settings()).await.unwrap());
-    store.redis.durability().await.unwrap();
+    let stores = Stores::new(Redis::connect(&redis.settings()).await.unwrap());
+    stores.redis.durability().await.unwrap();
     let at = ChunkRef { delivery: DeliveryId::from_random([1; 10]), chunk: 0 };
-    let lay_out = async || {
+    let write_to_redis = async || {
         let mut set = redis::cmd("SET");
         set.arg(keys::ledger(&at.delivery, at.chunk)).arg(Ledger::new(1).bytes());
-        let () = set.query_async(&mut store.redis.connection()).await.unwrap();
+        let () = set.query_async(&mut stores.redis.connection()).await.unwrap();
     };
-    let take = async || match store
+    let take = async || match stores
         .ledgers
         .take_lease(&at, 7, TakeoverGrounds::default(), 0)
         .await
@@ -168,25 +170,25 @@ async fn a_lease_that_redis_forgot_is_not_mistaken_for_the_next_one() {
         Taken::Yes(lease, _) => lease,
         held => panic!("{held:?}"),
     };
-    lay_out().await;
+    write_to_redis().await;
     let forgotten = take().await;
-    lay_out().await;
+    write_to_redis().await;
     let lease = take().await;
     assert_eq!((forgotten.owner, forgotten.epoch), (lease.owner, lease.epoch));
-    let turn = Batch { claims: vec![Claim { position: 0, n: 1 }], ..Batch::default() };
+    let batch = Batch { claims: vec![Claim { position: 0, n: 1 }], ..Batch::default() };
     for seq in lease.seq..lease.seq + 2 {
         assert_eq!(
-            store.ledgers.renew_lease(&at, &forgotten).await.unwrap(),
+            stores.ledgers.renew_lease(&at, &forgotten).await.unwrap(),
             LeaseVerdict::RolledBack
         );
         assert_eq!(
-            store.ledgers.write_batch(&at, &forgotten, &turn, 0, None).await.unwrap().lease,
+            stores.ledgers.write_batch(&at, &forgotten, &batch, 0, None).await.unwrap().lease,
             LeaseVerdict::RolledBack
         );
         assert_eq!(
-            store
+            stores
                 .ledgers
-                .write_batch(&at, &Lease { seq, ..lease }, &turn, 0, None)
+                .write_batch(&at, &Lease { seq, ..lease }, &batch, 0, None)
                 .await
                 .unwrap()
                 .lease,
@@ -196,8 +198,8 @@ async fn a_lease_that_redis_forgot_is_not_mistaken_for_the_next_one() {
 }
 
 #[test]
-fn a_mistake_in_the_protocol_is_told_apart_from_the_scripts() {
-    for mistake in Mutation::MISTAKES.into_iter().chain(Mutation::BESIDE_THE_MODEL) {
+fn the_comparison_finds_each_mistake_in_the_protocol() {
+    for mistake in Mutation::MISTAKES.into_iter().chain(Mutation::NOT_IN_THE_MODEL) {
         assert!(
             matches!(explore(mistake, MISTAKE_CASES, FEW, sequence()).0, Err(TestError::Fail(..))),
             "{mistake:?} was not seen"

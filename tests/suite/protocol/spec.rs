@@ -1,6 +1,7 @@
-//! The protocol of a chunk, written down once more: what each script does to a ledger, to its counters and to the sets of its delivery.
+//! The specification of the chunk protocol: the effect of each script.
 //!
-//! Not how the scripts do it: no bytes, no keys, no Redis. The property test holds the scripts to it, the model explores it.
+//! It covers the ledger, its counters and the sets of its delivery. It has no bytes, no keys and no
+//! Redis. The property test compares the scripts with it, and the model explores it.
 
 use std::collections::BTreeMap;
 
@@ -16,65 +17,13 @@ use versand::{
 };
 
 use super::{
-    merge::{LASTING, Told, lose, merge},
+    merge::{LASTING, ReportAnswer, lose, merge},
+    mutation::Mutation,
     tracking::Cache,
 };
 
-/// A mistake put in on purpose. The property test must find each one, the model most of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Mutation {
-    /// None: the protocol as it is.
-    Faithful,
-    /// Claims are granted to whoever asks: nobody checks owner and epoch.
-    ClaimsWithoutLease,
-    /// A claim is granted before it is written: the first trace of an attempt is its report.
-    ClaimsUnwritten,
-    /// Reports need the lease, whatever their claim number is: late truth is thrown away.
-    ReportsNeedLease,
-    /// Claims are granted in any state of the delivery.
-    ClaimsInAnyState,
-    /// A group that comes again after a pause is not told what it was granted.
-    GrantsForgotten,
-    /// A late "not accepted" takes a recipient out of doubt, though nobody may look at its chunk again.
-    LateDeferrals,
-    /// A stop calls cancelled what waits for its second attempt.
-    DoubtCancelled,
-    /// What another run of Redis may have forgotten of a dead worker is taken for true.
-    ForgottenTrusted,
-    /// What a roll-back may have undone counts as not done: those in doubt are sent again, perhaps a third time.
-    ForgottenResent,
-    /// A late acceptance undoes a bounce.
-    BounceUndone,
-    /// A hit by a machine proves that a message was delivered.
-    ProvedByMachine,
-    /// Hits count whichever plan their links are of.
-    HitsOfAnyPlan,
-    /// The hits of a recipient are logged without a limit.
-    HitsWithoutLimit,
-    /// A late exclusion takes out recipients whose earlier attempt may have been accepted.
-    DoubtExcluded,
-}
-
-impl Mutation {
-    /// The model knows of these.
-    pub const MISTAKES: [Self; 10] = [
-        Self::ClaimsWithoutLease,
-        Self::ClaimsUnwritten,
-        Self::ReportsNeedLease,
-        Self::ClaimsInAnyState,
-        Self::GrantsForgotten,
-        Self::LateDeferrals,
-        Self::DoubtCancelled,
-        Self::ForgottenTrusted,
-        Self::ForgottenResent,
-        Self::BounceUndone,
-    ];
-    /// The model knows nothing of these.
-    pub const BESIDE_THE_MODEL: [Self; 4] =
-        [Self::ProvedByMachine, Self::HitsOfAnyPlan, Self::HitsWithoutLimit, Self::DoubtExcluded];
-}
-
-/// What a script is told besides who calls: the delivery as Redis knows it, the caller's clock and policy.
+/// The input of a script besides its caller: the delivery as Redis knows it, the caller's clock and
+/// policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Terms {
     pub state: DeliveryState,
@@ -82,38 +31,38 @@ pub struct Terms {
     pub now: u32,
     /// `None` under the policy `hold`.
     pub resend_after_s: Option<u32>,
-    /// Which run of Redis this is, from 1.
+    /// The run of Redis, from 1.
     pub run: u32,
-    /// Whether Redis may go back in time.
+    /// True if Redis may go back in time.
     pub goes_back: bool,
     /// SMTP test mode, as the header of the chunk says.
     pub test: bool,
     pub mutation: Mutation,
 }
 
-/// A chunk with what its delivery keeps about it. `owner` 0 is free.
+/// A chunk with the sets and counters of its delivery. An `owner` of 0 means free.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Chunk {
     pub epoch: u32,
     pub beat: u32,
     pub seq: u32,
     pub owner: u64,
-    /// The run of Redis that knows all its holder wrote, if Redis may go back in time; else 0.
+    /// The run of Redis that knows all writes of the holder, if Redis may go back in time; else 0.
     pub run: u32,
     pub records: Vec<Record>,
-    /// Since when it wants attention.
+    /// The time from which it wants attention.
     pub open: Option<u32>,
-    /// Since when a job is named for it.
+    /// The time at which a job was queued for it.
     pub offered: Option<u32>,
     pub round: u32,
-    /// No job is named for it until a person asks for that.
-    pub aside: bool,
-    /// It was looked at for late exclusions.
+    /// No job is queued for it until a person asks for that.
+    pub poisoned: bool,
+    /// The chunk was checked for late exclusions.
     pub checked: bool,
 }
 
 impl Chunk {
-    /// All pending, free, wanting attention.
+    /// All recipients are pending, and the chunk is free and wants attention.
     pub fn new(count: u16) -> Self {
         let pending = Record {
             status: Status::Pending,
@@ -125,7 +74,7 @@ impl Chunk {
             tracked: 0,
         };
         let records = vec![pending; usize::from(count)];
-        let (open, offered, aside, checked) = (Some(0), None, false, false);
+        let (open, offered, poisoned, checked) = (Some(0), None, false, false);
         Self {
             epoch: 0,
             beat: 0,
@@ -136,16 +85,19 @@ impl Chunk {
             open,
             offered,
             round: 0,
-            aside,
+            poisoned,
             checked,
         }
     }
 
-    /// A lease is granted on a free chunk, on one that stood still as observed, or that a dead owner holds. Whatever the
-    /// predecessor was attempting is lost; all that it may have sent is, if Redis may have forgotten it. Otherwise the answer is
-    /// what to watch: epoch and beat.
+    /// Grants a lease on a chunk that is free, stood still as observed, or has a dead owner.
     ///
-    /// `first` is the sequence number it begins with, which no other lease of this owner has or comes to.
+    /// The predecessor's attempts are in doubt. If Redis may have forgotten writes, so are all
+    /// recipients that it may have sent to. Without a grant the answer is epoch and beat, which the caller must
+    /// watch.
+    ///
+    /// `first` is the sequence number with which the lease begins. No other lease of this owner has
+    /// it or comes to it.
     pub fn take(
         &mut self,
         owner: u64,
@@ -172,7 +124,7 @@ impl Chunk {
         Ok(Lease { owner, epoch: self.epoch, seq: self.seq })
     }
 
-    /// The holder lives.
+    /// The holder shows that it lives.
     pub fn beat(&mut self, lease: &Lease, terms: &Terms) -> LeaseVerdict {
         let verdict = self.against(lease);
         if verdict == LeaseVerdict::Ok {
@@ -182,50 +134,57 @@ impl Chunk {
         verdict
     }
 
-    /// Reports, then claims. The holder's groups are numbered: one that comes again is only answered.
-    pub fn turn(&mut self, lease: &Lease, turn: &Batch, terms: &Terms) -> (BatchAnswer, Vec<bool>) {
+    /// Reports come first, then claims. The holder numbers its batches: a repeated batch is only
+    /// answered.
+    pub fn write_batch(
+        &mut self,
+        lease: &Lease,
+        batch: &Batch,
+        terms: &Terms,
+    ) -> (BatchAnswer, Vec<bool>) {
         let again = (self.owner, self.epoch, self.seq) == (lease.owner, lease.epoch, lease.seq + 1);
         let verdict = if again { LeaseVerdict::Ok } else { self.against(lease) };
         if verdict == LeaseVerdict::RolledBack {
-            let reports = vec![ReportEffect::NoEffect; turn.reports.len()];
-            let kept = vec![false; turn.reports.len()];
+            let reports = vec![ReportEffect::NoEffect; batch.reports.len()];
+            let kept = vec![false; batch.reports.len()];
             return (
                 BatchAnswer {
                     lease: verdict,
                     reports,
                     claims: verdict,
-                    granted: vec![false; turn.claims.len()],
+                    granted: vec![false; batch.claims.len()],
                 },
                 kept,
             );
         }
-        let told =
-            turn.reports.iter().map(|r| self.report(r, again, verdict, terms)).collect::<Vec<_>>();
+        let effects =
+            batch.reports.iter().map(|r| self.report(r, again, verdict, terms)).collect::<Vec<_>>();
         let in_progress = terms.state == DeliveryState::InProgress
             || terms.mutation == Mutation::ClaimsInAnyState;
         let claims = match verdict {
             _ if terms.mutation == Mutation::ClaimsWithoutLease => LeaseVerdict::Ok,
-            LeaseVerdict::Ok if !in_progress && !turn.redo && !turn.claims.is_empty() => {
+            LeaseVerdict::Ok if !in_progress && !batch.redo && !batch.claims.is_empty() => {
                 LeaseVerdict::Forbidden
             }
             other => other,
         };
-        let granted = turn.claims.iter().map(|claim| {
+        let granted = batch.claims.iter().map(|claim| {
             let number = ClaimNumber { epoch: lease.epoch, n: claim.n };
             match self.records.get_mut(usize::from(claim.position)) {
-                // What was granted stays granted, though the delivery was paused while its answer was lost.
+                // Granted claims stay granted, though the delivery was paused while the answer was
+                // lost.
                 Some(r) if again => {
                     let forgotten = terms.mutation == Mutation::GrantsForgotten
                         && claims == LeaseVerdict::Forbidden;
                     r.status == Status::Attempting && r.claim == number && !forgotten
                 }
-                Some(r) => claims == LeaseVerdict::Ok && claim_one(r, number, turn.redo, terms),
+                Some(r) => claims == LeaseVerdict::Ok && grant(r, number, batch.redo, terms),
                 None => false,
             }
         });
         let granted = granted.collect();
         self.seq += u32::from(verdict == LeaseVerdict::Ok && !again);
-        let (reports, kept) = told.into_iter().unzip();
+        let (reports, kept) = effects.into_iter().unzip();
         (BatchAnswer { lease: verdict, reports, claims, granted }, kept)
     }
 
@@ -235,7 +194,7 @@ impl Chunk {
         again: bool,
         verdict: LeaseVerdict,
         terms: &Terms,
-    ) -> Told {
+    ) -> ReportAnswer {
         let barred = terms.mutation == Mutation::ReportsNeedLease && verdict != LeaseVerdict::Ok;
         match self.records.get_mut(usize::from(report.position)) {
             _ if again => (ReportEffect::Known, false),
@@ -244,8 +203,9 @@ impl Chunk {
         }
     }
 
-    /// The lease goes back. What is still attempted is lost; the rest says when the chunk wants attention again.
-    pub fn release(&mut self, lease: &Lease, terms: &Terms) -> (LeaseVerdict, Option<u32>) {
+    /// The lease is given back. Recipients that are still attempted are in doubt. The others decide
+    /// when the chunk wants attention again.
+    pub fn give_back(&mut self, lease: &Lease, terms: &Terms) -> (LeaseVerdict, Option<u32>) {
         let verdict = self.against(lease);
         if verdict != LeaseVerdict::Ok {
             return (verdict, None);
@@ -255,13 +215,13 @@ impl Chunk {
         self.seq += 1;
         self.offered = None;
         let due = self.records.iter().filter_map(|r| r.claimable_at(terms.resend_after_s)).min();
-        self.aside &= due.is_some();
-        self.open = due.filter(|_| !self.aside);
+        self.poisoned &= due.is_some();
+        self.open = due.filter(|_| !self.poisoned);
         (LeaseVerdict::Ok, due)
     }
 
     /// A late exclusion by the holder. It takes out recipients that certainly got nothing, and
-    /// answers how many.
+    /// returns how many.
     pub fn exclude(
         &mut self,
         lease: &Lease,
@@ -292,8 +252,9 @@ impl Chunk {
         (LeaseVerdict::Ok, excluded)
     }
 
-    /// What was not begun is cancelled in a delivery that is stopping; what may have been accepted stays in doubt. How many
-    /// are still being attempted: then it must be asked again.
+    /// Cancels what was not begun in a delivery that is stopping. Recipients that may have been
+    /// accepted stay in doubt. Returns how many are still being attempted: then the caller must ask
+    /// again.
     pub fn cancel(&mut self, terms: &Terms) -> (LeaseVerdict, u64) {
         if terms.state != DeliveryState::Stopping {
             return (LeaseVerdict::Forbidden, 0);
@@ -313,7 +274,8 @@ impl Chunk {
         )
     }
 
-    /// Redis went back further than the holder remembers: all that is not settled is in doubt, and nobody holds the chunk.
+    /// Redis went back further than the holder remembers. All recipients that are not settled are
+    /// in doubt, and nobody holds the chunk.
     pub fn doubt(&mut self, lease: &Lease, terms: &Terms) -> u64 {
         let doubted = self.records.iter().filter(|r| is_unsettled(r) && !terms.test).count() as u64;
         self.doubt_open(terms);
@@ -329,8 +291,8 @@ impl Chunk {
         doubted
     }
 
-    /// A bounce came back by mail: the recipient has failed, whatever is told of it later.
-    /// Answers whether that changed it.
+    /// A bounce came back by mail. The recipient has failed, whatever is reported later. Returns
+    /// whether that changed the record.
     pub fn bounce(&mut self, position: u16, (reason, hard): (u8, bool), terms: &Terms) -> bool {
         let stands = |r: &&mut Record| !matches!(r.status, Status::Failed | Status::Excluded);
         let Some(r) = self.records.get_mut(usize::from(position)).filter(stands) else {
@@ -341,8 +303,8 @@ impl Chunk {
         true
     }
 
-    /// A human read the message. That proves the delivery of a message in doubt. It changes
-    /// nothing else.
+    /// A human read the message. This proves the delivery of a message in doubt. It changes nothing
+    /// else.
     pub fn prove(&mut self, position: u16, terms: &Terms) {
         let in_doubt = |r: &&mut Record| r.status == Status::InDoubt;
         let Some(r) = self.records.get_mut(usize::from(position)).filter(in_doubt) else { return };
@@ -350,7 +312,8 @@ impl Chunk {
         r.flags |= flags::ACCEPTED;
     }
 
-    /// A person settles recipients in doubt. Nothing is released again in a delivery that was stopped.
+    /// A person settles recipients in doubt. In a delivery that was stopped nothing becomes pending
+    /// again.
     pub fn settle(
         &mut self,
         settlement: Settlement,
@@ -384,7 +347,7 @@ impl Chunk {
         settled
     }
 
-    /// A job is named for a chunk that wants attention, while fewer than `window` are.
+    /// Queues a job for a chunk that wants attention, while fewer than `window` jobs are queued.
     pub fn offer(&mut self, window: usize, terms: &Terms) -> Option<u32> {
         let due = self.open.is_some_and(|at| at <= terms.now);
         if terms.state != DeliveryState::InProgress
@@ -394,7 +357,7 @@ impl Chunk {
             return None;
         }
         self.open = None;
-        if self.aside {
+        if self.poisoned {
             return None;
         }
         self.offered = Some(terms.now);
@@ -402,7 +365,7 @@ impl Chunk {
         Some(self.round)
     }
 
-    /// The job of `round` is gone: the chunk wants attention again, unless another round has begun.
+    /// The job of `round` is gone. The chunk wants attention again, unless another round has begun.
     pub fn reopen(&mut self, round: u32, terms: &Terms) -> bool {
         let gone = self.round == round && self.round > 0 && self.offered.is_some();
         if gone {
@@ -412,9 +375,9 @@ impl Chunk {
         gone
     }
 
-    /// A person wants a chunk that was set aside to be tried again.
-    pub fn readmit(&mut self) {
-        self.aside = false;
+    /// A person wants a retry of a chunk that was set aside.
+    pub fn retry(&mut self) {
+        self.poisoned = false;
         self.open = Some(0);
     }
 
@@ -429,7 +392,8 @@ impl Chunk {
         counts
     }
 
-    /// The ledger, byte for byte, with the tracking of each recipient. `run` is the name of the run.
+    /// The ledger, byte for byte, with the tracking of each recipient. `run` is the name of the
+    /// run.
     pub fn bytes(&self, caches: &[Cache], run: [u8; 8], test: bool) -> Vec<u8> {
         let ledger = Ledger::new(self.records.len() as u16).in_test_mode(test);
         let mut bytes = ledger.bytes()[..HEADER_BYTES].to_vec();
@@ -452,7 +416,8 @@ impl Chunk {
         bytes
     }
 
-    /// What stands against a lease: another one, or a ledger that is older than what its holder has seen.
+    /// The reason against a lease: another lease, or a ledger that is older than the one its holder
+    /// has seen.
     pub fn against(&self, lease: &Lease) -> LeaseVerdict {
         if self.epoch < lease.epoch {
             LeaseVerdict::RolledBack
@@ -465,7 +430,8 @@ impl Chunk {
         }
     }
 
-    /// What is not settled may have been sent. What is in doubt and would be sent again may have been: not a third time.
+    /// Recipients that are not settled may have been sent to. Those in doubt that wait for a second
+    /// attempt may have got it: there is no third one.
     fn doubt_open(&mut self, terms: &Terms) {
         let resends = terms.resend_after_s.is_some() && terms.mutation != Mutation::ForgottenResent;
         for r in &mut self.records {
@@ -486,23 +452,23 @@ impl Chunk {
     }
 }
 
-/// The failure reason of what a person settled as failed.
+/// The failure reason for a recipient that a person settled as failed.
 const NOT_DEFINED: u8 = 7;
 
 fn is_unsettled(r: &Record) -> bool {
     matches!(r.status, Status::Pending | Status::Attempting | Status::Deferred)
 }
 
-/// Grants what is claimable and due. The claim number is the recipient's from then on; what a person said is spent.
-/// What is done again was due when it was done first.
-fn claim_one(r: &mut Record, number: ClaimNumber, redo: bool, terms: &Terms) -> bool {
+/// Grants claims of recipients that are claimable and due. The recipient takes the claim number,
+/// and an earlier decision of a person is used up. A replayed claim was due when it was first made.
+fn grant(r: &mut Record, number: ClaimNumber, redo: bool, terms: &Terms) -> bool {
     let was_due = redo
         && matches!(
             r.status,
             Status::Pending | Status::Attempting | Status::Deferred | Status::InDoubt
         );
     if redo && !was_due && r.has(flags::ACCEPTED) && number > r.claim {
-        // it was sent again, and what became of it before was put back first
+        // It was sent to again, and the outcome of the earlier attempt was put back first.
         r.flags |= flags::RESENT;
     }
     let due = was_due || r.claimable_at(terms.resend_after_s).is_some_and(|at| at <= terms.now);

@@ -1,4 +1,6 @@
-//! Random steps of workers, people, the reconciler and the clock. Indices are taken modulo what there is when the step is taken.
+//! Random steps of workers, people, the reconciler and the clock.
+//!
+//! An index is taken modulo the number of things that exist when the step is taken.
 
 use proptest::{collection::vec, prelude::*};
 use versand::{
@@ -14,29 +16,29 @@ use versand::{
 use super::tracking::{Cache, FAR};
 
 pub const RECIPIENTS: u16 = 4;
-/// Recipients of a chunk that is wide enough for groups of the size that workers send.
+/// The size of a chunk that is wide enough for batches as workers send them.
 pub const WIDE: u16 = 60;
 pub const WORKERS: usize = 3;
-/// Stands for the worker that holds the chunk; the first one if none does.
+/// Stands for the worker that holds the chunk, or for the first worker if none does.
 pub const HOLDER: usize = WORKERS;
 
-/// On which grounds a chunk is taken.
+/// The grounds on which a chunk is taken.
 #[derive(Debug, Clone, Copy)]
 pub enum Why {
     Free,
-    /// Epoch and beat as they are.
+    /// The taker has watched epoch and beat, and they have not changed.
     Still,
-    /// Epoch and beat as they were.
+    /// The beat has changed since the taker looked.
     Moved,
     /// The owner is dead.
     Dead,
-    /// Somebody else is dead.
+    /// Another worker is dead.
     OtherDead,
 }
 
 /// A report: of the `claim`th claim that was ever granted, or of one that never was.
 #[derive(Debug, Clone)]
-pub struct Said {
+pub struct RandomReport {
     pub claim: usize,
     pub forged: bool,
     pub status: Option<Status>,
@@ -46,16 +48,17 @@ pub struct Said {
     pub reply: &'static str,
 }
 
-/// A claim: of a position, which may be beyond the end, with the next number or an earlier one again.
+/// A claim of a position, which may be beyond the end. It has the next number or an earlier one
+/// again.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted {
+pub struct RandomClaim {
     pub position: u16,
     pub fresh: bool,
 }
 
-/// A hit of a recipient: of the chunk, of the one beside it (1), or of one that is not there (2).
+/// A hit of a recipient: of the chunk, of its neighbour (1), or of a chunk that does not exist (2).
 #[derive(Debug, Clone, Copy)]
-pub struct Came {
+pub struct RandomHit {
     pub chunk: u32,
     pub position: u16,
     pub kind: HitKind,
@@ -72,24 +75,24 @@ pub enum Step {
     Beat {
         worker: usize,
     },
-    Turn {
+    Batch {
         worker: usize,
-        said: Vec<Said>,
-        wanted: Vec<Wanted>,
+        reports: Vec<RandomReport>,
+        claims: Vec<RandomClaim>,
         lost: bool,
     },
-    /// The last group again, unchanged: its answer was lost, or the worker is late.
+    /// The last batch again, unchanged: its answer was lost, or the worker is late.
     Repeat {
         worker: usize,
     },
-    /// The last group again, as one that Redis has forgotten.
+    /// The last batch again, as one that Redis has forgotten.
     Redo {
         worker: usize,
     },
     Doubt {
         worker: usize,
     },
-    /// Nothing takes bounces in yet: the record of a `claim` is put there as the protocol says.
+    /// No code reads bounces yet: the step writes the record of a `claim` as the protocol says.
     Bounce {
         claim: usize,
         reason: u8,
@@ -97,18 +100,18 @@ pub enum Step {
     },
     Hits {
         of_plan: bool,
-        came: Vec<Came>,
+        hits: Vec<RandomHit>,
     },
-    /// The statistics correct what a record says of its hits. What they read before may be wrong
-    /// or outdated.
-    Mend {
+    /// The statistics correct the tracking flags of a record. Their earlier read may be wrong or
+    /// outdated.
+    CorrectTracked {
         chunk: u32,
         position: u16,
         wrong: bool,
         outdated: bool,
         bits: u8,
     },
-    /// The statistics give a line of the log another label. What they read before may be wrong, too.
+    /// The statistics give a line of the log another label. Their earlier read may be wrong, too.
     Relabel {
         line: usize,
         wrong: bool,
@@ -122,28 +125,28 @@ pub enum Step {
     Exclude {
         worker: usize,
         who: Vec<(u16, ExclusionCause)>,
-        /// The answer is lost: it is sent twice.
+        /// The answer is lost, and the batch is sent twice.
         lost: bool,
     },
-    /// The chunk is set aside, or a person wants it to be tried again.
-    Aside {
+    /// The chunk is set aside, or a person wants a retry.
+    Poisoned {
         set: bool,
     },
-    /// Redis is as it was when this was done last, and another run of it.
+    /// Another run of Redis begins with the state of the last such step.
     RollBack,
-    /// As it is now it may be again.
+    /// Redis may go back to its present state.
     Remember,
     Promise {
         goes_back: bool,
     },
-    Release {
+    GiveBack {
         worker: usize,
     },
     Settle {
         settlement: Settlement,
         positions: Option<Vec<u16>>,
     },
-    /// The state is made stopping before, mostly.
+    /// Most of these sequences set the state to stopping first.
     Cancel {
         stop: bool,
     },
@@ -162,7 +165,7 @@ pub enum Step {
     },
 }
 
-fn said() -> impl Strategy<Value = Said> {
+fn random_report() -> impl Strategy<Value = RandomReport> {
     let status = prop_oneof![
         3 => Just(Some(Status::Sent)),
         1 => Just(Some(Status::Failed)),
@@ -173,7 +176,7 @@ fn said() -> impl Strategy<Value = Said> {
     let reply = prop_oneof![Just(""), Just("250 2.0.0 ok"), Just("550 5.1.1 no")];
     let claim = prop_oneof![4 => 0..4usize, 1 => 4..9usize];
     let parts = (claim, prop::bool::weighted(0.1), status, any::<bool>(), 0..4u8, 0..5u32, reply);
-    parts.prop_map(|(claim, forged, status, flag, reason, later_s, reply)| Said {
+    parts.prop_map(|(claim, forged, status, flag, reason, later_s, reply)| RandomReport {
         claim,
         forged,
         status,
@@ -184,17 +187,17 @@ fn said() -> impl Strategy<Value = Said> {
     })
 }
 
-fn wanted() -> impl Strategy<Value = Wanted> {
+fn random_claim() -> impl Strategy<Value = RandomClaim> {
     (0..RECIPIENTS + 1, prop::bool::weighted(0.9))
-        .prop_map(|(position, fresh)| Wanted { position, fresh })
+        .prop_map(|(position, fresh)| RandomClaim { position, fresh })
 }
 
-fn came(place: impl Strategy<Value = (u32, u16)>) -> impl Strategy<Value = Came> {
+fn random_hit(place: impl Strategy<Value = (u32, u16)>) -> impl Strategy<Value = RandomHit> {
     let (kind, label) =
         (prop::sample::select(&HitKind::ALL[..]), prop::sample::select(&HitLabel::ALL[..]));
     let agent = prop::sample::select(&["", "Firefox", "Thunderbird", "curl"][..]);
-    let came = (place, kind, label, agent);
-    came.prop_map(|((chunk, position), kind, label, agent)| Came {
+    let parts = (place, kind, label, agent);
+    parts.prop_map(|((chunk, position), kind, label, agent)| RandomHit {
         chunk,
         position,
         kind,
@@ -204,10 +207,10 @@ fn came(place: impl Strategy<Value = (u32, u16)>) -> impl Strategy<Value = Came>
 }
 
 fn hits() -> impl Strategy<Value = Step> {
-    let beside = prop_oneof![0..8u16, FAR..FAR + 9];
-    let place = prop_oneof![5 => (Just(0), 0..RECIPIENTS + 1), 4 => (Just(1), beside), 1 => (Just(2), 0..2u16)];
-    (prop::bool::weighted(0.9), vec(came(place), 1..7))
-        .prop_map(|(of_plan, came)| Step::Hits { of_plan, came })
+    let neighbour = prop_oneof![0..8u16, FAR..FAR + 9];
+    let place = prop_oneof![5 => (Just(0), 0..RECIPIENTS + 1), 4 => (Just(1), neighbour), 1 => (Just(2), 0..2u16)];
+    (prop::bool::weighted(0.9), vec(random_hit(place), 1..7))
+        .prop_map(|(of_plan, hits)| Step::Hits { of_plan, hits })
 }
 
 /// Hits that bring ever more user agents.
@@ -232,19 +235,19 @@ pub fn sequence() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn begin(goes_back: bool) -> Vec<Step> {
-    let wanted = (0..RECIPIENTS).map(|position| Wanted { position, fresh: true }).collect();
-    let claims = Step::Turn { worker: HOLDER, said: Vec::new(), wanted, lost: false };
-    vec![Step::Promise { goes_back }, Step::Take { worker: HOLDER, why: Why::Free }, claims]
+    let claims = (0..RECIPIENTS).map(|position| RandomClaim { position, fresh: true }).collect();
+    let batch = Step::Batch { worker: HOLDER, reports: Vec::new(), claims, lost: false };
+    vec![Step::Promise { goes_back }, Step::Take { worker: HOLDER, why: Why::Free }, batch]
 }
 
-/// Mostly the holder: the others come to nothing, and a sequence is to come far.
+/// Mostly the holder: steps of the others have no effect, and a sequence must get far.
 fn worker() -> impl Strategy<Value = usize> {
     prop_oneof![2 => Just(HOLDER), 1 => 0..WORKERS]
 }
 
-/// Mostly what moves recipients on, at times what lies beside that.
+/// Mostly steps that move recipients on, and sometimes others.
 fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![5 => moving_step(), 1 => step_beside()]
+    prop_oneof![5 => moving_step(), 1 => other_step()]
 }
 
 fn moving_step() -> impl Strategy<Value = Step> {
@@ -262,8 +265,8 @@ fn moving_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => (worker(), why).prop_map(|(worker, why)| Step::Take { worker, why }),
         1 => worker().prop_map(|worker| Step::Beat { worker }),
-        14 => (worker(), vec(said(), 0..3), vec(wanted(), 0..4), prop::bool::weighted(0.2))
-            .prop_map(|(worker, said, wanted, lost)| Step::Turn { worker, said, wanted, lost }),
+        14 => (worker(), vec(random_report(), 0..3), vec(random_claim(), 0..4), prop::bool::weighted(0.2))
+            .prop_map(|(worker, reports, claims, lost)| Step::Batch { worker, reports, claims, lost }),
         3 => worker().prop_map(|worker| Step::Repeat { worker }),
         2 => worker().prop_map(|worker| Step::Redo { worker }),
         1 => worker().prop_map(|worker| Step::Doubt { worker }),
@@ -271,7 +274,7 @@ fn moving_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::RollBack),
         2 => Just(Step::Remember),
         1 => prop::bool::weighted(0.7).prop_map(|goes_back| Step::Promise { goes_back }),
-        2 => worker().prop_map(|worker| Step::Release { worker }),
+        2 => worker().prop_map(|worker| Step::GiveBack { worker }),
         2 => (settlement, positions).prop_map(|(settlement, positions)| Step::Settle { settlement, positions }),
         1 => prop::bool::weighted(0.6).prop_map(|stop| Step::Cancel { stop }),
         1 => (0..3usize).prop_map(|window| Step::Offer { window }),
@@ -299,25 +302,26 @@ fn exclude() -> impl Strategy<Value = Step> {
     })
 }
 
-/// Attempts that come to nothing and are made again, a 250 under any claim, and what it meets then.
+/// Attempts that fail and are repeated, a 250 under any claim, and the records that it then meets.
 fn late_step() -> impl Strategy<Value = Step> {
-    let sent = (0..9usize, said()).prop_map(|(claim, said)| Said {
+    let sent = (0..9usize, random_report()).prop_map(|(claim, report)| RandomReport {
         claim,
         forged: false,
         status: Some(Status::Sent),
-        ..said
+        ..report
     });
     let again = prop_oneof![Just(None), Just(Some(Status::Deferred)), Just(Some(Status::InDoubt))];
-    let again = (again, said()).prop_map(|(status, said)| Said {
+    let again = (again, random_report()).prop_map(|(status, report)| RandomReport {
         forged: false,
         status,
         later_s: 0,
-        ..said
+        ..report
     });
-    let turn = |worker, said, wanted| Step::Turn { worker, said: vec![said], wanted, lost: false };
+    let batch =
+        |worker, report, claims| Step::Batch { worker, reports: vec![report], claims, lost: false };
     prop_oneof![
-        3 => (worker(), sent).prop_map(move |(worker, said)| turn(worker, said, Vec::new())),
-        3 => (again, vec(wanted(), 1..3)).prop_map(move |(said, wanted)| turn(HOLDER, said, wanted)),
+        3 => (worker(), sent).prop_map(move |(worker, report)| batch(worker, report, Vec::new())),
+        3 => (again, vec(random_claim(), 1..3)).prop_map(move |(report, claims)| batch(HOLDER, report, claims)),
         1 => bounce(),
         1 => exclude(),
         1 => Just(Step::Policy(Some(0))),
@@ -326,22 +330,23 @@ fn late_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn step_beside() -> impl Strategy<Value = Step> {
+fn other_step() -> impl Strategy<Value = Step> {
     let believed = || (prop::bool::weighted(0.2), prop::bool::weighted(0.2));
     let of_record = (0..2u32, 0..RECIPIENTS + 1, believed(), any::<u8>());
     let of_line = (any::<usize>(), believed(), prop::sample::select(&HitLabel::ALL[..]));
     prop_oneof![
         5 => hits(),
-        1 => of_record.prop_map(|(chunk, position, (wrong, outdated), bits)| Step::Mend { chunk, position, wrong, outdated, bits }),
+        1 => of_record.prop_map(|(chunk, position, (wrong, outdated), bits)| Step::CorrectTracked { chunk, position, wrong, outdated, bits }),
         1 => of_line.prop_map(|(line, (wrong, outdated), label)| Step::Relabel { line, wrong, outdated, label }),
         1 => prop::bool::weighted(0.3).prop_map(|swept| Step::Sweep { swept }),
         1 => exclude(),
-        1 => any::<bool>().prop_map(|set| Step::Aside { set }),
+        1 => any::<bool>().prop_map(|set| Step::Poisoned { set }),
         1 => (0..RECIPIENTS, cache()).prop_map(|(position, cache)| Step::Track { position, cache }),
     ]
 }
 
-/// Runs of claims, and reports of most of those that were granted, nearly all of them a 250: groups as workers send them.
+/// Runs of claims, and reports of most granted ones, nearly all of them a 250: batches as workers
+/// send them.
 pub fn wide_sequence() -> impl Strategy<Value = Vec<Step>> {
     let sent = (
         0..24usize,
@@ -349,7 +354,7 @@ pub fn wide_sequence() -> impl Strategy<Value = Vec<Step>> {
         0..2u32,
         prop_oneof![9 => Just(""), 1 => Just("250 2.0.0 ok")],
     );
-    let sent = sent.prop_map(|(claim, flag, later_s, reply)| Said {
+    let sent = sent.prop_map(|(claim, flag, later_s, reply)| RandomReport {
         claim,
         forged: false,
         status: Some(Status::Sent),
@@ -358,21 +363,22 @@ pub fn wide_sequence() -> impl Strategy<Value = Vec<Step>> {
         later_s,
         reply,
     });
-    let any_other = (said(), 0..24usize).prop_map(|(said, claim)| Said { claim, ..said });
-    let said = vec(prop_oneof![12 => sent, 1 => any_other], 0..16);
+    let any_other =
+        (random_report(), 0..24usize).prop_map(|(report, claim)| RandomReport { claim, ..report });
+    let reports = vec(prop_oneof![12 => sent, 1 => any_other], 0..16);
     let run = (0..WIDE, 1..12u16, prop::bool::weighted(0.9)).prop_map(|(first, many, fresh)| {
         (first..(first + many).min(WIDE + 1))
-            .map(|position| Wanted { position, fresh })
+            .map(|position| RandomClaim { position, fresh })
             .collect::<Vec<_>>()
     });
-    let turn = (0..2usize, said, vec(run, 0..3), prop::bool::weighted(0.05));
+    let batch = (0..2usize, reports, vec(run, 0..3), prop::bool::weighted(0.05));
     let why = prop_oneof![3 => Just(Why::Free), 1 => Just(Why::Still)];
-    let hits = vec(came((Just(0), 0..WIDE + 1)), 1..40);
+    let hits = vec(random_hit((Just(0), 0..WIDE + 1)), 1..40);
     let step = prop_oneof![
         2 => (0..2usize, why).prop_map(|(worker, why)| Step::Take { worker, why }),
-        20 => turn.prop_map(|(worker, said, wanted, lost)| Step::Turn { worker, said, wanted: wanted.concat(), lost }),
+        20 => batch.prop_map(|(worker, reports, claims, lost)| Step::Batch { worker, reports, claims: claims.concat(), lost }),
         2 => (0..WIDE, cache()).prop_map(|(position, cache)| Step::Track { position, cache }),
-        2 => hits.prop_map(|came| Step::Hits { of_plan: true, came }),
+        2 => hits.prop_map(|hits| Step::Hits { of_plan: true, hits }),
         1 => Just(Step::State(DeliveryState::InProgress)),
         3 => Just(Step::Remember),
         2 => Just(Step::RollBack),

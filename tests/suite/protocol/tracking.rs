@@ -1,30 +1,33 @@
-//! The specification of tracking: what a group of hits leaves in log, counters and records.
+//! The specification of tracking: the effect of a batch of hits on log, counters and records.
 
 use versand::domain::tracking::{Hit, HitKind, HitLabel, NO_AGENT};
 
-use super::spec::{Chunk, Mutation, Terms};
+use super::{
+    mutation::Mutation,
+    spec::{Chunk, Terms},
+};
 
-/// The number of a recipient is that of its chunk times this, and its position.
+/// A recipient number is its chunk times this, plus its position.
 pub const CHUNK_SIZE: u32 = 650;
-/// The chunk that is compared; the next one is beside it, and only hits come for its recipients.
+/// The chunk that is compared. Its neighbour is the next one, for which only hits come.
 pub const CHUNK: u32 = 7;
-/// Where the last recipients of a full chunk begin. They are far from the first ones.
+/// The position of the last recipients of a full chunk. They are far from the first ones.
 pub const FAR: u16 = 642;
 /// The generation of the plan.
 pub const PLANNED: u32 = 3;
-/// Lines of the log that were there before: the first block is nearly full.
+/// The number of earlier lines in the log: the first block is nearly full.
 pub const EARLIER: u64 = BLOCK - 3;
-/// Lines in a block of the log.
+/// The number of lines in a block of the log.
 pub const BLOCK: u64 = 4096;
 
-/// Lines of one recipient: a further hit is logged only if it says something new.
+/// The limit of lines for one recipient. A further hit is logged only if it is of a new kind.
 const MOST_LINES: u16 = 1000;
-/// User agents that have a number.
+/// The limit of user agents that have a number.
 const MOST_AGENTS: usize = 10_000;
-/// Stands in a line whose user agent got no number.
+/// The number in a line whose user agent got none.
 const UNNUMBERED: u16 = 65_534;
 
-/// What a record keeps of the log: which kinds of hits there were, and how many lines.
+/// The tracking flags of a record: the kinds of hits so far, and the number of lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cache {
     pub bits: u8,
@@ -33,15 +36,15 @@ pub struct Cache {
 
 #[derive(Debug, Clone)]
 pub struct Tracking {
-    /// Of the recipients of both chunks.
+    /// The flags of the recipients of both chunks.
     pub caches: [Vec<Cache>; 2],
     /// The log, from line `EARLIER` on.
     pub log: Vec<Hit>,
     /// Hits that are only counted.
     pub beyond: u64,
-    /// The numbers of the user agents are their places.
+    /// The index of a user agent is its number.
     pub agents: Vec<String>,
-    /// How often labels were changed.
+    /// The number of label changes.
     pub labels: u64,
     /// Retention has removed the log.
     pub swept: bool,
@@ -54,8 +57,8 @@ impl Tracking {
         Self { caches, log: Vec::new(), beyond: 0, agents, labels: 0, swept: false }
     }
 
-    /// Records a group of hits, each with its user agent, in the order of their recipients.
-    /// Answers how many it recorded.
+    /// Records a batch of hits, each with its user agent, in the order of their recipients. Returns
+    /// how many it recorded.
     pub fn record(
         &mut self,
         chunks: [&mut Chunk; 2],
@@ -68,7 +71,7 @@ impl Tracking {
         }
         let mut hits = hits.to_vec();
         hits.sort_by_key(|(hit, _)| hit.recipient);
-        let (mut recorded, [first, beside]) = (0, chunks);
+        let (mut recorded, [first, neighbour]) = (0, chunks);
         for (hit, agent) in hits {
             let (chunk, position) = place(&hit);
             let Some(cache) = self
@@ -83,7 +86,7 @@ impl Tracking {
                 if chunk == 0 {
                     first.prove(position, terms)
                 } else {
-                    beside.prove(position, terms)
+                    neighbour.prove(position, terms)
                 }
             }
             let bits = cache.bits | bits(&hit);
@@ -126,7 +129,7 @@ impl Tracking {
     }
 }
 
-/// Which of the chunks a hit is for, from 0, and the position there.
+/// The chunk of a hit, from 0, and the position there.
 pub fn place(hit: &Hit) -> (usize, u16) {
     ((hit.recipient / CHUNK_SIZE - CHUNK) as usize, (hit.recipient % CHUNK_SIZE) as u16)
 }
@@ -135,7 +138,7 @@ fn is_human(label: HitLabel) -> bool {
     matches!(label, HitLabel::Human | HitLabel::ImageProxy | HitLabel::ProbableScanner)
 }
 
-/// What a hit says of its recipient.
+/// The tracking flags of a hit.
 fn bits(hit: &Hit) -> u8 {
     match (hit.kind, hit.label) {
         (HitKind::Open, HitLabel::ImageProxy) => 1 | 128,

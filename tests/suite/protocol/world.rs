@@ -1,80 +1,26 @@
-//! The world of the model: two workers, a mail server, a person and Redis, for one chunk of two recipients.
+//! The world of the model: two workers, a relay, a person and Redis.
+//!
+//! There is one chunk with two recipients.
 
 use versand::{
     domain::{
         delivery::DeliveryState,
         ledger::{ClaimNumber, Status, flags},
     },
-    store::chunks::{Batch, Claim, Lease, LeaseVerdict, Report, Settlement, TakeoverGrounds},
+    store::chunks::{Batch, Lease, LeaseVerdict, Settlement, TakeoverGrounds},
 };
 
-use super::spec::{Chunk, Mutation, Terms};
+use super::{
+    mutation::Mutation,
+    spec::{Chunk, Terms},
+    worker::{AppliedBatch, Phase, RECIPIENTS, Reply, SentBatch, Worker},
+};
 
-pub const RECIPIENTS: usize = 2;
 pub const WORKERS: usize = 2;
 
-/// What the relay's reply to the end-of-data tells, or what is known without one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reply {
-    Accepted,
-    /// A 4xx, or a connection that broke before the end-of-data.
-    Deferred,
-    Refused,
-    /// None came after the end-of-data.
-    Missing,
-    /// It was not started.
-    NotStarted,
-}
-
-/// How far a claimed recipient is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Phase {
-    Claimed,
-    /// The lease was checked for the last time, the end-of-data is not written: here a worker can be frozen and slip.
-    Checked,
-    /// The server has decided, the worker has not read it.
-    Written(Reply),
-    Known(Reply),
-}
-
-/// A group that was applied and that Redis may forget.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Done {
-    pub seq: u32,
-    pub report: Option<(usize, ClaimNumber, Reply)>,
-    pub claim: Option<(usize, u8)>,
-}
-
-/// A group on its way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Group {
-    pub report: Option<usize>,
-    pub claim: Option<(usize, u8)>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Worker {
-    pub owner: u64,
-    pub frozen: bool,
-    pub lease: Option<(u32, u32)>,
-    /// Its lease is over by its own clock, or it was told so.
-    pub expired: bool,
-    /// It was told to start no more.
-    pub halted: bool,
-    pub jobs: [Option<(ClaimNumber, Phase)>; RECIPIENTS],
-    /// Sent, perhaps applied, never answered.
-    pub unanswered: Option<Group>,
-    /// Each recipient's last claim under this lease.
-    pub numbers: [u8; RECIPIENTS],
-    /// What Redis may forget of this lease.
-    pub groups: Vec<Done>,
-    /// A chunk that was given back, which Redis may forget, too.
-    pub given: Option<((u32, u32), Vec<Done>)>,
-}
-
-/// How often each misfortune may still happen.
+/// How often each fault may still happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Luck {
+pub struct FaultBudget {
     pub crashes: u8,
     pub freezes: u8,
     pub lost_answers: u8,
@@ -87,7 +33,8 @@ pub struct Luck {
     pub rollbacks: u8,
     pub bounces: u8,
     pub hits: u8,
-    /// The second recipient was sent to before: what is left is small enough to be explored with roll-backs.
+    /// The second recipient was sent to before: the rest is small enough to be explored with
+    /// roll-backs.
     pub alone: bool,
 }
 
@@ -96,139 +43,55 @@ pub struct World {
     pub chunk: Chunk,
     pub state: DeliveryState,
     pub workers: [Worker; WORKERS],
-    pub luck: Luck,
-    /// How many leases there were.
+    pub budget: FaultBudget,
+    /// The number of leases so far.
     takes: u32,
-    /// Which run of Redis this is.
+    /// The current run of Redis.
     pub run: u32,
     pub goes_back: bool,
-    /// What it may go back to.
+    /// The state to which Redis may go back.
     pub past: Option<(Chunk, DeliveryState)>,
-    /// How often the server accepted the message.
+    /// How often the relay accepted each message.
     pub accepted: [u8; RECIPIENTS],
-    /// How often a person said resend.
-    pub released_by_person: [u8; RECIPIENTS],
-    /// A worker died with a claim on it, was fenced with one, or got no reply: it may be in doubt.
+    /// How often a person settled each recipient with `resend`.
+    pub resent_by_person: [u8; RECIPIENTS],
+    /// A worker died with a claim on it, was fenced with one, or got no reply. The recipient may be
+    /// in doubt.
     pub doubtful: [bool; RECIPIENTS],
-    /// Accepted, and nobody is left who knows.
-    pub untold: [bool; RECIPIENTS],
-    /// A bounce came for it.
+    /// The message was accepted, and nobody is left who knows it.
+    pub lost_acceptance: [bool; RECIPIENTS],
+    /// A bounce came for the recipient.
     pub bounced: [bool; RECIPIENTS],
-    /// Something that must never be answered was answered.
+    /// An answer of a script that must never occur.
     pub wrong: Option<&'static str>,
 }
 
-impl Done {
-    /// As it is done again.
-    fn turn(&self, with_claims: bool) -> Batch {
-        let report = |(i, claim, reply): (usize, ClaimNumber, Reply)| {
-            let status = match reply {
-                Reply::Accepted => Some(Status::Sent),
-                Reply::Deferred => Some(Status::Deferred),
-                Reply::Refused => Some(Status::Failed),
-                Reply::Missing => Some(Status::InDoubt),
-                Reply::NotStarted => None,
-            };
-            Report {
-                position: i as u16,
-                claim,
-                status,
-                reason: 0,
-                flags: 0,
-                when: 0,
-                reply: String::new(),
-            }
-        };
-        let claims =
-            self.claim.filter(|_| with_claims).map(|(i, n)| Claim { position: i as u16, n });
-        Batch {
-            reports: self.report.map(report).into_iter().collect(),
-            claims: claims.into_iter().collect(),
-            redo: true,
-        }
-    }
-}
-
-impl Worker {
-    /// The outcome of its claim, once it is known.
-    fn outcome(&self, i: usize) -> Option<(usize, ClaimNumber, Reply)> {
-        let Some((claim, Phase::Known(reply))) = self.jobs[i] else { return None };
-        Some((i, claim, reply))
-    }
-
-    pub fn new(owner: u64) -> Self {
-        Self {
-            owner,
-            frozen: false,
-            lease: None,
-            expired: false,
-            halted: false,
-            jobs: [None; RECIPIENTS],
-            unanswered: None,
-            numbers: [0; RECIPIENTS],
-            groups: Vec::new(),
-            given: None,
-        }
-    }
-
-    pub fn lease(&self) -> Option<Lease> {
-        self.lease.map(|(epoch, seq)| Lease { owner: self.owner, epoch, seq })
-    }
-
-    pub fn is_idle(&self) -> bool {
-        self.jobs.iter().all(Option::is_none) && self.unanswered.is_none()
-    }
-
-    /// Whether it is to tell of an acceptance.
-    fn knows(&self, i: usize) -> bool {
-        let phase = self.jobs[i].map(|(_, phase)| phase);
-        matches!(phase, Some(Phase::Written(Reply::Accepted) | Phase::Known(Reply::Accepted)))
-            || self.remembers(i)
-    }
-
-    /// Whether it remembers an acceptance that Redis may have forgotten.
-    fn remembers(&self, i: usize) -> bool {
-        let given = self.given.iter().flat_map(|(_, groups)| groups);
-        self.groups
-            .iter()
-            .chain(given)
-            .any(|done| matches!(done.report, Some((told, _, Reply::Accepted)) if told == i))
-    }
-
-    /// Whether it has, or may have, a claim on a recipient that the ledger knows no outcome of.
-    fn concerns(&self, i: usize) -> bool {
-        self.jobs[i].is_some()
-            || self
-                .unanswered
-                .is_some_and(|group| group.claim.is_some_and(|(claimed, _)| claimed == i))
-    }
-}
-
 impl World {
-    pub fn new(luck: Luck) -> Self {
+    pub fn new(budget: FaultBudget) -> Self {
         let mut chunk = Chunk::new(RECIPIENTS as u16);
-        if luck.alone {
+        if budget.alone {
             (chunk.records[1].status, chunk.records[1].flags) = (Status::Sent, flags::ACCEPTED);
         }
         Self {
             chunk,
             state: DeliveryState::InProgress,
             workers: [Worker::new(1), Worker::new(2)],
-            luck,
+            budget,
             takes: 0,
             run: 1,
-            goes_back: luck.rollbacks > 0,
+            goes_back: budget.rollbacks > 0,
             past: None,
-            accepted: [0, u8::from(luck.alone)],
-            released_by_person: [0; RECIPIENTS],
+            accepted: [0, u8::from(budget.alone)],
+            resent_by_person: [0; RECIPIENTS],
             doubtful: [false; RECIPIENTS],
-            untold: [false; RECIPIENTS],
+            lost_acceptance: [false; RECIPIENTS],
             bounced: [false; RECIPIENTS],
             wrong: None,
         }
     }
 
-    /// Time stands still: what is deferred is due at once, and so is what is in doubt under `resend`.
+    /// Time stands still. Deferred recipients are due at once, and so are those in doubt under
+    /// `resend`.
     pub fn terms(&self, resend: bool, mutation: Mutation) -> Terms {
         Terms {
             state: self.state,
@@ -241,7 +104,8 @@ impl World {
         }
     }
 
-    /// On which grounds the worker may take the chunk now: a job is named for it, its holder is dead, or it stood still.
+    /// The grounds on which the worker may take the chunk now. A job is queued for it, its holder
+    /// is dead, or it stood still.
     pub fn grounds(&self, w: usize, terms: &Terms) -> Option<TakeoverGrounds> {
         let resends = terms.resend_after_s.is_some();
         if self.chunk.owner == 0 {
@@ -252,7 +116,7 @@ impl World {
         }
         match self.workers.iter().position(|other| other.owner == self.chunk.owner) {
             None => Some(TakeoverGrounds { still: None, dead: Some(self.chunk.owner), resends }),
-            // frozen, or it has given this lease back and Redis has forgotten that
+            // The holder is frozen, or Redis has forgotten that it gave this lease back.
             Some(holder) if holder != w && self.workers[holder].frozen || !self.holds(holder) => {
                 Some(TakeoverGrounds {
                     still: Some((self.chunk.epoch, self.chunk.beat)),
@@ -264,12 +128,12 @@ impl World {
         }
     }
 
-    /// Whether the worker thinks that it has the lease which the ledger says it has.
+    /// True if the worker thinks that it has the lease of the ledger.
     fn holds(&self, w: usize) -> bool {
         self.workers[w].lease.is_some_and(|(epoch, _)| epoch == self.chunk.epoch)
     }
 
-    /// Whether the worker's lease can no longer be forgotten.
+    /// True if the worker's lease can no longer be forgotten.
     pub fn is_durable(&self, w: usize) -> bool {
         let epoch = self.workers[w].lease.map_or(0, |(epoch, _)| epoch);
         self.past.as_ref().is_none_or(|(chunk, _)| epoch <= chunk.epoch)
@@ -277,7 +141,7 @@ impl World {
 
     pub fn take(&mut self, w: usize, terms: &Terms) {
         let Some(grounds) = self.grounds(w, terms) else { return };
-        // The hints: a job whose end nobody saw is put back by the reconciler before another is named.
+        // Hints: the reconciler puts a job back whose end nobody saw, before another one is queued.
         if self.chunk.offered.is_some() {
             self.chunk.reopen(self.chunk.round, terms);
         }
@@ -296,55 +160,60 @@ impl World {
             let worker = &mut self.workers[w];
             worker.lease = Some((lease.epoch, lease.seq));
             (worker.expired, worker.halted) = (false, false);
-            (worker.numbers, worker.groups) = ([0; RECIPIENTS], Vec::new());
+            (worker.numbers, worker.batches) = ([0; RECIPIENTS], Vec::new());
         }
     }
 
-    /// As Redis is now it may be again: for a while this is not durable.
+    /// Redis may go back to its present state: later writes are not yet durable.
     pub fn remember(&mut self) {
         self.past = Some((self.chunk.clone(), self.state));
     }
 
-    /// What was written is durable.
+    /// Everything written so far becomes durable.
     pub fn settle_down(&mut self) {
         self.past = None;
         for worker in &mut self.workers {
-            (worker.groups, worker.given) = (Vec::new(), None);
+            (worker.batches, worker.given) = (Vec::new(), None);
         }
     }
 
-    /// Another run of Redis knows no more than the past.
+    /// A new run of Redis knows only the past state.
     pub fn roll_back(&mut self) {
         let Some((chunk, state)) = self.past.take() else { return };
         (self.chunk, self.state) = (chunk, state);
         self.run += 1;
-        self.note_untold();
+        self.note_lost_acceptance();
     }
 
-    /// What was accepted, is forgotten, and nobody remembers.
-    fn note_untold(&mut self) {
+    /// Notes acceptances that Redis has forgotten and no worker remembers.
+    fn note_lost_acceptance(&mut self) {
         for i in 0..RECIPIENTS {
             let record = &self.chunk.records[i];
             let known = matches!(record.status, Status::Sent) || record.has(flags::ACCEPTED);
-            self.untold[i] |= self.run > 1
+            self.lost_acceptance[i] |= self.run > 1
                 && self.accepted[i] > 0
                 && !known
                 && !self.workers.iter().any(|worker| worker.knows(i));
         }
     }
 
-    /// A ledger that is older than its holder: the groups are done again. False if the lease was never used.
-    pub fn recall(&mut self, lease: &Lease, groups: &[Done], terms: &Terms) -> bool {
+    /// The ledger is older than its holder, who replays the batches. Returns false if the lease was
+    /// never used.
+    pub fn replay(&mut self, lease: &Lease, batches: &[AppliedBatch], terms: &Terms) -> bool {
         let same = (self.chunk.owner, self.chunk.epoch) == (lease.owner, lease.epoch);
-        let first = groups.iter().position(|done| same && done.seq == self.chunk.seq);
+        let first = batches.iter().position(|done| same && done.seq == self.chunk.seq);
         match first {
             Some(first) => {
-                for done in &groups[first..] {
-                    self.chunk.turn(&Lease { seq: done.seq, ..*lease }, &done.turn(true), terms);
+                for done in &batches[first..] {
+                    self.chunk.write_batch(
+                        &Lease { seq: done.seq, ..*lease },
+                        &done.as_batch(true),
+                        terms,
+                    );
                 }
             }
             None if same && self.chunk.seq == lease.seq => {}
-            None if groups.is_empty() => return false,
+            None if batches.is_empty() => return false,
             None => {
                 self.doubtful = [true; RECIPIENTS];
                 self.chunk.doubt(lease, terms);
@@ -358,52 +227,56 @@ impl World {
         self.workers[w].expired &= self.chunk.beat(&lease, terms) != LeaseVerdict::Ok;
     }
 
-    /// The holder sees that Redis went back in time.
+    /// The holder notices that Redis went back in time.
     pub fn notice(&mut self, w: usize, terms: &Terms) -> bool {
         let Some(lease) = self.workers[w].lease() else { return false };
-        let groups = std::mem::take(&mut self.workers[w].groups);
-        self.recall(&lease, &groups, terms)
+        let batches = std::mem::take(&mut self.workers[w].batches);
+        self.replay(&lease, &batches, terms)
     }
 
     pub fn give_back(&mut self, w: usize, terms: &Terms) {
         let Some(lease) = self.workers[w].lease() else { return };
-        let groups = std::mem::take(&mut self.workers[w].groups);
+        let batches = std::mem::take(&mut self.workers[w].batches);
         self.workers[w].lease = None;
-        self.release(&lease, &groups, terms);
+        self.give_back_or_replay(&lease, &batches, terms);
         if self.past.is_some() && self.workers[w].given.is_none() {
-            self.workers[w].given = Some(((lease.epoch, lease.seq), groups));
+            self.workers[w].given = Some(((lease.epoch, lease.seq), batches));
         }
     }
 
     /// Redis may have forgotten that a chunk was given back.
     pub fn give_back_again(&mut self, w: usize, terms: &Terms) {
-        let Some(((epoch, seq), groups)) = self.workers[w].given.take() else { return };
-        self.release(&Lease { owner: self.workers[w].owner, epoch, seq }, &groups, terms);
+        let Some(((epoch, seq), batches)) = self.workers[w].given.take() else { return };
+        self.give_back_or_replay(
+            &Lease { owner: self.workers[w].owner, epoch, seq },
+            &batches,
+            terms,
+        );
     }
 
-    fn release(&mut self, lease: &Lease, groups: &[Done], terms: &Terms) {
-        let mut verdict = self.chunk.release(lease, terms).0;
-        if verdict == LeaseVerdict::RolledBack && self.recall(lease, groups, terms) {
-            verdict = self.chunk.release(lease, terms).0;
+    fn give_back_or_replay(&mut self, lease: &Lease, batches: &[AppliedBatch], terms: &Terms) {
+        let mut verdict = self.chunk.give_back(lease, terms).0;
+        if verdict == LeaseVerdict::RolledBack && self.replay(lease, batches, terms) {
+            verdict = self.chunk.give_back(lease, terms).0;
         }
         if verdict == LeaseVerdict::Lost {
-            // somebody was faster: what became of the claims still counts
-            for done in groups {
-                self.chunk.turn(lease, &done.turn(false), terms);
+            // Another worker was faster. The outcomes of the claims still count.
+            for done in batches {
+                self.chunk.write_batch(lease, &done.as_batch(false), terms);
             }
         }
     }
 
-    /// The worker ends without a word, and another process comes in its place.
+    /// The worker dies without a report, and another process takes its place.
     pub fn crash(&mut self, w: usize) {
         self.doubt_claims_of(w);
         for i in 0..RECIPIENTS {
             // A report whose answer was lost has reached the ledger.
-            let told = self.workers[w].unanswered.is_some_and(|group| group.report == Some(i));
-            self.untold[i] |= self.workers[w].knows(i) && (self.run > 1 || !told);
+            let told = self.workers[w].unanswered.is_some_and(|sent| sent.report == Some(i));
+            self.lost_acceptance[i] |= self.workers[w].knows(i) && (self.run > 1 || !told);
         }
         self.workers[w] = Worker::new(self.workers[w].owner + WORKERS as u64);
-        self.note_untold();
+        self.note_lost_acceptance();
     }
 
     fn doubt_claims_of(&mut self, w: usize) {
@@ -412,16 +285,16 @@ impl World {
         }
     }
 
-    /// The server reads the end-of-data and decides.
+    /// The relay reads the end of data and decides.
     pub fn write(&mut self, w: usize, i: usize, reply: Reply) {
         self.accepted[i] += u8::from(reply == Reply::Accepted);
         self.advance(w, i, Phase::Written(reply));
     }
 
-    /// Nobody will ever learn what the server said.
-    pub fn lose_reply(&mut self, w: usize, i: usize, said: Reply) {
+    /// Nobody will ever learn the relay's reply.
+    pub fn lose_reply(&mut self, w: usize, i: usize, reply: Reply) {
         self.doubtful[i] = true;
-        self.untold[i] |= said == Reply::Accepted;
+        self.lost_acceptance[i] |= reply == Reply::Accepted;
         self.advance(w, i, Phase::Known(Reply::Missing));
     }
 
@@ -434,37 +307,37 @@ impl World {
         self.workers[w].numbers[i] + 1
     }
 
-    /// The script runs; its answer comes or is lost.
-    pub fn turn(&mut self, w: usize, group: Group, is_answered: bool, terms: &Terms) {
+    /// The script runs. Its answer arrives or is lost.
+    pub fn send_batch(&mut self, w: usize, sent: SentBatch, is_answered: bool, terms: &Terms) {
         let Some(lease) = self.workers[w].lease() else { return };
-        let done = Done {
+        let done = AppliedBatch {
             seq: lease.seq,
-            report: group.report.and_then(|i| self.workers[w].outcome(i)),
-            claim: group.claim,
+            report: sent.report.and_then(|i| self.workers[w].outcome(i)),
+            claim: sent.claim,
         };
-        let turn = Batch { redo: false, ..done.turn(true) };
+        let batch = Batch { redo: false, ..done.as_batch(true) };
         let before = self.chunk.clone();
-        let (answer, _) = self.chunk.turn(&lease, &turn, terms);
+        let (answer, _) = self.chunk.write_batch(&lease, &batch, terms);
         if answer.lease == LeaseVerdict::RolledBack {
             self.wrong =
-                self.wrong.or((self.run == 1).then_some("told that Redis was rolled back"));
+                self.wrong.or((self.run == 1).then_some("a roll-back was reported without one"));
             if self.notice(w, terms) {
-                self.workers[w].unanswered = Some(group);
+                self.workers[w].unanswered = Some(sent);
                 return;
             }
         }
         let newly = |i: usize| before.records[i].claim != self.chunk.records[i].claim;
         if self.state != DeliveryState::InProgress
-            && group.claim.is_some_and(|(i, _)| answer.granted == [true] && newly(i))
+            && sent.claim.is_some_and(|(i, _)| answer.granted == [true] && newly(i))
         {
             self.wrong = Some("claimed although the delivery is not in progress");
         }
         if !is_answered {
-            self.workers[w].unanswered = Some(group);
+            self.workers[w].unanswered = Some(sent);
             return;
         }
-        let claim = group.claim.filter(|_| answer.granted == [true]);
-        let report = group.report.and_then(|i| self.workers[w].outcome(i));
+        let claim = sent.claim.filter(|_| answer.granted == [true]);
+        let report = sent.report.and_then(|i| self.workers[w].outcome(i));
         let worker = &mut self.workers[w];
         worker.unanswered = None;
         if answer.lease != LeaseVerdict::Ok {
@@ -474,12 +347,12 @@ impl World {
             || answer.lease == LeaseVerdict::Lost && report.is_some()
         {
             if self.past.is_some() {
-                worker.groups.push(Done { seq: lease.seq, report, claim });
+                worker.batches.push(AppliedBatch { seq: lease.seq, report, claim });
             }
             worker.lease = Some((lease.epoch, lease.seq + 1));
         }
         worker.halted |= answer.claims == LeaseVerdict::Forbidden;
-        if let Some(i) = group.report {
+        if let Some(i) = sent.report {
             worker.jobs[i] = None;
         }
         if let Some((i, n)) = claim {
@@ -488,23 +361,23 @@ impl World {
         }
     }
 
-    /// A bounce comes back for a recipient whose message the server has taken.
+    /// A bounce comes back for a recipient whose message the relay has accepted.
     pub fn bounce(&mut self, i: usize, terms: &Terms) {
         self.bounced[i] |= self.chunk.bounce(i as u16, (1, true), terms);
     }
 
-    /// A person settles a recipient in doubt; a finished delivery is opened again for it.
+    /// A person settles a recipient in doubt. A finished delivery is opened again for this.
     pub fn settle(&mut self, i: usize, settlement: Settlement, terms: &Terms) {
         let settled = self.chunk.settle(settlement, Some(&[i as u16]), terms);
         if settlement == Settlement::Resend && !settled.is_empty() {
-            self.released_by_person[i] += 1;
+            self.resent_by_person[i] += 1;
             if self.state == DeliveryState::Finished {
                 self.state = DeliveryState::InProgress;
             }
         }
     }
 
-    /// A recipient whose outcome somebody may still tell.
+    /// True if somebody may still report the outcome of a recipient.
     pub fn is_awaited(&self, i: usize) -> bool {
         self.workers
             .iter()

@@ -1,4 +1,6 @@
-//! Each of apalis' traps that the queue must not fall into; a test that fails after an upgrade may say that one is gone.
+//! Each trap of apalis that the queue must avoid.
+//!
+//! A test that fails after an upgrade may mean that a trap is gone.
 
 use std::{
     sync::{
@@ -64,9 +66,10 @@ async fn ids_that_apalis_would_change_are_refused() {
     }
 }
 
-/// What others may put there past our script: each would end one worker after the other.
+/// Entries that other programs may put there without our script: each would end one worker after
+/// another.
 #[tokio::test]
-async fn poison_is_set_aside_and_the_queue_goes_on() {
+async fn bad_entries_are_set_aside_and_the_queue_goes_on() {
     let redis = Redis::start();
     let queue = redis.queue("").await;
     let ran = Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -93,7 +96,7 @@ async fn poison_is_set_aside_and_the_queue_goes_on() {
         listed.lock().unwrap().push(job.id);
         async { Ok(()) }
     });
-    eventually(LIMIT, "all set aside", async || {
+    eventually(LIMIT, "all bad entries are set aside", async || {
         queue.depths().await.expect("depths")[0].dead == poison.len() as u64
     })
     .await;
@@ -101,7 +104,7 @@ async fn poison_is_set_aside_and_the_queue_goes_on() {
     assert_eq!(
         *ran.lock().unwrap(),
         ["good:1"],
-        "no poison reaches a step, least of all as another id"
+        "no bad entry reaches a step, not even under another id"
     );
     eventually(SOON, "the worker lives", async || daemon.workers.health.ready()).await;
     assert!(daemon.workers.health.states()[0].restarts >= 1);
@@ -138,13 +141,13 @@ async fn after_a_restart_of_redis_the_workers_come_back_and_lose_nothing() {
     assert_eq!(
         runs.load(Ordering::SeqCst),
         101,
-        "delivered again, the run is joined and waited for"
+        "a repeated job waits for the run that is under way"
     );
     assert!(daemon.workers.health.states()[0].restarts >= 1);
     assert!(daemon.stop(SOON).await);
 }
 
-/// A daemon that is gone without a word: its runtime is dropped in the middle of the job.
+/// A daemon that dies without a report: its runtime is dropped in the middle of the job.
 #[test]
 fn the_job_of_a_worker_that_died_is_run_by_another() {
     let runtime = || {
@@ -167,7 +170,7 @@ fn the_job_of_a_worker_that_died_is_run_by_another() {
     rest.block_on(async {
         let queue = redis.queue("").await;
         let daemon = Daemon::start(&queue, QueueName::Chunks, 1, |job| async move {
-            assert_eq!(job.attempt, 1, "a crash is no attempt");
+            assert_eq!(job.attempt, 1, "a crash does not count as an attempt");
             Ok(())
         });
         reaches(&queue, QueueName::Chunks, "d:0:1", JobState::Done).await;
@@ -176,7 +179,7 @@ fn the_job_of_a_worker_that_died_is_run_by_another() {
 }
 
 #[tokio::test]
-async fn a_job_that_never_ends_well_is_dead_after_so_many_crashes() {
+async fn a_job_that_always_crashes_is_dead_after_the_limit() {
     let redis = Redis::start();
     let queue = redis.queue("crashes = 2").await;
     let runs = Arc::new(AtomicU32::new(0));
@@ -193,7 +196,7 @@ async fn a_job_that_never_ends_well_is_dead_after_so_many_crashes() {
     assert!(daemon.stop(SOON).await);
 }
 
-/// The process dies with the job each time: nothing but the start is on record.
+/// The process dies with the job each time. Only the start is on record.
 #[tokio::test]
 async fn starts_without_an_end_are_counted_across_processes() {
     let redis = Redis::start();
@@ -225,14 +228,16 @@ async fn ten_thousand_due_retries_do_not_end_the_workers() {
     }
     let () = pipe.query_async(&mut conn).await.expect("fill");
     let daemon = Daemon::start(&queue, name, 8, |_| async { Ok(()) });
-    eventually(LIMIT, "all done", async || queue.depths().await.expect("depths")[2].done == 10_000)
-        .await;
+    eventually(LIMIT, "all jobs are done", async || {
+        queue.depths().await.expect("depths")[2].done == 10_000
+    })
+    .await;
     assert_eq!(daemon.workers.health.states()[0].restarts, 0);
     assert!(daemon.stop(SOON).await);
 }
 
 #[tokio::test]
-async fn nothing_of_ours_passes_through_the_scheduled_set() {
+async fn our_jobs_never_use_the_scheduled_set() {
     let redis = Redis::start();
     let queue = redis.queue("").await;
     for n in 0..20 {
@@ -244,7 +249,7 @@ async fn nothing_of_ours_passes_through_the_scheduled_set() {
 }
 
 #[tokio::test]
-async fn ended_jobs_are_swept_when_their_time_is_over() {
+async fn ended_jobs_are_removed_after_their_retention() {
     let redis = Redis::start();
     let queue = redis.queue("keep_done_hours = 2\nkeep_dead_hours = 5").await;
     let daemon = Daemon::start(&queue, QueueName::Steps, 4, |job| async move {
@@ -257,7 +262,7 @@ async fn ended_jobs_are_swept_when_their_time_is_over() {
         queue.enqueue(QueueName::Steps, &format!("done:{n}"), b"{}").await.expect("enqueue");
     }
     queue.enqueue(QueueName::Steps, "dead:1", b"{}").await.expect("enqueue");
-    eventually(SOON, "all ended", async || {
+    eventually(SOON, "all jobs have ended", async || {
         let depths = queue.depths().await.expect("depths");
         let depth = &depths[1];
         (depth.done, depth.dead, depth.in_flight) == (450, 1, 0)
@@ -281,7 +286,8 @@ async fn ended_jobs_are_swept_when_their_time_is_over() {
     assert!(daemon.stop(SOON).await);
 }
 
-/// With more fetched than it can start, a worker would not beat and others would run its jobs a second time.
+/// A worker that fetched more than it can start would not beat, and others would run its jobs a
+/// second time.
 #[tokio::test]
 async fn a_long_job_is_not_taken_over_while_its_worker_lives() {
     let redis = Redis::start();
@@ -297,7 +303,7 @@ async fn a_long_job_is_not_taken_over_while_its_worker_lives() {
             Ok(())
         }
     };
-    // a worker that shows no life for one and a half seconds is missed
+    // A worker without a heartbeat for one and a half seconds counts as dead.
     let queue = redis.queue("heartbeat_ms = 500").await;
     for n in 0..30 {
         queue.enqueue(QueueName::Chunks, &format!("long:{n}"), b"{}").await.expect("enqueue");
@@ -306,8 +312,10 @@ async fn a_long_job_is_not_taken_over_while_its_worker_lives() {
     reaches(&queue, QueueName::Chunks, "long:0", JobState::Running).await;
     let second =
         Daemon::start(&redis.queue("heartbeat_ms = 500").await, QueueName::Chunks, 1, handler);
-    eventually(SOON, "all done", async || queue.depths().await.expect("depths")[2].done == 30)
-        .await;
+    eventually(SOON, "all jobs are done", async || {
+        queue.depths().await.expect("depths")[2].done == 30
+    })
+    .await;
     assert_eq!(runs.load(Ordering::SeqCst), 1);
     for daemon in [first, second] {
         assert_eq!(daemon.workers.health.states()[0].restarts, 0);
@@ -315,7 +323,7 @@ async fn a_long_job_is_not_taken_over_while_its_worker_lives() {
     }
 }
 
-/// A cluster refuses scripts over several slots; apalis registers its queues in a key of its own.
+/// A cluster refuses scripts over several slots. Apalis registers its queues in a key of its own.
 #[tokio::test]
 async fn all_keys_of_the_queues_share_one_slot() {
     let folder = tempfile::tempdir().expect("folder");
@@ -328,7 +336,7 @@ async fn all_keys_of_the_queues_share_one_slot() {
         redis.run::<String>("CLUSTER INFO").await.contains("cluster_state:ok")
     })
     .await;
-    // One node that has all slots would let the script of apalis reach into another.
+    // One node with all slots would not refuse such a script, so the test compares the slots.
     let theirs: u64 = redis.run("CLUSTER KEYSLOT core:apalis:queues:list").await;
     for name in QueueName::ALL {
         assert_eq!(

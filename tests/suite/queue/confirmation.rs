@@ -1,4 +1,4 @@
-//! Confirmations over the queue: by a program that is not ours, in another language; and by those who may not.
+//! Confirmations over the queue, by a program in another language, good ones and bad ones.
 
 use std::{path::PathBuf, process::Command};
 
@@ -24,7 +24,7 @@ use crate::harness::{
 const SECRET: &str = "a secret that is long enough: 32 bytes and more";
 const RECIPIENTS: usize = 20;
 
-/// A daemon that knows the issuer `crm`, and what a producer needs.
+/// A daemon that knows the issuer `crm`, and all that a producer needs.
 struct World {
     daemon: Daemon,
     redis: RedisServer,
@@ -62,7 +62,7 @@ impl World {
         self.folder.path().join("key")
     }
 
-    /// Runs the example producer and waits; its exit code, the job's id and the outcome.
+    /// Runs the example producer and waits. Returns its exit code, the job's id and the outcome.
     fn produce(&self, delivery: &str, digest: &str, more: &[&str]) -> (i32, String, Value) {
         let mut command = Command::new(python::interpreter());
         command.arg(repository("examples/confirm_send.py"));
@@ -96,7 +96,7 @@ impl World {
         connect(&self.redis.url()).await
     }
 
-    /// The outcome over HTTP, once it is there.
+    /// The outcome over HTTP, once it exists.
     async fn outcome(&self, job: &str) -> Value {
         eventually(&format!("the outcome of {job}"), LIMIT, async || {
             let asked =
@@ -107,7 +107,8 @@ impl World {
         .await
     }
 
-    /// It was refused for this reason, which is logged, and its job is kept.
+    /// Checks that the job was refused for this reason, that the reason is logged, and that the job
+    /// is kept.
     async fn is_refused(&self, job: &str, reason: &str) {
         let outcome = self.outcome(job).await;
         assert_eq!(outcome["status"], "refused", "{job}: {outcome}");
@@ -156,7 +157,7 @@ fn payload(delivery: &str, digest: &str, token: &str) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_python_program_releases_a_delivery_and_reads_what_came_of_it() {
+async fn a_python_program_confirms_a_delivery_and_reads_the_outcome() {
     let world = World::start().await;
     let (id, digest) = world.prepared().await;
     let (code, job, outcome) = world.produce(&id, &digest, &["--job-id", "confirm:crm-1"]);
@@ -171,7 +172,7 @@ async fn a_python_program_releases_a_delivery_and_reads_what_came_of_it() {
         (&json!("crm/campaigns"), &json!(RECIPIENTS))
     );
     assert!(outcome["confirmed_at"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
-    assert_eq!(world.outcome(&job).await, outcome, "over HTTP it is the same");
+    assert_eq!(world.outcome(&job).await, outcome, "the outcome over HTTP is the same");
     world.daemon.client.wait_for(&id, &["finished"]).await;
     let audit = world.daemon.client.get(&format!("/deliveries/{id}/audit")).await;
     let entry = audit["items"]
@@ -186,7 +187,7 @@ async fn a_python_program_releases_a_delivery_and_reads_what_came_of_it() {
         (&json!("crm/campaigns"), &json!("queue")),
         "{entry}"
     );
-    // another token for the same delivery: it is too late
+    // Another token for the same delivery comes too late.
     let (code, job, outcome) = world.produce(&id, &digest, &[]);
     assert_eq!((code, &outcome["status"]), (1, &json!("refused")), "{outcome}");
     world.is_refused(&job, "cannot be confirmed").await;
@@ -212,17 +213,17 @@ async fn the_producer_is_told_why_its_job_was_refused() {
         assert_eq!(code, 1, "{options:?}: {outcome}");
         world.is_refused(&job, reason).await;
     }
-    // a role that the issuer may not give
+    // A role that the issuer may not give.
     let (_, job, _) =
         world.produce(&id, &digest, &["--role", "administration", "--role", "start_deliveries"]);
     world.is_refused(&job, "a role that its issuer may not give").await;
-    assert_eq!(world.state(&id).await, "prepared", "nothing was released");
+    assert_eq!(world.state(&id).await, "prepared", "nothing was confirmed");
     assert!(world.daemon.metric("versand_login_failures_total").await >= 5.0);
     assert!(!world.daemon.log().contains("eyJ"), "a token was logged");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_good_for_what_it_names_and_garbage_for_nothing() {
+async fn a_token_confirms_only_what_it_names_and_a_bad_one_nothing() {
     let world = World::start().await;
     let (id, digest) = world.prepared().await;
     let (other, other_digest) = world.prepared_for(RECIPIENTS + 1).await;
@@ -271,10 +272,10 @@ async fn a_token_is_good_for_what_it_names_and_garbage_for_nothing() {
         (world.state(&id).await, world.state(&other).await),
         (json!("prepared"), json!("prepared"))
     );
-    // the daemon has not taken offence
+    // The daemon still works.
     world.enqueue("confirm:good", &payload(&id, &digest, &token)).await;
     assert_eq!(world.outcome("confirm:good").await["status"], "confirmed");
-    // the identity of a spent token on other claims
+    // The id of a used token with other claims.
     world.enqueue("confirm:spent", &with(&|claims| claims.sub = "somebody else".into())).await;
     world.is_refused("confirm:spent", "used for another request").await;
     world.daemon.client.wait_for(&id, &["finished"]).await;
@@ -294,7 +295,8 @@ async fn a_job_that_is_delivered_twice_gets_its_first_outcome() {
         (&json!("confirmed"), &first)
     );
     world.daemon.client.wait_for(&id, &["finished"]).await;
-    // a crash between the release and the end of the job: Redis has it running still, and no outcome
+    // A crash between the confirmation and the end of the job: Redis still has it as running,
+    // without an outcome.
     world.daemon.kill();
     let queue = QueueName::Confirm.redis_name();
     let mut connection = world.connection().await;
@@ -311,7 +313,10 @@ async fn a_job_that_is_delivered_twice_gets_its_first_outcome() {
     assert_eq!(world.outcome("confirm:a").await, first);
     assert_eq!(world.outcome("confirm:c").await, first);
     let log = world.daemon.client.log(&id).await;
-    assert!(log.len() == RECIPIENTS && log.iter().all(|line| line["attempts"] == 1), "sent once");
+    assert!(
+        log.len() == RECIPIENTS && log.iter().all(|line| line["attempts"] == 1),
+        "each message is sent once"
+    );
     let dead = world.daemon.client.get("/queues/confirm/dead").await;
     assert_eq!(dead["items"], json!([]));
 }

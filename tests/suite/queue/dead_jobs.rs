@@ -6,7 +6,7 @@ use versand::{cli::Arguments, queue::QueueName};
 
 use crate::harness::{LIMIT, app::App, eventually, redis::RedisServer, run_to_end};
 
-/// `versand jobs` with these arguments: its exit code and what it said.
+/// Runs `versand jobs` with these arguments. Returns its exit code and its output.
 fn jobs(app: &App, token: &str, arguments: &[&str]) -> (i32, String) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     writeln!(file, "{token}").unwrap();
@@ -17,11 +17,12 @@ fn jobs(app: &App, token: &str, arguments: &[&str]) -> (i32, String) {
         .args(["--url", &app.client.url, "--token-file"])
         .arg(file.path());
     let output = run_to_end(&mut command, LIMIT);
-    let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
-    (output.status.code().unwrap(), said)
+    let printed =
+        [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+    (output.status.code().unwrap(), printed)
 }
 
-/// The daemon, and three jobs that it could not read: two on one queue.
+/// The daemon, and three jobs that it could not read. Two of them are on one queue.
 async fn with_dead_jobs(redis: &RedisServer) -> App {
     let app = App::start(redis, "").await;
     for (queue, id) in
@@ -58,55 +59,58 @@ async fn dead_jobs_are_counted_listed_retried_and_discarded_by_a_command() {
     let metrics =
         async || reqwest::get(format!("{}/metrics", app.client.url)).await.ok()?.text().await.ok();
     let counted = "versand_queue_jobs{queue=\"steps\",state=\"dead\"} 2";
-    eventually("they are counted", LIMIT, async || {
+    eventually("the dead jobs are counted", LIMIT, async || {
         metrics().await?.contains(counted).then_some(())
     })
     .await;
 
-    let (code, said) = jobs(&app, &token, &["list"]);
-    assert!(code == 0 && said.contains("3 dead jobs"), "{code}: {said}");
-    let (code, said) = jobs(&app, &token, &["list", "--queue", "steps"]);
+    let (code, printed) = jobs(&app, &token, &["list"]);
+    assert!(code == 0 && printed.contains("3 dead jobs"), "{code}: {printed}");
+    let (code, printed) = jobs(&app, &token, &["list", "--queue", "steps"]);
     assert!(
-        code == 0 && said.contains("steps\tone\t1 attempts\t20") && !said.contains("three"),
-        "{code}: {said}"
+        code == 0 && printed.contains("steps\tone\t1 attempts\t20") && !printed.contains("three"),
+        "{code}: {printed}"
     );
-    assert!(said.contains("the payload") || said.contains("not"), "why it is dead: {said}");
+    assert!(
+        printed.contains("the payload") || printed.contains("not"),
+        "the command shows the reason: {printed}"
+    );
 
-    // tried again it is dead again, with one end more
+    // After the retry it is dead again, with one more end.
     assert_eq!(jobs(&app, &token, &["retry", "one", "--queue", "confirm"]).0, 1);
-    let (code, said) = jobs(&app, &token, &["retry", "one"]);
-    assert!(code == 0 && said.contains("1 queued again"), "{code}: {said}");
+    let (code, printed) = jobs(&app, &token, &["retry", "one"]);
+    assert!(code == 0 && printed.contains("1 queued again"), "{code}: {printed}");
     dead(&app, 3).await;
 
-    let (code, said) = jobs(&app, &token, &["discard", "no-such-job"]);
-    assert!(code == 1 && said.contains("no such dead job"), "{code}: {said}");
-    let (code, said) = jobs(&app, &token, &["discard", "two"]);
-    assert!(code == 0 && said.contains("1 discarded"), "{code}: {said}");
-    let (code, said) = jobs(&app, &token, &["retry", "--all", "--queue", "steps"]);
-    assert!(code == 0 && said.contains("1 queued again"), "{code}: {said}");
+    let (code, printed) = jobs(&app, &token, &["discard", "no-such-job"]);
+    assert!(code == 1 && printed.contains("no such dead job"), "{code}: {printed}");
+    let (code, printed) = jobs(&app, &token, &["discard", "two"]);
+    assert!(code == 0 && printed.contains("1 discarded"), "{code}: {printed}");
+    let (code, printed) = jobs(&app, &token, &["retry", "--all", "--queue", "steps"]);
+    assert!(code == 0 && printed.contains("1 queued again"), "{code}: {printed}");
     dead(&app, 2).await;
-    let (code, said) = jobs(&app, &token, &["discard", "--all"]);
-    assert!(code == 0 && said.contains("2 discarded"), "{code}: {said}");
+    let (code, printed) = jobs(&app, &token, &["discard", "--all"]);
+    assert!(code == 0 && printed.contains("2 discarded"), "{code}: {printed}");
     dead(&app, 0).await;
     assert!(jobs(&app, &token, &["list"]).1.contains("0 dead jobs"));
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ids_that_no_job_should_have_are_shown_and_reach_their_job() {
+async fn unusual_ids_are_shown_and_reach_their_job() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let (odd, dead_set) =
         ("../a b/%2e?\u{1b}", format!("{}:dead", QueueName::Confirm.redis_name()));
     let mut conn = app.services.stores.redis.connection();
     let () = redis::cmd("SADD").arg(&dead_set).arg(odd).query_async(&mut conn).await.unwrap();
-    let (code, said) = jobs(&app, &app.client.token, &["list"]);
-    assert!(code == 0 && said.contains("../a b/%2e?\\u{1b}"), "{code}: {said}");
-    // it would be set aside again
-    let (code, said) = jobs(&app, &app.client.token, &["retry", "--all"]);
-    assert!(code == 1 && said.contains("left as it is"), "{code}: {said}");
-    let (code, said) = jobs(&app, &app.client.token, &["discard", "--all"]);
-    assert!(code == 0 && said.contains("1 discarded"), "{code}: {said}");
+    let (code, printed) = jobs(&app, &app.client.token, &["list"]);
+    assert!(code == 0 && printed.contains("../a b/%2e?\\u{1b}"), "{code}: {printed}");
+    // It would be set aside again.
+    let (code, printed) = jobs(&app, &app.client.token, &["retry", "--all"]);
+    assert!(code == 1 && printed.contains("left as it is"), "{code}: {printed}");
+    let (code, printed) = jobs(&app, &app.client.token, &["discard", "--all"]);
+    assert!(code == 0 && printed.contains("1 discarded"), "{code}: {printed}");
     assert_eq!(jobs(&app, "not the token", &["list"]).0, 1);
     app.stop().await;
 }

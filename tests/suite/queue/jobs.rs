@@ -39,7 +39,7 @@ async fn a_job_is_delivered_with_its_payload_and_is_done() {
 }
 
 #[tokio::test]
-async fn an_id_that_is_still_there_is_not_queued_again() {
+async fn a_known_id_is_not_queued_again() {
     let redis = Redis::start();
     let queue = redis.queue("").await;
     assert!(queue.enqueue(QueueName::Steps, "a:1", b"1").await.expect("enqueue"));
@@ -52,7 +52,7 @@ async fn an_id_that_is_still_there_is_not_queued_again() {
 #[tokio::test]
 async fn a_job_waits_for_a_tenth_of_a_second_at_most() {
     let redis = Redis::start();
-    // A worker also looks for jobs after each heartbeat: these are too rare to help.
+    // A worker also looks for jobs after each heartbeat: these are too rare to help here.
     let (ours, theirs) = (redis.queue("heartbeat_ms = 30000").await, redis.queue("").await);
     let (seen, mut received) = mpsc::unbounded_channel();
     let daemon = Daemon::start(&ours, QueueName::Steps, 1, move |_| {
@@ -62,9 +62,10 @@ async fn a_job_waits_for_a_tenth_of_a_second_at_most() {
     eventually(SOON, "ready", async || daemon.workers.health.ready()).await;
     for (queue, limit_ms) in [(&ours, 60), (&theirs, 120)] {
         let (mut waits, mut round) = (VecDeque::new(), 0);
-        // the median of ten, one after the other; a busy machine gets as many tries as it needs
+        // This is the median of ten jobs in sequence. A busy machine gets as many tries as it
+        // needs.
         eventually(SOON, &format!("a median under {limit_ms} ms"), async || {
-            // at any moment between two looks
+            // The job comes at any moment between two polls.
             tokio::time::sleep(Duration::from_millis(37)).await;
             let (put, id) = (Instant::now(), format!("wake:{limit_ms}:{round}"));
             queue.enqueue(QueueName::Steps, &id, b"{}").await.expect("enqueue");
@@ -100,9 +101,9 @@ async fn a_job_that_fails_is_tried_again_and_does_not_count_as_a_crash() {
 }
 
 #[tokio::test]
-async fn a_shutdown_finishes_what_runs_and_others_do_the_rest() {
+async fn a_shutdown_finishes_running_jobs_and_others_do_the_rest() {
     let redis = Redis::start();
-    // a worker that shows no life for one and a half seconds is missed
+    // A worker without a heartbeat for one and a half seconds counts as dead.
     let queue = redis.queue("heartbeat_ms = 500").await;
     let (ended, mut endings) = mpsc::unbounded_channel();
     let run_slowly = |who: &'static str, wait: Duration| {
@@ -116,21 +117,25 @@ async fn a_shutdown_finishes_what_runs_and_others_do_the_rest() {
             }
         }
     };
-    // Longer than a worker is missed for: while it drains, others must not take its jobs over.
+    // This is longer than the time after which a worker counts as dead. While it drains, others
+    // must not take its jobs.
     let leaving = run_slowly("leaving", Duration::from_secs(5));
     let leaving = Daemon::start(&queue, QueueName::Steps, 2, leaving);
     for n in 0..6 {
         let id = format!("slow:{n}");
         queue.enqueue(QueueName::Steps, &id, b"{}").await.expect("enqueue");
     }
-    eventually(SOON, "two run", async || queue.depths().await.expect("depths")[1].active == 4)
+    eventually(SOON, "two jobs run", async || queue.depths().await.expect("depths")[1].active == 4)
         .await;
     leaving.workers.shutdown.cancel();
     let staying = run_slowly("staying", Duration::ZERO);
     let staying =
         Daemon::start(&redis.queue("heartbeat_ms = 500").await, QueueName::Steps, 2, staying);
     assert!(leaving.stop(SOON).await);
-    eventually(SOON, "all done", async || queue.depths().await.expect("depths")[1].done == 6).await;
+    eventually(SOON, "all jobs are done", async || {
+        queue.depths().await.expect("depths")[1].done == 6
+    })
+    .await;
     assert!(staying.stop(SOON).await);
     drop(ended);
     let mut all = Vec::new();
@@ -160,14 +165,14 @@ async fn the_age_of_the_first_job_is_known() {
     let at = redis.run::<u64>(&format!("HGET {meta} queued_at")).await;
     let _: u64 = redis.run(&format!("HSET {meta} queued_at {}", at - 100)).await;
     assert!(first().await.waits_s.is_some_and(|seconds| (100..160).contains(&seconds)));
-    // a producer that copied an earlier script
+    // A producer that copied an earlier script.
     let _: u64 = redis.run(&format!("HDEL {meta} queued_at")).await;
     assert_eq!((first().await.id.as_str(), first().await.waits_s), ("job:old", None));
 }
 
-/// What producers copy must be what we run.
+/// The script that producers copy must be the script that we run.
 #[test]
-fn the_contract_and_the_example_say_what_the_program_does() {
+fn the_contract_and_the_example_match_the_program() {
     let script: Vec<&str> = include_str!("../../../src/queue/enqueue.lua")
         .lines()
         .filter(|l| !l.starts_with("--"))
@@ -191,7 +196,7 @@ async fn a_producer_in_python_queues_a_signed_job_and_reads_the_outcome() {
     let folder = tempfile::tempdir().expect("folder");
     let key_file = folder.path().join("key");
     std::fs::write(&key_file, b"a key of thirty-two bytes or more\n").expect("key");
-    // the white space around it does not count, here as in the daemon
+    // White space around the token does not count, here as in the daemon.
     let answers = redis.connect().await;
     let daemon = Daemon::start(&queue, QueueName::Confirm, 1, move |received| {
         let mut answers = answers.clone();

@@ -1,4 +1,4 @@
-//! Schedules, waves and recurring deliveries: sent at their time, once, and never by surprise.
+//! Schedules, waves and recurring deliveries: sent at their time, and once.
 
 mod recurring;
 mod schedules;

@@ -1,4 +1,4 @@
-//! Tracking: what recipients do with a message that really went out, and the figures that come of it.
+//! Tracking figures: the actions of recipients of messages that were really sent.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::harness::{
     daemon::Daemon,
     redis::RedisServer,
     relay::TestRelay,
-    tracking::{FIREFOX, definition, export, forged, links, recounted, visit, visitor},
+    tracking::{FIREFOX, checked_statistics, definition, export, forged, links, visit, visitor},
 };
 
 const GMAIL: &str =
@@ -25,14 +25,15 @@ async fn opens_clicks_mirror_pages_and_opt_outs_become_figures_that_agree_with_t
     assert_eq!(
         client.get(&format!("/deliveries/{id}")).await["kpis"]["unique_opens"],
         Value::Null,
-        "unknown is not zero"
+        "an unknown figure is not zero"
     );
 
     let mut of = Vec::new();
     for number in 0..20 {
         of.push(links(client, &id, number).await);
     }
-    // 0 opens twice, 1 clicks both links, 2 by a script, 3 through Gmail, 4 by Apple, 5 looks at the mirror page, 6 opts out
+    // Recipient 0 opens twice, 1 clicks both links, 2 by a script, 3 through Gmail, 4 by Apple, 5
+    // looks at the mirror page, 6 opts out.
     let (status, _, body) = visit(&of[0][&'o'][0], FIREFOX).await;
     assert_eq!((status, body.starts_with("GIF89a")), (StatusCode::OK, true));
     visit(&of[0][&'o'][0], FIREFOX).await;
@@ -47,11 +48,11 @@ async fn opens_clicks_mirror_pages_and_opt_outs_become_figures_that_agree_with_t
     assert_eq!(status, StatusCode::OK);
     assert!(
         mirror.contains("Dear ") && mirror.contains(&of[5][&'c'][0]),
-        "as its recipient got it: {mirror}"
+        "the mirror page equals the message: {mirror}"
     );
     let (status, _, page) = visit(&of[6][&'u'][0], FIREFOX).await;
     assert_eq!((status, page.matches("<button").count()), (StatusCode::OK, 1));
-    // five clicks within a second: at once, for a busy machine
+    // Five clicks within a second: they are sent at once, because a machine may be busy.
     futures_util::future::join_all((0..5).map(|_| visit(&of[7][&'c'][0], FIREFOX))).await;
     let email = client.log(&id).await[6]["email"].as_str().unwrap().to_owned();
     let denied = format!("/denylist/{email}");
@@ -61,7 +62,7 @@ async fn opens_clicks_mirror_pages_and_opt_outs_become_figures_that_agree_with_t
     assert_eq!(one_click.status(), StatusCode::OK);
     assert_eq!(client.get(&denied).await["denylisted"], json!(true));
 
-    let computed = recounted(client, &id).await;
+    let computed = checked_statistics(client, &id).await;
     assert_eq!((&computed["unique_opens"], &computed["open_rate"]), (&json!(4), &json!(0.2)));
     assert_eq!((&computed["unique_clicks"], &computed["unsubscribes"]), (&json!(1), &json!(1)));
     assert_eq!(
@@ -80,7 +81,7 @@ async fn opens_clicks_mirror_pages_and_opt_outs_become_figures_that_agree_with_t
         (&json!(1), &json!(6))
     );
 
-    // the next delivery leaves out who opted out, and an exempt one does not
+    // The next delivery leaves out recipients who opted out. An exempt delivery does not.
     let next = client.send(&definition(), audience(20)).await;
     let view = client.wait_for(&next, &["finished"]).await;
     assert_eq!(view["plan"]["causes"], json!({ "denylisted": 1 }));
@@ -99,7 +100,7 @@ async fn forged_links_get_a_harmless_answer_and_proofs_and_previews_count_for_no
     let id = client.create(&definition()).await;
     client.upload(&id, audience(3)).await;
     client.prepare(&id).await;
-    // a preview of what is not sent: its links lead on, and nothing is recorded
+    // The preview of a message that is not sent: its links work, and nothing is recorded.
     let of = links(client, &id, 0).await;
     assert_eq!(visit(&of[&'c'][0], FIREFOX).await.0, StatusCode::FOUND);
     for at in [3, 8, 15] {
@@ -111,7 +112,7 @@ async fn forged_links_get_a_harmless_answer_and_proofs_and_previews_count_for_no
         let one_click = visitor().post(forged(&of[&'u'][0], at)).send().await.unwrap();
         assert_eq!(one_click.status(), StatusCode::NOT_FOUND);
     }
-    // one link's token is no other's
+    // The token of one link is not valid for another.
     let token = of[&'o'][0].rsplit('/').next().unwrap();
     let crossed = of[&'u'][0].rsplit_once('/').unwrap().0.to_owned() + "/" + token;
     assert_eq!(visitor().post(&crossed).send().await.unwrap().status(), StatusCode::NOT_FOUND);
@@ -129,7 +130,7 @@ async fn forged_links_get_a_harmless_answer_and_proofs_and_previews_count_for_no
     client.wait_for(&id, &["finished"]).await;
     let (_, statistics) = client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
     assert_eq!(statistics["hits"], json!(0), "{statistics}");
-    // and that somebody looked before does not keep what comes after from being counted
+    // Later hits count, though the statistics were computed before.
     visit(&of[&'c'][0], FIREFOX).await;
     let (_, statistics) = client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
     assert_eq!(
@@ -137,7 +138,7 @@ async fn forged_links_get_a_harmless_answer_and_proofs_and_previews_count_for_no
         (&json!(1), &json!(1)),
         "{statistics}"
     );
-    // after its deletion the links are too old
+    // After the deletion of the delivery the links have expired.
     let (status, _) = crate::harness::client::answer(
         client.request(Method::DELETE, &format!("/deliveries/{id}")).send().await.unwrap(),
     )
@@ -170,7 +171,7 @@ async fn a_hit_that_was_answered_survives_a_crash_of_daemon_and_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_hourly_statistics_are_computed_by_one_daemon_and_by_another_one_if_that_died() {
+async fn one_daemon_computes_the_hourly_statistics_and_another_one_if_it_died() {
     let redis = RedisServer::start();
     let (app, _state) = crate::harness::app::idle(&redis, "").await;
     let (other, _other_state) = crate::harness::app::idle(&redis, "").await;
@@ -211,19 +212,19 @@ async fn the_hourly_statistics_are_computed_by_one_daemon_and_by_another_one_if_
     assert_eq!(
         without_instant(&computed),
         without_instant(&on_demand),
-        "hourly and on demand agree"
+        "hourly figures equal those on demand"
     );
 
-    // the hour is done: nobody else computes it
+    // The hour is done: no other daemon computes it.
     forget(&format!("versand:{{{id}}}:statistics")).await;
     other.services().feedback.statistics.hourly_statistics().await.unwrap();
     assert_eq!(statistics().await.status(), StatusCode::CONFLICT);
-    // who had it has died, and its lock has expired
+    // The daemon with the lock has died, and its lock has expired.
     assert_eq!(forget("versand:statistics:*").await, 1);
     other.services().feedback.statistics.hourly_statistics().await.unwrap();
     assert_eq!(statistics().await.status(), StatusCode::OK);
 
-    // the ratios are on every replica's /metrics
+    // The ratios are on the /metrics of every daemon.
     app.services().observation.ratios.observe().await;
     assert!(
         app.services()
@@ -237,7 +238,7 @@ async fn the_hourly_statistics_are_computed_by_one_daemon_and_by_another_one_if_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_release_takes_out_recipients_who_opted_out_since_the_preparation() {
+async fn a_late_exclusion_removes_recipients_who_opted_out_since_the_preparation() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let client = &app.client;
@@ -266,14 +267,14 @@ async fn the_release_takes_out_recipients_who_opted_out_since_the_preparation() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_human_hit_proves_that_a_recipient_in_doubt_was_sent_to_and_a_machine_s_does_not() {
+async fn a_human_hit_proves_that_an_in_doubt_message_was_delivered_and_a_machine_hit_does_not() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let client = &app.client;
     let id = client.send(&definition(), audience(2)).await;
     client.wait_for(&id, &["finished"]).await;
     let got = [links(client, &id, 0).await, links(client, &id, 1).await];
-    // as a crash would have left both
+    // Both recipients get the records that a crash would leave.
     let mut connection = app.services.stores.redis.connection();
     for number in 0..2 {
         let at = 32 + 16 * number;
@@ -296,13 +297,13 @@ async fn a_human_hit_proves_that_a_recipient_in_doubt_was_sent_to_and_a_machine_
             .await
             .unwrap();
     }
-    // who looks at a preview to decide is not the recipient
+    // A person who looks at a preview to decide is not the recipient.
     visit(&links(client, &id, 0).await[&'o'][0], FIREFOX).await;
     assert_eq!(client.log(&id).await[0]["status"], "in_doubt");
     visit(&got[0][&'o'][0], FIREFOX).await;
     visit(&got[1][&'o'][0], "curl/8.9").await;
     let log = client.log(&id).await;
     assert_eq!((&log[0]["status"], &log[1]["status"]), (&json!("sent"), &json!("in_doubt")));
-    recounted(client, &id).await;
+    checked_statistics(client, &id).await;
     app.stop().await;
 }

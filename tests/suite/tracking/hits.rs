@@ -1,4 +1,4 @@
-//! Visits to the public listener as a stranger sees it: what a request shows, how long links lead on, what newer rules make of it.
+//! Requests of strangers to the public listener: classes, addresses, lifetimes and newer rules.
 
 use std::{
     path::Path,
@@ -21,7 +21,7 @@ use crate::harness::{
     direct_calls::{aged, connection},
     redis::RedisServer,
     relay::TestRelay,
-    tracking::{FIREFOX, definition, export, forged, links, recounted, visit, visitor},
+    tracking::{FIREFOX, checked_statistics, definition, export, forged, links, visit, visitor},
 };
 
 const TARGET: &str = "https://shop.example/autumn?a=1&b=2";
@@ -33,7 +33,7 @@ async fn sent(app: &App, definition: &Value, ndjson: String) -> String {
     id
 }
 
-/// A browser's request, with one more header.
+/// A browser's request with one more header.
 async fn ask(method: Method, url: &str, (name, value): (&str, &str)) -> Response {
     visitor()
         .request(method, url)
@@ -44,7 +44,7 @@ async fn ask(method: Method, url: &str, (name, value): (&str, &str)) -> Response
         .unwrap()
 }
 
-/// Status, and where it leads.
+/// The status, and the target of the redirect.
 async fn opt_out(url: &str) -> (StatusCode, Option<String>) {
     let answer = visitor().post(url).body("List-Unsubscribe=One-Click").send().await.unwrap();
     (
@@ -75,7 +75,7 @@ async fn the_log_tells_machines_from_humans_by_their_requests() {
     ] {
         assert_eq!(ask(Method::GET, click, early).await.status(), StatusCode::FOUND, "{early:?}");
     }
-    // nobody is trusted to say this
+    // No proxy is trusted to give this address.
     ask(Method::GET, open, ("X-Forwarded-For", "198.51.100.7")).await;
 
     let log = export(&app.client, &id, "tracking/export?format=ndjson").await;
@@ -95,7 +95,7 @@ async fn the_log_tells_machines_from_humans_by_their_requests() {
     lines.extend(vec![expected("click", "prefetch"); 4]);
     lines.push(expected("open", "human"));
     assert_eq!(log.iter().map(seen).collect::<Vec<_>>(), lines);
-    let figures = recounted(&app.client, &id).await;
+    let figures = checked_statistics(&app.client, &id).await;
     let found = ["unique_opens", "unique_clicks", "machine_opens", "machine_clicks"]
         .map(|name| figures[name].clone());
     assert_eq!(found, [1, 0, 1, 1].map(|n| json!(n)));
@@ -121,7 +121,7 @@ async fn the_log_has_the_address_that_a_trusted_proxy_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_answer_is_kept_on_its_way_or_follows_its_reader() {
+async fn no_answer_is_cached_or_sends_a_referrer() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let id = sent(&app, &definition(), audience(1)).await;
@@ -147,10 +147,11 @@ async fn no_answer_is_kept_on_its_way_or_follows_its_reader() {
     app.stop().await;
 }
 
-/// As if it had been confirmed, and its last wave had been due, so many hours before.
-async fn released(app: &App, id: &str, confirmed: i64, due: Option<i64>) {
-    let (id, store): (DeliveryId, _) = (id.parse().unwrap(), &app.services.stores);
-    let delivery = store.deliveries.delivery(&id).await.unwrap().unwrap();
+/// Moves the confirmation of a delivery `confirmed` hours, and its last wave `due` hours, into the
+/// past.
+async fn set_confirmed(app: &App, id: &str, confirmed: i64, due: Option<i64>) {
+    let (id, stores): (DeliveryId, _) = (id.parse().unwrap(), &app.services.stores);
+    let delivery = stores.deliveries.delivery(&id).await.unwrap().unwrap();
     let (mut document, now) = (delivery.document.clone(), Timestamp::now());
     document.confirmation.as_mut().unwrap().confirmed_at = now - confirmed.hours();
     document.plan.as_mut().unwrap().last_due = due.map(|due| now - due.hours());
@@ -162,11 +163,11 @@ async fn released(app: &App, id: &str, confirmed: i64, due: Option<i64>) {
         entry: None,
         once: &[],
     };
-    assert!(matches!(store.deliveries.commit(&change).await.unwrap(), CommitOutcome::Done { .. }));
+    assert!(matches!(stores.deliveries.commit(&change).await.unwrap(), CommitOutcome::Done { .. }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn links_end_so_many_days_after_the_last_wave_and_opt_outs_do_not() {
+async fn links_expire_some_days_after_the_last_wave_and_opt_outs_do_not() {
     let redis = RedisServer::start();
     let app =
         App::start(&redis, &format!("[public]\nlink_days = 2\nsubstitution_url = \"{ELSEWHERE}\""))
@@ -181,7 +182,7 @@ async fn links_end_so_many_days_after_the_last_wave_and_opt_outs_do_not() {
         (1000, Some(-1000), true),
     ] {
         let id = sent(&app, &definition, audience(1)).await;
-        released(&app, &id, confirmed, due).await;
+        set_confirmed(&app, &id, confirmed, due).await;
         let of = links(&app.client, &id, 0).await;
         let clicked = visit(&of[&'c'][0], FIREFOX).await;
         let target = if works { TARGET } else { ELSEWHERE };
@@ -197,7 +198,7 @@ async fn links_end_so_many_days_after_the_last_wave_and_opt_outs_do_not() {
         assert_eq!((page.0, page.1.as_str()), expected);
         assert_eq!(visit(&of[&'u'][0], FIREFOX).await.0, StatusCode::OK);
         assert_eq!(opt_out(&of[&'u'][0]).await, (StatusCode::OK, None));
-        let figures = recounted(&app.client, &id).await;
+        let figures = checked_statistics(&app.client, &id).await;
         assert_eq!(
             (&figures["hits"], &figures["unsubscribes"]),
             (&json!(if works { 4 } else { 1 }), &json!(1))
@@ -220,7 +221,7 @@ async fn an_opt_out_in_one_click_that_fails_is_not_redirected() {
         assert_eq!(
             opt_out(&url).await,
             (StatusCode::NOT_FOUND, None),
-            "it would be taken for success"
+            "a redirect would look like success"
         );
         let looked = visit(&url, FIREFOX).await;
         assert_eq!((looked.0, looked.1.as_str()), (StatusCode::FOUND, ELSEWHERE));
@@ -229,7 +230,7 @@ async fn an_opt_out_in_one_click_that_fails_is_not_redirected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn visits_of_recipients_that_were_not_sent_to_are_in_no_rate() {
+async fn hits_of_recipients_that_were_not_sent_to_count_in_no_rate() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let others: String = ["refuse0", "full0"]
@@ -239,7 +240,7 @@ async fn visits_of_recipients_that_were_not_sent_to_are_in_no_rate() {
     for (number, kind) in [(0, 'o'), (3, 'c'), (4, 'o')] {
         visit(&links(&app.client, &id, number).await[&kind][0], FIREFOX).await;
     }
-    let figures = recounted(&app.client, &id).await;
+    let figures = checked_statistics(&app.client, &id).await;
     assert_eq!((&figures["opens_of_others"], &figures["clicks_of_others"]), (&json!(2), &json!(1)));
     assert_eq!(
         (&figures["unique_opens"], &figures["unique_clicks"], &figures["failed"]),
@@ -272,7 +273,7 @@ async fn opens_and_clicks_are_unknown_without_an_html_part() {
     app.stop().await;
 }
 
-/// The rules that are built in, and more.
+/// The built-in rules, and more.
 fn write_rules(file: &Path, version: i64, more: &[(&str, &str)]) {
     let mut rules: toml::Table = BUILT_IN.parse().unwrap();
     rules.insert("version".into(), version.into());
@@ -283,7 +284,7 @@ fn write_rules(file: &Path, version: i64, more: &[(&str, &str)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn newer_rules_apply_to_what_was_recorded_before_by_route_and_by_command() {
+async fn newer_rules_relabel_earlier_hits_by_route_and_by_command() {
     let (redis, folder) = (RedisServer::start(), tempfile::tempdir().unwrap());
     let [rules, token] = ["rules.toml", "token"].map(|name| folder.path().join(name));
     let settings = format!(
@@ -311,15 +312,15 @@ async fn newer_rules_apply_to_what_was_recorded_before_by_route_and_by_command()
     };
     for id in &ids {
         assert_eq!(
-            of(&recounted(&app.client, id).await),
+            of(&checked_statistics(&app.client, id).await),
             [3, 1, 0, 0],
-            "labels are kept until somebody asks"
+            "labels stay until somebody asks"
         );
     }
     let (status, relabelled) =
         app.client.post(&format!("/deliveries/{}/relabel", ids[0]), &json!({})).await;
     assert_eq!((status, of(&relabelled)), (StatusCode::OK, [1, 0, 1, 1]));
-    assert_eq!(of(&recounted(&app.client, &ids[0]).await), [1, 0, 1, 1]);
+    assert_eq!(of(&checked_statistics(&app.client, &ids[0]).await), [1, 0, 1, 1]);
     let log = export(&app.client, &ids[0], "tracking/export?format=ndjson").await;
     let labels: Vec<_> = log
         .iter()
@@ -327,7 +328,7 @@ async fn newer_rules_apply_to_what_was_recorded_before_by_route_and_by_command()
         .collect();
     assert_eq!(labels, [("agent", 901), ("network", 901), ("human", 901)]);
 
-    // one is cleaned, and one has nothing yet: neither keeps the others from being relabelled
+    // One log is removed, and one delivery has no log yet. All others are relabelled.
     aged(&app, &ids[2], 25).await;
     app.services.journey.operate.retention.run().await;
     std::fs::write(&token, &app.client.token).unwrap();
@@ -338,15 +339,15 @@ async fn newer_rules_apply_to_what_was_recorded_before_by_route_and_by_command()
     };
     let all = relabel("all").await;
     assert!(all.status.success(), "{all:?}");
-    let told = String::from_utf8(all.stdout).unwrap();
+    let output = String::from_utf8(all.stdout).unwrap();
     for (id, is_told) in [(&ids[0], true), (&ids[1], true), (&ids[2], false), (&unreleased, false)]
     {
         assert_eq!(
-            told.contains(&format!("{id} 3 hits, 1 unique opens, 0 unique clicks")),
+            output.contains(&format!("{id} 3 hits, 1 unique opens, 0 unique clicks")),
             is_told,
-            "{told}"
+            "{output}"
         );
-        assert_eq!(told.contains(id.as_str()), is_told, "{told}");
+        assert_eq!(output.contains(id.as_str()), is_told, "{output}");
     }
     assert_eq!(
         of(&app.client.get(&format!("/deliveries/{}/statistics", ids[1])).await),
@@ -355,7 +356,7 @@ async fn newer_rules_apply_to_what_was_recorded_before_by_route_and_by_command()
     assert_eq!(
         of(&app.client.get(&format!("/deliveries/{}/statistics", ids[2])).await),
         [3, 1, 0, 0],
-        "its figures are frozen"
+        "the figures are frozen"
     );
     let refused = relabel(&ids[2]).await;
     assert!(
@@ -366,7 +367,7 @@ async fn newer_rules_apply_to_what_was_recorded_before_by_route_and_by_command()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_that_is_called_for_ever_fills_no_log_and_hides_no_click() {
+async fn a_link_that_is_called_endlessly_fills_no_log_and_hides_no_click() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let id = sent(&app, &definition(), audience(2)).await;
@@ -382,13 +383,13 @@ async fn a_link_that_is_called_for_ever_fills_no_log_and_hides_no_click() {
     visit(&of[&'c'][0], FIREFOX).await;
     let log = export(&app.client, &id, "tracking/export?format=ndjson").await;
     assert_eq!(log.len(), 1001);
-    let computed = recounted(&app.client, &id).await;
+    let computed = checked_statistics(&app.client, &id).await;
     assert_eq!((&computed["hits_beyond"], &computed["unique_clicks"]), (&json!(100), &json!(1)));
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_path_takes_its_methods_and_tokens_however_they_are_written() {
+async fn each_path_takes_its_methods_and_every_spelling_of_a_token() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
     let daemon =
         Daemon::start(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(4), redis.url())).await;
@@ -429,7 +430,7 @@ async fn each_path_takes_its_methods_and_tokens_however_they_are_written() {
             .len(),
         42
     );
-    // what is in the body of a POST does not matter
+    // The body of a POST does not matter.
     let client = visitor();
     for _ in 0..3 {
         let answer = client.post(&opt_out).body("x".repeat(100_000)).send().await.unwrap();

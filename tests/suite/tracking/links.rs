@@ -1,4 +1,4 @@
-//! Tracked links from the preparation to the relay: what is listed, and whose tokens are in what is sent.
+//! Tracked links from the preparation to the relay: the list, and the tokens in messages.
 
 use serde_json::json;
 use versand::{
@@ -23,7 +23,7 @@ const HTML: &str = "<body><p>Dear {{ name }},</p>\n\
     {% for i in range(2) %}<a href='https://shop.example/{{ i }}'>{{ i }}</a>{% endfor %}\n\
     <a href='{{ unsubscribe_url }}'>Off</a></body>";
 
-/// The holders of all tokens of a message, with what they are for.
+/// The holders of all tokens of a message, with the purpose of each.
 fn holders(
     app: &App,
     (id, generation): (&DeliveryId, u32),
@@ -65,7 +65,7 @@ async fn every_message_carries_tokens_of_its_own_recipient_and_a_proof_says_that
     let view = app.client.prepare(&id).await;
     assert_eq!(view["state"], "prepared", "{}", view["checks"]);
     let warnings = view["checks"]["warnings"].as_array().unwrap();
-    assert_eq!(warnings.len(), 1, "an opt-out link is there: {warnings:?}");
+    assert_eq!(warnings.len(), 1, "a warning though there is an opt-out link: {warnings:?}");
     assert!(
         warnings[0]["message"].as_str().unwrap().contains("https://shop.example/{{ i }}"),
         "{warnings:?}"

@@ -1,4 +1,4 @@
-//! Opens, clicks and opt-outs: tokens in messages, hits on the public listener, figures and statistics.
+//! Opens, clicks and opt-outs: tokens in messages, hits on the public listener, statistics.
 
 mod figures;
 mod hits;

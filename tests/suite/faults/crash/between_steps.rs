@@ -3,14 +3,14 @@
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_uploaded_is_there_after_a_crash() {
+async fn an_upload_survives_a_crash() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(DELAY).await);
     let mut daemon = Daemon::start(&settings(&redis, &relay)).await;
     let id = daemon.client.create(&definition()).await;
     let (status, answer) = daemon.client.upload(&id, audience(300)).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
     daemon.restart().await;
-    // an upload that is cut off by a crash changes nothing
+    // An upload that a crash cuts off changes nothing.
     let pieces = [Ok(audience(100)), Err(std::io::Error::other("crash"))];
     let body = reqwest::Body::wrap_stream(futures_util::stream::iter(pieces));
     let request =
@@ -23,11 +23,11 @@ async fn what_was_uploaded_is_there_after_a_crash() {
     assert_eq!(prepared["plan"]["to_deliver"], 300, "{prepared}");
     daemon.client.confirm(&id, prepared["plan"]["digest"].as_str().unwrap()).await;
     finished(&daemon.client, &id).await;
-    Account::of(&daemon.client, &id, &relay).await.holds(300, 0);
+    Account::of(&daemon.client, &id, &relay).await.nobody_twice(300, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_preparation_that_was_cut_off_is_done_in_the_end() {
+async fn an_interrupted_preparation_is_finished() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(DELAY).await);
     let mut daemon = Daemon::start(&settings(&redis, &relay)).await;
     let id = daemon.client.create(&definition()).await;
@@ -36,9 +36,9 @@ async fn a_preparation_that_was_cut_off_is_done_in_the_end() {
         daemon.client.post(&format!("/deliveries/{id}/prepare"), &json!({})).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
     for _ in 0..2 {
-        eventually("the preparation is on its way", RECOVERY, async || {
+        eventually("the preparation has begun", RECOVERY, async || {
             let view = daemon.client.get(&format!("/deliveries/{id}")).await;
-            assert_eq!(view["state"], "preparing", "too fast to be hit");
+            assert_eq!(view["state"], "preparing", "the preparation ended before the crash");
             (view["preparation"]["done"].as_u64().unwrap() > 0).then_some(())
         })
         .await;
@@ -52,19 +52,19 @@ async fn a_preparation_that_was_cut_off_is_done_in_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ledger_that_cannot_be_written_is_let_go_and_taken_over_when_it_is_mended() {
+async fn a_chunk_with_a_broken_ledger_is_given_back_and_taken_over_after_the_repair() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(DELAY).await);
     let daemon = Daemon::start(&settings(&redis, &relay)).await;
     let id = daemon.client.send(&definition(), audience(RECIPIENTS)).await;
     accepted(&relay, 200).await;
     let (ledger, away) = (format!("versand:{{{id}}}:ledger:15"), format!("versand:{{{id}}}:away"));
-    // the chunk that is being sent, whichever it is: all of them
+    // The test cannot know which chunk is being sent: it breaks all of them.
     let chunks = "for i = 0, 15 do local key = string.gsub(KEYS[1], '15$', i)";
     let swap = "redis.call('RENAME', key, KEYS[2] .. i) redis.call('RPUSH', key, 'x') end";
     assert!(
         redis.ask(&format!("EVAL \"{chunks} {swap}\" 2 {ledger} {away}")).unwrap().starts_with('$')
     );
-    eventually("the chunk is let go", RECOVERY, async || {
+    eventually("the chunk is given back", RECOVERY, async || {
         daemon.log().contains("its ledger is damaged").then_some(())
     })
     .await;
@@ -73,11 +73,11 @@ async fn a_ledger_that_cannot_be_written_is_let_go_and_taken_over_when_it_is_men
         redis.ask(&format!("EVAL \"{chunks} {back}\" 2 {ledger} {away}")).unwrap().starts_with('$')
     );
     finished(&daemon.client, &id).await;
-    Account::of(&daemon.client, &id, &relay).await.holds(RECIPIENTS, CONNECTIONS * WINDOW);
+    Account::of(&daemon.client, &id, &relay).await.nobody_twice(RECIPIENTS, CONNECTIONS * WINDOW);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_confirmation_that_was_answered_is_carried_out() {
+async fn an_answered_confirmation_is_carried_out() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(DELAY).await);
     let mut daemon = Daemon::start(&settings(&redis, &relay)).await;
     for wait_ms in [0, 3, 10, 40] {
@@ -94,12 +94,12 @@ async fn a_confirmation_that_was_answered_is_carried_out() {
         let sent = log.iter().filter(|line| line["status"] == "sent").count();
         assert!(log.len() == 200 && sent >= 200 - CONNECTIONS * WINDOW, "{sent}");
     }
-    // the same addresses each time: nobody more than once in each delivery
+    // The deliveries share their addresses: nobody gets more than one message of each delivery.
     assert!(
         relay
             .received()
             .values()
             .all(|ids| ids.len() <= 4 && (1..ids.len()).all(|i| !ids[i..].contains(&ids[i - 1])))
     );
-    conserved(&daemon).await;
+    figures_agree(&daemon).await;
 }

@@ -1,4 +1,4 @@
-//! The embedded Redis: it dies, or its daemon does.
+//! Crashes of the embedded Redis, and of its daemon.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn embedded(relay: &TestRelay) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_embedded_redis_is_killed_and_nobody_is_lost_or_doubled() {
+async fn nobody_is_lost_or_doubled_when_the_embedded_redis_is_killed() {
     let relay = TestRelay::start(DELAY).await;
     let daemon = Daemon::start(&embedded(&relay)).await;
     let id = daemon.client.send(&definition(), audience(RECIPIENTS)).await;
@@ -16,8 +16,8 @@ async fn the_embedded_redis_is_killed_and_nobody_is_lost_or_doubled() {
         daemon.kill_embedded();
     }
     finished(&daemon.client, &id).await;
-    Account::of(&daemon.client, &id, &relay).await.holds(RECIPIENTS, 0);
-    conserved(&daemon).await;
+    Account::of(&daemon.client, &id, &relay).await.nobody_twice(RECIPIENTS, 0);
+    figures_agree(&daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,7 +32,7 @@ async fn a_restarted_daemon_adopts_the_redis_of_the_one_that_was_killed() {
     assert_eq!(daemon.embedded_pid(), redis);
     assert!(daemon.log().contains("embedded Redis adopted"));
     finished(&daemon.client, &id).await;
-    Account::of(&daemon.client, &id, &relay).await.holds(RECIPIENTS, CONNECTIONS * WINDOW);
-    conserved(&daemon).await;
+    Account::of(&daemon.client, &id, &relay).await.nobody_twice(RECIPIENTS, CONNECTIONS * WINDOW);
+    figures_agree(&daemon).await;
     assert!(daemon.terminate().await.success());
 }

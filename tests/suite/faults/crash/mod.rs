@@ -1,4 +1,7 @@
-//! Crashes of the real binary in the middle of its work: everybody accounted for, and nobody twice or nobody missing.
+//! Crashes of the real binary in the middle of its work.
+//!
+//! Every recipient is accounted for. Depending on the policy, nobody gets a message twice, or
+//! nobody misses one.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -21,12 +24,12 @@ mod rollback;
 mod several_daemons;
 
 const RECIPIENTS: usize = 2000;
-/// `preparation.chunk_size` here.
+/// The `preparation.chunk_size` of these tests.
 const CHUNK: usize = 125;
 const CONNECTIONS: usize = 8;
-/// `send.claim_window` as it is by default.
+/// The default of `send.claim_window`.
 const WINDOW: usize = 4;
-/// Before every reply of the relay: a delivery takes two or three seconds.
+/// The delay before every reply of the relay: a delivery takes two or three seconds.
 const DELAY: Duration = Duration::from_millis(2);
 const RECOVERY: Duration = Duration::from_secs(30);
 
@@ -34,7 +37,7 @@ fn settings(redis: &RedisServer, relay: &TestRelay) -> String {
     settings_with(redis, relay, "")
 }
 
-/// With more settings of the relay.
+/// Like [`settings`], with more settings of the relay.
 fn settings_with(redis: &RedisServer, relay: &TestRelay, more: &str) -> String {
     let sizes = format!("[preparation]\nchunk_size = {CHUNK}\n");
     format!("{}{more}{sizes}[redis]\nurl = \"{}\"\n", relay.settings(CONNECTIONS), redis.url())
@@ -52,12 +55,12 @@ async fn accepted(relay: &TestRelay, n: usize) {
         .await;
 }
 
-/// The state `finished`, within the time that is promised after a crash.
+/// Waits for the state `finished`, within the time that is promised after a crash.
 async fn finished(client: &Client, id: &str) {
     tokio::time::timeout(RECOVERY, client.wait_for(id, &["finished"])).await.unwrap();
 }
 
-/// What the daemons say became of a finished delivery, and what the relay says.
+/// The outcome of a finished delivery, as the daemons and as the relay report it.
 struct Account {
     log: BTreeMap<String, Value>,
     received: BTreeMap<String, Vec<String>>,
@@ -73,7 +76,7 @@ impl Account {
             .collect();
         let received = relay.received();
         for recipient in received.keys() {
-            assert!(log.contains_key(recipient), "nobody knows of {recipient}");
+            assert!(log.contains_key(recipient), "{recipient} is in no log");
         }
         let account = Self { log, received };
         let counts = client.get(&format!("/deliveries/{id}/progress")).await["counts"].clone();
@@ -93,8 +96,9 @@ impl Account {
         self.received.get(recipient).map_or(0, Vec::len)
     }
 
-    /// Nobody twice, and nobody lost: sent is what the relay has, the rest is in doubt, and there are few of those.
-    fn holds(&self, recipients: usize, most_in_doubt: usize) {
+    /// Checks that nobody got a message twice and nobody is lost. The relay has every message that
+    /// counts as sent. All others are in doubt, and they are few.
+    fn nobody_twice(&self, recipients: usize, most_in_doubt: usize) {
         assert_eq!(self.log.len(), recipients);
         for (recipient, line) in &self.log {
             match line["status"].as_str().unwrap() {
@@ -107,8 +111,9 @@ impl Account {
         assert!(in_doubt <= most_in_doubt, "{in_doubt} are in doubt, {most_in_doubt} at the most");
     }
 
-    /// Nobody missing; twice only who is said to have been sent to again, and then the same message.
-    fn resends(&self, recipients: usize) {
+    /// Checks that nobody is missing. A recipient gets a message twice only if the log says so, and
+    /// then it is the same message.
+    fn nobody_missing(&self, recipients: usize) {
         assert_eq!(self.log.len(), recipients);
         for (recipient, line) in &self.log {
             assert_eq!(line["status"], "sent", "{line}");
@@ -123,8 +128,8 @@ impl Account {
     }
 }
 
-/// The figures that must agree do, once the daemon has looked at them.
-async fn conserved(daemon: &Daemon) {
+/// Checks that the conservation figures agree once the daemon has computed them.
+async fn figures_agree(daemon: &Daemon) {
     daemon.passes("observe", 1).await;
     assert_eq!(daemon.metric("versand_conservation_difference").await, 0.0);
     assert_eq!(daemon.metric("versand_acceptance_difference").await, 0.0);
@@ -142,16 +147,16 @@ async fn killed_and_restarted(kills_at: &[usize], policy: &str) -> (Account, Dae
     }
     finished(&daemon.client, &id).await;
     let account = Account::of(&daemon.client, &id, &relay).await;
-    conserved(&daemon).await;
+    figures_agree(&daemon).await;
     (account, daemon)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_daemon_goes_on_and_nobody_gets_a_mail_twice() {
-    // the first messages, the middle, the last chunks
+    // The kills hit the first messages, the middle and the last chunks.
     let runs = [3, 700, 1850].map(async |at| killed_and_restarted(&[at], "hold").await);
     for (account, _daemon) in join_all(runs).await {
-        account.holds(RECIPIENTS, CONNECTIONS * WINDOW);
+        account.nobody_twice(RECIPIENTS, CONNECTIONS * WINDOW);
     }
 }
 
@@ -159,21 +164,21 @@ async fn a_killed_daemon_goes_on_and_nobody_gets_a_mail_twice() {
 async fn a_daemon_that_is_killed_again_and_again_goes_on() {
     let kills_at = [200, 600, 1000, 1400];
     let (account, _daemon) = killed_and_restarted(&kills_at, "hold").await;
-    account.holds(RECIPIENTS, kills_at.len() * CONNECTIONS * WINDOW);
+    account.nobody_twice(RECIPIENTS, kills_at.len() * CONNECTIONS * WINDOW);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_daemon_goes_on_and_nobody_misses_a_mail() {
     let runs = [350, 1200].map(async |at| killed_and_restarted(&[at], "resend").await);
     for (account, _daemon) in join_all(runs).await {
-        account.resends(RECIPIENTS);
+        account.nobody_missing(RECIPIENTS);
         let doubled = account.received.values().filter(|ids| ids.len() == 2).count();
         assert!(doubled <= CONNECTIONS * WINDOW, "{doubled}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_are_replaced_all_the_time_leave_no_more_in_doubt() {
+async fn frequent_replacement_of_connections_leaves_no_more_recipients_in_doubt() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(DELAY).await);
     let mut daemon =
         Daemon::start(&settings_with(&redis, &relay, "messages_per_connection = 3\n")).await;
@@ -184,8 +189,11 @@ async fn connections_that_are_replaced_all_the_time_leave_no_more_in_doubt() {
     }
     finished(&daemon.client, &id).await;
     let account = Account::of(&daemon.client, &id, &relay).await;
-    account.holds(RECIPIENTS, 2 * CONNECTIONS * WINDOW);
-    assert!(account.log.values().all(|line| line["attempts"] == 1), "given back is not attempted");
+    account.nobody_twice(RECIPIENTS, 2 * CONNECTIONS * WINDOW);
+    assert!(
+        account.log.values().all(|line| line["attempts"] == 1),
+        "a recipient that was given back is not attempted"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,5 +213,5 @@ async fn recipients_left_in_doubt_by_a_crash_can_be_settled() {
         (StatusCode::OK, &json!(account.with_status("in_doubt")))
     );
     finished(&daemon.client, &id).await;
-    Account::of(&daemon.client, &id, &relay).await.resends(400);
+    Account::of(&daemon.client, &id, &relay).await.nobody_missing(400);
 }

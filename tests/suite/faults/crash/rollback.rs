@@ -1,13 +1,15 @@
-//! A Redis that goes back in time: the rows of "What Redis promises", with real crashes, cut logs and a replica that was behind.
+//! A Redis that goes back in time: each row of "What Redis promises".
+//!
+//! The tests use real crashes, cut append-only files and a replica that was behind.
 
 use std::time::Instant;
 
 use super::*;
 
 const EVERYSEC: &[&str] = &["--appendfsync", "everysec"];
-/// What `appendfsync everysec` may lose is less than two seconds.
+/// `appendfsync everysec` loses less than two seconds.
 const LOST: Duration = Duration::from_millis(1500);
-/// `send.chunks_in_flight` as it is by default, times the size of a chunk.
+/// The default of `send.chunks_in_flight`, times the size of a chunk.
 const MOST_IN_DOUBT: usize = 8 * 125;
 
 async fn two_daemons(redis: &RedisServer, policy: &str) -> (TestRelay, [Daemon; 2], String) {
@@ -18,8 +20,8 @@ async fn two_daemons(redis: &RedisServer, policy: &str) -> (TestRelay, [Daemon; 
     (relay, daemons, id)
 }
 
-/// Lets them send for a while, and takes that away from Redis.
-async fn lose_a_while(redis: &mut RedisServer) {
+/// Lets the daemons send for a while, and then removes those writes from Redis.
+async fn lose_recent_writes(redis: &mut RedisServer) {
     let length = redis.log_length();
     sleep(LOST).await;
     redis.roll_back(length);
@@ -37,19 +39,19 @@ const PUT_BACK: &str = "versand_redis_went_back_total{became=\"put_back\"}";
 const IN_DOUBT: &str = "versand_redis_went_back_total{became=\"in_doubt\"}";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn living_daemons_put_back_what_redis_forgot() {
+async fn living_daemons_replay_what_redis_lost() {
     let mut redis = RedisServer::start_with(EVERYSEC);
     let (relay, daemons, id) = two_daemons(&redis, "hold").await;
     for at in [200, 1000] {
         accepted(&relay, at).await;
-        lose_a_while(&mut redis).await;
+        lose_recent_writes(&mut redis).await;
     }
     finished(&daemons[0].client, &id).await;
-    assert!(sum(&daemons, PUT_BACK).await > 0.0, "nothing was forgotten");
+    assert!(sum(&daemons, PUT_BACK).await > 0.0, "Redis has lost nothing");
     assert_eq!(sum(&daemons, IN_DOUBT).await, 0.0);
-    Account::of(&daemons[0].client, &id, &relay).await.holds(RECIPIENTS, 0);
-    conserved(&daemons[0]).await;
-    conserved(&daemons[1]).await;
+    Account::of(&daemons[0].client, &id, &relay).await.nobody_twice(RECIPIENTS, 0);
+    figures_agree(&daemons[0]).await;
+    figures_agree(&daemons[1]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,18 +68,18 @@ async fn records_lost_with_redis_and_daemons_are_in_doubt_and_nobody_gets_a_mail
     }
     finished(&daemons[0].client, &id).await;
     let account = Account::of(&daemons[0].client, &id, &relay).await;
-    account.holds(RECIPIENTS, MOST_IN_DOUBT);
-    assert!(account.with_status("in_doubt") > CONNECTIONS * WINDOW, "nothing was forgotten");
-    conserved(&daemons[0]).await;
+    account.nobody_twice(RECIPIENTS, MOST_IN_DOUBT);
+    assert!(account.with_status("in_doubt") > CONNECTIONS * WINDOW, "Redis has lost nothing");
+    figures_agree(&daemons[0]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lease_that_redis_forgot_was_not_used() {
+async fn a_lease_that_redis_lost_was_never_used() {
     let mut redis = RedisServer::start_with(EVERYSEC);
     let (relay, mut daemons, id) = two_daemons(&redis, "hold").await;
     let length = redis.log_length();
     let taken = async || (redis.log_length() > length + 10_000).then_some(());
-    eventually("the chunks are taken", RECOVERY, taken).await;
+    eventually("the chunks are leased", RECOVERY, taken).await;
     sleep(LOST).await;
     daemons.iter_mut().for_each(Daemon::kill);
     redis.roll_back(length);
@@ -85,11 +87,11 @@ async fn a_lease_that_redis_forgot_was_not_used() {
         daemon.restart().await;
     }
     finished(&daemons[0].client, &id).await;
-    Account::of(&daemons[0].client, &id, &relay).await.holds(RECIPIENTS, 0);
+    Account::of(&daemons[0].client, &id, &relay).await.nobody_twice(RECIPIENTS, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn resend_repeats_what_redis_forgot_and_says_so() {
+async fn resend_repeats_attempts_that_redis_lost_and_records_it() {
     let mut redis = RedisServer::start_with(EVERYSEC);
     let (relay, mut daemons, id) = two_daemons(&redis, "resend").await;
     accepted(&relay, 600).await;
@@ -101,8 +103,8 @@ async fn resend_repeats_what_redis_forgot_and_says_so() {
         daemon.restart().await;
     }
     finished(&daemons[0].client, &id).await;
-    Account::of(&daemons[0].client, &id, &relay).await.resends(RECIPIENTS);
-    conserved(&daemons[0]).await;
+    Account::of(&daemons[0].client, &id, &relay).await.nobody_missing(RECIPIENTS);
+    figures_agree(&daemons[0]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,14 +130,14 @@ async fn a_replica_that_was_frozen_takes_over_and_nobody_gets_a_mail_twice() {
     replica.take_over(&mut redis);
     finished(&daemons[0].client, &id).await;
     assert!(frozen_at > 400, "nothing was sent while the replica was frozen");
-    assert!(sum(&daemons, PUT_BACK).await > 0.0, "nothing was forgotten");
-    Account::of(&daemons[0].client, &id, &relay).await.holds(RECIPIENTS, 0);
-    conserved(&daemons[0]).await;
+    assert!(sum(&daemons, PUT_BACK).await > 0.0, "Redis has lost nothing");
+    Account::of(&daemons[0].client, &id, &relay).await.nobody_twice(RECIPIENTS, 0);
+    figures_agree(&daemons[0]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answered_confirmation_and_an_answered_pause_are_not_undone() {
-    // some seconds' worth for a slow relay
+    // The delivery is some seconds of work for a slow relay.
     const SLOW: usize = 1000;
     let mut redis = RedisServer::start_with(EVERYSEC);
     let relay = TestRelay::start(Duration::from_millis(20)).await;
@@ -148,7 +150,7 @@ async fn an_answered_confirmation_and_an_answered_pause_are_not_undone() {
     assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
     assert!(
         asked.elapsed() >= Duration::from_secs(2),
-        "answered before it could not be undone: {:?}",
+        "the answer did not await durability: {:?}",
         asked.elapsed()
     );
     accepted(&relay, 10).await;
@@ -162,7 +164,7 @@ async fn an_answered_confirmation_and_an_answered_pause_are_not_undone() {
         }
     };
     assert!(status.is_success(), "{answer}");
-    // what was written two seconds before the answer is there, whatever becomes of Redis
+    // Data that was written two seconds before the answer survives any crash of Redis.
     let (_, length) = lengths
         .into_iter()
         .rfind(|(then, _)| then.elapsed() >= Duration::from_millis(1950))
@@ -174,11 +176,11 @@ async fn an_answered_confirmation_and_an_answered_pause_are_not_undone() {
         daemon.client.post(&format!("/deliveries/{id}/resume"), &json!({})).await;
     assert!(status.is_success(), "{answer}");
     finished(&daemon.client, &id).await;
-    Account::of(&daemon.client, &id, &relay).await.holds(SLOW, 0);
+    Account::of(&daemon.client, &id, &relay).await.nobody_twice(SLOW, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_is_only_started_anew_leaves_nothing_in_doubt() {
+async fn a_plain_restart_of_redis_leaves_nobody_in_doubt() {
     let mut redis = RedisServer::start_with(EVERYSEC);
     let (relay, daemons, id) = two_daemons(&redis, "hold").await;
     for at in [300, 900] {
@@ -187,11 +189,11 @@ async fn a_redis_that_is_only_started_anew_leaves_nothing_in_doubt() {
     }
     finished(&daemons[0].client, &id).await;
     assert!(sum(&daemons, "versand_redis_restarts_total").await >= 2.0);
-    Account::of(&daemons[0].client, &id, &relay).await.holds(RECIPIENTS, 0);
+    Account::of(&daemons[0].client, &id, &relay).await.nobody_twice(RECIPIENTS, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_daemon_says_and_exports_what_redis_promises() {
+async fn the_daemon_logs_and_exports_the_durability_of_redis() {
     for (options, word) in [(&[][..], "strict"), (EVERYSEC, "goes_back")] {
         let redis = RedisServer::start_with(options);
         let relay = TestRelay::start(DELAY).await;
@@ -202,13 +204,13 @@ async fn the_daemon_says_and_exports_what_redis_promises() {
             daemon.metric("versand_redis_durable").await,
             f64::from(u8::from(word == "strict"))
         );
-        let said = if word == "strict" {
+        let logged = if word == "strict" {
             "all guarantees hold"
         } else {
             "nobody is silently sent to twice"
         };
-        assert!(daemon.log().contains(said), "{}", daemon.log());
-        // somebody makes it weaker while it runs
+        assert!(daemon.log().contains(logged), "{}", daemon.log());
+        // Somebody weakens the durability while Redis runs.
         redis.ask("CONFIG SET appendfsync no").unwrap();
         let weak = async || {
             (daemon.series("versand_redis_durability{promise=\"weak\"}").await == Some(1.0))

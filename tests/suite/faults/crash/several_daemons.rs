@@ -1,4 +1,4 @@
-//! Several daemons on one Redis: one dies or freezes, the other goes on.
+//! Several daemons on one Redis: one dies or freezes, and the other goes on.
 
 use versand::{
     domain::delivery::DeliveryId,
@@ -7,8 +7,8 @@ use versand::{
 
 use super::*;
 
-/// Two daemons that take turns at the chunks; the first one has the delivery.
-async fn two(policy: &str, more: &str) -> (RedisServer, TestRelay, [Daemon; 2], String) {
+/// Two daemons that share the chunks. The first one has the delivery.
+async fn two_daemons(policy: &str, more: &str) -> (RedisServer, TestRelay, [Daemon; 2], String) {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(DELAY).await);
     let settings = format!("{}{more}", settings(&redis, &relay));
     let first = Daemon::start(&settings).await;
@@ -17,25 +17,25 @@ async fn two(policy: &str, more: &str) -> (RedisServer, TestRelay, [Daemon; 2], 
     (redis, relay, [first, second], id)
 }
 
-/// Freezes the daemon in a moment in which it holds a chunk: it may also be between two of them.
-async fn frozen_with_a_chunk(daemon: &Daemon, redis: &RedisServer, id: &str) {
-    let store = Stores::new(Redis::connect(&redis.settings()).await.unwrap());
+/// Freezes the daemon at a moment in which it holds a lease; it may also be between two chunks.
+async fn freeze_with_a_lease(daemon: &Daemon, redis: &RedisServer, id: &str) {
+    let stores = Stores::new(Redis::connect(&redis.settings()).await.unwrap());
     let (id, chunks): (DeliveryId, Vec<u32>) =
         (id.parse().unwrap(), (0..RECIPIENTS.div_ceil(CHUNK) as u32).collect());
     let owner = daemon.owner();
-    eventually("a chunk to freeze with", RECOVERY, async || {
+    eventually("the daemon holds a lease", RECOVERY, async || {
         daemon.freeze();
-        let holds = store
+        let has_lease = stores
             .ledgers
             .headers(&id, &chunks)
             .await
             .unwrap()
             .iter()
             .any(|header| header.owner == owner);
-        if !holds {
+        if !has_lease {
             daemon.thaw();
         }
-        holds.then_some(())
+        has_lease.then_some(())
     })
     .await;
 }
@@ -43,59 +43,60 @@ async fn frozen_with_a_chunk(daemon: &Daemon, redis: &RedisServer, id: &str) {
 async fn taken_over(by: &Daemon) {
     let taken_over =
         async || (by.metric("versand_chunks_taken_over_total").await > 0.0).then_some(());
-    eventually("the other takes over", RECOVERY, taken_over).await;
+    eventually("the other daemon takes over", RECOVERY, taken_over).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_daemon_takes_over() {
-    let (redis, relay, [mut first, second], id) = two("hold", "").await;
+    let (redis, relay, [mut first, second], id) = two_daemons("hold", "").await;
     accepted(&relay, 600).await;
-    frozen_with_a_chunk(&first, &redis, &id).await;
+    freeze_with_a_lease(&first, &redis, &id).await;
     first.kill();
     taken_over(&second).await;
     finished(&second.client, &id).await;
-    Account::of(&second.client, &id, &relay).await.holds(RECIPIENTS, CONNECTIONS * WINDOW);
-    conserved(&second).await;
+    Account::of(&second.client, &id, &relay).await.nobody_twice(RECIPIENTS, CONNECTIONS * WINDOW);
+    figures_agree(&second).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_daemon_takes_over_within_thirty_seconds_by_default() {
-    let (redis, relay, [mut first, second], id) = two("hold", "[send]\nlease_ms = 10000\n").await;
+    let (redis, relay, [mut first, second], id) =
+        two_daemons("hold", "[send]\nlease_ms = 10000\n").await;
     accepted(&relay, 1000).await;
-    frozen_with_a_chunk(&first, &redis, &id).await;
+    freeze_with_a_lease(&first, &redis, &id).await;
     first.kill();
-    // as promised: the lease of ten seconds and two passes
+    // The promise: the lease of ten seconds and two passes.
     taken_over(&second).await;
     finished(&second.client, &id).await;
-    Account::of(&second.client, &id, &relay).await.holds(RECIPIENTS, CONNECTIONS * WINDOW);
+    Account::of(&second.client, &id, &relay).await.nobody_twice(RECIPIENTS, CONNECTIONS * WINDOW);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_daemon_sends_again_what_is_in_doubt_and_it_is_the_same_message() {
-    let (_redis, relay, [mut first, second], id) = two("resend", "").await;
+async fn another_daemon_resends_the_same_message_to_recipients_in_doubt() {
+    let (_redis, relay, [mut first, second], id) = two_daemons("resend", "").await;
     accepted(&relay, 800).await;
     first.kill();
     finished(&second.client, &id).await;
     let account = Account::of(&second.client, &id, &relay).await;
-    account.resends(RECIPIENTS);
-    conserved(&second).await;
+    account.nobody_missing(RECIPIENTS);
+    figures_agree(&second).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_was_frozen_beyond_its_lease_sends_nothing_twice() {
-    let (redis, relay, [first, second], id) = two("hold", "").await;
+    let (redis, relay, [first, second], id) = two_daemons("hold", "").await;
     accepted(&relay, 300).await;
-    frozen_with_a_chunk(&first, &redis, &id).await;
+    freeze_with_a_lease(&first, &redis, &id).await;
     taken_over(&second).await;
     second.passes("reconcile", 1).await;
     first.thaw();
     finished(&second.client, &id).await;
-    // what it had sent when it was frozen, it records when it wakes up
+    // When it wakes up, it records the messages that it had sent before it was frozen.
     eventually("late records", RECOVERY, async || {
         (first.metric("versand_acceptance_difference").await == 0.0).then_some(())
     })
     .await;
     let account = Account::of(&second.client, &id, &relay).await;
-    account.holds(RECIPIENTS, CONNECTIONS * WINDOW);
-    conserved(&second).await;
+    account.nobody_twice(RECIPIENTS, CONNECTIONS * WINDOW);
+    figures_agree(&second).await;
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::sink::Entry;
 
-/// What the checker is told of the run.
+/// The input of the checker about the run.
 pub struct Evidence {
     pub recipients: usize,
     pub resend: bool,
@@ -14,12 +14,13 @@ pub struct Evidence {
     pub journal: Vec<Entry>,
     /// Conservation differences that were scraped and were not 0.
     pub differences: Vec<f64>,
-    /// In doubt at the most because of daemons that were killed or fenced, and connections that were cut.
+    /// The upper limit of recipients in doubt: from daemons that were killed or fenced, and
+    /// connections that were cut.
     pub doubts_of_daemons: usize,
     pub finished: bool,
 }
 
-/// A property, whether it holds, and the figures or the first recipients against it.
+/// A property: whether it holds, and the figures or the first recipients that break it.
 pub type Verdict = (&'static str, bool, String);
 
 struct Seen<'a> {

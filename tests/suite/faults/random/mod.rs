@@ -1,6 +1,7 @@
 //! The fault run: real daemons, a real Redis and a sink under a seeded schedule of faults.
 //!
-//! The checker knows only the journal of the sink, the exported log and the API. `make fire` runs many seeds, `make test` a few.
+//! The checker knows only the journal of the sink, the exported log and the API. `make fire` runs
+//! many seeds, `make test` a few.
 
 use std::{
     fs,
@@ -23,60 +24,67 @@ mod checker;
 mod sink;
 
 use checker::{Evidence, check};
-use sink::{Mood, Sink};
+use sink::{Sink, SinkFault};
 
 const CONNECTIONS: usize = 4;
 const WINDOW: usize = 4;
 const CHUNK: usize = 100;
 /// `send.chunks_in_flight`.
 const IN_FLIGHT: usize = 8;
-/// From the last fault to the end, on a machine that may be busy; what is promised has a test of its own.
+/// The time from the last fault to the end, on a machine that may be busy. Other tests check the
+/// promised times.
 const RECOVERY: Duration = Duration::from_secs(60);
 
-/// Seeds that failed once. 54: a replica that was not in sync took over (the run's own mistake: now it waits).
+/// Seeds that failed once. In seed 54 a replica took over that was not in sync. The fault run was
+/// wrong; now it waits for the replica.
 const REGRESSIONS: &[u64] = &[54];
 
 /// SplitMix64 (Steele, Lea, Flood 2014): the schedule of a seed is the same everywhere.
-struct Dice(u64);
+struct Random(u64);
 
-impl Dice {
-    fn roll(&mut self, below: u64) -> u64 {
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % below
+        (z ^ (z >> 31)) % limit
     }
 
     fn ms(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_millis(from + self.roll(to - from))
+        Duration::from_millis(from + self.below(to - from))
     }
 }
 
-/// What Redis goes through besides restarts, once in a run.
+/// The fault of Redis in this run, besides restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    /// `appendfsync always`.
+enum RedisFault {
+    /// `appendfsync always`: nothing is lost.
     Durable,
-    /// `everysec`, and the end of its log is lost.
+    /// `everysec`, and the end of the append-only file is lost.
     RolledBack,
-    /// The same, and all daemons die with it.
+    /// Like [`Self::RolledBack`], and all daemons die with Redis.
     RolledBackWithDaemons,
     /// A replica that was frozen takes over.
     FailedOver,
 }
 
-const FATES: [Fate; 5] =
-    [Fate::Durable, Fate::RolledBack, Fate::Durable, Fate::RolledBackWithDaemons, Fate::FailedOver];
+const REDIS_FAULTS: [RedisFault; 5] = [
+    RedisFault::Durable,
+    RedisFault::RolledBack,
+    RedisFault::Durable,
+    RedisFault::RolledBackWithDaemons,
+    RedisFault::FailedOver,
+];
 
 struct Options {
     recipients: usize,
     lease_ms: u64,
 }
 
-struct Fire {
-    dice: Dice,
-    fate: Fate,
+struct FaultRun {
+    random: Random,
+    redis_fault: RedisFault,
     redis: RedisServer,
     replica: Option<RedisServer>,
     sink: Sink,
@@ -85,24 +93,24 @@ struct Fire {
     lease: Duration,
     began: Instant,
     faults: Vec<(Duration, String)>,
-    /// Daemons that died or were frozen beyond their lease.
+    /// The number of daemons that died, or were frozen for longer than their lease.
     fenced: usize,
-    /// Connections cut by a restart of the sink.
+    /// The number of connections that a restart of the sink cut.
     cut: usize,
-    /// Redis was started anew, or replaced, where that may mean a roll-back.
+    /// The number of restarts and replacements of Redis that may mean a roll-back.
     redis_restarts: usize,
 }
 
-impl Fire {
-    async fn light(seed: u64, options: &Options) -> Self {
-        let fate = FATES[seed as usize % FATES.len()];
-        let mut dice = Dice(seed);
-        let (redis, replica) = match fate {
-            Fate::Durable => (RedisServer::start(), None),
-            Fate::RolledBack | Fate::RolledBackWithDaemons => {
+impl FaultRun {
+    async fn start(seed: u64, options: &Options) -> Self {
+        let redis_fault = REDIS_FAULTS[seed as usize % REDIS_FAULTS.len()];
+        let mut random = Random(seed);
+        let (redis, replica) = match redis_fault {
+            RedisFault::Durable => (RedisServer::start(), None),
+            RedisFault::RolledBack | RedisFault::RolledBackWithDaemons => {
                 (RedisServer::start_with(&["--appendfsync", "everysec"]), None)
             }
-            Fate::FailedOver => {
+            RedisFault::FailedOver => {
                 let (redis, port) = RedisServer::start_on_port(&[]);
                 let replica =
                     RedisServer::start_with(&["--replicaof", "127.0.0.1", &port.to_string()]);
@@ -111,7 +119,7 @@ impl Fire {
             }
         };
         let sink = Sink::start().await;
-        // no chunk is to blame for these crashes, however many they are
+        // No chunk causes these crashes, however many there are.
         let settings = format!(
             "[relay]\nhost = \"127.0.0.1\"\nport = {}\nconnections = {CONNECTIONS}\n[preparation]\nchunk_size = {CHUNK}\n\
              [send]\nlease_ms = {}\nslice_ms = 2000\n[queue]\ncrashes = 100\n[redis]\nurl = \"{}\"\nresponse_timeout_ms = 2000\n",
@@ -120,7 +128,7 @@ impl Fire {
             redis.url()
         );
         let mut daemons = Vec::new();
-        for _ in 0..2 + dice.roll(2) {
+        for _ in 0..2 + random.below(2) {
             daemons.push(Daemon::start(&settings).await);
         }
         let clients =
@@ -128,8 +136,8 @@ impl Fire {
         let lease = Duration::from_millis(options.lease_ms);
         let (faults, began) = (Vec::new(), Instant::now());
         Self {
-            dice,
-            fate,
+            random,
+            redis_fault,
             redis,
             replica,
             sink,
@@ -144,7 +152,7 @@ impl Fire {
         }
     }
 
-    fn say(&mut self, fault: impl Into<String>) {
+    fn log_fault(&mut self, fault: impl Into<String>) {
         self.faults.push((self.began.elapsed(), fault.into()));
     }
 
@@ -154,78 +162,78 @@ impl Fire {
     }
 
     async fn fault(&mut self) {
-        let i = self.dice.roll(self.daemons.len() as u64) as usize;
-        match self.dice.roll(12) {
+        let i = self.random.below(self.daemons.len() as u64) as usize;
+        match self.random.below(12) {
             0 | 1 => {
-                self.say(format!("SIGKILL of daemon {i}"));
+                self.log_fault(format!("SIGKILL of daemon {i}"));
                 self.fenced += 1;
                 self.daemons[i].kill();
-                sleep(self.dice.ms(50, 800)).await;
+                sleep(self.random.ms(50, 800)).await;
                 self.restart(i).await;
             }
             2 => {
-                let frozen = self.lease + self.dice.ms(500, 1500);
-                self.say(format!("SIGSTOP of daemon {i} for {} ms", frozen.as_millis()));
+                let frozen = self.lease + self.random.ms(500, 1500);
+                self.log_fault(format!("SIGSTOP of daemon {i} for {} ms", frozen.as_millis()));
                 self.fenced += 1;
                 self.daemons[i].freeze();
                 sleep(frozen).await;
                 self.daemons[i].thaw();
             }
             3 => {
-                self.say(format!("SIGTERM of daemon {i}"));
+                self.log_fault(format!("SIGTERM of daemon {i}"));
                 assert!(self.daemons[i].terminate().await.success(), "daemon {i} did not drain");
                 self.restart(i).await;
             }
             4 => {
-                self.say("SIGKILL of Redis");
+                self.log_fault("SIGKILL of Redis");
                 self.redis_restarts += 1;
                 self.redis.kill();
-                sleep(self.dice.ms(10, 500)).await;
+                sleep(self.random.ms(10, 500)).await;
                 self.redis.restart();
             }
             5 => {
-                let frozen = self.dice.ms(500, 2500);
-                self.say(format!("Redis frozen for {} ms", frozen.as_millis()));
+                let frozen = self.random.ms(500, 2500);
+                self.log_fault(format!("Redis frozen for {} ms", frozen.as_millis()));
                 self.redis.freeze();
                 sleep(frozen).await;
                 self.redis.thaw();
             }
             6 => {
-                let away = self.dice.ms(50, 500);
-                self.say(format!("sink restarted, away for {} ms", away.as_millis()));
+                let away = self.random.ms(50, 500);
+                self.log_fault(format!("sink restarted, away for {} ms", away.as_millis()));
                 self.cut += CONNECTIONS * self.daemons.len();
                 self.sink.restart(away).await;
             }
-            other => self.mood(other).await,
+            other => self.sink_fault(other).await,
         }
     }
 
-    async fn mood(&mut self, fault: u64) {
-        let moods = match fault {
-            7 => [Mood::Refuse, Mood::Defer],
-            8 => [Mood::Stall, Mood::Defer],
-            9 => [Mood::CloseBefore, Mood::CloseAfter],
-            10 => [Mood::CloseAfterForgetting, Mood::CloseBefore],
-            _ => [Mood::Garbage, Mood::CloseAfter],
+    async fn sink_fault(&mut self, fault: u64) {
+        let sink_faults = match fault {
+            7 => [SinkFault::Refuse, SinkFault::Defer],
+            8 => [SinkFault::Stall, SinkFault::Defer],
+            9 => [SinkFault::CloseBefore, SinkFault::CloseAfter],
+            10 => [SinkFault::CloseAfterForgetting, SinkFault::CloseBefore],
+            _ => [SinkFault::Garbage, SinkFault::CloseAfter],
         };
-        let mood = moods[self.dice.roll(2) as usize];
-        let long = self.dice.ms(100, 400);
-        self.say(format!("sink: {mood:?} for {} ms", long.as_millis()));
-        self.sink.set(mood);
+        let sink_fault = sink_faults[self.random.below(2) as usize];
+        let long = self.random.ms(100, 400);
+        self.log_fault(format!("sink: {sink_fault:?} for {} ms", long.as_millis()));
+        self.sink.set(sink_fault);
         sleep(long).await;
-        self.sink.set(Mood::Good);
+        self.sink.set(SinkFault::Good);
     }
 
-    async fn meet_fate(&mut self) {
-        let lost = self.dice.ms(300, 1800);
-        match self.fate {
-            Fate::Durable => return,
-            Fate::RolledBack => {
+    async fn cause_redis_fault(&mut self) {
+        let lost = self.random.ms(300, 1800);
+        match self.redis_fault {
+            RedisFault::Durable => return,
+            RedisFault::RolledBack => {
                 let length = self.redis.log_length();
                 sleep(lost).await;
                 self.redis.roll_back(length);
             }
-            Fate::RolledBackWithDaemons => {
+            RedisFault::RolledBackWithDaemons => {
                 let length = self.redis.log_length();
                 sleep(lost).await;
                 self.daemons.iter_mut().for_each(Daemon::kill);
@@ -235,27 +243,28 @@ impl Fire {
                     self.restart(i).await;
                 }
             }
-            Fate::FailedOver => {
+            RedisFault::FailedOver => {
                 let mut replica = self.replica.take().unwrap();
-                // one that has lost its master before is beyond what is promised
+                // The promises do not cover a Redis that has lost its master before.
                 in_sync(&replica).await;
                 replica.freeze();
                 sleep(lost).await;
                 self.redis.freeze();
                 replica.thaw();
                 replica.take_over(&mut self.redis);
-                // its folder holds the socket
+                // The folder of the old server holds the socket.
                 self.replica = Some(std::mem::replace(&mut self.redis, replica));
             }
         }
         self.redis_restarts += 1;
-        self.say(format!("{:?}: {} ms lost", self.fate, lost.as_millis()));
+        self.log_fault(format!("{:?}: {} ms lost", self.redis_fault, lost.as_millis()));
     }
 
-    /// In doubt at the most because of daemons: their windows; where Redis may have gone back meanwhile, their chunks.
-    fn doubts(&self) -> usize {
+    /// The upper limit of recipients in doubt because of daemons: their windows, or their chunks
+    /// where Redis may have gone back meanwhile.
+    fn most_in_doubt(&self) -> usize {
         let windows = self.fenced * CONNECTIONS * WINDOW;
-        let chunks = if self.fate == Fate::Durable || self.redis_restarts == 0 {
+        let chunks = if self.redis_fault == RedisFault::Durable || self.redis_restarts == 0 {
             0
         } else {
             self.fenced * IN_FLIGHT * CHUNK
@@ -271,8 +280,9 @@ async fn in_sync(replica: &RedisServer) {
     eventually("the replica has everything", RECOVERY, synced).await;
 }
 
-/// Confirms again and again, wherever somebody listens, and scrapes what must be 0; notes what was not.
-async fn pester(
+/// Confirms again and again at any daemon that listens. Scrapes values that must be 0, and notes
+/// the others.
+async fn confirm_and_scrape(
     clients: Arc<Mutex<Vec<Client>>>,
     path: String,
     digest: String,
@@ -298,14 +308,14 @@ async fn pester(
     }
 }
 
-/// One seed; what went wrong, "" if nothing did.
+/// Runs one seed. Returns the failures, or "" if there are none.
 async fn run(seed: u64, options: &Options) -> String {
-    let mut fire = Fire::light(seed, options).await;
-    let resend = fire.dice.roll(2) == 1;
+    let mut fault_run = FaultRun::start(seed, options).await;
+    let resend = fault_run.random.below(2) == 1;
     let mut wanted = definition();
     wanted["settings"] =
         json!({ "retry_minutes": [0.01], "in_doubt": if resend { "resend" } else { "hold" } });
-    let client = fire.daemons[0].client.clone();
+    let client = fault_run.daemons[0].client.clone();
     let id = client.send(&wanted, audience(options.recipients)).await;
     let digest = client.get(&format!("/deliveries/{id}")).await["plan"]["digest"]
         .as_str()
@@ -313,24 +323,33 @@ async fn run(seed: u64, options: &Options) -> String {
         .to_owned();
     let differences = Arc::<Mutex<Vec<f64>>>::default();
     let path = format!("/deliveries/{id}/confirm");
-    let pestering = tokio::spawn(pester(fire.clients.clone(), path, digest, differences.clone()));
+    let pestering = tokio::spawn(confirm_and_scrape(
+        fault_run.clients.clone(),
+        path,
+        digest,
+        differences.clone(),
+    ));
 
-    let fate_at = fire.dice.roll(3) + 1;
-    // as long as there is something to send
+    let redis_fault_at = fault_run.random.below(3) + 1;
+    // As long as there are messages to send.
     let faults = options.recipients.div_ceil(2000) as u64 * 6;
     for number in 0..faults {
-        sleep(fire.dice.ms(100, 700)).await;
-        if fire.sink.accepted() >= options.recipients * 19 / 20 {
+        sleep(fault_run.random.ms(100, 700)).await;
+        if fault_run.sink.accepted() >= options.recipients * 19 / 20 {
             break;
         }
-        if number == fate_at { fire.meet_fate().await } else { fire.fault().await }
+        if number == redis_fault_at {
+            fault_run.cause_redis_fault().await
+        } else {
+            fault_run.fault().await
+        }
     }
-    let client = fire.daemons[0].client.clone();
-    // the sink takes its time
+    let client = fault_run.daemons[0].client.clone();
+    // The sink is slow.
     let sending = Duration::from_millis(10) * u32::try_from(options.recipients).unwrap();
     let progress = format!("/deliveries/{id}/progress");
     let ended = async {
-        // Redis may be away for a while yet
+        // Redis may stay away for a while.
         let state = async || {
             client
                 .request(reqwest::Method::GET, &progress)
@@ -347,8 +366,8 @@ async fn run(seed: u64, options: &Options) -> String {
     };
     let finished = timeout(RECOVERY + sending, ended).await.is_ok();
     pestering.abort();
-    for daemon in &fire.daemons {
-        // late records of who was fenced, and one more look at the figures
+    for daemon in &fault_run.daemons {
+        // Late records of fenced holders may come, and the gauges must be computed once more.
         daemon.passes("observe", 1).await;
         let difference = daemon.metric("versand_conservation_difference").await;
         differences
@@ -360,20 +379,23 @@ async fn run(seed: u64, options: &Options) -> String {
         recipients: options.recipients,
         resend,
         log: client.log(&id).await,
-        journal: fire.sink.journal(),
+        journal: fault_run.sink.journal(),
         differences: differences.lock().unwrap().clone(),
-        doubts_of_daemons: fire.doubts(),
+        doubts_of_daemons: fault_run.most_in_doubt(),
         finished,
     };
-    report(seed, resend, &fire, &evidence)
+    report(seed, resend, &fault_run, &evidence)
 }
 
-/// Prints the table of faults and verdicts; keeps the evidence of a failure.
-fn report(seed: u64, resend: bool, fire: &Fire, evidence: &Evidence) -> String {
+/// Prints the table of faults and verdicts. Keeps the evidence of a failure.
+fn report(seed: u64, resend: bool, fault_run: &FaultRun, evidence: &Evidence) -> String {
     let policy = if resend { "resend" } else { "hold" };
-    let mut table =
-        format!("seed {seed}: {:?}, {policy}, {} daemons\n", fire.fate, fire.daemons.len());
-    for (at, fault) in &fire.faults {
+    let mut table = format!(
+        "seed {seed}: {:?}, {policy}, {} daemons\n",
+        fault_run.redis_fault,
+        fault_run.daemons.len()
+    );
+    for (at, fault) in &fault_run.faults {
         table.push_str(&format!("  {:>6.2} s  {fault}\n", at.as_secs_f64()));
     }
     let mut failed = false;
@@ -392,7 +414,7 @@ fn report(seed: u64, resend: bool, fire: &Fire, evidence: &Evidence) -> String {
     fs::create_dir_all(&folder).unwrap();
     let mut journal = String::new();
     for e in &evidence.journal {
-        let ms = |at: Instant| at.duration_since(fire.began).as_millis();
+        let ms = |at: Instant| at.duration_since(fault_run.began).as_millis();
         let line = format!(
             "{} {} began {} ended {:?} replied {:?} accepted {} refused {} garbled {}\n",
             e.recipient,
@@ -410,7 +432,7 @@ fn report(seed: u64, resend: bool, fire: &Fire, evidence: &Evidence) -> String {
     fs::write(folder.join("journal"), journal).unwrap();
     fs::write(folder.join("log.ndjson"), log).unwrap();
     let mut redis = String::new();
-    for key in fire
+    for key in fault_run
         .redis
         .ask("KEYS *")
         .unwrap_or_default()
@@ -424,14 +446,14 @@ fn report(seed: u64, resend: bool, fire: &Fire, evidence: &Evidence) -> String {
             "SMEMBERS KEY",
             "GETRANGE KEY 0 31",
         ] {
-            let answer = fire.redis.ask(&look.replace("KEY", key)).unwrap_or_default();
+            let answer = fault_run.redis.ask(&look.replace("KEY", key)).unwrap_or_default();
             if !answer.starts_with('-') {
                 redis.push_str(&format!("{key}: {}\n", answer.escape_debug()));
             }
         }
     }
     fs::write(folder.join("redis"), redis).unwrap();
-    for (i, daemon) in fire.daemons.iter().enumerate() {
+    for (i, daemon) in fault_run.daemons.iter().enumerate() {
         fs::write(folder.join(format!("daemon{i}.log")), daemon.log()).unwrap();
     }
     fs::write(folder.join("table"), &table).unwrap();
@@ -450,8 +472,8 @@ async fn seeds(seeds: impl IntoIterator<Item = u64>, options: &Options) {
 const SHORT: Options = Options { recipients: 1500, lease_ms: 1000 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn under_three_schedules_of_faults_nobody_is_lost_and_nobody_doubled() {
-    // a durable Redis, one that goes back in time with its daemons, a fail-over
+async fn nobody_is_lost_or_doubled_under_three_fault_schedules() {
+    // These seeds choose a durable Redis, a roll-back in which the daemons die, and a fail-over.
     seeds([5, 8, 9], &SHORT).await;
 }
 
@@ -460,7 +482,7 @@ async fn seeds_that_failed_once_pass() {
     seeds(REGRESSIONS.iter().copied(), &SHORT).await;
 }
 
-/// `make fire SEEDS=1-100 RECIPIENTS=2000 LEASE_MS=1000`
+/// Run it with `make fire SEEDS=1-100 RECIPIENTS=2000 LEASE_MS=1000`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes: make fire"]
 async fn many_seeds() {

@@ -1,4 +1,4 @@
-//! The sink of the fault run: a small SMTP server that shares no code with the daemon, and writes down what it did.
+//! The sink of the fault run: a small SMTP server with a journal, without code of the daemon.
 
 use std::{
     sync::{Arc, Mutex},
@@ -14,56 +14,56 @@ use tokio::{
 
 use crate::harness::ports::ClosedPort;
 
-/// Before every reply.
+/// The delay before every reply.
 const DELAY: Duration = Duration::from_millis(6);
 
-/// What it does to every third transaction.
+/// The fault in every third transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mood {
+pub enum SinkFault {
     Good,
-    /// 550 to RCPT.
+    /// Answers RCPT with 550.
     Refuse,
-    /// 451 to RCPT, or to the end of data.
+    /// Answers RCPT, or the end of data, with 451.
     Defer,
-    /// Two seconds before a reply.
+    /// Waits two seconds before a reply.
     Stall,
-    /// Closes in the middle of the message; the client may have written all of it.
+    /// Closes in the middle of the message. The client may have written all of it.
     CloseBefore,
-    /// Accepts the message and closes without a word.
+    /// Accepts the message and closes without a reply.
     CloseAfter,
     /// Closes after the end of data and keeps nothing.
     CloseAfterForgetting,
-    /// A line that is no reply, after the end of data; the message is accepted.
+    /// Accepts the message and answers the end of data with a line that is no reply.
     Garbage,
 }
 
-/// A transaction as the sink saw it.
+/// A transaction, as the sink saw it.
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub recipient: String,
     pub message_id: String,
     pub began: Instant,
-    /// When the end of data was read.
+    /// The time at which the end of data was read.
     pub ended: Option<Instant>,
     pub accepted: bool,
     pub refused: bool,
-    /// What was written after the end of data is no reply.
+    /// True if the line after the end of data is no reply.
     pub garbled: bool,
-    /// A reply was written after the end of data.
+    /// True if a reply was written after the end of data.
     pub replied: Option<Instant>,
 }
 
 #[derive(Default)]
-struct Book {
+struct SinkState {
     entries: Vec<Entry>,
     transactions: u64,
-    mood: Option<Mood>,
+    fault: Option<SinkFault>,
 }
 
 pub struct Sink {
-    book: Arc<Mutex<Book>>,
+    state: Arc<Mutex<SinkState>>,
     pub port: u16,
-    /// Keeps the port while nobody listens on it.
+    /// Keeps the port while the sink does not listen on it.
     _kept: ClosedPort,
     serving: AbortHandle,
 }
@@ -73,12 +73,12 @@ impl Sink {
         let kept = ClosedPort::new();
         let port = kept.port();
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-        let book = Arc::<Mutex<Book>>::default();
-        let serving = tokio::spawn(serve(listener, book.clone())).abort_handle();
-        Self { book, port, _kept: kept, serving }
+        let state = Arc::<Mutex<SinkState>>::default();
+        let serving = tokio::spawn(serve(listener, state.clone())).abort_handle();
+        Self { state, port, _kept: kept, serving }
     }
 
-    /// Ends all connections, is away for a while, and comes back on the same port.
+    /// Ends all connections, stays away for a while, and comes back on the same port.
     pub async fn restart(&mut self, away: Duration) {
         self.serving.abort();
         sleep(away).await;
@@ -88,19 +88,19 @@ impl Sink {
                 Err(_) => sleep(Duration::from_millis(10)).await,
             }
         };
-        self.serving = tokio::spawn(serve(listener, self.book.clone())).abort_handle();
+        self.serving = tokio::spawn(serve(listener, self.state.clone())).abort_handle();
     }
 
-    pub fn set(&self, mood: Mood) {
-        self.book.lock().unwrap().mood = Some(mood);
+    pub fn set(&self, fault: SinkFault) {
+        self.state.lock().unwrap().fault = Some(fault);
     }
 
     pub fn journal(&self) -> Vec<Entry> {
-        self.book.lock().unwrap().entries.clone()
+        self.state.lock().unwrap().entries.clone()
     }
 
     pub fn accepted(&self) -> usize {
-        self.book.lock().unwrap().entries.iter().filter(|entry| entry.accepted).count()
+        self.state.lock().unwrap().entries.iter().filter(|entry| entry.accepted).count()
     }
 }
 
@@ -110,37 +110,37 @@ impl Drop for Sink {
     }
 }
 
-async fn serve(listener: TcpListener, book: Arc<Mutex<Book>>) {
+async fn serve(listener: TcpListener, state: Arc<Mutex<SinkState>>) {
     let mut sessions = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         let _ = stream.set_nodelay(true);
-        let book = book.clone();
-        // a connection that breaks is the client's to notice
-        sessions.spawn(async move { drop(session(stream, &book).await) });
+        let state = state.clone();
+        // The client must notice a broken connection.
+        sessions.spawn(async move { drop(session(stream, &state).await) });
     }
 }
 
-async fn session(stream: TcpStream, book: &Mutex<Book>) -> std::io::Result<()> {
+async fn session(stream: TcpStream, state: &Mutex<SinkState>) -> std::io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     writer.write_all(b"220 sink.example ESMTP\r\n").await?;
-    let (mut began, mut mood, mut recipient) = (Instant::now(), Mood::Good, None);
+    let (mut began, mut fault, mut recipient) = (Instant::now(), SinkFault::Good, None);
     loop {
         let Some(line) = read_line(&mut reader).await? else { return Ok(()) };
         let verb = line.get(..4).unwrap_or(&line).to_ascii_uppercase();
-        sleep(if mood == Mood::Stall { Duration::from_secs(2) } else { DELAY }).await;
+        sleep(if fault == SinkFault::Stall { Duration::from_secs(2) } else { DELAY }).await;
         let reply = match verb.as_str() {
             "EHLO" => "250-sink.example\r\n250-8BITMIME\r\n250 PIPELINING\r\n",
             "MAIL" => {
-                (began, mood, recipient) = (Instant::now(), next_mood(book), None);
+                (began, fault, recipient) = (Instant::now(), next_fault(state), None);
                 "250 2.1.0 ok\r\n"
             }
             "RCPT" => {
                 let address = line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
-                match mood {
-                    Mood::Refuse => {
+                match fault {
+                    SinkFault::Refuse => {
                         note(
-                            book,
+                            state,
                             Entry {
                                 refused: true,
                                 replied: Some(Instant::now()),
@@ -149,7 +149,7 @@ async fn session(stream: TcpStream, book: &Mutex<Book>) -> std::io::Result<()> {
                         );
                         "550 5.1.1 no such user\r\n"
                     }
-                    Mood::Defer if began.elapsed().subsec_nanos() % 2 == 0 => {
+                    SinkFault::Defer if began.elapsed().subsec_nanos() % 2 == 0 => {
                         "451 4.2.1 try again later\r\n"
                     }
                     _ => {
@@ -162,10 +162,10 @@ async fn session(stream: TcpStream, book: &Mutex<Book>) -> std::io::Result<()> {
             "DATA" => {
                 writer.write_all(b"354 go on\r\n").await?;
                 let address = recipient.take().unwrap_or_default();
-                match take_message(&mut reader, book, entry(&address, began), mood).await? {
+                match take_message(&mut reader, state, entry(&address, began), fault).await? {
                     Some((number, reply)) => {
                         writer.write_all(reply.as_bytes()).await?;
-                        book.lock().unwrap().entries[number].replied = Some(Instant::now());
+                        state.lock().unwrap().entries[number].replied = Some(Instant::now());
                         continue;
                     }
                     None => return Ok(()),
@@ -179,17 +179,18 @@ async fn session(stream: TcpStream, book: &Mutex<Book>) -> std::io::Result<()> {
     }
 }
 
-/// Reads a message and decides: the number of its entry and the reply, none to close the connection.
+/// Reads a message and decides. Returns the number of its entry and the reply; no reply closes the
+/// connection.
 async fn take_message(
     reader: &mut BufReader<tokio::net::tcp::OwnedReadHalf>,
-    book: &Mutex<Book>,
+    state: &Mutex<SinkState>,
     mut entry: Entry,
-    mood: Mood,
+    fault: SinkFault,
 ) -> std::io::Result<Option<(usize, &'static str)>> {
     loop {
         let Some(line) = read_line(reader).await? else { return Ok(None) };
-        if mood == Mood::CloseBefore {
-            note(book, entry);
+        if fault == SinkFault::CloseBefore {
+            note(state, entry);
             return Ok(None);
         }
         if let Some(id) = line.strip_prefix("Message-ID:") {
@@ -200,23 +201,23 @@ async fn take_message(
         }
     }
     entry.ended = Some(Instant::now());
-    entry.accepted = !matches!(mood, Mood::Defer | Mood::CloseAfterForgetting);
-    entry.garbled = mood == Mood::Garbage;
-    let number = note(book, entry);
-    sleep(if mood == Mood::Stall { Duration::from_secs(2) } else { DELAY }).await;
-    Ok(match mood {
-        Mood::CloseAfter | Mood::CloseAfterForgetting => None,
-        Mood::Garbage => Some((number, "Hello, this is no reply\r\n")),
-        Mood::Defer => Some((number, "451 4.3.0 try again later\r\n")),
+    entry.accepted = !matches!(fault, SinkFault::Defer | SinkFault::CloseAfterForgetting);
+    entry.garbled = fault == SinkFault::Garbage;
+    let number = note(state, entry);
+    sleep(if fault == SinkFault::Stall { Duration::from_secs(2) } else { DELAY }).await;
+    Ok(match fault {
+        SinkFault::CloseAfter | SinkFault::CloseAfterForgetting => None,
+        SinkFault::Garbage => Some((number, "Hello, this is no reply\r\n")),
+        SinkFault::Defer => Some((number, "451 4.3.0 try again later\r\n")),
         _ => Some((number, "250 2.0.0 queued\r\n")),
     })
 }
 
-fn next_mood(book: &Mutex<Book>) -> Mood {
-    let mut book = book.lock().unwrap();
-    book.transactions += 1;
-    let mood = book.mood.unwrap_or(Mood::Good);
-    if book.transactions.is_multiple_of(3) { mood } else { Mood::Good }
+fn next_fault(state: &Mutex<SinkState>) -> SinkFault {
+    let mut state = state.lock().unwrap();
+    state.transactions += 1;
+    let fault = state.fault.unwrap_or(SinkFault::Good);
+    if state.transactions.is_multiple_of(3) { fault } else { SinkFault::Good }
 }
 
 fn entry(recipient: &str, began: Instant) -> Entry {
@@ -233,10 +234,10 @@ fn entry(recipient: &str, began: Instant) -> Entry {
     }
 }
 
-fn note(book: &Mutex<Book>, entry: Entry) -> usize {
-    let mut book = book.lock().unwrap();
-    book.entries.push(entry);
-    book.entries.len() - 1
+fn note(state: &Mutex<SinkState>, entry: Entry) -> usize {
+    let mut state = state.lock().unwrap();
+    state.entries.push(entry);
+    state.entries.len() - 1
 }
 
 async fn read_line(

@@ -1,4 +1,4 @@
-//! Proofs, and SMTP test mode: what can be seen of a delivery before it is sent, with real servers.
+//! Proofs of a delivery before it is sent, with real servers.
 
 use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 
@@ -52,7 +52,7 @@ fn text(caught: &CaughtMessage) -> String {
     String::from_utf8(caught.bytes.clone()).unwrap()
 }
 
-/// What the relay layer counted, and what became of that.
+/// The numbers of transactions and of their outcomes, as the relay layer counts them.
 fn acceptances(app: &App) -> (u64, u64) {
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     (
@@ -61,7 +61,7 @@ fn acceptances(app: &App) -> (u64, u64) {
     )
 }
 
-/// All that a proof must leave as it is: ledgers, logs, counters, figures, what was approved.
+/// Everything that a proof must not change: ledgers, logs, counters, figures, the digest.
 async fn untouched(app: &App, id: &str) -> (Vec<Vec<u8>>, Value) {
     let mut bytes = Vec::new();
     for path in [
@@ -93,7 +93,7 @@ fn tokens(message: &str) -> Vec<String> {
     tokens.into_iter().map(|(_, token)| token).filter(|token| token.len() >= 22).collect()
 }
 
-/// The message that `caught` is a proof of, made into that proof.
+/// The expected proof: made from the real message, with the date of the proof `caught`.
 async fn expected(client: &Client, (id, number): (&str, u64), to: &str, caught: &str) -> String {
     let date = jiff::fmt::rfc2822::parse(header(caught, "Date")).unwrap().timestamp();
     let path = format!("/deliveries/{id}/recipients/{number}/preview?date={date}");
@@ -111,7 +111,7 @@ async fn expected(client: &Client, (id, number): (&str, u64), to: &str, caught: 
         &format!("\r\nX-Versand-Proof: {id}/{number}{}", subject("[Proof] ")),
         1,
     );
-    // tokens of its own: what comes back of a proof counts for nothing
+    // A proof has tokens of its own: hits on its links count for nothing.
     let mut proof = proof.replace("=\r\n", "");
     for (theirs, own) in tokens(&proof).into_iter().zip(tokens(&caught.replace("=\r\n", ""))) {
         assert_ne!(theirs, own);
@@ -174,7 +174,7 @@ async fn proofs_reach_the_test_addresses_and_leave_the_delivery_as_it_is() {
     assert_eq!(untouched(&app, &id).await, before);
     assert_eq!(acceptances(&app), (4, 4));
 
-    // what was approved is what is sent, and the proofs of what was sent say when
+    // The approved content is what is sent. Proofs of a sent delivery say when it was prepared.
     let digest = before.1["plan"]["digest"].as_str().unwrap();
     assert_eq!(app.client.confirm(&id, digest).await.0, StatusCode::ACCEPTED);
     app.client.wait_for(&id, &["finished"]).await;
@@ -187,7 +187,11 @@ async fn proofs_reach_the_test_addresses_and_leave_the_delivery_as_it_is() {
         messages.iter().map(|caught| header(&text(caught), "Message-ID").to_owned()).collect()
     };
     assert_eq!(ids(&again), ids(&caught), "the same proof has the same Message-ID");
-    assert_eq!(ids(&again).union(&ids(&real)).count(), 14, "and it is nobody else's");
+    assert_eq!(
+        ids(&again).union(&ids(&real)).count(),
+        14,
+        "no real message has the Message-ID of a proof"
+    );
     for (proof, to) in again.iter().zip([7, 7, 3, 3]) {
         let real =
             real.iter().find(|caught| caught.to == [format!("user{to}@example.com")]).unwrap();
@@ -197,7 +201,7 @@ async fn proofs_reach_the_test_addresses_and_leave_the_delivery_as_it_is() {
                 text(message).split_once("\r\nContent-Type: ").unwrap().1.replace("=\r\n", "");
             tokens(&body).iter().fold(body.clone(), |body, token| body.replace(token, "TOKEN"))
         };
-        assert_eq!(body(proof), body(real), "boundaries and all");
+        assert_eq!(body(proof), body(real), "proof and message are equal, with their boundaries");
     }
 
     let audit = app.client.get(&format!("/deliveries/{id}/audit")).await;
@@ -274,7 +278,7 @@ async fn a_bad_proof_request_is_refused_by_its_field_and_sends_nothing() {
         "{audit}"
     );
 
-    // as many as may be, and a prefix of one's own
+    // The largest number of addresses, and a subject prefix of the caller.
     let hundred = json!({ "recipients": (0..50).collect::<Vec<_>>(), "to": &many[..2], "subject_prefix": "" });
     assert_eq!(outcomes(&prove(&app.client, &id, &hundred).await), ["accepted"; 100]);
     assert_eq!(catcher.messages().len(), 100);
@@ -317,7 +321,8 @@ async fn the_same_key_repeats_the_first_answer_and_sends_nothing_again() {
     );
     assert_eq!(catcher.messages().len(), 3);
 
-    // while they are being sent, and when whoever asked has gone away, nothing is sent a second time, either
+    // While proofs are being sent, and after the caller has disconnected, nothing is sent a second
+    // time, either.
     catcher.change_rules(|rules| rules.delay = Duration::from_millis(100));
     let slow = json!({ "recipients": [0, 1, 2, 3, 4], "to": ["a@test.example"] });
     let request =
@@ -335,7 +340,7 @@ async fn the_same_key_repeats_the_first_answer_and_sends_nothing_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proof_tells_what_the_relay_said_and_a_fault_ends_the_rest() {
+async fn a_proof_reports_the_reply_of_the_relay_and_a_fault_ends_the_rest() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let id = prepared(&app.client, &definition(), audience(3)).await;
@@ -406,7 +411,8 @@ async fn proofs_end_with_the_request_and_with_the_daemon() {
         tokio::spawn(async move { client.request(Method::POST, &path).json(&asked).send().await });
     let sent = app.catcher.clone().unwrap();
     let before = sent.messages().len();
-    eventually("another one", LIMIT, async || (sent.messages().len() > before).then_some(())).await;
+    eventually("another answer", LIMIT, async || (sent.messages().len() > before).then_some(()))
+        .await;
     app.stop().await;
     unanswered.abort();
 }

@@ -109,14 +109,14 @@ async fn runs_and_delivers_nothing(pipelining: bool) {
 
     let counts = catcher.counts();
     assert_eq!((load(counts, |c| &c.accepted), load(counts, |c| &c.unexpected)), (0, 0));
-    assert!(load(counts, |c| &c.resets) >= 134, "each of them ends with RSET");
+    assert!(load(counts, |c| &c.resets) >= 134, "each transaction ends with RSET");
     assert!(
         load(counts, |c| &c.connections) >= 3,
-        "a connection is closed before its server is tired of RSET"
+        "a connection is closed before the server refuses more RSET"
     );
     assert_eq!(acceptances(&app), (0, 0));
 
-    // the connections that tests have used are good for a real delivery, and that one says that it is real
+    // A real delivery can use the connections of SMTP tests, and it is shown as a real one.
     let id = app.client.send(&definition(), audience(3)).await;
     let view = app.client.wait_for(&id, &["finished"]).await;
     assert_eq!(
@@ -129,7 +129,7 @@ async fn runs_and_delivers_nothing(pipelining: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_test_runs_through_it_all_and_delivers_nothing() {
+async fn a_test_runs_the_whole_journey_and_delivers_nothing() {
     runs_and_delivers_nothing(true).await;
 }
 
@@ -139,7 +139,7 @@ async fn a_test_sends_one_command_at_a_time_where_pipelining_is_not_offered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_digest_tells_a_test_from_a_sending() {
+async fn the_digest_of_a_test_differs_from_that_of_a_sending() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let (mut digests, mut ids) = (BTreeSet::new(), Vec::new());
@@ -150,7 +150,7 @@ async fn the_digest_tells_a_test_from_a_sending() {
         ids.push(id);
     }
     assert_eq!(digests.len(), 2);
-    // proofs are asked for by name: those of a test are sent
+    // Proofs are requested by name: those of an SMTP test are sent.
     let proofs =
         prove(&app.client, &ids[1], &json!({ "recipients": [0], "to": ["a@test.example"] })).await;
     assert_eq!(outcomes(&proofs), ["accepted"]);
@@ -171,7 +171,7 @@ async fn a_daemon_killed_in_a_test_leaves_nobody_in_doubt() {
     let mut daemon = Daemon::start(&relay.settings(4)).await;
     let id = daemon.client.send(&test(), audience(300)).await;
     for wanted in [20, 100] {
-        eventually("some of them", LIMIT, async || {
+        eventually("some transactions", LIMIT, async || {
             let progress = daemon.client.get(&format!("/deliveries/{id}/progress")).await;
             (progress["counts"]["sent"].as_u64()? > wanted).then_some(())
         })
@@ -191,15 +191,16 @@ async fn a_daemon_killed_in_a_test_leaves_nobody_in_doubt() {
     assert_eq!(daemon.metric("versand_conservation_difference").await, 0.0);
 }
 
-/// Whoever loses a chunk, and however: in test mode what it was attempting is deferred, and what it was not is as it was.
+/// Every way to lose a chunk: in test mode attempted recipients are deferred, and all others do not
+/// change.
 #[tokio::test]
 async fn the_scripts_put_nobody_in_doubt_in_a_test() {
     let redis = RedisServer::start_with(&["--appendfsync", "everysec"]);
-    let store = Stores::new(Redis::connect(&redis.settings()).await.unwrap());
-    store.redis.durability().await.unwrap();
+    let stores = Stores::new(Redis::connect(&redis.settings()).await.unwrap());
+    stores.redis.durability().await.unwrap();
     for is_test in [true, false] {
         let at = ChunkRef { delivery: DeliveryId::from_random([u8::from(is_test); 10]), chunk: 0 };
-        let mut conn = store.redis.connection();
+        let mut conn = stores.redis.connection();
         let mut pipe = redis::pipe();
         pipe.set(keys::ledger(&at.delivery, 0), Ledger::new(3).in_test_mode(is_test).bytes())
             .ignore();
@@ -207,11 +208,11 @@ async fn the_scripts_put_nobody_in_doubt_in_a_test() {
         let () = pipe.query_async(&mut conn).await.unwrap();
         let statuses = async || -> Vec<Status> {
             let ledger =
-                store.ledgers.ledgers(&at.delivery, 0..1).await.unwrap().remove(0).unwrap();
+                stores.ledgers.ledgers(&at.delivery, 0..1).await.unwrap().remove(0).unwrap();
             ledger.records().map(|record| record.status).collect()
         };
         let lost = if is_test { Status::Deferred } else { Status::InDoubt };
-        let take = async |grounds: TakeoverGrounds| match store
+        let take = async |grounds: TakeoverGrounds| match stores
             .ledgers
             .take_lease(&at, 7, grounds, 100)
             .await
@@ -221,26 +222,26 @@ async fn the_scripts_put_nobody_in_doubt_in_a_test() {
             held => panic!("{held:?}"),
         };
         let claim = async |position, mut lease: versand::store::chunks::Lease| {
-            let turn = Batch { claims: vec![Claim { position, n: 1 }], ..Batch::default() };
+            let batch = Batch { claims: vec![Claim { position, n: 1 }], ..Batch::default() };
             assert_eq!(
-                store.ledgers.write_batch(&at, &lease, &turn, 100, None).await.unwrap().granted,
+                stores.ledgers.write_batch(&at, &lease, &batch, 100, None).await.unwrap().granted,
                 [true]
             );
             lease.seq += 1;
             lease
         };
-        // its holder died
+        // The holder died.
         claim(0, take(TakeoverGrounds::default()).await).await;
         let lease = take(TakeoverGrounds { dead: Some(7), ..TakeoverGrounds::default() }).await;
         assert_eq!(statuses().await, [lost, Status::Pending, Status::Pending]);
-        // it gives the chunk back with a claim that was not recorded
+        // The holder gives the chunk back with a claim that has no record.
         let lease = claim(1, lease).await;
-        let (_, due) = store.ledgers.give_back(&at, &lease, 101, None).await.unwrap();
+        let (_, due) = stores.ledgers.give_back(&at, &lease, 101, None).await.unwrap();
         assert_eq!(statuses().await, [lost, lost, Status::Pending]);
         assert_eq!(due, Some(0));
-        // Redis went back in time
+        // Redis went back in time.
         let lease = take(TakeoverGrounds::default()).await;
-        let doubted = store.ledgers.put_in_doubt(&at, &lease, 102, None).await.unwrap();
+        let doubted = stores.ledgers.put_in_doubt(&at, &lease, 102, None).await.unwrap();
         let third = if is_test { Status::Pending } else { Status::InDoubt };
         assert_eq!((statuses().await, doubted), (vec![lost, lost, third], u64::from(!is_test)));
         let open: Option<u32> = redis::cmd("ZSCORE")
@@ -249,9 +250,9 @@ async fn the_scripts_put_nobody_in_doubt_in_a_test() {
             .query_async(&mut conn)
             .await
             .unwrap();
-        assert_eq!(open, is_test.then_some(102), "what may be claimed is looked at");
+        assert_eq!(open, is_test.then_some(102), "open chunks are indexed");
         assert_eq!(
-            store.ledgers.counts(&at.delivery).await.unwrap().in_doubt,
+            stores.ledgers.counts(&at.delivery).await.unwrap().in_doubt,
             if is_test { 0 } else { 3 }
         );
     }
@@ -283,10 +284,10 @@ async fn postfix_queues_nothing_of_a_test() {
     }
     assert!(log[250]["reply"].as_str().unwrap().starts_with("550 5.7.1"), "{}", log[250]);
     app.stop().await;
-    let said = postfix.log();
-    assert!(!said.contains("message-id=") && !said.contains("queue active"), "{said}");
+    let log = postfix.log();
+    assert!(!log.contains("message-id=") && !log.contains("queue active"), "{log}");
     assert!(
-        !said.contains("too many errors") && !said.contains("improper command pipelining"),
-        "{said}"
+        !log.contains("too many errors") && !log.contains("improper command pipelining"),
+        "{log}"
     );
 }

@@ -1,4 +1,4 @@
-//! The choice itself, connection by connection.
+//! The choice of a relay, connection by connection.
 
 use std::{
     collections::BTreeMap,
@@ -42,7 +42,7 @@ async fn send(connection: &mut SmtpConnection, to: usize) {
 }
 
 #[tokio::test]
-async fn one_after_the_other_connections_are_chosen_by_weight_exactly() {
+async fn connections_in_sequence_follow_the_weights_exactly() {
     let catchers = join_all((0..3).map(|_| TestRelay::start(Duration::ZERO))).await;
     let settings: Vec<String> = [5, 2, 1]
         .iter()
@@ -56,7 +56,7 @@ async fn one_after_the_other_connections_are_chosen_by_weight_exactly() {
             assert_eq!(
                 catchers.iter().map(TestRelay::accepted).collect::<Vec<_>>(),
                 [5, 2, 1],
-                "no bursts"
+                "the choice makes no bursts"
             );
         }
     }
@@ -65,17 +65,17 @@ async fn one_after_the_other_connections_are_chosen_by_weight_exactly() {
 }
 
 #[tokio::test]
-async fn busy_relays_keep_to_their_shares_and_who_waits_gets_what_is_given_back() {
+async fn busy_relays_keep_their_shares_and_waiting_senders_get_returned_connections() {
     let (a, b) = (TestRelay::start(Duration::ZERO).await, TestRelay::start(Duration::ZERO).await);
     let (relays, route) =
         relays(&[a.named("a", "weight = 2\nconnections = 6"), b.named("b", "connections = 6")]);
-    let mut held: Vec<SmtpConnection> = Vec::new();
+    let mut in_use: Vec<SmtpConnection> = Vec::new();
     for _ in 0..9 {
-        held.push(connection(&relays, &route).await);
+        in_use.push(connection(&relays, &route).await);
     }
     assert!(
         timeout(Duration::from_millis(300), relays.connection(&route)).await.is_err(),
-        "there is none left"
+        "no connection is left"
     );
     let in_use: Vec<usize> = relays.all().map(|relay| relay.open_connections()).collect();
     assert_eq!(in_use, [6, 3]);
@@ -87,16 +87,16 @@ async fn busy_relays_keep_to_their_shares_and_who_waits_gets_what_is_given_back(
         })
         .collect();
     tokio::task::yield_now().await;
-    drop(held);
+    drop(in_use);
     let taken = join_all(waiting).await;
     assert!(taken.iter().all(Result::is_ok));
     let opened: BTreeMap<&str, usize> =
         relays.all().map(|relay| (relay.name(), relay.open_connections())).collect();
-    assert_eq!(opened, BTreeMap::from([("a", 6), ("b", 3)]), "they were reused");
+    assert_eq!(opened, BTreeMap::from([("a", 6), ("b", 3)]), "the connections were reused");
 }
 
 #[tokio::test]
-async fn a_fault_is_seen_only_when_all_are_at_fault() {
+async fn senders_see_a_fault_only_when_all_relays_are_at_fault() {
     let well = TestRelay::start(Duration::ZERO).await;
     let closed = [ClosedPort::new(), ClosedPort::new()];
     let [gone, gone_too] = ["gone", "gone-too"]
@@ -114,9 +114,10 @@ async fn a_fault_is_seen_only_when_all_are_at_fault() {
     assert!(none.all().all(|relay| relay.faults_in_a_row() > 1));
 }
 
-/// It greets the first with 421 and then nobody: whether it is back is none of the senders' waiting.
+/// The relay greets the first client with 421, and then greets nobody. A probe in the background
+/// finds out whether it is back: no sender waits for that.
 #[tokio::test]
-async fn nobody_waits_for_a_relay_that_was_at_fault_and_is_silent_now() {
+async fn no_sender_waits_for_a_relay_that_was_at_fault_and_is_silent() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = named("silent", listener.local_addr().unwrap().port(), "weight = 1000");
     let (mut open, tries) = (Vec::new(), Arc::<AtomicUsize>::default());
@@ -130,7 +131,7 @@ async fn nobody_waits_for_a_relay_that_was_at_fault_and_is_silent_now() {
     });
     let well = TestRelay::start(Duration::ZERO).await;
     let (relays, route) = relays(&[silent, well.named("well", "")]);
-    // its greeting may take five minutes; somebody has begun to wait for it when the last one is sent to
+    // The greeting may take five minutes. A probe waits for it when the last message is sent.
     let mut sent = 0;
     while sent < 100 || tries.load(Ordering::Relaxed) == 0 {
         send(&mut connection(&relays, &route).await, sent).await;
@@ -142,7 +143,7 @@ async fn nobody_waits_for_a_relay_that_was_at_fault_and_is_silent_now() {
 }
 
 #[tokio::test]
-async fn a_relay_that_is_back_is_used_however_seldom_a_connection_is_needed() {
+async fn a_recovered_relay_is_used_even_if_connections_are_seldom_needed() {
     let (first, other) =
         (TestRelay::start(Duration::ZERO).await, TestRelay::start(Duration::ZERO).await);
     first.catcher.change_rules(|rules| rules.greeting = Some("421 4.3.2 not now".into()));
@@ -152,14 +153,14 @@ async fn a_relay_that_is_back_is_used_however_seldom_a_connection_is_needed() {
     first.catcher.change_rules(|rules| rules.greeting = None);
     send(&mut connection(&relays, &route).await, 1).await;
     assert_eq!((first.accepted(), other.accepted()), (0, 2));
-    // it was tried, and what was opened for it has been closed since
+    // Waits until a probe has opened and closed its connection.
     let relay = relays.all().next().unwrap().clone();
     let opened = || relay.stats().connections_opened.load(std::sync::atomic::Ordering::Relaxed);
     eventually("a probe", LIMIT, async || {
         (opened() == 1 && relay.open_connections() == 0).then_some(())
     })
     .await;
-    // one connection at a time shows what it is good for
+    // Until a message has succeeded, the relay gets only one connection at a time.
     let mut probing = connection(&relays, &route).await;
     send(&mut connection(&relays, &route).await, 2).await;
     send(&mut probing, 3).await;

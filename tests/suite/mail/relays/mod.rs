@@ -19,14 +19,14 @@ use crate::harness::{
     relay::{TestRelay, named},
 };
 
-/// Before every reply: a delivery takes long enough to be hit in its middle.
+/// The delay before every reply: a delivery takes long enough for a fault in its middle.
 const DELAY: Duration = Duration::from_millis(1);
 
-async fn two() -> (TestRelay, TestRelay) {
+async fn two_relays() -> (TestRelay, TestRelay) {
     (TestRelay::start(DELAY).await, TestRelay::start(DELAY).await)
 }
 
-/// What both relays have accepted, by recipient.
+/// The messages that both relays have accepted, by recipient.
 fn received(relays: [&TestRelay; 2]) -> BTreeMap<String, usize> {
     let mut received = BTreeMap::new();
     for (recipient, ids) in relays.iter().flat_map(|relay| relay.received()) {
@@ -35,10 +35,10 @@ fn received(relays: [&TestRelay; 2]) -> BTreeMap<String, usize> {
     received
 }
 
-fn everybody_once(relays: [&TestRelay; 2], recipients: usize) {
+fn check_everybody_once(relays: [&TestRelay; 2], recipients: usize) {
     let received = received(relays);
     assert_eq!(received.len(), recipients);
-    assert!(received.values().all(|n| *n == 1), "somebody got it twice");
+    assert!(received.values().all(|n| *n == 1), "somebody got two messages");
 }
 
 fn with_status(log: &[Value], status: &str) -> Vec<String> {
@@ -50,19 +50,19 @@ fn with_status(log: &[Value], status: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_mail_is_shared_by_weight_and_counted_by_relay() {
-    let (a, b) = two().await;
+    let (a, b) = two_relays().await;
     let relays = [a.named("a", "weight = 3"), b.named("b", "connections = 10")].concat();
     let daemon = Daemon::start(&format!("{relays}[relay]\nconnections = 12\n")).await;
     let id = daemon.client.send(&definition(), audience(4000)).await;
     daemon.client.wait_for(&id, &["finished"]).await;
-    everybody_once([&a, &b], 4000);
+    check_everybody_once([&a, &b], 4000);
     let share = a.accepted() as f64 / 4000.0;
-    assert!((0.65..0.85).contains(&share), "{share} of three quarters");
+    assert!((0.65..0.85).contains(&share), "the share is {share}, three quarters are wanted");
 
     let of = async |name: &str, relay: &str| {
         daemon.series(&format!("{name}{{relay=\"{relay}\"}}")).await
     };
-    eventually("the figures of both", LIMIT, async || {
+    eventually("the figures of both relays", LIMIT, async || {
         let seen =
             (of("versand_relay_accepted", "a").await?, of("versand_relay_accepted", "b").await?);
         (seen == (a.accepted() as f64, b.accepted() as f64)).then_some(())
@@ -77,7 +77,8 @@ async fn the_mail_is_shared_by_weight_and_counted_by_relay() {
                 format!("versand_transactions_total{{relay=\"{name}\",outcome=\"{outcome}\"}}");
             outcomes.push(daemon.series(&series).await.unwrap());
         }
-        // on a busy machine some may not have been started: a lease was about to run out
+        // On a busy machine some transactions were not started, because a lease was about to
+        // expire.
         assert_eq!(outcomes[..4], [accepted, 0.0, 0.0, 0.0]);
         let timed = format!(
             "versand_transaction_duration_seconds_count{{relay=\"{name}\",outcome=\"accepted\"}}"
@@ -92,7 +93,7 @@ async fn the_mail_is_shared_by_weight_and_counted_by_relay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_domain_of_the_envelope_sender_decides_who_sends() {
-    let (shop, others) = two().await;
+    let (shop, others) = two_relays().await;
     let redis = RedisServer::start();
     let relays =
         [shop.named("shop", "sender_domains = [\"shop.example\"]"), others.named("others", "")]
@@ -107,7 +108,7 @@ async fn the_domain_of_the_envelope_sender_decides_who_sends() {
     }
     app.stop().await;
 
-    // there is none for the other one
+    // No other relay serves this sender domain.
     let app = App::start(&redis, &shop.named("shop", "sender_domains = [\"shop.example\"]")).await;
     let id = app.client.create(&other).await;
     app.client.upload(&id, audience(3)).await;
@@ -118,8 +119,8 @@ async fn the_domain_of_the_envelope_sender_decides_who_sends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_whose_relay_was_taken_away_is_set_aside() {
-    let (shop, _) = two().await;
+async fn chunks_of_a_delivery_without_a_relay_are_set_aside() {
+    let (shop, _) = two_relays().await;
     shop.catcher.change_rules(|rules| rules.greeting = Some("421 4.3.2 not now".into()));
     let redis = RedisServer::start();
     let app = App::start(&redis, &shop.named("shop", "")).await;
@@ -127,7 +128,7 @@ async fn a_delivery_whose_relay_was_taken_away_is_set_aside() {
     app.client.wait_for(&id, &["in_progress"]).await;
     drop(app);
     let app = App::start(&redis, &shop.named("shop", "sender_domains = [\"other.example\"]")).await;
-    eventually("it is set aside", LIMIT, async || {
+    eventually("the chunk is set aside", LIMIT, async || {
         let view = app.client.get(&format!("/deliveries/{id}")).await;
         (view["set_aside"] == json!([0])).then_some(())
     })
@@ -135,7 +136,7 @@ async fn a_delivery_whose_relay_was_taken_away_is_set_aside() {
     drop(app);
 }
 
-/// The first relay is at fault before anything is sent; the other one takes all of it.
+/// The first relay fails before anything is sent. The other one takes all messages.
 async fn the_other_one_sends(first: String, other: &TestRelay) {
     let redis = RedisServer::start();
     let app = App::start(&redis, &[first, other.named("other", "")].concat()).await;
@@ -145,7 +146,7 @@ async fn the_other_one_sends(first: String, other: &TestRelay) {
     let received = other.received();
     assert_eq!(received.len(), 600);
     assert!(received.values().all(|ids| ids.len() == 1));
-    // nobody had to be tried twice for it
+    // No recipient needed a second attempt because of this.
     let log = app.client.log(&id).await;
     assert!(log.iter().all(|line| line["attempts"] == 1), "{}", log[0]);
     let faults: Vec<u32> = app
@@ -161,8 +162,8 @@ async fn the_other_one_sends(first: String, other: &TestRelay) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relay_that_cannot_be_connected_to_is_stepped_in_for() {
-    let (first, other) = two().await;
+async fn another_relay_sends_for_one_that_refuses_connections() {
+    let (first, other) = two_relays().await;
     let closed = ClosedPort::new();
     the_other_one_sends(named("first", closed.port(), "weight = 9"), &other).await;
     for greeting in ["421 4.3.2 not now", "554 5.7.1 not you", "hello?"] {
@@ -174,27 +175,31 @@ async fn a_relay_that_cannot_be_connected_to_is_stepped_in_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_other_relay_sends_what_breaks_before_the_end_of_data() {
-    let (first, other) = two().await;
+async fn the_other_relay_sends_messages_that_break_before_the_end_of_data() {
+    let (first, other) = two_relays().await;
     let redis = RedisServer::start();
     let app =
         App::start(&redis, &[first.named("first", ""), other.named("other", "")].concat()).await;
     let id = app.client.send(&definition(), audience(1500)).await;
-    eventually("some are sent", LIMIT, async || (first.accepted() > 100).then_some(())).await;
+    eventually("some messages are sent", LIMIT, async || (first.accepted() > 100).then_some(()))
+        .await;
     first.catcher.change_rules(|rules| {
         rules.every = Some(CatcherFault::new(CatcherStage::Data, CatcherAction::Close))
     });
     let view = app.client.wait_for(&id, &["finished"]).await;
     assert_eq!((&view["counts"]["sent"], &view["counts"]["in_doubt"]), (&json!(1500), &json!(0)));
-    everybody_once([&first, &other], 1500);
+    check_everybody_once([&first, &other], 1500);
     let log = app.client.log(&id).await;
-    assert!(log.iter().any(|line| line["attempts"].as_u64() > Some(1)), "nobody was hit");
+    assert!(
+        log.iter().any(|line| line["attempts"].as_u64() > Some(1)),
+        "the fault hit no transaction"
+    );
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relay_that_dies_leaves_doubts_only_where_it_had_everything() {
-    let (first, other) = two().await;
+async fn a_dying_relay_leaves_recipients_in_doubt_only_after_the_end_of_data() {
+    let (first, other) = two_relays().await;
     let (catcher, connections) = (first.catcher.clone(), 6);
     let redis = RedisServer::start();
     let relays =
@@ -202,7 +207,8 @@ async fn a_relay_that_dies_leaves_doubts_only_where_it_had_everything() {
             .concat();
     let app = App::start(&redis, &relays).await;
     let id = app.client.send(&definition(), audience(1500)).await;
-    eventually("some are sent", LIMIT, async || (first.accepted() > 100).then_some(())).await;
+    eventually("some messages are sent", LIMIT, async || (first.accepted() > 100).then_some(()))
+        .await;
     drop(first);
     let view = app.client.wait_for(&id, &["finished"]).await;
     let doubts = with_status(&app.client.log(&id).await, "in_doubt");
@@ -211,11 +217,14 @@ async fn a_relay_that_dies_leaves_doubts_only_where_it_had_everything() {
     let others = other.received();
     assert!(
         doubts.iter().all(|recipient| !others.contains_key(recipient)),
-        "sent by the other one"
+        "the other relay sent them"
     );
     let firsts: Vec<String> =
         catcher.journal().into_iter().filter(|e| e.accepted).map(|e| e.recipient).collect();
-    assert!(firsts.iter().all(|recipient| !others.contains_key(recipient)), "sent twice");
+    assert!(
+        firsts.iter().all(|recipient| !others.contains_key(recipient)),
+        "some messages were sent twice"
+    );
     assert!(others.values().all(|ids| ids.len() == 1));
     app.stop().await;
 }
@@ -223,7 +232,7 @@ async fn a_relay_that_dies_leaves_doubts_only_where_it_had_everything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_goes_to_another_relay_after_the_end_of_data() {
     for accepted in [true, false] {
-        let (first, other) = two().await;
+        let (first, other) = two_relays().await;
         let act = CatcherFault {
             accept: accepted,
             ..CatcherFault::new(CatcherStage::End, CatcherAction::Close)
@@ -237,12 +246,12 @@ async fn nothing_goes_to_another_relay_after_the_end_of_data() {
         let doubts = with_status(&app.client.log(&id).await, "in_doubt");
         assert!(doubts.len() >= 5, "{} doubts", doubts.len());
         assert_eq!(view["counts"]["sent"], json!(800 - doubts.len()));
-        // it stays so: none of them is at the other one
+        // The share stays so: no connection is at the other relay.
         let others = other.received();
         assert_eq!(others.len(), 800 - doubts.len());
         assert!(doubts.iter().all(|recipient| !others.contains_key(recipient)));
         if accepted {
-            everybody_once([&first, &other], 800);
+            check_everybody_once([&first, &other], 800);
         } else {
             assert_eq!(first.accepted(), 0);
         }
@@ -251,10 +260,10 @@ async fn nothing_goes_to_another_relay_after_the_end_of_data() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relay_of_weight_0_steps_in_and_stands_back_again() {
-    let (first, standby) = two().await;
+async fn a_relay_of_weight_0_sends_only_while_the_other_is_at_fault() {
+    let (first, standby) = two_relays().await;
     let redis = RedisServer::start();
-    // nobody looks for long whether it is back
+    // With a short `idle_ms` no probe waits long for the relay.
     let relays =
         [first.named("first", "idle_ms = 100"), standby.named("standby", "weight = 0")].concat();
     let app = App::start(&redis, &relays).await;
@@ -265,7 +274,7 @@ async fn a_relay_of_weight_0_steps_in_and_stands_back_again() {
     };
     send(300).await;
     assert_eq!((first.accepted(), standby.accepted()), (300, 0));
-    // what is open is refused, too
+    // Open connections are refused, too.
     first.catcher.change_rules(|rules| {
         rules.greeting = Some("421 4.3.2 not now".into());
         rules.every = Some(CatcherFault::reply(CatcherStage::Mail, "421 4.3.2 not now"));
@@ -273,7 +282,7 @@ async fn a_relay_of_weight_0_steps_in_and_stands_back_again() {
     send(300).await;
     assert_eq!((first.accepted(), standby.accepted()), (300, 300));
     first.catcher.change_rules(|rules| (rules.greeting, rules.every) = (None, None));
-    eventually("the first one is back", LIMIT, async || {
+    eventually("the first relay is back", LIMIT, async || {
         send(2).await;
         (first.accepted() > 300).then_some(())
     })
@@ -285,8 +294,8 @@ async fn a_relay_of_weight_0_steps_in_and_stands_back_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_all_are_at_fault_nothing_is_lost_and_the_first_to_recover_sends() {
-    let (first, other) = two().await;
+async fn nothing_is_lost_while_all_relays_are_at_fault_and_the_first_to_recover_sends() {
+    let (first, other) = two_relays().await;
     for relay in [&first, &other] {
         relay.catcher.change_rules(|rules| rules.greeting = Some("421 4.3.2 not now".into()));
     }
@@ -294,7 +303,7 @@ async fn while_all_are_at_fault_nothing_is_lost_and_the_first_to_recover_sends()
     let app =
         App::start(&redis, &[first.named("first", ""), other.named("other", "")].concat()).await;
     let id = app.client.send(&definition(), audience(600)).await;
-    eventually("both are at fault", LIMIT, async || {
+    eventually("both relays are at fault", LIMIT, async || {
         app.services
             .journey
             .throttle_watch
@@ -307,12 +316,12 @@ async fn while_all_are_at_fault_nothing_is_lost_and_the_first_to_recover_sends()
     other.catcher.change_rules(|rules| rules.greeting = None);
     let view = app.client.wait_for(&id, &["finished"]).await;
     assert_eq!((view["counts"]["sent"].clone(), other.received().len()), (json!(600), 600));
-    everybody_once([&first, &other], 600);
+    check_everybody_once([&first, &other], 600);
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postfix_steps_in() {
+async fn postfix_sends_for_a_relay_at_fault() {
     let postfix = Postfix::start();
     let redis = RedisServer::start();
     let secured =

@@ -1,4 +1,4 @@
-//! Recurring deliveries: each occurrence once, at its time, as it was set up, and never by surprise.
+//! Recurring deliveries: each occurrence is created once, at its time, as the rule says.
 
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
@@ -17,20 +17,20 @@ use versand::{
 use crate::harness::{
     app::{App, idle, token},
     client::{Client, answer, audience, definition},
-    direct_calls::anybody,
+    direct_calls::all_roles,
     eventually,
     redis::RedisServer,
 };
 
 mod requests;
 
-/// A template with ten stored recipients, made by steps alone.
+/// A template with ten stored recipients, made by direct calls.
 async fn template(services: &Services) -> DeliveryId {
     let id = services
         .journey
         .define
         .definitions
-        .create(&anybody(), serde_json::from_value(definition()).unwrap(), None)
+        .create(&all_roles(), serde_json::from_value(definition()).unwrap(), None)
         .await
         .unwrap()
         .answer()
@@ -40,7 +40,7 @@ async fn template(services: &Services) -> DeliveryId {
         .journey
         .define
         .uploads
-        .upload(&anybody(), &id, AudienceFormat::Ndjson, body)
+        .upload(&all_roles(), &id, AudienceFormat::Ndjson, body)
         .await
         .unwrap();
     id
@@ -52,7 +52,7 @@ async fn recurring(services: &Services, rule: Value) -> DeliveryId {
         .journey
         .define
         .recurrences
-        .set_recurrence(&anybody(), &id, serde_json::from_value(rule).unwrap())
+        .set_recurrence(&all_roles(), &id, serde_json::from_value(rule).unwrap())
         .await
         .unwrap();
     id
@@ -67,10 +67,10 @@ fn minutes(n: i64) -> SignedDuration {
 }
 
 /// Creates the next occurrence as the task does when its lead time of an hour begins.
-async fn recur(services: &Services, id: &DeliveryId) -> Delivery {
+async fn create_next(services: &Services, id: &DeliveryId) -> Delivery {
     let due = next(services, id).await;
     services.journey.define.recurrences.look_at(id, due - minutes(61)).await.unwrap();
-    assert_eq!(next(services, id).await, due, "its lead time has not begun");
+    assert_eq!(next(services, id).await, due, "the lead time has not begun");
     services.journey.define.recurrences.look_at(id, due - minutes(60)).await.unwrap();
     services.deliveries.delivery(&occurrence_id(id, due)).await.unwrap()
 }
@@ -92,10 +92,10 @@ async fn occurrences_follow_the_wall_clock_across_clock_changes_and_are_prepared
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
-    // the nights in which the clocks change: 02:30 is skipped in March and repeated in October
+    // The nights of clock changes: 02:30 is skipped in March and repeated in October.
     let berlin =
         recurring(services, json!({ "cron": "30 2 * 3,10 SUNL", "zone": "Europe/Berlin" })).await;
-    // and by half an hour
+    // This zone changes by half an hour.
     let lord_howe =
         recurring(services, json!({ "cron": "15 2 * 4,10 SUN#1", "zone": "Australia/Lord_Howe" }))
             .await;
@@ -104,7 +104,7 @@ async fn occurrences_follow_the_wall_clock_across_clock_changes_and_are_prepared
     {
         for _ in 0..3 {
             let due = next(services, &template).await;
-            let occurrence = recur(services, &template).await;
+            let occurrence = create_next(services, &template).await;
             assert_eq!(occurrence.state, DeliveryState::Preparing);
             services.journey.preparations.run(&occurrence.id).await.unwrap();
             let Delivery { state, document, .. } =
@@ -113,7 +113,7 @@ async fn occurrences_follow_the_wall_clock_across_clock_changes_and_are_prepared
             assert_eq!(
                 document.plan.unwrap().first_due,
                 Some(due),
-                "it is sent at its very instant"
+                "the occurrence is sent at its exact time"
             );
             let local = document.definition.schedule.local_times()[0].1.to_owned();
             let (month, time) = (local[5..7].parse::<i8>().unwrap(), &local[11..16]);
@@ -121,10 +121,10 @@ async fn occurrences_follow_the_wall_clock_across_clock_changes_and_are_prepared
             assert_eq!(document.definition.name, format!("Autumn {} {time}", &local[..10]));
             assert_eq!(
                 (document.created_by.as_str(), document.audience.unwrap().recipients),
-                ("anybody", 10)
+                ("all_roles", 10)
             );
         }
-        // the template itself is never sent
+        // The template itself is never sent.
         let delivery = services.deliveries.delivery(&template).await.unwrap();
         assert_eq!((delivery.state, delivery.document.plan), (DeliveryState::Editing, None));
         assert_eq!(
@@ -167,7 +167,7 @@ async fn two_daemons_at_once_create_each_occurrence_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_between_creating_an_occurrence_and_going_on_is_repeated() {
+async fn an_interrupted_creation_of_an_occurrence_is_repeated() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
@@ -175,7 +175,7 @@ async fn a_crash_between_creating_an_occurrence_and_going_on_is_repeated() {
     let due = next(services, &id).await;
     let before = services.deliveries.delivery(&id).await.unwrap();
     let recurrence = before.document.recurrence.as_ref().unwrap();
-    // one that has read the template creates the occurrence, and dies
+    // A daemon that has read the template creates the occurrence, and dies.
     let created = services
         .journey
         .define
@@ -184,13 +184,13 @@ async fn a_crash_between_creating_an_occurrence_and_going_on_is_repeated() {
         .await
         .unwrap();
     assert_eq!(next(services, &id).await, due);
-    // meanwhile the template gets another audience: of later ones
+    // Meanwhile the template gets another audience, which counts for later occurrences.
     let body = futures_util::stream::iter([Ok::<_, String>(audience(3).into())]);
     services
         .journey
         .define
         .uploads
-        .upload(&anybody(), &id, AudienceFormat::Ndjson, body)
+        .upload(&all_roles(), &id, AudienceFormat::Ndjson, body)
         .await
         .unwrap();
     services.journey.define.recurrences.look_at(&id, due - minutes(60)).await.unwrap();
@@ -203,7 +203,8 @@ async fn a_crash_between_creating_an_occurrence_and_going_on_is_repeated() {
     );
     assert_eq!(occurrence.document.plan.unwrap().to_deliver, 10);
     assert_eq!(actions(services, &created).await, ["create", "prepared"]);
-    // one that still sees the old template creates nothing more, and one that cannot copy what is gone creates nothing
+    // A daemon that still sees the old template creates nothing more. One that cannot copy a
+    // deleted template creates nothing.
     assert_eq!(
         services
             .journey
@@ -225,7 +226,7 @@ async fn a_crash_between_creating_an_occurrence_and_going_on_is_repeated() {
             .is_err()
     );
     assert_eq!(services.stores.deliveries.state(&occurrence_id(&id, later)).await.unwrap(), None);
-    let second = recur(services, &id).await;
+    let second = create_next(services, &id).await;
     services.journey.preparations.run(&second.id).await.unwrap();
     assert_eq!(
         services.deliveries.delivery(&second.id).await.unwrap().document.plan.unwrap().to_deliver,
@@ -234,7 +235,7 @@ async fn a_crash_between_creating_an_occurrence_and_going_on_is_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_no_daemon_created_in_time_is_skipped_and_what_nobody_released_is_said() {
+async fn an_occurrence_not_created_in_time_is_skipped_and_an_unconfirmed_one_lapses() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "[send]\ngrace_minutes = 30").await;
     let services = application.services();
@@ -243,7 +244,7 @@ async fn what_no_daemon_created_in_time_is_skipped_and_what_nobody_released_is_s
         json!({ "cron": "0 9 * * *", "zone": "Europe/Berlin", "audience": "fresh" }),
     )
     .await;
-    // no daemon ran for three days and a bit
+    // No daemon ran for a bit more than three days.
     let missed = next(services, &id).await;
     let now = missed + minutes(3 * 24 * 60 + 120);
     services.journey.define.recurrences.look_at(&id, now).await.unwrap();
@@ -252,11 +253,11 @@ async fn what_no_daemon_created_in_time_is_skipped_and_what_nobody_released_is_s
     assert_eq!(
         services.stores.deliveries.delivery_ids(0, 100).await.unwrap(),
         std::slice::from_ref(&id),
-        "nothing is created late"
+        "no occurrence is created late"
     );
     assert_eq!(actions(services, &id).await, ["create", "upload", "recur", "skip"]);
-    // nobody uploads anything
-    let occurrence = recur(services, &id).await;
+    // Nobody uploads anything.
+    let occurrence = create_next(services, &id).await;
     assert_eq!((occurrence.state, occurrence.document.audience), (DeliveryState::Editing, None));
     services.journey.define.recurrences.look_at(&occurrence.id, ahead + minutes(29)).await.unwrap();
     assert!(
@@ -269,7 +270,7 @@ async fn what_no_daemon_created_in_time_is_skipped_and_what_nobody_released_is_s
             .occurrence
             .unwrap()
             .lapsed,
-        "it can still be released"
+        "the occurrence can still be confirmed"
     );
     for _ in 0..3 {
         services
@@ -291,7 +292,11 @@ async fn what_no_daemon_created_in_time_is_skipped_and_what_nobody_released_is_s
             .unwrap()
             .lapsed
     );
-    assert_eq!(actions(services, &occurrence.id).await, ["create", "lapse"], "it is said once");
+    assert_eq!(
+        actions(services, &occurrence.id).await,
+        ["create", "lapse"],
+        "the lapse is logged once"
+    );
     assert!(
         !services
             .stores
@@ -301,26 +306,26 @@ async fn what_no_daemon_created_in_time_is_skipped_and_what_nobody_released_is_s
             .unwrap()
             .contains(&occurrence.id)
     );
-    // and the next one comes all the same
-    recur(services, &id).await;
+    // The next occurrence comes all the same.
+    create_next(services, &id).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_template_that_cannot_be_sent_any_more_skips_and_says_why() {
+async fn a_template_that_can_no_longer_be_sent_skips_and_gives_the_reason() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let unasked = json!({ "cron": "0 9 * * *", "zone": "UTC", "request_confirmation": false });
     let id = recurring(services, unasked).await;
     let due = next(services, &id).await;
-    // two approvals from now on
+    // From now on two sign-offs are required.
     let mut two = definition();
     two["settings"]["approvals"] = json!(2);
     services
         .journey
         .define
         .definitions
-        .redefine(&anybody(), &id, serde_json::from_value(two).unwrap())
+        .redefine(&all_roles(), &id, serde_json::from_value(two).unwrap())
         .await
         .unwrap();
     services.journey.define.recurrences.look_at(&id, due - minutes(60)).await.unwrap();
@@ -332,7 +337,7 @@ async fn a_template_that_cannot_be_sent_any_more_skips_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_template_and_an_occurrence_that_fell_off_the_list_are_found_by_the_slow_pass() {
+async fn the_index_sweep_finds_a_template_and_an_occurrence_that_fell_off_the_list() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
@@ -349,9 +354,9 @@ async fn a_template_and_an_occurrence_that_fell_off_the_list_are_found_by_the_sl
     assert_eq!(
         services.stores.deliveries.delivery_ids(0, 100).await.unwrap().len(),
         2,
-        "one after the other"
+        "the occurrences are prepared one after another"
     );
-    // one that stands too late in the list, too
+    // The template also stands too late in the list.
     redis.ask(&format!("ZADD versand:recurring 4000000000 {id}")).unwrap();
     services.journey.recover.sweep.sweep().await;
     services.journey.define.recurrences.create_due().await;
@@ -375,10 +380,10 @@ async fn a_deleted_template_and_one_whose_recurrence_ended_make_no_more_occurren
     let daily = json!({ "cron": "0 9 * * *", "zone": "Europe/Berlin" });
     let (ended, deleted) =
         (recurring(services, daily.clone()).await, recurring(services, daily.clone()).await);
-    let first = recur(services, &ended).await;
+    let first = create_next(services, &ended).await;
     let due = next(services, &ended).await;
-    services.journey.define.recurrences.end_recurrence(&anybody(), &ended).await.unwrap();
-    services.journey.define.definitions.delete(&anybody(), &deleted).await.unwrap();
+    services.journey.define.recurrences.end_recurrence(&all_roles(), &ended).await.unwrap();
+    services.journey.define.definitions.delete(&all_roles(), &deleted).await.unwrap();
     for id in [&ended, &deleted] {
         services.journey.define.recurrences.look_at(id, due).await.unwrap();
     }
@@ -386,27 +391,27 @@ async fn a_deleted_template_and_one_whose_recurrence_ended_make_no_more_occurren
     assert_eq!(
         services.stores.deliveries.recurrences_due(due).await.unwrap(),
         std::slice::from_ref(&first.id),
-        "nobody looks at them any more"
+        "no list has them any more"
     );
     assert_eq!(
         services.stores.deliveries.delivery_ids(0, 100).await.unwrap().len(),
         2,
-        "the template, and what it made before"
+        "the template and its earlier occurrences"
     );
     assert!(matches!(
-        services.journey.define.recurrences.end_recurrence(&anybody(), &ended).await,
+        services.journey.define.recurrences.end_recurrence(&all_roles(), &ended).await,
         Err(Refusal::NoRecurrence)
     ));
     assert_eq!(
         actions(services, &ended).await,
         ["create", "upload", "recur", "occurrence", "end_recurrence"]
     );
-    // set up again it does not make the same occurrence twice
+    // A new rule does not create the same occurrence twice.
     services
         .journey
         .define
         .recurrences
-        .set_recurrence(&anybody(), &ended, serde_json::from_value(daily).unwrap())
+        .set_recurrence(&all_roles(), &ended, serde_json::from_value(daily).unwrap())
         .await
         .unwrap();
     let again = next(services, &ended).await;
@@ -424,12 +429,12 @@ async fn the_end_of_a_rule_ends_it() {
     let until = Timestamp::now() + minutes(25 * 60);
     let id =
         recurring(services, json!({ "cron": "0 9 * * *", "zone": "UTC", "until": until })).await;
-    recur(services, &id).await;
+    create_next(services, &id).await;
     if let Some(second) =
         services.deliveries.delivery(&id).await.unwrap().document.recurrence.unwrap().next
     {
         assert!(second <= until);
-        recur(services, &id).await;
+        create_next(services, &id).await;
     }
     let document = services.deliveries.delivery(&id).await.unwrap().document;
     assert_eq!(

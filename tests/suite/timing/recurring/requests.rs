@@ -1,4 +1,4 @@
-//! Over HTTP: who may, what is refused, and occurrences from their creation to the last message.
+//! Recurring deliveries over HTTP: roles, refusals, and occurrences up to the last message.
 
 use super::*;
 use crate::harness::LIMIT;
@@ -44,7 +44,7 @@ async fn created(client: &Client, template: &str) -> String {
     .await
 }
 
-/// Lets its only wave be due now.
+/// Makes its only wave due now.
 fn due_now(redis: &RedisServer, id: &str) {
     let now =
         (Timestamp::now().as_second() as u32).to_be_bytes().map(|b| format!("\\x{b:02x}")).concat();
@@ -79,7 +79,7 @@ async fn a_stored_audience_is_sent_to_with_and_without_a_confirmation() {
     assert_eq!(
         client.get(&format!("/deliveries/{waiting}")).await["state"],
         "prepared",
-        "nobody has confirmed it"
+        "nobody has confirmed the occurrence"
     );
     assert_eq!(app.catcher.as_ref().unwrap().messages().len(), 10);
     let (status, answer) = client.confirm(&waiting, view["plan"]["digest"].as_str().unwrap()).await;
@@ -88,13 +88,13 @@ async fn a_stored_audience_is_sent_to_with_and_without_a_confirmation() {
     client.wait_for(&waiting, &["finished"]).await;
     assert_eq!(app.catcher.as_ref().unwrap().messages().len(), 20);
     let items = client.get(&format!("/deliveries/{released}/audit")).await["items"].clone();
-    let told: Vec<_> = items
+    let entries: Vec<_> = items
         .as_array()
         .unwrap()
         .iter()
         .map(|e| (e["action"].as_str().unwrap(), e["principal"].as_str().unwrap()))
         .collect();
-    assert_eq!(told[..2], [("create", "ann"), ("prepared", "ann")]);
+    assert_eq!(entries[..2], [("create", "ann"), ("prepared", "ann")]);
     for id in [&unasked, &asked] {
         assert_eq!(
             client.get(&format!("/deliveries/{id}")).await["state"],
@@ -106,13 +106,13 @@ async fn a_stored_audience_is_sent_to_with_and_without_a_confirmation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fresh_audience_is_uploaded_and_prepared_by_whoever_may() {
+async fn a_fresh_audience_is_uploaded_and_prepared_with_the_right_role() {
     let redis = RedisServer::start();
     let tokens = [token("ann", &["start_deliveries"]), token("crm", &["prepare_deliveries"])];
     let app = App::start(&redis, &format!("[auth]\ntokens = [{}]", tokens.join(", "))).await;
     let [client, crm] = ["ann", "crm"].map(|name| app.client.with_token(name));
     for request_confirmation in [true, false] {
-        // without an audience of its own
+        // The template has no audience of its own.
         let id = crm.create(&definition()).await;
         let (status, view) = put(&client, &id, &rule("fresh", request_confirmation)).await;
         assert_eq!(status, StatusCode::OK, "{view}");
@@ -141,7 +141,7 @@ async fn a_fresh_audience_is_uploaded_and_prepared_by_whoever_may() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_who_may_start_deliveries_sets_a_recurrence_and_changes_what_it_releases() {
+async fn only_the_start_role_sets_a_recurrence_and_changes_its_template() {
     let redis = RedisServer::start();
     let tokens = [
         token("ann", &["start_deliveries"]),
@@ -166,7 +166,7 @@ async fn only_who_may_start_deliveries_sets_a_recurrence_and_changes_what_it_rel
     assert_eq!(ask(&eye, Method::GET, &id).await.1["by"], "ann");
     assert_eq!(ask(&crm, Method::DELETE, &id).await.0, StatusCode::FORBIDDEN);
 
-    // what nobody looks at before it is released is not for everybody to change
+    // A delivery that is confirmed without a person may not be changed by everybody.
     let redefine = async |client: &Client| {
         let request = client.request(Method::PUT, &format!("/deliveries/{id}")).json(&definition());
         answer(request.send().await.unwrap()).await
@@ -190,7 +190,7 @@ async fn only_who_may_start_deliveries_sets_a_recurrence_and_changes_what_it_rel
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recurrence_that_means_nothing_is_refused_by_its_field() {
+async fn a_meaningless_recurrence_is_refused_with_its_field() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "[send]\napprovals = 2").await;
     let client = &app.client;
@@ -219,6 +219,10 @@ async fn a_recurrence_that_means_nothing_is_refused_by_its_field() {
         put(client, "0123456789abcdef", &json!({ "cron": "0 9 * * *", "zone": "UTC" })).await.0,
         StatusCode::NOT_FOUND
     );
-    assert_eq!(ask(client, Method::GET, &id).await.0, StatusCode::NOT_FOUND, "nothing was set");
+    assert_eq!(
+        ask(client, Method::GET, &id).await.0,
+        StatusCode::NOT_FOUND,
+        "the refused recurrence is not set"
+    );
     app.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Rust and Lua decide alike which waves are due and which are overdue.
+//! Rust and Lua agree on which waves are due and which are overdue.
 
 use versand::{
     domain::{
@@ -12,7 +12,7 @@ use crate::harness::{app::idle, direct_calls::prepared, redis::RedisServer};
 
 const NOW: u32 = 1_796_000_000;
 
-/// What Rust expects of a wave that waits at [`NOW`].
+/// The state that Rust expects of a wave that waits at [`NOW`].
 fn expected(due: u32, grace_s: u32) -> WaveState {
     let wave = Wave::waiting(due, 1);
     match () {
@@ -30,7 +30,7 @@ async fn a_wave_is_overdue_in_redis_exactly_when_the_domain_says_so() {
     let (id, _): (DeliveryId, String) = prepared(services, 1).await;
     let mut plan = services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap();
     let stores = Stores::new(Redis::connect(&redis.settings()).await.unwrap());
-    // a script releases only waves of deliveries that are going on
+    // A script releases waves only of deliveries that are under way.
     let mut start = redis::cmd("HSET");
     start.arg(format!("versand:{{{id}}}:delivery")).arg("state").arg("in_progress");
     let _: () = start.query_async(&mut stores.redis.connection()).await.unwrap();
@@ -39,7 +39,7 @@ async fn a_wave_is_overdue_in_redis_exactly_when_the_domain_says_so() {
         .into_iter()
         .chain(back.into_iter().map(|seconds| NOW - seconds))
         .collect();
-    // 0.99 minutes are no whole number of seconds
+    // 0.99 minutes are not a whole number of seconds.
     for grace_minutes in [0.0, 0.99, 1.0, 2.0, 10_080.0] {
         plan.settings.grace_minutes = grace_minutes;
         plan.waves = dues.len() as u32;

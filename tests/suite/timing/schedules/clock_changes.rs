@@ -1,4 +1,4 @@
-//! A clock that is set back and forth by an hour.
+//! A wall clock that is set back and forth by an hour.
 
 use super::*;
 
@@ -14,22 +14,22 @@ async fn a_clock_that_is_set_back_or_forth_by_an_hour_loses_and_doubles_nothing(
     ))
     .await;
     let client = &daemon.client;
-    // on the daemon's clock
+    // These are times of the daemon's clock.
     let schedule = async |seconds: i64, grace_minutes: u32| {
         scheduled(
             client,
             &with(at(in_seconds(seconds)), json!({ "grace_minutes": grace_minutes })),
-            ten(),
+            ten_recipients(),
         )
         .await
     };
 
-    // set back: what is due on the new clock is sent, and everything else goes on
+    // Set back: waves that are due on the new clock are sent, and everything else goes on.
     daemon.set_clock(-HOUR);
     let soon = schedule(10 - HOUR, 60).await;
     let later = schedule(60, 60).await;
     client.wait_for(&soon, &["finished"]).await;
-    assert_eq!(client.send(&definition(), ten()).await.len(), 16);
+    assert_eq!(client.send(&definition(), ten_recipients()).await.len(), 16);
     eventually("a delivery without a schedule", LIMIT, async || {
         (relay.accepted() == 20).then_some(())
     })
@@ -37,19 +37,19 @@ async fn a_clock_that_is_set_back_or_forth_by_an_hour_loses_and_doubles_nothing(
     assert_eq!(
         client.get(&format!("/deliveries/{later}")).await["state"],
         "scheduled",
-        "an hour away"
+        "the wave is an hour away"
     );
 
-    // set forth: within the grace window it is sent, beyond it is held
+    // Set forth: a wave is sent within the grace window, and held beyond it.
     let beyond = schedule(900 - HOUR, 30).await;
     daemon.set_clock(61);
     client.wait_for(&later, &["finished"]).await;
     client.wait_for(&beyond, &["held"]).await;
     assert_eq!(relay.accepted(), 30);
 
-    // and back once more: nothing is sent a second time
+    // Set back once more: nothing is sent a second time.
     daemon.set_clock(-HOUR);
-    // its scheduler is started anew when it has not ticked for a while
+    // The scheduler is restarted when it has not ticked for a while.
     daemon.passes("release", 2).await;
     assert_eq!(relay.accepted(), 30);
     let again = schedule(10 - HOUR, 60).await;

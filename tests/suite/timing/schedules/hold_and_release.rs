@@ -1,4 +1,4 @@
-//! Who may change what about a schedule, and when: hold, release, withdraw, pause, stop, approve, copy.
+//! Changes of a schedule, and who may make them: hold, release, withdraw, pause, stop, copy.
 
 use super::*;
 use crate::harness::app::token;
@@ -11,8 +11,8 @@ async fn ask(client: &Client, id: &str, what: &str) -> (StatusCode, Value) {
     client.post(&format!("/deliveries/{id}/{what}"), &json!({})).await
 }
 
-/// Two looks at what is due and at what moves, and time for what comes of them.
-async fn looked_at(app: &App) {
+/// Two passes over due waves and moving deliveries, and time for their effects.
+async fn two_passes(app: &App) {
     for _ in 0..2 {
         assert!(app.services.journey.release.due_waves.release_due().await);
         app.services.journey.recover.reconciler.reconcile().await.unwrap();
@@ -24,8 +24,8 @@ async fn looked_at(app: &App) {
     }
 }
 
-/// Lets the time of all its waves be long over.
-fn overdue(redis: &RedisServer, id: &str, waves: usize) {
+/// Moves the time of all its waves far into the past.
+fn make_overdue(redis: &RedisServer, id: &str, waves: usize) {
     for wave in 0..waves {
         redis
             .ask(&format!(
@@ -43,21 +43,22 @@ async fn an_overdue_wave_is_held_shown_and_waits_for_a_person() {
     let app = App::start(&redis, "").await;
     let client = &app.client;
     let definition = with(at(in_seconds(3600)), json!({ "grace_minutes": 30 }));
-    let [to_release, to_stop, to_change] = [(); 3].map(|()| scheduled(client, &definition, ten()));
+    let [to_release, to_stop, to_change] =
+        [(); 3].map(|()| scheduled(client, &definition, ten_recipients()));
     let (to_release, to_stop, to_change) = (to_release.await, to_stop.await, to_change.await);
     for id in [&to_release, &to_stop, &to_change] {
-        overdue(&redis, id, 1);
+        make_overdue(&redis, id, 1);
         let view = client.wait_for(id, &["held"]).await;
         assert_eq!(view["waves"]["held"], 1);
         assert_eq!(waves(client, id).await[0]["state"], "held");
     }
-    let held = async || {
+    let held_waves = async || {
         let text =
             reqwest::get(format!("{}/metrics", client.url)).await.unwrap().text().await.unwrap();
         text.lines().any(|line| line == "versand_waves_held 3").then_some(())
     };
-    eventually("an alert can be made of it", LIMIT, held).await;
-    looked_at(&app).await;
+    eventually("the metric for the alert shows three held waves", LIMIT, held_waves).await;
+    two_passes(&app).await;
     assert_eq!(
         app.catcher.as_ref().unwrap().messages().len(),
         0,
@@ -96,28 +97,30 @@ async fn an_overdue_wave_is_held_shown_and_waits_for_a_person() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn within_its_grace_window_a_late_wave_is_sent_and_one_that_is_held_does_not_hold_up_others()
-{
+async fn a_late_wave_is_sent_within_its_grace_window_and_a_held_one_delays_no_other() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let client = &app.client;
-    let late =
-        scheduled(client, &with(at(in_seconds(3600)), json!({ "grace_minutes": 10_080 })), ten())
-            .await;
+    let late = scheduled(
+        client,
+        &with(at(in_seconds(3600)), json!({ "grace_minutes": 10_080 })),
+        ten_recipients(),
+    )
+    .await;
     let a_minute_ago =
         (in_seconds(-60).as_second() as u32).to_be_bytes().map(|b| format!("\\x{b:02x}")).concat();
     redis.ask(&format!("SETRANGE versand:{{{late}}}:waves.2:0 0 \"{a_minute_ago}\"")).unwrap();
     redis.ask(&format!("ZADD versand:due 1 {late}")).unwrap();
     client.wait_for(&late, &["finished"]).await;
 
-    // the first of two waves is held before the second one comes
+    // The first of two waves is held before the second one comes.
     let second = in_seconds(12);
     let dates: Vec<Value> =
         (0..10).map(|n| json!(if n < 5 { in_seconds(10) } else { second }.to_string())).collect();
     let schedule = json!({ "type": "per_recipient", "field": "when" });
     let id =
         scheduled(client, &with(schedule, json!({ "grace_minutes": 30 })), dated(&dates)).await;
-    overdue(&redis, &id, 1);
+    make_overdue(&redis, &id, 1);
     client.wait_for(&id, &["held"]).await;
     let progress = eventually("the second wave", LIMIT, async || {
         let progress = client.get(&format!("/deliveries/{id}/progress")).await;
@@ -128,8 +131,12 @@ async fn within_its_grace_window_a_late_wave_is_sent_and_one_that_is_held_does_n
         (progress["state"].as_str(), &progress["waves"]["held"]),
         (Some("in_progress"), &json!(1))
     );
-    looked_at(&app).await;
-    assert_eq!(state(client, &id).await, "in_progress", "it is not finished while a wave is held");
+    two_passes(&app).await;
+    assert_eq!(
+        state(client, &id).await,
+        "in_progress",
+        "the delivery is not finished while a wave is held"
+    );
     assert_eq!(ask(client, &id, "release").await.0, StatusCode::ACCEPTED);
     assert_eq!(client.wait_for(&id, &["finished"]).await["counts"]["sent"], 10);
     app.stop().await;
@@ -142,8 +149,8 @@ async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
     let client = &app.client;
     let hour = with(at(in_seconds(3600)), json!({}));
 
-    // withdrawn: prepared, and can be confirmed again
-    let id = scheduled(client, &hour, ten()).await;
+    // It was withdrawn: it is prepared, and can be confirmed again.
+    let id = scheduled(client, &hour, ten_recipients()).await;
     assert_eq!(
         ask(client, &id, "unschedule").await,
         (StatusCode::ACCEPTED, json!({ "id": id, "state": "prepared" }))
@@ -153,8 +160,8 @@ async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
     let (status, answer) = client.confirm(&id, view["plan"]["digest"].as_str().unwrap()).await;
     assert_eq!((status, answer["state"].as_str()), (StatusCode::ACCEPTED, Some("scheduled")));
 
-    // changed: to be prepared again, and its old time passes without a message
-    let soon = scheduled(client, &with(at(in_seconds(6)), json!({})), ten()).await;
+    // It was changed: it must be prepared again, and its old time passes without a message.
+    let soon = scheduled(client, &with(at(in_seconds(6)), json!({})), ten_recipients()).await;
     let put = client
         .request(reqwest::Method::PUT, &format!("/deliveries/{soon}"))
         .json(&hour)
@@ -165,15 +172,18 @@ async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
     let (status, _) = client.confirm(&soon, view["plan"]["digest"].as_str().unwrap()).await;
     assert_eq!(status, StatusCode::CONFLICT);
 
-    // paused beyond its time: sent when it is resumed
+    // It was paused beyond its time: it is sent when it is resumed.
     let due = in_seconds(8);
-    let paused = scheduled(client, &with(at(due), json!({})), ten()).await;
+    let paused = scheduled(client, &with(at(due), json!({})), ten_recipients()).await;
     assert_eq!(ask(client, &paused, "pause").await.1["state"], "paused");
     let copy = client
         .post(&format!("/deliveries/{paused}/copy"), &json!({ "name": "copy", "audience": true }))
         .await;
-    eventually("its time has come", LIMIT, async || (Timestamp::now() > due).then_some(())).await;
-    looked_at(&app).await;
+    eventually("the time of the wave has come", LIMIT, async || {
+        (Timestamp::now() > due).then_some(())
+    })
+    .await;
+    two_passes(&app).await;
     assert_eq!(app.catcher.as_ref().unwrap().messages().len(), 0);
     let progress = client.get(&format!("/deliveries/{paused}/progress")).await;
     assert_eq!((progress["state"].as_str(), &progress["counts"]), (Some("paused"), &Value::Null));
@@ -181,11 +191,11 @@ async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
     client.wait_for(&paused, &["finished"]).await;
     assert_eq!(app.catcher.as_ref().unwrap().messages().len(), 10);
 
-    // stopped before its time
+    // It was stopped before its time.
     assert_eq!(ask(client, &id, "stop").await.0, StatusCode::ACCEPTED);
     client.wait_for(&id, &["stopped"]).await;
 
-    // a copy has neither schedule nor release, and needs a new preparation
+    // A copy has neither schedule nor confirmation, and needs a new preparation.
     let (status, copy) = copy;
     assert_eq!((status, copy["state"].as_str()), (StatusCode::CREATED, Some("editing")), "{copy}");
     assert_eq!(
@@ -195,13 +205,13 @@ async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
     assert_eq!(copy["audience"]["recipients"], 10);
     let copy = copy["id"].as_str().unwrap();
     assert_eq!(client.prepare(copy).await["state"], "prepared");
-    looked_at(&app).await;
+    two_passes(&app).await;
     assert_eq!(state(client, copy).await, "prepared");
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_persons_release_what_one_of_them_has_prepared() {
+async fn two_sign_offs_are_given_by_two_persons() {
     let redis = RedisServer::start();
     let both = ["prepare_deliveries", "start_deliveries", "monitoring", "administration"];
     let tokens = [
@@ -214,7 +224,7 @@ async fn two_persons_release_what_one_of_them_has_prepared() {
     let [ann, bob, carl, dora] =
         ["ann", "bob", "carl", "dora"].map(|name| app.client.with_token(name));
     let definition = with(json!({ "type": "now" }), json!({ "approvals": 2 }));
-    let (id, view) = prepared(&ann, &definition, ten()).await;
+    let (id, view) = prepared(&ann, &definition, ten_recipients()).await;
     let digest = view["plan"]["digest"].as_str().unwrap().to_owned();
     let approve = async |client: &Client, digest: &str| {
         client.post(&format!("/deliveries/{id}/approve"), &json!({ "digest": digest })).await.0
@@ -222,20 +232,28 @@ async fn two_persons_release_what_one_of_them_has_prepared() {
     let (status, problem) = ann.confirm(&id, &digest).await;
     assert_eq!(status, StatusCode::CONFLICT, "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains("second person"), "{problem}");
-    assert_eq!(approve(&ann, &digest).await, StatusCode::FORBIDDEN, "the preparer");
-    assert_eq!(approve(&dora, &digest).await, StatusCode::FORBIDDEN, "without the role");
+    assert_eq!(approve(&ann, &digest).await, StatusCode::FORBIDDEN, "the preparer may not approve");
+    assert_eq!(
+        approve(&dora, &digest).await,
+        StatusCode::FORBIDDEN,
+        "a person without the role may not approve"
+    );
     assert_eq!(
         approve(&bob, &"0".repeat(64)).await,
         StatusCode::PRECONDITION_FAILED,
-        "a stale digest"
+        "an outdated digest is refused"
     );
     assert_eq!(approve(&bob, &digest).await, StatusCode::OK);
     assert_eq!(approve(&bob, &digest).await, StatusCode::OK, "again");
     assert_eq!(approve(&carl, &digest).await, StatusCode::CONFLICT);
-    assert_eq!(bob.confirm(&id, &digest).await.0, StatusCode::FORBIDDEN, "the approver");
+    assert_eq!(
+        bob.confirm(&id, &digest).await.0,
+        StatusCode::FORBIDDEN,
+        "whoever approved may not confirm"
+    );
 
-    // any change voids it
-    assert_eq!(ann.upload(&id, ten()).await.0, StatusCode::OK);
+    // Any change voids the approval.
+    assert_eq!(ann.upload(&id, ten_recipients()).await.0, StatusCode::OK);
     let view = ann.prepare(&id).await;
     assert_eq!(view["approval"], Value::Null);
     let digest = view["plan"]["digest"].as_str().unwrap();
@@ -254,15 +272,19 @@ async fn two_persons_release_what_one_of_them_has_prepared() {
     assert_eq!(approvals, ["bob", "bob"]);
     app.stop().await;
 
-    // the configuration may ask for two, whatever a delivery says
+    // The configuration may require two sign-offs, whatever a delivery says.
     let app = App::start(
         &redis,
         &format!("[send]\napprovals = 2\n[auth]\ntokens = [{}]\n", tokens.join(", ")),
     )
     .await;
     let ann = app.client.with_token("ann");
-    let (id, view) =
-        prepared(&ann, &with(json!({ "type": "now" }), json!({ "approvals": 1 })), ten()).await;
+    let (id, view) = prepared(
+        &ann,
+        &with(json!({ "type": "now" }), json!({ "approvals": 1 })),
+        ten_recipients(),
+    )
+    .await;
     assert_eq!(
         ann.confirm(&id, view["plan"]["digest"].as_str().unwrap()).await.0,
         StatusCode::CONFLICT
@@ -271,7 +293,7 @@ async fn two_persons_release_what_one_of_them_has_prepared() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_request_for_confirmation_it_is_released_by_who_prepares_it_and_has_the_role() {
+async fn without_a_required_confirmation_a_preparer_with_the_role_confirms_by_preparing() {
     let redis = RedisServer::start();
     let all = ["prepare_deliveries", "start_deliveries", "monitoring", "administration"];
     let tokens = [token("ann", &["prepare_deliveries", "monitoring"]), token("bob", &all)];
@@ -279,7 +301,7 @@ async fn without_a_request_for_confirmation_it_is_released_by_who_prepares_it_an
     let [ann, client] = ["ann", "bob"].map(|name| app.client.with_token(name));
     let definition = with(at(in_seconds(4)), json!({ "request_confirmation": false }));
     let id = client.create(&definition).await;
-    assert_eq!(client.upload(&id, ten()).await.0, StatusCode::OK);
+    assert_eq!(client.upload(&id, ten_recipients()).await.0, StatusCode::OK);
     let (status, problem) = ask(&ann, &id, "prepare").await;
     assert_eq!(
         (status, problem["role"].as_str()),

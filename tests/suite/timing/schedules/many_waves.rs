@@ -10,9 +10,10 @@ use versand::{
 };
 
 use super::*;
-use crate::harness::{app::idle, direct_calls::anybody};
+use crate::harness::{app::idle, direct_calls::all_roles};
 
-/// A scheduled delivery with a wave for each recipient, made by steps alone; all are due in some seconds.
+/// A scheduled delivery with a wave for each recipient, made by direct calls. All are due in some
+/// seconds.
 async fn with_waves(services: &Services, waves: usize) -> DeliveryId {
     let definition = with(
         json!({ "type": "per_recipient", "field": "when" }),
@@ -22,7 +23,7 @@ async fn with_waves(services: &Services, waves: usize) -> DeliveryId {
         .journey
         .define
         .definitions
-        .create(&anybody(), serde_json::from_value(definition).unwrap(), None)
+        .create(&all_roles(), serde_json::from_value(definition).unwrap(), None)
         .await
         .unwrap()
         .answer()
@@ -34,10 +35,10 @@ async fn with_waves(services: &Services, waves: usize) -> DeliveryId {
         .journey
         .define
         .uploads
-        .upload(&anybody(), &id, AudienceFormat::Ndjson, body)
+        .upload(&all_roles(), &id, AudienceFormat::Ndjson, body)
         .await
         .unwrap();
-    services.journey.preparations.request(&anybody(), &id, None).await.unwrap();
+    services.journey.preparations.request(&all_roles(), &id, None).await.unwrap();
     services.journey.preparations.run(&id).await.unwrap();
     let plan = services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap();
     assert_eq!((plan.waves, plan.chunks), (waves as u32, waves as u32));
@@ -45,7 +46,7 @@ async fn with_waves(services: &Services, waves: usize) -> DeliveryId {
         .journey
         .confirm
         .confirmations
-        .confirm(&anybody(), &id, &plan.digest, "test", &[])
+        .confirm(&all_roles(), &id, &plan.digest, "test", &[])
         .await
         .unwrap();
     id
@@ -53,14 +54,14 @@ async fn with_waves(services: &Services, waves: usize) -> DeliveryId {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_waves_that_are_due_at_once_are_released_once_each() {
-    // thousands of writes, of which none has to survive
+    // Thousands of writes, none of which must survive a crash.
     let redis = RedisServer::start_with(&["--appendfsync", "everysec"]);
     let (first, _state) = idle(&redis, "").await;
     let (second, _other) = idle(&redis, "").await;
     let (first, second) = (first.services(), second.services());
     let id = with_waves(first, 10_000).await;
     let plan = first.deliveries.delivery(&id).await.unwrap().document.plan.unwrap();
-    // both at once, several times: the clock says that all are due
+    // Both run at once, several times. The clock says that all are due.
     let later = unix_now() + 3600 + 10_000;
     let released = futures_util::future::join_all(
         [first, second, first, second]
@@ -81,7 +82,7 @@ async fn ten_thousand_waves_that_are_due_at_once_are_released_once_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_times_than_waves_can_be_are_an_error() {
+async fn more_times_than_the_limit_of_waves_are_an_error() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
@@ -90,7 +91,7 @@ async fn more_times_than_waves_can_be_are_an_error() {
         .journey
         .define
         .definitions
-        .create(&anybody(), serde_json::from_value(definition).unwrap(), None)
+        .create(&all_roles(), serde_json::from_value(definition).unwrap(), None)
         .await
         .unwrap()
         .answer()
@@ -101,10 +102,10 @@ async fn more_times_than_waves_can_be_are_an_error() {
         .journey
         .define
         .uploads
-        .upload(&anybody(), &id, AudienceFormat::Ndjson, body)
+        .upload(&all_roles(), &id, AudienceFormat::Ndjson, body)
         .await
         .unwrap();
-    services.journey.preparations.request(&anybody(), &id, None).await.unwrap();
+    services.journey.preparations.request(&all_roles(), &id, None).await.unwrap();
     services.journey.preparations.run(&id).await.unwrap();
     let delivery = services.deliveries.delivery(&id).await.unwrap();
     assert_eq!(delivery.state, DeliveryState::PreparationFailed);
@@ -116,7 +117,7 @@ async fn more_times_than_waves_can_be_are_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scheduled_delivery_that_fell_off_its_list_is_found_by_the_slow_pass() {
+async fn the_index_sweep_finds_a_scheduled_delivery_that_fell_off_its_list() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();

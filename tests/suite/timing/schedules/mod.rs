@@ -1,4 +1,4 @@
-//! Schedules: sent when its time is reached, by whichever daemon comes first, held when it is too late, and never by surprise.
+//! Schedules: a wave is sent once, at its time, by any daemon, and held when it is too late.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,12 +22,12 @@ mod clock_changes;
 mod hold_and_release;
 mod many_waves;
 
-/// So many whole seconds from now.
+/// The time so many whole seconds from now.
 fn in_seconds(seconds: i64) -> Timestamp {
     Timestamp::from_second(Timestamp::now().as_second() + seconds).unwrap()
 }
 
-/// On the clock of a zone with an odd offset.
+/// The same time in a zone with an odd offset.
 fn local(at: Timestamp) -> Value {
     json!(at.in_tz("Asia/Kathmandu").unwrap().datetime().to_string())
 }
@@ -52,11 +52,11 @@ fn dated(dates: &[Value]) -> String {
     dates.iter().enumerate().map(line).collect()
 }
 
-fn ten() -> String {
+fn ten_recipients() -> String {
     dated(&vec![json!("Europe/Berlin"); 10])
 }
 
-/// Creates, uploads, prepares; its id and the prepared delivery.
+/// Creates, uploads and prepares. Returns the id and the prepared delivery.
 async fn prepared(client: &Client, definition: &Value, audience: String) -> (String, Value) {
     let id = client.create(definition).await;
     let (status, answer) = client.upload(&id, audience).await;
@@ -66,7 +66,7 @@ async fn prepared(client: &Client, definition: &Value, audience: String) -> (Str
     (id, view)
 }
 
-/// The same, confirmed.
+/// Like [`prepared`], and confirms the delivery.
 async fn scheduled(client: &Client, definition: &Value, audience: String) -> String {
     let (id, view) = prepared(client, definition, audience).await;
     let (status, answer) = client.confirm(&id, view["plan"]["digest"].as_str().unwrap()).await;
@@ -95,7 +95,7 @@ async fn a_scheduled_delivery_is_sent_at_its_time_and_once_by_two_daemons() {
     let due = in_seconds(10);
     let mut ids = Vec::new();
     for _ in 0..5 {
-        ids.push(scheduled(client, &with(at(due), json!({})), ten()).await);
+        ids.push(scheduled(client, &with(at(due), json!({})), ten_recipients()).await);
     }
     let view = client.get(&format!("/deliveries/{}", ids[0])).await;
     assert_eq!(instant(&view["plan"]["first_due"]), due);
@@ -103,10 +103,10 @@ async fn a_scheduled_delivery_is_sent_at_its_time_and_once_by_two_daemons() {
         view["waves"],
         json!({ "waiting": 1, "released": 0, "held": 0, "next_due": due.to_string() })
     );
-    eventually("its time has come", LIMIT, async || {
+    eventually("the time of the wave has come", LIMIT, async || {
         let accepted = relay.accepted();
         let is_due = Timestamp::now() >= due;
-        assert!(is_due || accepted == 0, "before its time");
+        assert!(is_due || accepted == 0, "a message came before its time");
         is_due.then_some(())
     })
     .await;
@@ -115,7 +115,7 @@ async fn a_scheduled_delivery_is_sent_at_its_time_and_once_by_two_daemons() {
         let late = instant(&waves(client, id).await[0]["released_at"]).duration_since(due);
         assert!(!late.is_negative() && late < SignedDuration::from_secs(30), "{late:?}");
     }
-    assert_eq!(relay.accepted(), 50, "each message once");
+    assert_eq!(relay.accepted(), 50, "each message is sent once");
     let released = daemons[0].series("versand_waves_total{became=\"released\"}").await.unwrap()
         + daemons[1].series("versand_waves_total{became=\"released\"}").await.unwrap();
     assert_eq!(released, 5.0);
@@ -137,7 +137,8 @@ async fn each_recipient_is_sent_to_at_its_own_time_and_its_message_says_so() {
         .map(|wave| (instant(&wave["due"]), wave["recipients"].as_u64().unwrap()))
         .collect();
     assert_eq!(by_due, [(first, 6), (second, 4)]);
-    // between the waves it is in progress, and those of the second one are pending
+    // Between the waves the delivery is in progress, and the recipients of the second wave are
+    // pending.
     eventually("the first wave", LIMIT, async || {
         let progress = client.get(&format!("/deliveries/{id}/progress")).await;
         (progress["counts"]["sent"] == 6).then_some(progress)
@@ -170,7 +171,7 @@ async fn each_recipient_is_sent_to_at_its_own_time_and_its_message_says_so() {
         );
         assert!(date >= dates[n].as_str().unwrap().parse().unwrap());
     }
-    // their numbers have gaps, and each has its message
+    // Their numbers have gaps, and each recipient has its message.
     let log = client.log(&id).await;
     assert_eq!(log.len(), 10);
     for line in &log {
@@ -219,7 +220,7 @@ async fn waves_follow_the_zones_of_recipients_and_the_shares_of_steps() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schedule_that_means_nothing_is_refused_by_its_field_and_line() {
+async fn a_meaningless_schedule_is_refused_with_field_and_line() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let client = &app.client;
@@ -250,7 +251,7 @@ async fn a_schedule_that_means_nothing_is_refused_by_its_field_and_line() {
         assert_eq!(view["state"], "preparation_failed", "{view}");
         view["checks"]["errors"].as_array().unwrap().clone()
     };
-    let errors = failed(at(in_seconds(-60)), ten()).await;
+    let errors = failed(at(in_seconds(-60)), ten_recipients()).await;
     assert_eq!(errors, [json!({ "field": "schedule.at", "message": "is in the past" })]);
     let (good, past) = (json!(tomorrow.to_string()), json!(in_seconds(-60).to_string()));
     let dates =
@@ -260,7 +261,7 @@ async fn a_schedule_that_means_nothing_is_refused_by_its_field_and_line() {
         .iter()
         .map(|e| (e["field"].as_str().unwrap(), e["line"].as_u64().unwrap()))
         .collect();
-    // two recipients share an instant that has passed: one error
+    // Two recipients share a time that has passed: there is one error.
     assert_eq!(found, [("audience.when", 2), ("schedule", 4), ("audience.when", 6)]);
     let zones = [json!("Europe/Berlin"), json!("Europe/Atlantis"), json!("")];
     let errors = failed(
@@ -273,14 +274,18 @@ async fn a_schedule_that_means_nothing_is_refused_by_its_field_and_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_is_killed_in_the_second_in_which_a_wave_is_due_sends_it_when_it_is_back() {
+async fn a_daemon_killed_in_the_second_of_a_due_wave_sends_it_after_its_restart() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
     let mut daemon =
         Daemon::start(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(4), redis.url())).await;
     for offset_ms in [-200, 20, 300] {
         let (before, due) = (relay.accepted(), in_seconds(6));
-        let id =
-            scheduled(&daemon.client, &with(at(due), json!({ "in_doubt": "resend" })), ten()).await;
+        let id = scheduled(
+            &daemon.client,
+            &with(at(due), json!({ "in_doubt": "resend" })),
+            ten_recipients(),
+        )
+        .await;
         let wait = due
             .checked_add(SignedDuration::from_millis(offset_ms))
             .unwrap()

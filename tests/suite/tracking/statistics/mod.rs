@@ -1,4 +1,6 @@
-//! Statistics of a log that changes while they are computed: what was read before is never kept.
+//! Statistics of a log that changes while they are computed.
+
+mod recording;
 
 use std::{
     net::IpAddr,
@@ -46,7 +48,8 @@ fn hit(recipient: u32, kind: HitKind, label: HitLabel) -> Hit {
     }
 }
 
-/// A delivery that was sent to five, and these hits in its log, each with its user agent.
+/// A delivery that was sent to five recipients, with these hits in its log, each with its user
+/// agent.
 async fn sent(app: &App, hits: &[(Hit, &str)]) -> DeliveryId {
     let id = app.client.send(&tracking::definition(), audience(5)).await;
     app.client.wait_for(&id, &["finished"]).await;
@@ -73,8 +76,8 @@ async fn basis(app: &App, id: &DeliveryId) -> StatisticsBasis {
     }
 }
 
-/// What fills so many blocks of the tracking log with opens of the first recipient.
-fn opens(id: &str, blocks: u64) -> redis::Pipeline {
+/// Fills so many blocks of the tracking log with opens of the first recipient.
+fn fill_with_opens(id: &str, blocks: u64) -> redis::Pipeline {
     let opens = hit(0, HitKind::Open, HitLabel::Human).encode().repeat(4096);
     let mut log = redis::pipe();
     for block in 0..blocks {
@@ -84,8 +87,8 @@ fn opens(id: &str, blocks: u64) -> redis::Pipeline {
     log
 }
 
-/// What the hourly job does, whoever did it before.
-async fn hourly(app: &App) {
+/// Runs the hourly job, even if another daemon did it before.
+async fn run_hourly_job(app: &App) {
     let mut connection = app.services.stores.redis.connection();
     let keys: Vec<String> =
         redis::cmd("KEYS").arg("versand:statistics:*").query_async(&mut connection).await.unwrap();
@@ -95,8 +98,8 @@ async fn hourly(app: &App) {
     app.services.feedback.statistics.hourly_statistics().await.unwrap();
 }
 
-/// The figures that are kept; they agree with the logs.
-async fn agreeing(app: &App, id: &DeliveryId) -> Value {
+/// The stored figures, which must agree with the logs.
+async fn stored_figures(app: &App, id: &DeliveryId) -> Value {
     let kept = app.client.get(&format!("/deliveries/{id}/statistics")).await;
     let log = tracking::export(&app.client, id.as_str(), "tracking/export?format=ndjson").await;
     tracking::compare(&kept, &app.client.log(id.as_str()).await, &log);
@@ -104,26 +107,26 @@ async fn agreeing(app: &App, id: &DeliveryId) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relabelling_that_was_cut_short_is_counted_by_the_next_hourly_job() {
+async fn an_interrupted_relabelling_is_counted_by_the_next_hourly_job() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let opens =
         [0, 1, 2].map(|number| (hit(number, HitKind::Open, HitLabel::Human), tracking::FIREFOX));
     let id = sent(&app, &opens).await;
-    hourly(&app).await;
-    assert_eq!(agreeing(&app, &id).await["unique_opens"], json!(3));
-    // of all lines that were to get another label one got it
+    run_hourly_job(&app).await;
+    assert_eq!(stored_figures(&app, &id).await["unique_opens"], json!(3));
+    // A crash came after the first changed label.
     let mut basis = basis(&app, &id).await;
     let line = Relabelled { place: 1, before: HUMAN, now: AGENT };
     assert!(app.services.stores.tracking.relabel(&mut basis, &[line]).await.unwrap());
-    hourly(&app).await;
-    let kept = agreeing(&app, &id).await;
+    run_hourly_job(&app).await;
+    let kept = stored_figures(&app, &id).await;
     assert_eq!((&kept["unique_opens"], &kept["machine_opens"]), (&json!(2), &json!(1)));
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_kept_that_was_made_of_other_labels() {
+async fn statistics_of_outdated_labels_are_not_stored() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let id = sent(
@@ -131,11 +134,11 @@ async fn nothing_is_kept_that_was_made_of_other_labels() {
         &[0, 1].map(|number| (hit(number, HitKind::Open, HitLabel::Human), tracking::FIREFOX)),
     )
     .await;
-    let store = &app.services.stores;
+    let stores = &app.services.stores;
     let old = app.services.feedback.statistics.compute(&id, false).await.unwrap();
     let (before, mut now) = (basis(&app, &id).await, basis(&app, &id).await);
     assert!(
-        store
+        stores
             .tracking
             .relabel(&mut now, &[Relabelled { place: 0, before: HUMAN, now: AGENT }])
             .await
@@ -143,30 +146,30 @@ async fn nothing_is_kept_that_was_made_of_other_labels() {
     );
     app.services.feedback.statistics.compute(&id, false).await.unwrap();
 
-    assert!(!store.tracking.keep_statistics(&before, &old).await.unwrap());
+    assert!(!stores.tracking.keep_statistics(&before, &old).await.unwrap());
     let line = Relabelled { place: 1, before: HUMAN, now: AGENT };
-    assert!(!store.tracking.relabel(&mut before.clone(), &[line]).await.unwrap());
+    assert!(!stores.tracking.relabel(&mut before.clone(), &[line]).await.unwrap());
     let record = async || {
-        store.ledgers.ledgers(&id, 0..1).await.unwrap()[0]
+        stores.ledgers.ledgers(&id, 0..1).await.unwrap()[0]
             .as_ref()
             .unwrap()
             .records()
             .next()
             .unwrap()
     };
-    assert_eq!(record().await.tracked, 2, "opened by a machine");
-    store.tracking.correct_tracked(&before, 0, &[(0, 2, 1, 1)]).await.unwrap();
+    assert_eq!(record().await.tracked, 2, "the message was opened by a machine");
+    stores.tracking.correct_tracked(&before, 0, &[(0, 2, 1, 1)]).await.unwrap();
     assert_eq!(record().await.tracked, 2);
-    store.tracking.correct_tracked(&now, 0, &[(0, 2, 2, 1)]).await.unwrap();
-    assert_eq!(record().await.tracked, 2, "another hit has come meanwhile");
-    store.tracking.correct_tracked(&now, 0, &[(0, 2, 1, 1)]).await.unwrap();
+    stores.tracking.correct_tracked(&now, 0, &[(0, 2, 2, 1)]).await.unwrap();
+    assert_eq!(record().await.tracked, 2, "another hit came meanwhile");
+    stores.tracking.correct_tracked(&now, 0, &[(0, 2, 1, 1)]).await.unwrap();
     assert_eq!(record().await.tracked, 1);
-    assert_eq!(agreeing(&app, &id).await["unique_opens"], json!(1));
+    assert_eq!(stored_figures(&app, &id).await["unique_opens"], json!(1));
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_computation_does_not_bring_back_what_was_removed() {
+async fn a_late_computation_does_not_restore_removed_data() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "[retention]\nlogs_days = 1\ntracking_days = 1").await;
     let opens = [(hit(0, HitKind::Open, HitLabel::Human), tracking::FIREFOX)];
@@ -226,14 +229,14 @@ async fn replicas_with_different_rules_that_compute_at_once_end_with_figures_tha
             other.services().feedback.statistics.compute(&id, true)
         );
         assert!(one.is_ok() || two.is_ok(), "{one:?} {two:?}");
-        hourly(&app).await;
-        agreeing(&app, &id).await;
+        run_hourly_job(&app).await;
+        stored_figures(&app, &id).await;
     }
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_beyond_the_kept_user_agents_stays_one_when_labelled_anew() {
+async fn a_machine_without_a_stored_user_agent_stays_a_machine_after_relabelling() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let id = sent(&app, &[]).await;
@@ -261,12 +264,12 @@ async fn a_machine_beyond_the_kept_user_agents_stays_one_when_labelled_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_of_few_lines_among_very_many_says_where_to_go_on() {
+async fn a_page_with_few_matches_among_many_lines_says_where_to_continue() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let id = sent(&app, &[]).await;
-    let mut log = opens(id.as_str(), 70);
-    // the only click is the last line; what comes after was not there when the count was read
+    let mut log = fill_with_opens(id.as_str(), 70);
+    // The only click is the last line. Later lines did not exist when the count was read.
     let lines = 69 * 4096 + 3;
     let click = hit(4, HitKind::Click, HitLabel::Human).encode();
     log.setrange(format!("versand:{{{id}}}:hits:69"), 2 * 36, &click[..]).ignore();
@@ -332,72 +335,7 @@ async fn a_page_of_the_tracking_log_can_be_of_one_recipient_class_or_label() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_of_hits_leaves_what_each_of_them_would_leave() {
-    let redis = RedisServer::start();
-    let app = App::start(&redis, "[preparation]\nchunk_size = 2").await;
-    let (groups, per_group) = (6, 750_u32);
-    let agents = [tracking::FIREFOX, "", "curl/8"];
-    let one = |n: u32| {
-        let kind = HitKind::ALL[n as usize / 7 % 3];
-        let label = [HitLabel::Human, HitLabel::ImageProxy, HitLabel::Agent, HitLabel::AppleProxy]
-            [n as usize / 11 % 4];
-        (Hit { at_ms: u64::from(n), ..hit(n * 3 / 2 % 5, kind, label) }, agents[n as usize % 3])
-    };
-    let all: Vec<(Hit, &str)> = (0..groups * per_group).map(one).collect();
-    let (first, rest) = all.split_at(per_group as usize);
-    let id = sent(&app, first).await;
-    let (store, plan) = (
-        &app.services.stores,
-        app.services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap(),
-    );
-    let mailing = PreparationRef {
-        delivery: id.clone(),
-        generation: plan.generation,
-        chunk_size: plan.chunk_size,
-    };
-    for group in rest.chunks(per_group as usize) {
-        assert_eq!(
-            store.tracking.record_hits(&mailing, group, 0).await.unwrap(),
-            group.len() as u64
-        );
-    }
-
-    let names = store.tracking.agents(&id).await.unwrap();
-    let blocks = store.tracking.hit_blocks(&id, 0..3).await.unwrap();
-    assert_eq!(
-        blocks.iter().map(|(_, bytes)| bytes.len() / HIT_BYTES).collect::<Vec<_>>(),
-        [4096, all.len() - 4096]
-    );
-    let bytes: Vec<u8> = blocks.into_iter().flat_map(|(_, bytes)| bytes).collect();
-    let (lines, _) = bytes.as_chunks::<HIT_BYTES>();
-    let mut log: Vec<(Hit, &str)> = lines
-        .iter()
-        .map(|line| Hit::decode(line).unwrap())
-        .map(|hit| {
-            (Hit { agent: NO_AGENT, ..hit }, names.get(&hit.agent).map_or("", String::as_str))
-        })
-        .collect();
-    let of = |recipient: u32| all.iter().filter(move |(hit, _)| hit.recipient == recipient);
-    for recipient in 0..5 {
-        // of one recipient they are in the order in which they came
-        assert!(log.iter().filter(|(hit, _)| hit.recipient == recipient).eq(of(recipient)));
-    }
-    log.sort_by_key(|(hit, _)| hit.at_ms);
-    assert!(log == all);
-    for recipient in 0..5 {
-        let at = 32 + 16 * (recipient % 2) + 13;
-        let mut tracked = redis::cmd("GETRANGE");
-        tracked.arg(format!("versand:{{{id}}}:ledger:{}", recipient / 2)).arg(at).arg(at + 2);
-        let tracked: Vec<u8> = tracked.query_async(&mut store.redis.connection()).await.unwrap();
-        let bits = of(recipient).fold(0, |bits, (hit, _)| bits | hit.tracked());
-        let [high, low] = (of(recipient).count() as u16).to_be_bytes();
-        assert_eq!(tracked, [bits, high, low], "{recipient}");
-    }
-    app.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn hourly_statistics_whose_daemon_was_killed_on_the_way_are_computed_by_the_next() {
+async fn the_next_daemon_computes_hourly_statistics_whose_daemon_was_killed() {
     const BLOCKS: u64 = 150;
     let redis = RedisServer::start();
     let relay = TestRelay::start(Duration::ZERO).await;
@@ -410,11 +348,11 @@ async fn hourly_statistics_whose_daemon_was_killed_on_the_way_are_computed_by_th
     let id = daemon.client.send(&tracking::definition(), audience(5)).await;
     daemon.client.wait_for(&id, &["finished"]).await;
     let mut connection = connection(&redis).await;
-    let () = opens(&id, BLOCKS).query_async(&mut connection).await.unwrap();
+    let () = fill_with_opens(&id, BLOCKS).query_async(&mut connection).await.unwrap();
     let kept = format!("versand:{{{id}}}:statistics");
     let _: u64 = redis::cmd("DEL").arg(&kept).query_async(&mut connection).await.unwrap();
 
-    // in an hour that is still to come, five seconds before the task
+    // The clock stands five seconds before the hourly task of a later hour.
     let ahead = |now: i64| (now.div_euclid(3600) + 3) * 3600 + 625 - now;
     let now = jiff::Timestamp::now().as_second();
     let lock = format!("versand:statistics:{}", (now + ahead(now)).div_euclid(3600));
@@ -422,23 +360,23 @@ async fn hourly_statistics_whose_daemon_was_killed_on_the_way_are_computed_by_th
     let lasts = async |connection: &mut redis::aio::MultiplexedConnection| -> i64 {
         redis::cmd("TTL").arg(&lock).query_async(connection).await.unwrap()
     };
-    // without a pause: it is killed before it is done
+    // There is no pause: the daemon is killed before the job is done.
     let limit = Instant::now() + LIMIT;
     while lasts(&mut connection).await < 0 {
-        assert!(Instant::now() < limit, "nobody took the hour");
+        assert!(Instant::now() < limit, "no daemon took the hour");
     }
     daemon.kill();
     let exists: bool = redis::cmd("EXISTS").arg(&kept).query_async(&mut connection).await.unwrap();
     assert!(
         !exists && (1..=120).contains(&lasts(&mut connection).await),
-        "it was done before it was killed"
+        "the job ended before the kill"
     );
 
-    // as if two minutes had passed
+    // The lock expires, as it does after two minutes.
     let _: u64 = redis::cmd("DEL").arg(&lock).query_async(&mut connection).await.unwrap();
     daemon.set_clock(ahead(jiff::Timestamp::now().as_second()));
     daemon.restart().await;
-    let figures = eventually("the figures of the next one", LIMIT, async || {
+    let figures = eventually("the figures of the next daemon", LIMIT, async || {
         let answer = daemon
             .client
             .request(Method::GET, &format!("/deliveries/{id}/statistics"))
@@ -449,93 +387,4 @@ async fn hourly_statistics_whose_daemon_was_killed_on_the_way_are_computed_by_th
     })
     .await;
     assert_eq!((&figures["hits"], &figures["unique_opens"]), (&json!(BLOCKS * 4096), &json!(1)));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_hit_that_is_not_logged_leaves_nothing() {
-    let redis = RedisServer::start();
-    let app = App::start(&redis, "").await;
-    let id = sent(&app, &[]).await;
-    let (store, plan) = (
-        &app.services.stores,
-        app.services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap(),
-    );
-    let mailing = PreparationRef {
-        delivery: id.clone(),
-        generation: plan.generation,
-        chunk_size: plan.chunk_size,
-    };
-    let record = async |recipient: u32, agents: std::ops::Range<u32>| {
-        let agents: Vec<String> = agents.map(|n| format!("Mozilla/{n}")).collect();
-        let hits: Vec<(Hit, &str)> = agents
-            .iter()
-            .map(|agent| (hit(recipient, HitKind::Open, HitLabel::Human), agent.as_str()))
-            .collect();
-        store.tracking.record_hits(&mailing, &hits, 0).await.unwrap()
-    };
-    // nobody has this number
-    assert_eq!(record(5, 0..10).await, 0);
-    assert_eq!(
-        (
-            store.tracking.agents(&id).await.unwrap().len(),
-            store.tracking.log_extent(&id).await.unwrap().hits
-        ),
-        (0, 0)
-    );
-    // beyond the most of a recipient hits are counted, and their agents are not kept
-    assert_eq!((record(1, 0..700).await, record(1, 700..1400).await), (700, 700));
-    let extent = store.tracking.log_extent(&id).await.unwrap();
-    assert_eq!(
-        (store.tracking.agents(&id).await.unwrap().len(), extent.hits, extent.beyond),
-        (1000, 1000, 400)
-    );
-    // with links to a delivery that was deleted a minute ago
-    let deleted =
-        app.client.request(Method::DELETE, &format!("/deliveries/{id}")).send().await.unwrap();
-    assert!(deleted.status().is_success());
-    assert_eq!(record(2, 0..10).await, 0);
-    assert_eq!(
-        (
-            store.tracking.agents(&id).await.unwrap().len(),
-            store.tracking.log_extent(&id).await.unwrap().hits
-        ),
-        (0, 0)
-    );
-    app.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn hits_that_are_far_apart_in_a_chunk_are_recorded_as_those_that_are_close() {
-    let redis = RedisServer::start();
-    let app = App::start(&redis, "").await;
-    let id = app.client.send(&tracking::definition(), audience(500)).await;
-    app.client.wait_for(&id, &["finished"]).await;
-    let id: DeliveryId = id.parse().unwrap();
-    let (store, plan) = (
-        &app.services.stores,
-        app.services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap(),
-    );
-    assert_eq!(plan.chunks, 1);
-    let mailing = PreparationRef {
-        delivery: id.clone(),
-        generation: plan.generation,
-        chunk_size: plan.chunk_size,
-    };
-    let [first, last] =
-        [0, 450].map(|number| (hit(number, HitKind::Open, HitLabel::Human), tracking::FIREFOX));
-    let click = (hit(450, HitKind::Click, HitLabel::Human), tracking::FIREFOX);
-    for group in [vec![first, last], vec![last, first], vec![click, first]] {
-        assert_eq!(store.tracking.record_hits(&mailing, &group, 0).await.unwrap(), 2);
-    }
-    let ledger = store.ledgers.ledgers(&id, 0..1).await.unwrap().remove(0).unwrap();
-    let opened: Vec<(usize, u8)> = ledger
-        .records()
-        .map(|record| record.tracked)
-        .enumerate()
-        .filter(|(_, tracked)| *tracked != 0)
-        .collect();
-    assert_eq!(opened, [(0, 1), (450, 1 | 8)]);
-    app.services.feedback.statistics.compute(&id, false).await.unwrap();
-    assert_eq!(agreeing(&app, &id).await["unique_clicks"], json!(1));
-    app.stop().await;
 }

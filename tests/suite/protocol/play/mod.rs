@@ -1,5 +1,8 @@
 //! One sequence of steps, played on the scripts and on the specification at once.
 
+mod batches;
+mod hits;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
@@ -26,15 +29,16 @@ use versand::{
 
 use super::{
     kept::Kept,
-    spec::{Chunk, Mutation, Terms},
-    steps::{Came, HOLDER, Said, Step, WORKERS, Wanted, Why},
+    mutation::Mutation,
+    spec::{Chunk, Terms},
+    steps::{HOLDER, RandomClaim, RandomHit, RandomReport, Step, WORKERS, Why},
     tracking::{BLOCK, CHUNK, CHUNK_SIZE, Cache, EARLIER, FAR, PLANNED, Tracking, place},
 };
 
 #[derive(Default)]
 struct Worker {
     lease: Option<Lease>,
-    /// The last group and the lease it went out under.
+    /// The last batch, and the lease under which it was sent.
     last: Option<(Lease, Batch)>,
 }
 
@@ -44,52 +48,54 @@ pub struct Beginning {
     pub recipients: u16,
     /// SMTP test mode.
     pub test: bool,
-    /// User agents that were seen before.
+    /// The number of user agents that were seen before.
     pub agents: usize,
 }
 
 pub struct Play<'a> {
-    store: &'a Stores,
+    stores: &'a Stores,
     conn: ConnectionManager,
     at: ChunkRef,
     now: Known,
-    /// What Redis goes back to.
+    /// The state to which Redis goes back.
     past: Known,
     terms: Terms,
     workers: [Worker; WORKERS],
     /// Every claim that was ever granted.
     claims: Vec<(u16, ClaimNumber)>,
-    /// What the run of Redis is called in a header.
+    /// The name of the run of Redis, as a header gives it.
     run: [u8; 8],
-    /// How many hits there were.
+    /// The number of hits.
     hits: u64,
-    /// What hits have met.
+    /// The cases that hits have met.
     pub met: BTreeSet<String>,
 }
 
-/// All that Redis holds, as the protocol says.
+/// The whole content of Redis, as the protocol has it.
 #[derive(Clone)]
 struct Known {
     chunk: Chunk,
-    /// Nobody works on it, but hits come for its recipients.
-    beside: Chunk,
-    /// The ledger and the counts of the chunk beside it, which seldom change.
-    beside_kept: (Vec<u8>, Counts),
+    /// No worker uses this chunk, but hits come for its recipients.
+    neighbour: Chunk,
+    /// The ledger and the counts of the neighbour chunk, which seldom change.
+    neighbour_kept: (Vec<u8>, Counts),
     state: DeliveryState,
     tracking: Tracking,
     replies: BTreeMap<u16, String>,
 }
 
 impl Known {
-    fn note_beside(&mut self) {
-        self.beside_kept =
-            (self.beside.bytes(&self.tracking.caches[1], [0; 8], false), self.beside.counts());
+    fn note_neighbour(&mut self) {
+        self.neighbour_kept = (
+            self.neighbour.bytes(&self.tracking.caches[1], [0; 8], false),
+            self.neighbour.counts(),
+        );
     }
 }
 
-/// The first worker's name. Its eight bytes tell a byte order apart.
+/// The name of the first worker. Its eight bytes differ, which shows a wrong byte order.
 const FIRST: u64 = 0x0102_0304_0506_0700;
-/// What earlier runs are called.
+/// The names of earlier runs.
 const EARLIER_RUN: [u8; 8] = *b"earlier!";
 
 fn same<T: PartialEq + Debug>(what: &str, real: T, spec: T) -> Result<(), String> {
@@ -100,7 +106,7 @@ fn same<T: PartialEq + Debug>(what: &str, real: T, spec: T) -> Result<(), String
     }
 }
 
-/// A full chunk whose first and last recipients have each status once.
+/// A full chunk. Its first recipients have each status once, and so do its last ones.
 fn one_of_each_status() -> Chunk {
     let mut chunk = Chunk::new(CHUNK_SIZE as u16);
     for (i, status) in (0..).zip(Status::ALL) {
@@ -113,19 +119,25 @@ fn one_of_each_status() -> Chunk {
 
 impl<'a> Play<'a> {
     pub async fn begin(
-        store: &'a Stores,
+        stores: &'a Stores,
         delivery: DeliveryId,
         beginning: Beginning,
         mutation: Mutation,
     ) -> Self {
         let Beginning { recipients, test, agents } = beginning;
-        let (chunk, beside, state) =
+        let (chunk, neighbour, state) =
             (Chunk::new(recipients), one_of_each_status(), DeliveryState::InProgress);
-        let tracking = Tracking::new([&chunk, &beside].map(|chunk| chunk.records.len()), agents);
+        let tracking = Tracking::new([&chunk, &neighbour].map(|chunk| chunk.records.len()), agents);
         let replies = BTreeMap::new();
-        let mut now =
-            Known { chunk, beside, beside_kept: Default::default(), state, tracking, replies };
-        now.note_beside();
+        let mut now = Known {
+            chunk,
+            neighbour,
+            neighbour_kept: Default::default(),
+            state,
+            tracking,
+            replies,
+        };
+        now.note_neighbour();
         let terms = Terms {
             state,
             now: 1_000,
@@ -136,46 +148,46 @@ impl<'a> Play<'a> {
             mutation,
         };
         let (at, conn, past) =
-            (ChunkRef { delivery, chunk: CHUNK }, store.redis.connection(), now.clone());
-        let run = store.redis.run_id().await.unwrap().as_bytes()[..8].try_into().unwrap();
+            (ChunkRef { delivery, chunk: CHUNK }, stores.redis.connection(), now.clone());
+        let run = stores.redis.run_id().await.unwrap().as_bytes()[..8].try_into().unwrap();
         let (workers, claims, met) = (Default::default(), Vec::new(), BTreeSet::new());
         let mut play =
-            Self { store, conn, at, now, past, terms, workers, claims, run, hits: 0, met };
+            Self { stores, conn, at, now, past, terms, workers, claims, run, hits: 0, met };
         play.promise(false).await;
-        play.lay_out().await;
+        play.write_to_redis().await;
         play
     }
 
-    /// Redis holds what the protocol says.
-    async fn lay_out(&mut self) {
-        self.expected().lay_out(&self.at.delivery, &mut self.conn).await;
+    /// Writes the content of Redis as the protocol has it.
+    async fn write_to_redis(&mut self) {
+        self.expected().write_to_redis(&self.at.delivery, &mut self.conn).await;
     }
 
-    /// What Redis promises: that its last writes may be undone, or nothing that is heeded.
+    /// Sets the durability: either Redis may lose its last writes, or the protocol ignores that.
     async fn promise(&mut self, goes_back: bool) {
         let mut set = redis::cmd("CONFIG");
         set.arg(&["SET", "appendfsync", if goes_back { "everysec" } else { "no" }]);
         let () = set.query_async(&mut self.conn).await.unwrap();
-        self.store.redis.durability().await.unwrap();
-        assert_eq!(self.store.redis.may_roll_back(), goes_back);
+        self.stores.redis.durability().await.unwrap();
+        assert_eq!(self.stores.redis.may_roll_back(), goes_back);
         self.terms.goes_back = goes_back;
     }
 
-    /// Takes one step on both sides. The error says what differs.
+    /// Takes one step on both sides. The error names the difference.
     pub async fn step(&mut self, step: &Step) -> Result<(), String> {
         match step {
             Step::Take { worker, why } => self.take(self.worker(*worker), *why).await?,
             Step::Beat { worker } => self.beat(self.worker(*worker)).await?,
-            Step::Turn { worker, said, wanted, lost } => {
-                self.fresh_turn(self.worker(*worker), (said, wanted), *lost).await?
+            Step::Batch { worker, reports, claims, lost } => {
+                self.fresh_batch(self.worker(*worker), (reports, claims), *lost).await?
             }
             Step::Repeat { worker } => self.repeat(self.worker(*worker), false).await?,
             Step::Redo { worker } => self.repeat(self.worker(*worker), true).await?,
             Step::Doubt { worker } => self.doubt(self.worker(*worker)).await?,
-            Step::Release { worker } => self.release(self.worker(*worker)).await?,
+            Step::GiveBack { worker } => self.give_back(self.worker(*worker)).await?,
             Step::Settle { settlement, positions } => {
                 let real = self
-                    .store
+                    .stores
                     .ledgers
                     .resolve_in_doubt(&self.at, *settlement, positions.as_deref(), self.terms.now)
                     .await
@@ -191,12 +203,12 @@ impl<'a> Play<'a> {
                     self.set_state(DeliveryState::Stopping).await;
                 }
                 let real =
-                    self.store.ledgers.cancel_pending(&self.at, self.terms.now).await.unwrap();
+                    self.stores.ledgers.cancel_pending(&self.at, self.terms.now).await.unwrap();
                 same("cancelled", real, self.now.chunk.cancel(&self.terms))?;
             }
             Step::Offer { window } => {
                 let real = self
-                    .store
+                    .stores
                     .chunks
                     .pick_for_jobs(&self.at.delivery, (*window, *window), 0.0, self.terms.now)
                     .await
@@ -208,7 +220,7 @@ impl<'a> Play<'a> {
             Step::Reopen { rounds_ago } => {
                 let round = self.now.chunk.round.saturating_sub(*rounds_ago);
                 let real = self
-                    .store
+                    .stores
                     .chunks
                     .return_to_ready(&self.at, round, self.terms.now)
                     .await
@@ -220,14 +232,14 @@ impl<'a> Play<'a> {
                 if bounced.is_some_and(|(position, _)| {
                     self.now.chunk.bounce(position, (*reason, *hard), &self.terms)
                 }) {
-                    self.lay_out().await;
+                    self.write_to_redis().await;
                 }
             }
-            Step::Hits { of_plan, came } => {
-                self.record(if *of_plan { PLANNED } else { PLANNED - 1 }, came).await?
+            Step::Hits { of_plan, hits } => {
+                self.record(if *of_plan { PLANNED } else { PLANNED - 1 }, hits).await?
             }
-            Step::Mend { chunk, position, wrong, outdated, bits } => {
-                self.mend((*chunk, *position), (*wrong, *outdated), *bits).await;
+            Step::CorrectTracked { chunk, position, wrong, outdated, bits } => {
+                self.correct_tracked((*chunk, *position), (*wrong, *outdated), *bits).await;
             }
             Step::Relabel { line, wrong, outdated, label } => {
                 self.relabel(*line, (*wrong, *outdated), *label).await?
@@ -243,20 +255,20 @@ impl<'a> Play<'a> {
             Step::Exclude { worker, who, lost } => {
                 self.exclude(self.worker(*worker), who, *lost).await?
             }
-            Step::Aside { set: true } => {
-                self.now.chunk.aside = true;
-                self.store.chunks.mark_poisoned(&self.at).await.unwrap();
+            Step::Poisoned { set: true } => {
+                self.now.chunk.poisoned = true;
+                self.stores.chunks.mark_poisoned(&self.at).await.unwrap();
             }
-            Step::Aside { set: false } => {
-                self.now.chunk.readmit();
-                self.store.chunks.retry_poisoned(&self.at).await.unwrap();
+            Step::Poisoned { set: false } => {
+                self.now.chunk.retry();
+                self.stores.chunks.retry_poisoned(&self.at).await.unwrap();
             }
             Step::Remember => self.past = Known { state: self.terms.state, ..self.now.clone() },
             Step::RollBack => {
                 self.now = self.past.clone();
                 self.terms.state = self.now.state;
                 self.terms.run += 1;
-                self.lay_out().await;
+                self.write_to_redis().await;
             }
             Step::Promise { goes_back } => self.promise(*goes_back).await,
             Step::State(state) => self.set_state(*state).await,
@@ -300,7 +312,7 @@ impl<'a> Play<'a> {
         let grounds = TakeoverGrounds { still, dead, resends: self.terms.resend_after_s.is_some() };
         let name = FIRST + worker as u64;
         let real = match self
-            .store
+            .stores
             .ledgers
             .take_lease(&self.at, name, grounds, self.terms.now)
             .await
@@ -325,44 +337,26 @@ impl<'a> Play<'a> {
         let Some(lease) = self.workers[worker].lease else { return Ok(()) };
         same(
             "beat",
-            self.store.ledgers.renew_lease(&self.at, &lease).await.unwrap(),
+            self.stores.ledgers.renew_lease(&self.at, &lease).await.unwrap(),
             self.now.chunk.beat(&lease, &self.terms),
         )
     }
 
-    async fn release(&mut self, worker: usize) -> Result<(), String> {
+    async fn give_back(&mut self, worker: usize) -> Result<(), String> {
         let Some(lease) = self.workers[worker].lease else { return Ok(()) };
         let real = self
-            .store
+            .stores
             .ledgers
             .give_back(&self.at, &lease, self.terms.now, self.terms.resend_after_s)
             .await
             .unwrap();
-        same("released", real, self.now.chunk.release(&lease, &self.terms))
-    }
-
-    async fn fresh_turn(
-        &mut self,
-        worker: usize,
-        (said, wanted): (&[Said], &[Wanted]),
-        lost: bool,
-    ) -> Result<(), String> {
-        let Some(lease) = self.workers[worker].lease else { return Ok(()) };
-        let reports = said.iter().filter_map(|said| self.report(said)).collect();
-        let claims = wanted.iter().map(|w| self.claim(&lease, w)).collect();
-        let turn = Batch { reports, claims, redo: false };
-        self.workers[worker].last = Some((lease, turn.clone()));
-        let verdict = self.turn(&lease, &turn).await?;
-        if verdict == LeaseVerdict::Ok && !lost {
-            self.workers[worker].lease = Some(Lease { seq: lease.seq + 1, ..lease });
-        }
-        Ok(())
+        same("given back", real, self.now.chunk.give_back(&lease, &self.terms))
     }
 
     async fn doubt(&mut self, worker: usize) -> Result<(), String> {
         let Some(lease) = self.workers[worker].lease else { return Ok(()) };
         let real = self
-            .store
+            .stores
             .ledgers
             .put_in_doubt(&self.at, &lease, self.terms.now, self.terms.resend_after_s)
             .await
@@ -380,7 +374,7 @@ impl<'a> Play<'a> {
         let who: BTreeMap<u16, ExclusionCause> = who.iter().copied().collect();
         for _ in 0..1 + u8::from(lost) {
             let real = self
-                .store
+                .stores
                 .ledgers
                 .exclude_late(&self.at, &lease, &who, self.terms.now)
                 .await
@@ -394,216 +388,12 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
-    async fn record(&mut self, generation: u32, came: &[Came]) -> Result<(), String> {
-        let mut hits = Vec::new();
-        for Came { chunk, position, kind, label, agent } in came {
-            self.hits += 1;
-            let recipient = (CHUNK + chunk) * CHUNK_SIZE + u32::from(*position);
-            let (from, link) = (
-                IpAddr::from([192, 0, 2, *position as u8]),
-                if self.hits.is_multiple_of(2) { 5 } else { NO_LINK },
-            );
-            let hit = Hit {
-                recipient,
-                at_ms: self.hits,
-                kind: *kind,
-                label: *label,
-                rules: 2,
-                link,
-                signs: 1,
-                agent: NO_AGENT,
-                from,
-            };
-            hits.push((hit, *agent));
-        }
-        self.note_met(generation, &hits);
-        let mailing = PreparationRef {
-            delivery: self.at.delivery.clone(),
-            generation,
-            chunk_size: CHUNK_SIZE,
-        };
-        let real = self.store.tracking.record_hits(&mailing, &hits, self.terms.now).await.unwrap();
-        let Known { chunk, beside, tracking, .. } = &mut self.now;
-        let before = tracking.beyond;
-        same("recorded", real, tracking.record([chunk, beside], generation, &hits, &self.terms))?;
-        let (beyond, blocks) = (tracking.beyond > before, tracking.blocks().len());
-        self.now.note_beside();
-        self.met.extend(beyond.then(|| "the limit of a recipient".to_owned()));
-        self.met.extend((blocks > 1).then(|| "the next block".to_owned()));
-        Ok(())
-    }
-
-    fn note_met(&mut self, generation: u32, hits: &[(Hit, &str)]) {
-        let tracking = &self.now.tracking;
-        let note = match (generation == PLANNED, tracking.swept) {
-            (false, _) => "another plan",
-            (true, true) => "a log that was removed",
-            (true, false) => "a log",
-        };
-        self.met.insert(note.to_owned());
-        let mut proved = BTreeSet::new();
-        for (hit, _) in hits.iter().filter(|_| note == "a log") {
-            let (chunk, position) = place(hit);
-            let chunks = [Some(&self.now.chunk), Some(&self.now.beside), None];
-            let record =
-                chunks[chunk].and_then(|of_chunk| of_chunk.records.get(usize::from(position)));
-            let Some(record) = record else {
-                self.met.insert("nobody".to_owned());
-                continue;
-            };
-            let class = hit.label.class().word();
-            self.met.insert(format!("{} by {class}", record.status.word()));
-            if record.status == Status::InDoubt && class == "human" {
-                proved.insert(chunk);
-            }
-        }
-        self.met.extend((proved.len() == 2).then(|| "proofs in two chunks".to_owned()));
-    }
-
-    /// What the statistics went by: the delivery and its labels, or what they were.
-    fn basis(&self, outdated: bool) -> StatisticsBasis {
-        let (delivery, labels) = (self.at.delivery.clone(), self.now.tracking.labels);
-        let by = u64::from(outdated);
-        if self.hits.is_multiple_of(2) {
-            StatisticsBasis { delivery, revision: 1 + by, label_changes: labels }
-        } else {
-            StatisticsBasis { delivery, revision: 1, label_changes: labels + by }
-        }
-    }
-
-    async fn mend(
-        &mut self,
-        (chunk, position): (u32, u16),
-        (wrong, outdated): (bool, bool),
-        bits: u8,
-    ) {
-        let caches = &mut self.now.tracking.caches[chunk as usize];
-        let Some(cache) = caches.get(usize::from(position)).copied() else { return };
-        let lines = if wrong { cache.lines ^ 1 } else { cache.lines };
-        let basis = self.basis(outdated);
-        self.store
-            .tracking
-            .correct_tracked(&basis, CHUNK + chunk, &[(position, cache.bits, lines, bits)])
-            .await
-            .unwrap();
-        if !wrong && !outdated {
-            self.now.tracking.caches[chunk as usize][usize::from(position)] =
-                Cache { bits, ..cache };
-            self.now.note_beside();
-        }
-    }
-
-    /// Only lines of blocks that are whole: the earlier lines of the first one are not there.
-    async fn relabel(
-        &mut self,
-        line: usize,
-        (wrong, outdated): (bool, bool),
-        label: HitLabel,
-    ) -> Result<(), String> {
-        let whole = (BLOCK - EARLIER) as usize;
-        let lines = self.now.tracking.log.len();
-        if lines <= whole {
-            return Ok(());
-        }
-        let line = whole + line % (lines - whole);
-        let hit = self.now.tracking.log[line];
-        let mut basis = self.basis(outdated);
-        let before = Hit { rules: if wrong { 77 } else { hit.rules }, ..hit }.label_bytes();
-        let changed = Hit { label, rules: hit.rules + 1, ..hit };
-        let change =
-            Relabelled { place: EARLIER + line as u64, before, now: changed.label_bytes() };
-        same(
-            "relabelled",
-            self.store.tracking.relabel(&mut basis, &[change]).await.unwrap(),
-            !outdated,
-        )?;
-        if !outdated {
-            self.now.tracking.labels += 1;
-        }
-        if !outdated && !wrong {
-            self.now.tracking.log[line] = changed;
-        }
-        Ok(())
-    }
-
-    async fn repeat(&mut self, worker: usize, redo: bool) -> Result<(), String> {
-        let Some((lease, turn)) = self.workers[worker].last.clone() else { return Ok(()) };
-        let turn = Batch { redo, ..turn };
-        let verdict = self.turn(&lease, &turn).await?;
-        let current = self.workers[worker].lease == Some(lease);
-        if verdict == LeaseVerdict::Ok && current {
-            self.workers[worker].lease = Some(Lease { seq: lease.seq + 1, ..lease });
-        }
-        Ok(())
-    }
-
-    async fn turn(&mut self, lease: &Lease, turn: &Batch) -> Result<LeaseVerdict, String> {
-        let real = self
-            .store
-            .ledgers
-            .write_batch(&self.at, lease, turn, self.terms.now, self.terms.resend_after_s)
-            .await
-            .unwrap();
-        let (spec, kept) = self.now.chunk.turn(lease, turn, &self.terms);
-        for (claim, _) in turn.claims.iter().zip(&real.granted).filter(|(_, granted)| **granted) {
-            self.claims.push((claim.position, ClaimNumber { epoch: lease.epoch, n: claim.n }));
-        }
-        for (report, _) in
-            turn.reports.iter().zip(kept).filter(|(report, kept)| *kept && !report.reply.is_empty())
-        {
-            let text = self.now.replies.entry(report.position).or_default();
-            let line =
-                if text.is_empty() { report.reply.clone() } else { format!("\n{}", report.reply) };
-            text.push_str(&line);
-        }
-        let verdict = real.lease;
-        same("turn", real, spec)?;
-        Ok(verdict)
-    }
-
-    /// The newest claims come first, so that most reports are in time.
-    fn newest_first(&self, claim: usize) -> Option<(u16, ClaimNumber)> {
-        self.claims.iter().rev().cycle().nth(claim).copied()
-    }
-
-    fn report(&self, said: &Said) -> Option<Report> {
-        let (position, claim) = match (said.forged, self.newest_first(said.claim)) {
-            (false, Some(newest)) => newest,
-            (false, None) => return None,
-            (true, _) => (said.claim as u16 + 1, ClaimNumber { epoch: 1, n: 200 }),
-        };
-        let flag = match said.status {
-            Some(Status::Sent) => flags::ACCEPTED,
-            Some(Status::Failed) => flags::HARD,
-            _ => 0,
-        };
-        let flags = if said.flag { flag } else { 0 };
-        let when = self.terms.now + said.later_s;
-        Some(Report {
-            position,
-            claim,
-            status: said.status,
-            reason: said.reason,
-            flags,
-            when,
-            reply: said.reply.to_owned(),
-        })
-    }
-
-    fn claim(&self, lease: &Lease, wanted: &Wanted) -> Claim {
-        let taken = self
-            .claims
-            .iter()
-            .filter(|(p, c)| *p == wanted.position && c.epoch == lease.epoch)
-            .count() as u8;
-        Claim { position: wanted.position, n: if wanted.fresh { taken + 1 } else { taken } }
-    }
-
     fn expected(&self) -> Kept {
-        let Known { chunk, beside_kept: (beside, counts_beside), tracking, replies, .. } =
-            &self.now;
+        let Known {
+            chunk, neighbour_kept: (neighbour, neighbour_counts), tracking, replies, ..
+        } = &self.now;
         let mut counts: BTreeMap<String, i64> = BTreeMap::new();
-        for of_chunk in [&chunk.counts(), counts_beside] {
+        for of_chunk in [&chunk.counts(), neighbour_counts] {
             let of_chunk = serde_json::to_value(of_chunk).unwrap();
             let of_chunk: BTreeMap<String, i64> = serde_json::from_value(of_chunk).unwrap();
             of_chunk.into_iter().for_each(|(word, n)| *counts.entry(word).or_default() += n);
@@ -619,11 +409,11 @@ impl<'a> Play<'a> {
         Kept {
             delivery: [Some("1".to_owned()), Some(state), Some(PLANNED.to_string()), swept],
             ledger: chunk.bytes(&tracking.caches[0], run, self.terms.test),
-            beside: beside.clone(),
+            neighbour: neighbour.clone(),
             counts,
             open: chunk.open,
             offered: chunk.offered,
-            aside: chunk.aside,
+            poisoned: chunk.poisoned,
             round: chunk.round,
             replies: replies.clone(),
             tracking: [EARLIER + tracking.log.len() as u64, tracking.beyond, tracking.labels],
