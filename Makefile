@@ -16,7 +16,7 @@ help:
 
 demo:
 	@scripts/setup.sh run
-	cargo run --release -- demo $(ARGS)
+	cargo run --profile demo -- demo $(ARGS)
 
 dist:
 	@scripts/setup.sh run
