@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{
     config_error::{ConfigError, refuse},
     ranges::{check_ranges, is_rate},
-    settings::{AuthSettings, Config, TokenSettings},
+    sections::{AuthSettings, Config, TokenSettings},
 };
 
 impl Config {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::{
     config_error::{ConfigError, refuse},
-    relays,
-    settings::Config,
+    relay_list,
+    sections::Config,
 };
 
 /// `config/default.toml`, compiled in: every setting and its default.
@@ -62,7 +62,7 @@ impl Config {
         // The detour over JSON gives errors that say which type is expected.
         let mut merged: serde_json::Value =
             merged.try_deserialize().map_err(|e| refuse("configuration", e))?;
-        relays::inherit(&mut merged);
+        relay_list::inherit(&mut merged);
         let mut config: Self = serde_path_to_error::deserialize(merged)
             .map_err(|e| refuse(e.path().to_string(), e.inner()))?;
         if config.server.state_dir.as_os_str().is_empty() {

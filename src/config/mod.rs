@@ -17,22 +17,22 @@ mod check;
 mod config_error;
 mod load;
 mod ranges;
-mod relays;
-mod retention;
+mod relay_list;
+mod retention_settings;
 mod secret_file;
-mod settings;
-mod throttles;
-mod tracking;
+mod sections;
+mod throttle_settings;
+mod tracking_settings;
 
 pub use config_error::ConfigError;
 pub use load::DEFAULTS;
-pub use relays::{RelaySettings, Tls};
-pub use retention::RetentionSettings;
+pub use relay_list::{RelaySettings, Tls};
+pub use retention_settings::RetentionSettings;
 pub use secret_file::secret;
-pub use settings::{
+pub use sections::{
     AuthSettings, CatcherSettings, Config, FatigueSettings, JwtKeySettings, KeepReplies, LogFormat,
     LogSettings, PreparationSettings, QueueSettings, RedisSettings, SendSettings, ServerSettings,
     TokenSettings,
 };
-pub use throttles::{BreakerSettings, DomainLimit, ThrottleSettings};
-pub use tracking::{PublicSettings, TrackingSettings};
+pub use throttle_settings::{BreakerSettings, DomainLimit, ThrottleSettings};
+pub use tracking_settings::{PublicSettings, TrackingSettings};

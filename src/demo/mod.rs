@@ -12,8 +12,8 @@
 //! Not here: the daemon (`app`), the mail catcher and its rules (`mail::catcher`), and the other
 //! commands (`cli`).
 
-mod audience;
 mod client;
 mod run;
+mod sample_audience;
 
 pub use run::{DemoOptions, run};

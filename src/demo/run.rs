@@ -94,7 +94,7 @@ async fn show_main_job(client: &DemoClient, recipients: u32) -> anyhow::Result<S
         "1  created delivery {id} \"{}\"",
         created["definition"]["name"].as_str().unwrap_or_default()
     ))?;
-    let audience = client.upload(&id, super::audience::ndjson(recipients)).await?;
+    let audience = client.upload(&id, super::sample_audience::ndjson(recipients)).await?;
     say(format_args!("2  uploaded {} recipients", audience["recipients"]))?;
     client.post(&format!("/deliveries/{id}/prepare"), &json!({})).await?;
     let prepared = client.follow(&id, |state| state == "preparing").await?;

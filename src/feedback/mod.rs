@@ -14,14 +14,14 @@ mod followed_link;
 mod hit_recorder;
 mod known_deliveries;
 mod link_targets;
-mod statistics;
+mod statistics_updates;
 
 pub use denylist::Denylist;
 pub use followed_link::{FollowedLink, LinkError, Visit};
 pub use hit_recorder::{HitReceiver, HitRecorder, hit_channel};
 pub use known_deliveries::KnownDeliveries;
 pub use link_targets::LinkTargets;
-pub use statistics::StatisticsUpdates;
+pub use statistics_updates::StatisticsUpdates;
 
 /// Every service that takes feedback, for HTTP and the scheduler. Cheap to clone, and so is
 /// everything in it.

@@ -15,24 +15,24 @@
 //! `domain::tracking`), what a log holds (`report`), and who may log in (`identity`). Jobs
 //! (`worker`) and tasks (`scheduler`) call the same services; none of the three uses another.
 
-mod actions;
+mod action_routes;
 mod api;
-mod deliveries;
-mod denylist;
-mod events;
+mod delivery_routes;
+mod denylist_routes;
+mod event_routes;
 mod listen;
+mod log_routes;
 mod login_failures;
-mod logs;
-mod operations;
+mod operation_routes;
 mod problem;
-mod profiles;
+mod profile_routes;
 mod progress;
 pub mod public;
-mod recurrence;
+mod recurrence_routes;
 mod request;
 mod router;
 mod routes;
-mod statistics;
+mod statistics_routes;
 
 pub use api::{Api, Operations};
 pub use listen::serve;

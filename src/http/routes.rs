@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use axum::routing::{self, MethodRouter};
 
-use super::{actions::PlainAction, api::Api};
+use super::{action_routes::PlainAction, api::Api};
 use crate::{
     domain::Role,
     http::{
-        actions, deliveries, denylist, events, logs, operations, profiles, recurrence, statistics,
+        action_routes, delivery_routes, denylist_routes, event_routes, log_routes,
+        operation_routes, profile_routes, recurrence_routes, statistics_routes,
     },
     send::operate::Control,
 };
@@ -53,112 +54,112 @@ const ADMINISTRATION: Option<Role> = Some(Role::Administration);
 const MONITORING: Option<Role> = Some(Role::Monitoring);
 
 routes! {
-    post "/api/v1/deliveries" PREPARE, deliveries::create,
+    post "/api/v1/deliveries" PREPARE, delivery_routes::create,
         "create a delivery";
-    get "/api/v1/deliveries" MONITORING, deliveries::list,
+    get "/api/v1/deliveries" MONITORING, delivery_routes::list,
         "list deliveries, newest first: `offset`, `limit`";
-    get "/api/v1/deliveries/{id}" MONITORING, deliveries::read,
+    get "/api/v1/deliveries/{id}" MONITORING, delivery_routes::read,
         "a delivery: definition, state, checks, plan, counts, KPIs";
-    put "/api/v1/deliveries/{id}" PREPARE, deliveries::change,
+    put "/api/v1/deliveries/{id}" PREPARE, delivery_routes::change,
         "replace the definition; the delivery goes back to `editing`";
-    delete "/api/v1/deliveries/{id}" PREPARE, deliveries::delete,
+    delete "/api/v1/deliveries/{id}" PREPARE, delivery_routes::delete,
         "delete a delivery with its audience and logs; its audit log stays";
-    put "/api/v1/deliveries/{id}/audience" PREPARE, deliveries::upload,
+    put "/api/v1/deliveries/{id}/audience" PREPARE, delivery_routes::upload,
         "stream the audience, `application/x-ndjson` or `text/csv`";
-    post "/api/v1/deliveries/{id}/prepare" PREPARE, actions::prepare,
+    post "/api/v1/deliveries/{id}/prepare" PREPARE, action_routes::prepare,
         "prepare the delivery: checks, exclusions, chunks, digest";
-    post "/api/v1/deliveries/{id}/confirm" START, actions::confirm,
+    post "/api/v1/deliveries/{id}/confirm" START, action_routes::confirm,
         "confirm the prepared delivery that `digest` names";
-    post "/api/v1/deliveries/{id}/approve" START, actions::approve,
+    post "/api/v1/deliveries/{id}/approve" START, action_routes::approve,
         "approve the prepared delivery that `digest` names, where two sign-offs are needed";
-    post "/api/v1/deliveries/{id}/unschedule" START, actions::plain(PlainAction::Unschedule),
+    post "/api/v1/deliveries/{id}/unschedule" START, action_routes::plain(PlainAction::Unschedule),
         "withdraw the confirmation of a scheduled delivery";
-    post "/api/v1/deliveries/{id}/release" START, actions::plain(PlainAction::Release),
+    post "/api/v1/deliveries/{id}/release" START, action_routes::plain(PlainAction::Release),
         "release the held waves";
     post "/api/v1/deliveries/{id}/pause" START,
-        actions::plain(PlainAction::Control(Control::Pause)),
+        action_routes::plain(PlainAction::Control(Control::Pause)),
         "pause the sending";
     post "/api/v1/deliveries/{id}/resume" START,
-        actions::plain(PlainAction::Control(Control::Resume)),
+        action_routes::plain(PlainAction::Control(Control::Resume)),
         "resume the sending";
     post "/api/v1/deliveries/{id}/stop" PREPARE,
-        actions::plain(PlainAction::Control(Control::Stop)),
+        action_routes::plain(PlainAction::Control(Control::Stop)),
         "stop a preparation, or stop the sending for good (needs `start_deliveries`)";
-    post "/api/v1/deliveries/{id}/in-doubt" START, actions::settle,
+    post "/api/v1/deliveries/{id}/in-doubt" START, action_routes::settle,
         "settle recipients in doubt as `sent`, `failed` or `resend`";
-    post "/api/v1/deliveries/{id}/chunks/{chunk}/retry" START, actions::retry_chunk,
+    post "/api/v1/deliveries/{id}/chunks/{chunk}/retry" START, action_routes::retry_chunk,
         "try a poisoned chunk again (`set_aside` lists them)";
-    post "/api/v1/deliveries/{id}/copy" PREPARE, deliveries::copy,
+    post "/api/v1/deliveries/{id}/copy" PREPARE, delivery_routes::copy,
         "copy a delivery under a new `name`, without its schedule; `\"audience\": true` copies \
          the audience, too";
-    post "/api/v1/deliveries/{id}/proofs" PREPARE, actions::proofs,
+    post "/api/v1/deliveries/{id}/proofs" PREPARE, action_routes::proofs,
         "send proofs: the messages of `recipients` to the test addresses `to`, at most 100 in \
          all; `subject_prefix`";
-    put "/api/v1/deliveries/{id}/recurrence" START, recurrence::set,
+    put "/api/v1/deliveries/{id}/recurrence" START, recurrence_routes::set,
         "make the delivery recur: `cron`, `zone`, `lead_minutes`, `audience`, `until`, \
          `request_confirmation`";
-    get "/api/v1/deliveries/{id}/recurrence" MONITORING, recurrence::read,
+    get "/api/v1/deliveries/{id}/recurrence" MONITORING, recurrence_routes::read,
         "the recurrence and the next ten occurrences";
-    delete "/api/v1/deliveries/{id}/recurrence" START, recurrence::end,
+    delete "/api/v1/deliveries/{id}/recurrence" START, recurrence_routes::end,
         "end the recurrence; occurrences that exist stay";
-    get "/api/v1/deliveries/{id}/waves" MONITORING, logs::waves,
+    get "/api/v1/deliveries/{id}/waves" MONITORING, log_routes::waves,
         "a page of the waves in the order of their due times: `from`, `limit`";
-    get "/api/v1/deliveries/{id}/progress" MONITORING, deliveries::progress,
+    get "/api/v1/deliveries/{id}/progress" MONITORING, delivery_routes::progress,
         "state, preparation, counts, KPIs";
-    get "/api/v1/deliveries/{id}/events" MONITORING, events::stream,
+    get "/api/v1/deliveries/{id}/events" MONITORING, event_routes::stream,
         "the progress as server-sent events, until the delivery ends";
-    get "/api/v1/deliveries/{id}/log" ADMINISTRATION, logs::sending,
+    get "/api/v1/deliveries/{id}/log" ADMINISTRATION, log_routes::sending,
         "a page of the sending log: `from`, `limit`, `status`, `chunk`";
-    get "/api/v1/deliveries/{id}/log/export" ADMINISTRATION, logs::export_sending,
+    get "/api/v1/deliveries/{id}/log/export" ADMINISTRATION, log_routes::export_sending,
         "the whole sending log, `format=csv` or `ndjson`";
-    get "/api/v1/deliveries/{id}/exclusions" ADMINISTRATION, logs::exclusions,
+    get "/api/v1/deliveries/{id}/exclusions" ADMINISTRATION, log_routes::exclusions,
         "a page of the exclusion log: `from`, `limit`";
-    get "/api/v1/deliveries/{id}/exclusions/export" ADMINISTRATION, logs::export_exclusions,
+    get "/api/v1/deliveries/{id}/exclusions/export" ADMINISTRATION, log_routes::export_exclusions,
         "the whole exclusion log, `format=csv` or `ndjson`";
-    get "/api/v1/deliveries/{id}/archive" ADMINISTRATION, logs::archive,
+    get "/api/v1/deliveries/{id}/archive" ADMINISTRATION, log_routes::archive,
         "the delivery with all its logs, zstd-compressed NDJSON";
-    get "/api/v1/deliveries/{id}/recipients/{number}/preview" PREPARE, logs::preview,
+    get "/api/v1/deliveries/{id}/recipients/{number}/preview" PREPARE, log_routes::preview,
         "the exact bytes of a recipient's message; while the recipient is in doubt, the links in \
          it do not count";
-    post "/api/v1/deliveries/{id}/statistics" PREPARE, statistics::compute,
+    post "/api/v1/deliveries/{id}/statistics" PREPARE, statistics_routes::compute,
         "compute the statistics now: opens, clicks, opt-outs";
-    get "/api/v1/deliveries/{id}/statistics" MONITORING, statistics::read,
+    get "/api/v1/deliveries/{id}/statistics" MONITORING, statistics_routes::read,
         "the statistics as last computed";
-    get "/api/v1/deliveries/{id}/links" MONITORING, statistics::links,
+    get "/api/v1/deliveries/{id}/links" MONITORING, statistics_routes::links,
         "the tracked links with the clicks on each (hot clicks)";
-    post "/api/v1/deliveries/{id}/relabel" ADMINISTRATION, statistics::relabel,
+    post "/api/v1/deliveries/{id}/relabel" ADMINISTRATION, statistics_routes::relabel,
         "label all hits again by the rules now in force, and compute the statistics";
-    get "/api/v1/deliveries/{id}/tracking" ADMINISTRATION, statistics::tracking,
+    get "/api/v1/deliveries/{id}/tracking" ADMINISTRATION, statistics_routes::tracking,
         "a page of the tracking log: `from`, `limit`, `kind`, `class`, `label`, `recipient`; a \
          short or empty page may continue at `next`";
-    get "/api/v1/deliveries/{id}/tracking/export" ADMINISTRATION, statistics::export,
+    get "/api/v1/deliveries/{id}/tracking/export" ADMINISTRATION, statistics_routes::export,
         "the whole tracking log, `format=csv` or `ndjson`";
-    get "/api/v1/deliveries/{id}/audit" ADMINISTRATION, logs::audit,
+    get "/api/v1/deliveries/{id}/audit" ADMINISTRATION, log_routes::audit,
         "a page of the audit chain: `from`, `limit`";
-    get "/api/v1/profiles/{email}/messages" ADMINISTRATION, profiles::messages,
+    get "/api/v1/profiles/{email}/messages" ADMINISTRATION, profile_routes::messages,
         "all messages that an address got or will get, newest first: `from`, `limit`";
-    get "/api/v1/audit" ADMINISTRATION, logs::audit_heads,
+    get "/api/v1/audit" ADMINISTRATION, log_routes::audit_heads,
         "a page of the chain of heads: `from`, `limit`";
-    get "/api/v1/exclusion-causes" MONITORING, logs::exclusion_causes,
+    get "/api/v1/exclusion-causes" MONITORING, log_routes::exclusion_causes,
         "the exclusion causes with their descriptions";
-    get "/api/v1/denylist/{email}" ADMINISTRATION, denylist::read,
+    get "/api/v1/denylist/{email}" ADMINISTRATION, denylist_routes::read,
         "whether an address opted out";
-    put "/api/v1/denylist/{email}" ADMINISTRATION, denylist::put,
+    put "/api/v1/denylist/{email}" ADMINISTRATION, denylist_routes::put,
         "put an address on the denylist; deliveries that honour the denylist exclude it";
-    delete "/api/v1/denylist/{email}" ADMINISTRATION, denylist::remove,
+    delete "/api/v1/denylist/{email}" ADMINISTRATION, denylist_routes::remove,
         "take an address off the denylist";
-    get "/api/v1/jobs/{id}/outcome" START, operations::outcome,
+    get "/api/v1/jobs/{id}/outcome" START, operation_routes::outcome,
         "the outcome of a `ConfirmSend` job";
-    get "/api/v1/queues/{queue}/dead" ADMINISTRATION, operations::dead,
+    get "/api/v1/queues/{queue}/dead" ADMINISTRATION, operation_routes::dead,
         "a page of the dead jobs: `from`, `limit`";
-    post "/api/v1/queues/{queue}/dead/{id}/retry" ADMINISTRATION, operations::retry_dead,
+    post "/api/v1/queues/{queue}/dead/{id}/retry" ADMINISTRATION, operation_routes::retry_dead,
         "queue a dead job again";
-    delete "/api/v1/queues/{queue}/dead/{id}" ADMINISTRATION, operations::discard_dead,
+    delete "/api/v1/queues/{queue}/dead/{id}" ADMINISTRATION, operation_routes::discard_dead,
         "discard a dead job";
-    get "/metrics" None, operations::metrics,
+    get "/metrics" None, operation_routes::metrics,
         "Prometheus metrics";
-    get "/healthz" None, operations::healthz,
+    get "/healthz" None, operation_routes::healthz,
         "200 while the process runs";
-    get "/readyz" None, operations::readyz,
+    get "/readyz" None, operation_routes::readyz,
         "200 if Redis takes writes and the workers live, else 503";
 }

@@ -5,7 +5,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 
 use super::{
     catalogue::{ALL, BUILD, Kind, LOGIN_FAILURES, Metric},
-    deliveries, tracking,
+    delivery_metrics, tracking_metrics,
 };
 
 /// The upper bounds of the buckets of all histograms, in seconds.
@@ -39,6 +39,6 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 fn set_first_values() {
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     counter!(LOGIN_FAILURES).absolute(0);
-    deliveries::set_first_values();
-    tracking::set_first_values();
+    delivery_metrics::set_first_values();
+    tracking_metrics::set_first_values();
 }

@@ -14,25 +14,25 @@
 #![allow(clippy::disallowed_macros)] // The macros belong here, and only here.
 
 mod catalogue;
-mod deliveries;
+mod delivery_metrics;
 mod install;
-mod operations;
-mod relays;
-mod requests;
-mod tracking;
+mod operation_metrics;
+mod relay_metrics;
+mod request_metrics;
+mod tracking_metrics;
 
 pub use catalogue::{ALL, Kind, Metric};
-pub use deliveries::{
+pub use delivery_metrics::{
     breaker_tripped, breakers, conservation, deliveries, delivery_ended, duplicate, excluded,
     failure, fenced, occurrence, poisoned_chunks, preparation, recipients, recorded,
     retention_removed, revived, schedule, set_aside, start_pending, store_retry, taken_over, waves,
     waves_due, went_back,
 };
 pub use install::install;
-pub use operations::{
+pub use operation_metrics::{
     login_failure, queue_age, queue_beat, queue_jobs, queue_restarts, queue_worker, redis,
     redis_durability, redis_restarted, redis_round_trip, task_succeeded,
 };
-pub use relays::{RelayFigures, TransactionMetrics, acceptances, in_doubt_bound, relay};
-pub use requests::{RequestMetrics, http_request};
-pub use tracking::{DeliveryRatios, tracking_hit};
+pub use relay_metrics::{RelayFigures, TransactionMetrics, acceptances, in_doubt_bound, relay};
+pub use request_metrics::{RequestMetrics, http_request};
+pub use tracking_metrics::{DeliveryRatios, tracking_hit};

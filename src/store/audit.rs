@@ -4,7 +4,7 @@ use redis::AsyncCommands;
 
 use super::{
     connection::StoreError,
-    deliveries::{DeliveryStore, json, text},
+    delivery_store::{DeliveryStore, json, text},
     keys,
 };
 use crate::domain::delivery::{AuditEntry, DeliveryId};

@@ -28,16 +28,16 @@ pub mod tracking;
 mod audit;
 mod await_durability;
 mod connection;
-mod deliveries;
+mod delivery_store;
 mod durability;
-mod retention;
+mod removed_parts;
 mod scripts;
 mod stores;
 
 pub use connection::{ConnectError, Redis, StoreError, may_pass};
-pub use deliveries::{CommitOutcome, DeliveryChange, DeliveryStore, OnceKey};
+pub use delivery_store::{CommitOutcome, DeliveryChange, DeliveryStore, OnceKey};
 pub use durability::{Durability, DurabilityLag};
-pub use retention::RemovedParts;
+pub use removed_parts::RemovedParts;
 pub use stores::Stores;
 
 use connection::{damaged, unreadable};

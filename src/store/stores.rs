@@ -5,7 +5,7 @@ use super::{
     audience::AudienceStore,
     chunks::{ChunkLists, LedgerStore},
     connection::Redis,
-    deliveries::DeliveryStore,
+    delivery_store::DeliveryStore,
     limits::LimitStore,
     schedule::ScheduleStore,
     tracking::TrackingStore,

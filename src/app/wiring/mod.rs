@@ -7,13 +7,13 @@
 //! in [`crate::worker`] and [`crate::scheduler`].
 
 mod before_sending;
-mod chunk;
-mod feedback;
-mod journey;
-mod observe;
-mod operate;
-mod recover;
-mod report;
+mod chunk_wiring;
+mod feedback_wiring;
+mod journey_wiring;
+mod observe_wiring;
+mod operate_wiring;
+mod recover_wiring;
+mod report_wiring;
 mod shared;
 
 pub use shared::Parts;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     audit::AuditHead,
     definition::Definition,
-    id::DeliveryId,
+    delivery_id::DeliveryId,
     plan::{Checks, Plan},
     state::DeliveryState,
 };

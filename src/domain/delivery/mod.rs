@@ -13,9 +13,9 @@
 mod action;
 mod audit;
 mod definition;
+mod delivery_id;
 mod digest;
 mod document;
-mod id;
 mod plan;
 mod settings;
 mod state;
@@ -23,9 +23,9 @@ mod state;
 pub use action::Action;
 pub use audit::{AuditAct, AuditEntry, AuditHead, verify};
 pub use definition::{Content, Definition, LONGEST_NAME, Sender};
+pub use delivery_id::DeliveryId;
 pub use digest::digest;
 pub use document::{Approval, Audience, Confirmation, Delivery, Document, RemovedLogs};
-pub use id::DeliveryId;
 pub use plan::{Checks, Finding, Plan};
 pub use settings::{
     FatigueOverride, InDoubt, SettingOverrides, Settings, Tracking, TrackingOverrides,

@@ -12,6 +12,6 @@
 
 mod listener;
 mod pages;
-mod visit;
+mod request_visit;
 
 pub use listener::{PUBLIC_ROUTES, PublicListener};

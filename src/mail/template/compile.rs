@@ -7,9 +7,10 @@ use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 use super::{
     fast_path::FastPathPart,
     limits::{ENGINE_FUEL, MERGE_LIMITS},
-    problem::{TemplateProblem, describe},
     render::{MessagePart, Template},
-    tags, text_alternative,
+    tags,
+    template_problem::{TemplateProblem, describe},
+    text_alternative,
     tracked_links::{ORIGINAL, TrackedLinks},
 };
 use crate::{

@@ -5,8 +5,8 @@ use url::Url;
 use super::{
     fields::{self, FieldValues},
     mirror::as_mail_program_reads,
-    problem::RenderError,
     render::Template,
+    template_problem::RenderError,
     tracked_links::ORIGINAL,
 };
 use crate::{

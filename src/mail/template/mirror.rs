@@ -6,8 +6,8 @@ use html_escape::{decode_html_entities, encode_text};
 
 use super::{
     fields::{self, FieldValues},
-    problem::RenderError,
     render::Template,
+    template_problem::RenderError,
     tracked_links::ORIGINAL,
 };
 use crate::{

@@ -22,15 +22,15 @@ mod fields;
 mod limits;
 mod message_maker;
 mod mirror;
-mod problem;
 mod render;
 mod tags;
 mod template_cache;
+mod template_problem;
 mod text_alternative;
 mod tracked_links;
 
 pub use super::compose::{MessageStamp, ProofMarks};
 pub use message_maker::MessageMaker;
-pub use problem::{RenderError, TemplateProblem};
 pub use render::Template;
 pub(super) use tags::template_tag;
+pub use template_problem::{RenderError, TemplateProblem};

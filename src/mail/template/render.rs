@@ -7,7 +7,7 @@ use minijinja::{Environment, ErrorKind, Value};
 use super::{
     fast_path::FastPathPart,
     fields::{self, FieldValues, TrackingFields},
-    problem::{RenderError, describe},
+    template_problem::{RenderError, describe},
     tracked_links::{ORIGINAL, TrackedLinks},
 };
 use crate::{

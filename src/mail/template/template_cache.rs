@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{problem::TemplateProblem, render::Template};
+use super::{render::Template, template_problem::TemplateProblem};
 use crate::domain::delivery::{Definition, DeliveryId, Plan};
 
 /// The most templates in the cache. At this number the cache is emptied.

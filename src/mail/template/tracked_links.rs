@@ -8,7 +8,7 @@ use super::{
     fast_path::CompiledMerge,
     fields::FieldValues,
     limits::MERGE_LIMITS,
-    problem::{TemplateProblem, describe},
+    template_problem::{TemplateProblem, describe},
 };
 use crate::{
     domain::{delivery::Tracking, tracking::TrackedLink},

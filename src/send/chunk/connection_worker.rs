@@ -5,7 +5,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{sync::mpsc::UnboundedReceiver, time::Instant};
 
 use super::{
-    chunk_run::ChunkRun, claim::GrantedClaim, ready_message::ReadyMessage,
+    chunk_run::ChunkRun, granted_claim::GrantedClaim, ready_message::ReadyMessage,
     writer_channel::WriterChannel,
 };
 use crate::{

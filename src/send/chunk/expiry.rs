@@ -1,6 +1,6 @@
 //! The end of the validity period: open recipients fail, even if no relay can be reached.
 
-use super::{claim::GrantedClaim, leased_chunk::LeasedChunk, replay::LeaseHolder};
+use super::{granted_claim::GrantedClaim, leased_chunk::LeasedChunk, replay::LeaseHolder};
 use crate::{
     clock::unix_now,
     domain::{

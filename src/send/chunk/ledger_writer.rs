@@ -8,8 +8,8 @@ use std::{pin::pin, sync::atomic::Ordering, time::Duration};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
-    claim::GrantedClaim,
     claim_queue::ClaimQueue,
+    granted_claim::GrantedClaim,
     job_slice::JobSlice,
     lease_validity::boottime_ms,
     leased_chunk::LeasedChunk,

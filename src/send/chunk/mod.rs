@@ -20,10 +20,10 @@
 
 mod chunk_run;
 mod chunk_sender;
-mod claim;
 mod claim_queue;
 mod connection_worker;
 mod expiry;
+mod granted_claim;
 mod job_slice;
 mod late_exclusion;
 mod lease_validity;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    chunk_run::ChunkRun, claim::GrantedClaim, expiry::expired, transaction_report::failure,
+    chunk_run::ChunkRun, expiry::expired, granted_claim::GrantedClaim, transaction_report::failure,
 };
 use crate::{
     clock::unix_now,

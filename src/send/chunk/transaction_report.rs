@@ -1,6 +1,6 @@
 //! Turns the end of an SMTP transaction into the report of its claim.
 
-use super::{chunk_run::ChunkRun, claim::GrantedClaim};
+use super::{chunk_run::ChunkRun, granted_claim::GrantedClaim};
 use crate::{
     clock::unix_now,
     config::KeepReplies,

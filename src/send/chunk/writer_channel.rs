@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::claim::GrantedClaim;
+use super::granted_claim::GrantedClaim;
 use crate::{mail::smtp::SmtpConnection, store::chunks::Report};
 
 /// The largest number of reports in one batch.

@@ -6,7 +6,7 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::confirmation::{Confirmations, ConfirmedSend};
+use super::confirmations::{Confirmations, ConfirmedSend};
 use crate::{
     clock::unix_now,
     deliveries::{Deliveries, Refusal, RepeatKey},

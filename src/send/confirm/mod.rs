@@ -13,10 +13,10 @@
 //! ([`crate::identity`]); the start of a confirmed delivery and the release of its waves
 //! ([`crate::send::release`]), which also withdraws a confirmation.
 
-mod approval;
-mod confirmation;
+mod approvals;
+mod confirmations;
 mod from_queue;
 
-pub use approval::Approvals;
-pub use confirmation::{Confirmations, confirm_action};
+pub use approvals::Approvals;
+pub use confirmations::{Confirmations, confirm_action};
 pub use from_queue::QueueConfirmations;

@@ -11,7 +11,7 @@
 //! the archive that the retention writes first ([`crate::report`]).
 
 mod control;
-mod in_doubt;
+mod in_doubt_recipients;
 mod proof_request;
 mod proof_run;
 mod proofs;
@@ -19,7 +19,7 @@ mod removal;
 mod retention;
 
 pub use control::{Control, Controls};
-pub use in_doubt::{InDoubtRecipients, Resolution};
+pub use in_doubt_recipients::{InDoubtRecipients, Resolution};
 pub use proof_request::ProofRequest;
 pub use proofs::Proofs;
 pub use removal::Removal;

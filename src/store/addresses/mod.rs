@@ -15,12 +15,12 @@
 //! `send::limits`. The report for a person is in `report`.
 
 mod address_store;
-mod denylist;
-mod history;
+mod message_history;
 mod message_index;
+mod opted_out;
 mod preparation_registry;
 
 pub use address_store::AddressStore;
-pub use history::MessageTrace;
+pub use message_history::MessageTrace;
 pub use message_index::IndexedMessage;
 pub use preparation_registry::{PreparationStanding, RegisteredPreparation};

@@ -21,12 +21,12 @@ mod batch;
 mod batch_encoding;
 mod chunk_lists;
 mod claim_and_record;
-mod fair_queue;
 mod leases;
 mod ledger_reads;
 mod ledgers;
 mod poisoned;
 mod settlement;
+mod waiting_deliveries;
 
 pub use batch::{Batch, BatchAnswer, Claim, Report, ReportEffect};
 pub use chunk_lists::ChunkLists;

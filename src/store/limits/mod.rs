@@ -11,6 +11,6 @@
 //!
 //! Not here: when a breaker opens and which recipients must wait is decided in `send::limits`.
 
-mod throttles;
+mod limit_store;
 
-pub use throttles::{DaemonPresence, LimitStore};
+pub use limit_store::{DaemonPresence, LimitStore};

@@ -2,7 +2,7 @@
 
 use redis::AsyncCommands;
 
-use super::{hits::TrackingStore, tracking_log::StatisticsBasis};
+use super::{hit_log::StatisticsBasis, hits::TrackingStore};
 use crate::{
     domain::{delivery::DeliveryId, tracking::Statistics},
     store::{StoreError, damaged, keys},

@@ -13,9 +13,9 @@
 //! Not here: kinds, classes and labels of hits are in [`crate::domain::tracking`]. Hits are
 //! received and statistics are computed in `feedback`.
 
+mod hit_log;
 mod hits;
 mod kept_statistics;
-mod tracking_log;
 
+pub use hit_log::{StatisticsBasis, TrackingLogExtent};
 pub use hits::{HITS_PER_BLOCK, PreparationRef, TrackingStore};
-pub use tracking_log::{StatisticsBasis, TrackingLogExtent};

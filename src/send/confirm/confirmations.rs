@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::approval::require_approvals;
+use super::approvals::require_approvals;
 use crate::{
     deliveries::{Changed, Decision, Deliveries, Refusal, RepeatKey, require},
     domain::{

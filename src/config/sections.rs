@@ -7,10 +7,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use serde::Deserialize;
 
 use super::{
-    relays::RelaySettings,
-    retention::RetentionSettings,
-    throttles::{BreakerSettings, ThrottleSettings},
-    tracking::{PublicSettings, TrackingSettings},
+    relay_list::RelaySettings,
+    retention_settings::RetentionSettings,
+    throttle_settings::{BreakerSettings, ThrottleSettings},
+    tracking_settings::{PublicSettings, TrackingSettings},
 };
 use crate::domain::{Role, delivery::InDoubt};
 

@@ -4,7 +4,7 @@ use redis::AsyncCommands;
 
 use super::{
     connection::{StoreError, damaged},
-    deliveries::DeliveryStore,
+    delivery_store::DeliveryStore,
     keys,
 };
 use crate::domain::delivery::{DeliveryId, DeliveryState};

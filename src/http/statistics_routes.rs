@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     api::Api,
-    logs::{ExportQuery, LogSource, export as export_log},
+    log_routes::{ExportQuery, LogSource, export as export_log},
     problem::RouteError,
     request::{Id, Query, limit},
 };
