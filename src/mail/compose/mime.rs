@@ -2,12 +2,8 @@
 
 use data_encoding::BASE64;
 
-use super::{body::Body, quoted_printable::lines};
+use super::{quoted_printable::LINE_BYTES, body::Body, quoted_printable::lines};
 
-/// The longest line in bytes, where a line can be broken.
-///
-/// RFC 5322, 2.1.1 allows 78, RFC 2047 and RFC 2045 allow 76.
-pub const LINE_BYTES: usize = 76;
 const WORD_START: &str = "=?utf-8?B?";
 const WORD_END: &str = "?=";
 

@@ -1,7 +1,10 @@
 //! Quoted-printable: the encoding of parts that are mostly ASCII (RFC 2045, 6.7).
 
-use super::mime::LINE_BYTES;
 
+/// The longest line in bytes, where a line can be broken.
+///
+/// RFC 5322, 2.1.1 allows 78, RFC 2047 and RFC 2045 allow 76.
+pub const LINE_BYTES: usize = 76;
 /// A soft line break. The reader's program removes it again.
 pub const SOFT_BREAK: &str = "=\r\n";
 

@@ -22,7 +22,6 @@ mod fault;
 mod handshake;
 mod pool;
 mod relay;
-mod relay_limits;
 mod routing;
 mod sender_mask;
 mod session;

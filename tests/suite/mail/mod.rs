@@ -1,5 +1,4 @@
 //! Messages and their transport: rendering, transactions, connections, relays, real servers.
-//! servers.
 
 mod connections;
 mod foreign_servers;

@@ -22,7 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("identity", &["domain", "config"]),
     ("store", &["domain", "config", "metrics"]),
     ("mail", &["domain", "config", "metrics"]),
-    ("queue", &["domain", "config", "metrics"]),
+    ("queue", &["domain", "config", "metrics", "clock"]),
     ("deliveries", &["domain", "store", "queue"]),
     ("report", &["domain", "clock", "store", "mail", "deliveries"]),
     (
