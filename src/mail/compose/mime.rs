@@ -2,7 +2,7 @@
 
 use data_encoding::BASE64;
 
-use super::{quoted_printable::LINE_BYTES, body::Body, quoted_printable::lines};
+use super::{body::Body, quoted_printable::LINE_BYTES, quoted_printable::lines};
 
 const WORD_START: &str = "=?utf-8?B?";
 const WORD_END: &str = "?=";

@@ -1,6 +1,5 @@
 //! Quoted-printable: the encoding of parts that are mostly ASCII (RFC 2045, 6.7).
 
-
 /// The longest line in bytes, where a line can be broken.
 ///
 /// RFC 5322, 2.1.1 allows 78, RFC 2047 and RFC 2045 allow 76.
