@@ -207,7 +207,7 @@ async fn the_daemon_logs_and_exports_the_durability_of_redis() {
         let logged = if word == "strict" {
             "all guarantees hold"
         } else {
-            "nobody is silently sent to twice"
+            "nobody is sent to twice unnoticed"
         };
         assert!(daemon.log().contains(logged), "{}", daemon.log());
         // Somebody weakens the durability while Redis runs.

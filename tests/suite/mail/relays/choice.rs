@@ -77,8 +77,8 @@ async fn busy_relays_keep_their_shares_and_waiting_senders_get_returned_connecti
         timeout(Duration::from_millis(300), relays.connection(&route)).await.is_err(),
         "no connection is left"
     );
-    let in_use: Vec<usize> = relays.all().map(|relay| relay.open_connections()).collect();
-    assert_eq!(in_use, [6, 3]);
+    let open: Vec<usize> = relays.all().map(|relay| relay.open_connections()).collect();
+    assert_eq!(open, [6, 3]);
     let relays = Arc::new(relays);
     let waiting: Vec<_> = (0..9)
         .map(|_| {
