@@ -24,7 +24,7 @@ pub fn all_roles() -> Principal {
         Role::Administration,
         Role::Monitoring,
     ];
-    Principal { name: "all_roles".into(), roles }
+    Principal { name: "anybody".into(), roles }
 }
 
 pub async fn connection(redis: &RedisServer) -> MultiplexedConnection {

@@ -69,9 +69,9 @@ async fn busy_relays_keep_their_shares_and_waiting_senders_get_returned_connecti
     let (a, b) = (TestRelay::start(Duration::ZERO).await, TestRelay::start(Duration::ZERO).await);
     let (relays, route) =
         relays(&[a.named("a", "weight = 2\nconnections = 6"), b.named("b", "connections = 6")]);
-    let mut in_use: Vec<SmtpConnection> = Vec::new();
+    let mut connections: Vec<SmtpConnection> = Vec::new();
     for _ in 0..9 {
-        in_use.push(connection(&relays, &route).await);
+        connections.push(connection(&relays, &route).await);
     }
     assert!(
         timeout(Duration::from_millis(300), relays.connection(&route)).await.is_err(),
@@ -87,7 +87,7 @@ async fn busy_relays_keep_their_shares_and_waiting_senders_get_returned_connecti
         })
         .collect();
     tokio::task::yield_now().await;
-    drop(in_use);
+    drop(connections);
     let taken = join_all(waiting).await;
     assert!(taken.iter().all(Result::is_ok));
     let opened: BTreeMap<&str, usize> =

@@ -121,7 +121,7 @@ async fn occurrences_follow_the_wall_clock_across_clock_changes_and_are_prepared
             assert_eq!(document.definition.name, format!("Autumn {} {time}", &local[..10]));
             assert_eq!(
                 (document.created_by.as_str(), document.audience.unwrap().recipients),
-                ("all_roles", 10)
+                ("anybody", 10)
             );
         }
         // The template itself is never sent.
