@@ -3,11 +3,7 @@
 use futures_util::{StreamExt, stream};
 
 use super::Refusal;
-use crate::{
-    domain::delivery::DeliveryId,
-    queue::QueueError,
-    store::{StoreError, may_pass},
-};
+use crate::{domain::delivery::DeliveryId, store::StoreError};
 
 /// Does `step` for each delivery, `at_a_time` of them in parallel. A failed step is logged with the
 /// text `failure`, and the others go on.
@@ -27,9 +23,6 @@ pub async fn each_delivery<F: Future<Output = Result<(), Refusal>>>(
         match done {
             Ok(()) => {}
             Err(Refusal::Unavailable(error)) if error.may_pass() => return Err(error),
-            Err(Refusal::Queue(QueueError::Unavailable(error))) if may_pass(&error) => {
-                return Err(error.into());
-            }
             Err(error) => tracing::error!(delivery.id = %id, %error, "{failure}"),
         }
     }

@@ -16,8 +16,9 @@ use crate::{
     config::Config,
     deliveries::{Deliveries, Refusal, each_delivery},
     domain::delivery::{Delivery, DeliveryId, DeliveryState},
+    queue::QueueError,
     send::StepJobs,
-    store::{StoreError, audience::AudienceStore},
+    store::{StoreError, audience::AudienceStore, may_pass},
 };
 
 /// A start that has not begun after this time is queued again.
@@ -62,7 +63,14 @@ impl Reconciler {
         self.liveness.note_run(&self.deliveries.redis.run_id().await?);
         let moving = self.deliveries.store.moving().await?;
         let failure = "the reconciler cannot check this delivery";
-        each_delivery(moving, AT_A_TIME, failure, async |id| self.check(&id).await).await?;
+        let check = async |id| match self.check(&id).await {
+            // the queue lives in the same Redis: its silence ends the pass too
+            Err(Refusal::Queue(QueueError::Unavailable(error))) if may_pass(&error) => {
+                Err(Refusal::Unavailable(error.into()))
+            }
+            checked => checked,
+        };
+        each_delivery(moving, AT_A_TIME, failure, check).await?;
         self.liveness.forget_old(Instant::now());
         Ok(())
     }
