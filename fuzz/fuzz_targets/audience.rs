@@ -4,15 +4,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use versand::domain::{
-    audience::{Format, LineError, Reader},
-    recipient::Recipient,
-};
+use versand::domain::audience::{AudienceFormat, AudienceReader, LineError, Recipient};
 
 const LONGEST_LINE: usize = 4096;
 
-fn read(format: Format, upload: &[u8], piece: usize) -> Result<Vec<Recipient>, LineError> {
-    let (mut reader, mut recipients) = (Reader::new(format, LONGEST_LINE), Vec::new());
+fn read(format: AudienceFormat, upload: &[u8], piece: usize) -> Result<Vec<Recipient>, LineError> {
+    let (mut reader, mut recipients) = (AudienceReader::new(format, LONGEST_LINE), Vec::new());
     for bytes in upload.chunks(piece) {
         reader.push(bytes, &mut recipients)?;
     }
@@ -22,12 +19,14 @@ fn read(format: Format, upload: &[u8], piece: usize) -> Result<Vec<Recipient>, L
 
 fuzz_target!(|input: &[u8]| {
     let [choice, upload @ ..] = input else { return };
-    let format = if choice % 2 == 0 { Format::Ndjson } else { Format::Csv };
+    let format = if choice % 2 == 0 { AudienceFormat::Ndjson } else { AudienceFormat::Csv };
     let whole = read(format, upload, usize::MAX);
     assert_eq!(whole, read(format, upload, 1 + usize::from(choice / 2)), "cut into pieces");
     let lines = 1 + upload.iter().filter(|byte| matches!(byte, b'\n' | b'\r')).count() as u64;
     match whole {
-        Ok(recipients) => assert!(recipients.iter().all(|recipient| (1..=lines).contains(&recipient.line))),
+        Ok(recipients) => {
+            assert!(recipients.iter().all(|recipient| (1..=lines).contains(&recipient.line)))
+        }
         Err(error) => assert!((1..=lines).contains(&error.line), "{error}"),
     }
 });

@@ -4,13 +4,12 @@
 use libfuzzer_sys::fuzz_target;
 use versand::{
     domain::{
-        delivery::{Content, Sender},
-        recipient::Recipient,
-        settings::Tracking,
+        audience::Recipient,
+        delivery::{Content, Sender, Tracking},
     },
     mail::{
-        template::{Stamp, Template},
-        token::{Holder, TokenKey},
+        links::{TokenHolder, TokenKey},
+        template::{MessageStamp, Template},
     },
 };
 
@@ -27,18 +26,24 @@ fn parts(input: &str) -> Option<(Content, &str)> {
 
 fuzz_target!(|input: &str| {
     let Some((content, value)) = parts(input) else { return };
-    let sender: Sender = serde_json::from_str(r#"{"name":"The Shop","email":"news@shop.example"}"#).unwrap();
+    let sender: Sender =
+        serde_json::from_str(r#"{"name":"The Shop","email":"news@shop.example"}"#).unwrap();
     let (url, mirror_link) = ("https://t.shop.example".to_owned(), "In a browser".to_owned());
     let tracking = Tracking { url, opens: true, clicks: true, mirror_link };
     let Ok(template) = Template::compile(&sender, &content, &tracking, LIMIT) else { return };
     let fields = template.fields().iter().map(|field| (field.clone(), value.into())).collect();
     let recipient = Recipient { line: 1, email: "ann@example.org".into(), fields };
-    let holder = Holder { preparation: 1, recipient: 2, is_proof: false };
-    let signer = TokenKey::new(&[1; 32]).unwrap().signer(&"0123456789abcdef".parse().unwrap(), 1, holder);
+    let holder = TokenHolder { preparation: 1, recipient: 2, is_proof: false };
+    let signer =
+        TokenKey::new(&[1; 32]).unwrap().signer(&"0123456789abcdef".parse().unwrap(), 1, holder);
     let (date, message_id) = (jiff::Timestamp::UNIX_EPOCH, "1@shop.example".into());
-    let stamp = Stamp { date, message_id, boundary: "b".into(), signer: Some(signer) };
+    let stamp = MessageStamp { date, message_id, boundary: "b".into(), signer: Some(signer) };
     let Ok(message) = template.render(&recipient, &stamp) else { return };
-    assert_eq!(Ok(&message), template.render(&recipient, &stamp).as_ref(), "the same bytes each time");
+    assert_eq!(
+        Ok(&message),
+        template.render(&recipient, &stamp).as_ref(),
+        "the same bytes each time"
+    );
     assert!(message.is_ascii() && message.len() <= LIMIT && message.ends_with(b"\r\n"));
     let text = String::from_utf8(message).unwrap();
     assert!(!text.replace("\r\n", "").contains(['\r', '\n', '\0']), "a bare line end");

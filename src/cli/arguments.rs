@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The exit code for unusable settings: EX_USAGE of sysexits.h. The unit file tells systemd not to
-/// start the daemon again after it.
+/// restart the daemon after this code.
 const BAD_CONFIGURATION: u8 = 64;
 
 /// Sends prepared e-mail deliveries and accounts for every recipient
@@ -58,8 +58,8 @@ enum Command {
 /// Runs a command.
 ///
 /// # Errors
-/// Whatever stopped the command. Settings that cannot be used are no error here: they give exit
-/// code 64 after one line on stderr.
+/// The error that stopped the command. Settings that cannot be used are no error here: they give
+/// exit code 64 after one line on stderr.
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Serve { config } => with_config(config, serve),
@@ -103,7 +103,7 @@ fn check_files(config: &Config) -> Result<(), String> {
     config.tracking.rules().map_err(|e| e.to_string())?;
     Redis::check(&config.redis).map_err(|e| e.to_string())?;
     logging::check(&config.log)?;
-    // The relays need a runtime even to be made.
+    // `Relays::new` must be called inside a runtime.
     let runtime = runtime().map_err(|e| e.to_string())?;
     let _guard = runtime.enter();
     Relays::new(config).map(drop).map_err(|e| e.to_string())

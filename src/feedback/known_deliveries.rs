@@ -1,4 +1,4 @@
-//! The deliveries that links led to lately, so that most hits need no question to Redis.
+//! A cache of deliveries whose links were followed lately; it spares most hits a read of Redis.
 
 use std::{
     collections::HashMap,
@@ -20,8 +20,8 @@ const KEPT: usize = 1000;
 pub struct SentDelivery {
     pub mailing: PreparationRef,
     pub links: Vec<TrackedLink>,
-    /// The confirmation or the due instant of the last wave, whichever is later; links age from
-    /// then on. None before the confirmation.
+    /// Links age from here: the later of the confirmation and the last wave's due instant. None
+    /// before the confirmation.
     pub released_at: Option<Timestamp>,
     /// The hits of the delivery are recorded: it was confirmed and still has its tracking log.
     pub(super) is_counted: bool,
@@ -29,7 +29,7 @@ pub struct SentDelivery {
     pub(super) known_at: Instant,
 }
 
-/// The deliveries that links led to lately, by the number of their preparation.
+/// The deliveries whose links were followed lately, by their preparation number.
 #[derive(Clone, Default)]
 pub struct KnownDeliveries(Arc<Mutex<HashMap<u32, Arc<SentDelivery>>>>);
 

@@ -53,13 +53,16 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        // 500 if the number is none
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(&self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        // 401
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        // 503
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
@@ -70,16 +73,25 @@ impl IntoResponse for Problem {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let status = match &refusal {
+            // 404
             Refusal::NotFound | Refusal::NoRecipient | Refusal::NoRecurrence => {
                 StatusCode::NOT_FOUND
             }
+            // 410
             Refusal::Cleaned(_) | Refusal::TrackingCleaned(_) => StatusCode::GONE,
+            // 403
             Refusal::MissingRole(_) | Refusal::NotYours(_) => StatusCode::FORBIDDEN,
+            // 409
             Refusal::Illegal(_) | Refusal::KeyReused | Refusal::Conflict(_) => StatusCode::CONFLICT,
+            // 412
             Refusal::StaleDigest => StatusCode::PRECONDITION_FAILED,
+            // 422
             Refusal::Invalid(_) | Refusal::Line(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            // 400
             Refusal::BrokenUpload(_) => StatusCode::BAD_REQUEST,
+            // 404
             Refusal::Queue(QueueError::UnknownQueue | QueueError::BadId) => StatusCode::NOT_FOUND,
+            // 503
             Refusal::Unavailable(_) | Refusal::Queue(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -98,6 +110,7 @@ impl From<Refusal> for Problem {
 
 impl From<NotAuthentic> for Problem {
     fn from(error: NotAuthentic) -> Self {
+        // 401
         Self::new(StatusCode::UNAUTHORIZED, error.to_string())
     }
 }

@@ -66,7 +66,8 @@ metrics_table! {
     STORE_RETRIES Counter "versand_store_retries_total"
         "Batches of records that this process sent to Redis again";
     FENCED Counter "versand_chunks_fenced_total"
-        "Chunks that this process lost to another one while it was sending them";
+        "Chunks that this process lost while it was sending them: to another process, or because \
+         the ledger was gone, damaged or rolled back";
     TAKEN_OVER Counter "versand_chunks_taken_over_total"
         "Chunks that this process took over from a dead one";
     REVIVED Counter "versand_jobs_revived_total"
@@ -88,7 +89,7 @@ metrics_table! {
     WAVES Counter "versand_waves_total"
         "Waves that this process released, or held because they were overdue: released, held";
     WAVES_HELD Gauge "versand_waves_held"
-        "Waves that are overdue beyond their grace window and wait for a person";
+        "Waves that are held: they were overdue and wait for a person";
     WAVES_DUE Gauge "versand_waves_due"
         "Waves of scheduled deliveries that are due but not released: due (within the grace \
          window), overdue (beyond it)";

@@ -9,8 +9,9 @@ use super::{
     queue_name::QueueName,
 };
 
-/// The ids that one scan step asks for, and the most steps of one call: no call holds Redis up.
+/// The ids that one scan step asks for. The limit keeps a step short: no step holds Redis up.
 const IDS_PER_STEP: usize = 200;
+/// The most scan steps of one call.
 const STEPS: usize = 50;
 
 /// A job that was set aside as dead.
@@ -43,8 +44,8 @@ impl std::fmt::Debug for DeadJob {
 pub struct DeadPage {
     /// The jobs of this page.
     pub jobs: Vec<DeadJob>,
-    /// Where the next page begins; 0 at the end. A job that stays dead all the time is on at least
-    /// one page.
+    /// Where the next page begins; 0 at the end. A job that is dead during the whole scan is on at
+    /// least one page.
     pub next: u64,
 }
 
@@ -85,8 +86,8 @@ impl Queue {
 
     /// Ids and results (JSON) of jobs that died at `since_s` (Unix seconds) or later.
     ///
-    /// If there are very many dead jobs, each call looks at the next part of them. Ids that a
-    /// correct producer cannot make are left out.
+    /// If there are very many dead jobs, one call looks at a part of them, and the next call
+    /// continues there. Ids that a correct producer cannot make are left out.
     ///
     /// # Errors
     /// [`QueueError::Unavailable`]

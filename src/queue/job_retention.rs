@@ -2,10 +2,11 @@
 
 use super::{enqueue::Queue, lock::locked, queue_error::QueueError, queue_name::QueueName};
 
-/// The ids of one script call, and the most calls in one sweep of a set: no sweep holds Redis up.
+/// The ids of one script call. The limit keeps a call short, so that no sweep holds Redis up.
 const IDS_PER_CALL: usize = 200;
+/// The most script calls in one sweep of a set.
 const CALLS: usize = 50;
-/// A worker name younger than this may belong to a worker that is just registering, in seconds.
+/// Seconds. A younger worker name may belong to a worker that is just registering.
 const NAME_AGE_S: u64 = 60;
 
 /// The numbers of jobs and workers that a sweep removed.

@@ -23,7 +23,7 @@ use super::{
     state_dir::StateDir,
 };
 
-/// Longest path of a Unix socket in bytes: `sun_path` of unix(7) without its end.
+/// Longest path of a Unix socket in bytes: `sun_path` of unix(7), without the NUL at its end.
 const SOCKET_PATH_LIMIT: usize = 107;
 /// First pause before a server is started again. Each failure doubles the pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -42,8 +42,8 @@ pub struct EmbeddedRedis {
 }
 
 impl EmbeddedRedis {
-    /// Starts `program`, or adopts the server of a killed daemon. Waits until the server has read
-    /// its append-only file.
+    /// Starts `program`, or adopts the server that a killed daemon left running. Waits until the
+    /// server has read its append-only file.
     ///
     /// # Errors
     /// See [`EmbeddedError`].

@@ -46,10 +46,11 @@ impl DeliveryStore {
         last.map(|e| json(&e)).transpose()
     }
 
-    /// Appends an entry to the chain of heads. `seq` is the sequence number of the head in it.
+    /// Appends an entry to the chain of heads. `seq` is the sequence number of the delivery's entry
+    /// that `entry` records.
     ///
-    /// Returns false if the chain has changed since `entry` was made, or if it holds this head of
-    /// the delivery or a newer one.
+    /// Returns false if the chain has changed since `entry` was made, or if the chain already holds
+    /// this head, or a newer head of the same delivery.
     pub async fn append_audit_head(
         &self,
         entry: &AuditEntry,

@@ -18,7 +18,7 @@ pub enum Action {
     Unschedule,
     /// A wave is due.
     Due,
-    /// Every due wave is overdue beyond its grace window.
+    /// Every due wave is overdue.
     Hold,
     /// A person releases held waves.
     Release,

@@ -63,7 +63,7 @@ pub struct Document {
     /// The number of the last upload. Each upload raises it, so two uploads never mix.
     pub uploads: u32,
     pub audience: Option<Audience>,
-    /// The number of the last preparation. Each preparation raises it, so two never mix.
+    /// The ordinal of the last preparation. Each preparation raises it, so two never mix.
     pub generation: u32,
     pub prepared_by: String,
     pub checks: Checks,

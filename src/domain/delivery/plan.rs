@@ -34,9 +34,9 @@ pub struct Checks {
 /// Everything that a good preparation fixed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// The number of the preparation within the delivery.
+    /// The ordinal of the preparation within the delivery.
     pub generation: u32,
-    /// The number of the preparation over all deliveries, in tokens and in the index of messages.
+    /// The preparation number, over all deliveries: in tokens and in the index of messages.
     /// It is 0 for preparations from before these numbers existed.
     #[serde(default)]
     pub number: u32,

@@ -30,7 +30,7 @@ pub struct SettingOverrides {
     /// 1 to 100 waits, each above 0 and at most 10080.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_minutes: Option<Vec<f64>>,
-    /// How late an overdue wave may still be released without a person; 0 to 10080.
+    /// How late a wave may still be released without a person; 0 to 10080.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace_minutes: Option<f64>,
     /// `false`: the preparation also confirms the delivery. It needs a schedule and the role
@@ -184,7 +184,7 @@ pub struct Settings {
     pub retry_minutes: Vec<f64>,
     /// The largest rendered message.
     pub message_limit_kib: u32,
-    /// How late an overdue wave may still be released without a person.
+    /// How late a wave may still be released without a person.
     pub grace_minutes: f64,
     pub request_confirmation: bool,
     pub approvals: u8,
@@ -210,7 +210,7 @@ impl Settings {
         self.message_limit_kib as usize * 1024
     }
 
-    /// How late an overdue wave may still be released without a person, in seconds.
+    /// How late a wave may still be released without a person, in seconds.
     pub fn grace_s(&self) -> u32 {
         (self.grace_minutes * 60.0).round() as u32
     }

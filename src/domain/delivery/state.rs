@@ -28,7 +28,7 @@ pub enum DeliveryState {
     Pausing,
     /// Nothing is sent until it is resumed.
     Paused,
-    /// Every due wave is overdue beyond its grace window. It waits for a person.
+    /// Every due wave is overdue. It waits for a person.
     Held,
     /// Nothing new is started. The rest is cancelled.
     Stopping,

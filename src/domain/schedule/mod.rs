@@ -3,7 +3,7 @@
 //! - [`Schedule`] is the part of a definition; [`DueTimes`] gives each recipient its due time.
 //! - [`clock_change_warning`]: what happens to a local time that a clock change skips or repeats.
 //! - [`Wave`] and [`ChunkPlace`]: the packed tables that a preparation writes. [`is_overdue`]
-//!   decides whether a wave is late.
+//!   decides whether a wave is late by more than its grace window.
 //! - [`RecurrenceRule`], [`Recurrence`] and [`Occurrence`]: a template and what it creates.
 //!
 //! The clock is not here: every function gets `now`. The release of due waves is in

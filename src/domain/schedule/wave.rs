@@ -20,7 +20,7 @@ pub enum WaveState {
     Released,
     /// It may be sent, and all of its chunks are open.
     Open,
-    /// It was overdue beyond its grace window, and waits for a person.
+    /// It was overdue, and waits for a person.
     Held,
 }
 

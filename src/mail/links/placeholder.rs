@@ -4,7 +4,8 @@ use super::token::LinkPurpose;
 
 /// The name under which the engine finds the tokens of a message.
 pub const NAME: &str = "__token";
-/// The most tracked links of a template. Some numbers above stand for other purposes.
+/// The most tracked links of a template. Two larger numbers are reserved: for the open pixel and
+/// the mirror page.
 pub const MAX_LINKS: usize = 65_000;
 const OPEN: u16 = u16::MAX;
 const MIRROR: u16 = u16::MAX - 1;
@@ -17,7 +18,7 @@ pub fn tag(purpose: LinkPurpose) -> String {
     let number = match purpose {
         LinkPurpose::Click(link) => link,
         LinkPurpose::Open => OPEN,
-        // An opt-out needs no placeholder: its whole address is a merge field.
+        // Never called for an opt-out: its whole address is a merge field. The number is arbitrary.
         LinkPurpose::Mirror | LinkPurpose::OptOut => MIRROR,
     };
     format!("{BEGIN}{number}{END}")

@@ -44,7 +44,7 @@ impl Confirmations {
     ///
     /// # Errors
     /// If the principal lacks the role or approved the delivery; if the state or the digest does
-    /// not fit; if all waves are overdue beyond the grace window.
+    /// not fit; if all waves are overdue.
     pub async fn confirm(
         &self,
         by: &Principal,
@@ -112,7 +112,7 @@ fn decide(
 /// The action of a confirmation at `now`: the first wave is due, or the delivery is scheduled.
 ///
 /// # Errors
-/// If all waves are overdue beyond the grace window.
+/// If all waves are overdue.
 pub fn confirm_action(plan: &Plan, now: Timestamp) -> Result<Action, Refusal> {
     let (now, grace_s) = (unix_seconds(now), plan.settings.grace_s());
     if plan.last_due.is_some_and(|due| is_overdue(unix_seconds(due), now, grace_s)) {

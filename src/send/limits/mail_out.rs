@@ -3,7 +3,7 @@
 use super::{connection_permits::ConnectionPermits, throttles::Throttles};
 use crate::mail::{MessageMaker, smtp::Relays};
 
-/// The handles that every sender of mail needs. Cheap to clone.
+/// Relays, limits and the maker of messages. Cheap to clone.
 #[derive(Clone)]
 pub struct MailOut {
     pub relays: Relays,
