@@ -57,6 +57,7 @@ check:
 	@scripts/setup.sh check
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir target
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 	cargo deny --locked check licenses bans sources
 	cargo test --no-fail-fast $(ARGS)

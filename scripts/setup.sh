@@ -174,8 +174,10 @@ case $purpose in run | test | check | fuzz | guard) ;; *) stop "usage: scripts/s
 need_for_running
 case $purpose in
     test | check) need_for_testing ;;
-    fuzz) have c++ || want "a C++ compiler, for libFuzzer" g++ ;;
     guard) need_for_guarding ;;
+esac
+case $purpose in
+    check | fuzz) have c++ || want "a C++ compiler, for libFuzzer" g++ ;;
 esac
 install_packages
 check_redis
