@@ -5,7 +5,7 @@
 //! - [`Decision`] is the result of the caller's rule; [`Changed`] is the answer.
 //! - [`IdempotencyKey`] and [`RepeatKey`] let a repeated request get its first answer.
 //! - [`Refusal`] says why a step was refused, named by what the caller can do about it.
-//! - [`each_delivery`] is the loop for tasks over many deliveries.
+//! - [`each_delivery()`] is the loop for tasks over many deliveries.
 //!
 //! Not in here: the rules themselves. The states and their transitions are in
 //! [`crate::domain::delivery`], the steps in [`crate::send`], the scripts and keys of Redis in

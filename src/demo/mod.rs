@@ -1,6 +1,6 @@
 //! The demo: the main job on the embedded default, step by step, for a newcomer.
 //!
-//! [`run`] starts a whole daemon with an embedded Redis and the built-in mail catcher. It then
+//! [`run()`] starts a whole daemon with an embedded Redis and the built-in mail catcher. It then
 //! creates, uploads, prepares and confirms a delivery over HTTP, as any client would, and prints
 //! each step. [`DemoOptions`] are its options on the command line.
 //!

@@ -10,7 +10,7 @@
 //! - [`outcome`]: what an SMTP reply says about a recipient, and when to try again.
 //! - [`tracking`]: hits, their labels, statistics and KPIs.
 //! - [`Role`] and [`Principal`]: who may do what. [`Invalid`]: a field that cannot be used.
-//! - [`instant`] and [`unix_seconds`]: the time format of ledgers, tables and scripts.
+//! - [`instant`] and [`unix_seconds()`]: the time format of ledgers, tables and scripts.
 //!
 //! Keys and commands of Redis are in [`crate::store`], SMTP and templates in [`crate::mail`].
 

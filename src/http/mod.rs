@@ -1,6 +1,6 @@
 //! The HTTP room owns the two listeners: the admin API and the public listener.
 //!
-//! - [`router`] makes the admin API from one table of routes, [`ROUTES`]. Each row names the role
+//! - [`router()`] makes the admin API from one table of routes, [`ROUTES`]. Each row names the role
 //!   that the route needs, its handler and its help text.
 //! - [`Api`] and [`Operations`] hold the services that the handlers call.
 //! - [`PublicListener`] answers recipients: open pixels, links, mirror pages and opt-outs

@@ -2,7 +2,7 @@
 //!
 //! - [`ALL`] is the table of metrics with names, kinds and help texts. No other room names a
 //!   metric; clippy forbids the macros elsewhere.
-//! - [`install`] installs the recorder once for each process.
+//! - [`install()`] installs the recorder once for each process.
 //! - The functions count an event or show a figure, such as [`duplicate`] or [`queue_age`]. Labels
 //!   have few values that are known before. They are never addresses, ids or free text.
 //! - [`TransactionMetrics`] and [`RequestMetrics`] look their series up once, for hot paths.

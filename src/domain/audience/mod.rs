@@ -5,7 +5,7 @@
 //! - [`ExclusionCause`] and [`Exclusion`]: why a targeted recipient is left out.
 //! - [`FatigueRule`], [`weight`] and [`message_counts`]: which earlier messages count against a new
 //!   one. [`AddressKey`] is how the index of messages knows an address.
-//! - [`matches`]: masks of addresses, such as `*@example.com`.
+//! - [`matches()`]: masks of addresses, such as `*@example.com`.
 //!
 //! The check whether an address can be mailed is in [`crate::mail`]. The stored slices are in
 //! [`crate::store::audience`], and the index of messages is in [`crate::store::addresses`].

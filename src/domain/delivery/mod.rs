@@ -3,7 +3,7 @@
 //! - [`Delivery`]: one delivery as it was read; [`Document`] holds everything stored about it.
 //! - [`Definition`]: the part that an upstream system writes, with [`SettingOverrides`].
 //! - [`DeliveryState::after`]: the only function that decides a transition.
-//! - [`Plan`] and [`Checks`]: the result of a preparation. [`digest`]: what a confirmation names.
+//! - [`Plan`] and [`Checks`]: the result of a preparation. [`digest()`]: what a confirmation names.
 //! - [`Settings`]: the settings in force, fixed by the preparation.
 //! - [`AuditEntry`] and [`verify`]: the hash chain of everything that was done.
 //!

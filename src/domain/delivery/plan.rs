@@ -55,7 +55,7 @@ pub struct Plan {
     pub exclusion_slices: u32,
     pub causes: BTreeMap<ExclusionCause, u64>,
     pub settings: Settings,
-    /// The digest that a confirmation must name: see [`super::digest`].
+    /// The digest that a confirmation must name: see [`super::digest()`].
     pub digest: String,
     pub prepared_by: String,
     pub prepared_at: Timestamp,

@@ -86,7 +86,7 @@ impl MachineRules {
     }
 
     /// The label of a hit, by its request. If the user agent is no longer kept, its old label tells
-    /// what the user agent was. Bursts are not decided here: see [`bursts`].
+    /// what the user agent was. Bursts are not decided here: see `bursts`.
     pub fn label(&self, kind: HitKind, signs: u8, agent: UserAgent<'_>, from: IpAddr) -> HitLabel {
         let is_in = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&from));
         if signs & signs::HEAD != 0 {

@@ -4,7 +4,7 @@
 //! - [`Uploads`] streams an audience in. A broken upload changes nothing.
 //! - [`Copies`] makes a new delivery with the content of another one, without its schedule.
 //! - [`Recurrences`] turns a delivery into a template and creates its occurrences.
-//! - [`effective_settings`] completes the settings of a definition with the configuration.
+//! - [`effective_settings()`] completes the settings of a definition with the configuration.
 //!
 //! A change of definition or audience puts a prepared delivery back to `editing`.
 //!
