@@ -2,7 +2,7 @@
 //!
 //! Entry points:
 //!
-//! - [`rewrite()`] replaces the links of an HTML template by addresses of the public listener. It
+//! - `rewrite` replaces the links of an HTML template by addresses of the public listener. It
 //!   adds the open pixel and the link to the mirror page, too.
 //! - [`TokenKey::signer`] gives the [`TokenSigner`] of one message; [`TokenSigner::write`] makes
 //!   its tokens.
