@@ -131,32 +131,10 @@ fn word(action: Action) -> &'static str {
     }
 }
 
-const ACTIONS: [Action; 19] = [
-    Action::Change,
-    Action::Prepare,
-    Action::PreparationEnds { good: true },
-    Action::PreparationEnds { good: false },
-    Action::Confirm { due: true },
-    Action::Confirm { due: false },
-    Action::Unschedule,
-    Action::Due,
-    Action::Hold,
-    Action::Release,
-    Action::Start,
-    Action::Pause,
-    Action::AtRest,
-    Action::Resume { started: true },
-    Action::Resume { started: false },
-    Action::Stop,
-    Action::Finish,
-    Action::Reopen,
-    Action::Delete,
-];
-
 /// What a state takes, and the state that follows.
 fn actions(state: DeliveryState) -> String {
     let mut taken = String::new();
-    for action in ACTIONS {
+    for action in Action::ALL {
         if let Ok(next) = state.after(action) {
             let separator = if taken.is_empty() { "" } else { "; " };
             let _ = write!(taken, "{separator}{} → {}", word(action), code(next.word()));
@@ -192,7 +170,7 @@ fn names(page: &str, section: &str) -> Vec<String> {
 #[test]
 fn actions_statuses_and_causes_are_all_explained() {
     let page = "docs/reference/states.md";
-    assert_eq!(names(page, "Actions"), ACTIONS.map(word));
+    assert_eq!(names(page, "Actions"), Action::ALL.map(word));
     assert_eq!(names(page, "Status of a recipient"), Status::ALL.map(Status::word));
     let causes =
         ExclusionCause::ALL.map(|cause| vec![code(cause.word()), cause.description().to_owned()]);

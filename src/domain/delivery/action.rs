@@ -40,6 +40,28 @@ pub enum Action {
 }
 
 impl Action {
+    pub const ALL: [Self; 19] = [
+        Self::Change,
+        Self::Prepare,
+        Self::PreparationEnds { good: true },
+        Self::PreparationEnds { good: false },
+        Self::Confirm { due: true },
+        Self::Confirm { due: false },
+        Self::Unschedule,
+        Self::Due,
+        Self::Hold,
+        Self::Release,
+        Self::Start,
+        Self::Pause,
+        Self::AtRest,
+        Self::Resume { started: true },
+        Self::Resume { started: false },
+        Self::Stop,
+        Self::Finish,
+        Self::Reopen,
+        Self::Delete,
+    ];
+
     /// Completes the sentence "a delivery that is ... cannot be ...".
     pub(super) fn participle(self) -> &'static str {
         match self {

@@ -247,28 +247,6 @@ impl DeliveryState {
 mod tests {
     use super::*;
 
-    const ACTIONS: [Action; 19] = [
-        Action::Change,
-        Action::Prepare,
-        Action::PreparationEnds { good: true },
-        Action::PreparationEnds { good: false },
-        Action::Confirm { due: true },
-        Action::Confirm { due: false },
-        Action::Unschedule,
-        Action::Due,
-        Action::Hold,
-        Action::Release,
-        Action::Start,
-        Action::Pause,
-        Action::AtRest,
-        Action::Resume { started: true },
-        Action::Resume { started: false },
-        Action::Stop,
-        Action::Finish,
-        Action::Reopen,
-        Action::Delete,
-    ];
-
     #[test]
     fn only_a_prepared_delivery_can_be_confirmed() {
         for state in DeliveryState::ALL {
@@ -310,14 +288,14 @@ mod tests {
 
     #[test]
     fn a_deleted_delivery_stays_deleted() {
-        assert!(ACTIONS.iter().all(|a| DeliveryState::Deleted.after(*a).is_err()));
+        assert!(Action::ALL.iter().all(|a| DeliveryState::Deleted.after(*a).is_err()));
     }
 
     #[test]
     fn every_moving_state_can_be_left() {
         for state in DeliveryState::ALL.into_iter().filter(|s| s.is_moving()) {
             assert!(
-                ACTIONS.iter().any(|a| state.after(*a).is_ok_and(|next| next != state)),
+                Action::ALL.iter().any(|a| state.after(*a).is_ok_and(|next| next != state)),
                 "{state:?}"
             );
         }
@@ -344,7 +322,10 @@ mod tests {
         let mut reached = std::collections::BTreeSet::from([DeliveryState::Editing]);
         for _ in DeliveryState::ALL {
             let after = |state: &DeliveryState| {
-                ACTIONS.iter().filter_map(|action| state.after(*action).ok()).collect::<Vec<_>>()
+                Action::ALL
+                    .iter()
+                    .filter_map(|action| state.after(*action).ok())
+                    .collect::<Vec<_>>()
             };
             let next: Vec<DeliveryState> = reached.iter().flat_map(after).collect();
             reached.extend(next);

@@ -22,7 +22,7 @@ use crate::harness::{
     LIMIT,
     app::{App, idle},
     client::{audience, definition},
-    direct_calls::{all_roles, connection, prepared, started},
+    direct_calls::{self, all_roles, connection, prepared, started},
     eventually,
     redis::RedisServer,
 };
@@ -206,13 +206,7 @@ async fn a_resumed_delivery_goes_on_without_waiting_for_the_reconciler() {
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let (id, digest) = prepared(services, 10).await;
-    services
-        .journey
-        .confirm
-        .confirmations
-        .confirm(&all_roles(), &id, &digest, "test", &[])
-        .await
-        .unwrap();
+    direct_calls::confirm(services, &id, &digest).await;
     force(services, &id, DeliveryState::Paused).await;
     services.stores.chunks.mark_ready(&id, 0..1).await.unwrap();
     let waiting = async || {

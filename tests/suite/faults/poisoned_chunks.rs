@@ -16,7 +16,7 @@ use crate::harness::{
     LIMIT,
     app::{App, idle, idle_after, validity_ends},
     client::audience,
-    direct_calls::{all_roles, connection, prepared, started},
+    direct_calls::{self, all_roles, connection, prepared, started},
     eventually,
     redis::RedisServer,
 };
@@ -176,8 +176,7 @@ async fn a_preparation_that_kills_its_workers_has_failed() {
     let checks = delivery.document.checks;
     assert_eq!((checks.errors[0].field.as_str(), checks.errors_total), ("preparation", 1));
     // A person may try again.
-    services.journey.preparations.request(&all_roles(), &id, None).await.unwrap();
-    services.journey.preparations.run(&id).await.unwrap();
+    direct_calls::prepare(services, &id).await;
     assert_eq!(services.deliveries.delivery(&id).await.unwrap().state.word(), "prepared");
 }
 
@@ -221,25 +220,9 @@ async fn a_lower_limit_does_not_affect_approved_deliveries() {
     let services = application.services();
     let mut definition = crate::harness::client::definition();
     definition["content"]["html"] = format!("<p>{}unsubscribe", "word ".repeat(2000)).into();
-    let id = services
-        .journey
-        .define
-        .definitions
-        .create(&all_roles(), serde_json::from_value(definition).unwrap(), None)
-        .await
-        .unwrap()
-        .answer()
-        .id;
-    let body = futures_util::stream::iter([Ok::<_, String>(audience(5).into())]);
-    services
-        .journey
-        .define
-        .uploads
-        .upload(&all_roles(), &id, versand::domain::audience::AudienceFormat::Ndjson, body)
-        .await
-        .unwrap();
-    services.journey.preparations.request(&all_roles(), &id, None).await.unwrap();
-    services.journey.preparations.run(&id).await.unwrap();
+    let id = direct_calls::create(services, definition).await;
+    direct_calls::upload(services, &id, audience(5)).await;
+    direct_calls::prepare(services, &id).await;
     let app = App::start(&redis, "[preparation]\nmessage_limit_kib = 8").await;
     let digest = app.client.get(&format!("/deliveries/{id}")).await["plan"]["digest"]
         .as_str()

@@ -21,7 +21,7 @@ use crate::{
         LIMIT,
         app::{App, idle, validity_ends},
         client::{audience, definition},
-        direct_calls::{all_roles, connection, prepared, started},
+        direct_calls::{self, all_roles, connection, prepared, started},
         eventually,
         redis::RedisServer,
         repository, text,
@@ -147,13 +147,7 @@ async fn a_start_whose_job_is_gone_is_queued_again() {
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let (id, digest) = prepared(services, 10).await;
-    services
-        .journey
-        .confirm
-        .confirmations
-        .confirm(&all_roles(), &id, &digest, "test", &[])
-        .await
-        .unwrap();
+    direct_calls::confirm(services, &id, &digest).await;
     lose_jobs(&redis, QueueName::Steps).await;
     reconciled(services, "the job is queued again", async || {
         (waiting(services, QueueName::Steps).await == 1).then_some(())

@@ -4,9 +4,14 @@ use std::collections::BTreeSet;
 
 use jiff::ToSpan;
 use redis::aio::MultiplexedConnection;
+use serde_json::Value;
 use versand::{
     app::Services,
-    domain::{Principal, Role, delivery::DeliveryId},
+    domain::{
+        Principal, Role,
+        audience::AudienceFormat,
+        delivery::{Delivery, DeliveryId},
+    },
     store::{CommitOutcome, DeliveryChange},
 };
 
@@ -31,42 +36,42 @@ pub async fn connection(redis: &RedisServer) -> MultiplexedConnection {
     connect(&redis.url()).await
 }
 
-/// Prepares a delivery by direct calls, and returns it with its digest. Nothing else runs.
+pub async fn create(services: &Services, definition: Value) -> DeliveryId {
+    let definition = serde_json::from_value(definition).unwrap();
+    let definitions = &services.journey.define.definitions;
+    definitions.create(&all_roles(), definition, None).await.unwrap().answer().id
+}
+
+pub async fn upload(services: &Services, id: &DeliveryId, audience: String) {
+    let body = futures_util::stream::iter([Ok::<_, String>(audience.into())]);
+    let uploads = &services.journey.define.uploads;
+    uploads.upload(&all_roles(), id, AudienceFormat::Ndjson, body).await.unwrap();
+}
+
+/// Has the delivery prepared, well or not.
+pub async fn prepare(services: &Services, id: &DeliveryId) -> Delivery {
+    services.journey.preparations.request(&all_roles(), id, None).await.unwrap();
+    services.journey.preparations.run(id).await.unwrap();
+    services.deliveries.delivery(id).await.unwrap()
+}
+
+pub async fn confirm(services: &Services, id: &DeliveryId, digest: &str) {
+    let confirmations = &services.journey.confirm.confirmations;
+    confirmations.confirm(&all_roles(), id, digest, "test", &[]).await.unwrap();
+}
+
+/// Creates and prepares a delivery. Returns it with its digest.
 pub async fn prepared(services: &Services, recipients: usize) -> (DeliveryId, String) {
-    let definition = serde_json::from_value(definition()).unwrap();
-    let id = services
-        .journey
-        .define
-        .definitions
-        .create(&all_roles(), definition, None)
-        .await
-        .unwrap()
-        .answer()
-        .id;
-    let body = futures_util::stream::iter([Ok::<_, String>(audience(recipients).into())]);
-    services
-        .journey
-        .define
-        .uploads
-        .upload(&all_roles(), &id, versand::domain::audience::AudienceFormat::Ndjson, body)
-        .await
-        .unwrap();
-    services.journey.preparations.request(&all_roles(), &id, None).await.unwrap();
-    services.journey.preparations.run(&id).await.unwrap();
-    let plan = services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap();
+    let id = create(services, definition()).await;
+    upload(services, &id, audience(recipients)).await;
+    let plan = prepare(services, &id).await.document.plan.unwrap();
     (id, plan.digest)
 }
 
 /// Like [`prepared`], and also confirms and starts the delivery.
 pub async fn started(services: &Services, recipients: usize) -> DeliveryId {
     let (id, digest) = prepared(services, recipients).await;
-    services
-        .journey
-        .confirm
-        .confirmations
-        .confirm(&all_roles(), &id, &digest, "test", &[])
-        .await
-        .unwrap();
+    confirm(services, &id, &digest).await;
     services.journey.release.starts.start(&id).await.unwrap();
     id
 }

@@ -12,7 +12,7 @@ use versand::{
     clock::unix_now,
     config::Config,
     domain::{
-        audience::{AddressKey, AudienceFormat, ExclusionCause, FatigueRule, Recipient, digest_of},
+        audience::{AddressKey, ExclusionCause, FatigueRule, Recipient, digest_of},
         delivery::{Delivery, DeliveryId},
         ledger::{ChunkRef, Status},
     },
@@ -28,7 +28,7 @@ use crate::harness::{
     LIMIT,
     app::{App, idle},
     client::definition,
-    direct_calls::{all_roles, connection},
+    direct_calls::{self, all_roles, connection},
     eventually,
     redis::RedisServer,
 };
@@ -62,41 +62,14 @@ fn definition_with(fatigue: Value, after: i64) -> Value {
 /// Prepares a delivery by direct calls. This includes one whose recipients are all excluded, which
 /// fails.
 async fn prepare(services: &Services, definition: Value, emails: &[&str]) -> Delivery {
-    let id = services
-        .journey
-        .define
-        .definitions
-        .create(&all_roles(), serde_json::from_value(definition).unwrap(), None)
-        .await
-        .unwrap()
-        .answer()
-        .id;
-    let body = futures_util::stream::iter([Ok::<_, String>(audience_of(emails).into())]);
-    services
-        .journey
-        .define
-        .uploads
-        .upload(&all_roles(), &id, AudienceFormat::Ndjson, body)
-        .await
-        .unwrap();
-    prepare_again(services, &id).await
-}
-
-async fn prepare_again(services: &Services, id: &DeliveryId) -> Delivery {
-    services.journey.preparations.request(&all_roles(), id, None).await.unwrap();
-    services.journey.preparations.run(id).await.unwrap();
-    services.deliveries.delivery(id).await.unwrap()
+    let id = direct_calls::create(services, definition).await;
+    direct_calls::upload(services, &id, audience_of(emails)).await;
+    direct_calls::prepare(services, &id).await
 }
 
 async fn confirm(services: &Services, delivery: &Delivery) {
     let digest = &delivery.document.plan.as_ref().unwrap().digest;
-    services
-        .journey
-        .confirm
-        .confirmations
-        .confirm(&all_roles(), &delivery.id, digest, "test", &[])
-        .await
-        .unwrap();
+    direct_calls::confirm(services, &delivery.id, digest).await;
 }
 
 async fn send(services: &Services, id: &DeliveryId) {
@@ -310,7 +283,7 @@ async fn the_index_holds_each_message_once_and_no_longer_than_its_delivery() {
     let all: Vec<&str> = addresses.iter().map(String::as_str).collect();
     let delivery = prepare(services, definition_with(Value::Null, 0), &all).await;
     assert_eq!(indexed(&redis).await, (50, 1));
-    prepare_again(services, &delivery.id).await;
+    direct_calls::prepare(services, &delivery.id).await;
     assert_eq!(indexed(&redis).await, (50, 1), "a delivery that is prepared twice");
 
     // A crash in the middle: its messages are in the index but count for nobody. The next

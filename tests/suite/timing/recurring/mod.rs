@@ -8,7 +8,6 @@ use versand::app::Services;
 use versand::{
     deliveries::Refusal,
     domain::{
-        audience::AudienceFormat,
         delivery::{Delivery, DeliveryId, DeliveryState},
         schedule::occurrence_id,
     },
@@ -17,7 +16,7 @@ use versand::{
 use crate::harness::{
     app::{App, idle, token},
     client::{Client, answer, audience, definition},
-    direct_calls::all_roles,
+    direct_calls::{self, all_roles},
     eventually,
     redis::RedisServer,
 };
@@ -26,23 +25,8 @@ mod requests;
 
 /// A template with ten stored recipients, made by direct calls.
 async fn template(services: &Services) -> DeliveryId {
-    let id = services
-        .journey
-        .define
-        .definitions
-        .create(&all_roles(), serde_json::from_value(definition()).unwrap(), None)
-        .await
-        .unwrap()
-        .answer()
-        .id;
-    let body = futures_util::stream::iter([Ok::<_, String>(audience(10).into())]);
-    services
-        .journey
-        .define
-        .uploads
-        .upload(&all_roles(), &id, AudienceFormat::Ndjson, body)
-        .await
-        .unwrap();
+    let id = direct_calls::create(services, definition()).await;
+    direct_calls::upload(services, &id, audience(10)).await;
     id
 }
 
@@ -185,14 +169,7 @@ async fn an_interrupted_creation_of_an_occurrence_is_repeated() {
         .unwrap();
     assert_eq!(next(services, &id).await, due);
     // Meanwhile the template gets another audience, which counts for later occurrences.
-    let body = futures_util::stream::iter([Ok::<_, String>(audience(3).into())]);
-    services
-        .journey
-        .define
-        .uploads
-        .upload(&all_roles(), &id, AudienceFormat::Ndjson, body)
-        .await
-        .unwrap();
+    direct_calls::upload(services, &id, audience(3)).await;
     services.journey.define.recurrences.look_at(&id, due - minutes(60)).await.unwrap();
     assert_ne!(next(services, &id).await, due);
     services.journey.preparations.run(&created).await.unwrap();

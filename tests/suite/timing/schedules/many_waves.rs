@@ -3,14 +3,11 @@
 use versand::{
     app::Services,
     clock::unix_now,
-    domain::{
-        audience::AudienceFormat,
-        delivery::{DeliveryId, DeliveryState},
-    },
+    domain::delivery::{DeliveryId, DeliveryState},
 };
 
 use super::*;
-use crate::harness::{app::idle, direct_calls::all_roles};
+use crate::harness::{app::idle, direct_calls};
 
 /// A scheduled delivery with a wave for each recipient, made by direct calls. All are due in some
 /// seconds.
@@ -19,36 +16,13 @@ async fn with_waves(services: &Services, waves: usize) -> DeliveryId {
         json!({ "type": "per_recipient", "field": "when" }),
         json!({ "grace_minutes": 10_080 }),
     );
-    let id = services
-        .journey
-        .define
-        .definitions
-        .create(&all_roles(), serde_json::from_value(definition).unwrap(), None)
-        .await
-        .unwrap()
-        .answer()
-        .id;
+    let id = direct_calls::create(services, definition).await;
     let dates: Vec<Value> =
         (0..waves).map(|n| json!(in_seconds(3600 + n as i64).to_string())).collect();
-    let body = futures_util::stream::iter([Ok::<_, String>(dated(&dates).into())]);
-    services
-        .journey
-        .define
-        .uploads
-        .upload(&all_roles(), &id, AudienceFormat::Ndjson, body)
-        .await
-        .unwrap();
-    services.journey.preparations.request(&all_roles(), &id, None).await.unwrap();
-    services.journey.preparations.run(&id).await.unwrap();
-    let plan = services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap();
+    direct_calls::upload(services, &id, dated(&dates)).await;
+    let plan = direct_calls::prepare(services, &id).await.document.plan.unwrap();
     assert_eq!((plan.waves, plan.chunks), (waves as u32, waves as u32));
-    services
-        .journey
-        .confirm
-        .confirmations
-        .confirm(&all_roles(), &id, &plan.digest, "test", &[])
-        .await
-        .unwrap();
+    direct_calls::confirm(services, &id, &plan.digest).await;
     id
 }
 
@@ -87,27 +61,10 @@ async fn more_times_than_the_limit_of_waves_are_an_error() {
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let definition = with(json!({ "type": "per_recipient", "field": "when" }), json!({}));
-    let id = services
-        .journey
-        .define
-        .definitions
-        .create(&all_roles(), serde_json::from_value(definition).unwrap(), None)
-        .await
-        .unwrap()
-        .answer()
-        .id;
+    let id = direct_calls::create(services, definition).await;
     let dates: Vec<Value> = (0..10_001).map(|n| json!(in_seconds(3600 + n).to_string())).collect();
-    let body = futures_util::stream::iter([Ok::<_, String>(dated(&dates).into())]);
-    services
-        .journey
-        .define
-        .uploads
-        .upload(&all_roles(), &id, AudienceFormat::Ndjson, body)
-        .await
-        .unwrap();
-    services.journey.preparations.request(&all_roles(), &id, None).await.unwrap();
-    services.journey.preparations.run(&id).await.unwrap();
-    let delivery = services.deliveries.delivery(&id).await.unwrap();
+    direct_calls::upload(services, &id, dated(&dates)).await;
+    let delivery = direct_calls::prepare(services, &id).await;
     assert_eq!(delivery.state, DeliveryState::PreparationFailed);
     assert!(
         delivery.document.checks.errors[0].message.contains("10000"),
