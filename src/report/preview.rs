@@ -33,8 +33,8 @@ pub struct Previews {
 impl Previews {
     /// The message of the recipient with this number.
     ///
-    /// Before the release of its wave `date` is assumed; without `date`, the due instant. The links
-    /// of a recipient in doubt count for nothing.
+    /// If its wave is not released yet, the message gets `date`, or the due instant without `date`.
+    /// Hits on the links of a recipient in doubt do not count.
     ///
     /// # Errors
     /// If the delivery or its logs are gone, the delivery is not prepared, or there is no such
@@ -57,8 +57,8 @@ impl Previews {
             .statuses(&[(ChunkRef { delivery: delivery.id.clone(), chunk }, position)])
             .await?;
         if statuses.first().is_some_and(|(status, _)| *status == Status::InDoubt) {
-            // a hit of the person who decides must not count as a hit of the recipient, because
-            // that would resolve the doubt
+            // a hit of the person who looks at the preview must not count, because a hit of the
+            // recipient resolves the doubt
             stamp.signer = self.recipients.messages.signer(&delivery.id, plan, number, true);
         }
         let message = template.render(&recipient, &stamp);

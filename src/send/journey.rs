@@ -1,4 +1,4 @@
-//! Every step of the journey, room by room, for HTTP, the queue workers and the scheduler.
+//! The services for all steps of a delivery. HTTP, queue workers and the scheduler use them.
 
 use crate::send::{
     chunk::ChunkSender,

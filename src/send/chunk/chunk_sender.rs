@@ -36,7 +36,7 @@ pub struct ChunkSender {
 }
 
 impl ChunkSender {
-    /// The job: sends what is due in a chunk, for at most one time slice.
+    /// The job: sends what is due in a chunk, for at most one job slice.
     ///
     /// If another worker holds the chunk, the job ends without an error.
     ///
@@ -73,7 +73,7 @@ impl ChunkSender {
         let wave_time = WaveTime { wave, date: instant(wave.released_at), valid_until };
         let (leased, sent) =
             self.sender.send(leased, ledger, (delivery, plan), wave_time, validity).await;
-        // after a failure, too: the next holder need not wait until the lease expires
+        // also after a failure, so that the next holder does not wait until the lease expires
         self.poisoned.give_back_after_job(leased, &sent).await?;
         sent?;
         self.fair_queue.request_jobs(id).await?;

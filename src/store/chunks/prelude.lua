@@ -40,7 +40,8 @@ local function unpack_record(raw, at)
 end
 
 -- A script reads all its records at once, and writes the changed ones at its end in ranges.
--- A command costs more than the bytes of some records. Nobody else writes while a script runs.
+-- One more command costs more than to read or write some records that did not change.
+-- Nobody else writes while a script runs.
 local page, page_first, changed = '', 0, {}
 
 local function load_records(ledger, first, last)
@@ -110,13 +111,13 @@ local function write_back(ledger, counts, deltas)
   end
 end
 
--- An earlier claim was accepted, so the recipient is sent, whatever the newest claim brings.
+-- An earlier claim was accepted, so the recipient is sent. The newest claim cannot change that.
 local function sent_by_earlier_claim(record, now)
   record.status, record.reason, record.when = SENT, 0, now
 end
 
 -- The worker of a claim is gone, and nobody knows whether the message was accepted.
--- The recipient is in doubt. If an earlier claim was accepted, it is sent, perhaps twice.
+-- If an earlier claim was accepted, the recipient is sent, perhaps twice. Otherwise it is in doubt.
 local function lose_claim(record, now)
   if has(record.flags, ACCEPTED) then
     sent_by_earlier_claim(record, now)
@@ -126,7 +127,8 @@ local function lose_claim(record, now)
   end
 end
 
--- A roll-back may have undone the newest writes, so an unsettled recipient may have been sent to.
+-- A roll-back may have undone the newest writes.
+-- So a pending, attempting or deferred recipient may have been sent to.
 -- A recipient in doubt may have been sent to again. RESENT prevents a third time.
 local function put_in_doubt(position, record, deltas, now, may_resend)
   if record.status == ATTEMPTING or record.status <= DEFERRED and not smtp_test then
@@ -144,13 +146,13 @@ local function prove_delivery(position, record, deltas, now)
   end)
 end
 
--- Names the current run of Redis in eight bytes. Another run may have lost acknowledged writes.
+-- Names the current run of Redis in eight bytes. A new run may have lost acknowledged writes.
 local function redis_run()
   return string.sub(string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'), 1, 8)
 end
 
 -- Compares owner, epoch and sequence number of the caller with the header.
--- Returns OK, LOST, MISSING, or ROLLED_BACK if the ledger is older than the caller has seen.
+-- Returns a verdict. ROLLED_BACK means that the ledger is older than the caller has seen.
 local function check_lease(header, owner, epoch, seq)
   if not header then return MISSING end
   if header.epoch < epoch then return ROLLED_BACK end
@@ -159,7 +161,7 @@ local function check_lease(header, owner, epoch, seq)
   return OK
 end
 
--- Returns from when on a record may be claimed, or nil for never.
+-- Returns the first instant at which a record may be claimed, or nil for never.
 -- `resend_after` is nil if recipients in doubt are not sent to again.
 local function claimable_at(record, resend_after)
   if record.status == PENDING then return 0 end
