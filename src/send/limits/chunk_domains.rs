@@ -50,7 +50,7 @@ impl ChunkDomains {
         self.of_position.get(usize::from(position)).map(|index| usize::from(*index))
     }
 
-    /// Returns a test of positions: true if `matches` is true for the domain of the position.
+    /// Returns a closure that takes a position, and is true if `matches` is true for its domain.
     pub(super) fn positions_where(
         &self,
         matches: impl Fn(&ChunkDomain) -> bool,

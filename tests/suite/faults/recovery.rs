@@ -103,7 +103,7 @@ async fn reconciled<T>(
     found
 }
 
-/// A worker that is dead now takes a chunk and claims its first recipient.
+/// Takes a chunk and claims its first recipient, as a worker that dies afterwards.
 async fn claimed_by_dead_worker(services: &Services, at: &ChunkRef) -> Lease {
     let taken = services
         .stores
@@ -255,7 +255,7 @@ async fn no_holder_counts_as_dead_while_redis_takes_no_writes() {
     ] {
         services.journey.recover.reconciler.reconcile().await.unwrap();
         redis.ask(refuse).unwrap();
-        // For twice a lease the reconciler looks at the chunk all the time.
+        // The reconciler looks at the chunk again and again, for twice the length of a lease.
         for _ in 0..20 {
             let _ = services.journey.recover.reconciler.reconcile().await;
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -22,7 +22,7 @@ pub fn definition() -> Value {
     })
 }
 
-/// Follows links as a mail program would, but no redirects.
+/// A client that opens links as a mail program would, and does not follow redirects.
 pub fn visitor() -> reqwest::Client {
     reqwest::Client::builder().redirect(Policy::none()).build().unwrap()
 }

@@ -19,7 +19,7 @@ use crate::harness::{
     relay::{TestRelay, named},
 };
 
-/// The delay before every reply: a delivery takes long enough for a fault in its middle.
+/// The delay before every reply. It makes a delivery last long enough for a fault in its middle.
 const DELAY: Duration = Duration::from_millis(1);
 
 async fn two_relays() -> (TestRelay, TestRelay) {
@@ -108,7 +108,7 @@ async fn the_domain_of_the_envelope_sender_decides_who_sends() {
     }
     app.stop().await;
 
-    // No other relay serves this sender domain.
+    // Now no relay serves the sender domain of `other`.
     let app = App::start(&redis, &shop.named("shop", "sender_domains = [\"shop.example\"]")).await;
     let id = app.client.create(&other).await;
     app.client.upload(&id, audience(3)).await;
@@ -146,7 +146,7 @@ async fn the_other_one_sends(first: String, other: &TestRelay) {
     let received = other.received();
     assert_eq!(received.len(), 600);
     assert!(received.values().all(|ids| ids.len() == 1));
-    // No recipient needed a second attempt because of this.
+    // The faulty relay cost no recipient a second attempt.
     let log = app.client.log(&id).await;
     assert!(log.iter().all(|line| line["attempts"] == 1), "{}", log[0]);
     let faults: Vec<u32> = app
@@ -246,7 +246,7 @@ async fn nothing_goes_to_another_relay_after_the_end_of_data() {
         let doubts = with_status(&app.client.log(&id).await, "in_doubt");
         assert!(doubts.len() >= 5, "{} doubts", doubts.len());
         assert_eq!(view["counts"]["sent"], json!(800 - doubts.len()));
-        // The share stays so: no connection is at the other relay.
+        // The recipients in doubt stay in doubt: the other relay got none of them.
         let others = other.received();
         assert_eq!(others.len(), 800 - doubts.len());
         assert!(doubts.iter().all(|recipient| !others.contains_key(recipient)));
@@ -274,7 +274,7 @@ async fn a_relay_of_weight_0_sends_only_while_the_other_is_at_fault() {
     };
     send(300).await;
     assert_eq!((first.accepted(), standby.accepted()), (300, 0));
-    // Open connections are refused, too.
+    // The relay refuses new connections, and each message on open ones.
     first.catcher.change_rules(|rules| {
         rules.greeting = Some("421 4.3.2 not now".into());
         rules.every = Some(CatcherFault::reply(CatcherStage::Mail, "421 4.3.2 not now"));
