@@ -263,7 +263,7 @@ async fn nothing_goes_to_another_relay_after_the_end_of_data() {
 async fn a_relay_of_weight_0_sends_only_while_the_other_is_at_fault() {
     let (first, standby) = two_relays().await;
     let redis = RedisServer::start();
-    // With a short `idle_ms` no probe waits long for the relay.
+    // `idle_ms` is short, so that the connection of a probe is closed soon.
     let relays =
         [first.named("first", "idle_ms = 100"), standby.named("standby", "weight = 0")].concat();
     let app = App::start(&redis, &relays).await;
