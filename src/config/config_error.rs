@@ -6,7 +6,8 @@ use std::fmt;
 #[derive(Debug, thiserror::Error)]
 #[error("{setting}: {reason}")]
 pub struct ConfigError {
-    /// The setting with its section, such as `relay.port`; else a file or `configuration`.
+    /// The setting with its section, such as `relay.port`. If the fault belongs to no single
+    /// setting, this is a file or the word `configuration`.
     pub setting: String,
     pub reason: String,
 }

@@ -1,4 +1,4 @@
-//! Reads and changes deliveries; every room that changes one does it here.
+//! Reads and changes deliveries. No other module changes a delivery except through this one.
 //!
 //! - [`Deliveries`] reads a delivery, and changes it by compare-and-set on its revision. The audit
 //!   entry and the answer for repeated requests are written in the same script.

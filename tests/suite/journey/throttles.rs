@@ -41,10 +41,11 @@ async fn two_daemons(redis: &RedisServer, relay: &TestRelay, more: &str) -> [Dae
     [Daemon::start(&settings).await, Daemon::start(&settings).await]
 }
 
-/// The passes after which all daemons have taken their shares of a limit of recipients at a time.
+/// How many passes a daemon needs to take its share of a limit on recipients or connections.
 const SETTLED: usize = 5;
 
-/// Waits until both daemons have taken their shares, some polls after the second one came.
+/// Waits until both daemons have taken their shares. This takes some passes after the second
+/// daemon has started.
 async fn shares_are_taken(daemons: &[Daemon; 2]) {
     for daemon in daemons {
         daemon.passes("throttles", SETTLED).await;
@@ -87,14 +88,14 @@ async fn a_delivery_keeps_its_rate_over_all_daemons() {
     let id = client.send(&with_settings(json!({ "messages_per_second": 50 })), audience(300)).await;
     let mut most = 0;
     loop {
-        // The messages of one second may go at once, and begun transactions are on their way.
+        // The two extra seconds allow for a burst of one second and for transactions under way.
         let (accepted, allowed) = (relay.accepted(), 50 * (started.elapsed().as_secs() + 2));
         assert!(accepted as u64 <= allowed, "{accepted} after {:?}", started.elapsed());
         most = most.max(accepted);
         if accepted >= 300 {
             break;
         }
-        assert!(started.elapsed() < LIMIT, "{most} in a second: the rate is exceeded");
+        assert!(started.elapsed() < LIMIT, "only {most} were accepted: sending takes too long");
         sleep(Duration::from_millis(50)).await;
     }
     assert!(started.elapsed() >= Duration::from_secs(4), "{:?}", started.elapsed());
@@ -119,7 +120,7 @@ async fn a_domain_keeps_its_rate_and_the_others_do_not_wait_for_it() {
         }
         by
     };
-    eventually("the other deliveries", LIMIT, async || {
+    eventually("the other domain gets its mail", LIMIT, async || {
         (by_domain().get(&false) == Some(&40)).then_some(())
     })
     .await;
@@ -228,7 +229,7 @@ async fn a_paused_domain_delays_nobody_else_in_its_chunks() {
     daemon.passes("throttles", 1).await;
     let id =
         daemon.client.send(&definition(), at_domains(150, &["good.example", "left.example"])).await;
-    eventually("the other deliveries", LIMIT, async || {
+    eventually("the other domain gets its mail", LIMIT, async || {
         (sent(&daemon.client, &id).await == 150).then_some(())
     })
     .await;
@@ -344,9 +345,9 @@ async fn a_small_delivery_does_not_wait_for_hundreds_of_others_or_for_throttled_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_gets_no_more_than_its_rate_and_connections_from_all_daemons_together() {
-    // The relay is so slow that both need all the connections that they may have.
+    // The relay is so slow that both daemons use all connections that their shares allow.
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(200)).await);
-    // Both get something to send: chunks are small and are given back soon.
+    // Chunks are small and are given back soon, so that both daemons get some to send.
     let limits = "messages_per_second = 50\ntotal_connections = 3\n[preparation]\nchunk_size = 10\n[send]\nslice_ms = 300\n";
     let settings = format!("{}{limits}[redis]\nurl = \"{}\"\n", relay.settings(8), redis.url());
     let daemons = [Daemon::start(&settings).await, Daemon::start(&settings).await];
@@ -364,7 +365,7 @@ async fn a_relay_gets_no_more_than_its_rate_and_connections_from_all_daemons_tog
         (within_limits() == 3).then_some(())
     })
     .await;
-    // The relay is so fast that only the limits slow the daemons down.
+    // From here on the relay is so fast that only the limits slow the daemons down.
     relay.catcher.change_rules(|rules| rules.delay = Duration::ZERO);
     while relay.accepted() < 300 {
         within_limits();
@@ -380,7 +381,7 @@ async fn a_small_delivery_that_came_last_gets_the_next_job() {
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     const WAITING: &str = "versand:{core:apalis:queues:list}:chunks:active";
-    // All of them want jobs before any is queued.
+    // The queue is made to look full, so that no job is queued while the deliveries start.
     let workers = services.config.send.workers;
     redis.ask(&format!("RPUSH {WAITING}{}", " x".repeat(workers))).unwrap();
     let mut others = Vec::new();
@@ -395,7 +396,7 @@ async fn a_small_delivery_that_came_last_gets_the_next_job() {
     let small = started(services, 10).await;
     assert!(
         services.stores.chunks.with_jobs(&small).await.unwrap().is_empty(),
-        "the allowed number of jobs waits"
+        "the queue is full again, with jobs of the other deliveries"
     );
     fetched().await;
     assert_eq!(services.stores.chunks.with_jobs(&small).await.unwrap().len(), 1);

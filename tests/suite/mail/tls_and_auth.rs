@@ -27,7 +27,7 @@ use versand::{
 use crate::harness::smtp::{FROM, MESSAGE, deliver, fault, file, relay};
 
 const HELLO: &str = "250-tls.example\r\n250-auth login PLAIN\r\n250 PIPELINING";
-/// The tokens of `user` and `secret`.
+/// The client's AUTH PLAIN command for the user name `user` and the password `secret`.
 const PLAIN: &str = "AUTH PLAIN AHVzZXIAc2VjcmV0";
 
 struct Server {
