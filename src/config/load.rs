@@ -15,7 +15,8 @@ impl Config {
     /// Reads the defaults, `file` and the environment (`VERSAND__SECTION__SETTING`), in this order.
     ///
     /// # Errors
-    /// The first setting that is unknown, of the wrong type or out of its range.
+    /// The file cannot be read, or a setting is unknown, of the wrong type or out of its range. The
+    /// error names the file or the first such setting.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
         let mistyped = |name: &str| name.starts_with("VERSAND_") && !name.starts_with("VERSAND__");
         if let Some(name) = std::env::vars_os()
@@ -24,7 +25,7 @@ impl Config {
         {
             return Err(refuse(
                 name,
-                "names no setting: two underscores, as in VERSAND__RELAY__HOST",
+                "names no setting: write two underscores, as in VERSAND__RELAY__HOST",
             ));
         }
         let mut builder = config::Config::builder()

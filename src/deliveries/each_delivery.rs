@@ -9,7 +9,7 @@ use crate::{domain::delivery::DeliveryId, store::StoreError};
 /// text `failure`, and the others go on.
 ///
 /// # Errors
-/// If Redis does not answer. The rest is left for the next pass.
+/// If a step met an error of Redis that may pass. The rest is left for the next pass.
 pub async fn each_delivery<F: Future<Output = Result<(), Refusal>>>(
     ids: Vec<DeliveryId>,
     at_a_time: usize,

@@ -96,7 +96,7 @@ pub(super) fn kept_answers(repeats: &[RepeatKey], answer: &Value) -> Vec<OnceKey
 /// Reads a kept answer.
 ///
 /// # Errors
-/// If the key was used for another request.
+/// If the key was used for another request, or the kept answer is damaged.
 pub(super) fn read_answer<T: DeserializeOwned>(
     kept: &str,
     repeat: &RepeatKey,

@@ -16,9 +16,9 @@ use crate::{mail::smtp::SmtpConnection, store::chunks::Report};
 /// The largest number of reports in one batch.
 const LARGEST_BATCH: usize = 512;
 
-/// After a fruitless wait, a worker sends this many messages without waiting.
+/// After a fruitless wait for a claim, the worker asks this many times without waiting.
 ///
-/// A limit may postpone claims, or Redis may be slow.
+/// A wait is fruitless if a limit postpones the claims, or if Redis is slow.
 const UNWAITED: u32 = 20;
 
 /// One message of a connection worker to the ledger writer.
@@ -40,7 +40,7 @@ pub(super) struct WriterChannel {
     connection: usize,
     pub granted: UnboundedReceiver<GrantedClaim>,
     messages: UnboundedSender<WorkerMessage>,
-    /// The number of messages that are still sent without waiting.
+    /// How many more calls of `next_claim` do not wait.
     unwaited: u32,
 }
 

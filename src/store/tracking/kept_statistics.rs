@@ -1,4 +1,4 @@
-//! Stored statistics of deliveries, and the lock on the hour of their computation.
+//! Stored statistics of deliveries, and the lock that lets one daemon compute them each hour.
 
 use redis::AsyncCommands;
 
@@ -58,8 +58,8 @@ impl TrackingStore {
         Ok(taken.is_some())
     }
 
-    /// Keeps the lock on an hour for `keep_s` seconds from now. Returns false if another daemon has
-    /// it.
+    /// Keeps the lock on an hour for `keep_s` seconds from now. Returns false if `owner`
+    /// does not hold it.
     pub async fn extend_hour_lock(
         &self,
         hour: i64,
