@@ -110,7 +110,7 @@ async fn a_body_that_stalls_or_is_too_large_is_refused_and_changes_nothing() {
         .await
         .unwrap();
     for _ in 0..6 {
-        // All of them together take longer than one may.
+        // The six pauses together are longer than the limit for one pause.
         sleep(Duration::from_millis(300)).await;
         stream.write_all(line.as_bytes()).await.unwrap();
     }

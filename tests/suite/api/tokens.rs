@@ -39,7 +39,7 @@ fn issuers(folder: &TempDir) -> String {
     )
 }
 
-/// A good token of `crm` with all roles, changed.
+/// A token signed with `key`. Its claims name `crm` and all roles, except for the `changes`.
 fn signed(key: &str, changes: Value) -> String {
     let now = get_current_timestamp();
     let mut claims = json!({ "iss": "crm", "sub": "ann", "aud": "versand", "iat": now, "exp": now + 600, "roles": ROLES });
@@ -79,7 +79,7 @@ fn bad_tokens() -> Vec<(&'static str, String, &'static str)> {
             "role",
         ),
         (
-            "that of a job",
+            "made for a job",
             signed(CRM, json!({ "action": CONFIRM_SEND, "jti": "1" })),
             "that of a job",
         ),

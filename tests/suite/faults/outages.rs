@@ -49,7 +49,8 @@ async fn the_validity_period_ends_also_while_the_relay_is_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recipient_in_doubt_at_the_end_of_validity_is_not_sent_to_again() {
     let redis = RedisServer::start();
-    // A recipient in doubt is sent to again a lease and a second later, which is after the end.
+    // A recipient in doubt is due again a lease and a second later. By then the validity period has
+    // ended.
     let app = App::start(&redis, "[send]\nlease_ms = 10000").await;
     let silent = CatcherFault::new(CatcherStage::End, CatcherAction::Close);
     app.catcher.as_ref().unwrap().change_rules(|rules| rules.every = Some(silent));
@@ -68,7 +69,8 @@ async fn a_recipient_in_doubt_at_the_end_of_validity_is_not_sent_to_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recipient_in_doubt_that_is_due_as_the_validity_ends_stays_in_doubt() {
     let redis = RedisServer::start();
-    // Recipients in doubt are due two seconds later, over one slow connection.
+    // Recipients in doubt are due again two seconds later. There is only one slow connection, so
+    // the validity period ends while they wait for it.
     let app = App::start(&redis, "[send]\nlease_ms = 1000\n[relay]\nconnections = 1").await;
     let silent = CatcherFault::new(CatcherStage::End, CatcherAction::Close);
     app.catcher.as_ref().unwrap().change_rules(|rules| {
@@ -93,7 +95,7 @@ async fn a_delivery_that_is_stopped_before_its_start_is_cancelled_completely() {
     let id = app.client.create(&definition()).await;
     app.client.upload(&id, audience(25)).await;
     app.client.prepare(&id).await;
-    // A daemon released the wave and died before it queued the start.
+    // A wave is due. The daemon died before it queued the start.
     let delivery: DeliveryId = id.parse().unwrap();
     let released = |d: &versand::domain::delivery::Delivery, now| {
         let mut document = d.document.clone();
@@ -204,7 +206,7 @@ async fn a_holder_that_cannot_beat_starts_no_more_of_its_claims() {
     let before = catcher.messages().len();
     let when_the_lease_was_over =
         at_rest("the lease has ended", Duration::from_secs(1), || catcher.messages().len()).await;
-    // The limit is one and a half leases: a busy machine sends no more.
+    // The limit is what one and a half leases allow. A busy machine sends fewer messages, not more.
     assert!(
         when_the_lease_was_over <= before + 16,
         "messages were sent without a lease: {when_the_lease_was_over} after {before}"

@@ -49,7 +49,7 @@ fn mail_definition() -> Value {
         "text": "Dear {{ name }},\n\n.a dot\n..two dots\n{{ long }}\nunsubscribe: https://shop.example/unsubscribe\n",
     });
     definition["sender"]["name"] = json!("Der Laden \"Müller, Söhne\"");
-    // The validity period ends after two seconds.
+    // The validity period ends after about four seconds.
     definition["settings"] = json!({ "retry_minutes": [0.02], "validity_hours": 0.0012 });
     definition
 }
@@ -198,7 +198,7 @@ impl AuthServer {
         Self { folder, child, port, printed }
     }
 
-    /// How often the server sent each reply.
+    /// How often the server printed each line.
     fn printed(&self) -> BTreeMap<String, usize> {
         let mut printed = BTreeMap::new();
         for line in self.printed.lock().unwrap().iter() {
@@ -256,7 +256,7 @@ async fn a_wrong_password_fails_no_recipient_and_the_right_one_resumes_the_deliv
     assert!(daemon.terminate().await.success());
     assert!(
         again.elapsed() < Duration::from_secs(20),
-        "the delivery waited for the relay: {:?}",
+        "the end of the daemon waited for the relay: {:?}",
         again.elapsed()
     );
     daemon.restart().await;

@@ -75,8 +75,8 @@ async fn every_fault_of_a_test_is_before_the_dividing_line() {
             }
             assert_eq!(connection.is_usable(), usable, "{name}");
             if usable {
-                // Later transactions on the connection are independent of this one: a test and a
-                // message.
+                // A test and a message follow on this connection. They do not depend on the
+                // transaction before them.
                 assert!(
                     matches!(test(&mut connection, "b@x.example").await, Transaction::Tested(_)),
                     "{name}"

@@ -125,7 +125,7 @@ fn a_template_that_would_overflow_the_stack_is_refused() {
             &source[..30]
         );
     }
-    // A template of the maximal length, on a stack as small as a worker's.
+    // The longest allowed templates do not overflow a stack as small as a worker's.
     for longest in [
         chain("{{ a", ".a", " }}", 2040),
         chain("{{ a", "+1", " }}", 2040),

@@ -59,8 +59,8 @@ fn definition_with(fatigue: Value, after: i64) -> Value {
     definition
 }
 
-/// Prepares a delivery by direct calls. This includes one whose recipients are all excluded, which
-/// fails.
+/// Prepares a delivery by direct calls. The preparation may fail, for example when all recipients
+/// are excluded.
 async fn prepare(services: &Services, definition: Value, emails: &[&str]) -> Delivery {
     let id = direct_calls::create(services, definition).await;
     direct_calls::upload(services, &id, audience_of(emails)).await;
@@ -73,8 +73,8 @@ async fn confirm(services: &Services, delivery: &Delivery) {
 }
 
 async fn send(services: &Services, id: &DeliveryId) {
-    // A slow machine may need more than one slice.
-    eventually("the preparation is finished", LIMIT, async || {
+    // A slow machine may need more than one job slice.
+    eventually("the delivery is finished", LIMIT, async || {
         for chunk in
             0..services.deliveries.delivery(id).await.unwrap().document.plan.unwrap().chunks
         {
@@ -95,7 +95,9 @@ async fn sent(services: &Services, definition: Value, emails: &[&str]) -> Delive
     delivery.id
 }
 
-/// The recipients that a preparation excludes for fatigue. Another recipient is not excluded.
+/// The recipients that a preparation excludes for fatigue.
+///
+/// The helper adds a recipient who is not excluded, so that the preparation does not fail.
 async fn excluded_for_fatigue(
     services: &Services,
     definition: Value,
@@ -216,7 +218,7 @@ async fn the_window_slides_by_days() {
             "{ago} s ago"
         );
     }
-    // The window is seen from the day for which it is scheduled.
+    // The days are counted back from the day for which the new delivery is scheduled.
     for (days, expected) in [(6, 1), (8, 0)] {
         assert_eq!(
             excluded_for_fatigue(

@@ -269,7 +269,8 @@ async fn a_page_with_few_matches_among_many_lines_says_where_to_continue() {
     let app = App::start(&redis, "").await;
     let id = sent(&app, &[]).await;
     let mut log = fill_with_opens(id.as_str(), 70);
-    // The only click is the last line. Later lines did not exist when the count was read.
+    // The last counted line is the only click that the page may show. The click after it stands
+    // for a line that came after the count was read.
     let lines = 69 * 4096 + 3;
     let click = hit(4, HitKind::Click, HitLabel::Human).encode();
     log.setrange(format!("versand:{{{id}}}:hits:69"), 2 * 36, &click[..]).ignore();
@@ -360,7 +361,7 @@ async fn the_next_daemon_computes_hourly_statistics_whose_daemon_was_killed() {
     let lasts = async |connection: &mut redis::aio::MultiplexedConnection| -> i64 {
         redis::cmd("TTL").arg(&lock).query_async(connection).await.unwrap()
     };
-    // There is no pause: the daemon is killed before the job is done.
+    // The loop makes no pause, so that the daemon is killed before the job is done.
     let limit = Instant::now() + LIMIT;
     while lasts(&mut connection).await < 0 {
         assert!(Instant::now() < limit, "no daemon took the hour");
@@ -372,7 +373,7 @@ async fn the_next_daemon_computes_hourly_statistics_whose_daemon_was_killed() {
         "the job ended before the kill"
     );
 
-    // The lock expires, as it does after two minutes.
+    // The test deletes the lock, which would otherwise expire after two minutes.
     let _: u64 = redis::cmd("DEL").arg(&lock).query_async(&mut connection).await.unwrap();
     daemon.set_clock(ahead(jiff::Timestamp::now().as_second()));
     daemon.restart().await;

@@ -105,7 +105,7 @@ async fn a_hit_that_is_not_logged_leaves_nothing() {
         (stores.tracking.agents(&id).await.unwrap().len(), extent.hits, extent.beyond),
         (1000, 1000, 400)
     );
-    // These hits are for links to a delivery that was deleted a minute ago.
+    // Links of a deleted delivery still cause hits. They are not logged either.
     let deleted =
         app.client.request(Method::DELETE, &format!("/deliveries/{id}")).send().await.unwrap();
     assert!(deleted.status().is_success());
