@@ -184,7 +184,7 @@ impl Application {
         shutdown.await;
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         let drained = drain(&daemon, config.server.drain_ms).await;
-        // from here on no task could repeat writes that Redis forgets
+        // after the drain no task repeats a write that Redis loses
         if tokio::time::timeout(DURABLE_LIMIT, stores.redis.await_durability()).await.is_err() {
             tracing::warn!("the replicas of Redis do not have all writes yet");
         }

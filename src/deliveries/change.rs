@@ -34,7 +34,8 @@ pub struct Decision<T> {
     pub state: DeliveryState,
     pub document: Document,
     pub answer: T,
-    /// Action and details of the audit entry; `None` for steps of the daemon itself.
+    /// Action and details of the audit entry. `None` writes no entry, as for most steps of the
+    /// daemon itself.
     pub act: Option<(&'static str, Value)>,
 }
 
@@ -145,7 +146,8 @@ impl Deliveries {
             let now = Timestamp::now();
             let decision = match decide(&delivery, now) {
                 Ok(decision) => decision,
-                // the very same request may have been faster: one script writes key and effect
+                // a repeat of this request may have been faster; one script writes its change and
+                // its key, so the key is there
                 Err(refusal) => {
                     let before = self.first_answer(repeats).await?.ok_or(refusal)?;
                     self.await_durability().await?;

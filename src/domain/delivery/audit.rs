@@ -17,7 +17,7 @@ pub struct AuditEntry {
     /// The number of the entry in its chain, from 1.
     pub seq: u64,
     pub at: Timestamp,
-    /// The id of the delivery, or "versand" in the chain of heads.
+    /// The id of the delivery, also in the chain of heads.
     pub subject: String,
     pub principal: String,
     pub action: String,
@@ -86,7 +86,7 @@ impl AuditEntry {
     }
 }
 
-/// The first entry of a chain that is wrong.
+/// The first wrong entry of a chain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("entry {seq}: {fault}")]
 pub struct BrokenChain {
@@ -97,7 +97,7 @@ pub struct BrokenChain {
 /// Checks a chain from its first entry and returns its head.
 ///
 /// # Errors
-/// The first entry that is missing, altered or out of order.
+/// The first entry that was altered, is out of order, or comes after a missing one.
 pub fn verify<'a>(
     entries: impl IntoIterator<Item = &'a AuditEntry>,
 ) -> Result<AuditHead, BrokenChain> {

@@ -188,7 +188,7 @@ impl Drop for OpenSession<'_> {
     }
 }
 
-/// The Message-ID in the header, which ends at the first empty line; empty if there is none.
+/// The Message-ID in the header, or an empty string. The header ends at the first empty line.
 fn message_id(bytes: &[u8]) -> String {
     const NAME: &[u8] = b"message-id:";
     bytes

@@ -8,10 +8,12 @@ use crate::{
     },
 };
 
-/// The settings of a delivery. Where its definition says nothing, the configuration counts.
+/// The settings of a delivery. Where its definition says nothing, the configuration or a fixed
+/// default counts. A definition cannot ask for fewer approvals than the configuration.
 pub fn effective_settings(config: &Config, definition: &Definition) -> Settings {
     let (own, default, rule) = (&definition.settings, &config.send, &config.fatigue);
-    // pixel and links are in the HTML part: without it opens are unknown, which is not zero
+    // the open pixel and the tracked links are in the HTML part: without that part opens and clicks
+    // are unknown, not zero
     let has_html = definition.content.html.is_some();
     let (tracking, usual) = (own.tracking.clone().unwrap_or_default(), &config.tracking);
     Settings {

@@ -66,7 +66,7 @@ impl Retention {
         let Some(least) = all.into_iter().filter(|days| *days > 0.0).min_by(f64::total_cmp) else {
             return Ok(());
         };
-        // a delivery that was created later cannot have ended before
+        // a delivery that was created after `before` has ended after it: nothing has expired
         let before = f64::from(unix_now()) - least * DAY_S;
         let wanted =
             RemovedParts { logs: settings.logs_days > 0.0, tracking: settings.tracking_days > 0.0 };
@@ -163,7 +163,7 @@ impl Retention {
             (Timestamp::now(), delivery.document.clone(), delivery.state);
         let is_whole = document.cleaned.is_none() && document.tracking_cleaned_at.is_none();
         if !expired.delivery && is_whole && document.has_started() {
-            // counts the hits since the last hour; if that fails, nothing is removed
+            // counts the hits since the last hourly count; if that fails, nothing is removed
             self.statistics.compute(&delivery.id, false).await?;
         }
         let act = if expired.delivery {
@@ -187,7 +187,7 @@ impl Retention {
             ("clean", json!({ "removed": removed }))
         };
         let decision = Decision { state, document, answer: (), act: Some(act) };
-        // only this revision: a newer one may have been reopened
+        // only this revision is marked: somebody may have reopened the delivery meanwhile
         let marked = self
             .deliveries
             .commit(&delivery.id, delivery.revision, "versand", &[], decision)
@@ -202,7 +202,8 @@ impl Retention {
     /// then nothing may be removed.
     async fn keep_archive(&self, delivery: &Delivery) -> bool {
         let folder = &self.config.retention.archive_dir;
-        // a delivery that lost its logs or its tracking log was archived before
+        // a delivery without its logs is not archived any more; if it lost only its tracking log,
+        // an archive that exists is kept
         let document = &delivery.document;
         if folder.as_os_str().is_empty() || document.cleaned.is_some() {
             return true;
