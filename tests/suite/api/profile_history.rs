@@ -60,8 +60,8 @@ async fn the_history_of_an_address_has_its_sent_and_scheduled_messages_only() {
     let mut later = named("Later");
     later["schedule"] = json!({ "type": "at", "at": "2031-02-03T04:05:06", "zone": "UTC" });
     let scheduled = client.send(&later, to("ann@xn--bro-hoa.example")).await;
-    // The three cases: prepared and not confirmed; an SMTP test; prepared, changed and prepared
-    // again for another address.
+    // Three deliveries are not in the history. The first is not confirmed. The second is an SMTP
+    // test. The third is prepared again for another address.
     let prepared = client.create(&named("Prepared")).await;
     client.upload(&prepared, to("ann@büro.example")).await;
     client.prepare(&prepared).await;
@@ -111,7 +111,7 @@ async fn the_history_of_an_address_has_its_sent_and_scheduled_messages_only() {
     );
     assert_eq!((&lines[0]["failure_type"], &lines[0]["attempts"]), (&json!("hard"), &json!(1)));
 
-    // A bounce or a hit is stored in the ledger.
+    // The ledger stores hits and bounces. This writes three hits into a record.
     let mut set = ::redis::cmd("SETRANGE");
     let bits = tracked::HUMAN_CLICK | tracked::MACHINE_OPEN | tracked::OPT_OUT;
     set.arg(format!("versand:{{{refused}}}:ledger:0")).arg(HEADER_BYTES + 16 + 13).arg(&[bits][..]);
@@ -210,7 +210,7 @@ async fn written(app: &App, n: u32, address: &str) -> DeliveryId {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_deliveries_are_in_one_history_newest_first() {
-    // Thousands of writes, none of which must survive a crash.
+    // The test makes thousands of writes. None of them needs to survive a crash.
     let redis = RedisServer::start_with(&["--appendfsync", "everysec"]);
     let app = App::start(&redis, "").await;
     let mut ids = Vec::new();

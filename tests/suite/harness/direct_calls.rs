@@ -48,7 +48,7 @@ pub async fn upload(services: &Services, id: &DeliveryId, audience: String) {
     uploads.upload(&all_roles(), id, AudienceFormat::Ndjson, body).await.unwrap();
 }
 
-/// Has the delivery prepared, well or not.
+/// Prepares the delivery. The preparation may fail.
 pub async fn prepare(services: &Services, id: &DeliveryId) -> Delivery {
     services.journey.preparations.request(&all_roles(), id, None).await.unwrap();
     services.journey.preparations.run(id).await.unwrap();
@@ -76,7 +76,8 @@ pub async fn started(services: &Services, recipients: usize) -> DeliveryId {
     id
 }
 
-/// Moves the creation, and the end if there is one, `hours` into the past.
+/// Moves the last change and the end, if there is one, `hours` into the past. The delivery also
+/// moves back in the list of deliveries.
 pub async fn aged(app: &App, id: &str, hours: i64) {
     let (id, stores): (DeliveryId, _) = (id.parse().unwrap(), &app.services.stores);
     let delivery = stores.deliveries.delivery(&id).await.unwrap().unwrap();
@@ -102,7 +103,8 @@ pub async fn aged(app: &App, id: &str, hours: i64) {
         .unwrap();
 }
 
-/// The keys of a delivery, without keys that expire.
+/// The keys of a delivery, without their common prefix. Idempotency keys are left out, because they
+/// expire.
 pub async fn keys(redis: &RedisServer, id: &str) -> BTreeSet<String> {
     let prefix = format!("versand:{{{id}}}:");
     let all: Vec<String> = ::redis::cmd("KEYS")

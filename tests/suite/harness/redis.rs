@@ -32,7 +32,8 @@ impl RedisServer {
         Self::start_with(&[])
     }
 
-    /// Adds options after the strict ones; the last one wins: `["--appendfsync", "everysec"]`.
+    /// Adds options such as `["--appendfsync", "everysec"]` after the strict ones. The last value
+    /// of an option wins.
     pub fn start_with(options: &[&str]) -> Self {
         let mut server = Self::new(options);
         server.launch();
@@ -129,7 +130,7 @@ impl RedisServer {
         Pid::from_child(self.child.as_ref().expect("redis-server is running"))
     }
 
-    /// True while the process lives. It ends by itself when it cannot keep its promises.
+    /// True while the process lives. Redis ends by itself if it cannot write its append-only file.
     pub fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }

@@ -1,6 +1,6 @@
 //! Every possible end of a transaction, on both sides of the dividing line.
 //!
-//! Each test runs with PIPELINING and without.
+//! Several tests run with PIPELINING and without.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -19,7 +19,7 @@ use crate::harness::smtp::{FROM, MESSAGE, World, deliver, reply, until};
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// The outcome of a fault, and whether the connection stays open.
+/// A fault, its expected outcome, and whether the catcher accepted the message.
 struct Case {
     act: CatcherFault,
     expected: Expected,
@@ -98,16 +98,16 @@ fn cases() -> Vec<Case> {
 async fn every_fault_falls_on_its_side_of_the_dividing_line() {
     for pipelining in [true, false] {
         for (after, before) in [(false, false), (true, false), (false, true), (true, true)] {
-            // Each case has servers of its own, and all run at once: most of them wait for
-            // time-outs.
+            // Each case has servers of its own. All cases run at once, because some of them wait
+            // for time-outs.
             let all = cases().into_iter().map(|case| check(case, pipelining, after, before));
             futures_util::future::join_all(all).await;
         }
     }
 }
 
-/// `after` is an earlier transaction that pipelined this envelope. `before` is a later one, whose
-/// envelope this one pipelines.
+/// With `after`, an earlier transaction pipelined this envelope. With `before`, this transaction
+/// pipelines the envelope of a later one.
 async fn check(case: Case, pipelining: bool, after: bool, before: bool) {
     let world = World::new(|rules| rules.pipelining = pipelining, |_| ()).await;
     let stage = case.act.stage;
@@ -175,8 +175,8 @@ async fn check(case: Case, pipelining: bool, after: bool, before: bool) {
     let accepted = matches!(ended, Transaction::Accepted(_));
     assert_eq!(by_relay, u64::from(accepted) + u64::from(after), "{name}");
     assert!(!accepted || by_catcher as u64 == by_relay, "{name}");
-    // After any outcome the next transaction succeeds. It uses the same connection where that is
-    // correct.
+    // On a connection that stays open, the next transaction succeeds. On any other connection, it
+    // does not start. After a reply in the body, any outcome is allowed.
     if before && keeps && stage != CatcherStage::Body {
         assert!(
             matches!(
@@ -297,8 +297,8 @@ async fn a_transaction_that_may_not_start_sends_nothing() {
                 deliver(&mut connection, (FROM, "jane@x.example"), MESSAGE, None, &may_go).await;
             assert_eq!(ended, Transaction::NotStarted, "allowed {allowed} times");
             assert_eq!(asked.load(Ordering::Relaxed), allowed + 1);
-            // A fault before the envelope leaves the connection open. A fault before the end of
-            // data closes it.
+            // A refused start before the envelope leaves the connection open. A refusal before the
+            // end of data closes it.
             assert_eq!(connection.is_usable(), allowed == 0);
             until("closed", || world.catcher.open_connections() == usize::from(allowed == 0)).await;
             assert_eq!(world.catcher.messages().len(), 0);
@@ -352,7 +352,7 @@ async fn an_address_that_no_command_can_carry_never_reaches_the_wire() {
 }
 
 #[test]
-fn a_refused_sender_never_counts_against_the_recipient() {
+fn a_refused_sender_does_not_mean_an_unknown_user() {
     let refused = reply("550 5.1.1 sender refused: user unknown");
     assert_eq!(classify(&refused), (FailureReason::Refused, FailureType::Hard));
 }

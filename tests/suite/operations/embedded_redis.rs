@@ -91,7 +91,7 @@ async fn a_leftover_redis_is_adopted_watched_and_stopped() {
     let state = StateDir::lock(dir.path()).expect("lock");
     let second = EmbeddedRedis::start(&state, "redis-server").await.expect("adopt");
     assert_eq!(pid(&second).await, left);
-    // Its connection may end while it lives: that is no reason to start another one.
+    // The daemon may lose its connection while Redis lives. Then it must not start another Redis.
     let _: u64 = redis::cmd("CLIENT")
         .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"])
         .query_async(&mut connect(&second).await)

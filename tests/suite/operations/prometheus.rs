@@ -91,7 +91,7 @@ impl Prometheus {
 struct Query {
     of: String,
     query: String,
-    /// True if the query names the daemon.
+    /// True if the legend or the summary names the daemon.
     by_daemon: bool,
 }
 
@@ -180,7 +180,7 @@ async fn every_query_of_dashboards_and_alerts_finds_its_metrics() {
 
     let tasks = "count by (task) (versand_scheduler_last_success_timestamp_seconds)";
     let scraped = async || (prometheus.query(tasks).await.len() >= 7).then_some(());
-    eventually("all tasks have succeeded, except the one of every minute", LIMIT, scraped).await;
+    eventually("all tasks have succeeded, except the minutely one", LIMIT, scraped).await;
     let ratios = async || {
         (prometheus.query("versand_delivery_delivered_ratio").await.len() == 2).then_some(())
     };

@@ -188,7 +188,7 @@ async fn the_next_pass_removes_the_logs_that_a_crash_left() {
     let app = App::start(&redis, &settings(0, 1, 1, "")).await;
     let id = sent(&app, &redis).await;
     aged(&app, &id, 25).await;
-    // After this crash some keys of the removed logs are still there.
+    // To imitate a crash, the test saves all keys now and restores some after the removal.
     let mut conn = connection(&redis).await;
     let saved = keys(&redis, &id).await;
     let mut dumps = Vec::new();
@@ -280,7 +280,7 @@ fn of_kind(lines: &[Value], kind: &str) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_removed_before_its_archive_is_written() {
     let (redis, parent) = (RedisServer::start(), tempfile::tempdir().unwrap());
-    // These are made at the start.
+    // The daemon makes this folder at its start.
     let folder = parent.path().join("archive");
     let app = App::start(&redis, &settings(0, 1, 1, folder.to_str().unwrap())).await;
     let id = sent(&app, &redis).await;

@@ -56,7 +56,7 @@ fn accepted(r: &mut Record, report: &Report) -> ReportEffect {
             if r.has(flags::DUPLICATE) || !r.has(flags::RESENT) {
                 return ReportEffect::Known;
             }
-            // An earlier claim was accepted, too, or possibly so.
+            // An earlier claim was accepted, or may have been.
             r.flags |= flags::DUPLICATE;
             return ReportEffect::Twice;
         }
@@ -111,9 +111,9 @@ fn given_back(r: &mut Record, now: u32) -> ReportEffect {
     ReportEffect::Applied
 }
 
-/// A late report of an acceptance. While the newer claim is under way, the report is only noted. Otherwise it decides,
-/// unless a bounce has. The record takes the number of this claim: a repeated report is then known,
-/// and an acceptance of the newer claim counts as the second one.
+/// A late report of an acceptance. While the newer claim is under way, the report is only noted.
+/// Otherwise it decides, unless a bounce has decided, and the record takes the number of its claim.
+/// A repeated report is then known. An acceptance of the newer claim counts as the second one.
 fn accepted_earlier(r: &mut Record, report: &Report, terms: &Terms) -> ReportEffect {
     if r.has(flags::DUPLICATE) || r.status == Status::Attempting && r.has(flags::ACCEPTED) {
         return ReportEffect::Known;
@@ -133,8 +133,9 @@ fn accepted_earlier(r: &mut Record, report: &Report, terms: &Terms) -> ReportEff
     ReportEffect::Applied
 }
 
-/// The claim of a worker that is gone. Nobody knows whether it was accepted, unless an earlier
-/// claim was. In SMTP test mode nothing was ever transferred.
+/// Ends the claim of a worker that is gone. Nobody knows whether this claim was accepted. If an
+/// earlier claim was accepted, the recipient is sent to, with a possible duplicate. In SMTP test
+/// mode nothing was ever transferred.
 pub fn lose(r: &mut Record, now: u32, test: bool) {
     if r.has(flags::ACCEPTED) {
         sent_before(r, now);

@@ -41,8 +41,8 @@ impl Model for Small {
                 |model: &Small, world: &World| {
                     each(world, |i, r| {
                         let again = world.resent_by_person[i] + u8::from(model.resend);
-                        // Redis has forgotten it, and nobody is left who knows, or nobody has put
-                        // it back yet.
+                        // Redis has forgotten an acceptance. Nobody is left who knows of it, or
+                        // nobody has put it back yet.
                         let forgotten = || {
                             world.run > 1 && (world.lost_acceptance[i] || !model.is_quiet(world))
                         };
@@ -132,7 +132,8 @@ fn can_double(model: &Small) -> bool {
     doubt && (model.resend || model.budget.persons > 0)
 }
 
-/// The recipient is sent to. Otherwise the worker that knew is gone, or may still report.
+/// True if the record may stand for an accepted message. It may if it says `Sent`, or if a bounce
+/// came. Any other status needs a report that is still awaited, or a worker that is gone.
 ///
 /// A recipient whose worker is gone is in doubt, was settled by a person, or has the result of its
 /// second attempt.
@@ -145,8 +146,10 @@ fn is_truth(world: &World, i: usize, r: &Record) -> bool {
         || world.lost_acceptance[i] && excused
 }
 
-/// Returns each property that fails, each wanted case that never occurred, and the number of
-/// states. Ends at the first failure; without one, all states were seen.
+/// Returns the failures and the number of states. The failures are the properties that fail. If
+/// none fails, they are the wanted cases that never occurred.
+///
+/// The check ends at the first property that fails. Without one, it sees all states.
 fn check(resend: bool, budget: FaultBudget, mutation: Mutation) -> (Vec<String>, usize) {
     let started = std::time::Instant::now();
     let builder = Small { resend, budget, mutation }

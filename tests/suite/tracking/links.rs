@@ -65,7 +65,7 @@ async fn every_message_carries_tokens_of_its_own_recipient_and_a_proof_says_that
     let view = app.client.prepare(&id).await;
     assert_eq!(view["state"], "prepared", "{}", view["checks"]);
     let warnings = view["checks"]["warnings"].as_array().unwrap();
-    assert_eq!(warnings.len(), 1, "a warning though there is an opt-out link: {warnings:?}");
+    assert_eq!(warnings.len(), 1, "only the link in the loop gives a warning: {warnings:?}");
     assert!(
         warnings[0]["message"].as_str().unwrap().contains("https://shop.example/{{ i }}"),
         "{warnings:?}"

@@ -49,7 +49,7 @@ pub struct Entry {
     pub refused: bool,
     /// True if the line after the end of data is no reply.
     pub garbled: bool,
-    /// True if a reply was written after the end of data.
+    /// The time of the reply to the end of data, or to a refused RCPT.
     pub replied: Option<Instant>,
 }
 
@@ -115,7 +115,7 @@ async fn serve(listener: TcpListener, state: Arc<Mutex<SinkState>>) {
     while let Ok((stream, _)) = listener.accept().await {
         let _ = stream.set_nodelay(true);
         let state = state.clone();
-        // The client must notice a broken connection.
+        // The error of a session is dropped. The client must notice a broken connection.
         sessions.spawn(async move { drop(session(stream, &state).await) });
     }
 }
@@ -179,7 +179,7 @@ async fn session(stream: TcpStream, state: &Mutex<SinkState>) -> std::io::Result
     }
 }
 
-/// Reads a message and decides. Returns the number of its entry and the reply; no reply closes the
+/// Reads a message and decides. Returns the number of its entry and the reply. `None` closes the
 /// connection.
 async fn take_message(
     reader: &mut BufReader<tokio::net::tcp::OwnedReadHalf>,
