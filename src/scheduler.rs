@@ -106,7 +106,7 @@ fn upkeep_tasks(tasks: &Tasks) -> Result<[Job; 6], JobSchedulerError> {
     let Tasks { journey, feedback, observation, daemon } = tasks;
     let (recover, operate) = (&journey.recover, &journey.operate);
     Ok([
-        // Each second: a replica that came back counts only once it is seen.
+        // Each second: a replica that came back counts only after this task has seen it.
         every("* * * * * *", daemon, "durability", &recover.pulse, |s| async move {
             s.observe_durability().await
         })?,
@@ -128,7 +128,7 @@ fn upkeep_tasks(tasks: &Tasks) -> Result<[Job; 6], JobSchedulerError> {
     ])
 }
 
-/// A cron task that never overlaps itself, which the scheduler does not prevent.
+/// A cron task that never overlaps itself in this daemon. The cron scheduler alone would allow it.
 ///
 /// If `task` returns true, its success is noted in the metrics under `name`.
 fn every<S, F, T>(

@@ -85,7 +85,7 @@ impl std::fmt::Debug for ConfirmSend {
 }
 
 fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, JobError> {
-    // The text of serde may quote the payload, and this text is logged.
+    // The error is logged, so serde's own text is left out: it may quote the payload.
     serde_json::from_slice(payload).map_err(|e| {
         JobError::Abort(format!(
             "the payload is not a job of this queue: {:?} error at column {}",

@@ -149,7 +149,7 @@ fn fresh_owner() -> Result<u64, StateError> {
     loop {
         let mut bytes = [0; 8];
         getrandom::fill(&mut bytes).map_err(StateError::Random)?;
-        // 0 means nobody in a ledger.
+        // In a ledger, the owner 0 means nobody.
         if bytes != [0; 8] {
             return Ok(u64::from_be_bytes(bytes));
         }

@@ -129,7 +129,8 @@ impl Document {
     }
 
     /// When the task of recurring deliveries must look at this delivery; `None` if never.
-    /// A template waits for its next occurrence, an occurrence for the end of its confirmation.
+    /// A template waits until it must create its next occurrence. An occurrence waits for the end
+    /// of the time in which it may be confirmed.
     pub fn wakes_at(&self, state: DeliveryState) -> Option<Timestamp> {
         if state == DeliveryState::Deleted {
             return None;

@@ -17,8 +17,8 @@ pub enum InDoubt {
     Resend,
 }
 
-/// The settings of a delivery that override the configuration. The preparation takes each setting
-/// that is left out from the configuration.
+/// The settings of a delivery that override the configuration. If a setting is left out, the
+/// preparation takes it from the configuration.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SettingOverrides {

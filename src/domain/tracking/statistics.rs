@@ -50,11 +50,11 @@ pub struct Statistics {
     /// Those of the unique opens whose picture the image proxy of Gmail or Yahoo fetched.
     pub proxied_opens: u64,
     /// Recipients whose pictures Apple's proxy fetched. Nobody knows whether they read the mail, so
-    /// they are in no rate.
+    /// only the raw open rate counts them.
     pub apple_opens: u64,
-    /// Recipients with an open by a machine; in no rate.
+    /// Recipients with an open by a machine; only the raw open rate counts them.
     pub machine_opens: u64,
-    /// Recipients with a click by a machine; in no rate.
+    /// Recipients with a click by a machine; only the raw rates count them.
     pub machine_clicks: u64,
     /// Unique opens of recipients with another status than `sent`, such as after a late bounce.
     pub opens_of_others: u64,

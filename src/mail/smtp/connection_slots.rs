@@ -29,7 +29,7 @@ pub struct ConnectionSlot {
 }
 
 impl ConnectionSlots {
-    /// So many slots. `freed` is notified when a slot becomes free.
+    /// Makes `limit` slots. `freed` is notified when a slot becomes free.
     pub fn new(limit: usize, freed: Arc<Notify>) -> Self {
         let counts = Counts { all: AtomicUsize::new(limit), limit: AtomicUsize::new(limit) };
         Self { counts: Arc::new(counts), free: Arc::new(Semaphore::new(limit)), freed }
@@ -37,7 +37,8 @@ impl ConnectionSlots {
 
     /// Changes the number of slots.
     ///
-    /// A surplus in use ends when it is dropped. Only one task may call this at a time.
+    /// A surplus slot that is in use ends when it is dropped. Only one task may call this at
+    /// a time.
     pub fn set_limit(&self, limit: usize) {
         self.counts.limit.store(limit, Ordering::Relaxed);
         let all = self.counts.all.load(Ordering::Relaxed);

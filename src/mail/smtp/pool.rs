@@ -68,7 +68,8 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The idle connection used last, so that a surplus grows old.
+    /// The idle connection that was used last. So surplus connections stay idle until they
+    /// are closed.
     ///
     /// Connections that the server has ended are dropped.
     pub(super) fn take_idle(&self) -> Option<OpenConnection> {

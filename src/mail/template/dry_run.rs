@@ -57,7 +57,7 @@ impl Template {
 
     /// Whether the links that differ between recipients can be made for this one.
     ///
-    /// The tracked message does not show it, because it holds tokens in their place.
+    /// The tracked message shows no fault of these links, because it holds tokens in their place.
     ///
     /// # Errors
     ///

@@ -35,7 +35,7 @@ pub(super) enum Replay {
     Nothing,
 }
 
-/// The chunks that were given back lately. Redis may forget that, too. Cheap to clone.
+/// The chunks that were given back lately. A roll-back may undo that, too. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct GivenBackChunks(Arc<Mutex<VecDeque<GivenBack>>>);
 
@@ -129,7 +129,7 @@ impl LeaseHolder {
         Ok(Replay::InDoubt)
     }
 
-    /// Gives a chunk back, and remembers the chunk for a while if Redis may forget that.
+    /// Gives a chunk back. If Redis may roll back, remembers the chunk for a while.
     ///
     /// Returns the verdict on the lease, and when the chunk is due again (Unix seconds).
     ///
@@ -192,7 +192,7 @@ impl LeaseHolder {
 
     /// Replays the chunks that were given back lately, after a restart of Redis.
     ///
-    /// This must happen before another daemon can have waited out the leases that Redis remembers.
+    /// This must happen before another daemon may take over the leases that Redis still remembers.
     ///
     /// # Errors
     /// If Redis does not answer. The caller tries again.

@@ -7,8 +7,8 @@ use crate::domain::{
     schedule::{ChunkPlace, DueTimes, Undated, Wave},
 };
 
-/// Most recipients that wait for their chunks to fill. Beyond that the largest open chunk is
-/// closed early, which bounds the memory of a preparation with many waves.
+/// The most recipients that may wait for their chunks to fill. At that number the largest open
+/// chunk is closed early, which bounds the memory of a preparation with many waves.
 const MOST_WAITING: usize = 100_000;
 
 /// A recipient with a usable address, and its due instant or the fault in its field.
@@ -54,7 +54,7 @@ impl Chunker {
     /// The due instant of the next recipient, Unix seconds; 0 is at once.
     ///
     /// # Errors
-    /// If the field of the recipient names no instant.
+    /// If the field of the recipient cannot be used.
     pub(super) fn due(&mut self, recipient: &Recipient) -> Result<u32, Undated> {
         self.times.due(recipient)
     }

@@ -30,8 +30,8 @@ pub struct TrackingLogExtent {
     pub label_changes: u64,
 }
 
-/// The basis of a computation. Nothing of its result is written if the delivery or a label has
-/// changed since.
+/// The basis of a computation. A script call writes nothing of the result if the delivery or a
+/// label has changed since.
 #[derive(Debug, Clone)]
 pub struct StatisticsBasis {
     pub delivery: DeliveryId,

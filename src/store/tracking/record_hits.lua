@@ -12,8 +12,9 @@
 --
 -- Hits beyond the maximum of a recipient are only counted (`beyond`), unless their kind is new.
 -- A link that is requested for ever must not fill Redis.
--- This part uses nothing of the prelude, which costs more than some hits. The prelude and
--- hit_resolves_in_doubt.lua follow in the same script, and run only if a hit proves a delivery.
+-- This part uses nothing of the prelude, because to run the prelude costs more than some hits do.
+-- The prelude and hit_resolves_in_doubt.lua follow in the same script. They run only if a hit
+-- proves a delivery.
 local call, byte, sub, format = redis.call, string.byte, string.sub, string.format
 local bor, unpack_table = bit.bor, unpack
 local HEADER_BYTES, RECORD_BYTES, TRACKED_OFFSET, STATUS_IN_DOUBT = 32, 16, 13, 5 -- of a ledger

@@ -33,8 +33,8 @@ pub struct FaultBudget {
     pub rollbacks: u8,
     pub bounces: u8,
     pub hits: u8,
-    /// The second recipient was sent to before: the rest is small enough to be explored with
-    /// roll-backs.
+    /// The second recipient was sent to before. With one recipient left, the model is small enough
+    /// to be explored with roll-backs.
     pub alone: bool,
 }
 
@@ -141,7 +141,7 @@ impl World {
 
     pub fn take(&mut self, w: usize, terms: &Terms) {
         let Some(grounds) = self.grounds(w, terms) else { return };
-        // Hints: the reconciler puts a job back whose end nobody saw, before another one is queued.
+        // Hints: the reconciler first puts back a job whose end nobody saw. Then it queues another.
         if self.chunk.offered.is_some() {
             self.chunk.reopen(self.chunk.round, terms);
         }

@@ -119,7 +119,7 @@ impl FaultRun {
             }
         };
         let sink = Sink::start().await;
-        // No chunk causes these crashes, however many there are.
+        // `crashes` is high, because the faults kill the workers here, and not the chunks.
         let settings = format!(
             "[relay]\nhost = \"127.0.0.1\"\nport = {}\nconnections = {CONNECTIONS}\n[preparation]\nchunk_size = {CHUNK}\n\
              [send]\nlease_ms = {}\nslice_ms = 2000\n[queue]\ncrashes = 100\n[redis]\nurl = \"{}\"\nresponse_timeout_ms = 2000\n",
@@ -245,14 +245,14 @@ impl FaultRun {
             }
             RedisFault::FailedOver => {
                 let mut replica = self.replica.take().unwrap();
-                // The promises do not cover a Redis that has lost its master before.
+                // The promises do not cover a replica that had lost its master before.
                 in_sync(&replica).await;
                 replica.freeze();
                 sleep(lost).await;
                 self.redis.freeze();
                 replica.thaw();
                 replica.take_over(&mut self.redis);
-                // The folder of the old server holds the socket.
+                // The old server is kept: its folder holds the socket.
                 self.replica = Some(std::mem::replace(&mut self.redis, replica));
             }
         }
@@ -260,8 +260,10 @@ impl FaultRun {
         self.log_fault(format!("{:?}: {} ms lost", self.redis_fault, lost.as_millis()));
     }
 
-    /// The upper limit of recipients in doubt because of daemons: their windows, or their chunks
-    /// where Redis may have gone back meanwhile.
+    /// The upper limit of recipients in doubt because of daemons and cut connections.
+    ///
+    /// A fenced daemon counts with its windows, and also with its chunks if Redis may have rolled
+    /// back. Each connection that the sink cut counts once.
     fn most_in_doubt(&self) -> usize {
         let windows = self.fenced * CONNECTIONS * WINDOW;
         let chunks = if self.redis_fault == RedisFault::Durable || self.redis_restarts == 0 {
@@ -331,7 +333,7 @@ async fn run(seed: u64, options: &Options) -> String {
     ));
 
     let redis_fault_at = fault_run.random.below(3) + 1;
-    // As long as there are messages to send.
+    // More recipients take longer, so there are more faults. They end when almost all are sent.
     let faults = options.recipients.div_ceil(2000) as u64 * 6;
     for number in 0..faults {
         sleep(fault_run.random.ms(100, 700)).await;
