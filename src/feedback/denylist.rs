@@ -21,7 +21,7 @@ pub struct Denylist {
 
 impl Denylist {
     /// Puts the recipient of a message on the denylist.
-    /// Links of proofs and previews change nothing.
+    /// Links of proofs change nothing, nor do links before the confirmation of the delivery.
     ///
     /// # Errors
     /// [`LinkError::Expired`] if the recipient can no longer be found.

@@ -122,7 +122,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PathWor
         let nothing = |_| {
             Problem::new(
                 StatusCode::NOT_FOUND,
-                "there is no such thing: the path does not name one",
+                "a part of the path is not of the expected form",
             )
             .into()
         };
@@ -189,11 +189,11 @@ pub fn idempotency_key(
 pub async fn no_parameters(body: Body) -> Result<(), RouteError> {
     let bytes = to_bytes(body, 1024)
         .await
-        .map_err(|_| Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "this request has no body"))?;
+        .map_err(|_| Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "this request takes no body"))?;
     if bytes.trim_ascii().is_empty() || bytes.trim_ascii() == b"{}" {
         Ok(())
     } else {
-        Err(unprocessable("this request has no parameters").into())
+        Err(unprocessable("this request takes no parameters").into())
     }
 }
 

@@ -8,7 +8,7 @@ use super::catalogue::{
     START_PENDING, STORE_RETRIES, TAKEN_OVER, TRIPPED, WAVES, WAVES_DUE, WAVES_HELD, WENT_BACK,
 };
 
-/// Creates the counters with the value 0, with each of their labels.
+/// Creates counters with the value 0, so that they exist before the first event.
 pub(super) fn set_first_values() {
     gauge!(CONSERVATION).set(0.0);
     for name in [DUPLICATES, STORE_RETRIES, FENCED, TAKEN_OVER, REVIVED, SET_ASIDE] {
@@ -70,7 +70,7 @@ pub fn store_retry() {
     counter!(STORE_RETRIES).increment(1);
 }
 
-/// Counts a chunk that this process lost to another one.
+/// Counts a chunk that this process lost while it was sending it.
 pub fn fenced() {
     counter!(FENCED).increment(1);
 }

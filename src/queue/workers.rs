@@ -162,8 +162,9 @@ impl Supervisor {
                 () = shutdown.cancelled(), if !stopping => {
                     stopping = true;
                     // Paused, not stopped. A stopped apalis worker takes no acknowledgements
-                    // before its last job has ended. Its channel holds four for each job of a
-                    // batch; a fifth would wait and keep that job from ending.
+                    // before its last job has ended. Its channel holds four
+                    // acknowledgements for each job of a batch. A fifth would wait, and its job
+                    // could not end.
                     if context.pause().is_err() {
                         return "not started".into();
                     }
@@ -235,7 +236,7 @@ impl Supervisor {
             .boxed()
     }
 
-    /// Lists the worker's name for the sweep: apalis itself keeps a key for each name for ever.
+    /// Lists the worker's name. The sweep later removes the keys that apalis keeps for each name.
     async fn list_name(&self, worker: &str) -> redis::RedisResult<()> {
         redis::cmd("ZADD")
             .arg(self.name.key("names"))

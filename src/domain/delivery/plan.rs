@@ -36,7 +36,7 @@ pub struct Checks {
 pub struct Plan {
     /// The ordinal of the preparation within the delivery.
     pub generation: u32,
-    /// The preparation number, over all deliveries: in tokens and in the index of messages.
+    /// The preparation number. It names the preparation in tokens and in the message index.
     /// It is 0 for preparations from before these numbers existed.
     #[serde(default)]
     pub number: u32,

@@ -119,7 +119,7 @@ impl DeliveryState {
         )
     }
 
-    /// Whether nothing more happens unless somebody asks for it.
+    /// Whether the delivery is finished, stopped or deleted.
     pub fn has_ended(self) -> bool {
         matches!(self, Self::Stopped | Self::Finished | Self::Deleted)
     }
@@ -129,7 +129,8 @@ impl DeliveryState {
         matches!(self, Self::Editing | Self::Preparing | Self::PreparationFailed | Self::Prepared)
     }
 
-    /// Whether a wave was released: from then on there is a sending log.
+    /// Whether a wave may have been released. A delivery that was paused or stopped before its
+    /// first release counts, too.
     pub fn is_released(self) -> bool {
         matches!(
             self,
@@ -272,7 +273,7 @@ mod tests {
         assert_eq!(DeliveryState::Held.after(Action::Release), Ok(DeliveryState::StartPending));
         assert!(
             DeliveryState::Held.after(Action::Unschedule).is_err(),
-            "after a wave was held, it must be prepared again"
+            "a delivery that was held cannot become prepared without a new preparation"
         );
     }
 

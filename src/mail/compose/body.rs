@@ -29,7 +29,7 @@ impl LiteralRun {
     }
 }
 
-/// The mark of run `number`, below 65 534; `None` above.
+/// The mark of run `number`. `None` from number 65 534 on, because there are no more marks.
 pub fn mark(number: usize) -> Option<char> {
     let number = u32::try_from(number).ok().filter(|number| *number < MARKS)?;
     char::from_u32(FIRST_MARK + number)

@@ -28,7 +28,7 @@ pub struct Backoff {
 struct State {
     /// Outages in a row, without a success between them.
     faults: u32,
-    /// All faults since the start. A change shows a fault while a caller waited.
+    /// All faults since the start. If it changes while a caller waits, there was another fault.
     seen: u64,
     /// The first fault of the last outage, and its instant.
     last: Option<(RelayFault, Instant)>,
@@ -82,7 +82,7 @@ impl Backoff {
         self.state().opened
     }
 
-    /// Whether there was no success since the last fault.
+    /// Whether there was a fault, and no success since.
     pub fn is_active(&self) -> bool {
         self.faults() > 0
     }
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(
             backoff.state().faults,
             2,
-            "a failed attempt after the pause makes the next one longer"
+            "a failed attempt after the pause makes the next pause longer"
         );
     }
 

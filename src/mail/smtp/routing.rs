@@ -168,7 +168,8 @@ impl Relays {
         select_ok(attempts).await.map(|(connection, _)| connection)
     }
 
-    /// Chooses a relay among `left`: healthy, of some weight if possible, and below its share.
+    /// Chooses a healthy relay among `left` that is below its share. Relays of weight 0 are chosen
+    /// only if no other one is healthy.
     fn choose(&self, left: &[usize]) -> RelayChoice {
         // The lock lets one caller choose at a time: the choice depends on connections in use.
         let mut credits = self.0.credits.lock().unwrap_or_else(PoisonError::into_inner);
@@ -222,7 +223,7 @@ impl Relays {
 /// How many connections of each relay may be in use: in proportion to the weights, at least one.
 ///
 /// Each relay is given by its connections and its weight. Without these shares, busy relays would
-/// divide the mail by their connections.
+/// divide the mail by their connections, not by their weights.
 fn shares(relays: &[(usize, u32)]) -> Vec<usize> {
     let wide = |(connections, weight): (usize, u32)| (connections as u64, u64::from(weight));
     // The relay with the fewest connections for its weight uses all of them.

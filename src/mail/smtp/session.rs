@@ -39,7 +39,7 @@ pub struct SmtpSession {
     needs_reset: bool,
     /// The envelope that went out with the end of the last message. Its replies are not read yet.
     pipelined: Option<Arc<Envelope>>,
-    /// False during a transaction, and after the last one that the connection allows.
+    /// False during a transaction, and if no further transaction may follow on the connection.
     pub usable: bool,
     /// The connection must be closed, although the transaction has its reply.
     closing: bool,

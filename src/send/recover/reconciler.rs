@@ -47,7 +47,7 @@ impl Reconciler {
         let reconciled = self.reconcile().await;
         if let Err(error) = &reconciled {
             self.liveness.forget_all();
-            // without writes, the pulse has logged the reason already
+            // if Redis takes no writes, the pulse has logged the reason already
             if self.redis_state.is_writable() {
                 tracing::warn!(%error, "the reconciler waits for Redis");
             }

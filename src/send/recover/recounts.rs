@@ -79,7 +79,8 @@ impl Recounts {
     /// Returns the largest difference between figures that must agree.
     ///
     /// The targeted recipients must equal the ledgers plus the exclusion log. The live counters
-    /// must equal the recount. Returns `None` if the figures change too fast to be compared.
+    /// must equal the recount. Returns `None` if the figures change too fast to be compared, or if
+    /// the delivery has no plan or no audience.
     ///
     /// # Errors
     /// If Redis does not answer, or if stored bytes are damaged.

@@ -85,7 +85,7 @@ impl DueWaves {
                 delivery.id = %delivery.id,
                 waves,
                 grace_minutes,
-                "overdue waves are held until a person releases or stops them"
+                "overdue waves are held until a person releases them or stops the delivery"
             );
         }
         if released.held > 0 {

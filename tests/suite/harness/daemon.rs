@@ -75,7 +75,7 @@ impl Daemon {
         fs::write(self.folder.path().join("clock"), format!("{ahead_s:+}\n")).unwrap();
     }
 
-    /// Starts the daemon again after [`Self::kill`] or [`Self::terminate`].
+    /// Starts the daemon again. A daemon that still runs is killed first.
     pub async fn restart(&mut self) {
         self.kill();
         self.launch().await;
@@ -108,7 +108,7 @@ impl Daemon {
         status
     }
 
-    /// Its resident memory now, in bytes.
+    /// Its resident memory now, in KiB.
     pub fn resident_kib(&self) -> usize {
         let pid = self.child.as_ref().unwrap().id();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

@@ -7,7 +7,7 @@ use versand::{
 
 pub const RECIPIENTS: usize = 2;
 
-/// The relay's reply to the end of data, or the knowledge without a reply.
+/// What a worker learns of a transaction: the relay's answer, or that there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reply {
     Accepted,
