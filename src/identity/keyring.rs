@@ -95,7 +95,8 @@ impl Keyring {
     /// Reads the keys that the settings name.
     ///
     /// # Errors
-    /// A key cannot be read, or does not fit its algorithm.
+    /// The hash of a bearer token is malformed, or a key cannot be read or does not fit its
+    /// algorithm.
     pub fn new(settings: &AuthSettings) -> Result<Self, ConfigError> {
         let mut tokens = Vec::new();
         for (i, token) in settings.tokens.iter().enumerate() {

@@ -5,8 +5,9 @@
 //! - At the preparation, every message counts that was sent, or is scheduled, within the days
 //!   before the new message.
 //! - At the release, only messages of released waves count. A message of an earlier release counts
-//!   even if it may still be sent. A message of a later release counts only once it was begun. If
-//!   two deliveries are released at the same time, the one with the smaller id is the earlier one.
+//!   even if it is not sent yet. A message of a later release counts only if it was begun, or if
+//!   the fatigue rule cannot exclude it any more. If two deliveries are released at the same time,
+//!   the one with the smaller id is the earlier one.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

@@ -85,8 +85,8 @@ impl MachineRules {
         })
     }
 
-    /// The label of a hit, by its request. If the user agent is no longer kept, its old label tells
-    /// what the user agent was. Bursts are not decided here: see `bursts`.
+    /// The label of a hit, by its request. If the user agent is no longer kept, the hit's old
+    /// label tells what the user agent was. Bursts are not decided here: see `bursts`.
     pub fn label(&self, kind: HitKind, signs: u8, agent: UserAgent<'_>, from: IpAddr) -> HitLabel {
         let is_in = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&from));
         if signs & signs::HEAD != 0 {
@@ -310,7 +310,7 @@ mod tests {
         assert_eq!(
             found(&clicks),
             [5000, 5100, 5200, 5300, 5999],
-            "6200 has only four others within a second before it"
+            "6200 has only two others within a second before it"
         );
         // the order in which they were recorded does not matter
         clicks.reverse();

@@ -136,8 +136,8 @@ impl Relay {
     /// Whether the relay is backing off, or closed.
     ///
     /// It is backing off if there was no success since its last fault, and no open connection can
-    /// be used. After a connection was opened again, one connection at a time may show whether the
-    /// relay takes mail, too.
+    /// be used. After a connection was opened again, the relay may be used by one connection at a
+    /// time. This shows whether the relay takes mail again.
     pub(super) fn is_at_fault(&self) -> bool {
         if !self.0.backoff.is_active() {
             return self.0.slots.is_closed();
@@ -189,7 +189,7 @@ impl Relay {
 
     /// Ends the idle connections with QUIT, and opens no new ones.
     ///
-    /// Connections in use end when they are given back. The call takes about half a second at most.
+    /// Connections in use end when they are given back. The call takes about a second at most.
     pub async fn close(&self) {
         let pool = &self.0;
         pool.slots.close();
@@ -222,7 +222,8 @@ impl Relay {
         });
     }
 
-    /// Changes how many connections this daemon may use. A surplus in use ends with its user.
+    /// Changes how many connections this daemon may use. Surplus connections in use stay open until
+    /// they are given back.
     pub fn allow(&self, connections: usize) {
         self.0.slots.set_limit(connections);
     }

@@ -27,7 +27,7 @@ pub struct Admission {
     delivery: DeliveryId,
     rates: Vec<BucketRate>,
     domains: ChunkDomains,
-    /// The limit of each recipient that is claimed and not recorded, by position.
+    /// The limit of each recipient that is admitted and not recorded, by position.
     in_flight: HashMap<u16, usize>,
     /// When postponed recipients may be claimed (Unix seconds).
     not_before: Option<u32>,

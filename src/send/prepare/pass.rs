@@ -31,9 +31,10 @@ use crate::{
 
 /// After so many errors the pass ends early: a template may fail for a million recipients.
 const ENOUGH_ERRORS: u64 = 1000;
-/// The pass raises its beat after each so many of the last chunks.
+/// While the pass writes the last chunks, it raises its beat each time after this many of them.
 const CHUNKS_A_BEAT: u32 = 100;
-/// Most waves of a delivery. Each wave has at least one chunk, and all are read when one is due.
+/// The most waves that a delivery may have. Each wave has at least one chunk, and all waves are
+/// read when one is due.
 const MOST_WAVES: usize = 10_000;
 
 /// The result of a preparation; without a plan if there are errors.

@@ -206,7 +206,7 @@ impl AudienceStore {
         Ok(())
     }
 
-    /// One item of a slice, which is the slice of a chunk; `None` if the slice has fewer items.
+    /// One item of the slice that belongs to a chunk; `None` if the slice has fewer items.
     pub async fn item<T: DeserializeOwned>(
         &self,
         at: &ChunkRef,

@@ -53,8 +53,8 @@ if redo == 0 and sub(raw_header, 5, 8) == sub(terms, 1, 4)
   local MAX_GAP, range_count, range_start, range_end = 128, 0, {}, {}
 
   -- The full logic decides later than this part. The reports and claims of a recipient must keep
-  -- their order. For this reason positions must rise, and claims must lie behind all reports that
-  -- are left.
+  -- their order. For this reason the positions of reports must rise. A claim must have a higher
+  -- position than all reports that are left and all earlier claims.
   local highest_seen, highest_blocked, report_number, at = -1, -1, 0, 1
   while at < #reports do
     local length = unpack('>I2', reports, at + 12)

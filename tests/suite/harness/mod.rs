@@ -161,7 +161,8 @@ fn rewound(file: &mut fs::File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Speaks plain SMTP: reads the greeting, then writes each line and returns the last reply to each.
+/// Speaks plain SMTP: reads the greeting, then writes each line and reads the reply to it. Returns
+/// the last line of the greeting and of each reply.
 pub fn smtp_dialogue(address: (&str, u16), lines: &[&str]) -> std::io::Result<Vec<String>> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(LIMIT))?;

@@ -92,12 +92,12 @@ impl Chunk {
 
     /// Grants a lease on a chunk that is free, stood still as observed, or has a dead owner.
     ///
-    /// The predecessor's attempts are in doubt. If Redis may have forgotten writes, so are all
-    /// recipients that it may have sent to. Without a grant the answer is epoch and beat, which the caller must
-    /// watch.
+    /// The predecessor's attempts are in doubt. If Redis may have forgotten writes, all recipients
+    /// that the predecessor may have sent to are in doubt. Without a grant the answer is epoch and
+    /// beat, which the caller must watch.
     ///
-    /// `first` is the sequence number with which the lease begins. No other lease of this owner has
-    /// it or comes to it.
+    /// `first` is the sequence number with which the lease begins. No other lease of this owner
+    /// begins with it or reaches it.
     pub fn take(
         &mut self,
         owner: u64,
@@ -312,8 +312,8 @@ impl Chunk {
         r.flags |= flags::ACCEPTED;
     }
 
-    /// A person settles recipients in doubt. In a delivery that was stopped nothing becomes pending
-    /// again.
+    /// A person settles recipients in doubt. In a delivery that is stopping or stopped nothing
+    /// becomes pending again.
     pub fn settle(
         &mut self,
         settlement: Settlement,
@@ -430,8 +430,8 @@ impl Chunk {
         }
     }
 
-    /// Recipients that are not settled may have been sent to. Those in doubt that wait for a second
-    /// attempt may have got it: there is no third one.
+    /// Puts recipients that are not settled in doubt, because they may have been sent to. Those in
+    /// doubt that wait for a second attempt may already have had it. They get no third one.
     fn doubt_open(&mut self, terms: &Terms) {
         let resends = terms.resend_after_s.is_some() && terms.mutation != Mutation::ForgottenResent;
         for r in &mut self.records {

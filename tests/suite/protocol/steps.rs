@@ -125,14 +125,14 @@ pub enum Step {
     Exclude {
         worker: usize,
         who: Vec<(u16, ExclusionCause)>,
-        /// The answer is lost, and the batch is sent twice.
+        /// The answer is lost, and the exclusion is sent twice.
         lost: bool,
     },
     /// The chunk is set aside, or a person wants a retry.
     Poisoned {
         set: bool,
     },
-    /// Another run of Redis begins with the state of the last such step.
+    /// Another run of Redis begins with the state of the last `Remember`, or else of the beginning.
     RollBack,
     /// Redis may go back to its present state.
     Remember,
@@ -146,7 +146,7 @@ pub enum Step {
         settlement: Settlement,
         positions: Option<Vec<u16>>,
     },
-    /// Most of these sequences set the state to stopping first.
+    /// Most of these steps set the state to stopping first.
     Cancel {
         stop: bool,
     },

@@ -11,7 +11,7 @@ use super::{
 pub const CHUNK_SIZE: u32 = 650;
 /// The chunk that is compared. Its neighbour is the next one, for which only hits come.
 pub const CHUNK: u32 = 7;
-/// The position of the last recipients of a full chunk. They are far from the first ones.
+/// Where the positions of the last recipients of a full chunk begin, far from the first ones.
 pub const FAR: u16 = 642;
 /// The generation of the plan.
 pub const PLANNED: u32 = 3;

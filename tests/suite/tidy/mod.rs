@@ -11,7 +11,8 @@ use std::{
 
 use crate::harness::{repository, text};
 
-/// What each top-level module of src may name with `crate::`. Dependencies point one way: up this table.
+/// What each top-level module of src may name with `crate::`. Dependencies point one way: up this
+/// table.
 const LAYERS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("config", &["domain"]),
@@ -81,9 +82,10 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
 ];
-/// The only wiring: may name everything, and no layer names them.
+/// The wiring modules. They may name everything, and no layer may name them.
 const WIRING: &[&str] = &["app", "main", "lib", "cli", "demo", "logging"];
-/// The modules that may use each crate of Redis: a key that is written elsewhere is a key nobody finds.
+/// The modules that may use each crate of Redis. Nobody would find a key that another module
+/// writes.
 const REDIS: &[(&str, &[&str])] = &[("redis", &["store", "queue"]), ("apalis_redis", &["queue"])];
 /// What the domain must not touch: it is pure, and `now` is an argument.
 const IMPURE: &[&str] = &[
@@ -100,7 +102,7 @@ const BANNED_WORDS: &[&str] = &[
     "manager", "util", "utils", "helper", "helpers", "common", "data", "info", "process", "handle",
 ];
 
-/// Exceptions: what, and why it is right there. Empty is best.
+/// The exceptions, each with the reason why it is right. An empty list is best.
 const ALLOWED_LENGTHS: &[(&str, usize, &str)] = &[];
 const ALLOWED_NAMES: &[(&str, &str)] = &[];
 
@@ -226,7 +228,7 @@ fn layer_mistakes(source: &Source) -> Vec<String> {
     mistakes
 }
 
-/// `super::` that leaves its layer would hide from the table.
+/// Whether a `super::` leaves its layer. The check of the table would not see it.
 fn reaches_the_root_by_super(source: &Source) -> bool {
     let code = source.code();
     // Tests of a file live in a module of their own, one level further down.
@@ -274,7 +276,7 @@ fn every_file_says_what_it_is_for() {
         let mut lines = source.text.lines();
         let (first, second) = (lines.next().unwrap_or(""), lines.next().unwrap_or(""));
         let says = first.strip_prefix("//! ").is_some_and(|head| head.len() > 10);
-        // More may follow, set off: a layout, a map.
+        // More text may follow after an empty line, such as a layout or a map.
         if !says || (second.starts_with("//!") && second != "//!") {
             mistakes.push(source.path.clone());
         }
@@ -310,7 +312,7 @@ fn declared(code: &str) -> Vec<&str> {
     names
 }
 
-/// `TokenManager` and `token_manager` are both token and manager.
+/// The words of a name. `TokenManager` and `token_manager` both have the words token and manager.
 fn words(name: &str) -> Vec<String> {
     let mut spaced = String::new();
     for c in name.chars() {
@@ -360,7 +362,9 @@ fn every_setting_is_explained() {
     );
 }
 
-/// The rows of the first table under the heading `section` of a Markdown text, without its head; backticks are dropped.
+/// The rows of the first table under the heading `section` of a Markdown text.
+///
+/// The head of the table is left out, and backticks are dropped.
 pub fn table_rows(markdown: &str, section: &str) -> Vec<Vec<String>> {
     let is_heading =
         |line: &&str| line.starts_with('#') && line.trim_matches(['#', ' ']) == section;

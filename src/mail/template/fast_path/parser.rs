@@ -83,7 +83,8 @@ impl<'a> Parser<'a> {
                 literal = literal.trim_start();
             }
             let inner = tag.map_or("", |tag| &tag[2..tag.len() - 2]);
-            // The engine counts a single dash at the start only.
+            // A tag that is one dash only is left to the engine. The engine takes this dash as the
+            // one at the start, not also as the one at the end.
             if inner == "-" {
                 return None;
             }
