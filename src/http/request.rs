@@ -120,11 +120,8 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PathWor
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, RouteError> {
         let words = Path::<T>::from_request_parts(parts, state).await;
         let nothing = |_| {
-            Problem::new(
-                StatusCode::NOT_FOUND,
-                "a part of the path is not of the expected form",
-            )
-            .into()
+            Problem::new(StatusCode::NOT_FOUND, "a part of the path is not of the expected form")
+                .into()
         };
         words.map(|Path(words)| Self(words)).map_err(nothing)
     }
