@@ -40,7 +40,7 @@
 //! | [`domain`], [`config`], [`clock`] | pure rules; the settings; the wall clock |
 //!
 //! The order in short: `deliveries` < `report` < `feedback` < `send` < `observe`. Nothing is below
-//! `domain`, `config` and `clock`. A test (`tests/suite/tidy.rs`) holds these rules.
+//! `domain`, `config` and `clock`. A test (`tests/suite/tidy/mod.rs`) checks these rules.
 //!
 //! # Invariants
 //!

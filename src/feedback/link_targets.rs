@@ -35,8 +35,8 @@ impl LinkTargets {
     /// Checks a token, and finds its delivery. `text` is the token as it stands in the URL.
     ///
     /// # Errors
-    /// [`LinkError::Forged`]; [`LinkError::Expired`] if the delivery is gone or too old; opt-outs
-    /// do not age; [`LinkError::Unavailable`] if Redis does not answer.
+    /// [`LinkError::Forged`]; [`LinkError::Expired`] if the delivery is gone or the link too old;
+    /// [`LinkError::Unavailable`] if Redis does not answer. Links for opt-outs do not age.
     pub async fn find(&self, kind: HitKind, text: &str) -> Result<FollowedLink, LinkError> {
         let found = self.look_up(kind, text).await;
         match &found {
@@ -109,8 +109,8 @@ impl LinkTargets {
         Ok(Some(sent))
     }
 
-    /// The target of a tracked link, from the link table of the delivery and, if the link has
-    /// fields, those of the recipient.
+    /// The target of a tracked link, from the link table of the delivery. If the link has merge
+    /// fields, those of the recipient are filled in.
     ///
     /// # Errors
     /// [`LinkError::Expired`] if there is no such link or no target; [`LinkError::Forged`] if the

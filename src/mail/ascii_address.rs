@@ -53,8 +53,9 @@ pub fn address_key(address: &str) -> Result<AddressKey, AddressError> {
 
 /// Whether the address is valid without a parser. Most addresses are.
 ///
-/// Both sides are words of letters and digits with single dots between them. The top-level domain
-/// does not begin with a digit.
+/// Both sides are words with single dots between them. A word of the local part has ASCII letters,
+/// digits, `_`, `+` and `-`. A word of the domain has lower-case ASCII letters and digits. The
+/// top-level domain does not begin with a digit.
 fn is_simple(local: &str, domain: &str) -> bool {
     let is_label = |label: &str| {
         !label.is_empty() && label.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9'))

@@ -44,7 +44,7 @@ pub(super) struct SetCursors {
     pub sweep_done: u64,
     /// For the sweep of the dead jobs.
     pub sweep_dead: u64,
-    /// For the look for jobs that died recently.
+    /// For the search for jobs that died recently.
     pub recent_dead: u64,
 }
 
@@ -76,8 +76,8 @@ impl Queue {
 
     /// Puts a job on a queue.
     ///
-    /// Returns false if a job with this id still exists: waiting, running, done or dead. Nothing
-    /// has changed then.
+    /// Returns false if a job with this id still exists: waiting, running, retrying, done or dead.
+    /// Nothing has changed then.
     ///
     /// # Errors
     /// [`QueueError::BadId`] for an id that apalis would not give back as it got it.

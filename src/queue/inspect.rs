@@ -61,9 +61,10 @@ pub struct JobStatus {
     pub state: JobState,
     /// How often the job was tried.
     pub attempts: u32,
-    /// The JSON result of the last end, `{"Ok": null}` or `{"Err": "..."}`; "" before the first.
+    /// The JSON result of the last run that ended: `{"Ok": null}` or `{"Err": "..."}`. It is ""
+    /// before the first run has ended.
     pub result: String,
-    /// Unix seconds of the last end; 0 before the first.
+    /// When the last run ended, in Unix seconds; 0 before the first run has ended.
     pub done_at: u64,
 }
 

@@ -41,7 +41,8 @@ impl StoreError {
 
 /// Whether an error of Redis may pass: full memory or disk, a fail-over, a long script.
 ///
-/// A script that meets such an error passes it on, with the name of the script appended.
+/// A script that meets such an error passes it on, and Redis appends `script: ..`. A plain `ERR`
+/// with this word is a fault of the script itself, and does not pass.
 pub fn may_pass(error: &redis::RedisError) -> bool {
     match error.kind() {
         ErrorKind::UnexpectedReturnType => false,

@@ -126,7 +126,7 @@ impl DeliveryStore {
             (OK, _) => {
                 if change.state.is_moving() {
                     // A reconciler that still saw the old state may have removed the delivery from
-                    // the set. If this fails, too, the index sweep finds the delivery.
+                    // the set. So it is added once more. If that fails, the index sweep finds it.
                     let _: redis::RedisResult<()> =
                         conn.sadd(keys::MOVING, change.id.as_str()).await;
                 }

@@ -69,7 +69,7 @@ pub enum Status {
     Failed = 4,
     /// Nobody can know whether the relay took the message.
     InDoubt = 5,
-    /// The delivery was stopped first.
+    /// The delivery was stopped while the recipient was pending or deferred.
     Cancelled = 6,
     /// Left out after the preparation.
     Excluded = 7,

@@ -176,7 +176,8 @@ impl RecurrenceInstants {
                 continue;
             }
             first = Some(first.map_or(due, |first| first.min(due)));
-            // All later local times are due later, except skipped ones.
+            // After a skipped local time, a later one may be due earlier. After any other local
+            // time, all later ones are due later.
             if !local_time::is_skipped(local, &self.zone) {
                 break;
             }

@@ -57,8 +57,8 @@ impl StampKey {
 
     /// The stamp of a recipient's message, without a signer.
     ///
-    /// The stamp depends only on delivery, position, key and instant. So a retry, a second sending
-    /// and the preview have the same bytes.
+    /// The stamp depends only on the key, the delivery, its sender's domain, the chunk, the
+    /// position and `date`. So a retry, a second sending and the preview have the same bytes.
     pub fn stamp(
         &self,
         at: &ChunkRef,

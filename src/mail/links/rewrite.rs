@@ -103,7 +103,7 @@ pub fn rewrite(
 /// What kind of link an `href` is.
 #[derive(Debug, PartialEq, Eq)]
 enum LinkKind {
-    /// Not a link to the web: it stays as it is.
+    /// Not a link to the web, or a link to the public listener already: it stays as it is.
     Other,
     /// A link whose target depends on a value that the template makes: it cannot be tracked.
     Untrackable,

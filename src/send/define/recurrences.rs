@@ -187,8 +187,11 @@ impl Recurrences {
         Ok(definition)
     }
 
-    /// Creates an occurrence unless it exists. One write makes it complete: nobody can change it
-    /// before its preparation, which runs in the name of the person who set the recurrence.
+    /// Creates an occurrence unless it exists.
+    ///
+    /// One write makes it complete. With a stored audience its state is `preparing` from the start,
+    /// so nobody can change it before. Its preparation runs in the name of the principal who set
+    /// the recurrence.
     ///
     /// # Errors
     /// If its definition is invalid, or the template was changed meanwhile.
@@ -232,7 +235,7 @@ impl Recurrences {
         let details =
             json!({ "of": template.id, "due": due, "prepare": state == DeliveryState::Preparing });
         let decision = Decision { state, document, answer: (), act: Some(("create", details)) };
-        // a daemon that was faster has created the same occurrence
+        // the result does not matter: a daemon that was faster has created the same occurrence
         self.deliveries.commit(&id, 0, &recurrence.by, &[], decision).await?;
         self.jobs.enqueue_preparation(&id, 0).await?;
         Ok(id)

@@ -114,7 +114,8 @@ impl InDoubtRecipients {
                 .len() as u64;
         }
         if resolution.settlement == Settlement::Resend && settled > 0 {
-            // a finish that recounted in between may have ended the delivery again
+            // the delivery was reopened before its ledgers changed: it may have finished again in
+            // between
             if self.deliveries.delivery(id).await?.state == DeliveryState::Finished {
                 self.deliveries
                     .step(id, Action::Reopen, |document, _| document.ended_at = None)

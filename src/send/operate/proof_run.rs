@@ -144,8 +144,8 @@ impl ProofConnection {
         }
     }
 
-    /// A connection that can be used. After a fault no further one is tried, because the rest
-    /// would meet the same fault.
+    /// A connection that can be used. After a failed try no further connection is opened, because
+    /// it would meet the same fault.
     async fn usable(&mut self) -> Result<&mut SmtpConnection, String> {
         if let Some(fault) = &self.fault {
             return Err(fault.clone());

@@ -127,7 +127,9 @@ impl Preparations {
         Ok(())
     }
 
-    /// Writes the outcome into the delivery. False if another preparation began meanwhile.
+    /// Writes the outcome into the delivery.
+    ///
+    /// Returns false if the preparation was stopped or another one began meanwhile.
     async fn conclude(
         &self,
         id: &DeliveryId,
@@ -196,12 +198,13 @@ fn confirmed_state(plan: &Plan, prepared: DeliveryState, now: Timestamp) -> Opti
     prepared.after(confirm_action(plan, now).ok()?).ok()
 }
 
-/// The outcome of a preparation whose workers died `crashes` times.
+/// The outcome of a preparation that ended `crashes` times without a result: its worker died, or a
+/// part was damaged.
 fn given_up(delivery: &Delivery, crashes: u32) -> PreparationOutcome {
     tracing::error!(
         delivery.id = %delivery.id,
         crashes,
-        "the preparation has failed: its workers die while they prepare the delivery"
+        "the preparation has failed: again and again it ended without a result"
     );
     let message = format!("ended {crashes} times without a result: the daemon's log may say why");
     let errors = vec![Finding { field: "preparation".into(), line: None, message }];

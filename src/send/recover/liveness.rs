@@ -51,7 +51,8 @@ impl Observations {
 impl Liveness {
     /// Begins for leases of this length.
     ///
-    /// A holder sends four beats per lease. A gap of half a lease therefore hides no living holder.
+    /// A holder sends four beats per lease. A gap of at most half a lease leaves room for two of
+    /// them, so a living holder is still seen.
     pub fn new(lease: Duration) -> Self {
         Self { longest_gap: lease / 2, inner: Arc::default() }
     }

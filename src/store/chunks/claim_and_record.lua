@@ -92,8 +92,8 @@ local function apply_report(position, report_epoch, n, outcome, reply)
   if verdict == ROLLED_BACK or position >= count then return 'x' end
   local record, effect, change = read_record(position), 'x', nil
   local is_newest = record.epoch == report_epoch and record.n == n
-  -- Redis has forgotten this claim. It is newer than the claim in the record. Only an acceptance
-  -- under it may end the attempt of the older claim.
+  -- The reported claim is newer than the claim in the record: Redis has forgotten it. Only an
+  -- acceptance under the forgotten claim may end the attempt of the older claim.
   local is_forgotten = report_epoch > record.epoch or report_epoch == record.epoch and n > record.n
   if is_forgotten and record.status == ATTEMPTING and outcome.status ~= SENT then
     effect = 'x'
@@ -145,8 +145,8 @@ end
 local function grant_claim(position, n)
   if position >= count or not repeated and claim_verdict ~= OK then return '0' end
   local record = read_record(position)
-  -- The answer to this batch was lost. A claim that was granted then stays granted, even if the
-  -- delivery was paused meanwhile.
+  -- This batch ran before, and its answer was lost. A claim that it granted stays granted, even if
+  -- the delivery was paused meanwhile.
   if repeated then
     return record.status == ATTEMPTING and record.epoch == epoch and record.n == n and '1' or '0'
   end
