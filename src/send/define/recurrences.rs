@@ -249,7 +249,8 @@ impl Recurrences {
         now: Timestamp,
         outcome: &OccurrenceOutcome,
     ) -> Result<(), Refusal> {
-        // the occurrence may be on another shard, which must not lose it when this one advances
+        // The occurrence may be on another server of a cluster. Only when it is durable there may
+        // the template go on.
         self.deliveries.await_durability().await?;
         let advanced = self
             .deliveries

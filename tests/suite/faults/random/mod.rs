@@ -260,10 +260,8 @@ impl FaultRun {
         self.log_fault(format!("{:?}: {} ms lost", self.redis_fault, lost.as_millis()));
     }
 
-    /// The upper limit of recipients in doubt because of daemons and cut connections.
-    ///
-    /// A fenced daemon counts with its windows, and also with its chunks if Redis may have rolled
-    /// back. Each connection that the sink cut counts once.
+    /// The upper limit of recipients in doubt. A fenced daemon counts with its windows, and also
+    /// with its chunks if Redis may have rolled back. Each connection that the sink cut counts once.
     fn most_in_doubt(&self) -> usize {
         let windows = self.fenced * CONNECTIONS * WINDOW;
         let chunks = if self.redis_fault == RedisFault::Durable || self.redis_restarts == 0 {
