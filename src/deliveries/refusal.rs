@@ -8,7 +8,7 @@ use crate::{
     store::StoreError,
 };
 
-/// Why a step was refused, named by what the caller can do about it.
+/// Why a step was refused. The variant decides the HTTP status, and whether a job is tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     #[error("there is no such delivery")]
@@ -23,7 +23,7 @@ pub enum Refusal {
     TrackingCleaned(Timestamp),
     #[error("the role {} is missing", .0.word())]
     MissingRole(Role),
-    /// Another person has to do it: why.
+    /// Another person has to do it. The text says why.
     #[error("{0}")]
     NotYours(&'static str),
     #[error("{0}")]
@@ -46,7 +46,7 @@ pub enum Refusal {
     Queue(#[from] QueueError),
 }
 
-/// A job is tried again only if Redis did not answer. A refusal is final, and the step recorded it.
+/// A job is tried again only if Redis refused or did not answer. All else ends the job.
 impl From<Refusal> for JobError {
     fn from(refusal: Refusal) -> Self {
         match refusal {

@@ -51,7 +51,7 @@ impl DemoClient {
     }
 
     /// Follows the server-sent events and shows the progress. Returns the last progress once
-    /// `goes_on` says no to a state.
+    /// `goes_on` says no to a state or the events end.
     pub async fn follow(&self, id: &str, goes_on: impl Fn(&str) -> bool) -> anyhow::Result<Value> {
         let response = self
             .request(Method::GET, &format!("/deliveries/{id}/events"))

@@ -2,8 +2,8 @@
 //!
 //! - [`Keyring`] knows the configured bearer tokens (by their SHA-256) and the keys of JWT issuers.
 //!   It turns a token into a principal with roles.
-//! - [`Claims`] are the claims of a JWT (RFC 7519). A JWT for a person or system opens a session; a
-//!   JWT with the action [`CONFIRM_SEND`] is valid for one job only.
+//! - [`Claims`] are the claims of a JWT (RFC 7519). A JWT without an action lets its principal call
+//!   the API. A JWT with the action [`CONFIRM_SEND`] is valid for one job only.
 //! - [`NotAuthentic`] says why a token is refused. Its text never repeats the token.
 //!
 //! HTTP (`http`) and the confirmation from the queue (`send::confirm`) use the same keyring.

@@ -1,7 +1,8 @@
 //! Every key of the store.
 //!
-//! All keys of one delivery have its id as the hash tag, so they are on one server of a cluster. A *hint* is a
-//! list that may lose entries or hold old ones without harm: the delivery itself is the truth.
+//! All keys of one delivery have its id as the hash tag, so they are on one server of a cluster. A
+//! *hint* is a list that may lose entries or hold old ones without harm: the delivery itself is the
+//! truth.
 
 use crate::domain::delivery::DeliveryId;
 

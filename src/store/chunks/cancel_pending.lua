@@ -1,7 +1,8 @@
 -- Cancels the recipients of a chunk that are pending or deferred, while the delivery is stopping.
 --
--- A recipient that was to be sent to again becomes in doubt: the first attempt may have been
--- accepted. The script needs no lease, because each claim checks the state itself.
+-- A recipient that was once in doubt and was to be sent to again becomes in doubt once more. Its
+-- earlier attempt may have been accepted. The script needs no lease, because each claim checks the
+-- state of the delivery itself.
 -- KEYS: ledger, live counters, delivery
 -- ARGV: now
 -- Answer: { verdict, number of recipients that are still attempting }.
