@@ -50,8 +50,8 @@ pub fn method_label(method: &Method) -> &'static str {
 
 /// Serves a listener until `end` is cancelled.
 ///
-/// At most `server.connections` connections are open at a time. Further clients wait until one is
-/// accepted.
+/// At most `server.connections` connections are open at a time. Further clients wait until
+/// one of them ends.
 pub async fn serve(
     listener: TcpListener,
     respond: impl Respond,

@@ -8,7 +8,7 @@
 //! - [`smtp`]: connections to the relays, transactions, and the choice of a relay.
 //! - [`catcher`]: the built-in SMTP server that keeps messages and delivers nothing.
 //!
-//! Entry points: [`MessageMaker`] makes stamps, tokens and compiled templates;
+//! Entry points: [`MessageMaker`] makes stamps, token signers and compiled templates;
 //! [`template::Template::render`] makes a message; [`smtp::Relays::connection`] gives a connection
 //! that sends it. [`to_ascii`] gives the form in which an address goes over SMTP.
 //!

@@ -1,7 +1,7 @@
 //! Observation: the gauges that a daemon sets, and the check that no recipient was lost.
 //!
-//! Every daemon sets the gauges of all deliveries and queues. The figures of its own relays are
-//! only its own.
+//! Every daemon sets the gauges of all deliveries and queues. Its figures of a relay count only
+//! its own connections and messages.
 //!
 //! Entry points:
 //! - [`Observation`]: all of this room, for the scheduler;

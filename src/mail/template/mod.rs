@@ -6,11 +6,13 @@
 //! - [`Template::render`] makes the message of one recipient; [`Template::proof`] makes it for a
 //!   test address; [`Template::mirror`] makes its mirror page.
 //! - [`Template::try_message`] is the dry run of the preparation.
-//! - [`MessageMaker`] holds the compiled templates of all deliveries, and makes stamps and signers.
+//! - [`MessageMaker`] holds the compiled templates of recent deliveries, and makes stamps and
+//!   signers.
 //!
 //! Files: `fields` for merge fields, `tags` for reading tags in the source, `tracked_links` for
-//! rewritten links, `text_alternative` for the text made from HTML, `problem` for errors.
-//! `fast_path` renders simple templates without the template engine, with the same result.
+//! rewritten links, `text_alternative` for the text made from HTML,
+//! `template_problem` for errors. `fast_path` renders simple templates without the template
+//! engine, with the same result.
 //!
 //! Not here: headers and encodings are in `mail/compose`, the rewriting itself and tokens in
 //! [`links`](super::links). `send/prepare` decides which recipients are checked.

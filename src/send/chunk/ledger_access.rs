@@ -113,7 +113,7 @@ impl LedgerAccess {
                     Replay::InDoubt | Replay::Nothing => BeatAnswer::Lost("Redis rolled back"),
                 })
             }
-            Ok(_) => Ok(BeatAnswer::Lost("another worker holds it")),
+            Ok(_) => Ok(BeatAnswer::Lost("another worker holds it, or it is gone")),
             Err(error) => Err(error),
         };
         renewed.unwrap_or_else(|error| {

@@ -19,7 +19,7 @@ use crate::{
 
 /// How long a producer can read the outcome of its job.
 const OUTCOME_SECONDS: u64 = 24 * 3600;
-/// Dead jobs get an outcome within so many seconds. Older ones had theirs, which may have expired.
+/// The sweep looks only at jobs that died at most so many seconds ago. Older ones were answered.
 const ANSWERED_WITHIN_S: u64 = 6 * 3600;
 
 /// The outcome of a job, for its producer.

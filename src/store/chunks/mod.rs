@@ -1,8 +1,8 @@
 //! Chunks in Redis: ledgers, leases, claims and reports, and which chunks need a job.
 //!
-//! A ledger is one packed string per chunk. The Lua scripts of this folder are its only writers,
-//! and they keep the live counters right in the same step. `docs/protocol.md` describes them as a
-//! whole.
+//! A ledger is one packed string per chunk. The Lua scripts of this folder write it, and keep the
+//! live counters right in the same step. Only the bits of hits are written elsewhere, by
+//! `record_hits.lua` in `store/tracking`. `docs/protocol.md` describes the scripts as a whole.
 //!
 //! Entry points:
 //! - [`LedgerStore`] takes, renews and gives back leases. It writes a [`Batch`] of reports and

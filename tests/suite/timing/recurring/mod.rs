@@ -180,8 +180,8 @@ async fn an_interrupted_creation_of_an_occurrence_is_repeated() {
     );
     assert_eq!(occurrence.document.plan.unwrap().to_deliver, 10);
     assert_eq!(actions(services, &created).await, ["create", "prepared"]);
-    // A daemon that still sees the old template creates nothing more. One that cannot copy a
-    // deleted template creates nothing.
+    // A daemon that still sees the old template creates nothing more: the due occurrence exists.
+    // A later one is refused, because the template has changed.
     assert_eq!(
         services
             .journey
@@ -331,7 +331,7 @@ async fn the_index_sweep_finds_a_template_and_an_occurrence_that_fell_off_the_li
     assert_eq!(
         services.stores.deliveries.delivery_ids(0, 100).await.unwrap().len(),
         2,
-        "the occurrences are prepared one after another"
+        "the occurrences are created one after another"
     );
     // The template also stands too late in the list.
     redis.ask(&format!("ZADD versand:recurring 4000000000 {id}")).unwrap();
