@@ -55,7 +55,7 @@ impl AdminClient {
     ) -> anyhow::Result<Response> {
         let mut url = self.url.clone();
         url.path_segments_mut()
-            .map_err(|()| anyhow::anyhow!("--url {} has no paths", self.url))?
+            .map_err(|()| anyhow::anyhow!("--url {} cannot have a path", self.url))?
             .pop_if_empty()
             .extend(path);
         url.set_query(Some(query).filter(|query| !query.is_empty()));

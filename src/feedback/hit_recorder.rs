@@ -105,7 +105,8 @@ impl HitRecorder {
     }
 
     /// The task: records hits in batches until `end`. While one batch is on its way to Redis the
-    /// next one gathers. Hits after `end` are neither recorded nor acknowledged.
+    /// next one gathers. After `end` it records the hits that wait, and then returns. Later hits
+    /// are neither recorded nor acknowledged.
     pub async fn record_hits(&self, mut hits: HitReceiver, end: CancellationToken) {
         let mut batch = Vec::with_capacity(BATCH);
         loop {

@@ -4,7 +4,7 @@ use super::{enqueue::Queue, lock::locked, queue_error::QueueError, queue_name::Q
 
 /// The ids of one script call. The limit keeps a call short, so that no sweep holds Redis up.
 const IDS_PER_CALL: usize = 200;
-/// The most script calls in one sweep of a set.
+/// The most SSCAN calls in one sweep of a set.
 const CALLS: usize = 50;
 /// Seconds. A younger worker name may belong to a worker that is just registering.
 const NAME_AGE_S: u64 = 60;

@@ -150,7 +150,8 @@ impl Archives {
 /// writers apart.
 ///
 /// # Errors
-/// If the body breaks off or the file cannot be written. An older file stays as it was.
+/// If the body breaks off or the file cannot be written: an older file stays as it was. Also if
+/// only the sync of the folder fails: the new file is in place then.
 pub async fn write_durably<E: Into<Box<dyn Error + Send + Sync>>>(
     target: &Path,
     tag: &str,

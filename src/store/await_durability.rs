@@ -58,6 +58,8 @@ impl Redis {
 
     /// Waits until no crash and no fail-over can undo the writes acknowledged so far.
     ///
+    /// Returns at once with [`Durability::Weak`], because waiting does not help then.
+    ///
     /// # Errors
     /// If Redis does not answer. The writes may be undone in that case.
     pub async fn await_durability(&self) -> Result<(), StoreError> {

@@ -1,7 +1,7 @@
 //! The store: all that Versand keeps in Redis, apart from the queue.
 //!
-//! The room owns every key, every Redis command and every Lua script outside the queue. Each script
-//! is next to the file that calls it. One script call is one atomic step.
+//! The store owns every key, every Redis command and every Lua script outside the queue. Each
+//! script is next to the file that calls it. One script call is one atomic step.
 //!
 //! Entry points: [`Redis`] is the connection. [`Stores`] makes one handle per subject from it:
 //! - [`DeliveryStore`]: deliveries, their audit chains, the lists of deliveries

@@ -1,6 +1,6 @@
 //! Quoted-printable: the encoding of parts that are mostly ASCII (RFC 2045, 6.7).
 
-/// The longest line in bytes, where a line can be broken.
+/// The limit of a line in bytes. Only a line that cannot be broken may be longer.
 ///
 /// RFC 5322, 2.1.1 allows 78, RFC 2047 and RFC 2045 allow 76.
 pub const LINE_BYTES: usize = 76;

@@ -2,8 +2,9 @@
 //!
 //! Few jobs wait on the queue at a time, so a small delivery never waits behind all of a large
 //! one, nor behind a thousand others. The next job goes to the delivery whose next job ends first
-//! in a virtual time, which advances as messages are sent. A delivery of ten recipients has a short
-//! job. A delivery that comes later does not count as behind in service.
+//! in virtual time. Virtual time advances as jobs are queued. A delivery of ten recipients has a
+//! short job, so its turn comes soon. A delivery that joins later begins at the present virtual
+//! time: it makes up for no jobs that it missed.
 
 use std::sync::Arc;
 
@@ -49,7 +50,7 @@ impl FairQueue {
                 0 => Vec::new(),
                 free => self.chunks.next_in_fair_queue(free).await?,
             };
-            // the worker that ends a chunk next goes on with this
+            // the next call queues the rest: it comes when a worker ends a chunk
             if wanting.is_empty() || queued.len() >= 2 * self.config.send.workers {
                 return Ok(queued);
             }

@@ -48,7 +48,7 @@ pub enum Step {
     Remember,
     SettleDown,
     RollBack,
-    /// The beat is acknowledged: any other holder meanwhile is forgotten.
+    /// The worker's lease is valid again: Redis has forgotten any holder that came after it.
     Beat(usize),
     /// The worker notices that Redis went back in time.
     Notice(usize),
@@ -133,7 +133,7 @@ impl Small {
         let known = |i: &usize| matches!(worker.jobs[*i], Some((_, Phase::Known(_))));
         let is_claimable = |i: &usize| {
             let record = &world.chunk.records[*i];
-            // A recipient in doubt is sent to again under another lease, for which it waits.
+            // A recipient in doubt is not sent to again until the chunk has a new lease.
             let waits = record.status == Status::InDoubt
                 && worker.lease.is_some_and(|(epoch, _)| record.claim.epoch == epoch);
             let claimable = !waits && record.claimable_at(resend_after_s).is_some();
@@ -157,8 +157,8 @@ impl Small {
                 }
             }
         }
-        // A slice that ends early equals a crash without claims: here a holder goes on while there
-        // is work.
+        // A holder goes on while there is work. The end of a job slice needs no step of its own: it
+        // equals a crash without claims.
         if worker.is_idle() && (worker.halted || worker.expired || work.is_none()) {
             steps.push(Step::GiveBack(w));
         }

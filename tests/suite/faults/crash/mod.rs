@@ -192,7 +192,7 @@ async fn frequent_replacement_of_connections_leaves_no_more_recipients_in_doubt(
     account.nobody_twice(RECIPIENTS, 2 * CONNECTIONS * WINDOW);
     assert!(
         account.log.values().all(|line| line["attempts"] == 1),
-        "a recipient that was given back is not attempted"
+        "a claim that was given back counts as an attempt"
     );
 }
 
