@@ -1,7 +1,7 @@
 -- Chooses the open chunks of a delivery that get a job now.
 --
 -- At most `window` chunks of a delivery are offered at a time. Poisoned chunks get no job.
--- The delivery keeps the virtual time of its last job: see store/chunks/fair_queue.rs.
+-- The delivery keeps the virtual time of its last job: see store/chunks/waiting_deliveries.rs.
 -- KEYS: delivery, open chunks, offered chunks, rounds, poisoned chunks
 -- ARGV: now, window, maximum of chunks to choose now, virtual time
 -- Answer: { chunk, round, chunk, round, ... }.
