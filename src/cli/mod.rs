@@ -1,4 +1,4 @@
-//! The command line: one file for each command.
+//! The command line. Each command but `serve`, `demo` and `check-config` has a file here.
 //!
 //! The commands are `serve`, `demo`, `check-config`, `token`, `audit verify`, `jobs`, `archive`
 //! and `relabel`.

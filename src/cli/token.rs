@@ -37,7 +37,7 @@ pub struct TokenOptions {
     /// How many hours the JWT is valid, 1 to 24
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=24))]
     hours: u64,
-    /// Make the JWT valid for one ConfirmSend job only: the id of its delivery
+    /// The id of a delivery; the JWT is then valid only for a ConfirmSend job of that delivery
     #[arg(long, requires = "digest", requires = "key_file")]
     delivery: Option<String>,
     /// The digest that the job confirms

@@ -4,7 +4,7 @@
 //!   metric; clippy forbids the macros elsewhere.
 //! - [`install()`] installs the recorder once for each process.
 //! - The functions count an event or show a figure, such as [`duplicate`] or [`queue_age`]. Labels
-//!   have few values that are known before. They are never addresses, ids or free text.
+//!   have few values, all known in advance. They are never addresses, ids or free text.
 //! - [`TransactionMetrics`] and [`RequestMetrics`] look their series up once, for hot paths.
 //! - [`DeliveryRatios`] holds the ratios of the newest deliveries. They are labelled by delivery,
 //!   so they are written apart from the recorder, which never forgets a series.

@@ -13,7 +13,7 @@ use super::{
     received_job::{Handler, JobError, ReceivedJob},
 };
 
-/// How long to wait, in milliseconds, before each new try to record that a run ended.
+/// How long to wait, in milliseconds, after each failed try to record that a run ended.
 const END_RETRIES_MS: [u64; 4] = [100, 400, 1600, 6400];
 
 /// Runs the jobs of one worker: the worker whose in-flight set holds them.

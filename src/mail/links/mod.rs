@@ -11,8 +11,8 @@
 //!
 //! `placeholder` defines the tags that stand for tokens in the source of a template.
 //!
-//! Not here: [`template`](super::template) fills the placeholders in; the public listener is in
-//! `http/public`; `feedback` decides what a hit counts for.
+//! Not here: [`template`](super::template) and `compose` fill the placeholders in; the public
+//! listener is in `http/public`; `feedback` decides what a hit counts for.
 
 pub(super) mod link_check;
 pub(super) mod placeholder;

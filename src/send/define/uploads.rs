@@ -134,7 +134,7 @@ impl Uploads {
         let mut waiting: Vec<Recipient> = Vec::new();
         while let Some(bytes) = body.next().await {
             let bytes = bytes.map_err(|e| Refusal::BrokenUpload(e.to_string()))?;
-            // a piece may hold many recipients: at most a slice or two are in memory at a time
+            // the stream may give large parts: small pieces limit how many recipients wait
             for piece in bytes.chunks(64 * 1024) {
                 reader.push(piece, &mut waiting)?;
                 writer.write_full_slices(&mut waiting).await?;

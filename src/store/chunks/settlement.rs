@@ -1,4 +1,4 @@
-//! Changes recipients without a report: stop, roll-back, in-doubt resolution, late exclusion.
+//! Changes of recipients that no report causes: stop, roll-back, settling, late exclusion.
 
 use std::collections::BTreeMap;
 

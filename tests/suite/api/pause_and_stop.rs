@@ -34,8 +34,8 @@ async fn post(app: &App, id: &str, action: &str, body: Value) -> (StatusCode, Va
     app.client.post(&format!("/deliveries/{id}/{action}"), &body).await
 }
 
-/// The limit of messages in a second over four connections: each message waits for one reply of
-/// [`SLOW`] or more.
+/// The most messages that four connections can send in a second. Each message takes at least
+/// [`SLOW`].
 const IN_A_SECOND: u64 = 4 * 20;
 const SLOW: Duration = Duration::from_millis(50);
 

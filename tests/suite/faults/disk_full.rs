@@ -60,7 +60,7 @@ async fn check_paused(daemons: &[&Daemon], relay: &TestRelay) {
     assert_eq!(relay.accepted(), accepted, "the daemon still sends");
 }
 
-/// Checks that everybody got one message, and that the log of the daemon says so.
+/// Checks that everybody got one message, and that the sending log says so.
 async fn check_complete(client: &Client, id: &str, relay: &TestRelay) {
     client.wait_for(id, &["finished"]).await;
     let log = client.log(id).await;
@@ -80,7 +80,7 @@ fn logged_once(daemon: &Daemon, why: &str) {
 async fn a_redis_without_memory_pauses_the_send_and_nobody_is_lost_or_doubled() {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(2)).await);
     let settings = settings(&relay, &format!("[redis]\nurl = \"{}\"\n", redis.url()));
-    // There are two daemons: one that takes a chunk over would send again.
+    // With two daemons, a chunk that is wrongly taken over would be sent twice.
     let (first, second) = (Daemon::start(&settings).await, Daemon::start(&settings).await);
     let id = quarter_sent(&first, &relay).await;
     redis.ask("CONFIG SET maxmemory 1").unwrap();

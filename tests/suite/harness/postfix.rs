@@ -63,7 +63,7 @@ impl Postfix {
         self.tls_port
     }
 
-    /// The PEM file of the root to trust. Its server is `localhost`.
+    /// The PEM file of the certificate to trust. Its host name is `localhost`.
     pub fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
@@ -115,7 +115,7 @@ impl Drop for Postfix {
         if thread::panicking() {
             eprintln!("Postfix logged:\n{}", self.log());
         }
-        // This does not call `run`: a second panic would abort the whole test run.
+        // This does not call `run_to_end`: a second panic would abort the whole test run.
         let _ = self.script("stop").status();
     }
 }
