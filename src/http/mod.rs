@@ -12,8 +12,8 @@
 //! guessers.
 //!
 //! Not here: decisions about deliveries (`send`), what a hit means (`feedback` and
-//! `domain::tracking`), what a log holds (`report`), and who may log in (`identity`). Jobs
-//! (`worker`) and tasks (`scheduler`) call the same services; none of the three uses another.
+//! `domain::tracking`), what a log holds (`report`), and who may log in (`identity`). Handlers,
+//! jobs (`worker`) and tasks (`scheduler`) call the same services, but never each other.
 
 mod action_routes;
 mod api;

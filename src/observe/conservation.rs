@@ -14,7 +14,7 @@ use crate::{
     store::StoreError,
 };
 
-/// How often a delivery that has ended is checked: its ledgers do not change any more.
+/// How often a delivery that has ended is checked: its ledgers seldom change.
 const ENDED: Duration = Duration::from_secs(600);
 
 /// The last comparison of each delivery. Cheap to clone.

@@ -72,8 +72,8 @@ impl Queue {
 pub(super) struct WakeUps(BoxStream<'static, ()>);
 
 impl PollStrategy for WakeUps {
-    /// Polls the stream until it is pending. Only a pending stream has registered the waker, so a
-    /// signal after an answer would be lost.
+    /// Polls the stream until it is pending. Only a pending stream has registered the waker.
+    /// Without that, the next signal would wake nobody.
     fn poll_drive(&mut self, cx: &mut Context<'_>, _: &PollSnapshot) -> Poll<Option<()>> {
         let mut woken = false;
         while self.0.poll_next_unpin(cx).is_ready() {

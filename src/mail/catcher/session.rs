@@ -41,7 +41,7 @@ struct Session<'a, S> {
 struct Transaction {
     from: String,
     to: Vec<String>,
-    /// A fault at a later stage.
+    /// The fault that the rules gave for the last RCPT; most belong to a later stage.
     fault: Option<CatcherFault>,
 }
 

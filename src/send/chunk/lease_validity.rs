@@ -34,7 +34,7 @@ impl LeaseValidity {
         self.until_ms.fetch_max(sent_ms + self.lease_ms, Ordering::Relaxed);
     }
 
-    /// Ends the limit now: somebody else holds the chunk.
+    /// Ends the limit now: the holder has lost its chunk.
     pub(super) fn end(&self) {
         self.until_ms.store(0, Ordering::Relaxed);
     }

@@ -11,7 +11,7 @@ use crate::domain::delivery::DeliveryId;
 /// The largest number of domains that are counted at a time; the same for deliveries.
 const MOST: usize = 100_000;
 
-/// The bound above which an error rate opens a circuit breaker.
+/// An error rate that reaches this bound opens a circuit breaker.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ErrorBound {
     /// The number of outcomes below which the rate says nothing.

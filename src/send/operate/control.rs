@@ -13,7 +13,7 @@ use crate::{
     store::{chunks::ChunkLists, limits::LimitStore},
 };
 
-/// A request of a person to a confirmed delivery.
+/// A request of a person about a delivery. A stop may also end a preparation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
     Pause,

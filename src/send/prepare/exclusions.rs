@@ -23,7 +23,7 @@ use crate::{
 /// The state of the exclusion log while a preparation goes on.
 #[derive(Default)]
 pub(super) struct Exclusions {
-    /// Truncated SHA-256 of every address that was kept: 16 bytes each.
+    /// Truncated SHA-256 of every usable address so far: 16 bytes each.
     seen: HashSet<u128>,
     /// Other preparations that the fatigue rule has met so far.
     known: KnownPreparations,

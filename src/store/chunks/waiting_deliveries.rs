@@ -1,4 +1,4 @@
-//! The fair queue: decides by virtual time which delivery gets the next chunk job.
+//! The fair queue in Redis: the deliveries that wait for a chunk job, by their virtual time.
 //!
 //! The virtual time of a delivery is the time at which its next job ends, if the delivery is served
 //! without a break. The delivery with the earliest virtual time gets the next job.
@@ -54,8 +54,8 @@ impl ChunkLists {
             self.redis.connection().hget(keys::delivery(id), "length").await?;
         let length = length.unwrap_or(1.0);
         let mut pipe = redis::pipe();
-        // A delivery that joins now begins where this job begins. It is not behind a delivery that
-        // waits for a longer job.
+        // The current virtual time becomes the begin of this job, not its end. A delivery that
+        // joins now starts from there.
         pipe.zincr(keys::FAIR_QUEUE, id.as_str(), length)
             .ignore()
             .set(keys::VIRTUAL_TIME, at - length)
@@ -63,7 +63,7 @@ impl ChunkLists {
         self.redis.run(&pipe).await
     }
 
-    /// Removes a delivery that needs no jobs, or may have no more at a time.
+    /// Removes a delivery that needs no more jobs, or has as many as it may have now.
     pub async fn leave_fair_queue(&self, id: &DeliveryId) -> Result<(), StoreError> {
         Ok(self.redis.connection().zrem(keys::FAIR_QUEUE, id.as_str()).await?)
     }

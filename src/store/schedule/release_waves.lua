@@ -23,7 +23,7 @@ for at = 1, #table_bytes, WAVE do
   local due, _, recipients, wave_state = unpack('>I4I4I4B', table_bytes, at)
   local old_state = wave_state
   if may_release and wave_state == WAITING and due <= now then
-    -- A wave with due time 0 is sent at once, so it cannot be late.
+    -- A wave with due time 0 is sent at once, so it cannot be overdue.
     wave_state = due > 0 and now - due > grace and HELD or RELEASED
     if wave_state == HELD then newly_held = newly_held + 1 end
   end

@@ -30,8 +30,8 @@ pub struct App {
     _state: TempDir,
 }
 
-/// The configuration of a daemon on `redis`: TOML over the defaults of a test. The defaults are
-/// fast leases, free ports and a state directory of its own.
+/// The configuration of a daemon on `redis`. Free ports and a new state directory replace those in
+/// the TOML. Leases are fast unless the TOML sets `lease_ms`.
 pub fn config(redis: &RedisServer, settings: &str) -> (Config, TempDir) {
     let state = tempfile::tempdir().unwrap();
     let mut config = Config::from_toml(settings).unwrap();

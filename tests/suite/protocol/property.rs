@@ -54,7 +54,7 @@ fn explore(
     let (played, met) = (Cell::new(0u64), RefCell::new(BTreeSet::new()));
     let config =
         Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
-    // A known mistake must be found in every run. An unknown one may be found in any run.
+    // A known mistake gets the same steps in each run, so that each run finds it. Else steps vary.
     let mut runner = match mutation {
         Mutation::Faithful => TestRunner::new(config),
         _ => TestRunner::new_with_rng(
@@ -106,7 +106,7 @@ fn the_scripts_follow_the_protocol() {
     assert_eq!(met, all_hit_cases());
 }
 
-/// The same with reports that no SMTP test makes.
+/// Chunks of an SMTP test. The steps also contain reports that no SMTP test makes.
 #[test]
 fn the_scripts_follow_the_protocol_in_test_mode() {
     check_agreement(

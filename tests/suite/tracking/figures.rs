@@ -32,8 +32,8 @@ async fn opens_clicks_mirror_pages_and_opt_outs_become_figures_that_agree_with_t
     for number in 0..20 {
         of.push(links(client, &id, number).await);
     }
-    // Recipient 0 opens twice, 1 clicks both links, 2 by a script, 3 through Gmail, 4 by Apple, 5
-    // looks at the mirror page, 6 opts out.
+    // Recipient 0 opens twice. 1 clicks both links. A script clicks for 2. 3 opens through Gmail.
+    // Apple's proxy opens for 4. 5 looks at the mirror page. 6 opts out.
     let (status, _, body) = visit(&of[0][&'o'][0], FIREFOX).await;
     assert_eq!((status, body.starts_with("GIF89a")), (StatusCode::OK, true));
     visit(&of[0][&'o'][0], FIREFOX).await;
@@ -52,7 +52,7 @@ async fn opens_clicks_mirror_pages_and_opt_outs_become_figures_that_agree_with_t
     );
     let (status, _, page) = visit(&of[6][&'u'][0], FIREFOX).await;
     assert_eq!((status, page.matches("<button").count()), (StatusCode::OK, 1));
-    // Five clicks within a second: they are sent at once, because a machine may be busy.
+    // Five clicks must arrive within a second. They run in parallel, as this computer may be busy.
     futures_util::future::join_all((0..5).map(|_| visit(&of[7][&'c'][0], FIREFOX))).await;
     let email = client.log(&id).await[6]["email"].as_str().unwrap().to_owned();
     let denied = format!("/denylist/{email}");
@@ -138,7 +138,7 @@ async fn forged_links_get_a_harmless_answer_and_proofs_and_previews_count_for_no
         (&json!(1), &json!(1)),
         "{statistics}"
     );
-    // After the deletion of the delivery the links have expired.
+    // The delivery can be deleted.
     let (status, _) = crate::harness::client::answer(
         client.request(Method::DELETE, &format!("/deliveries/{id}")).send().await.unwrap(),
     )
@@ -297,7 +297,7 @@ async fn a_human_hit_proves_that_an_in_doubt_message_was_delivered_and_a_machine
             .await
             .unwrap();
     }
-    // A person who looks at a preview to decide is not the recipient.
+    // A hit on a link of a preview settles nothing: a person may look at it to decide.
     visit(&links(client, &id, 0).await[&'o'][0], FIREFOX).await;
     assert_eq!(client.log(&id).await[0]["status"], "in_doubt");
     visit(&got[0][&'o'][0], FIREFOX).await;
