@@ -28,7 +28,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// Makes every service, and the end of the channel on which hits arrive to be recorded.
+    /// Makes every service. The receiver takes the hits that wait to be recorded.
     pub fn new(parts: Parts) -> (Self, HitReceiver) {
         let shared = SharedHandles::new(parts);
         let reports = shared.reports();

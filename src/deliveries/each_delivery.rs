@@ -9,7 +9,8 @@ use crate::{domain::delivery::DeliveryId, store::StoreError};
 /// text `failure`, and the others go on.
 ///
 /// # Errors
-/// If a step met an error of Redis that may pass. The rest is left for the next pass.
+/// If a step met an error of Redis that may be gone at the next try. The rest is left for that
+/// try.
 pub async fn each_delivery<F: Future<Output = Result<(), Refusal>>>(
     ids: Vec<DeliveryId>,
     at_a_time: usize,

@@ -33,8 +33,8 @@ pub struct SettingOverrides {
     /// How late a wave may still be released without a person; 0 to 10080.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace_minutes: Option<f64>,
-    /// `false`: the preparation also confirms the delivery. It needs a schedule and the role
-    /// `start_deliveries`.
+    /// `false`: the preparation also confirms the delivery. Then the delivery needs a schedule, and
+    /// whoever prepares it needs the role `start_deliveries`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_confirmation: Option<bool>,
     /// 0.001 to 1 000 000, for all daemons together.
@@ -159,13 +159,13 @@ impl SettingOverrides {
         if at_once {
             return invalid(
                 "request_confirmation",
-                "can be false only with a schedule: a preparation alone sends nothing at once",
+                "can be false only with a schedule: a preparation must not send at once",
             );
         }
         if self.approvals == Some(2) {
             return invalid(
                 "request_confirmation",
-                "cannot be false where two approvals are needed",
+                "cannot be false where two sign-offs are needed",
             );
         }
         Ok(())

@@ -129,8 +129,8 @@ impl DeliveryState {
         matches!(self, Self::Editing | Self::Preparing | Self::PreparationFailed | Self::Prepared)
     }
 
-    /// Whether a wave may have been released. A delivery that was paused or stopped before its
-    /// first release counts, too.
+    /// Whether a wave may have been released, and the delivery is not deleted. A delivery that was
+    /// paused or stopped before its first release counts, too.
     pub fn is_released(self) -> bool {
         matches!(
             self,
@@ -170,7 +170,7 @@ impl DeliveryState {
         next.ok_or(IllegalTransition { state: self, action })
     }
 
-    /// The transitions before the confirmation.
+    /// The transitions of a change and of a preparation.
     fn after_preparing(self, action: Action) -> Option<Self> {
         match (self, action) {
             (
@@ -192,7 +192,7 @@ impl DeliveryState {
         }
     }
 
-    /// The transitions from the confirmation to the first chunk.
+    /// The transitions of the confirmation, of the waves and of the start.
     fn after_releasing(self, action: Action) -> Option<Self> {
         match (self, action) {
             (Self::Prepared, Action::Confirm { due: true })

@@ -25,7 +25,7 @@ pub struct IndexSweep {
 impl IndexSweep {
     /// The task: runs at the start, and once a minute on every daemon.
     ///
-    /// Returns false if Redis does not answer.
+    /// Returns false if the pass failed.
     pub async fn sweep(&self) -> bool {
         let swept = self.sweep_lists().await;
         if let Err(error) = &swept {
@@ -44,7 +44,7 @@ impl IndexSweep {
                 match state {
                     Some(DeliveryState::Deleted) => deleted.push(id.clone()),
                     Some(state) if state.is_moving() => store.list_moving(id).await?,
-                    // the next pass over due waves lists the delivery at its right time
+                    // a new entry is due at once; the next pass over due waves corrects its time
                     Some(DeliveryState::Scheduled | DeliveryState::Held) => {
                         self.schedules.relist_due(id).await?
                     }
@@ -62,7 +62,7 @@ impl IndexSweep {
         Ok(())
     }
 
-    /// Makes all chunks of moving deliveries ready, after the clock may have been set back.
+    /// Makes each open chunk of a moving delivery due now. The clock was perhaps set back.
     ///
     /// A chunk that waits for a time on the old clock is checked now, and waits again if necessary.
     pub async fn make_all_chunks_ready(&self) {

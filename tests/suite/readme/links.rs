@@ -1,11 +1,12 @@
-//! Every relative link of the documentation leads to a file, and to a heading of it.
+//! Every relative link of the documentation leads to a file. If it names a heading, the file has
+//! that heading.
 
 use std::path::Path;
 
 use super::names::pages;
 use crate::harness::{repository, text};
 
-/// Without fenced blocks, which are no prose.
+/// The Markdown text without its fenced blocks, which are no prose.
 pub fn prose(markdown: &str) -> String {
     let mut inside = false;
     let lines = markdown.lines().filter(|line| {
@@ -47,7 +48,7 @@ fn mistake(page: &str, target: &str) -> Option<String> {
     let text = prose(&text(&file));
     let is_there =
         text.lines().filter(|line| line.starts_with('#')).any(|line| anchor(line) == heading);
-    (!is_there).then(|| format!("{page}: {target} names no heading"))
+    (!is_there).then(|| format!("{page}: there is no heading for {target}"))
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Changes of a schedule, and who may make them: hold, release, withdraw, pause, stop, copy.
+//! Deliveries with a schedule: hold, release, withdraw, pause, stop, copy. Also: who may approve
+//! and confirm a delivery.
 
 use super::*;
 use crate::harness::app::token;
@@ -24,7 +25,7 @@ async fn two_passes(app: &App) {
     }
 }
 
-/// Moves the time of all its waves far into the past.
+/// Moves the times of the first `waves` waves of a delivery far into the past.
 fn make_overdue(redis: &RedisServer, id: &str, waves: usize) {
     for wave in 0..waves {
         redis
@@ -149,7 +150,7 @@ async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
     let client = &app.client;
     let hour = with(at(in_seconds(3600)), json!({}));
 
-    // It was withdrawn: it is prepared, and can be confirmed again.
+    // A delivery whose confirmation is withdrawn is prepared, and can be confirmed again.
     let id = scheduled(client, &hour, ten_recipients()).await;
     assert_eq!(
         ask(client, &id, "unschedule").await,
@@ -160,7 +161,7 @@ async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
     let (status, answer) = client.confirm(&id, view["plan"]["digest"].as_str().unwrap()).await;
     assert_eq!((status, answer["state"].as_str()), (StatusCode::ACCEPTED, Some("scheduled")));
 
-    // It was changed: it must be prepared again, and its old time passes without a message.
+    // A changed delivery must be prepared again, and its old time passes without a message.
     let soon = scheduled(client, &with(at(in_seconds(6)), json!({})), ten_recipients()).await;
     let put = client
         .request(reqwest::Method::PUT, &format!("/deliveries/{soon}"))
@@ -172,7 +173,7 @@ async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
     let (status, _) = client.confirm(&soon, view["plan"]["digest"].as_str().unwrap()).await;
     assert_eq!(status, StatusCode::CONFLICT);
 
-    // It was paused beyond its time: it is sent when it is resumed.
+    // A delivery that is paused beyond its time is sent when it is resumed.
     let due = in_seconds(8);
     let paused = scheduled(client, &with(at(due), json!({})), ten_recipients()).await;
     assert_eq!(ask(client, &paused, "pause").await.1["state"], "paused");
@@ -191,7 +192,7 @@ async fn a_schedule_can_be_withdrawn_paused_changed_and_stopped() {
     client.wait_for(&paused, &["finished"]).await;
     assert_eq!(app.catcher.as_ref().unwrap().messages().len(), 10);
 
-    // It was stopped before its time.
+    // The first delivery is stopped before its time.
     assert_eq!(ask(client, &id, "stop").await.0, StatusCode::ACCEPTED);
     client.wait_for(&id, &["stopped"]).await;
 
