@@ -181,7 +181,7 @@ impl Recurrences {
         definition.check()?;
         if !rule.request_confirmation && effective_settings(&self.config, &definition).approvals > 1
         {
-            let reason = "cannot be false where two approvals are needed".into();
+            let reason = "cannot be false where two sign-offs are needed".into();
             return Err(Invalid { field: "request_confirmation".into(), reason });
         }
         Ok(definition)
