@@ -21,9 +21,9 @@ pub struct Report {
     /// The failure reason as a code, 0 for none.
     pub reason: u8,
     pub flags: u8,
-    /// Unix seconds: when a deferred recipient is due, else when the reply came.
+    /// Unix seconds: when a deferred recipient is due, else when the transaction ended.
     pub when: u32,
-    /// The reply of the relay; "" to keep none.
+    /// The reply of the relay, or the fault if no reply came; "" to keep none.
     pub reply: String,
 }
 
@@ -36,7 +36,7 @@ pub enum ReportEffect {
     Known,
     /// The record was changed: the message was accepted twice.
     Twice,
-    /// The record stays as it is, because a newer claim decides.
+    /// The record stays as it is: for example, a newer claim decides, or the ledger is rolled back.
     NoEffect,
 }
 
