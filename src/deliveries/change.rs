@@ -146,8 +146,8 @@ impl Deliveries {
             let now = Timestamp::now();
             let decision = match decide(&delivery, now) {
                 Ok(decision) => decision,
-                // a repeat of this request may have been faster; one script writes its change and
-                // its key, so the key is there
+                // A repeat of this request may have been faster. One script wrote the repeat's
+                // change and key together, so its answer is found now.
                 Err(refusal) => {
                     let before = self.first_answer(repeats).await?.ok_or(refusal)?;
                     self.await_durability().await?;
@@ -225,7 +225,7 @@ impl Deliveries {
                     tracing::warn!(
                         delivery.id = %id,
                         %error,
-                        "the head of the audit chain is not noted: the reconciler notes it later"
+                        "the audit head is not noted: the reconciler or the next change notes it"
                     );
                 }
                 Ok(Some(Changed::Now(answer)))

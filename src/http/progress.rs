@@ -39,7 +39,7 @@ pub struct Progress {
     /// The poisoned chunks. They have no jobs until a person retries them.
     #[serde(rename = "set_aside")]
     pub poisoned: BTreeSet<u32>,
-    /// When the circuit breaker of the delivery closes. It is open because of the error rate.
+    /// When the circuit breaker of the delivery closes; none while it is closed.
     pub paused_until: Option<Timestamp>,
     /// The waves of a prepared delivery.
     pub waves: Option<WaveCounts>,

@@ -45,7 +45,7 @@ fn a_time_that_is_skipped_moves_forward_and_one_that_is_repeated_is_its_first() 
     );
     let autumn = instants("30 2 * * *", "Europe/Berlin", "2027-10-30T00:00:00Z", 3);
     assert_eq!(autumn, ["2027-10-30T00:30:00Z", "2027-10-31T00:30:00Z", "2027-11-01T01:30:00Z"]);
-    // the second of two hours with the same name
+    // 01:10 UTC is in the second hour from 02:00 to 03:00. The first 02:30 has passed.
     assert_eq!(
         instants("30 2 * * *", "Europe/Berlin", "2027-10-31T01:10:00Z", 1),
         ["2027-11-01T01:30:00Z"]
@@ -56,7 +56,7 @@ fn a_time_that_is_skipped_moves_forward_and_one_that_is_repeated_is_its_first() 
 fn two_local_times_of_one_instant_are_one_occurrence_and_none_is_left_out() {
     let hourly = instants("0 * * * *", "Europe/Berlin", "2027-03-28T00:00:00Z", 3);
     assert_eq!(hourly, ["2027-03-28T01:00:00Z", "2027-03-28T02:00:00Z", "2027-03-28T03:00:00Z"]);
-    // 02:00 to 02:30 are skipped: 02:20 is 02:50, after 02:40
+    // 02:00 to 02:30 is skipped: 02:20 moves to 02:50, which comes after 02:40
     let half = instants("20,40 * * * *", "Australia/Lord_Howe", "2027-10-02T15:20:00Z", 4);
     assert_eq!(
         half,
@@ -91,7 +91,7 @@ fn every_local_time_of_a_year_has_one_instant() {
                     .take_while(|t| *t <= to)
                     .map(|t| t.as_second())
                     .collect();
-            // every local time of the year, each as in a schedule
+            // each local time of the year, converted to an instant as in a schedule
             let parsed = CronParser::new().parse(cron).unwrap();
             let first = DateTime::<Utc>::from_timestamp(from.as_second() - 86_400, 0).unwrap();
             let mut expected: Vec<i64> = parsed
@@ -125,7 +125,7 @@ fn odd_offsets_lists_and_the_end() {
     assert_eq!(
         ending.after(at("2026-12-01T12:00:00Z")),
         until,
-        "the last one may be at that instant"
+        "the last occurrence may be at `until` itself"
     );
     assert_eq!(ending.after(at("2026-12-02T12:00:00Z")), None);
 }

@@ -1,4 +1,4 @@
-//! The visitor of a hit: address, user agent, and signs of a prefetch.
+//! The visitor of a hit: address, user agent, and signs of a machine.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -43,7 +43,10 @@ fn is_prefetch(headers: &HeaderMap, name: &HeaderName) -> bool {
     ["prefetch", "preview", "prerender"].iter().any(|purpose| value.contains(purpose))
 }
 
-/// The last address in `X-Forwarded-For` that is not a trusted proxy.
+/// The address of the visitor: the nearest hop that is not a trusted proxy.
+///
+/// The hops are `peer`, then the entries of `X-Forwarded-For` from last to first. An entry that is
+/// no address ends them. If all hops are trusted, the last of them is the answer.
 ///
 /// Each proxy adds the address of its own client at the end. An entry counts only if the hop
 /// after it is trusted.

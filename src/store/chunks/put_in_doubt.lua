@@ -1,11 +1,12 @@
--- Puts all unsettled recipients of a chunk in doubt after a roll-back, and fences the holder.
+-- Puts the pending, attempting and deferred recipients of a chunk in doubt after a roll-back.
 --
--- The holder calls this if Redis lost more batches than the holder remembers. A recipient that is
--- not recorded as sent may have been sent to. The new epoch fences every holder of the chunk.
+-- The holder calls this if Redis lost more batches than the holder remembers. Each of these
+-- recipients may have been sent to. In an SMTP test nobody becomes in doubt. A recipient whose
+-- earlier claim was accepted becomes sent. The new epoch fences every holder of the chunk.
 -- KEYS: ledger, live counters, open chunks, offered chunks
 -- ARGV: chunk, now, seconds until a recipient in doubt is sent to again (-1: never),
 --       epoch of the holder
--- Answer: { verdict, number of recipients that became in doubt }.
+-- Answer: { verdict, number of these recipients (0 in an SMTP test) }.
 local ledger, now, resend_after = KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local header = read_header(ledger)
 if not header then return { MISSING, 0 } end
