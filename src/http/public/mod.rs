@@ -2,7 +2,7 @@
 //!
 //! - [`PublicListener`] answers the five routes of [`PUBLIC_ROUTES`]. A hit is answered only after
 //!   it is recorded.
-//! - `visit` reads the visitor from a request: address, user agent, signs of a prefetch.
+//! - `request_visit` reads the visitor from a request: address, user agent, signs of a machine.
 //! - `pages` holds the few pages and their headers.
 //!
 //! A forged or expired link gets a harmless answer.

@@ -42,8 +42,8 @@ impl LedgerStore {
         Ok((LeaseVerdict::from_code(verdict)?, attempting))
     }
 
-    /// Puts all unsettled recipients of a chunk in doubt after a roll-back, and fences the holder.
-    /// Returns the number of recipients that became in doubt.
+    /// Puts the pending, attempting and deferred recipients of a chunk in doubt after a roll-back,
+    /// and fences the holder. Returns their number; 0 in an SMTP test.
     pub async fn put_in_doubt(
         &self,
         at: &ChunkRef,
