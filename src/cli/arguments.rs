@@ -62,7 +62,11 @@ enum Command {
 /// exit code 64 after one line on stderr.
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
-        Command::Serve { config } => with_config(config, serve),
+        Command::Serve { config } => {
+            // before the settings are checked: their fault is logged in the format that they ask for
+            logging::start(&Config::log_settings(config.as_deref()));
+            with_config(config, serve)
+        }
         Command::CheckConfig { config } => with_config(config, |_| {
             writeln!(std::io::stdout(), "the settings are good")?;
             Ok(ExitCode::SUCCESS)
@@ -91,7 +95,7 @@ fn with_config(
     match checked {
         Ok(config) => next(config),
         Err(reason) => {
-            writeln!(std::io::stderr(), "versand: {reason}")?;
+            logging::write_end(&reason);
             Ok(ExitCode::from(BAD_CONFIGURATION))
         }
     }
@@ -111,7 +115,6 @@ fn check_files(config: &Config) -> Result<(), String> {
 
 /// Runs the daemon until SIGTERM or SIGINT. Exit code 2 if it could not drain in time.
 fn serve(config: Config) -> anyhow::Result<ExitCode> {
-    logging::start(&config.log);
     runtime()?.block_on(async {
         let metrics = metrics::install().context("metrics")?;
         let application = Application::build(config, metrics).await?;

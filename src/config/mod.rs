@@ -25,7 +25,7 @@ mod throttle_settings;
 mod tracking_settings;
 
 pub use config_error::ConfigError;
-pub use load::DEFAULTS;
+pub use load::{DEFAULTS, journal_stream};
 pub use relay_list::{RelaySettings, Tls};
 pub use retention_settings::RetentionSettings;
 pub use secret_file::secret;

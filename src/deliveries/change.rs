@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::{
     refusal::Refusal,
     repeat_key::{RepeatKey, kept_answers, read_answer},
+    step_log::log_step,
 };
 use crate::{
     domain::{
@@ -156,7 +157,7 @@ impl Deliveries {
             };
             let is_requested = decision.act.is_some();
             let Some(changed) =
-                self.commit(&delivery.id, delivery.revision, by, repeats, decision).await?
+                self.commit(&delivery.id, Some(&delivery), by, repeats, decision).await?
             else {
                 continue;
             };
@@ -184,12 +185,12 @@ impl Deliveries {
         Ok(None)
     }
 
-    /// Writes a decision if the delivery still has this `revision`; 0 for a new delivery. `None` if
-    /// somebody else was faster.
+    /// Writes a decision if the delivery is still as `before`, or still unknown if that is `None`.
+    /// Returns `None` if somebody else was faster.
     pub(crate) async fn commit<T>(
         &self,
         id: &DeliveryId,
-        revision: u64,
+        before: Option<&Delivery>,
         by: &str,
         repeats: &[RepeatKey],
         decision: Decision<T>,
@@ -211,7 +212,7 @@ impl Deliveries {
         let once = kept_answers(repeats, &value);
         let change = DeliveryChange {
             id,
-            revision,
+            revision: before.map_or(0, |before| before.revision),
             state,
             document: &document,
             entry: entry.as_ref(),
@@ -219,13 +220,13 @@ impl Deliveries {
         };
         match self.store.commit(&change).await? {
             CommitOutcome::Done { .. } => {
+                let before = before.map(|before| before.state);
+                log_step(id, by, before, (state, &document), entry.as_ref());
                 if entry.is_some()
                     && let Err(error) = self.note_head(id, &document.audit).await
                 {
-                    tracing::warn!(
-                        delivery.id = %id,
-                        %error,
-                        "the audit head is not noted: the reconciler or the next change notes it"
+                    error.log_failed_pass(
+                        "the audit head is not noted: the reconciler or the next change notes it",
                     );
                 }
                 Ok(Some(Changed::Now(answer)))

@@ -15,6 +15,7 @@ mod change;
 mod each_delivery;
 mod refusal;
 mod repeat_key;
+mod step_log;
 
 pub use change::{Changed, Decision, Deliveries, require};
 pub use each_delivery::each_delivery;

@@ -139,11 +139,7 @@ impl HitRecorder {
                 Err(error) => Err(error),
             };
             if let Err(error) = &recorded {
-                tracing::warn!(
-                    delivery.id = %sent.mailing.delivery,
-                    %error,
-                    "hits are not recorded, and their requests get an error"
-                );
+                error.log_failed_pass("hits are not recorded, and their requests get an error");
             }
             for arrival in arrived {
                 // the caller may be gone

@@ -180,7 +180,7 @@ impl StatisticsUpdates {
     pub async fn hourly(&self) -> bool {
         let done = self.hourly_statistics().await;
         if let Err(error) = &done {
-            tracing::warn!(%error, "the hourly statistics wait until Redis answers");
+            error.log_failed_pass("the hourly statistics wait until Redis answers");
         }
         done.is_ok()
     }

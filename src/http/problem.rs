@@ -7,7 +7,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::{deliveries::Refusal, identity::NotAuthentic, queue::QueueError};
+use crate::{deliveries::Refusal, identity::NotAuthentic, queue::QueueError, store::may_pass};
 
 /// A problem document. `type` is `about:blank`, so `title` is the phrase of the status (RFC 9457,
 /// section 4.2.1).
@@ -94,9 +94,7 @@ impl From<Refusal> for Problem {
             // 503
             Refusal::Unavailable(_) | Refusal::Queue(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            tracing::error!(error = %refusal, "a request could not be served");
-        }
+        log_failure(&refusal);
         let mut problem = Self::new(status, refusal.to_string());
         match refusal {
             Refusal::MissingRole(role) => problem.role = Some(role.word()),
@@ -105,6 +103,21 @@ impl From<Refusal> for Problem {
             _ => {}
         }
         problem
+    }
+}
+
+/// Logs a request that Redis could not serve. An error that may pass is logged for debugging only:
+/// the pulse of Redis logs the outage, once for all.
+fn log_failure(refusal: &Refusal) {
+    let passes = match refusal {
+        Refusal::Unavailable(error) => error.may_pass(),
+        Refusal::Queue(QueueError::Unavailable(error)) => may_pass(error),
+        _ => return,
+    };
+    if passes {
+        tracing::debug!(error = %refusal, "a request could not be served");
+    } else {
+        tracing::error!(error = %refusal, "a request could not be served");
     }
 }
 

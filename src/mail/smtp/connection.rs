@@ -153,15 +153,8 @@ impl SmtpConnection {
             Transaction::Deferred { .. } | Transaction::Refused(_) | Transaction::Tested(_) => None,
         };
         match fault {
-            // The text of the fault is not logged: a server may repeat an address in it.
-            Some(fault) if self.pool.record_fault(&fault) => {
-                tracing::warn!(relay = self.pool.name, "a transaction broke")
-            }
-            Some(_) => {}
-            None if self.pool.backoff.record_success() => {
-                tracing::info!(relay = self.pool.name, "the relay works again")
-            }
-            None => {}
+            Some(fault) => self.pool.record_fault(&fault),
+            None => self.pool.backoff.record_success(),
         }
     }
 }

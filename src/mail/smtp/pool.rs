@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::time::{Instant as TokioInstant, sleep_until};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -15,6 +16,7 @@ use super::{
     connection_slots::{ConnectionSlot, ConnectionSlots},
     fault::RelayFault,
     handshake::RelayTarget,
+    outage::{QUIET, RelayOutage},
     session::{SmtpSession, TransactionTimeouts},
 };
 use crate::metrics::TransactionMetrics;
@@ -51,6 +53,7 @@ pub(super) struct Pool {
     /// Idle connections, each with the instant when it was given back.
     pub(super) idle: Mutex<Vec<(OpenConnection, Instant)>>,
     pub(super) backoff: Backoff,
+    pub(super) outage: RelayOutage,
     pub(super) open: Arc<AtomicUsize>,
     pub(super) stats: Arc<RelayStats>,
     pub(super) tasks: TaskTracker,
@@ -94,10 +97,46 @@ impl Pool {
         old
     }
 
-    /// Counts a fault. Returns whether it is the first after a success.
-    pub(super) fn record_fault(&self, fault: &RelayFault) -> bool {
+    /// Counts and logs a fault.
+    pub(super) fn record_fault(self: &Arc<Self>, fault: &RelayFault) {
         self.stats.faults.fetch_add(1, Ordering::Relaxed);
-        self.backoff.record_fault(fault)
+        self.backoff.record_fault(fault);
+        self.log_fault(fault);
+    }
+
+    /// Logs the first fault of an outage, and starts the task that logs its end.
+    fn log_fault(self: &Arc<Self>, fault: &RelayFault) {
+        if !self.outage.note(TokioInstant::now()) {
+            return;
+        }
+        let (relay, address) = (&self.name, self.target.address());
+        tracing::warn!(relay, address, %fault, "an outage of the relay begins");
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (pool, closed) = (Arc::clone(self), self.closed.clone());
+            self.tasks.spawn_on(
+                async move {
+                    closed.run_until_cancelled(pool.log_end()).await;
+                },
+                &runtime,
+            );
+        }
+    }
+
+    async fn log_end(&self) {
+        loop {
+            let Some(quiet_at) = self.outage.quiet_at() else { return };
+            let working = !self.backoff.is_active();
+            if working && TokioInstant::now() >= quiet_at {
+                break;
+            }
+            // a relay that is still at fault is looked at again a little later
+            sleep_until(quiet_at.max(TokioInstant::now() + QUIET / 10)).await;
+        }
+        if let Some((faults, lasted)) = self.outage.end() {
+            let (relay, address, seconds) =
+                (&self.name, self.target.address(), lasted.as_secs_f64());
+            tracing::warn!(relay, address, seconds, faults, "the outage of the relay is over");
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use super::{
     connection_slots::{ConnectionSlot, ConnectionSlots},
     fault::{RelayError, RelayFault},
     handshake::RelayTarget,
+    outage::RelayOutage,
     pool::{OpenConnection, OpenCount, Pool, QUIT_LIMIT, RelayStats},
     session::{SmtpSession, TransactionTimeouts},
 };
@@ -69,6 +70,7 @@ impl Relay {
             messages_per_second: settings.messages_per_second,
             idle: Mutex::default(),
             backoff: Backoff::default(),
+            outage: RelayOutage::default(),
             open: Arc::default(),
             stats: Arc::default(),
             tasks: TaskTracker::new(),
@@ -125,9 +127,7 @@ impl Relay {
                 })
             }
             Err(fault) => {
-                if pool.record_fault(&fault) {
-                    tracing::warn!(relay = pool.name, %fault, "no connection to the relay");
-                }
+                pool.record_fault(&fault);
                 Err(fault)
             }
         }

@@ -58,7 +58,7 @@ impl Definitions {
                     act: Some(("create", json!({}))),
                 };
                 self.deliveries
-                    .commit(&id, 0, &by.name, &repeats, decision)
+                    .commit(&id, None, &by.name, &repeats, decision)
                     .await?
                     .ok_or(Refusal::KeyReused)?
             }

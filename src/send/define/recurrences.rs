@@ -118,7 +118,7 @@ impl Recurrences {
     pub async fn create_due(&self) -> bool {
         let done = self.create_all_due().await;
         if let Err(error) = &done {
-            tracing::warn!(%error, "occurrences wait until Redis answers");
+            error.log_failed_pass("occurrences wait until Redis answers");
         }
         done.is_ok()
     }
@@ -236,7 +236,7 @@ impl Recurrences {
             json!({ "of": template.id, "due": due, "prepare": state == DeliveryState::Preparing });
         let decision = Decision { state, document, answer: (), act: Some(("create", details)) };
         // the result does not matter: a daemon that was faster has created the same occurrence
-        self.deliveries.commit(&id, 0, &recurrence.by, &[], decision).await?;
+        self.deliveries.commit(&id, None, &recurrence.by, &[], decision).await?;
         self.jobs.enqueue_preparation(&id, 0).await?;
         Ok(id)
     }

@@ -55,7 +55,7 @@ impl Retention {
     pub async fn run(&self) -> bool {
         let done = self.remove_expired().await;
         if let Err(error) = &done {
-            tracing::warn!(%error, "the retention was cut off: the next pass goes on");
+            error.log_failed_pass("the retention was cut off: the next pass goes on");
         }
         done.is_ok()
     }
@@ -190,7 +190,7 @@ impl Retention {
         // only this revision is marked: somebody may have reopened the delivery meanwhile
         let marked = self
             .deliveries
-            .commit(&delivery.id, delivery.revision, "versand", &[], decision)
+            .commit(&delivery.id, Some(delivery), "versand", &[], decision)
             .await?
             .is_some();
         // removed parts do not come back, so the mark must not be lost either

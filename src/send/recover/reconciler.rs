@@ -7,10 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    halt_repair::HaltRepair, liveness::Liveness, redis_state::RedisState,
-    sending_repair::SendingRepair,
-};
+use super::{halt_repair::HaltRepair, liveness::Liveness, sending_repair::SendingRepair};
 use crate::{
     clock::unix_now,
     config::Config,
@@ -36,7 +33,6 @@ pub struct Reconciler {
     pub jobs: StepJobs,
     pub liveness: Liveness,
     pub config: Arc<Config>,
-    pub redis_state: RedisState,
 }
 
 impl Reconciler {
@@ -47,10 +43,7 @@ impl Reconciler {
         let reconciled = self.reconcile().await;
         if let Err(error) = &reconciled {
             self.liveness.forget_all();
-            // if Redis takes no writes, the pulse has logged the reason already
-            if self.redis_state.is_writable() {
-                tracing::warn!(%error, "the reconciler waits for Redis");
-            }
+            error.log_failed_pass("the reconciler waits for Redis");
         }
         reconciled.is_ok()
     }

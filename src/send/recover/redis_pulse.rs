@@ -34,11 +34,12 @@ impl RedisPulse {
         let mut tick = tokio::time::interval(self.config.send.lease() / 8);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut known_run = String::new();
+        let mut outage = None;
         while self.daemon.shutdown.run_until_cancelled(tick.tick()).await.is_some() {
             let asked = Instant::now();
             let answer = self.redis.check_writes().await;
             let takes_writes = answer.is_ok();
-            self.note_writable(answer);
+            self.note_writable(answer, &mut outage);
             if !takes_writes {
                 continue;
             }
@@ -51,7 +52,7 @@ impl RedisPulse {
             if !known_run.is_empty() {
                 metrics::redis_restarted();
                 if let Err(error) = self.holder.replay_given_back().await {
-                    tracing::warn!(%error, "the replay after the restart of Redis is tried again");
+                    error.log_failed_pass("the replay after the restart of Redis is tried again");
                     continue;
                 }
                 self.observe_durability().await;
@@ -60,18 +61,27 @@ impl RedisPulse {
         }
     }
 
-    /// Logs once when Redis takes no writes, and once when it takes writes again.
-    fn note_writable(&self, answer: Result<(), StoreError>) {
+    /// Logs one line when an outage begins, and one when it ends. `outage` is its beginning.
+    fn note_writable(&self, answer: Result<(), StoreError>, outage: &mut Option<Instant>) {
         let writable = answer.is_ok();
         metrics::redis(writable || answer.as_ref().is_err_and(StoreError::is_refusal), writable);
-        if self.state.set_writable(writable) == writable {
-            return;
-        }
-        match answer {
-            Ok(()) => tracing::warn!("Redis takes writes again: sending goes on"),
-            Err(error) => {
-                tracing::error!(%error, "Redis takes no writes: nothing is sent until it does")
+        self.state.set_writable(writable);
+        let address = self.redis.address();
+        match (answer, *outage) {
+            (Err(error), None) => {
+                *outage = Some(Instant::now());
+                tracing::error!(
+                    address,
+                    %error,
+                    "Redis takes no writes: nothing is sent until it does"
+                );
             }
+            (Ok(()), Some(began)) => {
+                *outage = None;
+                let seconds = began.elapsed().as_secs_f64();
+                tracing::warn!(address, seconds, "Redis takes writes again: sending goes on");
+            }
+            _ => {}
         }
     }
 

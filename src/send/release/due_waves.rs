@@ -40,7 +40,7 @@ impl DueWaves {
     pub async fn release_due(&self) -> bool {
         let done = self.release_all_due().await;
         if let Err(error) = &done {
-            tracing::warn!(%error, "due waves wait until Redis answers");
+            error.log_failed_pass("due waves wait until Redis answers");
         }
         done.is_ok()
     }
@@ -79,6 +79,14 @@ impl DueWaves {
         let released = self.schedules.release_waves(&delivery.id, plan, unix_now(), false).await?;
         metrics::waves("released", released.released);
         metrics::waves("held", released.newly_held);
+        if released.released > 0 {
+            tracing::info!(
+                delivery.id = %delivery.id,
+                waves = released.released,
+                state = released.state.word(),
+                "delivery: due waves are released"
+            );
+        }
         if released.newly_held > 0 {
             let (waves, grace_minutes) = (released.newly_held, plan.settings.grace_minutes);
             tracing::error!(

@@ -3,6 +3,7 @@
 mod alerts;
 mod conservation;
 mod embedded_redis;
+mod log_lines;
 mod prometheus;
 mod retention;
 mod settings;
