@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 /// An outage is over once the relay has worked for so long without a fault. Faults that come again
 /// and again are one outage.
-pub(super) const QUIET: Duration = Duration::from_secs(10);
+const QUIET: Duration = Duration::from_secs(10);
 
 /// The outage of one relay, if there is one.
 #[derive(Default)]

@@ -16,7 +16,7 @@ use super::{
     connection_slots::{ConnectionSlot, ConnectionSlots},
     fault::RelayFault,
     handshake::RelayTarget,
-    outage::{QUIET, RelayOutage},
+    outage::RelayOutage,
     session::{SmtpSession, TransactionTimeouts},
 };
 use crate::metrics::TransactionMetrics;
@@ -122,20 +122,38 @@ impl Pool {
         }
     }
 
+    /// Waits for the end of the outage, and logs it.
     async fn log_end(&self) {
-        loop {
-            let Some(quiet_at) = self.outage.quiet_at() else { return };
-            let working = !self.backoff.is_active();
-            if working && TokioInstant::now() >= quiet_at {
+        while let Some(quiet_at) = self.outage.quiet_at() {
+            if TokioInstant::now() < quiet_at {
+                sleep_until(quiet_at).await;
+            } else if !self.backoff.is_active() || self.opens().await {
                 break;
+            } else {
+                self.outage.note(TokioInstant::now());
             }
-            // a relay that is still at fault is looked at again a little later
-            sleep_until(quiet_at.max(TokioInstant::now() + QUIET / 10)).await;
         }
         if let Some((faults, lasted)) = self.outage.end() {
             let (relay, address, seconds) =
                 (&self.name, self.target.address(), lasted.as_secs_f64());
             tracing::warn!(relay, address, seconds, faults, "the outage of the relay is over");
+        }
+    }
+
+    /// Whether a connection was opened since the last fault, or can be opened now. Without mail
+    /// nobody else tries.
+    async fn opens(&self) -> bool {
+        if self.backoff.has_opened() {
+            return true;
+        }
+        let Some(_slot) = self.slots.try_acquire() else { return false };
+        match self.target.open().await {
+            Ok((wire, _)) => {
+                self.backoff.record_open();
+                wire.quit(QUIT_LIMIT).await;
+                true
+            }
+            Err(_) => false,
         }
     }
 }

@@ -10,6 +10,7 @@ use std::{
 use reqwest::Method;
 use rustix::fs::fstat;
 use serde_json::Value;
+use versand::mail::catcher::{CatcherAction, CatcherFault, CatcherStage};
 
 use crate::harness::{
     LIMIT,
@@ -102,6 +103,30 @@ async fn an_outage_of_a_relay_names_its_address_and_the_cause_and_the_broken_tra
         assert_eq!(lines(&log, &["outage of the relay begins", &address, cause]).len(), 1, "{log}");
         assert_eq!(log.matches(" WARN ").count(), 1, "{log}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_that_break_again_and_again_are_one_outage() {
+    let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
+    let broken = || Some(CatcherFault::new(CatcherStage::Body, CatcherAction::Close));
+    relay.catcher.change_rules(|rules| {
+        // every third recipient, so that the relay works again in between
+        for i in (0..120).step_by(3) {
+            rules.scripts.insert(format!("user{i}@example.com"), [broken()].into());
+        }
+    });
+    let daemon =
+        Daemon::start(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(4), redis.url())).await;
+    let id = daemon.client.send(&definition(), audience(120)).await;
+    daemon.client.wait_for(&id, &["finished"]).await;
+    assert_eq!(daemon.metric("versand_relay_faults{relay=\"default\"}").await, 40.0);
+    let over = "the outage of the relay is over";
+    eventually(over, LIMIT, async || daemon.log().contains(over).then_some(())).await;
+    let log = daemon.log();
+    let warnings = lines(&log, &[" WARN "]);
+    assert_eq!(warnings.len(), 2, "{log}");
+    assert!(warnings[0].contains("closed by the server"), "the cause: {}", warnings[0]);
+    assert!(warnings[1].contains("faults=40"), "{}", warnings[1]);
 }
 
 /// Starts a daemon that ends at once because its Redis is away, and reads what it writes to the
