@@ -62,7 +62,6 @@ impl Application {
     pub async fn build(mut config: Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
         let state = StateDir::lock(&config.server.state_dir)?;
         config.retention.make_archive_dir()?;
-        warn_of_short_opt_outs(&config);
         let listener = listen("server.listen", config.server.listen).await?;
         let (end, background) = (CancellationToken::new(), TaskTracker::new());
         let public = listen_publicly(&mut config).await?;
@@ -219,18 +218,6 @@ fn api_of(services: &Services, operations: Operations) -> Api {
         operations,
         daemon: services.daemon.clone(),
         config: services.config.clone(),
-    }
-}
-
-/// Warns if the retention ends opt-out links soon after the end of a delivery.
-fn warn_of_short_opt_outs(config: &Config) {
-    if let Some((setting, days)) = config.retention.ends_opt_outs() {
-        tracing::warn!(
-            setting,
-            days,
-            "opt-out links stop working this many days after the end of a delivery: \
-             keep at least 60 days"
-        );
     }
 }
 

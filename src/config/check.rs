@@ -38,7 +38,7 @@ impl Config {
     }
 
     /// The whole numbers with their ranges: setting, value, smallest, largest.
-    fn ranges(&self) -> [(&'static str, u64, u64, u64); 32] {
+    fn ranges(&self) -> [(&'static str, u64, u64, u64); 33] {
         let s = &self.send;
         let q = &self.queue;
         let p = &self.preparation;
@@ -55,6 +55,7 @@ impl Config {
             ("redis.response_timeout_ms", self.redis.response_timeout_ms, 100, 60_000),
             ("catcher.keep", self.catcher.keep as u64, 1, 10_000_000),
             ("preparation.chunk_size", p.chunk_size as u64, 1, 10_000),
+            ("preparation.proofs_per_hour", p.proofs_per_hour, 1, 100_000),
             ("preparation.message_limit_kib", p.message_limit_kib as u64, 1, 65_536),
             ("preparation.line_limit_kib", p.line_limit_kib as u64, 1, 1024),
             ("preparation.errors_shown", p.errors_shown as u64, 1, 10_000),

@@ -51,6 +51,13 @@ impl Config {
                 .collect(),
         }
     }
+
+    /// The masks of the test addresses that proofs may be sent to. `None`: every address, because
+    /// no mask is set and the built-in catcher takes all mail.
+    pub fn proof_masks(&self) -> Option<&[String]> {
+        let masks = &self.preparation.proof_addresses;
+        (!masks.is_empty() || !self.catcher.takes_mail).then_some(masks)
+    }
 }
 
 /// `[server]`: the admin API, the state directory and the end of the daemon.
@@ -96,6 +103,7 @@ pub struct PreparationSettings {
     pub chunk_size: usize,
     pub allowed_senders: Vec<String>,
     pub proof_addresses: Vec<String>,
+    pub proofs_per_hour: u64,
     pub message_limit_kib: usize,
     pub line_limit_kib: usize,
     pub errors_shown: usize,

@@ -1,5 +1,7 @@
 //! The reasons for which a step is refused.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use crate::{
@@ -40,6 +42,11 @@ pub enum Refusal {
     BrokenUpload(String),
     #[error("{0}")]
     Conflict(&'static str),
+    /// The principal may send that many proofs only after `wait`.
+    #[error(
+        "more than preparation.proofs_per_hour ({per_hour}): ask again in {} s", wait.as_secs() + 1
+    )]
+    TooManyProofs { per_hour: u64, wait: Duration },
     #[error("{0}")]
     Unavailable(#[from] StoreError),
     #[error("{0}")]

@@ -27,6 +27,9 @@ pub struct Problem {
     /// The role that is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
+    /// The seconds of the header `Retry-After`.
+    #[serde(skip)]
+    retry_after_s: Option<u64>,
 }
 
 impl Problem {
@@ -41,6 +44,7 @@ impl Problem {
             field: None,
             line: None,
             role: None,
+            retry_after_s: None,
         }
     }
 
@@ -66,6 +70,9 @@ impl IntoResponse for Problem {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
         response
     }
 }
@@ -87,6 +94,8 @@ impl From<Refusal> for Problem {
             Refusal::StaleDigest => StatusCode::PRECONDITION_FAILED,
             // 422
             Refusal::Invalid(_) | Refusal::Line(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            // 429
+            Refusal::TooManyProofs { .. } => StatusCode::TOO_MANY_REQUESTS,
             // 400
             Refusal::BrokenUpload(_) => StatusCode::BAD_REQUEST,
             // 404
@@ -98,6 +107,9 @@ impl From<Refusal> for Problem {
         let mut problem = Self::new(status, refusal.to_string());
         match refusal {
             Refusal::MissingRole(role) => problem.role = Some(role.word()),
+            Refusal::TooManyProofs { wait, .. } => {
+                problem.retry_after_s = Some(wait.as_secs() + 1);
+            }
             Refusal::Invalid(invalid) => problem.field = Some(invalid.field),
             Refusal::Line(error) => (problem.line, problem.field) = (Some(error.line), error.field),
             _ => {}

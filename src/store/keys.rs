@@ -45,6 +45,19 @@ pub fn denylist(set: u8) -> String {
     format!("versand:{{denylist:{set:x}}}")
 }
 
+/// Hash, expires: what the opt-out links of a preparation need besides the delivery.
+///
+/// Fields: `of` (delivery, generation, chunk size); `proof.<number>` (recipient and test address of
+/// a proof); `chunk.<number>` (the addresses of a chunk, once its logs are removed).
+pub fn opt_outs(preparation: u32) -> String {
+    format!("versand:{{opt_outs:{preparation}}}")
+}
+
+/// List, expires: the proofs that a principal sent within the last hour, by request.
+pub fn proofs_sent(principal: &str) -> String {
+    format!("versand:proofs:{principal}")
+}
+
 /// String: a bucket of the message index. A sixteenth of the buckets is in one slot of a cluster.
 pub fn message_bucket(bucket: u16) -> String {
     format!("versand:{{messages:{:x}}}:{:03x}", message_slot(bucket), bucket & 0x1ff)

@@ -39,6 +39,8 @@ impl SharedHandles {
             proofs: Proofs {
                 deliveries: self.deliveries.clone(),
                 recipients: self.recipients.clone(),
+                addresses: stores.addresses.clone(),
+                limits: stores.limits.clone(),
                 out: self.out.clone(),
                 acceptances: self.acceptances.clone(),
                 config: config.clone(),

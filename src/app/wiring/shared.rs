@@ -68,6 +68,7 @@ impl SharedHandles {
             addresses: stores.addresses.clone(),
             ledgers: stores.ledgers.clone(),
             tracking: stores.tracking.clone(),
+            config: config.clone(),
         };
         Self {
             recipients: RecipientMessages {

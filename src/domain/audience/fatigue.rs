@@ -66,6 +66,11 @@ impl AddressKey {
         Self((digest >> 64) as u64)
     }
 
+    /// The key whose [`AddressKey::bytes`] these are.
+    pub fn from_bytes(bytes: [u8; 8]) -> Self {
+        Self(u64::from_be_bytes(bytes))
+    }
+
     /// The first 8 bytes of the digest.
     pub fn bytes(self) -> [u8; 8] {
         self.0.to_be_bytes()

@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 use super::pages;
 use crate::{
     domain::tracking::HitKind,
-    feedback::{Feedback, LinkError, Visit},
+    feedback::{Feedback, LinkError, OptOutLink, Visit},
     http::listen::{Peer, Respond, method_label},
     metrics::{self, RequestMetrics},
 };
@@ -138,16 +138,22 @@ async fn mirror(feedback: &Feedback, token: &str, visit: Visit) -> Response {
 async fn opt_out_page(feedback: &Feedback, token: &str) -> Response {
     feedback
         .links
-        .find(HitKind::OptOut, token)
+        .find_opt_out(token)
         .await
         .map_or_else(|miss| refuse(feedback, miss), |_| pages::opt_out())
 }
 
 async fn opt_out(feedback: &Feedback, token: &str, visit: Visit) -> Response {
     let done = async {
-        let found = feedback.links.find(HitKind::OptOut, token).await?;
-        feedback.denylist.opt_out(&found).await?;
-        feedback.hits.record_hit(&found, visit).await
+        let found = feedback.links.find_opt_out(token).await?;
+        feedback.denylist.opt_out(&found, token).await?;
+        match &found {
+            OptOutLink::Message(found) => feedback.hits.record_hit(found, visit).await,
+            OptOutLink::Kept(_) => {
+                metrics::tracking_hit(HitKind::OptOut.word(), "uncounted");
+                Ok(())
+            }
+        }
     };
     // The answer must not be a redirect (RFC 8058, section 3.1).
     done.await.map_or_else(page, |()| pages::opted_out())

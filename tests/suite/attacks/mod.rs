@@ -1,0 +1,3 @@
+//! Attacks: what somebody with few rights, or none, tries against the daemon. Each must fail.
+
+mod mail_without_confirmation;
