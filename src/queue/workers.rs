@@ -119,6 +119,7 @@ impl Supervisor {
                     if shutdown.is_cancelled() {
                         return;
                     }
+                    health.tried(self.name);
                     tracing::warn!(queue = self.name.as_str(), reason = %e, "queue not reachable");
                 }
             }

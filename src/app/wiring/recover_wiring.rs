@@ -26,6 +26,7 @@ impl SharedHandles {
             reconciler: self.reconciler(&takeovers, release, &state),
             pulse: RedisPulse {
                 redis: stores.redis.clone(),
+                holds: stores.holds.clone(),
                 holder: self.holder.clone(),
                 liveness: self.liveness.clone(),
                 state,

@@ -22,6 +22,7 @@ use crate::{
         Principal, Role,
         delivery::{Delivery, DeliveryId, Plan},
     },
+    live::Live,
     report::{NOT_PREPARED, RecipientMessage, RecipientMessages},
     send::limits::MailOut,
     store::StoreError,
@@ -35,7 +36,7 @@ pub struct Proofs {
     pub out: MailOut,
     /// Acceptances by the relays since the start of this process.
     pub acceptances: Arc<AtomicU64>,
-    pub config: Arc<Config>,
+    pub config: Live<Config>,
     pub daemon: Daemon,
 }
 
@@ -94,7 +95,7 @@ impl Proofs {
         id: &DeliveryId,
         request: &ProofRequest,
     ) -> Result<ProofRun, Refusal> {
-        let to = request.check(&self.config.preparation.proof_addresses)?;
+        let to = request.check(&self.config.now().preparation.proof_addresses)?;
         let delivery = self.deliveries.delivery_with_logs(id).await?;
         let plan = delivery.document.plan.clone().ok_or(NOT_PREPARED)?;
         let messages = self.messages_of(&delivery, &plan, &request.recipients).await?;
@@ -105,8 +106,8 @@ impl Proofs {
             .route(template.envelope_from())
             .ok_or(Refusal::Conflict("no relay sends for the domain of the envelope sender"))?;
         // a quarter of the time is left, so that the answer comes before the request times out
-        let until =
-            Instant::now() + Duration::from_millis(self.config.server.request_timeout_ms) * 3 / 4;
+        let until = Instant::now()
+            + Duration::from_millis(self.config.now().server.request_timeout_ms) * 3 / 4;
         Ok(ProofRun {
             delivery,
             plan,

@@ -1,9 +1,11 @@
 //! Running Versand: settings, the embedded Redis, shutdown, metrics, alerts, retention, systemd.
 
 mod alerts;
+mod backup;
 mod conservation;
 mod embedded_redis;
 mod prometheus;
+mod reload;
 mod retention;
 mod settings;
 mod shutdown;
