@@ -5,12 +5,15 @@
 use std::{
     io::{self, IsTerminal, Write},
     panic,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
-    EnvFilter, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt,
+    EnvFilter, Registry, fmt::MakeWriter, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
 
 use crate::config::{self, LogFormat, LogSettings};
@@ -20,6 +23,9 @@ const SILENCED: [&str; 3] = ["html5ever=off", "selectors=off", "apalis_core=off"
 
 /// Set once the log is written as JSON.
 static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// The filter of the running log, which a reload replaces.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// Checks that the level can be used.
 ///
@@ -34,9 +40,7 @@ pub fn check(settings: &LogSettings) -> Result<(), String> {
 /// The text format has colours on a terminal only, and no time if the lines go to the journal.
 /// A panic becomes an event, too.
 pub fn start(settings: &LogSettings) {
-    let filter = EnvFilter::try_new(&settings.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let filter =
-        SILENCED.iter().filter_map(|off| off.parse().ok()).fold(filter, EnvFilter::add_directive);
+    let (filter, changes) = reload::Layer::new(filter(&settings.level));
     let registry = tracing_subscriber::registry().with(filter);
     let is_journal = goes_to_the_journal();
     let layer = tracing_subscriber::fmt::layer().with_writer(LineWriter { is_journal });
@@ -49,6 +53,7 @@ pub fn start(settings: &LogSettings) {
         LogFormat::Text => registry.with(layer.with_ansi(terminal)).try_init(),
     };
     if started.is_ok() {
+        let _ = FILTER.set(changes);
         IS_JSON.store(settings.format == LogFormat::Json, Ordering::Relaxed);
         panic::set_hook(Box::new(|panic| {
             let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -61,6 +66,18 @@ pub fn start(settings: &LogSettings) {
             tracing::error!(place, reason, "a task panicked");
         }));
     }
+}
+
+/// Changes the level of the running log. Does nothing if this process did not start it.
+pub fn set_level(level: &str) {
+    if let Some(changes) = FILTER.get() {
+        let _ = changes.reload(filter(level));
+    }
+}
+
+fn filter(level: &str) -> EnvFilter {
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    SILENCED.iter().filter_map(|off| off.parse().ok()).fold(filter, EnvFilter::add_directive)
 }
 
 /// Writes why the program ends, as its last line: JSON if the log is JSON.

@@ -7,14 +7,17 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{services::Services, wiring::Parts};
+use super::{
+    open_store::open_store, own_token::own_token, reload::Reload, reload_parts::Reloaded,
+    services::Services, watchdog::Watchdog, wiring::Parts,
+};
 use crate::{
     config::Config,
-    daemon::Daemon,
-    domain::{Principal, Role},
+    daemon::{Daemon, LifeSign},
     feedback::HitReceiver,
     http::{self, Api, Operations},
     identity::Keyring,
+    live::Live,
     mail::{
         MessageMaker, StampKey,
         catcher::{Catcher, CatcherOptions},
@@ -51,7 +54,8 @@ pub struct Application {
     background: TaskTracker,
     end: CancellationToken,
     // keeps the state directory locked as long as the daemon lives
-    state: StateDir,
+    state: Arc<StateDir>,
+    reload: Reload,
 }
 
 impl Application {
@@ -60,7 +64,8 @@ impl Application {
     /// # Errors
     /// If a folder, a listener, Redis, a key or a relay cannot be opened. The error has one line.
     pub async fn build(mut config: Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
-        let state = StateDir::lock(&config.server.state_dir)?;
+        let started = config.clone();
+        let state = Arc::new(StateDir::lock(&config.server.state_dir)?);
         config.retention.make_archive_dir()?;
         let listener = listen("server.listen", config.server.listen).await?;
         let (end, background) = (CancellationToken::new(), TaskTracker::new());
@@ -69,24 +74,28 @@ impl Application {
         let embedded = start_embedded_redis(&mut config, &state).await?;
         let redis = Redis::connect(&config.redis).await?;
         check_durability(&redis, config.redis.allow_data_loss).await?;
+        let holds = open_store(&redis, &state, &config, embedded.is_some()).await?;
         let mut keyring = Keyring::new(&config.auth)?;
         let token = own_token(&state, &mut keyring)?;
         let messages = message_maker(&redis, &state).await?;
+        let live = Live::new(config.clone());
         let config = Arc::new(config);
         let relays = Relays::new(&config)?;
         let parts = Parts {
             queue: Queue::new(redis.connection(), config.queue.clone()),
-            stores: Stores::new(redis),
+            stores: Stores { holds, ..Stores::new(redis) },
             relays: relays.clone(),
             messages,
-            rules: config.tracking.rules()?.into(),
-            keyring: Arc::new(keyring),
+            rules: Live::new(config.tracking.rules()?),
+            keyring: Live::new(keyring),
             health: WorkerHealth::default(),
             daemon: daemon_of(&state),
             config,
+            live: live.clone(),
         };
         let (queue, keyring, health) =
             (parts.queue.clone(), parts.keyring.clone(), parts.health.clone());
+        let reloaded = Reloaded::of(&parts, &state);
         let (services, hits) = Services::new(parts);
         let operations = Operations {
             queue: queue.clone(),
@@ -97,7 +106,8 @@ impl Application {
             metrics,
             failures: Default::default(),
         };
-        let api = api_of(&services, operations);
+        let api = api_of(&services, operations, live.clone());
+        let reload = Reload::new(started, live, reloaded.parts(&services));
         let Daemon { tracker, shutdown, .. } = services.daemon.clone();
         let workers = Workers { queue, shutdown, tracker, health };
         Ok(Self {
@@ -114,6 +124,7 @@ impl Application {
             background,
             end,
             state,
+            reload,
         })
     }
 
@@ -138,6 +149,11 @@ impl Application {
         self.catcher.as_ref()
     }
 
+    /// Takes new settings over while the daemon runs.
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
+    }
+
     /// The services, for tests that call them directly.
     pub fn services(&self) -> &Services {
         &self.services
@@ -152,13 +168,21 @@ impl Application {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<bool> {
         let Services { stores, journey, feedback, observation, daemon, config, .. } = self.services;
         worker::start(&journey, config.send.workers, &self.workers);
+        let watchdog = Watchdog {
+            scheduler: LifeSign::default(),
+            workers: self.workers.health.clone(),
+            response: Duration::from_millis(config.redis.response_timeout_ms),
+            shutdown: daemon.shutdown.clone(),
+        };
         scheduler::start(scheduler::Tasks {
             journey,
             feedback: feedback.clone(),
             observation,
             daemon: daemon.clone(),
+            sign: watchdog.scheduler.clone(),
         })
         .await?;
+        self.background.spawn(watchdog.feed(self.end.clone()));
         self.background.spawn(upkeep(self.api.operations.metrics.clone(), self.end.clone()));
         let (recorder, end) = (feedback.hits.clone(), self.end.clone());
         self.background.spawn(async move { recorder.record_hits(self.hits, end).await });
@@ -208,7 +232,7 @@ fn daemon_of(state: &StateDir) -> Daemon {
     }
 }
 
-fn api_of(services: &Services, operations: Operations) -> Api {
+fn api_of(services: &Services, operations: Operations, config: Live<Config>) -> Api {
     Api {
         stores: services.stores.clone(),
         deliveries: services.deliveries.clone(),
@@ -217,7 +241,7 @@ fn api_of(services: &Services, operations: Operations) -> Api {
         feedback: services.feedback.clone(),
         operations,
         daemon: services.daemon.clone(),
-        config: services.config.clone(),
+        config,
     }
 }
 
@@ -300,28 +324,6 @@ async fn message_maker(redis: &Redis, state: &StateDir) -> anyhow::Result<Messag
         tokens: TokenKey::new(&tokens)?,
         templates: Default::default(),
     })
-}
-
-/// Makes a token with all roles if no token and no key is configured. Only the user of the
-/// daemon can read its file.
-fn own_token(state: &StateDir, keyring: &mut Keyring) -> anyhow::Result<Option<String>> {
-    if !keyring.is_empty() {
-        return Ok(None);
-    }
-    let token = data_encoding::BASE32_DNSSEC.encode(&state.secret("admin")?);
-    state.write_private("admin.token", format!("{token}\n").as_bytes())?;
-    tracing::warn!(
-        file = %state.path().join("admin.token").display(),
-        "no tokens and no keys are configured: the token in this file has all roles"
-    );
-    let roles = vec![
-        Role::PrepareDeliveries,
-        Role::StartDeliveries,
-        Role::Administration,
-        Role::Monitoring,
-    ];
-    keyring.add(&token, Principal { name: "admin".into(), roles });
-    Ok(Some(token))
 }
 
 /// Asks all tasks to end and waits for them. False if some were left after `drain_ms`.

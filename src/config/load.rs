@@ -74,13 +74,14 @@ impl Config {
         let mut merged: serde_json::Value =
             merged.try_deserialize().map_err(|e| refuse("configuration", e))?;
         relay_list::inherit(&mut merged);
-        let mut config: Self = serde_path_to_error::deserialize(merged)
+        let mut config: Self = serde_path_to_error::deserialize(merged.clone())
             .map_err(|e| refuse(e.path().to_string(), e.inner()))?;
         if config.server.state_dir.as_os_str().is_empty() {
             config.server.state_dir = std::env::var_os("STATE_DIRECTORY")
                 .map_or_else(|| "/var/lib/versand".into(), PathBuf::from);
         }
         config.check()?;
+        config.values = merged;
         Ok(config)
     }
 }

@@ -36,6 +36,9 @@ pub struct Config {
     pub queue: QueueSettings,
     pub auth: AuthSettings,
     pub log: LogSettings,
+    /// All settings as loaded, to tell what another load changes.
+    #[serde(skip)]
+    pub(super) values: serde_json::Value,
 }
 
 impl Config {
@@ -137,6 +140,12 @@ pub struct SendSettings {
 }
 
 impl SendSettings {
+    /// How old the last heartbeat of the store may be before the store counts as behind: the grace
+    /// window, and at least five minutes.
+    pub fn silence(&self) -> Duration {
+        Duration::from_secs_f64(60.0 * self.grace_minutes.max(5.0))
+    }
+
     /// How long a lease lasts without a beat.
     pub fn lease(&self) -> Duration {
         Duration::from_millis(self.lease_ms)

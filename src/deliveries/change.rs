@@ -23,7 +23,7 @@ use crate::{
             Action, AuditAct, AuditEntry, AuditHead, Delivery, DeliveryId, DeliveryState, Document,
         },
     },
-    store::{CommitOutcome, DeliveryChange, DeliveryStore, Redis, StoreError},
+    store::{CommitOutcome, DeliveryChange, DeliveryStore, Redis, StoreError, hold::HoldStore},
 };
 
 /// A chain of heads that does not grow counts as damaged after so many failed tries.
@@ -71,6 +71,7 @@ pub fn require(principal: &Principal, role: Role) -> Result<(), Refusal> {
 pub struct Deliveries {
     pub store: DeliveryStore,
     pub redis: Redis,
+    pub holds: HoldStore,
     /// Set when the chain of heads was found damaged; that is logged once.
     pub heads_damaged: Arc<AtomicBool>,
 }
@@ -118,6 +119,28 @@ impl Deliveries {
     /// If Redis does not answer.
     pub async fn await_durability(&self) -> Result<(), StoreError> {
         self.redis.await_durability().await
+    }
+
+    /// Whether the store is held: then nothing moves until a person releases it.
+    ///
+    /// # Errors
+    /// If Redis does not answer.
+    pub async fn store_is_held(&self) -> Result<bool, StoreError> {
+        Ok(self.holds.current().await?.is_some())
+    }
+
+    /// Refuses a request that would move something while the store is held.
+    ///
+    /// # Errors
+    /// [`Refusal::Conflict`] while the store is held.
+    pub async fn require_moving_store(&self) -> Result<(), Refusal> {
+        match self.store_is_held().await? {
+            false => Ok(()),
+            true => Err(Refusal::Conflict(
+                "the store may be behind and is held: a person must release it first \
+                 (GET /api/v1/store)",
+            )),
+        }
     }
 
     /// Changes a delivery as `decide` says. A repeated request gets its first answer.

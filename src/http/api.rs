@@ -1,7 +1,5 @@
 //! The services that the routes of the admin API call.
 
-use std::sync::Arc;
-
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::login_failures::LoginFailures;
@@ -11,6 +9,7 @@ use crate::{
     deliveries::Deliveries,
     feedback::Feedback,
     identity::Keyring,
+    live::Live,
     metrics::DeliveryRatios,
     queue::{Queue, WorkerHealth},
     report::Reports,
@@ -36,7 +35,7 @@ pub struct Api {
     /// This process and its shutdown.
     pub daemon: Daemon,
     /// The settings.
-    pub config: Arc<Config>,
+    pub config: Live<Config>,
 }
 
 /// The services for operators: log-in, health, queues and metrics.
@@ -47,7 +46,7 @@ pub struct Operations {
     /// Which queue workers of this process live.
     pub health: WorkerHealth,
     /// The tokens and keys of those who may log in.
-    pub keyring: Arc<Keyring>,
+    pub keyring: Live<Keyring>,
     /// The ratios of the newest deliveries, for `/metrics`.
     pub ratios: DeliveryRatios,
     /// The last known state of Redis: true while Redis takes writes.

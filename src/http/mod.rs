@@ -33,6 +33,7 @@ mod request;
 mod router;
 mod routes;
 mod statistics_routes;
+mod store_routes;
 
 pub use api::{Api, Operations};
 pub use listen::serve;

@@ -24,7 +24,7 @@ use crate::{deliveries::Refusal, domain::Role, identity::NotAuthentic, metrics};
 
 /// The router of the admin listener.
 pub fn router(api: Api) -> Router {
-    let server = &api.config.server;
+    let server = &api.config.now().server;
     let limit = server.body_limit_kib * 1024;
     let request_timeout = Duration::from_millis(server.request_timeout_ms);
     let stalled = RequestBodyTimeoutLayer::new(Duration::from_millis(server.stall_timeout_ms));
@@ -63,12 +63,12 @@ async fn authenticate(
     next: Next,
 ) -> Response {
     let principal = match bearer(request.headers())
-        .and_then(|token| api.operations.keyring.bearer(token))
+        .and_then(|token| api.operations.keyring.now().bearer(token))
     {
         Ok(principal) => principal,
         Err(error) => {
             metrics::login_failure();
-            let first = Duration::from_millis(api.config.auth.failure_pause_ms);
+            let first = Duration::from_millis(api.config.now().auth.failure_pause_ms);
             if let Some(Peer(ip)) = request.extensions().get() {
                 tokio::time::sleep(api.operations.failures.pause(*ip, first, Instant::now())).await;
             }

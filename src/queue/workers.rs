@@ -127,6 +127,7 @@ impl Supervisor {
                     if shutdown.is_cancelled() {
                         return;
                     }
+                    health.tried(self.name);
                     let queue = self.name.as_str();
                     if e.lasts() {
                         tracing::warn!(queue, reason = %e, "queue not usable");

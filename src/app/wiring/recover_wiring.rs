@@ -25,6 +25,7 @@ impl SharedHandles {
             reconciler: self.reconciler(&takeovers, release),
             pulse: RedisPulse {
                 redis: stores.redis.clone(),
+                holds: stores.holds.clone(),
                 holder: self.holder.clone(),
                 liveness: self.liveness.clone(),
                 state: RedisState::default(),

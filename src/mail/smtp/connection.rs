@@ -40,8 +40,7 @@ impl SmtpConnection {
     ///
     /// The limit holds for all daemons together.
     pub fn limit(&self) -> Option<(&str, f64)> {
-        (self.pool.messages_per_second > 0.0)
-            .then_some((self.pool.name.as_str(), self.pool.messages_per_second))
+        self.pool.rate()
     }
 
     /// Whether the envelope of the next message can be pipelined with the end of this one.

@@ -19,7 +19,7 @@ use super::{
     outage::RelayOutage,
     session::{SmtpSession, TransactionTimeouts},
 };
-use crate::metrics::TransactionMetrics;
+use crate::{live::Live, metrics::TransactionMetrics};
 
 /// How long QUIT waits for its reply. Nothing depends on the reply.
 pub(super) const QUIT_LIMIT: Duration = Duration::from_millis(250);
@@ -49,7 +49,7 @@ pub(super) struct Pool {
     /// together never exceed the slots.
     pub(super) slots: ConnectionSlots,
     /// 0: no limit.
-    pub(super) messages_per_second: f64,
+    pub(super) messages_per_second: Live<f64>,
     /// Idle connections, each with the instant when it was given back.
     pub(super) idle: Mutex<Vec<(OpenConnection, Instant)>>,
     pub(super) backoff: Backoff,
@@ -66,6 +66,12 @@ pub(super) struct Pool {
 }
 
 impl Pool {
+    /// The relay's name and its limit in messages per second, if it has one.
+    pub(super) fn rate(&self) -> Option<(&str, f64)> {
+        let rate = *self.messages_per_second.now();
+        (rate > 0.0).then_some((self.name.as_str(), rate))
+    }
+
     /// Locks the list of idle connections.
     pub(super) fn idle(&self) -> MutexGuard<'_, Vec<(OpenConnection, Instant)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)

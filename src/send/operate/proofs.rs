@@ -24,6 +24,7 @@ use crate::{
         audience::AddressKey,
         delivery::{Delivery, DeliveryId, Plan},
     },
+    live::Live,
     mail::address_key,
     report::{NOT_PREPARED, RecipientMessage, RecipientMessages},
     send::limits::MailOut,
@@ -40,7 +41,7 @@ pub struct Proofs {
     pub out: MailOut,
     /// Acceptances by the relays since the start of this process.
     pub acceptances: Arc<AtomicU64>,
-    pub config: Arc<Config>,
+    pub config: Live<Config>,
     pub daemon: Daemon,
 }
 
@@ -113,8 +114,8 @@ impl Proofs {
             .route(template.envelope_from())
             .ok_or(Refusal::Conflict("no relay sends for the domain of the envelope sender"))?;
         // a quarter of the time is left, so that the answer comes before the request times out
-        let until =
-            Instant::now() + Duration::from_millis(self.config.server.request_timeout_ms) * 3 / 4;
+        let until = Instant::now()
+            + Duration::from_millis(self.config.now().server.request_timeout_ms) * 3 / 4;
         Ok(ProofRun {
             delivery,
             plan,
@@ -130,7 +131,7 @@ impl Proofs {
             ),
             notes: ProofNotes {
                 addresses: self.addresses.clone(),
-                seconds: self.config.retention.opt_outs_s(),
+                seconds: self.config.now().retention.opt_outs_s(),
             },
         })
     }
@@ -144,7 +145,8 @@ impl Proofs {
         request: &ProofRequest,
     ) -> Result<Vec<(String, AddressKey)>, Refusal> {
         let mut to = Vec::new();
-        for (i, address) in request.check(self.config.proof_masks())?.into_iter().enumerate() {
+        for (i, address) in request.check(self.config.now().proof_masks())?.into_iter().enumerate()
+        {
             let key = address_key(&address)
                 .map_err(|error| invalid(format!("to[{i}]"), error.to_string()))?;
             to.push((address, key));
@@ -159,7 +161,7 @@ impl Proofs {
 
     /// Counts the proofs of a request, for all daemons together.
     async fn take_proofs(&self, by: &Principal, proofs: u64) -> Result<(), Refusal> {
-        let per_hour = self.config.preparation.proofs_per_hour;
+        let per_hour = self.config.now().preparation.proofs_per_hour;
         match self.limits.take_proofs(&by.name, proofs, per_hour).await? {
             None => Ok(()),
             Some(wait) => Err(Refusal::TooManyProofs { per_hour, wait }),

@@ -29,7 +29,7 @@ pub(super) fn check_definition(
 
 fn check_sender(preparation: &Preparation<'_>, findings: &mut Findings) {
     let sender = &preparation.definition().sender;
-    let masks = &preparation.tools.config.preparation.allowed_senders;
+    let masks = &preparation.config.preparation.allowed_senders;
     let is_allowed = |email: &str| masks.iter().any(|mask| address_mask::matches(mask, email));
     for (field, email) in [
         ("sender.email", Some(&sender.email)),
@@ -49,7 +49,7 @@ fn check_sender(preparation: &Preparation<'_>, findings: &mut Findings) {
 }
 
 fn check_opt_out(preparation: &Preparation<'_>, findings: &mut Findings) {
-    let (content, config) = (&preparation.definition().content, &preparation.tools.config);
+    let (content, config) = (&preparation.definition().content, &preparation.config);
     let parts = [content.html.as_deref(), content.text.as_deref()];
     if parts.iter().flatten().any(|text| !text.to_lowercase().contains("unsubscribe")) {
         findings.warn("content", "no opt-out link was found: bulk mail needs one in every part");

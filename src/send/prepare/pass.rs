@@ -98,7 +98,7 @@ impl<'a> PreparationPass<'a> {
         let times = preparation.definition().schedule.due_times();
         let times = times.map_err(|e| StoreError::Damaged(e.to_string()))?;
         Ok(Self {
-            findings: Findings::new(preparation.tools.config.preparation.errors_shown),
+            findings: Findings::new(preparation.config.preparation.errors_shown),
             exclusions: Exclusions::default(),
             past_dues: PastDues::new(),
             chunker: Chunker::new(times, preparation.chunk_size()),
@@ -174,7 +174,7 @@ impl<'a> PreparationPass<'a> {
     ) -> Result<(), StoreError> {
         let (tools, id) = (self.preparation.tools, self.preparation.id());
         let mut progress = self.progress;
-        let mut beat = tokio::time::interval(tools.config.send.lease() / 4);
+        let mut beat = tokio::time::interval(tools.config.now().send.lease() / 4);
         let sorted = {
             let mut sorting = pin!(self.sort(recipients, template));
             loop {

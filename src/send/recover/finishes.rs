@@ -32,6 +32,9 @@ impl Finishes {
             Err(Refusal::NotFound) => return Ok(()),
             Err(other) => return Err(other.into()),
         };
+        if self.deliveries.store_is_held().await? {
+            return Ok(());
+        }
         let (Ok(state), Some(plan)) =
             (delivery.state.after(Action::Finish), &delivery.document.plan)
         else {

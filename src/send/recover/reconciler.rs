@@ -54,9 +54,11 @@ impl Reconciler {
     /// If Redis does not answer. The next pass does the rest.
     pub async fn reconcile(&self) -> Result<(), StoreError> {
         self.liveness.note_run(&self.deliveries.redis.run_id().await?);
+        // while the store is held, only preparations go on
+        let held = self.deliveries.store_is_held().await?;
         let moving = self.deliveries.store.moving().await?;
         let failure = "the reconciler cannot check this delivery";
-        let check = async |id| match self.check(&id).await {
+        let check = async |id| match self.check(&id, held).await {
             // the queue lives in the same Redis: its silence ends the pass too
             Err(Refusal::Queue(QueueError::Unavailable(error))) if may_pass(&error) => {
                 Err(Refusal::Unavailable(error.into()))
@@ -68,13 +70,14 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn check(&self, id: &DeliveryId) -> Result<(), Refusal> {
+    async fn check(&self, id: &DeliveryId, held: bool) -> Result<(), Refusal> {
         let Some(delivery) = self.deliveries.store.delivery(id).await? else {
             return Ok(self.deliveries.store.unlist_moving(id).await?);
         };
         self.deliveries.note_head(id, &delivery.document.audit).await?;
         match delivery.state {
             DeliveryState::Preparing => self.repair_preparation(&delivery).await,
+            state if held && state.is_moving() => Ok(()),
             DeliveryState::StartPending => self.repair_start(&delivery).await,
             DeliveryState::InProgress => self.sending.keep_sending(&delivery).await,
             DeliveryState::Pausing | DeliveryState::Stopping => {

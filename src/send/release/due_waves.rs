@@ -46,6 +46,9 @@ impl DueWaves {
     }
 
     async fn release_all_due(&self) -> Result<(), StoreError> {
+        if self.deliveries.store_is_held().await? {
+            return Ok(());
+        }
         let due = self.schedules.due_deliveries(unix_now()).await?;
         let failure = "the due waves of this delivery cannot be released";
         each_delivery(due, AT_A_TIME, failure, async |id| self.release_due_of(&id).await).await
@@ -105,7 +108,7 @@ impl DueWaves {
     /// Releases the held waves of a delivery, on request of a person. Returns its new state.
     ///
     /// # Errors
-    /// If the principal lacks the role, or no wave is held.
+    /// If the principal lacks the role, no wave is held, or the store is held.
     pub async fn release_held(
         &self,
         by: &Principal,
@@ -113,6 +116,7 @@ impl DueWaves {
         key: Option<&IdempotencyKey>,
     ) -> Result<DeliveryState, Refusal> {
         require(by, Role::StartDeliveries)?;
+        self.deliveries.require_moving_store().await?;
         let repeats: Vec<RepeatKey> = key.iter().map(|key| RepeatKey::of(key, id)).collect();
         let delivery = self.deliveries.delivery(id).await?;
         let held = match &delivery.document.plan {

@@ -1,3 +1,5 @@
 //! Attacks: what somebody with few rights, or none, tries against the daemon. Each must fail.
 
 mod mail_without_confirmation;
+mod stale_store;
+mod state_dir;
