@@ -12,6 +12,7 @@
 //! lives in [`crate::redis_server`].
 
 mod application;
+mod listeners;
 mod services;
 mod wiring;
 

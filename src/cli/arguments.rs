@@ -4,6 +4,7 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{archive, audit, jobs, relabel, token};
@@ -109,13 +110,29 @@ fn check_files(config: &Config) -> Result<(), String> {
     Relays::new(config).map(drop).map_err(|e| e.to_string())
 }
 
+/// Raises the soft limit of open files to the hard limit. Many shells have a soft limit of 1024,
+/// and strangers' connections alone could use it up.
+fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "the limit of open files cannot be raised");
+        }
+    }
+}
+
 /// Runs the daemon until SIGTERM or SIGINT. Exit code 2 if it could not drain in time.
 fn serve(config: Config) -> anyhow::Result<ExitCode> {
     logging::start(&config.log);
+    allow_open_files();
     runtime()?.block_on(async {
         let metrics = metrics::install().context("metrics")?;
         let application = Application::build(config, metrics).await?;
         tracing::info!(address = %application.public_address()?, "the public listener listens");
+        if let Some(address) = application.health_address()? {
+            tracing::info!(%address, "the health listener listens");
+        }
         tracing::info!(address = %application.address()?, "the admin API listens");
         let (mut term, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -16,6 +16,7 @@
 mod check;
 mod config_error;
 mod load;
+mod optional_address;
 mod ranges;
 mod relay_list;
 mod retention_settings;

@@ -6,6 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use std::time::Duration;
 
 use crate::{deliveries::Refusal, identity::NotAuthentic, queue::QueueError};
 
@@ -27,6 +28,9 @@ pub struct Problem {
     /// The role that is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
+    /// The seconds of `Retry-After`; none for the usual second of a 429 or 503.
+    #[serde(skip)]
+    retry_after: Option<u64>,
 }
 
 impl Problem {
@@ -41,6 +45,7 @@ impl Problem {
             field: None,
             line: None,
             role: None,
+            retry_after: None,
         }
     }
 
@@ -48,6 +53,26 @@ impl Problem {
     pub fn with_field(mut self, field: impl Into<String>) -> Self {
         self.field = Some(field.into());
         self
+    }
+
+    /// Says how long the client should wait.
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait.as_secs().max(1));
+        self
+    }
+
+    /// The whole answer, for a connection whose request is not read.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let body = serde_json::to_vec(self).unwrap_or_default();
+        let head = format!(
+            "HTTP/1.1 {} {}\r\nContent-Type: application/problem+json\r\nCache-Control: no-store\r\n\
+             X-Content-Type-Options: nosniff\r\nRetry-After: 1\r\nConnection: close\r\n\
+             Content-Length: {}\r\n\r\n",
+            self.status,
+            self.title,
+            body.len()
+        );
+        [head.as_bytes(), &body].concat()
     }
 }
 
@@ -62,9 +87,9 @@ impl IntoResponse for Problem {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        // 503
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        // 429, 503
+        if [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&status) {
+            headers.insert(header::RETRY_AFTER, self.retry_after.unwrap_or(1).into());
         }
         response
     }

@@ -159,6 +159,9 @@ metrics_table! {
     LOGIN_FAILURES Counter "versand_login_failures_total"
         "Requests and jobs that were refused because their token was missing, unknown, forged or \
          expired";
+    TURNED_AWAY Counter "versand_http_turned_away_total"
+        "Connections and requests that a limit of [server] turned away, by limit: connections, \
+         connections_per_address, requests_per_principal, streams, streams_per_principal";
     BUILD Gauge "versand_build_info"
         "1, with the version as a label";
 }
