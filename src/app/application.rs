@@ -4,18 +4,23 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    open_store::open_store, own_token::own_token, reload::Reload, reload_parts::Reloaded,
-    services::Services, watchdog::Watchdog, wiring::Parts,
+    listeners::{Listeners, listen},
+    open_store::open_store,
+    own_token::own_token,
+    reload::Reload,
+    reload_parts::Reloaded,
+    services::Services,
+    watchdog::Watchdog,
+    wiring::Parts,
 };
 use crate::{
     config::Config,
     daemon::{Daemon, LifeSign},
     feedback::HitReceiver,
-    http::{self, Api, Operations},
+    http::{Api, MetricsPage, Operations, RequestLimits},
     identity::Keyring,
     live::Live,
     mail::{
@@ -43,11 +48,10 @@ const BACKGROUND_LIMIT: Duration = Duration::from_secs(2);
 pub struct Application {
     services: Services,
     relays: Relays,
-    listener: TcpListener,
+    listeners: Listeners,
     api: Api,
     workers: Workers,
     embedded: Option<EmbeddedRedis>,
-    public: TcpListener,
     hits: HitReceiver,
     catcher: Option<(Catcher, SocketAddr)>,
     token: Option<String>,
@@ -67,9 +71,8 @@ impl Application {
         let started = config.clone();
         let state = Arc::new(StateDir::lock(&config.server.state_dir)?);
         config.retention.make_archive_dir()?;
-        let listener = listen("server.listen", config.server.listen).await?;
+        let listeners = Listeners::open(&mut config).await?;
         let (end, background) = (CancellationToken::new(), TaskTracker::new());
-        let public = listen_publicly(&mut config).await?;
         let catcher = start_catcher(&mut config, &background, &end).await?;
         let embedded = start_embedded_redis(&mut config, &state).await?;
         let redis = Redis::connect(&config.redis).await?;
@@ -101,10 +104,9 @@ impl Application {
             queue: queue.clone(),
             health: health.clone(),
             keyring,
-            ratios: services.observation.ratios.ratios.clone(),
             redis_state: services.journey.recover.pulse.state.clone(),
-            metrics,
-            failures: Default::default(),
+            metrics: MetricsPage::new(metrics, services.observation.ratios.ratios.clone()),
+            limits: RequestLimits::new(&services.config.server),
         };
         let api = api_of(&services, operations, live.clone());
         let reload = Reload::new(started, live, reloaded.parts(&services));
@@ -113,11 +115,10 @@ impl Application {
         Ok(Self {
             services,
             relays,
-            listener,
+            listeners,
             api,
             workers,
             embedded,
-            public,
             hits,
             catcher,
             token,
@@ -130,12 +131,17 @@ impl Application {
 
     /// Where the admin API listens.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.listeners.admin.local_addr()
+    }
+
+    /// Where health and metrics are served apart from the admin API, if they are.
+    pub fn health_address(&self) -> std::io::Result<Option<SocketAddr>> {
+        self.listeners.health_address()
     }
 
     /// Where the public listener listens.
     pub fn public_address(&self) -> std::io::Result<SocketAddr> {
-        self.public.local_addr()
+        self.listeners.public.local_addr()
     }
 
     /// The token in `admin.token`. A daemon without configured tokens and keys makes it at its
@@ -183,23 +189,10 @@ impl Application {
         })
         .await?;
         self.background.spawn(watchdog.feed(self.end.clone()));
-        self.background.spawn(upkeep(self.api.operations.metrics.clone(), self.end.clone()));
+        self.background.spawn(upkeep(self.api.operations.metrics.handle.clone(), self.end.clone()));
         let (recorder, end) = (feedback.hits.clone(), self.end.clone());
         self.background.spawn(async move { recorder.record_hits(self.hits, end).await });
-        self.background.spawn(http::serve(
-            self.public,
-            http::PublicListener::new(feedback),
-            config.server.clone(),
-            self.end.clone(),
-            self.background.clone(),
-        ));
-        self.background.spawn(http::serve(
-            self.listener,
-            http::router(self.api),
-            config.server.clone(),
-            self.end.clone(),
-            self.background.clone(),
-        ));
+        self.listeners.serve(self.api, &self.end, &self.background)?;
         let (owner, state_dir) = (format!("{:016x}", daemon.owner), self.state.path().display());
         tracing::info!(owner, %state_dir, "ready");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -243,20 +236,6 @@ fn api_of(services: &Services, operations: Operations, config: Live<Config>) -> 
         daemon: services.daemon.clone(),
         config,
     }
-}
-
-/// Opens a listener. `setting` names its address in the error.
-async fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{setting} {address}"))
-}
-
-/// Opens the public listener. Without `public.url` the address of the listener becomes the URL.
-async fn listen_publicly(config: &mut Config) -> anyhow::Result<TcpListener> {
-    let listener = listen("public.listen", config.public.listen).await?;
-    if config.public.url.is_empty() {
-        config.public.url = format!("http://{}", listener.local_addr()?);
-    }
-    Ok(listener)
 }
 
 /// Starts the built-in mail catcher if no relay is configured.

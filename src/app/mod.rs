@@ -14,6 +14,7 @@
 //! lives in [`crate::redis_server`].
 
 mod application;
+mod listeners;
 mod open_store;
 mod own_token;
 mod reload;

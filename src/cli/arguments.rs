@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -149,9 +150,22 @@ fn check_files(config: &Config) -> Result<(), String> {
     Relays::new(config).map(drop).map_err(|e| e.to_string())
 }
 
+/// Raises the soft limit of open files to the hard limit. Many shells have a soft limit of 1024,
+/// and strangers' connections alone could use it up.
+fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "the limit of open files cannot be raised");
+        }
+    }
+}
+
 /// Runs the daemon until SIGTERM or SIGINT. SIGHUP loads the settings again. Exit code 2 if it
 /// could not drain in time.
 fn serve(config: Config, file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    allow_open_files();
     runtime()?.block_on(async {
         // first of all: without a handler each of these signals ends the process at once
         let (mut term, mut interrupt, hangup) = (
@@ -168,6 +182,9 @@ fn serve(config: Config, file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
             built => built?,
         };
         tracing::info!(address = %application.public_address()?, "the public listener listens");
+        if let Some(address) = application.health_address()? {
+            tracing::info!(%address, "the health listener listens");
+        }
         tracing::info!(address = %application.address()?, "the admin API listens");
         let reloads = tokio::spawn(reload_on(hangup, application.reload(), file));
         let drained = application

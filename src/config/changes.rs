@@ -165,7 +165,7 @@ mod tests {
             "[send]\nworkers = 9\nslice_ms = 2001\nlease_ms = 10001\nclaim_window = 5\n\
              chunks_in_flight = 9\nkeep_replies = \"all\"\napprovals = 2\ngrace_minutes = 61\n\
              validity_hours = 121\n[server]\ndrain_ms = 1\n[log]\nformat = \"json\"\n\
-             level = \"debug\"\n[auth]\nfailure_pause_ms = 0\n",
+             level = \"debug\"\n[auth]\nfailures_per_minute = 7\n",
         )
         .expect("good settings");
         let now = old.reloaded(&new);
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!((now.send.claim_window, now.send.chunks_in_flight), (4, 8));
         let taken = (now.send.approvals, now.send.grace_minutes, now.send.validity_hours);
         assert_eq!(taken, (2, 61.0, 121.0));
-        assert_eq!((now.log.level.as_str(), now.auth.failure_pause_ms), ("debug", 0));
+        assert_eq!((now.log.level.as_str(), now.auth.failures_per_minute), ("debug", 7));
         assert_eq!(now.log.format, super::super::LogFormat::Text);
     }
 }

@@ -38,7 +38,8 @@ impl Config {
     }
 
     /// The whole numbers with their ranges: setting, value, smallest, largest.
-    fn ranges(&self) -> [(&'static str, u64, u64, u64); 33] {
+    fn ranges(&self) -> [(&'static str, u64, u64, u64); 37] {
+        let v = &self.server;
         let s = &self.send;
         let q = &self.queue;
         let p = &self.preparation;
@@ -49,6 +50,10 @@ impl Config {
             ("server.drain_ms", self.server.drain_ms, 0, 600_000),
             ("server.body_limit_kib", self.server.body_limit_kib as u64, 1, 65_536),
             ("server.connections", self.server.connections as u64, 1, 100_000),
+            ("server.connections_per_address", v.connections_per_address as u64, 1, 100_000),
+            ("server.requests_per_principal", v.requests_per_principal as u64, 1, 100_000),
+            ("server.streams", v.streams as u64, 1, 100_000),
+            ("server.streams_per_principal", v.streams_per_principal as u64, 1, 100_000),
             ("server.head_timeout_ms", self.server.head_timeout_ms, 100, 60_000),
             ("server.stall_timeout_ms", self.server.stall_timeout_ms, 100, 600_000),
             ("server.request_timeout_ms", self.server.request_timeout_ms, 1000, 600_000),
@@ -77,7 +82,7 @@ impl Config {
             ("queue.keep_done_hours", q.keep_done_hours, 0, 8760),
             ("queue.keep_dead_hours", q.keep_dead_hours, 1, 8760),
             ("auth.token_lifetime_hours", self.auth.token_lifetime_hours, 1, 24),
-            ("auth.failure_pause_ms", self.auth.failure_pause_ms, 0, 5000),
+            ("auth.failures_per_minute", u64::from(self.auth.failures_per_minute), 0, 100_000),
             ("auth.issuer_audience", self.auth.issuer_audience.len() as u64, 1, 200),
         ]
     }

@@ -18,6 +18,7 @@ mod changes;
 mod check;
 mod config_error;
 mod load;
+mod optional_address;
 mod ranges;
 mod relay_list;
 mod retention_settings;

@@ -2,17 +2,19 @@
 //!
 //! Units, ranges and meanings are in `config/default.toml`.
 
+use ipnet::IpNet;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
 use super::{
+    optional_address::optional_address,
     relay_list::RelaySettings,
     retention_settings::RetentionSettings,
     throttle_settings::{BreakerSettings, ThrottleSettings},
     tracking_settings::{PublicSettings, TrackingSettings},
 };
-use crate::domain::{Role, delivery::InDoubt};
+use crate::domain::{Role, delivery::InDoubt, tracking::networks};
 
 /// All settings of the daemon. Each field is a section of the file.
 #[derive(Debug, Clone, Deserialize)]
@@ -68,10 +70,18 @@ impl Config {
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
     pub listen: SocketAddr,
+    #[serde(deserialize_with = "optional_address")]
+    pub health_listen: Option<SocketAddr>,
     pub state_dir: PathBuf,
     pub drain_ms: u64,
     pub body_limit_kib: usize,
     pub connections: usize,
+    pub connections_per_address: usize,
+    pub requests_per_principal: usize,
+    pub streams: usize,
+    pub streams_per_principal: usize,
+    #[serde(deserialize_with = "networks")]
+    pub trusted_proxies: Vec<IpNet>,
     pub head_timeout_ms: u64,
     pub stall_timeout_ms: u64,
     pub request_timeout_ms: u64,
@@ -170,7 +180,7 @@ pub struct QueueSettings {
 pub struct AuthSettings {
     pub issuer_audience: String,
     pub token_lifetime_hours: u64,
-    pub failure_pause_ms: u64,
+    pub failures_per_minute: u32,
     pub tokens: Vec<TokenSettings>,
     pub jwt_keys: Vec<JwtKeySettings>,
 }

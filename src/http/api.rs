@@ -1,16 +1,15 @@
 //! The services that the routes of the admin API call.
 
-use metrics_exporter_prometheus::PrometheusHandle;
-
-use super::login_failures::LoginFailures;
+use super::{
+    login_failures::LoginFailures, metrics_page::MetricsPage, principal_limits::PrincipalLimits,
+};
 use crate::{
-    config::Config,
+    config::{Config, ServerSettings},
     daemon::Daemon,
     deliveries::Deliveries,
     feedback::Feedback,
     identity::Keyring,
     live::Live,
-    metrics::DeliveryRatios,
     queue::{Queue, WorkerHealth},
     report::Reports,
     send::{Journey, recover::RedisState},
@@ -47,12 +46,26 @@ pub struct Operations {
     pub health: WorkerHealth,
     /// The tokens and keys of those who may log in.
     pub keyring: Live<Keyring>,
-    /// The ratios of the newest deliveries, for `/metrics`.
-    pub ratios: DeliveryRatios,
     /// The last known state of Redis: true while Redis takes writes.
     pub redis_state: RedisState,
     /// Renders the metrics.
-    pub metrics: PrometheusHandle,
-    /// The recent log-in failures of each peer.
-    pub failures: LoginFailures,
+    pub metrics: MetricsPage,
+    /// The limits of requests.
+    pub limits: RequestLimits,
+}
+
+/// The limits that the admin API keeps for clients and principals. The clones share them.
+#[derive(Clone)]
+pub struct RequestLimits {
+    /// The recent log-in failures of each client network.
+    pub(super) failures: LoginFailures,
+    /// The requests and event streams that principals hold.
+    pub(super) principals: PrincipalLimits,
+}
+
+impl RequestLimits {
+    /// The limits of the settings.
+    pub fn new(server: &ServerSettings) -> Self {
+        Self { failures: LoginFailures::default(), principals: PrincipalLimits::new(server) }
+    }
 }

@@ -10,9 +10,10 @@ use futures_util::{Stream, stream};
 
 use super::{
     api::Api,
+    principal_limits::PrincipalPermit,
     problem::RouteError,
     progress::{Progress, progress_of},
-    request::Id,
+    request::{Caller, Id},
 };
 use crate::{deliveries::Refusal, domain::delivery::DeliveryId};
 
@@ -25,6 +26,7 @@ struct Follower {
     id: DeliveryId,
     last: Option<Progress>,
     ended: bool,
+    _permit: PrincipalPermit,
 }
 
 impl Follower {
@@ -61,9 +63,11 @@ impl Follower {
 /// Serves `GET /api/v1/deliveries/{id}/events`: each change of the progress until the end.
 pub async fn stream(
     State(api): State<Arc<Api>>,
+    Caller(by): Caller,
     Id(id): Id,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, RouteError> {
     api.deliveries.delivery(&id).await?;
-    let follower = Follower { api, id, last: None, ended: false };
+    let permit = api.operations.limits.principals.stream(&by.name)?;
+    let follower = Follower { api, id, last: None, ended: false, _permit: permit };
     Ok(Sse::new(stream::unfold(follower, Follower::next)).keep_alive(KeepAlive::default()))
 }

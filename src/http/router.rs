@@ -16,11 +16,18 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use super::{
     api::Api,
-    listen::{Peer, method_label},
+    held_body::held_body,
+    listen::{BusyMark, ClientNetwork, Peer, forwarded, method_label},
+    login_failures::WINDOW,
     problem::Problem,
     routes::{ROUTES, handler},
 };
-use crate::{deliveries::Refusal, domain::Role, identity::NotAuthentic, metrics};
+use crate::{
+    deliveries::Refusal,
+    domain::Role,
+    identity::{NotAuthentic, claimed_name},
+    metrics,
+};
 
 /// The router of the admin listener.
 pub fn router(api: Api) -> Router {
@@ -62,24 +69,53 @@ async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let principal = match bearer(request.headers())
-        .and_then(|token| api.operations.keyring.now().bearer(token))
-    {
+    let token = bearer(request.headers());
+    let principal = match token.and_then(|token| api.operations.keyring.now().bearer(token)) {
         Ok(principal) => principal,
-        Err(error) => {
-            metrics::login_failure();
-            let first = Duration::from_millis(api.config.now().auth.failure_pause_ms);
-            if let Some(Peer(ip)) = request.extensions().get() {
-                tokio::time::sleep(api.operations.failures.pause(*ip, first, Instant::now())).await;
-            }
-            return Problem::from(error).into_response();
-        }
+        Err(error) => return failed_login(&api, &request, error).into_response(),
     };
     if !principal.may(role) {
         return Problem::from(Refusal::MissingRole(role)).into_response();
     }
+    let permit = match api.operations.limits.principals.request(&principal.name) {
+        Ok(permit) => permit,
+        Err(problem) => return problem.into_response(),
+    };
     request.extensions_mut().insert(principal);
-    next.run(request).await
+    let busy = request.extensions_mut().remove::<BusyMark>();
+    next.run(request).await.map(|body| held_body(body, busy, permit))
+}
+
+/// Counts a failed log-in and logs it with address and name, but never with the token.
+///
+/// The name is the one that a JWT claims; nothing proves it.
+fn failed_login(api: &Api, request: &Request, error: NotAuthentic) -> Problem {
+    metrics::login_failure();
+    let Some(Peer(peer)) = request.extensions().get() else { return error.into() };
+    let address = forwarded(*peer, request.headers(), &api.config.now().server.trusted_proxies);
+    let failures = &api.operations.limits.failures;
+    let most = api.config.now().auth.failures_per_minute;
+    let verdict = failures.count(ClientNetwork::of(address), most, Instant::now());
+    if verdict.logged {
+        let name = bearer(request.headers()).ok().and_then(claimed_name);
+        tracing::warn!(%address, name, reason = %error, "a log-in failed");
+    }
+    if verdict.first_unlogged {
+        let failures = failures.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(WINDOW).await;
+            let count = failures.take_unlogged();
+            tracing::warn!(count, "further log-ins failed within a minute");
+        });
+    }
+    match verdict.wait {
+        None => error.into(),
+        Some(wait) => Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            format!("auth.failures_per_minute: too many log-ins from this address failed: {error}"),
+        )
+        .with_retry_after(wait),
+    }
 }
 
 /// Answers 503 when a request takes too long.
@@ -111,7 +147,7 @@ fn bearer(headers: &HeaderMap) -> Result<&str, NotAuthentic> {
 }
 
 /// Counts a request and its duration.
-async fn observe(request: Request, next: Next) -> Response {
+pub(super) async fn observe(request: Request, next: Next) -> Response {
     let began = Instant::now();
     let route =
         request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();

@@ -164,6 +164,9 @@ metrics_table! {
          releases it";
     RELOAD_FAILED Gauge "versand_reload_failed"
         "1 if the last SIGHUP met settings that cannot be used, and nothing was changed; else 0";
+    TURNED_AWAY Counter "versand_http_turned_away_total"
+        "Connections and requests that a limit of [server] turned away, by limit: connections, \
+         connections_per_address, requests_per_principal, streams, streams_per_principal";
     BUILD Gauge "versand_build_info"
         "1, with the version as a label";
 }
