@@ -320,7 +320,7 @@ fn own_token(state: &StateDir, keyring: &mut Keyring) -> anyhow::Result<Option<S
         Role::Administration,
         Role::Monitoring,
     ];
-    keyring.add(&token, Principal { name: "admin".into(), roles });
+    keyring.add(&token, Principal::new("admin", roles));
     Ok(Some(token))
 }
 

@@ -16,6 +16,7 @@
 mod check;
 mod config_error;
 mod load;
+mod override_settings;
 mod ranges;
 mod relay_list;
 mod retention_settings;
@@ -26,6 +27,7 @@ mod tracking_settings;
 
 pub use config_error::ConfigError;
 pub use load::DEFAULTS;
+pub use override_settings::OverrideSettings;
 pub use relay_list::{RelaySettings, Tls};
 pub use retention_settings::RetentionSettings;
 pub use secret_file::secret;

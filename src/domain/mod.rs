@@ -19,11 +19,15 @@ pub mod delivery;
 mod invalid;
 pub mod ledger;
 pub mod outcome;
+mod principal;
 mod role;
 pub mod schedule;
 pub mod tracking;
+mod unit_name;
 mod unix_seconds;
 
 pub use invalid::Invalid;
-pub use role::{Principal, Role};
+pub use principal::Principal;
+pub use role::Role;
+pub use unit_name::is_unit_name;
 pub use unix_seconds::{instant, unix_seconds};

@@ -56,7 +56,7 @@ impl Confirmations {
         require(by, Role::StartDeliveries)?;
         let changed = self
             .deliveries
-            .change(id, &by.name, repeats, |delivery, now| decide(delivery, by, digest, via, now))
+            .change(id, by, repeats, |delivery, now| decide(delivery, by, digest, via, now))
             .await?;
         if let Changed::Now(ConfirmedSend {
             state: DeliveryState::StartPending,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::effective_settings::effective_settings;
+use super::effective_settings::{effective_settings, settings_floor};
 use crate::{
     config::Config,
     deliveries::{Decision, Deliveries, Refusal, each_delivery, require},
@@ -61,7 +61,7 @@ impl Recurrences {
         require(by, Role::StartDeliveries)?;
         let changed = self
             .deliveries
-            .change(id, &by.name, &[], |delivery, now| {
+            .change(id, by, &[], |delivery, now| {
                 let next = rule.first(now)?;
                 if rule.audience == AudienceSource::Stored && delivery.document.audience.is_none() {
                     let reason = "cannot be `stored`: no audience has been uploaded yet".into();
@@ -97,7 +97,7 @@ impl Recurrences {
         require(by, Role::StartDeliveries)?;
         let changed = self
             .deliveries
-            .change(id, &by.name, &[], |delivery, now| {
+            .change(id, by, &[], |delivery, now| {
                 let mut document = delivery.document.clone();
                 document.recurrence.take().ok_or(Refusal::NoRecurrence)?;
                 document.changed_at = now;
@@ -179,6 +179,7 @@ impl Recurrences {
     ) -> Result<Definition, Invalid> {
         let definition = rule.definition(&template.document.definition, due)?;
         definition.check()?;
+        settings_floor(&self.config).check(&definition.settings)?;
         if !rule.request_confirmation && effective_settings(&self.config, &definition).approvals > 1
         {
             let reason = "cannot be false where two sign-offs are needed".into();
@@ -211,6 +212,9 @@ impl Recurrences {
         ));
         let open_until = due.checked_add(grace).unwrap_or(due);
         let mut document = Document::new(definition, &recurrence.by, Timestamp::now());
+        // the writers of the template are those of its occurrences
+        document.definition_by = template.document.definition_by.clone();
+        document.audience_by = template.document.audience_by.clone();
         document.occurrence =
             Some(Occurrence { of: template.id.clone(), due, open_until, lapsed: false });
         let mut state = DeliveryState::Editing;
