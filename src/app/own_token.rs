@@ -24,6 +24,6 @@ pub(super) fn own_token(state: &StateDir, keyring: &mut Keyring) -> anyhow::Resu
         Role::Administration,
         Role::Monitoring,
     ];
-    keyring.add(&token, Principal { name: "admin".into(), roles });
+    keyring.add(&token, Principal::new("admin", roles));
     Ok(Some(token))
 }

@@ -7,6 +7,7 @@ use super::{
     ranges::{check_ranges, is_rate},
     sections::{AuthSettings, Config, TokenSettings},
 };
+use crate::domain::is_unit_name;
 
 impl Config {
     /// Checks every setting. The first one that cannot be used is the error.
@@ -145,6 +146,14 @@ impl AuthSettings {
                 && !name.contains('/')
                 && !name.trim().eq_ignore_ascii_case("versand")
         };
+        let units = self.tokens.iter().map(|token| &token.unit).enumerate();
+        let units = units.map(|(i, unit)| (format!("auth.tokens[{i}].unit"), unit));
+        let of_keys = self.jwt_keys.iter().map(|key| &key.unit).enumerate();
+        let of_keys = of_keys.map(|(i, unit)| (format!("auth.jwt_keys[{i}].unit"), unit));
+        let is_bad = |unit: &Option<String>| unit.as_deref().is_some_and(|u| !is_unit_name(u));
+        if let Some((setting, _)) = units.chain(of_keys).find(|(_, unit)| is_bad(unit)) {
+            return Err(refuse(setting, "must have 1 to 100 printable characters"));
+        }
         match tokens.chain(keys).find(|(_, name)| !is_usable(name)) {
             Some((setting, _)) => Err(refuse(
                 setting,

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::{
     optional_address::optional_address,
+    override_settings::OverrideSettings,
     relay_list::RelaySettings,
     retention_settings::RetentionSettings,
     throttle_settings::{BreakerSettings, ThrottleSettings},
@@ -34,6 +35,7 @@ pub struct Config {
     pub throttle: ThrottleSettings,
     pub breaker: BreakerSettings,
     pub fatigue: FatigueSettings,
+    pub overrides: OverrideSettings,
     pub retention: RetentionSettings,
     pub queue: QueueSettings,
     pub auth: AuthSettings,
@@ -200,6 +202,9 @@ pub struct TokenSettings {
     pub name: String,
     pub sha256: String,
     pub roles: Vec<Role>,
+    /// The unit outside of which the principal sees nothing.
+    #[serde(default)]
+    pub unit: Option<String>,
 }
 
 /// An issuer that may sign JWTs.
@@ -212,6 +217,9 @@ pub struct JwtKeySettings {
     pub key_file: PathBuf,
     /// The roles that tokens of this issuer may claim. A token with any other role is refused.
     pub roles: Vec<Role>,
+    /// The unit of all tokens of this issuer. Without it each token may claim one.
+    #[serde(default)]
+    pub unit: Option<String>,
 }
 
 /// How log lines are written.

@@ -12,6 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
+    actor::Actor,
     refusal::Refusal,
     repeat_key::{RepeatKey, kept_answers, read_answer},
     step_log::log_step,
@@ -145,15 +146,15 @@ impl Deliveries {
 
     /// Changes a delivery as `decide` says. A repeated request gets its first answer.
     ///
-    /// `by` is the principal in the audit log. `decide` may be called more than once.
+    /// `by` is who stands in the audit log. `decide` may be called more than once.
     ///
     /// # Errors
-    /// The refusal of `decide`; [`Refusal::NotFound`]; [`Refusal::KeyReused`]; if Redis does not
-    /// answer.
-    pub async fn change<T, D>(
+    /// The refusal of `decide` or of [`Actor::check`]; [`Refusal::NotFound`];
+    /// [`Refusal::KeyReused`]; if Redis does not answer.
+    pub async fn change<'a, T, D>(
         &self,
         id: &DeliveryId,
-        by: &str,
+        by: impl Into<Actor<'a>>,
         repeats: &[RepeatKey],
         decide: D,
     ) -> Result<Changed<T>, Refusal>
@@ -161,6 +162,7 @@ impl Deliveries {
         T: Serialize + DeserializeOwned,
         D: Fn(&Delivery, Timestamp) -> Result<Decision<T>, Refusal>,
     {
+        let by = by.into();
         loop {
             if let Some(before) = self.first_answer(repeats).await? {
                 self.await_durability().await?;
@@ -168,7 +170,7 @@ impl Deliveries {
             }
             let delivery = self.delivery(id).await?;
             let now = Timestamp::now();
-            let decision = match decide(&delivery, now) {
+            let decision = match by.check(&delivery).and_then(|()| decide(&delivery, now)) {
                 Ok(decision) => decision,
                 // A repeat of this request may have been faster. One script wrote the repeat's
                 // change and key together, so its answer is found now.
@@ -180,7 +182,7 @@ impl Deliveries {
             };
             let is_requested = decision.act.is_some();
             let Some(changed) =
-                self.commit(&delivery.id, Some(&delivery), by, repeats, decision).await?
+                self.commit(&delivery.id, Some(&delivery), by.name(), repeats, decision).await?
             else {
                 continue;
             };

@@ -32,6 +32,13 @@ pub enum Refusal {
     Illegal(#[from] IllegalTransition),
     #[error("the digest is not that of the prepared delivery: prepare and check it again")]
     StaleDigest,
+    /// The delivery has this revision.
+    #[error("the delivery was changed meanwhile: its revision is {0}, not that of If-Match")]
+    StaleRevision(u64),
+    #[error(
+        "this request releases the delivery: If-Match must name the revision that you looked at"
+    )]
+    RevisionNeeded,
     #[error("the idempotency key was used for another request")]
     KeyReused,
     #[error("{0}")]

@@ -20,13 +20,17 @@ pub mod delivery;
 mod invalid;
 pub mod ledger;
 pub mod outcome;
+mod principal;
 mod role;
 pub mod schedule;
 mod shown_text;
 pub mod tracking;
+mod unit_name;
 mod unix_seconds;
 
 pub use invalid::Invalid;
-pub use role::{Principal, Role};
+pub use principal::Principal;
+pub use role::Role;
 pub use shown_text::{is_hidden_control, one_line};
+pub use unit_name::is_unit_name;
 pub use unix_seconds::{instant, unix_seconds};

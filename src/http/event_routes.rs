@@ -15,7 +15,10 @@ use super::{
     progress::{Progress, progress_of},
     request::{Caller, Id},
 };
-use crate::{deliveries::Refusal, domain::delivery::DeliveryId};
+use crate::{
+    deliveries::Refusal,
+    domain::{Principal, delivery::DeliveryId},
+};
 
 /// How often the progress is read.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -24,6 +27,7 @@ const INTERVAL: Duration = Duration::from_millis(500);
 struct Follower {
     api: Arc<Api>,
     id: DeliveryId,
+    by: Principal,
     last: Option<Progress>,
     ended: bool,
     _permit: PrincipalPermit,
@@ -56,7 +60,11 @@ impl Follower {
     }
 
     async fn read(&self) -> Result<Progress, Refusal> {
-        progress_of(&self.api, &self.api.deliveries.delivery(&self.id).await?).await
+        let delivery = self.api.deliveries.delivery(&self.id).await?;
+        if !self.by.sees(&delivery) {
+            return Err(Refusal::NotFound);
+        }
+        progress_of(&self.api, &delivery).await
     }
 }
 
@@ -68,6 +76,6 @@ pub async fn stream(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, RouteError> {
     api.deliveries.delivery(&id).await?;
     let permit = api.operations.limits.principals.stream(&by.name)?;
-    let follower = Follower { api, id, last: None, ended: false, _permit: permit };
+    let follower = Follower { api, id, by, last: None, ended: false, _permit: permit };
     Ok(Sse::new(stream::unfold(follower, Follower::next)).keep_alive(KeepAlive::default()))
 }

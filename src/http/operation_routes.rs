@@ -16,11 +16,12 @@ use serde::Deserialize;
 use super::{
     api::Api,
     problem::{Problem, RouteError},
-    request::{PathWords, Query, limit},
+    request::{Caller, PathWords, Query, limit},
 };
 use crate::{
+    domain::Principal,
     queue::{DeadJob, QueueName},
-    store::keys,
+    store::{StoreError, keys},
 };
 
 /// How long a readiness check waits for Redis.
@@ -63,9 +64,14 @@ pub async fn metrics(State(api): State<Arc<Api>>) -> Response {
 /// Serves `GET /api/v1/jobs/{id}/outcome`.
 pub async fn outcome(
     State(api): State<Arc<Api>>,
+    Caller(by): Caller,
     PathWords(id): PathWords<String>,
 ) -> Result<Response, RouteError> {
-    match api.stores.deliveries.once(&keys::outcome(&id)).await? {
+    let mut outcome = api.stores.deliveries.once(&keys::outcome(&id)).await?;
+    if by.unit.is_some() && !sees_outcome(&api, &by, outcome.as_deref()).await? {
+        outcome = None;
+    }
+    match outcome {
         Some(outcome) => {
             Ok(([(header::CONTENT_TYPE, "application/json")], outcome).into_response())
         }
@@ -75,6 +81,21 @@ pub async fn outcome(
         )
         .into()),
     }
+}
+
+/// Whether an outcome is about a delivery that the principal sees.
+async fn sees_outcome(
+    api: &Api,
+    by: &Principal,
+    outcome: Option<&str>,
+) -> Result<bool, StoreError> {
+    let outcome: serde_json::Value =
+        outcome.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let Some(id) = outcome["delivery"].as_str().and_then(|id| id.parse().ok()) else {
+        return Ok(false);
+    };
+    let units = api.stores.deliveries.units(&[id]).await?;
+    Ok(units.iter().flatten().any(|unit| by.sees_unit(unit.as_deref())))
 }
 
 /// The query of a page of dead jobs.

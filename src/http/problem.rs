@@ -109,7 +109,9 @@ impl From<Refusal> for Problem {
             // 409
             Refusal::Illegal(_) | Refusal::KeyReused | Refusal::Conflict(_) => StatusCode::CONFLICT,
             // 412
-            Refusal::StaleDigest => StatusCode::PRECONDITION_FAILED,
+            Refusal::StaleDigest | Refusal::StaleRevision(_) => StatusCode::PRECONDITION_FAILED,
+            // 428 (RFC 6585, 3)
+            Refusal::RevisionNeeded => StatusCode::PRECONDITION_REQUIRED,
             // 422
             Refusal::Invalid(_) | Refusal::Line(_) => StatusCode::UNPROCESSABLE_ENTITY,
             // 429

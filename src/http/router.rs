@@ -19,12 +19,14 @@ use super::{
     held_body::held_body,
     listen::{BusyMark, ClientNetwork, Peer, forwarded, method_label},
     login_failures::WINDOW,
-    problem::Problem,
+    problem::{Problem, RouteError},
+    request::Id,
     routes::{ROUTES, handler},
+    unit_scope::UnitScope,
 };
 use crate::{
     deliveries::Refusal,
-    domain::Role,
+    domain::{Principal, Role, delivery::ExpectedRevisions},
     identity::{NotAuthentic, claimed_name},
     metrics,
 };
@@ -46,8 +48,10 @@ pub fn router(api: Api) -> Router {
             }
         };
         let handler = match route.role {
-            Some(role) => handler
-                .route_layer(middleware::from_fn_with_state((api.clone(), role), authenticate)),
+            Some(role) => handler.route_layer(middleware::from_fn_with_state(
+                (api.clone(), role, route.unit_scope()),
+                authenticate,
+            )),
             None => handler,
         };
         router = router.route(route.path, handler);
@@ -63,14 +67,16 @@ pub fn router(api: Api) -> Router {
         .with_state(Arc::new(api))
 }
 
-/// Lets a caller with the role through, and adds the principal to the request.
+/// Lets a caller with the role through, and adds the principal to the request. Outside of its unit
+/// a caller finds nothing.
 async fn authenticate(
-    State((api, role)): State<(Api, Role)>,
+    State((api, role, scope)): State<(Api, Role, UnitScope)>,
+    id: Option<Id>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let token = bearer(request.headers());
-    let principal = match token.and_then(|token| api.operations.keyring.now().bearer(token)) {
+    let mut principal = match token.and_then(|token| api.operations.keyring.now().bearer(token)) {
         Ok(principal) => principal,
         Err(error) => return failed_login(&api, &request, error).into_response(),
     };
@@ -81,6 +87,13 @@ async fn authenticate(
         Ok(permit) => permit,
         Err(problem) => return problem.into_response(),
     };
+    principal.expects = match expected_revisions(request.headers()) {
+        Ok(expected) => expected,
+        Err(problem) => return problem.into_response(),
+    };
+    if let Err(refusal) = check_unit(&api, &principal, scope, id).await {
+        return Problem::from(refusal).into_response();
+    }
     request.extensions_mut().insert(principal);
     let busy = request.extensions_mut().remove::<BusyMark>();
     next.run(request).await.map(|body| held_body(body, busy, permit))
@@ -116,6 +129,49 @@ fn failed_login(api: &Api, request: &Request, error: NotAuthentic) -> Problem {
         )
         .with_retry_after(wait),
     }
+}
+
+/// Refuses what lies outside of the principal's unit. `id` is the delivery that the path names.
+async fn check_unit(
+    api: &Api,
+    principal: &Principal,
+    scope: UnitScope,
+    id: Option<Id>,
+) -> Result<(), Refusal> {
+    if principal.unit.is_none() {
+        return Ok(());
+    }
+    match (scope, id) {
+        (UnitScope::Filtered, _) => Ok(()),
+        (UnitScope::WholeInstallation, _) => {
+            Err(Refusal::NotYours("this is for principals without a unit"))
+        }
+        (UnitScope::OneDelivery, None) => Err(Refusal::NotFound),
+        (UnitScope::OneDelivery, Some(Id(id))) => {
+            let units = api.stores.deliveries.units(&[id]).await?;
+            let unit = units.into_iter().next().flatten().ok_or(Refusal::NotFound)?;
+            if principal.sees_unit(unit.as_deref()) { Ok(()) } else { Err(Refusal::NotFound) }
+        }
+    }
+}
+
+/// The precondition of a request (RFC 9110, 13.1.1).
+fn expected_revisions(headers: &HeaderMap) -> Result<Option<ExpectedRevisions>, RouteError> {
+    let mut values = headers.get_all(header::IF_MATCH).iter().peekable();
+    if values.peek().is_none() {
+        return Ok(None);
+    }
+    // several lines are one list (RFC 9110, 5.2)
+    let lines: Option<Vec<&str>> = values.map(|value| value.to_str().ok()).collect();
+    let expected = lines.and_then(|lines| ExpectedRevisions::parse(&lines.join(", ")));
+    expected.map(Some).ok_or_else(|| {
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "If-Match: must be * or entity tags in double quotes, such as \"7\"",
+        )
+        .with_field("If-Match")
+        .into()
+    })
 }
 
 /// Answers 503 when a request takes too long.

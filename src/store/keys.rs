@@ -81,8 +81,8 @@ pub fn message_slot(bucket: u16) -> u16 {
 
 /// Hash: the delivery.
 ///
-/// Fields: `revision`, `state`, `document`, `planned` (the generation of the plan); `served` and
-/// `length` for the fair queue; `swept_logs` and `swept_tracking` once retention has removed these
+/// Fields: `revision`, `state`, `document`, `planned` (the generation of the plan); `unit`, if the
+/// delivery belongs to one; `served` and `length` for the fair queue; `swept_logs` and `swept_tracking` once retention has removed these
 /// parts; `wakes` for templates and occurrences, see [`RECURRING`].
 pub fn delivery(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:delivery")

@@ -31,6 +31,7 @@ mod audit;
 mod await_durability;
 mod connection;
 mod delivery_store;
+mod delivery_units;
 mod durability;
 mod removed_parts;
 mod rewrites;

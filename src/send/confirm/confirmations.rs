@@ -57,7 +57,7 @@ impl Confirmations {
         self.deliveries.require_moving_store().await?;
         let changed = self
             .deliveries
-            .change(id, &by.name, repeats, |delivery, now| decide(delivery, by, digest, via, now))
+            .change(id, by, repeats, |delivery, now| decide(delivery, by, digest, via, now))
             .await?;
         if let Changed::Now(ConfirmedSend {
             state: DeliveryState::StartPending,

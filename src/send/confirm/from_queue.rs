@@ -26,7 +26,12 @@ const ANSWERED_WITHIN_S: u64 = 6 * 3600;
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum JobOutcome {
     Confirmed(ConfirmedSend),
-    Refused { reason: String },
+    Refused {
+        reason: String,
+        /// The delivery that the job named, if its payload could be read.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        delivery: Option<String>,
+    },
 }
 
 /// Confirms for upstream systems, and answers their jobs.
@@ -49,7 +54,10 @@ impl QueueConfirmations {
         let verdict = self.try_confirm_send(&job).await;
         let outcome = match &verdict {
             Ok(confirmed) => JobOutcome::Confirmed(confirmed.clone()),
-            Err(JobError::Abort(reason)) => JobOutcome::Refused { reason: reason.clone() },
+            Err(JobError::Abort(reason)) => JobOutcome::Refused {
+                reason: reason.clone(),
+                delivery: ConfirmSend::decode(&job.payload).ok().map(|request| request.delivery),
+            },
             Err(JobError::Retry(_)) => return verdict.map(drop),
         };
         self.deliveries.store.keep_outcome(&job.id, &outcome, OUTCOME_SECONDS).await?;
@@ -65,7 +73,7 @@ impl QueueConfirmations {
         for (job, result) in self.queue.dead_since(QueueName::Confirm, since_s).await? {
             let result: serde_json::Value = serde_json::from_str(&result).unwrap_or_default();
             let reason = result["Err"].as_str().unwrap_or("set aside").to_owned();
-            let outcome = JobOutcome::Refused { reason };
+            let outcome = JobOutcome::Refused { reason, delivery: None };
             if self.deliveries.store.keep_outcome_of_dead(&job, &outcome, OUTCOME_SECONDS).await? {
                 tracing::warn!(
                     job.id = job,

@@ -10,7 +10,7 @@ use crate::domain::Invalid;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::effective_settings::effective_settings;
+use super::effective_settings::{effective_settings, settings_floor};
 use crate::{
     config::Config,
     deliveries::{Decision, Deliveries, Refusal, each_delivery, require},
@@ -61,7 +61,7 @@ impl Recurrences {
         require(by, Role::StartDeliveries)?;
         let changed = self
             .deliveries
-            .change(id, &by.name, &[], |delivery, now| {
+            .change(id, by, &[], |delivery, now| {
                 let next = rule.first(now)?;
                 if rule.audience == AudienceSource::Stored && delivery.document.audience.is_none() {
                     let reason = "cannot be `stored`: no audience has been uploaded yet".into();
@@ -97,7 +97,7 @@ impl Recurrences {
         require(by, Role::StartDeliveries)?;
         let changed = self
             .deliveries
-            .change(id, &by.name, &[], |delivery, now| {
+            .change(id, by, &[], |delivery, now| {
                 let mut document = delivery.document.clone();
                 document.recurrence.take().ok_or(Refusal::NoRecurrence)?;
                 document.changed_at = now;
@@ -182,6 +182,7 @@ impl Recurrences {
     ) -> Result<Definition, Invalid> {
         let definition = rule.definition(&template.document.definition, due)?;
         definition.check()?;
+        settings_floor(&self.config.now()).check(&definition.settings)?;
         if !rule.request_confirmation
             && effective_settings(&self.config.now(), &definition).approvals > 1
         {
@@ -215,6 +216,9 @@ impl Recurrences {
         ));
         let open_until = due.checked_add(grace).unwrap_or(due);
         let mut document = Document::new(definition, &recurrence.by, Timestamp::now());
+        // the writers of the template are those of its occurrences
+        document.definition_by = template.document.definition_by.clone();
+        document.audience_by = template.document.audience_by.clone();
         document.occurrence =
             Some(Occurrence { of: template.id.clone(), due, open_until, lapsed: false });
         let mut state = DeliveryState::Editing;

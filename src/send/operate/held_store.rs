@@ -145,7 +145,7 @@ impl HeldStore {
             let act = Some(("release_store", details.clone()));
             Ok(Decision { state: delivery.state, document, answer: (), act })
         };
-        self.deliveries.change(id, &by.name, &[], note).await?.answer();
+        self.deliveries.change(id, by.name.as_str(), &[], note).await?.answer();
         if held_waves > 0 {
             self.schedules.list_held(id, true).await?;
             // the next pass over due waves finds the delivery, whose state is `held` then

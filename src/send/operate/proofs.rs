@@ -18,7 +18,9 @@ use super::{
 use crate::{
     config::Config,
     daemon::Daemon,
-    deliveries::{Changed, Decision, Deliveries, IdempotencyKey, Refusal, RepeatKey, require},
+    deliveries::{
+        Actor, Changed, Decision, Deliveries, IdempotencyKey, Refusal, RepeatKey, require,
+    },
     domain::{
         Principal, Role,
         audience::AddressKey,
@@ -71,7 +73,7 @@ impl Proofs {
             self.deliveries.await_durability().await?;
             return Ok(before.answer());
         }
-        let run = self.prepare_run(id, request).await?;
+        let run = self.prepare_run(by, id, request).await?;
         self.take_proofs(by, run.count()).await?;
         if let Changed::Before(()) = self.note_request(by, &run, begun.as_slice()).await? {
             let before = self.deliveries.first_answer(done.as_slice()).await?;
@@ -100,11 +102,13 @@ impl Proofs {
     /// Checks the request and reads the recipients, so that faults are found before the sending.
     async fn prepare_run(
         &self,
+        by: &Principal,
         id: &DeliveryId,
         request: &ProofRequest,
     ) -> Result<ProofRun, Refusal> {
         let to = self.test_addresses(request).await?;
         let delivery = self.deliveries.delivery_with_logs(id).await?;
+        Actor::from(by).check(&delivery)?;
         let plan = delivery.document.plan.clone().ok_or(NOT_PREPARED)?;
         let messages = self.messages_of(&delivery, &plan, &request.recipients).await?;
         let template = self.recipients.template(&delivery, &plan)?;
@@ -200,7 +204,7 @@ impl Proofs {
             run.to.iter().map(|(_, key)| HEXLOWER.encode(&key.bytes())).collect();
         let numbers: Vec<u64> = run.messages.iter().map(|message| message.number).collect();
         self.deliveries
-            .change(&run.delivery.id, &by.name, repeats, |delivery, _| {
+            .change(&run.delivery.id, by, repeats, |delivery, _| {
                 if delivery.document.plan.as_ref().is_none_or(|plan| plan.digest != *digest) {
                     return Err(Refusal::Conflict("the delivery was changed meanwhile"));
                 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::{dry_run::field_of, findings::Findings, past_dues::PastDues, preparation::Preparation};
-use crate::{domain::audience::address_mask, mail::template::Template};
+use crate::{
+    domain::audience::address_mask, mail::template::Template, send::define::settings_floor,
+};
 
 /// How many untracked links are named in warnings.
 const MOST_WARNINGS: usize = 10;
@@ -21,6 +23,11 @@ pub(super) fn check_definition(
             None,
             "cannot be false where send.approvals asks for two",
         );
+    }
+    // the configuration may be stricter than when the definition was written
+    let floor = settings_floor(&preparation.tools.config.now());
+    if let Err(invalid) = floor.check(&preparation.definition().settings) {
+        findings.error(&invalid.field, None, invalid.reason);
     }
     past_dues.check_schedule(&preparation.definition().schedule, findings);
     check_opt_out(preparation, findings);

@@ -127,7 +127,7 @@ impl DueWaves {
         };
         let changed = self
             .deliveries
-            .change(id, &by.name, &repeats, |delivery, now| {
+            .change(id, by, &repeats, |delivery, now| {
                 let state = delivery.state.after(Action::Release)?;
                 if held == 0 {
                     return Err(Refusal::Conflict("no wave of the delivery is held"));
@@ -189,7 +189,7 @@ impl DueWaves {
         let repeats: Vec<RepeatKey> = key.iter().map(|key| RepeatKey::of(key, id)).collect();
         let changed = self
             .deliveries
-            .change(id, &by.name, &repeats, |delivery, now| {
+            .change(id, by, &repeats, |delivery, now| {
                 let state = delivery.state.after(Action::Unschedule)?;
                 let mut document = delivery.document.clone();
                 document.changed_at = now;

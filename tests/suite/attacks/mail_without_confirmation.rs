@@ -211,7 +211,7 @@ async fn a_test_address_opts_out_of_proofs_with_their_link() {
 #[tokio::test(flavor = "multi_thread")]
 async fn proofs_of_a_delivery_that_ignores_the_denylist_still_honour_it() {
     let redis = RedisServer::start();
-    let app = App::start(&redis, "").await;
+    let app = App::start(&redis, "[overrides]\ndenylist = true").await;
     let mut receipt = definition();
     receipt["settings"]["denylist"] = false.into();
     let id = app.client.create(&receipt).await;
