@@ -12,8 +12,11 @@ use crate::send::{
 impl SharedHandles {
     pub(super) fn define(&self) -> DefineSteps {
         let Parts { stores, config, .. } = &self.parts;
-        let definitions =
-            Definitions { deliveries: self.deliveries.clone(), removal: self.removal.clone() };
+        let definitions = Definitions {
+            deliveries: self.deliveries.clone(),
+            removal: self.removal.clone(),
+            threads: self.parts.messages.templates.threads.clone(),
+        };
         let uploads = Uploads {
             deliveries: self.deliveries.clone(),
             audiences: stores.audiences.clone(),

@@ -6,10 +6,12 @@ use serde_json::json;
 use crate::{
     deliveries::{Changed, Decision, Deliveries, IdempotencyKey, Refusal, RepeatKey, require},
     domain::{
-        Principal, Role,
+        Invalid, Principal, Role,
         delivery::{Action, Definition, Delivery, DeliveryId, DeliveryState, Document},
     },
+    mail::template::{TemplateThreads, check_language},
     send::operate::Removal,
+    store::StoreError,
 };
 
 /// Creates, changes and deletes deliveries.
@@ -17,6 +19,8 @@ use crate::{
 pub struct Definitions {
     pub deliveries: Deliveries,
     pub removal: Removal,
+    /// Check the language of templates.
+    pub threads: TemplateThreads,
 }
 
 impl Definitions {
@@ -36,6 +40,7 @@ impl Definitions {
     ) -> Result<Changed<Delivery>, Refusal> {
         require(by, Role::PrepareDeliveries)?;
         definition.check()?;
+        self.check_templates(&definition).await?;
         let id = match key {
             Some(key) => DeliveryId::derived(&by.name, &key.key),
             None => DeliveryId::from_random(random()?),
@@ -87,6 +92,7 @@ impl Definitions {
     ) -> Result<(), Refusal> {
         require(by, Role::PrepareDeliveries)?;
         definition.check()?;
+        self.check_templates(&definition).await?;
         let changed = self
             .deliveries
             .change(id, &by.name, &[], |delivery, now| {
@@ -98,6 +104,25 @@ impl Definitions {
             .await?;
         changed.answer();
         Ok(())
+    }
+
+    /// Refuses templates outside the template language.
+    ///
+    /// # Errors
+    /// The first field and line that cannot be used.
+    async fn check_templates(&self, definition: &Definition) -> Result<(), Refusal> {
+        let content = definition.content.clone();
+        let checked = self.threads.run(move || {
+            content.parts().try_for_each(|(part, source)| {
+                check_language(source).map_err(|violation| {
+                    let line = violation.line.map(|line| format!("template line {line}: "));
+                    let reason = format!("{}{}", line.unwrap_or_default(), violation.reason);
+                    Invalid::new(format!("content.{part}"), reason)
+                })
+            })
+        });
+        let checked = checked.await.map_err(|error| StoreError::Damaged(error.to_string()))?;
+        Ok(checked?)
     }
 
     /// Deletes a delivery with its audience and logs. The audit log stays, and the id is not used
