@@ -14,7 +14,7 @@ use versand::{
         audience::Recipient,
         delivery::{Content, Sender, Tracking},
     },
-    mail::template::{MessageStamp, Template, filter_names, test_names},
+    mail::template::{MessageStamp, Template, check_language, filter_names, test_names},
 };
 
 const LIMIT: usize = 512 * 1024;
@@ -58,7 +58,16 @@ fn pick<'a>(u: &mut Unstructured<'_>, list: &[&'a str]) -> Result<&'a str> {
     u.choose(list).copied()
 }
 
+/// An expression. Most are within the language: else hardly any template would be rendered.
 fn expression(u: &mut Unstructured<'_>, depth: u32) -> Result<String> {
+    let expr = any_expression(u, depth)?;
+    match check_language(&format!("{{{{ {expr} }}}}")).is_ok() || u.ratio(1, 50)? {
+        true => Ok(expr),
+        false => Ok(format!("{}|length", pick(u, &NAMES)?)),
+    }
+}
+
+fn any_expression(u: &mut Unstructured<'_>, depth: u32) -> Result<String> {
     if depth == 0 || u.is_empty() {
         return Ok(match u.ratio(2, 3)? {
             true => pick(u, &NAMES)?.to_owned(),
@@ -105,6 +114,9 @@ fn statements(u: &mut Unstructured<'_>, depth: u32) -> Result<String> {
             ),
             _ => format!("{{{{ {expr}|length }}}}"),
         };
+        if check_language(&one).is_err() && !u.ratio(1, 50)? {
+            continue;
+        }
         let times = *u.choose(&[1, 1, 1, 2, 40, 2000])?;
         source.push_str(&one.repeat(times.min(200_000 / one.len().max(1)).max(1)));
         if source.len() > LIMIT {
