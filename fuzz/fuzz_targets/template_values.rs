@@ -21,6 +21,9 @@ const LIMIT: usize = 512 * 1024;
 /// The computing time of one message; `docs/guide/templates.md` states a tenth of it.
 const MOST_TIME: Duration = Duration::from_secs(2);
 
+/// The depth of the outermost statements. Only these are repeated often.
+const OUTERMOST: u32 = 3;
+
 const NAMES: [&str; 6] = ["text", "list", "map", "deep", "n", "x"];
 const OPERATORS: [&str; 16] =
     ["+", "-", "*", "/", "//", "%", "~", "==", "!=", "<", ">=", "in", "not in", "and", "or", "**"];
@@ -117,7 +120,10 @@ fn statements(u: &mut Unstructured<'_>, depth: u32) -> Result<String> {
         if check_language(&one).is_err() && !u.ratio(1, 50)? {
             continue;
         }
-        let times = *u.choose(&[1, 1, 1, 2, 40, 2000])?;
+        let times = match depth {
+            OUTERMOST => *u.choose(&[1, 1, 1, 2, 40, 2000])?,
+            _ => *u.choose(&[1, 1, 1, 3])?,
+        };
         source.push_str(&one.repeat(times.min(200_000 / one.len().max(1)).max(1)));
         if source.len() > LIMIT {
             break;
@@ -156,7 +162,7 @@ fn parts(bytes: &[u8]) -> Result<(String, Map<String, Value>)> {
     for name in NAMES {
         fields.insert(name.to_owned(), value(&mut u, 2)?);
     }
-    Ok((statements(&mut u, 3)?, fields))
+    Ok((statements(&mut u, OUTERMOST)?, fields))
 }
 
 /// The computing time of this thread while it does `work`.

@@ -2,9 +2,9 @@
 
 use super::fast_path::MergeLimits;
 
-/// The engine's fuel for one part: its steps, and the pieces of output.
+/// The engine's fuel for one part: its steps, and what its values weigh.
 ///
-/// It is far above the need of any mail, and takes at most about 20 ms and 12 MB.
+/// It is far above the need of any mail. `examples/template_limits.rs` prints what it takes at most.
 pub const ENGINE_FUEL: u64 = 200_000;
 /// Bytes of output per unit of fuel.
 const BYTES_PER_FUEL: u64 = 64;

@@ -24,6 +24,9 @@ use crate::{
 /// How long one preparation keeps a thread before another one may have it.
 const TURN: Duration = Duration::from_millis(50);
 
+/// How long a dry run goes on before it asks whether the preparation was stopped.
+const BETWEEN_QUESTIONS: Duration = Duration::from_secs(1);
+
 /// A recipient whose message cannot be made.
 pub(super) struct DryRunFault {
     /// Line of the upload, from 1.
@@ -47,10 +50,11 @@ pub(super) fn dry_run_stamp(preparation: &Preparation<'_>) -> MessageStamp {
 /// Makes every message once. Nothing else shows that each field is there and that each message
 /// may be sent.
 ///
-/// Ends early if the messages take too much computing, or if the daemon ends; `effort` tells.
+/// Ends early if the messages take too much computing, or if the preparation is not wanted any
+/// more; `effort` tells.
 ///
 /// # Errors
-/// If the thread of the dry run breaks off.
+/// If the thread of the dry run breaks off, or Redis does not answer.
 pub(super) async fn try_messages(
     preparation: &Preparation<'_>,
     recipients: Vec<DatedRecipient>,
@@ -61,8 +65,16 @@ pub(super) async fn try_messages(
     let (definition, stamp) =
         (Arc::new(preparation.definition().clone()), Arc::new(dry_run_stamp(preparation)));
     let (mut recipients, mut faults, mut tried) = (recipients, Vec::new(), 0);
+    let mut asked = Instant::now();
     while tried < recipients.len() {
-        if daemon.shutdown.is_cancelled() {
+        let is_wanted = match asked.elapsed() < BETWEEN_QUESTIONS {
+            true => !daemon.shutdown.is_cancelled(),
+            false => {
+                asked = Instant::now();
+                preparation.is_wanted().await?
+            }
+        };
+        if !is_wanted {
             effort.stopped = true;
             break;
         }

@@ -11,7 +11,7 @@ use crate::config::PreparationSettings;
 pub(super) struct DryRunEffort {
     taken: Duration,
     messages: u64,
-    /// The daemon ends, so not all messages were tried.
+    /// The preparation was stopped or the daemon ends, so not all messages were tried.
     pub(super) stopped: bool,
 }
 

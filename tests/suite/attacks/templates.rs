@@ -159,6 +159,10 @@ fn costly() -> Vec<(&'static str, String)> {
         ("html", "<".repeat(500_000)),
         ("html", "<a href='https://x.example/{{ n|upper }}'>x</a>".repeat(1900)),
         ("html", "&amp;".repeat(100_000)),
+        ("html", format!("<a title='{0}' href='https://x.example/{0}'>x</a>", "x".repeat(200_000))),
+        ("html", format!("<img alt='{}'>", "<img alt=x>".repeat(40_000))),
+        ("html", "<a href={#".repeat(10).replace("{#", "{# x #}").repeat(2000)),
+        ("html", format!("<style>{}", "</".repeat(200_000))),
     ]
 }
 
@@ -241,6 +245,52 @@ async fn the_daemon_ends_in_the_middle_of_the_worst_preparation_and_starts_again
         assert!(view["state"].is_string(), "{view}");
     }
     assert!(daemon.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preparation_that_is_stopped_ends_in_the_middle_of_its_messages() {
+    let redis = RedisServer::start();
+    let app = start(&redis, "[preparation]\ncomputing_ms = 3600000").await;
+    let mut definition = definition();
+    let loops = "{% for i in range(99) %}{% for j in range(99) %}{{ name|upper }}{% endfor %}\
+                 {% endfor %}unsubscribe";
+    definition["content"]["html"] = loops.into();
+    let id = app.client.create(&definition).await;
+    app.client.upload(&id, audience(20_000)).await;
+    app.client.post(&format!("/deliveries/{id}/prepare"), &json!({})).await;
+    app.client.wait_for(&id, &["preparing"]).await;
+    app.client.post(&format!("/deliveries/{id}/stop"), &json!({})).await;
+    eventually("the job ends", LIMIT, async || {
+        let depths = app.services.journey.preparations.jobs.queue.depths().await.unwrap();
+        depths.iter().all(|depth| (depth.active, depth.in_flight) == (0, 0)).then_some(())
+    })
+    .await;
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_that_nest_too_deep_are_refused_with_their_line() {
+    let redis = RedisServer::start();
+    let app = start(&redis, "").await;
+    let id = app.client.create(&definition()).await;
+    for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+        for (depth, expected) in [(100, StatusCode::OK), (30_000, StatusCode::UNPROCESSABLE_ENTITY)]
+        {
+            let deep = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+            let line = format!("{{\"email\":\"b@example.com\",\"name\":\"n\",\"deep\":{deep}}}\n");
+            let limited: String = match line.len() < 60_000 {
+                true => line,
+                false => line.chars().take(60_000).collect(),
+            };
+            let (status, answer) =
+                app.client.upload(&id, format!("{}{limited}", audience(2))).await;
+            assert_eq!(status, expected, "{depth} {answer}");
+            if expected != StatusCode::OK {
+                assert_eq!(answer["line"], 3, "{answer}");
+            }
+        }
+    }
+    app.stop().await;
 }
 
 /// A preparation whose messages take too much computing fails, and says why.
