@@ -39,7 +39,7 @@ impl Config {
     }
 
     /// The whole numbers with their ranges: setting, value, smallest, largest.
-    fn ranges(&self) -> [(&'static str, u64, u64, u64); 37] {
+    fn ranges(&self) -> [(&'static str, u64, u64, u64); 39] {
         let v = &self.server;
         let s = &self.send;
         let q = &self.queue;
@@ -65,6 +65,8 @@ impl Config {
             ("preparation.message_limit_kib", p.message_limit_kib as u64, 1, 65_536),
             ("preparation.line_limit_kib", p.line_limit_kib as u64, 1, 1024),
             ("preparation.errors_shown", p.errors_shown as u64, 1, 10_000),
+            ("preparation.computing_ms", p.computing_ms, 100, 3_600_000),
+            ("preparation.computing_us_per_message", p.computing_us_per_message, 10, 1_000_000),
             ("send.chunks_in_flight", s.chunks_in_flight as u64, 1, 1000),
             ("send.workers", s.workers as u64, 1, 1000),
             ("send.claim_window", s.claim_window as u64, 1, 256),

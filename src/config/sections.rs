@@ -122,6 +122,8 @@ pub struct PreparationSettings {
     pub message_limit_kib: usize,
     pub line_limit_kib: usize,
     pub errors_shown: usize,
+    pub computing_ms: u64,
+    pub computing_us_per_message: u64,
 }
 
 /// Which SMTP replies the sending log keeps.

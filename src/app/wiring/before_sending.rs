@@ -16,6 +16,7 @@ impl SharedHandles {
             deliveries: self.deliveries.clone(),
             removal: self.removal.clone(),
             config: live.clone(),
+            threads: self.parts.messages.templates.threads.clone(),
         };
         let uploads = Uploads {
             deliveries: self.deliveries.clone(),

@@ -12,7 +12,9 @@ use crate::{
         delivery::{Action, Definition, Delivery, DeliveryId, DeliveryState, Document},
     },
     live::Live,
+    mail::template::{TemplateThreads, check_language},
     send::operate::Removal,
+    store::StoreError,
 };
 
 /// Creates, changes and deletes deliveries.
@@ -21,6 +23,8 @@ pub struct Definitions {
     pub deliveries: Deliveries,
     pub removal: Removal,
     pub config: Live<Config>,
+    /// Check the language of templates.
+    pub threads: TemplateThreads,
 }
 
 impl Definitions {
@@ -42,6 +46,7 @@ impl Definitions {
         definition.check()?;
         settings_floor(&self.config.now()).check(&definition.settings)?;
         definition.unit = unit_for(by, definition.unit, None)?;
+        self.check_templates(&definition).await?;
         let id = match key {
             Some(key) => DeliveryId::derived(&by.name, &key.key),
             None => DeliveryId::from_random(random()?),
@@ -94,6 +99,7 @@ impl Definitions {
         require(by, Role::PrepareDeliveries)?;
         definition.check()?;
         settings_floor(&self.config.now()).check(&definition.settings)?;
+        self.check_templates(&definition).await?;
         let changed = self
             .deliveries
             .change(id, by, &[], |delivery, now| {
@@ -108,6 +114,25 @@ impl Definitions {
             .await?;
         changed.answer();
         Ok(())
+    }
+
+    /// Refuses templates outside the template language.
+    ///
+    /// # Errors
+    /// The first field and line that cannot be used.
+    async fn check_templates(&self, definition: &Definition) -> Result<(), Refusal> {
+        let content = definition.content.clone();
+        let checked = self.threads.run(move || {
+            content.parts().try_for_each(|(part, source)| {
+                check_language(source).map_err(|violation| {
+                    let line = violation.line.map(|line| format!("template line {line}: "));
+                    let reason = format!("{}{}", line.unwrap_or_default(), violation.reason);
+                    Invalid::new(format!("content.{part}"), reason)
+                })
+            })
+        });
+        let checked = checked.await.map_err(|error| StoreError::Damaged(error.to_string()))?;
+        Ok(checked?)
     }
 
     /// Deletes a delivery with its audience and logs. The audit log stays, and the id is not used

@@ -111,7 +111,7 @@ impl Proofs {
         Actor::from(by).check(&delivery)?;
         let plan = delivery.document.plan.clone().ok_or(NOT_PREPARED)?;
         let messages = self.messages_of(&delivery, &plan, &request.recipients).await?;
-        let template = self.recipients.template(&delivery, &plan)?;
+        let template = self.recipients.template(&delivery, &plan).await?;
         let route = self
             .out
             .relays

@@ -5,17 +5,21 @@ use std::sync::Arc;
 use super::{dry_run::field_of, findings::Findings, past_dues::PastDues, preparation::Preparation};
 use crate::{
     domain::audience::address_mask, mail::template::Template, send::define::settings_floor,
+    store::StoreError,
 };
 
 /// How many untracked links are named in warnings.
 const MOST_WARNINGS: usize = 10;
 
 /// Reports every fault of the definition. Returns the template, unless it does not compile.
-pub(super) fn check_definition(
+///
+/// # Errors
+/// If the thread of the compilation breaks off.
+pub(super) async fn check_definition(
     preparation: &Preparation<'_>,
     past_dues: &mut PastDues,
     findings: &mut Findings,
-) -> Option<Arc<Template>> {
+) -> Result<Option<Arc<Template>>, StoreError> {
     check_sender(preparation, findings);
     if preparation.settings.approvals > 1 && !preparation.settings.request_confirmation {
         findings.error(
@@ -31,7 +35,7 @@ pub(super) fn check_definition(
     }
     past_dues.check_schedule(&preparation.definition().schedule, findings);
     check_opt_out(preparation, findings);
-    compile(preparation, findings)
+    compile(preparation, findings).await
 }
 
 fn check_sender(preparation: &Preparation<'_>, findings: &mut Findings) {
@@ -67,15 +71,19 @@ fn check_opt_out(preparation: &Preparation<'_>, findings: &mut Findings) {
     }
 }
 
-fn compile(preparation: &Preparation<'_>, findings: &mut Findings) -> Option<Arc<Template>> {
+async fn compile(
+    preparation: &Preparation<'_>,
+    findings: &mut Findings,
+) -> Result<Option<Arc<Template>>, StoreError> {
     let (definition, settings) = (preparation.definition(), &preparation.settings);
-    let compiled = Template::compile(
-        &definition.sender,
-        &definition.content,
-        &settings.tracking,
-        settings.message_limit_bytes(),
-    );
-    match compiled {
+    let (sender, content) = (definition.sender.clone(), definition.content.clone());
+    let (tracking, limit_bytes) = (settings.tracking.clone(), settings.message_limit_bytes());
+    let threads = &preparation.tools.messages.templates.threads;
+    let compiled = threads
+        .run(move || Template::compile(&sender, &content, &tracking, limit_bytes))
+        .await
+        .map_err(|error| StoreError::Damaged(error.to_string()))?;
+    Ok(match compiled {
         Ok(template) => {
             for url in template.untracked().iter().take(MOST_WARNINGS) {
                 findings.warn(
@@ -97,5 +105,5 @@ fn compile(preparation: &Preparation<'_>, findings: &mut Findings) -> Option<Arc
             }
             None
         }
-    }
+    })
 }

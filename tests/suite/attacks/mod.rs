@@ -8,4 +8,5 @@ mod mail_without_confirmation;
 mod own_sign_offs;
 mod stale_store;
 mod state_dir;
+mod templates;
 mod units;
