@@ -9,4 +9,6 @@ mod reload;
 mod retention;
 mod settings;
 mod shutdown;
+mod start_errors;
 mod systemd_unit;
+mod watchdog;
