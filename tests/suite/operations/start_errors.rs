@@ -1,8 +1,14 @@
 //! A daemon that cannot start says why in one line. Its exit code says whether a restart may help.
 
-use std::{fs, net::TcpListener, process::Command};
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    process::Command,
+};
 
-use crate::harness::{LIMIT, daemon::Daemon, eventually, redis::RedisServer, run_to_end};
+use crate::harness::{
+    LIMIT, daemon::Daemon, eventually, eventually_blocking, redis::RedisServer, run_to_end,
+};
 
 const NO_RESTART: i32 = 64;
 const RESTART: i32 = 1;
@@ -86,6 +92,20 @@ fn a_sentinel_and_a_node_of_a_cluster_are_named() {
     let options = ["--cluster-enabled", "yes", "--cluster-config-file", &nodes];
     let (_node, port) = RedisServer::start_on_port(&options);
     refused(&redis_at("redis", port), NO_RESTART, &["redis.url", "cluster"]);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    drop(taken);
+    let file = folder.path().join("sentinel.conf");
+    fs::write(&file, format!("port {port}\nbind 127.0.0.1\ndir {:?}\n", folder.path())).unwrap();
+    let mut sentinel = Command::new("redis-server");
+    let sentinel = sentinel.arg(&file).arg("--sentinel").stdout(std::process::Stdio::null());
+    let mut sentinel = sentinel.spawn().unwrap();
+    eventually_blocking("the Sentinel listens", LIMIT, || {
+        TcpStream::connect(("127.0.0.1", port)).ok()
+    });
+    refused(&redis_at("redis", port), NO_RESTART, &["redis.url", "Sentinel"]);
+    sentinel.kill().unwrap();
+    sentinel.wait().unwrap();
 }
 
 #[test]
