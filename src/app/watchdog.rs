@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{daemon::LifeSign, queue::WorkerHealth};
 
-/// A worker that waits for Redis shows life at least once within so many response times.
+/// A worker that waits for Redis shows life at least once within so many response times ...
 const RESPONSES: u32 = 3;
+/// ... and the pause before it tries again.
+const PAUSE: Duration = Duration::from_secs(15);
 
 /// What must move, so that the watchdog is fed.
 pub(super) struct Watchdog {
@@ -43,7 +45,7 @@ impl Watchdog {
     /// What does not move any more, if there is something.
     async fn stuck(&self, period: Duration) -> Option<&'static str> {
         // a task of its own must get its turn on the runtime
-        let turn = tokio::time::timeout(period / 4, tokio::spawn(async {}));
+        let turn = tokio::time::timeout(period / 4, TaskTracker::new().spawn(async {}));
         if !matches!(turn.await, Ok(Ok(()))) {
             return Some("the runtime");
         }
@@ -54,7 +56,7 @@ impl Watchdog {
             return Some("the scheduler");
         }
         // without Redis the workers end and begin again, which is life
-        let most = period + self.response * RESPONSES;
+        let most = period + self.response * RESPONSES + PAUSE;
         (self.workers.oldest_sign() > most).then_some("a queue worker")
     }
 }

@@ -1,6 +1,7 @@
 //! The arguments of the command line, and the command that each of them runs.
 
 use std::{
+    convert::Infallible,
     io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -165,6 +166,8 @@ fn allow_open_files() {
 /// Runs the daemon until SIGTERM or SIGINT. SIGHUP loads the settings again. Exit code 2 if it
 /// could not drain in time.
 fn serve(config: Config, file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    // also for the files of the embedded Redis and of archives
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     allow_open_files();
     runtime()?.block_on(async {
         // first of all: without a handler each of these signals ends the process at once
@@ -186,23 +189,27 @@ fn serve(config: Config, file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
             tracing::info!(%address, "the health listener listens");
         }
         tracing::info!(address = %application.address()?, "the admin API listens");
-        let reloads = tokio::spawn(reload_on(hangup, application.reload(), file));
-        let drained = application
-            .run(async move {
-                tokio::select! {
-                    _ = term.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-            })
-            .await?;
-        reloads.abort();
+        let reloads = reload_on(hangup, application.reload(), file);
+        let run = application.run(async move {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        });
+        let drained = tokio::select! {
+            drained = run => drained?,
+            never = reloads => match never {},
+        };
         Ok(if drained { ExitCode::SUCCESS } else { ExitCode::from(2) })
     })
 }
 
 /// Loads the settings again at each SIGHUP, and tells systemd when it begins and ends.
-async fn reload_on(mut hangup: Signal, reload: Reload, file: Option<PathBuf>) {
-    while hangup.recv().await.is_some() {
+async fn reload_on(mut hangup: Signal, reload: Reload, file: Option<PathBuf>) -> Infallible {
+    loop {
+        if hangup.recv().await.is_none() {
+            return std::future::pending().await;
+        }
         if let Ok(now) = NotifyState::monotonic_usec_now() {
             let _ = sd_notify::notify(&[NotifyState::Reloading, now]);
         }

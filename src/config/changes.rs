@@ -92,10 +92,15 @@ fn compare(setting: String, before: &Value, after: &Value, changes: &mut Vec<Set
         }
         _ => {
             let is_shown = !is_auth && !before.is_array() && !after.is_array();
-            let values = is_shown.then(|| (before.to_string(), after.to_string()));
+            let values = is_shown.then(|| (plain(before), plain(after)));
             changes.push(SettingChange { is_live: is_live(&setting), setting, values });
         }
     }
+}
+
+/// A value as the file has it; a text without its quotes.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn is_live(setting: &str) -> bool {

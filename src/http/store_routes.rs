@@ -61,6 +61,9 @@ pub async fn release(
     body: Json<HoldRequest>,
 ) -> Result<Reply<Value>, RouteError> {
     let since = unix_seconds(body.value.since);
-    let released = api.journey.operate.held_store.release(&by, since).await?;
-    Ok(Reply(json!(released)))
+    let held_store = api.journey.operate.held_store.clone();
+    // a client that goes away does not cut the release off
+    let work = api.daemon.tracker.spawn(async move { held_store.release(&by, since).await });
+    let cut_off = |_| Refusal::Conflict("the release was cut off: ask again");
+    Ok(Reply(json!(work.await.map_err(cut_off)??)))
 }

@@ -20,6 +20,7 @@ use tokio_util::{
 use super::{
     embedded_error::EmbeddedError,
     server::{Answer, RedisServer, ServerHome},
+    server_log::ServerLog,
     state_dir::StateDir,
 };
 
@@ -58,14 +59,19 @@ impl EmbeddedRedis {
             return Err(EmbeddedError::PathTooLong { path: socket, bytes });
         }
         let home = ServerHome { dir, socket: socket.clone(), program: program.to_owned() };
+        let log = ServerLog::at_its_end(home.log());
         let server = home.adopt_or_launch().await?;
         let (stop, leave) = (CancellationToken::new(), CancellationToken::new());
         let (restarts, tasks) = (Arc::<AtomicU64>::default(), TaskTracker::new());
-        tasks.spawn(leave.clone().run_until_cancelled_owned(home.watch(
-            server,
-            stop.clone(),
-            restarts.clone(),
-        )));
+        let watched = CancellationToken::new();
+        tasks.spawn(log.pass_on(watched.clone()));
+        let watch = home.watch(server, stop.clone(), restarts.clone());
+        // the log is passed on until the server has ended, or is left alone
+        let watch = async move {
+            let _watched = watched.drop_guard();
+            watch.await;
+        };
+        tasks.spawn(leave.clone().run_until_cancelled_owned(watch));
         tasks.close();
         Ok(Self { socket, restarts, stop, _leave: leave.drop_guard(), tasks })
     }

@@ -19,6 +19,7 @@ mod embedded_error;
 mod place;
 pub mod private_file;
 mod server;
+mod server_log;
 mod state_dir;
 
 pub use embedded::{EmbeddedRedis, socket_url};

@@ -10,7 +10,10 @@ use redis::{
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 
-use super::durability::Durability;
+use super::{
+    connect_error::{ConnectError, check_mode, check_tls},
+    durability::Durability,
+};
 use crate::config::{self, ConfigError};
 
 /// Why a request to the store failed.
@@ -59,17 +62,6 @@ pub fn may_pass(error: &redis::RedisError) -> bool {
         ErrorKind::Server(ServerErrorKind::ResponseError) => !error.to_string().contains("script"),
         _ => error.code() != Some("WRONGTYPE"),
     }
-}
-
-/// Why no connection could be made.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// A setting cannot be used.
-    #[error("{0}")]
-    Settings(#[from] ConfigError),
-    /// Redis did not answer or refused.
-    #[error("redis.url: {0}")]
-    Unavailable(#[from] redis::RedisError),
 }
 
 /// Makes the client. An error text never repeats the URL, which may hold a password.
@@ -122,6 +114,7 @@ impl Redis {
     pub async fn connect(settings: &config::RedisSettings) -> Result<Self, ConnectError> {
         let client = client(settings)?;
         let address = client.get_connection_info().addr().to_string().into();
+        check_tls(client.get_connection_info().addr()).await?;
         let config = ConnectionManagerConfig::new()
             .set_response_timeout(Some(Duration::from_millis(settings.response_timeout_ms)))
             .set_connection_timeout(Some(Duration::from_secs(5)))
@@ -129,6 +122,13 @@ impl Redis {
             .set_max_delay(Duration::from_secs(1));
         let conn = ConnectionManager::new_with_config(client.clone(), config.clone()).await?;
         let blocking = ConnectionManager::new_with_config(client, config).await?;
+        let mut asked = conn.clone();
+        match redis::cmd("INFO").arg("server").query_async::<String>(&mut asked).await {
+            Ok(info) => check_mode(&info)?,
+            // a user without the right to INFO is no wrong setting
+            Err(error) if error.code() == Some("NOPERM") => {}
+            Err(error) => return Err(error.into()),
+        }
         Ok(Self { conn, blocking, last_durability: Arc::default(), address })
     }
 

@@ -29,6 +29,7 @@ pub mod tracking;
 
 mod audit;
 mod await_durability;
+mod connect_error;
 mod connection;
 mod delivery_store;
 mod delivery_units;
@@ -38,7 +39,8 @@ mod rewrites;
 mod scripts;
 mod stores;
 
-pub use connection::{ConnectError, Redis, StoreError, may_pass};
+pub use connect_error::ConnectError;
+pub use connection::{Redis, StoreError, may_pass};
 pub use delivery_store::{CommitOutcome, DeliveryChange, DeliveryStore, OnceKey};
 pub use durability::{Durability, DurabilityLag};
 pub use removed_parts::RemovedParts;

@@ -1,7 +1,8 @@
 //! Rewrites of the append-only file: put off while a backup copies its parts.
 
 use super::{
-    connection::{ConnectError, Redis, StoreError},
+    connect_error::ConnectError,
+    connection::{Redis, StoreError},
     durability::info_field,
 };
 use crate::config::RedisSettings;

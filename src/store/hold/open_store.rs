@@ -73,7 +73,8 @@ impl HoldStore {
         }
         if let Some(place) = &opened.place {
             let known: Option<String> = self.redis.connection().get(keys::PLACE).await?;
-            if known.is_some_and(|known| known != *place) {
+            // a restored directory is held already, since the time of its backup
+            if opened.restored.is_none() && known.is_some_and(|known| known != *place) {
                 let since = self.last_beat().await?.unwrap_or(now);
                 self.hold(since, HoldReason::Copied, now).await?;
             }

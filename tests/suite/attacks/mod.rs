@@ -6,6 +6,7 @@ mod listeners;
 mod lost_updates;
 mod mail_without_confirmation;
 mod own_sign_offs;
+mod stale_steps;
 mod stale_store;
 mod state_dir;
 mod templates;

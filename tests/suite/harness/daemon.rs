@@ -3,6 +3,7 @@
 //! A test can kill it, freeze it, end it and start it again on the same state directory.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io::{Read, Write},
     os::unix::net::UnixStream,
@@ -31,6 +32,8 @@ pub struct Daemon {
     began: usize,
     /// True if a test can set its clock.
     own_clock: bool,
+    /// Further variables of its environment.
+    environment: Vec<(&'static str, OsString)>,
 }
 
 /// Debian puts the library into a folder with the name of the architecture.
@@ -56,6 +59,14 @@ impl Daemon {
     /// address and the token. Leases are short unless the settings say otherwise.
     pub async fn start(settings: &str) -> Self {
         let mut daemon = Self::new(settings, false);
+        daemon.launch().await;
+        daemon
+    }
+
+    /// Starts the binary with these variables in its environment.
+    pub async fn start_with(settings: &str, environment: Vec<(&'static str, OsString)>) -> Self {
+        let mut daemon = Self::new(settings, false);
+        daemon.environment = environment;
         daemon.launch().await;
         daemon
     }
@@ -91,7 +102,15 @@ impl Daemon {
     fn new(settings: &str, own_clock: bool) -> Self {
         let folder = tempfile::Builder::new().prefix("versand-").tempdir().unwrap();
         let client = Client::new(String::new(), TOKEN.to_owned());
-        Self { folder, settings: settings.to_owned(), child: None, client, began: 0, own_clock }
+        Self {
+            folder,
+            settings: settings.to_owned(),
+            child: None,
+            client,
+            began: 0,
+            own_clock,
+            environment: Vec::new(),
+        }
     }
 
     /// Starts a daemon with a clock of its own, which [`Self::set_clock`] sets. The settings must
@@ -265,6 +284,7 @@ impl Daemon {
                 .env("FAKETIME_TIMESTAMP_FILE", self.folder.path().join("clock"));
             command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
+        command.envs(self.environment.iter().map(|(name, value)| (*name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());
         self.client.url = eventually_blocking("the daemon listens", START, || self.listening());

@@ -10,4 +10,6 @@ mod reload;
 mod retention;
 mod settings;
 mod shutdown;
+mod start_errors;
 mod systemd_unit;
+mod watchdog;

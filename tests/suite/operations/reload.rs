@@ -3,6 +3,7 @@
 use std::{fs, time::Duration};
 
 use reqwest::{Method, StatusCode};
+use versand::config::LIVE_SETTINGS;
 
 use crate::harness::{
     LIMIT, app,
@@ -10,6 +11,7 @@ use crate::harness::{
     daemon::Daemon,
     eventually,
     relay::TestRelay,
+    repository, text,
 };
 
 const RECIPIENTS: usize = 600;
@@ -85,6 +87,19 @@ async fn wrong_settings_change_nothing_and_are_named_in_one_line() {
     assert_eq!(status_of_late(&daemon).await, StatusCode::UNAUTHORIZED);
     assert_eq!(daemon.metric("versand_reload_failed").await, 0.0);
     assert!(daemon.terminate().await.success());
+}
+
+/// `docs/operations.md` lists what a reload takes over.
+#[test]
+fn the_documentation_lists_the_live_settings() {
+    let page = text(repository("docs/operations.md"));
+    let (_, section) = page.split_once("## Reload").unwrap();
+    let line = section.lines().find(|line| line.contains("taken over at once")).unwrap();
+    for setting in LIVE_SETTINGS {
+        let word = setting.strip_prefix("send.").or(setting.split_once("].").map(|(_, end)| end));
+        let word = word.or(setting.strip_prefix("relay.")).unwrap_or(setting);
+        assert!(line.contains(&format!("`{word}`")), "{setting}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
