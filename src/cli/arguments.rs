@@ -9,8 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{archive, audit, jobs, relabel, token};
 use crate::{
-    app::Application, config::Config, demo, identity, logging, mail::smtp::Relays, metrics,
-    store::Redis,
+    app::Application, config::Config, demo, http::ListenerTls, identity, logging,
+    mail::smtp::Relays, metrics, store::Redis,
 };
 
 /// The exit code for unusable settings: EX_USAGE of sysexits.h. The unit file tells systemd not to
@@ -103,6 +103,7 @@ fn check_files(config: &Config) -> Result<(), String> {
     identity::Keyring::new(&config.auth).map_err(|e| e.to_string())?;
     config.tracking.rules().map_err(|e| e.to_string())?;
     Redis::check(&config.redis).map_err(|e| e.to_string())?;
+    ListenerTls::new(&config.server).map_err(|e| e.to_string())?;
     logging::check(&config.log)?;
     // `Relays::new` must be called inside a runtime.
     let runtime = runtime().map_err(|e| e.to_string())?;

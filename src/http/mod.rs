@@ -41,7 +41,7 @@ mod statistics_routes;
 
 pub use api::{Api, Operations, RequestLimits};
 pub use health_listener::serve_health;
-pub use listen::{ListenerOptions, serve};
+pub use listen::{ListenerOptions, ListenerTls, serve};
 pub use metrics_page::MetricsPage;
 pub use public::{PUBLIC_ROUTES, PublicListener};
 pub use router::router;

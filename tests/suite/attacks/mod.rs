@@ -1,4 +1,5 @@
 //! Attacks: what somebody who may do little, or nothing, tries to do harm.
 
+mod admin_tls;
 mod floods;
 mod listeners;
