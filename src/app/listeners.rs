@@ -1,6 +1,6 @@
 //! The listeners of a daemon: opened before anything else, served when all is ready.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -8,8 +8,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Config,
-    http::{self, Api, ListenerOptions},
+    http::{self, Api, ListenerOptions, ListenerTls},
 };
+
+/// How often the files of the certificate are compared with what was read last.
+const RELOAD_EVERY: Duration = Duration::from_secs(10);
 
 /// The open listeners: the admin API, health and metrics, and the public listener.
 pub struct Listeners {
@@ -17,6 +20,8 @@ pub struct Listeners {
     /// Another runtime serves it, if there is one.
     pub health: Option<std::net::TcpListener>,
     pub public: TcpListener,
+    /// The TLS of the admin listener; none for plain HTTP.
+    pub tls: Option<ListenerTls>,
 }
 
 impl Listeners {
@@ -25,6 +30,13 @@ impl Listeners {
     /// # Errors
     /// A listener cannot be opened. The error names its setting.
     pub async fn open(config: &mut Config) -> anyhow::Result<Self> {
+        let tls = ListenerTls::new(&config.server)?;
+        if config.server.is_plaintext_beyond_loopback() {
+            tracing::warn!(
+                address = %config.server.listen,
+                "the admin listener has no TLS: tokens cross the network in clear text"
+            );
+        }
         let admin = listen("server.listen", config.server.listen).await?;
         let health = match config.server.health_listen {
             Some(address) => {
@@ -37,7 +49,7 @@ impl Listeners {
         if config.public.url.is_empty() {
             config.public.url = format!("http://{}", public.local_addr()?);
         }
-        Ok(Self { admin, health, public })
+        Ok(Self { admin, health, public, tls })
     }
 
     /// Where health and metrics are served apart from the admin API, if they are.
@@ -56,9 +68,10 @@ impl Listeners {
         tasks: &TaskTracker,
     ) -> anyhow::Result<()> {
         let config = api.config.now();
-        let options = |trusted_proxies: &[_]| ListenerOptions {
+        let options = |trusted_proxies: &[_], tls| ListenerOptions {
             server: config.server.clone(),
             trusted_proxies: trusted_proxies.to_vec(),
+            tls,
         };
         if let Some(listener) = self.health {
             http::serve_health(listener, api.clone(), end.clone(), tasks.clone())
@@ -67,18 +80,29 @@ impl Listeners {
         tasks.spawn(http::serve(
             self.public,
             http::PublicListener::new(api.feedback.clone()),
-            options(&config.public.trusted_proxies),
+            options(&config.public.trusted_proxies, None),
             end.clone(),
             tasks.clone(),
         ));
+        if let Some(tls) = self.tls.clone() {
+            tasks.spawn(reload_certificates(tls, end.clone()));
+        }
         tasks.spawn(http::serve(
             self.admin,
             http::router(api),
-            options(&config.server.trusted_proxies),
+            options(&config.server.trusted_proxies, self.tls.clone()),
             end.clone(),
             tasks.clone(),
         ));
         Ok(())
+    }
+}
+
+/// Reads the certificate again when its files change, until the end.
+async fn reload_certificates(tls: ListenerTls, end: CancellationToken) {
+    while end.run_until_cancelled(tokio::time::sleep(RELOAD_EVERY)).await.is_some() {
+        let tls = tls.clone();
+        let _ = tokio::task::spawn_blocking(move || tls.reload()).await;
     }
 }
 

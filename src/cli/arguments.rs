@@ -17,7 +17,9 @@ use super::{archive, audit, backup, jobs, relabel, token};
 use crate::{
     app::{Application, Reload, needs_a_person},
     config::Config,
-    demo, identity, logging,
+    demo,
+    http::ListenerTls,
+    identity, logging,
     mail::smtp::Relays,
     metrics,
     store::Redis,
@@ -147,6 +149,7 @@ fn check_files(config: &Config) -> Result<(), String> {
     identity::Keyring::new(&config.auth).map_err(|e| e.to_string())?;
     config.tracking.rules().map_err(|e| e.to_string())?;
     Redis::check(&config.redis).map_err(|e| e.to_string())?;
+    ListenerTls::new(&config.server).map_err(|e| e.to_string())?;
     logging::check(&config.log)?;
     Relays::new(config).map(drop).map_err(|e| e.to_string())
 }

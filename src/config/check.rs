@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{
     config_error::{ConfigError, refuse},
     ranges::{check_ranges, is_rate},
-    sections::{AuthSettings, Config, TokenSettings},
+    sections::{AuthSettings, Config, ServerSettings, TokenSettings},
 };
 use crate::domain::is_unit_name;
 
@@ -35,6 +35,7 @@ impl Config {
             ));
         }
         self.check_relays()?;
+        self.server.check()?;
         self.auth.check()
     }
 
@@ -120,6 +121,31 @@ impl Config {
                     format!("{} is the name of another relay", relay.name),
                 ));
             }
+        }
+        Ok(())
+    }
+}
+
+impl ServerSettings {
+    /// True if tokens would cross a network in clear text.
+    pub fn is_plaintext_beyond_loopback(&self) -> bool {
+        self.tls_cert_file.as_os_str().is_empty() && !self.listen.ip().to_canonical().is_loopback()
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.tls_cert_file.as_os_str().is_empty() != self.tls_key_file.as_os_str().is_empty() {
+            return Err(refuse("server.tls_key_file", "is needed with server.tls_cert_file"));
+        }
+        if self.is_plaintext_beyond_loopback() && !self.allow_plaintext {
+            return Err(refuse(
+                "server.listen",
+                format!(
+                    "tokens for {} would cross the network in clear text: set \
+                     server.tls_cert_file and server.tls_key_file, or listen on 127.0.0.1 behind \
+                     a proxy with TLS. server.allow_plaintext permits it all the same",
+                    self.listen
+                ),
+            ));
         }
         Ok(())
     }

@@ -74,6 +74,9 @@ pub struct ServerSettings {
     pub listen: SocketAddr,
     #[serde(deserialize_with = "optional_address")]
     pub health_listen: Option<SocketAddr>,
+    pub tls_cert_file: PathBuf,
+    pub tls_key_file: PathBuf,
+    pub allow_plaintext: bool,
     pub state_dir: PathBuf,
     pub drain_ms: u64,
     pub body_limit_kib: usize,

@@ -27,8 +27,11 @@ pub fn serve_health(
     end: CancellationToken,
     tasks: TaskTracker,
 ) -> io::Result<()> {
-    let options =
-        ListenerOptions { server: api.config.now().server.clone(), trusted_proxies: Vec::new() };
+    let options = ListenerOptions {
+        server: api.config.now().server.clone(),
+        trusted_proxies: Vec::new(),
+        tls: None,
+    };
     let router = health_router(api);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let alive = tasks.token();

@@ -43,7 +43,7 @@ mod unit_scope;
 
 pub use api::{Api, Operations, RequestLimits};
 pub use health_listener::serve_health;
-pub use listen::{ListenerOptions, serve};
+pub use listen::{ListenerOptions, ListenerTls, serve};
 pub use metrics_page::MetricsPage;
 pub use public::{PUBLIC_ROUTES, PublicListener};
 pub use router::router;

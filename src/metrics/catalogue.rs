@@ -167,6 +167,9 @@ metrics_table! {
     TURNED_AWAY Counter "versand_http_turned_away_total"
         "Connections and requests that a limit of [server] turned away, by limit: connections, \
          connections_per_address, requests_per_principal, streams, streams_per_principal";
+    CERTIFICATE_GOOD Gauge "versand_certificate_good"
+        "1 if the certificate of the admin listener could be used when it was read last, 0 if the \
+         one before is still served; 1 without TLS";
     BUILD Gauge "versand_build_info"
         "1, with the version as a label";
 }

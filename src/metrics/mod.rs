@@ -34,5 +34,5 @@ pub use operation_metrics::{
     redis_durability, redis_restarted, redis_round_trip, reloaded, store_held, task_succeeded,
 };
 pub use relay_metrics::{RelayFigures, TransactionMetrics, acceptances, in_doubt_bound, relay};
-pub use request_metrics::{RequestMetrics, http_request, turned_away};
+pub use request_metrics::{RequestMetrics, certificate, http_request, turned_away};
 pub use tracking_metrics::{DeliveryRatios, tracking_hit};

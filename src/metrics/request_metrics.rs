@@ -6,9 +6,9 @@ use std::{
     time::Duration,
 };
 
-use metrics::{Counter, Histogram, counter, histogram};
+use metrics::{Counter, Histogram, counter, gauge, histogram};
 
-use super::catalogue::{HTTP_REQUESTS, HTTP_SECONDS, TURNED_AWAY};
+use super::catalogue::{CERTIFICATE_GOOD, HTTP_REQUESTS, HTTP_SECONDS, TURNED_AWAY};
 
 /// Counts a request.
 ///
@@ -23,8 +23,14 @@ pub fn turned_away(limit: &'static str) {
     counter!(TURNED_AWAY, "limit" => limit).increment(1);
 }
 
-/// Sets the counters to their first values.
+/// Shows whether the files of the certificate could be used when they were read last.
+pub fn certificate(good: bool) {
+    gauge!(CERTIFICATE_GOOD).set(f64::from(u8::from(good)));
+}
+
+/// Sets the metrics to their first values.
 pub(super) fn set_first_values() {
+    certificate(true);
     for limit in [
         "connections",
         "connections_per_address",

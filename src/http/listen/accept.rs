@@ -9,6 +9,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     http_connection::{Peer, Respond, serve_connection},
     listener_slots::ListenerSlots,
+    listener_tls::ListenerTls,
     turned_away::TurnedAway,
 };
 use crate::config;
@@ -20,6 +21,8 @@ pub struct ListenerOptions {
     pub server: config::ServerSettings,
     /// The proxies that may hold any number of connections.
     pub trusted_proxies: Vec<IpNet>,
+    /// The TLS of the listener; none for plain HTTP.
+    pub tls: Option<ListenerTls>,
 }
 
 /// Serves a listener until `end` is cancelled.
@@ -34,10 +37,10 @@ pub async fn serve(
     end: CancellationToken,
     tasks: TaskTracker,
 ) {
-    let ListenerOptions { server, trusted_proxies } = options;
+    let ListenerOptions { server, trusted_proxies, tls } = options;
     let slots =
         ListenerSlots::new(server.connections, server.connections_per_address, trusted_proxies);
-    let turned_away = TurnedAway::new(true);
+    let turned_away = TurnedAway::new(tls.is_none());
     let server = Arc::new(server);
     loop {
         let (stream, address) = match end.run_until_cancelled(listener.accept()).await {
@@ -61,7 +64,7 @@ pub async fn serve(
             stream,
             (Peer(address.ip()), slot),
             respond.clone(),
-            server.clone(),
+            (server.clone(), tls.clone()),
             end.clone(),
         ));
     }

@@ -13,7 +13,10 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::listener_slots::{BusyMark, ListenerSlot};
+use super::{
+    listener_slots::{BusyMark, ListenerSlot},
+    listener_tls::ListenerTls,
+};
 use crate::config::ServerSettings;
 
 /// The largest head of a request, in bytes. A larger one is answered with 431.
@@ -50,17 +53,38 @@ pub fn method_label(method: &Method) -> &'static str {
     ["GET", "POST", "PUT", "DELETE"].into_iter().find(|known| method == known).unwrap_or("other")
 }
 
-/// Serves one connection, with a time limit for each head and each write that makes no progress.
+/// Serves one connection, with a time limit for the TLS handshake, for each head, and for each
+/// write that makes no progress.
 pub async fn serve_connection(
     stream: TcpStream,
     (peer, slot): (Peer, ListenerSlot),
     respond: impl Respond,
-    server: Arc<ServerSettings>,
+    (server, tls): (Arc<ServerSettings>, Option<ListenerTls>),
     end: CancellationToken,
 ) {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(Duration::from_millis(server.stall_timeout_ms)));
-    speak_http(Box::pin(stream), (peer, &slot), respond, &server, &end).await;
+    let stream = Box::pin(stream);
+    let Some(tls) = tls else {
+        return speak_http(stream, (peer, &slot), respond, &server, &end).await;
+    };
+    let limit = Duration::from_millis(server.head_timeout_ms);
+    tokio::select! {
+        secured = tokio::time::timeout(limit, tls.acceptor().accept(stream)) => {
+            if let Ok(Ok(stream)) = secured {
+                speak_http(stream, (peer, &slot), respond, &server, &end).await;
+            }
+        }
+        () = given_up(&slot, &end) => {}
+    }
+}
+
+/// Returns when the slot was given to another connection, or when the daemon ends.
+async fn given_up(slot: &ListenerSlot, end: &CancellationToken) {
+    tokio::select! {
+        () = end.cancelled() => {}
+        () = slot.taken() => {}
+    }
 }
 
 /// Speaks HTTP until the connection ends or gives way.
@@ -81,7 +105,7 @@ async fn speak_http<S: AsyncRead + AsyncWrite + Unpin + Send>(
     let mut served = builder.serve_connection(TokioIo::new(stream), service);
     let ended = tokio::select! {
         ended = poll_fn(|cx| served.poll_without_shutdown(cx)) => ended,
-        () = async { tokio::select! { () = end.cancelled() => {}, () = slot.taken() => {} } } => {
+        () = given_up(slot, end) => {
             if slot.is_idle() && !end.is_cancelled() {
                 return;
             }

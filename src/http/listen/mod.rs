@@ -4,6 +4,7 @@
 //! - [`ListenerSlots`] decides who gets a slot: so many connections for each client network, and
 //!   so many in all. A connection that no request holds gives way to a new one.
 //! - [`ClientNetwork`] is who counts as one client, also behind trusted proxies.
+//! - [`ListenerTls`] is the TLS of the admin listener. It reads its certificate again.
 //! - `http_connection` speaks HTTP on one connection, with its time-outs.
 //! - `turned_away` answers a connection that gets no slot.
 //!
@@ -13,9 +14,11 @@ mod accept;
 mod client_network;
 mod http_connection;
 mod listener_slots;
+mod listener_tls;
 mod turned_away;
 
 pub use accept::{ListenerOptions, serve};
 pub use client_network::{ClientNetwork, forwarded};
 pub use http_connection::{Peer, Respond, method_label};
 pub use listener_slots::BusyMark;
+pub use listener_tls::ListenerTls;

@@ -1,5 +1,6 @@
 //! Attacks: what somebody with few rights, or none, tries against the daemon. Each must fail.
 
+mod admin_tls;
 mod floods;
 mod floors;
 mod listeners;

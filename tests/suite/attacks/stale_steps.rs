@@ -130,6 +130,7 @@ async fn a_token_that_was_signed_before_the_release_confirms_nothing() {
             iat: issued,
             jti: Some(format!("{issued}")),
             roles: vec![versand::domain::Role::StartDeliveries],
+            unit: None,
             action: Some(CONFIRM_SEND.into()),
             delivery: Some(id.to_string()),
             digest: Some(digest.clone()),
