@@ -22,6 +22,9 @@ pub struct TokenOptions {
     /// A role of the principal; may be given more than once
     #[arg(long = "role", required = true, value_enum)]
     roles: Vec<RoleWord>,
+    /// The unit outside of which the principal sees nothing
+    #[arg(long)]
+    unit: Option<String>,
     /// Sign a JWT instead, with the private key (PEM) or the secret in this file
     #[arg(long, requires = "issuer")]
     key_file: Option<PathBuf>,
@@ -92,6 +95,9 @@ pub fn run(options: &TokenOptions) -> anyhow::Result<()> {
         HEXLOWER.encode(&Sha256::digest(&token)),
         words.join(", ")
     )?;
+    if let Some(unit) = &options.unit {
+        writeln!(err, "unit = {unit:?}")?;
+    }
     Ok(())
 }
 
@@ -121,6 +127,7 @@ fn sign(
         iat: now,
         jti: Some(HEXLOWER.encode(&jti)),
         roles,
+        unit: options.unit.clone(),
         action: options.delivery.is_some().then(|| CONFIRM_SEND.to_owned()),
         delivery: options.delivery.clone(),
         digest: options.digest.clone(),

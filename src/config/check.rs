@@ -7,6 +7,7 @@ use super::{
     ranges::{check_ranges, is_rate},
     sections::{AuthSettings, Config, TokenSettings},
 };
+use crate::domain::is_unit_name;
 
 impl Config {
     /// Checks every setting. The first one that cannot be used is the error.
@@ -38,7 +39,8 @@ impl Config {
     }
 
     /// The whole numbers with their ranges: setting, value, smallest, largest.
-    fn ranges(&self) -> [(&'static str, u64, u64, u64); 34] {
+    fn ranges(&self) -> [(&'static str, u64, u64, u64); 39] {
+        let v = &self.server;
         let s = &self.send;
         let q = &self.queue;
         let p = &self.preparation;
@@ -49,12 +51,17 @@ impl Config {
             ("server.drain_ms", self.server.drain_ms, 0, 600_000),
             ("server.body_limit_kib", self.server.body_limit_kib as u64, 1, 65_536),
             ("server.connections", self.server.connections as u64, 1, 100_000),
+            ("server.connections_per_address", v.connections_per_address as u64, 1, 100_000),
+            ("server.requests_per_principal", v.requests_per_principal as u64, 1, 100_000),
+            ("server.streams", v.streams as u64, 1, 100_000),
+            ("server.streams_per_principal", v.streams_per_principal as u64, 1, 100_000),
             ("server.head_timeout_ms", self.server.head_timeout_ms, 100, 60_000),
             ("server.stall_timeout_ms", self.server.stall_timeout_ms, 100, 600_000),
             ("server.request_timeout_ms", self.server.request_timeout_ms, 1000, 600_000),
             ("redis.response_timeout_ms", self.redis.response_timeout_ms, 100, 60_000),
             ("catcher.keep", self.catcher.keep as u64, 1, 10_000_000),
             ("preparation.chunk_size", p.chunk_size as u64, 1, 10_000),
+            ("preparation.proofs_per_hour", p.proofs_per_hour, 1, 100_000),
             ("preparation.message_limit_kib", p.message_limit_kib as u64, 1, 65_536),
             ("preparation.line_limit_kib", p.line_limit_kib as u64, 1, 1024),
             ("preparation.errors_shown", p.errors_shown as u64, 1, 10_000),
@@ -78,7 +85,7 @@ impl Config {
             ("queue.keep_done_hours", q.keep_done_hours, 0, 8760),
             ("queue.keep_dead_hours", q.keep_dead_hours, 1, 8760),
             ("auth.token_lifetime_hours", self.auth.token_lifetime_hours, 1, 24),
-            ("auth.failure_pause_ms", self.auth.failure_pause_ms, 0, 5000),
+            ("auth.failures_per_minute", u64::from(self.auth.failures_per_minute), 0, 100_000),
             ("auth.issuer_audience", self.auth.issuer_audience.len() as u64, 1, 200),
         ]
     }
@@ -141,6 +148,14 @@ impl AuthSettings {
                 && !name.contains('/')
                 && !name.trim().eq_ignore_ascii_case("versand")
         };
+        let units = self.tokens.iter().map(|token| &token.unit).enumerate();
+        let units = units.map(|(i, unit)| (format!("auth.tokens[{i}].unit"), unit));
+        let of_keys = self.jwt_keys.iter().map(|key| &key.unit).enumerate();
+        let of_keys = of_keys.map(|(i, unit)| (format!("auth.jwt_keys[{i}].unit"), unit));
+        let is_bad = |unit: &Option<String>| unit.as_deref().is_some_and(|u| !is_unit_name(u));
+        if let Some((setting, _)) = units.chain(of_keys).find(|(_, unit)| is_bad(unit)) {
+            return Err(refuse(setting, "must have 1 to 100 printable characters"));
+        }
         match tokens.chain(keys).find(|(_, name)| !is_usable(name)) {
             Some((setting, _)) => Err(refuse(
                 setting,

@@ -13,23 +13,15 @@ pub struct RetentionSettings {
     pub deliveries_days: f64,
     pub logs_days: f64,
     pub tracking_days: f64,
+    pub opt_outs_days: u32,
     /// Empty: nothing is archived.
     pub archive_dir: PathBuf,
 }
 
-/// How long opt-out links should work at least, in days. CAN-SPAM requires 30 days after the mail
-/// was sent, and some people read late.
-const OPT_OUT_DAYS: f64 = 60.0;
-
 impl RetentionSettings {
-    /// The setting that makes opt-out links end too early, with its days, if there is one.
-    /// The logs say whose link it is: without them no opt-out is possible.
-    pub fn ends_opt_outs(&self) -> Option<(&'static str, f64)> {
-        let all = [
-            ("retention.logs_days", self.logs_days),
-            ("retention.deliveries_days", self.deliveries_days),
-        ];
-        all.into_iter().find(|(_, days)| *days > 0.0 && *days < OPT_OUT_DAYS)
+    /// How long opt-out links work after the logs are gone, in seconds.
+    pub fn opt_outs_s(&self) -> i64 {
+        i64::from(self.opt_outs_days) * 86_400
     }
 
     /// Makes the folder of the archives if it is missing. The folder may lie in the state
@@ -59,6 +51,13 @@ impl RetentionSettings {
             return Err(refuse(
                 format!("retention.{name}"),
                 format!("must be 0 to 36500, is {days}"),
+            ));
+        }
+        // CAN-SPAM requires 30 days after the mail was sent, and some people read late
+        if !(60..=36_500).contains(&self.opt_outs_days) {
+            return Err(refuse(
+                "retention.opt_outs_days",
+                format!("must be 60 to 36500, is {}", self.opt_outs_days),
             ));
         }
         if self.archive_dir.exists() && !self.archive_dir.is_dir() {

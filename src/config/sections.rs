@@ -2,17 +2,20 @@
 //!
 //! Units, ranges and meanings are in `config/default.toml`.
 
+use ipnet::IpNet;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
 use super::{
+    optional_address::optional_address,
+    override_settings::OverrideSettings,
     relay_list::RelaySettings,
     retention_settings::RetentionSettings,
     throttle_settings::{BreakerSettings, ThrottleSettings},
     tracking_settings::{PublicSettings, TrackingSettings},
 };
-use crate::domain::{Role, delivery::InDoubt};
+use crate::domain::{Role, delivery::InDoubt, tracking::networks};
 
 /// All settings of the daemon. Each field is a section of the file.
 #[derive(Debug, Clone, Deserialize)]
@@ -32,10 +35,14 @@ pub struct Config {
     pub throttle: ThrottleSettings,
     pub breaker: BreakerSettings,
     pub fatigue: FatigueSettings,
+    pub overrides: OverrideSettings,
     pub retention: RetentionSettings,
     pub queue: QueueSettings,
     pub auth: AuthSettings,
     pub log: LogSettings,
+    /// All settings as loaded, to tell what another load changes.
+    #[serde(skip)]
+    pub(super) values: serde_json::Value,
 }
 
 impl Config {
@@ -51,6 +58,13 @@ impl Config {
                 .collect(),
         }
     }
+
+    /// The masks of the test addresses that proofs may be sent to. `None`: every address, because
+    /// no mask is set and the built-in catcher takes all mail.
+    pub fn proof_masks(&self) -> Option<&[String]> {
+        let masks = &self.preparation.proof_addresses;
+        (!masks.is_empty() || !self.catcher.takes_mail).then_some(masks)
+    }
 }
 
 /// `[server]`: the admin API, the state directory and the end of the daemon.
@@ -58,10 +72,18 @@ impl Config {
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
     pub listen: SocketAddr,
+    #[serde(deserialize_with = "optional_address")]
+    pub health_listen: Option<SocketAddr>,
     pub state_dir: PathBuf,
     pub drain_ms: u64,
     pub body_limit_kib: usize,
     pub connections: usize,
+    pub connections_per_address: usize,
+    pub requests_per_principal: usize,
+    pub streams: usize,
+    pub streams_per_principal: usize,
+    #[serde(deserialize_with = "networks")]
+    pub trusted_proxies: Vec<IpNet>,
     pub head_timeout_ms: u64,
     pub stall_timeout_ms: u64,
     pub request_timeout_ms: u64,
@@ -96,6 +118,7 @@ pub struct PreparationSettings {
     pub chunk_size: usize,
     pub allowed_senders: Vec<String>,
     pub proof_addresses: Vec<String>,
+    pub proofs_per_hour: u64,
     pub message_limit_kib: usize,
     pub line_limit_kib: usize,
     pub errors_shown: usize,
@@ -131,6 +154,12 @@ pub struct SendSettings {
 }
 
 impl SendSettings {
+    /// How old the last heartbeat of the store may be before the store counts as behind: the grace
+    /// window, and at least five minutes.
+    pub fn silence(&self) -> Duration {
+        Duration::from_secs_f64(60.0 * self.grace_minutes.max(5.0))
+    }
+
     /// How long a lease lasts without a beat.
     pub fn lease(&self) -> Duration {
         Duration::from_millis(self.lease_ms)
@@ -155,7 +184,7 @@ pub struct QueueSettings {
 pub struct AuthSettings {
     pub issuer_audience: String,
     pub token_lifetime_hours: u64,
-    pub failure_pause_ms: u64,
+    pub failures_per_minute: u32,
     pub tokens: Vec<TokenSettings>,
     pub jwt_keys: Vec<JwtKeySettings>,
 }
@@ -175,6 +204,9 @@ pub struct TokenSettings {
     pub name: String,
     pub sha256: String,
     pub roles: Vec<Role>,
+    /// The unit outside of which the principal sees nothing.
+    #[serde(default)]
+    pub unit: Option<String>,
 }
 
 /// An issuer that may sign JWTs.
@@ -187,6 +219,9 @@ pub struct JwtKeySettings {
     pub key_file: PathBuf,
     /// The roles that tokens of this issuer may claim. A token with any other role is refused.
     pub roles: Vec<Role>,
+    /// The unit of all tokens of this issuer. Without it each token may claim one.
+    #[serde(default)]
+    pub unit: Option<String>,
 }
 
 /// How log lines are written.

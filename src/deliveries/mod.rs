@@ -2,6 +2,7 @@
 //!
 //! - [`Deliveries`] reads a delivery, and changes it by compare-and-set on its revision. The audit
 //!   entry and the answer for repeated requests are written in the same script.
+//! - [`Actor`] says who changes a delivery; its unit and its precondition hold in each change.
 //! - [`Decision`] is the result of the caller's rule; [`Changed`] is the answer.
 //! - [`IdempotencyKey`] and [`RepeatKey`] let a repeated request get its first answer.
 //! - [`Refusal`] says why a step was refused, named by what the caller can do about it.
@@ -11,11 +12,14 @@
 //! [`crate::domain::delivery`], the steps in [`crate::send`], the scripts and keys of Redis in
 //! [`crate::store`].
 
+mod actor;
 mod change;
 mod each_delivery;
 mod refusal;
 mod repeat_key;
+mod step_log;
 
+pub use actor::Actor;
 pub use change::{Changed, Decision, Deliveries, require};
 pub use each_delivery::each_delivery;
 pub use refusal::Refusal;

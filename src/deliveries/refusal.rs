@@ -1,5 +1,7 @@
 //! The reasons for which a step is refused.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use crate::{
@@ -30,6 +32,13 @@ pub enum Refusal {
     Illegal(#[from] IllegalTransition),
     #[error("the digest is not that of the prepared delivery: prepare and check it again")]
     StaleDigest,
+    /// The delivery has this revision.
+    #[error("the delivery was changed meanwhile: its revision is {0}, not that of If-Match")]
+    StaleRevision(u64),
+    #[error(
+        "this request releases the delivery: If-Match must name the revision that you looked at"
+    )]
+    RevisionNeeded,
     #[error("the idempotency key was used for another request")]
     KeyReused,
     #[error("{0}")]
@@ -40,6 +49,11 @@ pub enum Refusal {
     BrokenUpload(String),
     #[error("{0}")]
     Conflict(&'static str),
+    /// The principal may send that many proofs only after `wait`.
+    #[error(
+        "more than preparation.proofs_per_hour ({per_hour}): ask again in {} s", wait.as_secs() + 1
+    )]
+    TooManyProofs { per_hour: u64, wait: Duration },
     #[error("{0}")]
     Unavailable(#[from] StoreError),
     #[error("{0}")]

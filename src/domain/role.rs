@@ -1,4 +1,4 @@
-//! Roles and principals: who may do what.
+//! Roles: who may do what.
 
 use serde::{Deserialize, Serialize};
 
@@ -33,20 +33,6 @@ impl Role {
         self == needed
             || needed == Monitoring
             || (self == StartDeliveries && needed == PrepareDeliveries)
-    }
-}
-
-/// A caller: a person or an upstream system, with roles.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Principal {
-    pub name: String,
-    pub roles: Vec<Role>,
-}
-
-impl Principal {
-    /// Whether one of the roles covers `needed`.
-    pub fn may(&self, needed: Role) -> bool {
-        self.roles.iter().any(|role| role.covers(needed))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The denylist: the addresses that opted out, by a link or by a person.
 
 use super::{
-    followed_link::{FollowedLink, LinkError},
+    followed_link::{FollowedLink, LinkError, OptOutLink},
     link_targets::LinkTargets,
 };
 use crate::{
@@ -20,23 +20,50 @@ pub struct Denylist {
 }
 
 impl Denylist {
-    /// Puts the recipient of a message on the denylist.
-    /// Links of proofs change nothing, nor do links before the confirmation of the delivery.
+    /// Puts the address that got a message on the denylist. `text` is the token of the link.
+    ///
+    /// A proof went to a test address: that address is meant, not the recipient. Links of previews
+    /// change nothing, nor do links before the confirmation of the delivery.
     ///
     /// # Errors
-    /// [`LinkError::Expired`] if the recipient can no longer be found.
-    pub async fn opt_out(&self, found: &FollowedLink) -> Result<(), LinkError> {
-        if found.holder.is_proof || found.sent.released_at.is_none() {
-            return Ok(());
-        }
-        let (_, message) = self.links.message_of(found).await?;
-        let address = address_key(&message.recipient.email).map_err(|_| LinkError::Expired)?;
+    /// [`LinkError::Expired`] if the address can no longer be found.
+    pub async fn opt_out(&self, found: &OptOutLink, text: &str) -> Result<(), LinkError> {
+        let (address, is_recorded) = match found {
+            OptOutLink::Kept(address) => (*address, false),
+            OptOutLink::Message(found) => {
+                let Some(address) = self.address_of(found, text).await? else { return Ok(()) };
+                (address, !found.is_uncounted())
+            }
+        };
         self.addresses.deny(address).await?;
-        if found.is_uncounted() {
+        if !is_recorded {
             // otherwise the record of the hit awaits durability
             self.redis.await_durability().await?;
         }
         Ok(())
+    }
+
+    /// The address that got a message. `None` if the link is that of a preview.
+    async fn address_of(
+        &self,
+        found: &FollowedLink,
+        text: &str,
+    ) -> Result<Option<AddressKey>, LinkError> {
+        if let Some(proof) = found.proof {
+            return Ok(Some(proof.address));
+        }
+        if found.holder.is_proof || found.sent.released_at.is_none() {
+            return Ok(None);
+        }
+        match self.links.message_of(found).await {
+            Ok((_, message)) => {
+                let address = address_key(&message.recipient.email);
+                Ok(Some(address.map_err(|_| LinkError::Expired)?))
+            }
+            // the logs were removed since the delivery was read
+            Err(LinkError::Expired) => self.links.kept_opt_out(text).await.map(Some),
+            Err(other) => Err(other),
+        }
     }
 
     /// True if an address is on the denylist.

@@ -4,8 +4,9 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::known_deliveries::SentDelivery;
 use crate::{
+    domain::audience::AddressKey,
     mail::links::{LinkPurpose, TokenHolder},
-    store::StoreError,
+    store::{StoreError, addresses::SentProof},
 };
 
 /// A request to the public listener, as far as it matters for the class of its hit.
@@ -38,9 +39,25 @@ pub struct FollowedLink {
     pub sent: Arc<SentDelivery>,
     pub holder: TokenHolder,
     pub purpose: LinkPurpose,
+    /// The recipient and the test address, if the message is a proof.
+    pub proof: Option<SentProof>,
+}
+
+/// Whom an opt-out link is about.
+#[derive(Debug, Clone)]
+pub enum OptOutLink {
+    /// The message is known.
+    Message(FollowedLink),
+    /// Only the address is kept: the logs or the delivery were removed.
+    Kept(AddressKey),
 }
 
 impl FollowedLink {
+    /// The recipient number of the message; in a proof that of the recipient it was made for.
+    pub fn recipient(&self) -> u32 {
+        self.proof.map_or(self.holder.recipient, |proof| proof.recipient)
+    }
+
     /// Hits of proofs and previews do not count.
     pub fn is_uncounted(&self) -> bool {
         self.holder.is_proof || !self.sent.is_counted

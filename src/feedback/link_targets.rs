@@ -5,21 +5,34 @@ use std::{sync::Arc, time::Instant};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    followed_link::{FollowedLink, LinkError},
+    followed_link::{FollowedLink, LinkError, OptOutLink},
     known_deliveries::{KnownDeliveries, SentDelivery},
 };
 use crate::{
     config::Config,
     deliveries::{Deliveries, Refusal},
-    domain::tracking::HitKind,
+    domain::{audience::AddressKey, delivery::DeliveryState, tracking::HitKind},
     mail::{
-        links::{LinkPurpose, LinkToken, web_address},
+        links::{LinkPurpose, LinkToken, TokenHolder, web_address},
         template::{MessageStamp, Template},
     },
     metrics,
     report::{RecipientMessage, RecipientMessages},
-    store::{StoreError, addresses::AddressStore, tracking::PreparationRef},
+    store::{
+        StoreError,
+        addresses::{AddressStore, SentProof},
+        tracking::PreparationRef,
+    },
 };
+
+/// Counts a link that cannot be followed.
+fn count_miss(kind: HitKind, miss: Option<&LinkError>) {
+    match miss {
+        Some(LinkError::Forged) => metrics::tracking_hit(kind.word(), "forged"),
+        Some(LinkError::Expired) => metrics::tracking_hit(kind.word(), "expired"),
+        _ => {}
+    }
+}
 
 /// Follows links.
 #[derive(Clone)]
@@ -39,12 +52,51 @@ impl LinkTargets {
     /// [`LinkError::Unavailable`] if Redis does not answer. Links for opt-outs do not age.
     pub async fn find(&self, kind: HitKind, text: &str) -> Result<FollowedLink, LinkError> {
         let found = self.look_up(kind, text).await;
-        match &found {
-            Err(LinkError::Forged) => metrics::tracking_hit(kind.word(), "forged"),
-            Err(LinkError::Expired) => metrics::tracking_hit(kind.word(), "expired"),
-            _ => {}
-        }
+        count_miss(kind, found.as_ref().err());
         found
+    }
+
+    /// Checks the token of an opt-out link, and finds its message or its address.
+    ///
+    /// # Errors
+    /// As [`LinkTargets::find`].
+    pub async fn find_opt_out(&self, text: &str) -> Result<OptOutLink, LinkError> {
+        let found = match self.look_up(HitKind::OptOut, text).await {
+            Ok(found) => Ok(OptOutLink::Message(found)),
+            // the delivery is gone, or another preparation has its number
+            Err(LinkError::Forged | LinkError::Expired) => {
+                Box::pin(self.kept_opt_out(text)).await.map(OptOutLink::Kept)
+            }
+            Err(other) => Err(other),
+        };
+        count_miss(HitKind::OptOut, found.as_ref().err());
+        found
+    }
+
+    /// The kept address behind the token of an opt-out link.
+    pub(super) async fn kept_opt_out(&self, text: &str) -> Result<AddressKey, LinkError> {
+        let token = LinkToken::read(text, HitKind::OptOut).ok_or(LinkError::Forged)?;
+        let holder = token.holder;
+        let of = self.addresses.kept_preparation(holder.preparation).await?;
+        let of = of.ok_or(LinkError::Expired)?;
+        let tokens = &self.recipients.messages.tokens;
+        if !tokens.signer(&of.delivery, of.generation, holder).has_signed(&token) {
+            return Err(LinkError::Forged);
+        }
+        if holder.is_proof {
+            return Ok(self.proof_of(holder).await?.ok_or(LinkError::Expired)?.address);
+        }
+        let place = of.locate(holder.recipient).ok_or(LinkError::Expired)?;
+        let kept = self.addresses.kept_address(holder.preparation, place).await?;
+        kept.ok_or(LinkError::Expired)
+    }
+
+    /// The proof that a token names, if it names one.
+    async fn proof_of(&self, holder: TokenHolder) -> Result<Option<SentProof>, StoreError> {
+        match holder.proof_number() {
+            Some(number) => self.addresses.sent_proof(holder.preparation, number).await,
+            None => Ok(None),
+        }
     }
 
     async fn look_up(&self, kind: HitKind, text: &str) -> Result<FollowedLink, LinkError> {
@@ -60,7 +112,11 @@ impl LinkTargets {
         if is_old && kind != HitKind::OptOut {
             return Err(LinkError::Expired);
         }
-        Ok(FollowedLink { sent, holder: token.holder, purpose: token.purpose })
+        let proof = self.proof_of(token.holder).await?;
+        if proof.is_none() && token.holder.proof_number().is_some() {
+            return Err(LinkError::Expired);
+        }
+        Ok(FollowedLink { sent, holder: token.holder, purpose: token.purpose, proof })
     }
 
     /// The delivery of a preparation, if it still has that preparation and its logs.
@@ -85,7 +141,7 @@ impl LinkTargets {
         else {
             return Ok(None);
         };
-        if document.cleaned.is_some() {
+        if document.cleaned.is_some() || delivery.state == DeliveryState::Deleted {
             return Ok(None);
         }
         let links = self.recipients.audiences.links(&delivery, plan).await?;
@@ -155,7 +211,7 @@ impl LinkTargets {
             .ok_or(LinkError::Expired)?;
         let plan = delivery.document.plan.as_ref().ok_or(LinkError::Expired)?;
         let template = self.recipients.template(&delivery, plan).await?;
-        match self.recipients.find(&delivery, plan, u64::from(found.holder.recipient), None).await {
+        match self.recipients.find(&delivery, plan, u64::from(found.recipient()), None).await {
             Ok(message) => Ok((template, message)),
             Err(Refusal::Unavailable(error)) if error.may_pass() => Err(error.into()),
             Err(_) => Err(LinkError::Expired),

@@ -17,7 +17,7 @@ mod link_targets;
 mod statistics_updates;
 
 pub use denylist::Denylist;
-pub use followed_link::{FollowedLink, LinkError, Visit};
+pub use followed_link::{FollowedLink, LinkError, OptOutLink, Visit};
 pub use hit_recorder::{HitReceiver, HitRecorder, hit_channel};
 pub use known_deliveries::KnownDeliveries;
 pub use link_targets::LinkTargets;

@@ -24,7 +24,7 @@ use crate::{
         audience::AudienceFormat,
         delivery::{
             Approval, Audience, Checks, Confirmation, Definition, Delivery, DeliveryId,
-            DeliveryState, Plan,
+            DeliveryState, ExpectedRevisions, Plan,
         },
         schedule::{Occurrence, Recurrence},
     },
@@ -34,6 +34,8 @@ use crate::{
 #[derive(Debug, Serialize)]
 struct View {
     id: DeliveryId,
+    /// Raised by every change. It is the entity tag of the answer, for `If-Match`.
+    revision: u64,
     definition: Definition,
     created_by: String,
     created_at: Timestamp,
@@ -58,6 +60,7 @@ async fn view(api: &Api, delivery: Delivery) -> Result<View, Refusal> {
     let d = delivery.document;
     Ok(View {
         id: delivery.id,
+        revision: delivery.revision,
         definition: d.definition,
         created_by: d.created_by,
         created_at: d.created_at,
@@ -84,8 +87,16 @@ pub async fn create(
     let key = idempotency_key(&headers, &by, "create", &body.bytes)?;
     let created =
         api.journey.define.definitions.create(&by, body.value, key.as_ref()).await?.answer();
-    let location = [(header::LOCATION, format!("/api/v1/deliveries/{}", created.id))];
-    Ok((StatusCode::CREATED, location, Reply(view(&api, created).await?)).into_response())
+    created_answer(&api, created).await
+}
+
+/// 201 with the place, the entity tag and the view of a new delivery.
+async fn created_answer(api: &Api, created: Delivery) -> Result<Response, RouteError> {
+    let headers = [
+        (header::LOCATION, format!("/api/v1/deliveries/{}", created.id)),
+        (header::ETAG, ExpectedRevisions::tag(created.revision)),
+    ];
+    Ok((StatusCode::CREATED, headers, Reply(view(api, created).await?)).into_response())
 }
 
 /// The query of the list.
@@ -110,10 +121,14 @@ struct ListItem {
 /// Serves `GET /api/v1/deliveries`.
 pub async fn list(
     State(api): State<Arc<Api>>,
+    Caller(by): Caller,
     Query(query): Query<ListQuery>,
 ) -> Result<Response, RouteError> {
     let (offset, limit) = (from(query.offset), limit(query.limit)?);
-    let ids = api.stores.deliveries.delivery_ids(offset, limit).await?;
+    let ids = match &by.unit {
+        Some(unit) => api.stores.deliveries.delivery_ids_of(unit, offset, limit).await?,
+        None => api.stores.deliveries.delivery_ids(offset, limit).await?,
+    };
     let next = (ids.len() == limit).then_some(offset + limit);
     let mut items = Vec::new();
     for id in ids {
@@ -122,7 +137,7 @@ pub async fn list(
             .deliveries
             .delivery(&id)
             .await?
-            .filter(|d| d.state != DeliveryState::Deleted)
+            .filter(|d| d.state != DeliveryState::Deleted && by.sees(d))
         else {
             continue;
         };
@@ -140,7 +155,9 @@ pub async fn list(
 
 /// Serves `GET /api/v1/deliveries/{id}`.
 pub async fn read(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, RouteError> {
-    Ok(Reply(view(&api, api.deliveries.delivery(&id).await?).await?).into_response())
+    let delivery = api.deliveries.delivery(&id).await?;
+    let tag = [(header::ETAG, ExpectedRevisions::tag(delivery.revision))];
+    Ok((tag, Reply(view(&api, delivery).await?)).into_response())
 }
 
 /// Serves `GET /api/v1/deliveries/{id}/progress`.
@@ -181,8 +198,7 @@ pub async fn copy(
     let key = idempotency_key(&headers, &by, &format!("copy {id}"), &body.bytes)?;
     let CopyRequest { name, audience } = body.value;
     let copy = api.journey.define.copies.copy(&by, &id, name, audience, key.as_ref()).await?;
-    let location = [(header::LOCATION, format!("/api/v1/deliveries/{}", copy.id))];
-    Ok((StatusCode::CREATED, location, Reply(view(&api, copy).await?)).into_response())
+    created_answer(&api, copy).await
 }
 
 /// Serves `DELETE /api/v1/deliveries/{id}`.
@@ -211,7 +227,7 @@ pub async fn upload(
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).into());
         }
     };
-    let audience =
+    let (audience, revision) =
         api.journey.define.uploads.upload(&by, &id, format, body.into_data_stream()).await?;
-    Ok(Reply(audience).into_response())
+    Ok(([(header::ETAG, ExpectedRevisions::tag(revision))], Reply(audience)).into_response())
 }

@@ -10,11 +10,15 @@ use futures_util::{Stream, stream};
 
 use super::{
     api::Api,
+    principal_limits::PrincipalPermit,
     problem::RouteError,
     progress::{Progress, progress_of},
-    request::Id,
+    request::{Caller, Id},
 };
-use crate::{deliveries::Refusal, domain::delivery::DeliveryId};
+use crate::{
+    deliveries::Refusal,
+    domain::{Principal, delivery::DeliveryId},
+};
 
 /// How often the progress is read.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -23,8 +27,10 @@ const INTERVAL: Duration = Duration::from_millis(500);
 struct Follower {
     api: Arc<Api>,
     id: DeliveryId,
+    by: Principal,
     last: Option<Progress>,
     ended: bool,
+    _permit: PrincipalPermit,
 }
 
 impl Follower {
@@ -54,16 +60,22 @@ impl Follower {
     }
 
     async fn read(&self) -> Result<Progress, Refusal> {
-        progress_of(&self.api, &self.api.deliveries.delivery(&self.id).await?).await
+        let delivery = self.api.deliveries.delivery(&self.id).await?;
+        if !self.by.sees(&delivery) {
+            return Err(Refusal::NotFound);
+        }
+        progress_of(&self.api, &delivery).await
     }
 }
 
 /// Serves `GET /api/v1/deliveries/{id}/events`: each change of the progress until the end.
 pub async fn stream(
     State(api): State<Arc<Api>>,
+    Caller(by): Caller,
     Id(id): Id,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, RouteError> {
     api.deliveries.delivery(&id).await?;
-    let follower = Follower { api, id, last: None, ended: false };
+    let permit = api.operations.limits.principals.stream(&by.name)?;
+    let follower = Follower { api, id, by, last: None, ended: false, _permit: permit };
     Ok(Sse::new(stream::unfold(follower, Follower::next)).keep_alive(KeepAlive::default()))
 }

@@ -1,6 +1,9 @@
 //! Health, metrics, outcomes of jobs, and dead jobs.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use axum::{
     Json as Reply,
@@ -13,12 +16,16 @@ use serde::Deserialize;
 use super::{
     api::Api,
     problem::{Problem, RouteError},
-    request::{PathWords, Query, limit},
+    request::{Caller, PathWords, Query, limit},
 };
 use crate::{
+    domain::Principal,
     queue::{DeadJob, QueueName},
-    store::keys,
+    store::{StoreError, keys},
 };
+
+/// How long a readiness check waits for Redis.
+const READY_LIMIT: Duration = Duration::from_millis(80);
 
 /// Serves `GET /healthz`.
 pub async fn healthz() -> &'static str {
@@ -27,8 +34,10 @@ pub async fn healthz() -> &'static str {
 
 /// Serves `GET /readyz`.
 pub async fn readyz(State(api): State<Arc<Api>>) -> Response {
-    let redis = api.stores.redis.ping().await.is_ok();
     let writable = api.operations.redis_state.writable.load(Ordering::Relaxed);
+    // A Redis that is slow to answer is as the pulse found it the last time.
+    let ping = tokio::time::timeout(READY_LIMIT, api.stores.redis.ping());
+    let redis = ping.await.map_or(writable, |answer| answer.is_ok());
     let workers = api.operations.health.ready();
     let ending = api.daemon.shutdown.is_cancelled();
     let ready = redis && writable && workers && !ending;
@@ -45,16 +54,24 @@ pub async fn readyz(State(api): State<Arc<Api>>) -> Response {
 
 /// Serves `GET /metrics`.
 pub async fn metrics(State(api): State<Arc<Api>>) -> Response {
-    let text = api.operations.metrics.render() + &api.operations.ratios.text();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        api.operations.metrics.text(),
+    )
+        .into_response()
 }
 
 /// Serves `GET /api/v1/jobs/{id}/outcome`.
 pub async fn outcome(
     State(api): State<Arc<Api>>,
+    Caller(by): Caller,
     PathWords(id): PathWords<String>,
 ) -> Result<Response, RouteError> {
-    match api.stores.deliveries.once(&keys::outcome(&id)).await? {
+    let mut outcome = api.stores.deliveries.once(&keys::outcome(&id)).await?;
+    if by.unit.is_some() && !sees_outcome(&api, &by, outcome.as_deref()).await? {
+        outcome = None;
+    }
+    match outcome {
         Some(outcome) => {
             Ok(([(header::CONTENT_TYPE, "application/json")], outcome).into_response())
         }
@@ -64,6 +81,21 @@ pub async fn outcome(
         )
         .into()),
     }
+}
+
+/// Whether an outcome is about a delivery that the principal sees.
+async fn sees_outcome(
+    api: &Api,
+    by: &Principal,
+    outcome: Option<&str>,
+) -> Result<bool, StoreError> {
+    let outcome: serde_json::Value =
+        outcome.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let Some(id) = outcome["delivery"].as_str().and_then(|id| id.parse().ok()) else {
+        return Ok(false);
+    };
+    let units = api.stores.deliveries.units(&[id]).await?;
+    Ok(units.iter().flatten().any(|unit| by.sees_unit(unit.as_deref())))
 }
 
 /// The query of a page of dead jobs.

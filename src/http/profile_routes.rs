@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::{
     api::Api,
     problem::RouteError,
-    request::{PathWords, Query, from, limit},
+    request::{Caller, PathWords, Query, from, limit},
 };
 
 /// The query of a page of messages.
@@ -27,9 +27,10 @@ pub struct HistoryQuery {
 /// Serves `GET /api/v1/profiles/{email}/messages`.
 pub async fn messages(
     State(api): State<Arc<Api>>,
+    Caller(by): Caller,
     PathWords(email): PathWords<String>,
     Query(query): Query<HistoryQuery>,
 ) -> Result<Response, RouteError> {
-    Ok(Reply(api.reports.history.page(&email, from(query.from), limit(query.limit)?).await?)
+    Ok(Reply(api.reports.history.page(&by, &email, from(query.from), limit(query.limit)?).await?)
         .into_response())
 }

@@ -1,5 +1,7 @@
 //! The extractors: JSON and queries with errors that name the field, ids, idempotency keys.
 
+use std::convert::Infallible;
+
 use axum::{
     body::{Body, Bytes, to_bytes},
     extract::{FromRequest, FromRequestParts, Path, Request},
@@ -108,6 +110,15 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
                 .await;
         let id = path.ok().and_then(|Path(names)| names.get("id")?.parse().ok());
         id.map(Self).ok_or(RouteError(Box::new(Refusal::NotFound.into())))
+    }
+}
+
+impl<S: Send + Sync> axum::extract::OptionalFromRequestParts<S> for Id {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Infallible> {
+        let id = <Self as FromRequestParts<S>>::from_request_parts(parts, state).await;
+        Ok(id.ok())
     }
 }
 

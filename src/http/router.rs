@@ -16,15 +16,24 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use super::{
     api::Api,
-    listen::{Peer, method_label},
-    problem::Problem,
+    held_body::held_body,
+    listen::{BusyMark, ClientNetwork, Peer, forwarded, method_label},
+    login_failures::WINDOW,
+    problem::{Problem, RouteError},
+    request::Id,
     routes::{ROUTES, handler},
+    unit_scope::UnitScope,
 };
-use crate::{deliveries::Refusal, domain::Role, identity::NotAuthentic, metrics};
+use crate::{
+    deliveries::Refusal,
+    domain::{Principal, Role, delivery::ExpectedRevisions},
+    identity::{NotAuthentic, claimed_name},
+    metrics,
+};
 
 /// The router of the admin listener.
 pub fn router(api: Api) -> Router {
-    let server = &api.config.server;
+    let server = &api.config.now().server;
     let limit = server.body_limit_kib * 1024;
     let request_timeout = Duration::from_millis(server.request_timeout_ms);
     let stalled = RequestBodyTimeoutLayer::new(Duration::from_millis(server.stall_timeout_ms));
@@ -39,8 +48,10 @@ pub fn router(api: Api) -> Router {
             }
         };
         let handler = match route.role {
-            Some(role) => handler
-                .route_layer(middleware::from_fn_with_state((api.clone(), role), authenticate)),
+            Some(role) => handler.route_layer(middleware::from_fn_with_state(
+                (api.clone(), role, route.unit_scope()),
+                authenticate,
+            )),
             None => handler,
         };
         router = router.route(route.path, handler);
@@ -56,30 +67,111 @@ pub fn router(api: Api) -> Router {
         .with_state(Arc::new(api))
 }
 
-/// Lets a caller with the role through, and adds the principal to the request.
+/// Lets a caller with the role through, and adds the principal to the request. Outside of its unit
+/// a caller finds nothing.
 async fn authenticate(
-    State((api, role)): State<(Api, Role)>,
+    State((api, role, scope)): State<(Api, Role, UnitScope)>,
+    id: Option<Id>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let principal = match bearer(request.headers())
-        .and_then(|token| api.operations.keyring.bearer(token))
-    {
+    let token = bearer(request.headers());
+    let mut principal = match token.and_then(|token| api.operations.keyring.now().bearer(token)) {
         Ok(principal) => principal,
-        Err(error) => {
-            metrics::login_failure();
-            let first = Duration::from_millis(api.config.auth.failure_pause_ms);
-            if let Some(Peer(ip)) = request.extensions().get() {
-                tokio::time::sleep(api.operations.failures.pause(*ip, first, Instant::now())).await;
-            }
-            return Problem::from(error).into_response();
-        }
+        Err(error) => return failed_login(&api, &request, error).into_response(),
     };
     if !principal.may(role) {
         return Problem::from(Refusal::MissingRole(role)).into_response();
     }
+    let permit = match api.operations.limits.principals.request(&principal.name) {
+        Ok(permit) => permit,
+        Err(problem) => return problem.into_response(),
+    };
+    principal.expects = match expected_revisions(request.headers()) {
+        Ok(expected) => expected,
+        Err(problem) => return problem.into_response(),
+    };
+    if let Err(refusal) = check_unit(&api, &principal, scope, id).await {
+        return Problem::from(refusal).into_response();
+    }
     request.extensions_mut().insert(principal);
-    next.run(request).await
+    let busy = request.extensions_mut().remove::<BusyMark>();
+    next.run(request).await.map(|body| held_body(body, busy, permit))
+}
+
+/// Counts a failed log-in and logs it with address and name, but never with the token.
+///
+/// The name is the one that a JWT claims; nothing proves it.
+fn failed_login(api: &Api, request: &Request, error: NotAuthentic) -> Problem {
+    metrics::login_failure();
+    let Some(Peer(peer)) = request.extensions().get() else { return error.into() };
+    let address = forwarded(*peer, request.headers(), &api.config.now().server.trusted_proxies);
+    let failures = &api.operations.limits.failures;
+    let most = api.config.now().auth.failures_per_minute;
+    let verdict = failures.count(ClientNetwork::of(address), most, Instant::now());
+    if verdict.logged {
+        let name = bearer(request.headers()).ok().and_then(claimed_name);
+        tracing::warn!(%address, name, reason = %error, "a log-in failed");
+    }
+    if verdict.first_unlogged {
+        let failures = failures.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(WINDOW).await;
+            let count = failures.take_unlogged();
+            tracing::warn!(count, "further log-ins failed within a minute");
+        });
+    }
+    match verdict.wait {
+        None => error.into(),
+        Some(wait) => Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            format!("auth.failures_per_minute: too many log-ins from this address failed: {error}"),
+        )
+        .with_retry_after(wait),
+    }
+}
+
+/// Refuses what lies outside of the principal's unit. `id` is the delivery that the path names.
+async fn check_unit(
+    api: &Api,
+    principal: &Principal,
+    scope: UnitScope,
+    id: Option<Id>,
+) -> Result<(), Refusal> {
+    if principal.unit.is_none() {
+        return Ok(());
+    }
+    match (scope, id) {
+        (UnitScope::Filtered, _) => Ok(()),
+        (UnitScope::WholeInstallation, _) => {
+            Err(Refusal::NotYours("this is for principals without a unit"))
+        }
+        (UnitScope::OneDelivery, None) => Err(Refusal::NotFound),
+        (UnitScope::OneDelivery, Some(Id(id))) => {
+            let units = api.stores.deliveries.units(&[id]).await?;
+            let unit = units.into_iter().next().flatten().ok_or(Refusal::NotFound)?;
+            if principal.sees_unit(unit.as_deref()) { Ok(()) } else { Err(Refusal::NotFound) }
+        }
+    }
+}
+
+/// The precondition of a request (RFC 9110, 13.1.1).
+fn expected_revisions(headers: &HeaderMap) -> Result<Option<ExpectedRevisions>, RouteError> {
+    let mut values = headers.get_all(header::IF_MATCH).iter().peekable();
+    if values.peek().is_none() {
+        return Ok(None);
+    }
+    // several lines are one list (RFC 9110, 5.2)
+    let lines: Option<Vec<&str>> = values.map(|value| value.to_str().ok()).collect();
+    let expected = lines.and_then(|lines| ExpectedRevisions::parse(&lines.join(", ")));
+    expected.map(Some).ok_or_else(|| {
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "If-Match: must be * or entity tags in double quotes, such as \"7\"",
+        )
+        .with_field("If-Match")
+        .into()
+    })
 }
 
 /// Answers 503 when a request takes too long.
@@ -111,7 +203,7 @@ fn bearer(headers: &HeaderMap) -> Result<&str, NotAuthentic> {
 }
 
 /// Counts a request and its duration.
-async fn observe(request: Request, next: Next) -> Response {
+pub(super) async fn observe(request: Request, next: Next) -> Response {
     let began = Instant::now();
     let route =
         request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();

@@ -13,10 +13,10 @@ use super::{
     api::Api,
     log_routes::{ExportQuery, LogSource, export as export_log},
     problem::RouteError,
-    request::{Id, Query, limit},
+    request::{Caller, Id, Query, limit},
 };
 use crate::{
-    deliveries::Refusal,
+    deliveries::{Actor, Refusal},
     domain::tracking::{HitClass, HitKind, HitLabel, LinkClicks, Statistics, TrackedLink},
     report::TrackingFilter,
     store::tracking::HITS_PER_BLOCK,
@@ -29,16 +29,20 @@ const TRACKING: &str = "line,recipient,at,kind,class,label,certain,rules,link,li
 /// Serves `POST /api/v1/deliveries/{id}/statistics`.
 pub async fn compute(
     State(api): State<Arc<Api>>,
+    Caller(by): Caller,
     Id(id): Id,
 ) -> Result<Reply<Statistics>, RouteError> {
+    Actor::from(&by).check(&api.deliveries.delivery(&id).await?)?;
     Ok(Reply(api.feedback.statistics.compute(&id, false).await?))
 }
 
 /// Serves `POST /api/v1/deliveries/{id}/relabel`.
 pub async fn relabel(
     State(api): State<Arc<Api>>,
+    Caller(by): Caller,
     Id(id): Id,
 ) -> Result<Reply<Statistics>, RouteError> {
+    Actor::from(&by).check(&api.deliveries.delivery(&id).await?)?;
     Ok(Reply(api.feedback.statistics.compute(&id, true).await?))
 }
 

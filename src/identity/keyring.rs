@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use data_encoding::HEXLOWER;
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, errors::ErrorKind};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 
 use crate::{
     config::{AuthSettings, ConfigError, JwtKeySettings},
-    domain::{Principal, Role},
+    domain::{Principal, Role, is_unit_name, one_line},
 };
 
 /// The action that the JWT of a job must name to confirm a delivery.
@@ -55,6 +55,9 @@ pub struct Claims {
     /// The roles that the token claims. The issuer must be allowed to give them.
     #[serde(default)]
     pub roles: Vec<Role>,
+    /// The unit of the principal. An issuer with a unit gives no other one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
     /// [`CONFIRM_SEND`] for the JWT of a job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
@@ -69,8 +72,21 @@ pub struct Claims {
 impl Claims {
     /// The principal, named `issuer/subject`, so that issuers do not share names.
     pub fn principal(&self) -> Principal {
-        Principal { name: format!("{}/{}", self.iss, self.sub), roles: self.roles.clone() }
+        let name = format!("{}/{}", self.iss, self.sub);
+        Principal { unit: self.unit.clone(), ..Principal::new(name, self.roles.clone()) }
     }
+}
+
+/// The principal that a JWT claims, for a log line. Nothing is checked, so nothing is proved.
+pub fn claimed_name(token: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Claimed {
+        iss: String,
+        sub: String,
+    }
+    let payload = BASE64URL_NOPAD.decode(token.split('.').nth(1)?.as_bytes()).ok()?;
+    let Claimed { iss, sub } = serde_json::from_slice(&payload).ok()?;
+    Some(one_line(&format!("{iss}/{sub}"), 100))
 }
 
 /// The configured tokens and keys.
@@ -87,6 +103,8 @@ struct Issuer {
     name: String,
     /// The roles that the issuer may give.
     roles: Vec<Role>,
+    /// The unit of all its tokens.
+    unit: Option<String>,
     algorithm: Algorithm,
     key: DecodingKey,
 }
@@ -106,7 +124,8 @@ impl Keyring {
             };
             let hash = HEXLOWER.decode(token.sha256.as_bytes()).map_err(|_| refuse())?;
             let hash = hash.try_into().map_err(|_| refuse())?;
-            tokens.push((hash, Principal { name: token.name.clone(), roles: token.roles.clone() }));
+            let principal = Principal::new(&token.name, token.roles.clone());
+            tokens.push((hash, Principal { unit: token.unit.clone(), ..principal }));
         }
         let issuers = settings
             .jwt_keys
@@ -202,7 +221,7 @@ impl Keyring {
     }
 
     /// Checks the limits of the daemon and of the issuer: lifetime, time of issue, roles.
-    fn within_limits(&self, claims: Claims, issuer: &Issuer) -> Result<Claims, NotAuthentic> {
+    fn within_limits(&self, mut claims: Claims, issuer: &Issuer) -> Result<Claims, NotAuthentic> {
         if claims.exp.saturating_sub(claims.iat) > self.longest_life_s {
             return Err(NotAuthentic::Misused(
                 "the token lives longer than auth.token_lifetime_hours",
@@ -215,6 +234,17 @@ impl Keyring {
             return Err(NotAuthentic::Misused(
                 "the token claims a role that its issuer may not give",
             ));
+        }
+        if claims.unit.as_deref().is_some_and(|unit| !is_unit_name(unit)) {
+            return Err(NotAuthentic::Misused("the claim \"unit\" is malformed"));
+        }
+        if let Some(unit) = &issuer.unit {
+            if claims.unit.as_ref().is_some_and(|claimed| claimed != unit) {
+                return Err(NotAuthentic::Misused(
+                    "the token claims a unit that its issuer may not give",
+                ));
+            }
+            claims.unit = Some(unit.clone());
         }
         Ok(claims)
     }
@@ -241,7 +271,13 @@ fn issuer(i: usize, settings: &JwtKeySettings) -> Result<Issuer, ConfigError> {
         _ => return Err(refuse("algorithm", "must be HS256, RS256, ES256 or EdDSA".into())),
     };
     let key = key.map_err(|e| refuse("key_file", e.to_string()))?;
-    Ok(Issuer { name: settings.issuer.clone(), roles: settings.roles.clone(), algorithm, key })
+    Ok(Issuer {
+        name: settings.issuer.clone(),
+        roles: settings.roles.clone(),
+        unit: settings.unit.clone(),
+        algorithm,
+        key,
+    })
 }
 
 #[cfg(test)]
@@ -276,6 +312,7 @@ mod tests {
             iat: now,
             jti: Some("1".into()),
             roles: vec![Role::StartDeliveries],
+            unit: None,
             action: Some(CONFIRM_SEND.into()),
             delivery: Some("d".into()),
             digest: Some("x".into()),

@@ -8,10 +8,10 @@
 //!
 //! HTTP (`http`) and the confirmation from the queue (`send::confirm`) use the same keyring.
 //!
-//! Not here: what a role permits (`domain::role` and the table of routes in `http`), the slowing
-//! down of guessers (`http`), which tokens are spent (`send::confirm`), and the command that makes
+//! Not here: what a role permits (`domain::role` and the table of routes in `http`), the count
+//! of failed log-ins (`http`), which tokens are spent (`send::confirm`), and the command that makes
 //! tokens (`cli`).
 
 mod keyring;
 
-pub use keyring::{CONFIRM_SEND, Claims, Keyring, NotAuthentic};
+pub use keyring::{CONFIRM_SEND, Claims, Keyring, NotAuthentic, claimed_name};

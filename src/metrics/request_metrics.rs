@@ -8,7 +8,7 @@ use std::{
 
 use metrics::{Counter, Histogram, counter, histogram};
 
-use super::catalogue::{HTTP_REQUESTS, HTTP_SECONDS};
+use super::catalogue::{HTTP_REQUESTS, HTTP_SECONDS, TURNED_AWAY};
 
 /// Counts a request.
 ///
@@ -16,6 +16,24 @@ use super::catalogue::{HTTP_REQUESTS, HTTP_SECONDS};
 /// the labels would have an unbounded number of values.
 pub fn http_request(route: &str, method: &'static str, status: u16, took: Duration) {
     RequestSeries::new(route, method, status).count(took);
+}
+
+/// Counts a connection or request that a limit of `[server]` turned away.
+pub fn turned_away(limit: &'static str) {
+    counter!(TURNED_AWAY, "limit" => limit).increment(1);
+}
+
+/// Sets the counters to their first values.
+pub(super) fn set_first_values() {
+    for limit in [
+        "connections",
+        "connections_per_address",
+        "requests_per_principal",
+        "streams",
+        "streams_per_principal",
+    ] {
+        counter!(TURNED_AWAY, "limit" => limit).absolute(0);
+    }
 }
 
 /// The series of one route, method and status.

@@ -3,7 +3,7 @@
 use std::{
     fs::DirBuilder,
     os::unix::fs::DirBuilderExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -72,17 +72,7 @@ impl EmbeddedRedis {
 
     /// The URL of the server, for the redis crate.
     pub fn url(&self) -> String {
-        use std::os::unix::ffi::OsStrExt;
-        let mut url = "redis+unix://".to_owned();
-        for byte in self.socket.as_os_str().as_bytes() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' | b'~' => {
-                    url.push(char::from(*byte));
-                }
-                other => url.push_str(&format!("%{other:02X}")),
-            }
-        }
-        url
+        socket_url(&self.socket)
     }
 
     /// How often the server ended and was started again.
@@ -96,6 +86,21 @@ impl EmbeddedRedis {
         self.stop.cancel();
         self.tasks.wait().await;
     }
+}
+
+/// The URL of a server that listens on a Unix socket, for the redis crate.
+pub fn socket_url(socket: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let mut url = "redis+unix://".to_owned();
+    for byte in socket.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' | b'~' => {
+                url.push(char::from(*byte));
+            }
+            other => url.push_str(&format!("%{other:02X}")),
+        }
+    }
+    url
 }
 
 impl ServerHome {

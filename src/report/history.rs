@@ -13,6 +13,7 @@ use super::{
 use crate::{
     deliveries::Refusal,
     domain::{
+        Principal,
         audience::ExclusionCause,
         delivery::DeliveryId,
         instant,
@@ -21,7 +22,10 @@ use crate::{
         tracking::tracked,
     },
     mail::address_key,
-    store::addresses::{AddressStore, MessageTrace},
+    store::{
+        DeliveryStore,
+        addresses::{AddressStore, MessageTrace},
+    },
 };
 
 /// A message in the history of an address.
@@ -106,15 +110,18 @@ impl From<MessageTrace> for HistoryLine {
 #[derive(Clone)]
 pub struct History {
     pub addresses: AddressStore,
+    pub deliveries: DeliveryStore,
 }
 
 impl History {
-    /// A page of the messages to an address from entry `from`, newest first by their instant.
+    /// A page of the messages to an address from entry `from`, newest first by their instant. It
+    /// leaves out deliveries that `by` does not see.
     ///
     /// # Errors
     /// If `email` is not an address, or Redis does not answer.
     pub async fn page(
         &self,
+        by: &Principal,
         email: &str,
         from: usize,
         limit: usize,
@@ -123,6 +130,14 @@ impl History {
         let address = address_key(email).map_err(invalid)?;
         let mut lines: Vec<HistoryLine> =
             self.addresses.history(address).await?.into_iter().map(HistoryLine::from).collect();
+        if by.unit.is_some() {
+            let ids: Vec<DeliveryId> = lines.iter().map(|line| line.delivery.clone()).collect();
+            let units = self.deliveries.units(&ids).await?;
+            let mut seen = units
+                .iter()
+                .map(|unit| unit.as_ref().is_some_and(|unit| by.sees_unit(unit.as_deref())));
+            lines.retain(|_| seen.next().unwrap_or_default());
+        }
         // a message without an instant is due at once, later than all sent ones
         lines.sort_by_cached_key(|line| {
             Reverse((line.at.unwrap_or(Timestamp::MAX), line.delivery.as_str().to_owned()))

@@ -4,7 +4,7 @@
 -- ARGV: 1 expected revision, 2 new state, 3 new document, 4 audit entry ('' for none),
 --       5 when the scheduler must look at the recurrence (Unix seconds, '' for never),
 --       then value and lifetime in seconds of each key to be written once,
---       last the generation of the plan (0 for none)
+--       last the unit ('' for none) and the generation of the plan (0 for none)
 -- Answer: { OK, new revision, nil }, or { LOST, current revision, nil },
 --         or { FORBIDDEN, index of the key that exists already (from 0), its value }.
 local revision = tonumber(redis.call('HGET', KEYS[1], 'revision') or '0')
@@ -19,6 +19,11 @@ if ARGV[5] ~= '' then
   redis.call('HSET', KEYS[1], 'wakes', ARGV[5])
 else
   redis.call('HDEL', KEYS[1], 'wakes')
+end
+if ARGV[#ARGV - 1] ~= '' then
+  redis.call('HSET', KEYS[1], 'unit', ARGV[#ARGV - 1])
+else
+  redis.call('HDEL', KEYS[1], 'unit')
 end
 if ARGV[4] ~= '' then redis.call('RPUSH', KEYS[2], ARGV[4]) end
 for i = 3, #KEYS do

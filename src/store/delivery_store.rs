@@ -119,6 +119,7 @@ impl DeliveryStore {
         for once in change.once {
             script.key(&once.key).arg(&once.value).arg(once.seconds);
         }
+        script.arg(change.document.definition.unit.as_deref().unwrap_or_default());
         script.arg(change.document.plan.as_ref().map_or(0, |plan| plan.generation));
         let (verdict, number, value): (i64, u64, Option<String>) =
             script.invoke_async(&mut conn).await?;

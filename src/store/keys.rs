@@ -40,9 +40,33 @@ pub const WRITE_CHECK: &str = "versand:pulse";
 /// Hash: the preparation behind each preparation number of the message index.
 pub const PREPARATIONS: &str = "versand:preparations";
 
+/// Hash: the heartbeat of the store: `count`, and `at` in ms of Redis' clock.
+pub const HEARTBEAT: &str = "versand:{daemons}:heartbeat";
+/// Hash: the hold of the store: `since` and `found` in Unix seconds, and `why`. No key: no hold.
+pub const STORE_HOLD: &str = "versand:{daemons}:hold";
+/// Hash: the last release of a hold: `since` and `at` in Unix seconds, and `by`.
+pub const STORE_RELEASED: &str = "versand:{daemons}:released";
+/// String: the version of the stored form.
+pub const FORMAT: &str = "versand:format";
+/// String: the place of the state directory, if this Redis is the embedded one.
+pub const PLACE: &str = "versand:place";
+
 /// Set: digests of the denied addresses whose digests have the same first four bits.
 pub fn denylist(set: u8) -> String {
     format!("versand:{{denylist:{set:x}}}")
+}
+
+/// Hash, expires: what the opt-out links of a preparation need besides the delivery.
+///
+/// Fields: `of` (delivery, generation, chunk size); `proof.<number>` (recipient and test address of
+/// a proof); `chunk.<number>` (the addresses of a chunk, once its logs are removed).
+pub fn opt_outs(preparation: u32) -> String {
+    format!("versand:{{opt_outs:{preparation}}}")
+}
+
+/// List, expires: the proofs that a principal sent within the last hour, by request.
+pub fn proofs_sent(principal: &str) -> String {
+    format!("versand:proofs:{principal}")
 }
 
 /// String: a bucket of the message index. A sixteenth of the buckets is in one slot of a cluster.
@@ -57,8 +81,8 @@ pub fn message_slot(bucket: u16) -> u16 {
 
 /// Hash: the delivery.
 ///
-/// Fields: `revision`, `state`, `document`, `planned` (the generation of the plan); `served` and
-/// `length` for the fair queue; `swept_logs` and `swept_tracking` once retention has removed these
+/// Fields: `revision`, `state`, `document`, `planned` (the generation of the plan); `unit`, if the
+/// delivery belongs to one; `served` and `length` for the fair queue; `swept_logs` and `swept_tracking` once retention has removed these
 /// parts; `wakes` for templates and occurrences, see [`RECURRING`].
 pub fn delivery(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:delivery")

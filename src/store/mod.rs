@@ -10,6 +10,7 @@
 //! - [`chunks`]: ledgers, leases, claims, and which chunks need a job
 //! - [`addresses`]: message index, message history, denylist
 //! - [`tracking`]: hits, tracking logs, statistics
+//! - [`hold`]: whether the store is held, its heartbeat, the version of its form
 //! - [`limits`]: token buckets, circuit breakers, the number of daemons
 //!
 //! [`Durability`] says whether Redis can lose acknowledged writes. [`keys`] lists all keys.
@@ -20,6 +21,7 @@
 pub mod addresses;
 pub mod audience;
 pub mod chunks;
+pub mod hold;
 pub mod keys;
 pub mod limits;
 pub mod schedule;
@@ -29,8 +31,10 @@ mod audit;
 mod await_durability;
 mod connection;
 mod delivery_store;
+mod delivery_units;
 mod durability;
 mod removed_parts;
+mod rewrites;
 mod scripts;
 mod stores;
 

@@ -20,7 +20,10 @@ impl SharedHandles {
             tracking: stores.tracking.clone(),
         };
         Reports {
-            history: History { addresses: stores.addresses.clone() },
+            history: History {
+                addresses: stores.addresses.clone(),
+                deliveries: stores.deliveries.clone(),
+            },
             previews: Previews {
                 deliveries: deliveries.clone(),
                 recipients: self.recipients.clone(),

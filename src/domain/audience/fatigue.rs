@@ -38,6 +38,11 @@ impl FatigueRule {
         (1..=1000).contains(&self.messages) && self.days > 0.0 && self.days <= 366.0
     }
 
+    /// Whether each address that this rule lets through is let through by `other`, too.
+    pub fn is_as_strict(&self, other: Self) -> bool {
+        self.messages <= other.messages && self.days >= other.days
+    }
+
     /// The sliding window in seconds, at least 1.
     fn window_s(&self) -> u32 {
         ((self.days * 86_400.0).round() as u32).max(1)
@@ -64,6 +69,11 @@ impl AddressKey {
     /// The key of a digest from [`digest_of`].
     pub fn of(digest: u128) -> Self {
         Self((digest >> 64) as u64)
+    }
+
+    /// The key whose [`AddressKey::bytes`] these are.
+    pub fn from_bytes(bytes: [u8; 8]) -> Self {
+        Self(u64::from_be_bytes(bytes))
     }
 
     /// The first 8 bytes of the digest.

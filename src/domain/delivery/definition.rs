@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::settings::SettingOverrides;
-use crate::domain::{Invalid, schedule::Schedule};
+use crate::domain::{Invalid, is_unit_name, schedule::Schedule};
 
 /// Most characters of a delivery's name.
 pub const LONGEST_NAME: usize = 200;
@@ -53,6 +53,9 @@ impl Content {
 pub struct Definition {
     /// 1 to [`LONGEST_NAME`] printable characters.
     pub name: String,
+    /// The unit that the delivery belongs to. Principals of other units do not see it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
     pub sender: Sender,
     pub content: Content,
     #[serde(default)]
@@ -72,6 +75,9 @@ impl Definition {
             || self.name.contains(char::is_control)
         {
             return Err(Invalid::new("name", "must have 1 to 200 printable characters"));
+        }
+        if self.unit.as_deref().is_some_and(|unit| !is_unit_name(unit)) {
+            return Err(Invalid::new("unit", "must have 1 to 100 printable characters"));
         }
         self.schedule.due_times()?;
         self.settings.check(self.schedule == Schedule::Now)

@@ -60,6 +60,12 @@ pub struct Document {
     pub created_by: String,
     pub created_at: Timestamp,
     pub changed_at: Timestamp,
+    /// Who wrote the definition last. Empty before that was noted.
+    #[serde(default)]
+    pub definition_by: String,
+    /// Who uploaded the audience last. Empty before that was noted.
+    #[serde(default)]
+    pub audience_by: String,
     /// The number of the last upload. Each upload raises it, so two uploads never mix.
     pub uploads: u32,
     pub audience: Option<Audience>,
@@ -97,6 +103,8 @@ impl Document {
             created_by: by.to_owned(),
             created_at: now,
             changed_at: now,
+            definition_by: by.to_owned(),
+            audience_by: String::new(),
             uploads: 0,
             audience: None,
             generation: 0,
@@ -117,6 +125,14 @@ impl Document {
     /// Whether the delivery was confirmed and its ledgers exist.
     pub fn has_started(&self) -> bool {
         self.confirmation.as_ref().is_some_and(|confirmation| confirmation.started)
+    }
+
+    /// Whether the principal wrote the definition or the audience last. Nobody signs off his own
+    /// text.
+    pub fn was_written_by(&self, name: &str) -> bool {
+        let unknown = self.definition_by.is_empty();
+        let definition_by = if unknown { &self.created_by } else { &self.definition_by };
+        definition_by == name || self.audience_by == name
     }
 
     /// Drops the last preparation, its approval and its confirmation, because the definition or

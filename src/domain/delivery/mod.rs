@@ -3,8 +3,10 @@
 //! - [`Delivery`]: one delivery as it was read; [`Document`] holds everything stored about it.
 //! - [`Definition`]: the part that an upstream system writes, with [`SettingOverrides`].
 //! - [`DeliveryState::after`]: the only function that decides a transition.
+//! - [`ExpectedRevisions`]: the precondition of a request.
 //! - [`Plan`] and [`Checks`]: the result of a preparation. [`digest()`]: what a confirmation names.
-//! - [`Settings`]: the settings in force, fixed by the preparation.
+//! - [`Settings`]: the settings in force, fixed by the preparation. [`SettingsFloor`]: what no
+//!   delivery may lower.
 //! - [`AuditEntry`] and [`verify`]: the hash chain of everything that was done.
 //!
 //! Recipients are not here: uploads are in [`super::audience`], ledgers in [`super::ledger`].
@@ -16,8 +18,10 @@ mod definition;
 mod delivery_id;
 mod digest;
 mod document;
+mod expected_revisions;
 mod plan;
 mod settings;
+mod settings_floor;
 mod state;
 
 pub use action::Action;
@@ -26,8 +30,10 @@ pub use definition::{Content, Definition, LONGEST_NAME, Sender};
 pub use delivery_id::DeliveryId;
 pub use digest::digest;
 pub use document::{Approval, Audience, Confirmation, Delivery, Document, RemovedLogs};
+pub use expected_revisions::ExpectedRevisions;
 pub use plan::{Checks, Finding, Plan};
 pub use settings::{
     FatigueOverride, InDoubt, SettingOverrides, Settings, Tracking, TrackingOverrides,
 };
+pub use settings_floor::SettingsFloor;
 pub use state::{DeliveryState, IllegalTransition};

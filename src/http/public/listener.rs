@@ -11,8 +11,8 @@ use percent_encoding::percent_decode_str;
 use super::pages;
 use crate::{
     domain::tracking::HitKind,
-    feedback::{Feedback, LinkError, Visit},
-    http::listen::{Peer, Respond, method_label},
+    feedback::{Feedback, LinkError, OptOutLink, Visit},
+    http::listen::{BusyMark, Peer, Respond, method_label},
     metrics::{self, RequestMetrics},
 };
 
@@ -44,7 +44,12 @@ impl PublicListener {
 }
 
 impl Respond for PublicListener {
-    async fn respond(self, Peer(peer): Peer, request: Request<Incoming>) -> Response {
+    async fn respond(
+        self,
+        Peer(peer): Peer,
+        _busy: BusyMark,
+        request: Request<Incoming>,
+    ) -> Response {
         let began = Instant::now();
         let PublicState { feedback, requests } = &*self.0;
         // The body is not read: the form of a one-click opt-out says nothing more.
@@ -138,16 +143,22 @@ async fn mirror(feedback: &Feedback, token: &str, visit: Visit) -> Response {
 async fn opt_out_page(feedback: &Feedback, token: &str) -> Response {
     feedback
         .links
-        .find(HitKind::OptOut, token)
+        .find_opt_out(token)
         .await
         .map_or_else(|miss| refuse(feedback, miss), |_| pages::opt_out())
 }
 
 async fn opt_out(feedback: &Feedback, token: &str, visit: Visit) -> Response {
     let done = async {
-        let found = feedback.links.find(HitKind::OptOut, token).await?;
-        feedback.denylist.opt_out(&found).await?;
-        feedback.hits.record_hit(&found, visit).await
+        let found = feedback.links.find_opt_out(token).await?;
+        feedback.denylist.opt_out(&found, token).await?;
+        match &found {
+            OptOutLink::Message(found) => feedback.hits.record_hit(found, visit).await,
+            OptOutLink::Kept(_) => {
+                metrics::tracking_hit(HitKind::OptOut.word(), "uncounted");
+                Ok(())
+            }
+        }
     };
     // The answer must not be a redirect (RFC 8058, section 3.1).
     done.await.map_or_else(page, |()| pages::opted_out())

@@ -7,7 +7,7 @@
 //! | bytes | content |
 //! |---|---|
 //! | 4 | number of the preparation |
-//! | 4 | number of the recipient; the first bit is set in a proof |
+//! | 4 | number of the recipient; in a proof the first bit is set, and a proof number follows |
 //! | 2 | number of the link, only in a click |
 //! | 8 | tag |
 //!
@@ -25,6 +25,8 @@ use crate::domain::{delivery::DeliveryId, tracking::HitKind};
 
 /// The bit of the recipient's number that marks a proof.
 const PROOF: u32 = 1 << 31;
+/// The bit that marks a proof number instead of a recipient number. No audience is that large.
+const NUMBERED: u32 = 1 << 30;
 
 /// The purpose of a link with a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,10 +77,23 @@ impl LinkPurpose {
 pub struct TokenHolder {
     /// The number of the preparation in the index of messages.
     pub preparation: u32,
-    /// The recipient number, below 2^31.
+    /// The recipient number, below 2^30; or the number of a proof, see
+    /// [`TokenHolder::proof_number`].
     pub recipient: u32,
-    /// The message is a proof: its hits are not counted.
+    /// The message is a proof or a preview that must not count: its hits are not counted.
     pub is_proof: bool,
+}
+
+impl TokenHolder {
+    /// The holder for a proof. Its number, below 2^30, stands for a recipient and a test address.
+    pub fn numbered_proof(preparation: u32, number: u32) -> Self {
+        Self { preparation, recipient: number | NUMBERED, is_proof: true }
+    }
+
+    /// The number of the proof. `None` for other messages, and for proofs of earlier versions.
+    pub fn proof_number(self) -> Option<u32> {
+        (self.is_proof && self.recipient & NUMBERED != 0).then_some(self.recipient & !NUMBERED)
+    }
 }
 
 /// The key of the installation, set up once.
@@ -199,6 +214,21 @@ mod tests {
             generation,
             holder,
         )
+    }
+
+    #[test]
+    fn a_proof_number_is_no_recipient_number() {
+        let proof = TokenHolder::numbered_proof(7, 12);
+        assert_eq!(proof.proof_number(), Some(12));
+        let mut text = String::new();
+        signer(1, "0123456789abcdef", 2, proof).write(&mut text, LinkPurpose::OptOut);
+        let token = LinkToken::read(&text, HitKind::OptOut).expect("a token");
+        assert_eq!(token.holder, proof);
+        for is_proof in [true, false] {
+            let holder = TokenHolder { preparation: 7, recipient: 12, is_proof };
+            assert_eq!(holder.proof_number(), None);
+            assert!(!signer(1, "0123456789abcdef", 2, holder).has_signed(&token));
+        }
     }
 
     #[test]

@@ -56,6 +56,13 @@ impl MessageMaker {
         ))
     }
 
+    /// The signer for the tokens of the proof with this number; `None` if nothing is tracked.
+    pub fn proof_signer(&self, id: &DeliveryId, plan: &Plan, number: u32) -> Option<TokenSigner> {
+        let holder = TokenHolder::numbered_proof(plan.number, number);
+        (!plan.settings.tracking.url.is_empty())
+            .then(|| self.tokens.signer(id, plan.generation, holder))
+    }
+
     /// The Message-ID of a proof; see [`StampKey::proof_id`].
     pub fn proof_id(&self, definition: &Definition, digest: &str, marks: &ProofMarks) -> String {
         self.stamps.proof_id(definition, digest, marks)

@@ -7,7 +7,7 @@ use crate::{
     deliveries::{Decision, Deliveries, IdempotencyKey, Refusal, RepeatKey, require},
     domain::{
         Principal, Role,
-        delivery::{Approval, Delivery, DeliveryId, DeliveryState},
+        delivery::{Approval, Delivery, DeliveryId, DeliveryState, Document},
     },
 };
 
@@ -21,7 +21,7 @@ impl Approvals {
     /// Notes that a person approves `digest`. Any change of the delivery voids the approval.
     ///
     /// # Errors
-    /// If the principal lacks the role or prepared the delivery; if the delivery is not prepared
+    /// If the principal lacks the role, prepared the delivery or wrote it last; if the delivery is not prepared
     /// or has another digest; if it needs no approval or has one by somebody else.
     pub async fn approve(
         &self,
@@ -34,7 +34,7 @@ impl Approvals {
         let repeats: Vec<RepeatKey> = key.iter().map(|key| RepeatKey::of(key, id)).collect();
         let approved = self
             .deliveries
-            .change(id, &by.name, &repeats, |delivery, now| decide(delivery, by, digest, now))
+            .change(id, by, &repeats, |delivery, now| decide(delivery, by, digest, now))
             .await?
             .answer();
         // a repeated request, too, is answered only when no crash can undo the approval
@@ -61,6 +61,7 @@ fn decide(
     if plan.prepared_by == by.name {
         return Err(Refusal::NotYours("the person who prepared a delivery cannot approve it"));
     }
+    refuse_writers(&document, &by.name)?;
     if let Some(before) = &document.approval {
         return match before.by == by.name {
             true => {
@@ -83,7 +84,7 @@ fn decide(
 /// Checks that enough persons have approved, so that `by` may confirm.
 ///
 /// # Errors
-/// If an approval is missing, or `by` is the person who approved.
+/// If an approval is missing, or `by` is the person who approved or who wrote the delivery last.
 pub(super) fn require_approvals(
     delivery: &Delivery,
     digest: &str,
@@ -100,6 +101,16 @@ pub(super) fn require_approvals(
         Some(approval) if approval.by == by => {
             Err(Refusal::NotYours("the person who approved a delivery cannot confirm it, too"))
         }
-        Some(_) => Ok(()),
+        Some(_) => refuse_writers(&delivery.document, by),
+    }
+}
+
+/// Refuses the sign-off of whoever wrote the definition or the audience last.
+fn refuse_writers(document: &Document, by: &str) -> Result<(), Refusal> {
+    match document.was_written_by(by) {
+        true => Err(Refusal::NotYours(
+            "the person who wrote the definition or the audience last cannot sign it off",
+        )),
+        false => Ok(()),
     }
 }

@@ -1,7 +1,5 @@
 //! Confirmations by jobs: an upstream system queues one with a JWT that names the digest.
 
-use std::sync::Arc;
-
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -12,6 +10,7 @@ use crate::{
     deliveries::{Deliveries, Refusal, RepeatKey},
     domain::delivery::DeliveryId,
     identity::{Claims, Keyring, NotAuthentic},
+    live::Live,
     metrics,
     queue::{ConfirmSend, JobError, Queue, QueueName, ReceivedJob},
     store::keys,
@@ -27,7 +26,12 @@ const ANSWERED_WITHIN_S: u64 = 6 * 3600;
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum JobOutcome {
     Confirmed(ConfirmedSend),
-    Refused { reason: String },
+    Refused {
+        reason: String,
+        /// The delivery that the job named, if its payload could be read.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        delivery: Option<String>,
+    },
 }
 
 /// Confirms for upstream systems, and answers their jobs.
@@ -36,7 +40,7 @@ pub struct QueueConfirmations {
     pub deliveries: Deliveries,
     pub confirmations: Confirmations,
     pub queue: Queue,
-    pub keyring: Arc<Keyring>,
+    pub keyring: Live<Keyring>,
 }
 
 impl QueueConfirmations {
@@ -50,7 +54,10 @@ impl QueueConfirmations {
         let verdict = self.try_confirm_send(&job).await;
         let outcome = match &verdict {
             Ok(confirmed) => JobOutcome::Confirmed(confirmed.clone()),
-            Err(JobError::Abort(reason)) => JobOutcome::Refused { reason: reason.clone() },
+            Err(JobError::Abort(reason)) => JobOutcome::Refused {
+                reason: reason.clone(),
+                delivery: ConfirmSend::decode(&job.payload).ok().map(|request| request.delivery),
+            },
             Err(JobError::Retry(_)) => return verdict.map(drop),
         };
         self.deliveries.store.keep_outcome(&job.id, &outcome, OUTCOME_SECONDS).await?;
@@ -66,7 +73,7 @@ impl QueueConfirmations {
         for (job, result) in self.queue.dead_since(QueueName::Confirm, since_s).await? {
             let result: serde_json::Value = serde_json::from_str(&result).unwrap_or_default();
             let reason = result["Err"].as_str().unwrap_or("set aside").to_owned();
-            let outcome = JobOutcome::Refused { reason };
+            let outcome = JobOutcome::Refused { reason, delivery: None };
             if self.deliveries.store.keep_outcome_of_dead(&job, &outcome, OUTCOME_SECONDS).await? {
                 tracing::warn!(
                     job.id = job,
@@ -81,12 +88,14 @@ impl QueueConfirmations {
         let request = ConfirmSend::decode(&job.payload)?;
         let id: DeliveryId =
             request.delivery.parse().map_err(|e| JobError::Abort(format!("{e}")))?;
-        let claims = self.keyring.job(&request.token, &request.delivery, &request.digest).map_err(
-            |e: NotAuthentic| {
-                metrics::login_failure();
-                JobError::Abort(e.to_string())
-            },
-        )?;
+        let claims =
+            self.keyring.now().job(&request.token, &request.delivery, &request.digest).map_err(
+                |e: NotAuthentic| {
+                    metrics::login_failure();
+                    JobError::Abort(e.to_string())
+                },
+            )?;
+        self.refuse_if_perhaps_spent(&claims).await?;
         let repeat = repeat_key_of(&id, &claims);
         match self
             .confirmations
@@ -96,6 +105,20 @@ impl QueueConfirmations {
             Ok(confirmed) => Ok(confirmed),
             Err(refusal @ (Refusal::Unavailable(_) | Refusal::Queue(_))) => Err(refusal.into()),
             Err(refusal) => Err(JobError::Abort(refusal.to_string())),
+        }
+    }
+
+    /// Refuses a JWT that was signed before the store was released. It may have been spent in the
+    /// time that the store lacks.
+    async fn refuse_if_perhaps_spent(&self, claims: &Claims) -> Result<(), JobError> {
+        let released = self.deliveries.holds.released_at().await?;
+        match released.is_some_and(|at| claims.iat <= u64::from(at)) {
+            false => Ok(()),
+            true => Err(JobError::Abort(
+                "the token was signed before the store was released, so it may have been used \
+                 already: check the delivery and sign another one"
+                    .into(),
+            )),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{definitions::Definitions, uploads::Uploads};
 use crate::{
-    deliveries::{Changed, Deliveries, IdempotencyKey, Refusal, require},
+    deliveries::{Actor, Changed, Deliveries, IdempotencyKey, Refusal, require},
     domain::{
         Principal, Role,
         delivery::{Audience, Definition, Delivery, DeliveryId},
@@ -42,6 +42,8 @@ impl Copies {
         } else {
             self.deliveries.delivery(id).await?
         };
+        Actor::from(by).check(&original)?;
+        let by = &by.expecting_nothing();
         let mut definition =
             Definition { name, schedule: Schedule::Now, ..original.document.definition.clone() };
         definition.settings.request_confirmation = None;
@@ -67,8 +69,9 @@ impl Copies {
         stored: &Audience,
         to: &DeliveryId,
     ) -> Result<(), Refusal> {
-        let upload = self.uploads.begin_upload(by, to).await?;
+        let (upload, _) = self.uploads.begin_upload(by, to).await?;
         self.audiences.copy_upload((from, stored.upload), (to, upload), stored.slices).await?;
-        self.uploads.adopt_upload(by, to, &Audience { upload, ..stored.clone() }).await
+        self.uploads.adopt_upload(by, to, &Audience { upload, ..stored.clone() }).await?;
+        Ok(())
     }
 }

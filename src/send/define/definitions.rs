@@ -3,12 +3,15 @@
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::effective_settings::settings_floor;
 use crate::{
+    config::Config,
     deliveries::{Changed, Decision, Deliveries, IdempotencyKey, Refusal, RepeatKey, require},
     domain::{
         Invalid, Principal, Role,
         delivery::{Action, Definition, Delivery, DeliveryId, DeliveryState, Document},
     },
+    live::Live,
     mail::template::{TemplateThreads, check_language},
     send::operate::Removal,
     store::StoreError,
@@ -19,6 +22,7 @@ use crate::{
 pub struct Definitions {
     pub deliveries: Deliveries,
     pub removal: Removal,
+    pub config: Live<Config>,
     /// Check the language of templates.
     pub threads: TemplateThreads,
 }
@@ -35,11 +39,13 @@ impl Definitions {
     pub async fn create(
         &self,
         by: &Principal,
-        definition: Definition,
+        mut definition: Definition,
         key: Option<&IdempotencyKey>,
     ) -> Result<Changed<Delivery>, Refusal> {
         require(by, Role::PrepareDeliveries)?;
         definition.check()?;
+        settings_floor(&self.config.now()).check(&definition.settings)?;
+        definition.unit = unit_for(by, definition.unit, None)?;
         self.check_templates(&definition).await?;
         let id = match key {
             Some(key) => DeliveryId::derived(&by.name, &key.key),
@@ -63,7 +69,7 @@ impl Definitions {
                     act: Some(("create", json!({}))),
                 };
                 self.deliveries
-                    .commit(&id, 0, &by.name, &repeats, decision)
+                    .commit(&id, None, &by.name, &repeats, decision)
                     .await?
                     .ok_or(Refusal::KeyReused)?
             }
@@ -92,13 +98,17 @@ impl Definitions {
     ) -> Result<(), Refusal> {
         require(by, Role::PrepareDeliveries)?;
         definition.check()?;
+        settings_floor(&self.config.now()).check(&definition.settings)?;
         self.check_templates(&definition).await?;
         let changed = self
             .deliveries
-            .change(id, &by.name, &[], |delivery, now| {
+            .change(id, by, &[], |delivery, now| {
                 let mut decision =
                     unprepared(by, delivery, now, "change", json!({ "changed": "definition" }))?;
-                decision.document.definition = definition.clone();
+                let before = decision.document.definition.unit.take();
+                let unit = unit_for(by, definition.unit.clone(), before)?;
+                decision.document.definition_by = by.name.clone();
+                decision.document.definition = Definition { unit, ..definition.clone() };
                 Ok(decision)
             })
             .await?;
@@ -137,7 +147,7 @@ impl Definitions {
             return Ok(self.removal.remove_deleted(id).await?);
         }
         self.deliveries
-            .change(id, &by.name, &[], |delivery, now| {
+            .change(id, by, &[], |delivery, now| {
                 let state = delivery.state.after(Action::Delete)?;
                 let mut document = delivery.document.clone();
                 document.changed_at = now;
@@ -185,6 +195,18 @@ pub(super) fn may_change(by: &Principal, template: &Document) -> Result<(), Refu
         true => require(by, Role::StartDeliveries),
         false => Ok(()),
     }
+}
+
+/// The unit of a delivery that `by` defines.
+///
+/// # Errors
+/// If `by` may not name the unit.
+fn unit_for(
+    by: &Principal,
+    asked: Option<String>,
+    before: Option<String>,
+) -> Result<Option<String>, Invalid> {
+    by.unit_for(asked, before).map_err(|reason| Invalid::new("unit", reason))
 }
 
 fn random() -> Result<[u8; 10], Refusal> {

@@ -20,6 +20,6 @@ mod uploads;
 
 pub use copies::Copies;
 pub use definitions::Definitions;
-pub use effective_settings::effective_settings;
+pub use effective_settings::{effective_settings, settings_floor};
 pub use recurrences::Recurrences;
 pub use uploads::Uploads;

@@ -6,12 +6,11 @@
 //! repeated.
 
 use crate::domain::Invalid;
-use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::effective_settings::effective_settings;
+use super::effective_settings::{effective_settings, settings_floor};
 use crate::{
     config::Config,
     deliveries::{Decision, Deliveries, Refusal, each_delivery, require},
@@ -20,6 +19,7 @@ use crate::{
         delivery::{Action, Definition, Delivery, DeliveryId, DeliveryState, Document},
         schedule::{AudienceSource, Occurrence, Recurrence, RecurrenceRule, occurrence_id},
     },
+    live::Live,
     metrics,
     send::StepJobs,
     store::{StoreError, audience::AudienceStore},
@@ -43,7 +43,7 @@ pub struct Recurrences {
     pub deliveries: Deliveries,
     pub audiences: AudienceStore,
     pub jobs: StepJobs,
-    pub config: Arc<Config>,
+    pub config: Live<Config>,
 }
 
 impl Recurrences {
@@ -61,7 +61,7 @@ impl Recurrences {
         require(by, Role::StartDeliveries)?;
         let changed = self
             .deliveries
-            .change(id, &by.name, &[], |delivery, now| {
+            .change(id, by, &[], |delivery, now| {
                 let next = rule.first(now)?;
                 if rule.audience == AudienceSource::Stored && delivery.document.audience.is_none() {
                     let reason = "cannot be `stored`: no audience has been uploaded yet".into();
@@ -97,7 +97,7 @@ impl Recurrences {
         require(by, Role::StartDeliveries)?;
         let changed = self
             .deliveries
-            .change(id, &by.name, &[], |delivery, now| {
+            .change(id, by, &[], |delivery, now| {
                 let mut document = delivery.document.clone();
                 document.recurrence.take().ok_or(Refusal::NoRecurrence)?;
                 document.changed_at = now;
@@ -118,12 +118,15 @@ impl Recurrences {
     pub async fn create_due(&self) -> bool {
         let done = self.create_all_due().await;
         if let Err(error) = &done {
-            tracing::warn!(%error, "occurrences wait until Redis answers");
+            error.log_failed_pass("occurrences wait until Redis answers");
         }
         done.is_ok()
     }
 
     async fn create_all_due(&self) -> Result<(), StoreError> {
+        if self.deliveries.store_is_held().await? {
+            return Ok(());
+        }
         let now = Timestamp::now();
         let due = self.deliveries.store.recurrences_due(now).await?;
         let failure = "an occurrence of this template cannot be created yet";
@@ -179,7 +182,9 @@ impl Recurrences {
     ) -> Result<Definition, Invalid> {
         let definition = rule.definition(&template.document.definition, due)?;
         definition.check()?;
-        if !rule.request_confirmation && effective_settings(&self.config, &definition).approvals > 1
+        settings_floor(&self.config.now()).check(&definition.settings)?;
+        if !rule.request_confirmation
+            && effective_settings(&self.config.now(), &definition).approvals > 1
         {
             let reason = "cannot be false where two sign-offs are needed".into();
             return Err(Invalid { field: "request_confirmation".into(), reason });
@@ -207,10 +212,13 @@ impl Recurrences {
         }
         let definition = self.occurrence_definition(template, &recurrence.rule, due)?;
         let grace = SignedDuration::from_secs(i64::from(
-            effective_settings(&self.config, &definition).grace_s(),
+            effective_settings(&self.config.now(), &definition).grace_s(),
         ));
         let open_until = due.checked_add(grace).unwrap_or(due);
         let mut document = Document::new(definition, &recurrence.by, Timestamp::now());
+        // the writers of the template are those of its occurrences
+        document.definition_by = template.document.definition_by.clone();
+        document.audience_by = template.document.audience_by.clone();
         document.occurrence =
             Some(Occurrence { of: template.id.clone(), due, open_until, lapsed: false });
         let mut state = DeliveryState::Editing;
@@ -236,7 +244,7 @@ impl Recurrences {
             json!({ "of": template.id, "due": due, "prepare": state == DeliveryState::Preparing });
         let decision = Decision { state, document, answer: (), act: Some(("create", details)) };
         // the result does not matter: a daemon that was faster has created the same occurrence
-        self.deliveries.commit(&id, 0, &recurrence.by, &[], decision).await?;
+        self.deliveries.commit(&id, None, &recurrence.by, &[], decision).await?;
         self.jobs.enqueue_preparation(&id, 0).await?;
         Ok(id)
     }

@@ -1,7 +1,5 @@
 //! Uploads of audiences: streamed in, counted and stored in slices.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use futures_util::{Stream, StreamExt};
@@ -17,6 +15,7 @@ use crate::{
         audience::{AudienceFormat, AudienceReader, Recipient},
         delivery::{Action, Audience, DeliveryId},
     },
+    live::Live,
     send::operate::Removal,
     store::{
         StoreError,
@@ -30,11 +29,11 @@ pub struct Uploads {
     pub deliveries: Deliveries,
     pub audiences: AudienceStore,
     pub removal: Removal,
-    pub config: Arc<Config>,
+    pub config: Live<Config>,
 }
 
 impl Uploads {
-    /// Replaces the audience by the recipients in `body`.
+    /// Replaces the audience by the recipients in `body`. Returns it with the new revision.
     ///
     /// # Errors
     /// If the principal lacks a role, a line is bad, the stream breaks off, the state allows no
@@ -45,64 +44,69 @@ impl Uploads {
         id: &DeliveryId,
         format: AudienceFormat,
         body: S,
-    ) -> Result<Audience, Refusal>
+    ) -> Result<(Audience, u64), Refusal>
     where
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: std::fmt::Display,
     {
         require(by, Role::PrepareDeliveries)?;
-        let upload = self.begin_upload(by, id).await?;
+        let (upload, revision) = self.begin_upload(by, id).await?;
+        let by = &by.going_on(revision);
         let audience = self.store_upload(id, upload, format, body).await?;
-        match self.adopt_upload(by, id, &audience).await {
-            Ok(()) => self.audiences.remove_older(id, upload, 0).await?,
+        let revision = match self.adopt_upload(by, id, &audience).await {
+            Ok(revision) => revision,
             // the delivery was deleted meanwhile, so nobody else would remove these slices
             Err(Refusal::NotFound) => {
                 self.removal.remove_older(id, u32::MAX, u32::MAX).await?;
                 return Err(Refusal::NotFound);
             }
             Err(other) => return Err(other),
-        }
-        Ok(audience)
+        };
+        self.audiences.remove_older(id, upload, 0).await?;
+        Ok((audience, revision))
     }
 
-    /// Makes an uploaded audience the audience of the delivery.
+    /// Makes an uploaded audience the audience of the delivery. Returns the new revision.
     pub(super) async fn adopt_upload(
         &self,
         by: &Principal,
         id: &DeliveryId,
         audience: &Audience,
-    ) -> Result<(), Refusal> {
+    ) -> Result<u64, Refusal> {
         let changed = self
             .deliveries
-            .change(id, &by.name, &[], |delivery, now| {
+            .change(id, by, &[], |delivery, now| {
                 if delivery.document.uploads != audience.upload {
                     return Err(Refusal::Conflict("another upload began after this one"));
                 }
                 let details =
                     json!({ "recipients": audience.recipients, "sha256": audience.sha256 });
-                let mut decision = unprepared(by, delivery, now, "upload", details)?;
-                decision.document.audience = Some(audience.clone());
-                Ok(decision)
+                let decision = unprepared(by, delivery, now, "upload", details)?;
+                let mut document = decision.document;
+                document.audience = Some(audience.clone());
+                document.audience_by = by.name.clone();
+                let Decision { state, act, .. } = decision;
+                Ok(Decision { state, document, answer: delivery.revision + 1, act })
             })
             .await?;
-        changed.answer();
-        Ok(())
+        Ok(changed.answer())
     }
 
     /// Takes a number for the upload, under which the slices of an unfinished upload are found.
+    /// Returns it with the new revision.
     pub(super) async fn begin_upload(
         &self,
         by: &Principal,
         id: &DeliveryId,
-    ) -> Result<u32, Refusal> {
+    ) -> Result<(u32, u64), Refusal> {
         let changed = self
             .deliveries
-            .change(id, &by.name, &[], |delivery, _| {
+            .change(id, by, &[], |delivery, _| {
                 delivery.state.after(Action::Change)?;
                 may_change(by, &delivery.document)?;
                 let mut document = delivery.document.clone();
                 document.uploads += 1;
-                let answer = document.uploads;
+                let answer = (document.uploads, delivery.revision + 1);
                 Ok(Decision { state: delivery.state, document, answer, act: None })
             })
             .await?;
@@ -121,10 +125,11 @@ impl Uploads {
         E: std::fmt::Display,
     {
         let mut body = std::pin::pin!(body);
-        let mut reader = AudienceReader::new(format, self.config.preparation.line_limit_kib * 1024);
+        let config = self.config.now();
+        let mut reader = AudienceReader::new(format, config.preparation.line_limit_kib * 1024);
         let mut writer = UploadWriter {
             audiences: &self.audiences,
-            slice_size: self.config.preparation.chunk_size,
+            slice_size: config.preparation.chunk_size,
             id,
             upload,
             hash: Sha256::new(),

@@ -56,7 +56,7 @@ impl Controls {
         let repeats: Vec<RepeatKey> = key.iter().map(|key| RepeatKey::of(key, id)).collect();
         let changed = self
             .deliveries
-            .change(id, &by.name, &repeats, |delivery, now| {
+            .change(id, by, &repeats, |delivery, now| {
                 // a person who may prepare may also stop a preparation
                 let role = if delivery.state == DeliveryState::Preparing {
                     Role::PrepareDeliveries
@@ -104,7 +104,7 @@ impl Controls {
         let is_poisoned = self.chunks.is_poisoned(at).await?;
         let changed = self
             .deliveries
-            .change(&at.delivery, &by.name, &repeats, |delivery, now| {
+            .change(&at.delivery, by, &repeats, |delivery, now| {
                 if !is_poisoned || delivery.state.has_ended() {
                     return Err(Refusal::Conflict("this chunk is not set aside"));
                 }

@@ -92,7 +92,7 @@ impl InDoubtRecipients {
                     act: None,
                 })
             };
-            self.deliveries.change(id, &by.name, &[done], over).await?.answer();
+            self.deliveries.change(id, by.name.as_str(), &[done], over).await?.answer();
         }
         Ok(Resolved { settled: found.len() as u64 })
     }
@@ -165,7 +165,7 @@ impl InDoubtRecipients {
     ) -> Result<(Plan, BTreeSet<InDoubtClaim>), Refusal> {
         let changed = self
             .deliveries
-            .change(id, &by.name, repeats, |delivery, now| {
+            .change(id, by, repeats, |delivery, now| {
                 let mut document = delivery.document.clone();
                 let plan = document.plan.clone().filter(|_| delivery.state.is_released());
                 let plan = plan.ok_or(Refusal::Conflict(

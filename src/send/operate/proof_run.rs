@@ -10,13 +10,21 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     daemon::Daemon,
-    domain::delivery::{Delivery, Plan},
+    domain::{
+        audience::AddressKey,
+        delivery::{Delivery, Plan},
+    },
     mail::{
+        links::TokenSigner,
         smtp::{Envelope, RelayRoute, SmtpConnection, Transaction},
         template::{MessageStamp, ProofMarks, Template},
     },
     report::RecipientMessage,
     send::limits::MailOut,
+    store::{
+        addresses::{AddressStore, SentProof},
+        tracking::PreparationRef,
+    },
 };
 
 /// Why a proof is not started although the relay has no fault.
@@ -47,10 +55,18 @@ pub(super) struct ProofRun {
     pub(super) plan: Plan,
     pub(super) template: Arc<Template>,
     pub(super) messages: Vec<RecipientMessage>,
-    pub(super) to: Vec<String>,
+    /// The test addresses, each with its key.
+    pub(super) to: Vec<(String, AddressKey)>,
     pub(super) subject_prefix: String,
     pub(super) connection: ProofConnection,
-    pub(super) acceptances: Arc<AtomicU64>,
+    pub(super) notes: ProofNotes,
+}
+
+/// Notes which proof went where, so that the opt-out link in it works.
+pub(super) struct ProofNotes {
+    pub(super) addresses: AddressStore,
+    /// How long the note lasts.
+    pub(super) seconds: i64,
 }
 
 /// The connection of a run: opened when it is needed, and again when it breaks.
@@ -63,15 +79,22 @@ pub(super) struct ProofConnection {
     open: Option<SmtpConnection>,
     /// Why no connection can be had: the rest is not started.
     fault: Option<String>,
+    /// Acceptances by the relays since the start of this process.
+    acceptances: Arc<AtomicU64>,
 }
 
 impl ProofRun {
+    /// How many messages this run sends.
+    pub(super) fn count(&self) -> u64 {
+        (self.messages.len() * self.to.len()) as u64
+    }
+
     /// Sends every message to every test address, one after the other.
     pub(super) async fn send(mut self) -> ProofResults {
         let mut proofs = Vec::new();
         for message in std::mem::take(&mut self.messages) {
-            for to in self.to.clone() {
-                let (outcome, reply, fault) = match self.send_one(&message, &to).await {
+            for (to, key) in self.to.clone() {
+                let (outcome, reply, fault) = match self.send_one(&message, &to, key).await {
                     Ok(transaction) => {
                         let outcome = transaction.word();
                         let (reply, fault) = transaction.into_parts();
@@ -91,7 +114,9 @@ impl ProofRun {
         &mut self,
         message: &RecipientMessage,
         to: &str,
+        key: AddressKey,
     ) -> Result<Transaction, String> {
+        let signer = self.signer(message, key).await?;
         let maker = &self.connection.out.messages;
         let marks = ProofMarks {
             to: to.to_owned(),
@@ -100,7 +125,6 @@ impl ProofRun {
         };
         let definition = &self.delivery.document.definition;
         let message_id = maker.proof_id(definition, &self.plan.digest, &marks);
-        let signer = maker.signer(&self.delivery.id, &self.plan, message.number, true);
         let stamp = MessageStamp { message_id, signer, ..message.stamp.clone() };
         // the prefix may make the message too large
         let (template, recipient) = (self.template.clone(), message.recipient.clone());
@@ -112,18 +136,40 @@ impl ProofRun {
             Ok(envelope) => envelope,
             Err(reply) => return Ok(Transaction::Refused(reply)),
         };
-        let transaction = self.connection.send(&envelope, &mut text).await?;
-        if matches!(transaction, Transaction::Accepted(_)) {
-            // the conservation check counts proofs although no ledger has them
-            self.acceptances.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(transaction)
+        self.connection.send(&envelope, &mut text).await
+    }
+
+    /// The signer for the links of a proof. Its tokens name the recipient and the test address.
+    async fn signer(
+        &self,
+        message: &RecipientMessage,
+        address: AddressKey,
+    ) -> Result<Option<TokenSigner>, String> {
+        let Ok(recipient) = u32::try_from(message.number) else { return Ok(None) };
+        let of = PreparationRef {
+            delivery: self.delivery.id.clone(),
+            generation: self.plan.generation,
+            chunk_size: self.plan.chunk_size,
+        };
+        let proof = SentProof { recipient, address };
+        let number = self
+            .notes
+            .addresses
+            .number_proof((self.plan.number, &of), proof, self.notes.seconds)
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok(self.connection.out.messages.proof_signer(&self.delivery.id, &self.plan, number))
     }
 }
 
 impl ProofConnection {
-    pub(super) fn new(out: MailOut, daemon: Daemon, route: RelayRoute, until: Instant) -> Self {
-        Self { out, daemon, route, until, open: None, fault: None }
+    pub(super) fn new(
+        out: MailOut,
+        daemon: Daemon,
+        (route, until): (RelayRoute, Instant),
+        acceptances: Arc<AtomicU64>,
+    ) -> Self {
+        Self { out, daemon, route, until, open: None, fault: None, acceptances }
     }
 
     /// Runs one transaction. The error says why it was not started.
@@ -134,13 +180,18 @@ impl ProofConnection {
     ) -> Result<Transaction, String> {
         let (shutdown, until) = (self.daemon.shutdown.clone(), self.until);
         let may_start = || !shutdown.is_cancelled() && Instant::now() < until;
-        let throttles = self.out.throttles.clone();
+        let (throttles, acceptances) = (self.out.throttles.clone(), self.acceptances.clone());
         let connection = self.usable().await?;
         if let Some((relay, rate)) = connection.limit() {
             throttles.wait_for_relay(relay, rate, &may_start).await;
         }
         match connection.send(envelope, text, None, &may_start).await {
             Transaction::NotStarted => Err(LATE.to_owned()),
+            accepted @ Transaction::Accepted(_) => {
+                // the conservation check counts proofs although no ledger has them
+                acceptances.fetch_add(1, Ordering::Relaxed);
+                Ok(accepted)
+            }
             other => Ok(other),
         }
     }

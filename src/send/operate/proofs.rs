@@ -7,24 +7,30 @@ use std::{
     time::Duration,
 };
 
+use data_encoding::HEXLOWER;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
     proof_request::{ProofRequest, invalid},
-    proof_run::{ProofConnection, ProofResults, ProofRun},
+    proof_run::{ProofConnection, ProofNotes, ProofResults, ProofRun},
 };
 use crate::{
     config::Config,
     daemon::Daemon,
-    deliveries::{Changed, Decision, Deliveries, IdempotencyKey, Refusal, RepeatKey, require},
+    deliveries::{
+        Actor, Changed, Decision, Deliveries, IdempotencyKey, Refusal, RepeatKey, require,
+    },
     domain::{
         Principal, Role,
+        audience::AddressKey,
         delivery::{Delivery, DeliveryId, Plan},
     },
+    live::Live,
+    mail::address_key,
     report::{NOT_PREPARED, RecipientMessage, RecipientMessages},
     send::limits::MailOut,
-    store::StoreError,
+    store::{StoreError, addresses::AddressStore, limits::LimitStore},
 };
 
 /// Sends proofs.
@@ -32,10 +38,12 @@ use crate::{
 pub struct Proofs {
     pub deliveries: Deliveries,
     pub recipients: RecipientMessages,
+    pub addresses: AddressStore,
+    pub limits: LimitStore,
     pub out: MailOut,
     /// Acceptances by the relays since the start of this process.
     pub acceptances: Arc<AtomicU64>,
-    pub config: Arc<Config>,
+    pub config: Live<Config>,
     pub daemon: Daemon,
 }
 
@@ -47,6 +55,8 @@ impl Proofs {
     ///
     /// # Errors
     /// - The principal lacks the role, or the request is invalid.
+    /// - A test address is on the denylist.
+    /// - The principal has sent too many proofs within an hour.
     /// - The delivery is not prepared, was changed meanwhile, or has no relay.
     /// - An earlier request with the key has no answer.
     pub async fn send_proofs(
@@ -63,7 +73,8 @@ impl Proofs {
             self.deliveries.await_durability().await?;
             return Ok(before.answer());
         }
-        let run = self.prepare_run(id, request).await?;
+        let run = self.prepare_run(by, id, request).await?;
+        self.take_proofs(by, run.count()).await?;
         if let Changed::Before(()) = self.note_request(by, &run, begun.as_slice()).await? {
             let before = self.deliveries.first_answer(done.as_slice()).await?;
             return before.map(Changed::answer).ok_or(Refusal::Conflict(
@@ -91,11 +102,13 @@ impl Proofs {
     /// Checks the request and reads the recipients, so that faults are found before the sending.
     async fn prepare_run(
         &self,
+        by: &Principal,
         id: &DeliveryId,
         request: &ProofRequest,
     ) -> Result<ProofRun, Refusal> {
-        let to = request.check(&self.config.preparation.proof_addresses)?;
+        let to = self.test_addresses(request).await?;
         let delivery = self.deliveries.delivery_with_logs(id).await?;
+        Actor::from(by).check(&delivery)?;
         let plan = delivery.document.plan.clone().ok_or(NOT_PREPARED)?;
         let messages = self.messages_of(&delivery, &plan, &request.recipients).await?;
         let template = self.recipients.template(&delivery, &plan).await?;
@@ -105,18 +118,58 @@ impl Proofs {
             .route(template.envelope_from())
             .ok_or(Refusal::Conflict("no relay sends for the domain of the envelope sender"))?;
         // a quarter of the time is left, so that the answer comes before the request times out
-        let until =
-            Instant::now() + Duration::from_millis(self.config.server.request_timeout_ms) * 3 / 4;
+        let until = Instant::now()
+            + Duration::from_millis(self.config.now().server.request_timeout_ms) * 3 / 4;
         Ok(ProofRun {
             delivery,
             plan,
             template,
             messages,
             to,
-            subject_prefix: request.subject_prefix.clone(),
-            connection: ProofConnection::new(self.out.clone(), self.daemon.clone(), route, until),
-            acceptances: self.acceptances.clone(),
+            subject_prefix: request.prefix(),
+            connection: ProofConnection::new(
+                self.out.clone(),
+                self.daemon.clone(),
+                (route, until),
+                self.acceptances.clone(),
+            ),
+            notes: ProofNotes {
+                addresses: self.addresses.clone(),
+                seconds: self.config.now().retention.opt_outs_s(),
+            },
         })
+    }
+
+    /// The test addresses of a request, each with its key.
+    ///
+    /// # Errors
+    /// If an address cannot be used, is not allowed, or is on the denylist.
+    async fn test_addresses(
+        &self,
+        request: &ProofRequest,
+    ) -> Result<Vec<(String, AddressKey)>, Refusal> {
+        let mut to = Vec::new();
+        for (i, address) in request.check(self.config.now().proof_masks())?.into_iter().enumerate()
+        {
+            let key = address_key(&address)
+                .map_err(|error| invalid(format!("to[{i}]"), error.to_string()))?;
+            to.push((address, key));
+        }
+        let keys: Vec<AddressKey> = to.iter().map(|(_, key)| *key).collect();
+        let denied = self.addresses.denied(&keys).await?;
+        if let Some(i) = denied.iter().position(|denied| *denied) {
+            return Err(invalid(format!("to[{i}]"), "is on the denylist").into());
+        }
+        Ok(to)
+    }
+
+    /// Counts the proofs of a request, for all daemons together.
+    async fn take_proofs(&self, by: &Principal, proofs: u64) -> Result<(), Refusal> {
+        let per_hour = self.config.now().preparation.proofs_per_hour;
+        match self.limits.take_proofs(&by.name, proofs, per_hour).await? {
+            None => Ok(()),
+            Some(wait) => Err(Refusal::TooManyProofs { per_hour, wait }),
+        }
     }
 
     async fn messages_of(
@@ -147,14 +200,20 @@ impl Proofs {
         repeats: &[RepeatKey],
     ) -> Result<Changed<()>, Refusal> {
         let digest = &run.plan.digest;
+        let keys: Vec<String> =
+            run.to.iter().map(|(_, key)| HEXLOWER.encode(&key.bytes())).collect();
         let numbers: Vec<u64> = run.messages.iter().map(|message| message.number).collect();
         self.deliveries
-            .change(&run.delivery.id, &by.name, repeats, |delivery, _| {
+            .change(&run.delivery.id, by, repeats, |delivery, _| {
                 if delivery.document.plan.as_ref().is_none_or(|plan| plan.digest != *digest) {
                     return Err(Refusal::Conflict("the delivery was changed meanwhile"));
                 }
-                let details =
-                    json!({ "recipients": numbers, "addresses": run.to.len(), "digest": digest });
+                let details = json!({
+                    "recipients": numbers,
+                    "addresses": run.to.len(),
+                    "address_keys": keys,
+                    "digest": digest,
+                });
                 let (state, document) = (delivery.state, delivery.document.clone());
                 Ok(Decision { state, document, answer: (), act: Some(("proof", details)) })
             })

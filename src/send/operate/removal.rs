@@ -1,17 +1,21 @@
 //! Removes the stored parts of a delivery: slices, ledgers, tracking, indexed messages.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
+    config::Config,
     deliveries::Deliveries,
-    domain::{audience::Recipient, delivery::DeliveryId},
+    domain::{
+        audience::{AddressKey, Recipient},
+        delivery::DeliveryId,
+    },
     mail::address_key,
     store::{
         StoreError,
         addresses::AddressStore,
         audience::{AudienceStore, SliceKind},
         chunks::LedgerStore,
-        tracking::TrackingStore,
+        tracking::{PreparationRef, TrackingStore},
     },
 };
 
@@ -23,6 +27,7 @@ pub struct Removal {
     pub addresses: AddressStore,
     pub ledgers: LedgerStore,
     pub tracking: TrackingStore,
+    pub config: Arc<Config>,
 }
 
 impl Removal {
@@ -45,6 +50,8 @@ impl Removal {
 
     /// Removes the slices of uploads before `upload` and of preparations before `generation`, and
     /// the messages of these preparations from the index.
+    ///
+    /// The keys of the addresses stay for the opt-out links if the messages were sent.
     pub(crate) async fn remove_older(
         &self,
         id: &DeliveryId,
@@ -52,6 +59,7 @@ impl Removal {
         generation: u32,
     ) -> Result<(), StoreError> {
         let before = self.addresses.prepared_before(id, generation).await?;
+        let sent = self.sent_preparation(id).await?;
         let mut buckets = BTreeSet::new();
         for (number, chunks) in &before {
             for chunk in 0..*chunks {
@@ -61,12 +69,37 @@ impl Removal {
                         Err(StoreError::Damaged(_)) => continue,
                         other => other?,
                     };
-                let keys = recipients.iter().filter_map(|one| address_key(&one.email).ok());
-                buckets.extend(keys.map(|address| address.bucket()));
+                let keys: Vec<Option<AddressKey>> =
+                    recipients.iter().map(|one| address_key(&one.email).ok()).collect();
+                if let Some((preparation, of)) =
+                    sent.as_ref().filter(|(_, of)| of.generation == *number)
+                {
+                    let seconds = self.config.retention.opt_outs_s();
+                    self.addresses
+                        .keep_addresses((*preparation, of), chunk, &keys, seconds)
+                        .await?;
+                }
+                buckets.extend(keys.into_iter().flatten().map(AddressKey::bucket));
             }
         }
         let generations: Vec<u32> = before.into_iter().map(|(number, _)| number).collect();
         self.addresses.remove_messages(id, &generations, &buckets).await?;
         self.audiences.remove_older(id, upload, generation).await
+    }
+
+    /// The preparation whose messages were sent with links, and its number.
+    async fn sent_preparation(
+        &self,
+        id: &DeliveryId,
+    ) -> Result<Option<(u32, PreparationRef)>, StoreError> {
+        let Some(delivery) = self.deliveries.store.delivery(id).await? else { return Ok(None) };
+        let has_started = delivery.document.has_started();
+        let sent = delivery.document.plan.filter(|plan| {
+            has_started && plan.number > 0 && !plan.settings.tracking.url.is_empty()
+        });
+        Ok(sent.map(|plan| {
+            let (generation, chunk_size) = (plan.generation, plan.chunk_size);
+            (plan.number, PreparationRef { delivery: id.clone(), generation, chunk_size })
+        }))
     }
 }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::{dry_run::field_of, findings::Findings, past_dues::PastDues, preparation::Preparation};
-use crate::{domain::audience::address_mask, mail::template::Template, store::StoreError};
+use crate::{
+    domain::audience::address_mask, mail::template::Template, send::define::settings_floor,
+    store::StoreError,
+};
 
 /// How many untracked links are named in warnings.
 const MOST_WARNINGS: usize = 10;
@@ -25,6 +28,11 @@ pub(super) async fn check_definition(
             "cannot be false where send.approvals asks for two",
         );
     }
+    // the configuration may be stricter than when the definition was written
+    let floor = settings_floor(&preparation.tools.config.now());
+    if let Err(invalid) = floor.check(&preparation.definition().settings) {
+        findings.error(&invalid.field, None, invalid.reason);
+    }
     past_dues.check_schedule(&preparation.definition().schedule, findings);
     check_opt_out(preparation, findings);
     compile(preparation, findings).await
@@ -32,7 +40,7 @@ pub(super) async fn check_definition(
 
 fn check_sender(preparation: &Preparation<'_>, findings: &mut Findings) {
     let sender = &preparation.definition().sender;
-    let masks = &preparation.tools.config.preparation.allowed_senders;
+    let masks = &preparation.config.preparation.allowed_senders;
     let is_allowed = |email: &str| masks.iter().any(|mask| address_mask::matches(mask, email));
     for (field, email) in [
         ("sender.email", Some(&sender.email)),
@@ -52,7 +60,7 @@ fn check_sender(preparation: &Preparation<'_>, findings: &mut Findings) {
 }
 
 fn check_opt_out(preparation: &Preparation<'_>, findings: &mut Findings) {
-    let (content, config) = (&preparation.definition().content, &preparation.tools.config);
+    let (content, config) = (&preparation.definition().content, &preparation.config);
     let parts = [content.html.as_deref(), content.text.as_deref()];
     if parts.iter().flatten().any(|text| !text.to_lowercase().contains("unsubscribe")) {
         findings.warn("content", "no opt-out link was found: bulk mail needs one in every part");

@@ -99,7 +99,7 @@ pub(super) async fn try_messages(
         faults.extend(found);
         tried += done;
         effort.add(taken, done as u64);
-        if effort.excess(&config.preparation).is_some() {
+        if effort.excess(&config.now().preparation).is_some() {
             break;
         }
     }

@@ -60,6 +60,7 @@ mod tests {
             message_limit_kib: 1,
             line_limit_kib: 1,
             errors_shown: 1,
+            proofs_per_hour: 1,
             computing_ms: 1000,
             computing_us_per_message: 2000,
         };

@@ -101,7 +101,7 @@ impl<'a> PreparationPass<'a> {
         let times = preparation.definition().schedule.due_times();
         let times = times.map_err(|e| StoreError::Damaged(e.to_string()))?;
         Ok(Self {
-            findings: Findings::new(preparation.tools.config.preparation.errors_shown),
+            findings: Findings::new(preparation.config.preparation.errors_shown),
             exclusions: Exclusions::default(),
             past_dues: PastDues::new(),
             chunker: Chunker::new(times, preparation.chunk_size()),
@@ -181,7 +181,7 @@ impl<'a> PreparationPass<'a> {
     ) -> Result<(), StoreError> {
         let (tools, id) = (self.preparation.tools, self.preparation.id());
         let mut progress = self.progress;
-        let mut beat = tokio::time::interval(tools.config.send.lease() / 4);
+        let mut beat = tokio::time::interval(tools.config.now().send.lease() / 4);
         let sorted = {
             let mut sorting = pin!(self.sort(recipients, template));
             loop {
@@ -220,7 +220,7 @@ impl<'a> PreparationPass<'a> {
         for fault in faults {
             self.findings.error(&fault.field, Some(fault.line), fault.message);
         }
-        if let Some(excess) = self.effort.excess(&self.preparation.tools.config.preparation) {
+        if let Some(excess) = self.effort.excess(&self.preparation.tools.config.now().preparation) {
             let part = template.costly_parts().last().unwrap_or("html");
             self.findings.error(&field_of(self.preparation.definition(), part), None, excess);
             self.findings.raise_errors_to(ENOUGH_ERRORS);

@@ -13,7 +13,8 @@ use crate::{
     domain::{
         Principal, Role,
         delivery::{
-            Action, Checks, Confirmation, Delivery, DeliveryId, DeliveryState, Finding, Plan,
+            Action, Checks, Confirmation, Delivery, DeliveryId, DeliveryState, ExpectedRevisions,
+            Finding, Plan,
         },
     },
     metrics,
@@ -47,12 +48,15 @@ impl Preparations {
         let repeats: Vec<RepeatKey> = key.iter().map(|key| RepeatKey::of(key, id)).collect();
         let changed = self
             .deliveries
-            .change(id, &by.name, &repeats, |delivery, now| {
+            .change(id, by, &repeats, |delivery, now| {
                 let state = delivery.state.after(Action::Prepare)?;
                 let mut document = delivery.document.clone();
                 if document.definition.settings.request_confirmation == Some(false) {
                     // the preparation will confirm it, too
                     require(by, Role::StartDeliveries)?;
+                    if !matches!(by.expects, Some(ExpectedRevisions::OneOf(_))) {
+                        return Err(Refusal::RevisionNeeded);
+                    }
                 }
                 document.changed_at = now;
                 document.prepared_by = by.name.clone();
@@ -112,7 +116,7 @@ impl Preparations {
             .await?;
         // a newer upload may still be going on, so only older ones are removed
         let audience = delivery.document.audience.as_ref().map_or(0, |audience| audience.upload);
-        let outcome = match crashes > self.tools.config.queue.crashes {
+        let outcome = match crashes > self.tools.config.now().queue.crashes {
             true => Some(given_up(&delivery, crashes)),
             false => PreparationPass::run(&self.tools, &delivery, generation).await?,
         };
@@ -138,7 +142,7 @@ impl Preparations {
     ) -> Result<bool, Refusal> {
         let done = self
             .deliveries
-            .change(id, &outcome.by, &[], |delivery, now| {
+            .change(id, outcome.by.as_str(), &[], |delivery, now| {
                 if delivery.document.generation != generation {
                     return Err(Refusal::Conflict("another preparation began"));
                 }

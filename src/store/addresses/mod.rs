@@ -5,7 +5,7 @@
 //! preparations says what a number stands for.
 //!
 //! Entry point: [`AddressStore`]. It notes, finds and removes messages, tells the history of an
-//! address ([`MessageTrace`]), and keeps the denylist. [`RegisteredPreparation`] and
+//! address ([`MessageTrace`]), keeps the denylist, and notes proofs ([`SentProof`]). [`RegisteredPreparation`] and
 //! [`PreparationStanding`] describe the preparation behind a number.
 //!
 //! Nothing is stored twice: status and time of a message are read from the ledger and from the
@@ -15,12 +15,15 @@
 //! `send::limits`. The report for a person is in `report`.
 
 mod address_store;
+mod kept_opt_outs;
 mod message_history;
 mod message_index;
 mod opted_out;
 mod preparation_registry;
+mod sent_proof;
 
 pub use address_store::AddressStore;
 pub use message_history::MessageTrace;
 pub use message_index::IndexedMessage;
 pub use preparation_registry::{PreparationStanding, RegisteredPreparation};
+pub use sent_proof::SentProof;

@@ -1,4 +1,4 @@
-//! Token buckets, present daemons and open circuit breakers, shared by all daemons.
+//! Token buckets, caps on proofs, present daemons and open circuit breakers, shared by all daemons.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -8,6 +8,9 @@ use crate::{
     domain::delivery::DeliveryId,
     store::{Redis, StoreError, keys},
 };
+
+/// The period of the cap on proofs.
+const HOUR_MS: u64 = 3_600_000;
 
 /// A daemon among all present daemons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +32,7 @@ pub struct LimitStore {
 
 struct LimitScripts {
     take_tokens: Script,
+    take_proofs: Script,
     daemon_presence: Script,
 }
 
@@ -36,6 +40,7 @@ impl Default for LimitScripts {
     fn default() -> Self {
         Self {
             take_tokens: Script::new(include_str!("take_tokens.lua")),
+            take_proofs: Script::new(include_str!("take_proofs.lua")),
             daemon_presence: Script::new(include_str!("daemon_presence.lua")),
         }
     }
@@ -63,6 +68,20 @@ impl LimitStore {
         let (taken, wait_ms): (u64, u64) =
             script.invoke_async(&mut self.redis.connection()).await?;
         Ok((taken, Duration::from_millis(wait_ms)))
+    }
+
+    /// Counts proofs of a principal. Returns none if they are counted. Otherwise they would exceed
+    /// `per_hour` within an hour: returns how long the principal must wait.
+    pub async fn take_proofs(
+        &self,
+        principal: &str,
+        proofs: u64,
+        per_hour: u64,
+    ) -> Result<Option<Duration>, StoreError> {
+        let mut script = self.scripts.take_proofs.prepare_invoke();
+        script.key(keys::proofs_sent(principal)).arg(proofs).arg(per_hour).arg(HOUR_MS);
+        let wait_ms: u64 = script.invoke_async(&mut self.redis.connection()).await?;
+        Ok((wait_ms > 0).then(|| Duration::from_millis(wait_ms)))
     }
 
     /// Notes that this daemon is present. A daemon that is silent for ten seconds is dropped.

@@ -13,7 +13,7 @@ use crate::{
         ledger::RecipientNumber,
         tracking::{HIT_BYTES, Hit, HitClass, NO_AGENT},
     },
-    store::{Redis, StoreError, keys},
+    store::{Redis, StoreError, damaged, keys},
 };
 
 /// Number of hits in a block of the tracking log.
@@ -37,6 +37,22 @@ impl PreparationRef {
     /// The chunk of a recipient number, and the position in the chunk.
     pub fn locate(&self, recipient: u32) -> Option<(u32, u16)> {
         RecipientNumber(recipient.into()).place(self.chunk_size)
+    }
+
+    /// The text that is stored where the registry of preparations may not have it any more.
+    pub(in crate::store) fn words(&self) -> String {
+        format!("{} {} {}", self.delivery, self.generation, self.chunk_size)
+    }
+
+    /// Reads [`PreparationRef::words`].
+    pub(in crate::store) fn parse(words: &str) -> Result<Self, StoreError> {
+        let mut parts = words.split(' ');
+        let mut next = || parts.next().ok_or_else(|| damaged("a kept preparation"));
+        Ok(Self {
+            delivery: next()?.parse().map_err(damaged)?,
+            generation: next()?.parse().map_err(damaged)?,
+            chunk_size: next()?.parse().map_err(damaged)?,
+        })
     }
 }
 

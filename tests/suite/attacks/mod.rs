@@ -1,3 +1,12 @@
-//! What a stranger with few rights may try, and what must come of it.
+//! Attacks: what somebody with few rights, or none, tries against the daemon. Each must fail.
 
+mod floods;
+mod floors;
+mod listeners;
+mod lost_updates;
+mod mail_without_confirmation;
+mod own_sign_offs;
+mod stale_store;
+mod state_dir;
 mod templates;
+mod units;

@@ -74,6 +74,13 @@ impl Client {
         self.wait_for(id, &["prepared", "preparation_failed"]).await
     }
 
+    /// Asks for a preparation of the revision that the caller looked at. Returns the status.
+    pub async fn prepare_revision(&self, id: &str, revision: &Value) -> StatusCode {
+        let request = self.request(Method::POST, &format!("/deliveries/{id}/prepare"));
+        let named = request.header("if-match", format!("\"{revision}\""));
+        named.json(&json!({})).send().await.unwrap().status()
+    }
+
     pub async fn confirm(&self, id: &str, digest: &str) -> (StatusCode, Value) {
         self.post(&format!("/deliveries/{id}/confirm"), &json!({ "digest": digest })).await
     }

@@ -29,7 +29,7 @@ pub fn all_roles() -> Principal {
         Role::Administration,
         Role::Monitoring,
     ];
-    Principal { name: "anybody".into(), roles }
+    Principal::new("anybody", roles)
 }
 
 pub async fn connection(redis: &RedisServer) -> MultiplexedConnection {

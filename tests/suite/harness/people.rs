@@ -85,8 +85,6 @@ pub fn method(route: &Route) -> Method {
 pub fn principal(roles: &[&str]) -> Principal {
     let all =
         [Role::PrepareDeliveries, Role::StartDeliveries, Role::Administration, Role::Monitoring];
-    Principal {
-        name: String::new(),
-        roles: all.into_iter().filter(|role| roles.contains(&role.word())).collect(),
-    }
+    let roles = all.into_iter().filter(|role| roles.contains(&role.word())).collect();
+    Principal::new("", roles)
 }

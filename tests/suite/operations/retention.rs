@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use crate::harness::{
     app::App,
     client::{audience, definition},
-    daemon::Daemon,
     direct_calls::{aged, connection, keys, names},
     people::problem,
     redis::RedisServer,
@@ -348,18 +347,11 @@ async fn the_command_writes_a_whole_archive_or_none_and_overwrites_no_file() {
     app.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_retention_that_ends_opt_outs_too_early_gives_a_warning_at_the_start() {
-    for (name, days, is_warned) in
-        [("logs_days", 59, true), ("deliveries_days", 59, true), ("logs_days", 60, false)]
-    {
-        let mut daemon = Daemon::start(&format!("[retention]\n{name} = {days}")).await;
-        assert_eq!(
-            daemon.log().contains(&format!("setting=\"retention.{name}\" days=59")),
-            is_warned,
-            "{}",
-            daemon.log()
-        );
-        assert!(daemon.terminate().await.success());
+#[test]
+fn opt_out_links_cannot_be_made_to_end_too_early() {
+    for days in ["0", "59", "36501"] {
+        let settings = format!("[retention]\nopt_outs_days = {days}");
+        let error = versand::config::Config::from_toml(&settings).unwrap_err();
+        assert_eq!(error.setting, "retention.opt_outs_days", "{error}");
     }
 }

@@ -142,6 +142,7 @@ fn claims(delivery: &str, digest: &str) -> Claims {
         iat: now,
         jti: Some("the one and only".into()),
         roles: vec![Role::StartDeliveries],
+        unit: None,
         action: Some(CONFIRM_SEND.into()),
         delivery: Some(delivery.into()),
         digest: Some(digest.into()),

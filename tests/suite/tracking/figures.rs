@@ -18,7 +18,8 @@ const GMAIL: &str =
 #[tokio::test(flavor = "multi_thread")]
 async fn opens_clicks_mirror_pages_and_opt_outs_become_figures_that_agree_with_the_logs() {
     let redis = RedisServer::start();
-    let app = App::start(&redis, "[preparation]\nchunk_size = 7").await;
+    let app =
+        App::start(&redis, "[preparation]\nchunk_size = 7\n[overrides]\ndenylist = true").await;
     let client = &app.client;
     let id = client.send(&definition(), audience(20)).await;
     client.wait_for(&id, &["finished"]).await;

@@ -106,7 +106,8 @@ async fn every_message_carries_tokens_of_its_own_recipient_and_a_proof_says_that
         } else {
             message.to[0][4..].split('@').next().unwrap().parse().unwrap()
         };
-        let holder = TokenHolder { preparation: plan.number, recipient: number as u32, is_proof };
+        let mut holder =
+            TokenHolder { preparation: plan.number, recipient: number as u32, is_proof };
         let expected = [
             HitKind::Open,
             HitKind::Click,
@@ -116,6 +117,13 @@ async fn every_message_carries_tokens_of_its_own_recipient_and_a_proof_says_that
             HitKind::OptOut,
         ];
         let found = holders(&app, (&delivery, plan.generation), &message.bytes);
+        if let Some(proof) = found[0].1.proof_number() {
+            // the number stands for the recipient and the test address
+            holder = TokenHolder::numbered_proof(plan.number, proof);
+            let addresses = &app.services.stores.addresses;
+            let sent = addresses.sent_proof(plan.number, proof).await.unwrap().unwrap();
+            assert_eq!((u64::from(sent.recipient), is_proof), (number, true));
+        }
         assert_eq!(found, expected.map(|kind| (kind, holder)));
         if !is_proof {
             let preview =

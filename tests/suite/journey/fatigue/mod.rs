@@ -35,7 +35,7 @@ use crate::harness::{
 
 const DAY: u32 = 86_400;
 /// The rule: one message in seven days.
-const ONE_IN_SEVEN_DAYS: &str = "[fatigue]\nmessages = 1";
+const ONE_IN_SEVEN_DAYS: &str = "[fatigue]\nmessages = 1\n[overrides]\nfatigue = true";
 
 /// An audience of these addresses.
 fn audience_of(emails: &[&str]) -> String {
@@ -364,7 +364,9 @@ async fn a_delivery_that_is_changed_after_it_was_scheduled_no_longer_counts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_that_cannot_be_used_name_their_field() {
     let redis = RedisServer::start();
-    let app = App::start(&redis, "[fatigue]\nmessages = 4\ndays = 2.5").await;
+    let app =
+        App::start(&redis, "[fatigue]\nmessages = 4\ndays = 2.5\n[overrides]\nfatigue = true")
+            .await;
     for bad in [
         json!(true),
         json!({ "messages": 0, "days": 7 }),

@@ -214,10 +214,13 @@ async fn proofs_reach_the_test_addresses_and_leave_the_delivery_as_it_is() {
     assert_eq!(entries.len(), 2);
     for entry in entries {
         assert_eq!(entry["principal"], "preparer");
+        let details = &entry["details"];
         assert_eq!(
-            entry["details"],
-            json!({ "recipients": [7, 3], "addresses": 2, "digest": digest })
+            (&details["recipients"], &details["addresses"], &details["digest"]),
+            (&json!([7, 3]), &json!(2), &json!(digest))
         );
+        assert_eq!(details["address_keys"].as_array().unwrap().len(), 2, "{details}");
+        assert!(!details.to_string().contains('@'), "no address: {details}");
     }
     assert_eq!(acceptances(&app), (18, 18));
     app.stop().await;
@@ -259,6 +262,10 @@ async fn a_bad_proof_request_is_refused_by_its_field_and_sends_nothing() {
             json!({ "recipients": [0], "to": ["a@test.example"], "subject_prefix": "x".repeat(101) }),
             "subject_prefix",
         ),
+        (
+            json!({ "recipients": [0], "to": ["a@test.example"], "subject_prefix": "" }),
+            "subject_prefix",
+        ),
         (json!({ "recipients": [0], "to": ["a@test.example"], "cc": [] }), "cc"),
         (json!({ "recipients": [0] }), "to"),
     ];
@@ -279,7 +286,7 @@ async fn a_bad_proof_request_is_refused_by_its_field_and_sends_nothing() {
     );
 
     // The largest number of addresses, and a subject prefix of the caller.
-    let hundred = json!({ "recipients": (0..50).collect::<Vec<_>>(), "to": &many[..2], "subject_prefix": "" });
+    let hundred = json!({ "recipients": (0..50).collect::<Vec<_>>(), "to": &many[..2], "subject_prefix": "QA " });
     assert_eq!(outcomes(&prove(&app.client, &id, &hundred).await), ["accepted"; 100]);
     assert_eq!(catcher.messages().len(), 100);
     app.client
@@ -379,7 +386,11 @@ async fn a_proof_reports_the_reply_of_the_relay_and_a_fault_ends_the_rest() {
     app.stop().await;
 
     let closed = ClosedPort::new();
-    let nobody = format!("[relay]\nhost = \"127.0.0.1\"\nport = {}\n", closed.port());
+    let nobody = format!(
+        "[preparation]\nproof_addresses = [\"*@test.example\"]\n\
+         [relay]\nhost = \"127.0.0.1\"\nport = {}\n",
+        closed.port()
+    );
     let app = App::start(&redis, &nobody).await;
     let proofs =
         prove(&app.client, &id, &json!({ "recipients": [0, 1, 2], "to": ["a@test.example"] }))

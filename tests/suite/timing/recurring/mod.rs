@@ -309,7 +309,7 @@ async fn a_template_that_can_no_longer_be_sent_skips_and_gives_the_reason() {
     assert_eq!(services.stores.deliveries.state(&occurrence_id(&id, due)).await.unwrap(), None);
     let skip = services.stores.deliveries.audit(&id, 0, 100).await.unwrap().pop().unwrap();
     assert_eq!(skip.action, "skip");
-    assert!(skip.details["error"].as_str().unwrap().contains("approvals"), "{}", skip.details);
+    assert!(skip.details["error"].as_str().unwrap().contains("sign-offs"), "{}", skip.details);
     assert_eq!(next(services, &id).await, due + minutes(24 * 60));
 }
 

@@ -132,7 +132,9 @@ async fn a_fresh_audience_is_uploaded_and_prepared_with_the_right_role() {
                 (status, problem["role"].as_str()),
                 (StatusCode::FORBIDDEN, Some("start_deliveries"))
             );
-            assert_eq!(client.post(&prepare, &json!({})).await.0, StatusCode::ACCEPTED);
+            let revision =
+                client.get(&format!("/deliveries/{occurrence}")).await["revision"].clone();
+            assert_eq!(client.prepare_revision(&occurrence, &revision).await, StatusCode::ACCEPTED);
             let view = client.wait_for(&occurrence, &["scheduled"]).await;
             assert_eq!(view["release"]["by"], "ann");
         }

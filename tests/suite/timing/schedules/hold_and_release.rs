@@ -1,5 +1,4 @@
-//! Deliveries with a schedule: hold, release, withdraw, pause, stop, copy. Also: who may approve
-//! and confirm a delivery.
+//! Deliveries with a schedule: hold, release, withdraw, pause, stop, copy; who may confirm them.
 
 use super::*;
 use crate::harness::app::token;
@@ -260,7 +259,12 @@ async fn two_sign_offs_are_given_by_two_persons() {
     let digest = view["plan"]["digest"].as_str().unwrap();
     assert_eq!(ann.confirm(&id, digest).await.0, StatusCode::CONFLICT);
     assert_eq!(approve(&bob, digest).await, StatusCode::OK);
-    assert_eq!(ann.confirm(&id, digest).await.0, StatusCode::ACCEPTED);
+    assert_eq!(
+        ann.confirm(&id, digest).await.0,
+        StatusCode::FORBIDDEN,
+        "whoever wrote the content may not sign it off"
+    );
+    assert_eq!(carl.confirm(&id, digest).await.0, StatusCode::ACCEPTED);
     ann.wait_for(&id, &["finished"]).await;
     let audit = ann.get(&format!("/deliveries/{id}/audit")).await;
     let approvals: Vec<_> = audit["items"]
@@ -280,12 +284,14 @@ async fn two_sign_offs_are_given_by_two_persons() {
     )
     .await;
     let ann = app.client.with_token("ann");
-    let (id, view) = prepared(
-        &ann,
-        &with(json!({ "type": "now" }), json!({ "approvals": 1 })),
-        ten_recipients(),
-    )
-    .await;
+    let less = with(json!({ "type": "now" }), json!({ "approvals": 1 }));
+    let (status, problem) = ann.post("/deliveries", &less).await;
+    assert_eq!(
+        (status, problem["field"].as_str()),
+        (StatusCode::UNPROCESSABLE_ENTITY, Some("settings.approvals"))
+    );
+    let unsaid = with(json!({ "type": "now" }), json!({}));
+    let (id, view) = prepared(&ann, &unsaid, ten_recipients()).await;
     assert_eq!(
         ann.confirm(&id, view["plan"]["digest"].as_str().unwrap()).await.0,
         StatusCode::CONFLICT
@@ -309,7 +315,9 @@ async fn without_a_required_confirmation_a_preparer_with_the_role_confirms_by_pr
         (StatusCode::FORBIDDEN, Some("start_deliveries")),
         "{problem}"
     );
-    assert_eq!(ask(&client, &id, "prepare").await.0, StatusCode::ACCEPTED);
+    assert_eq!(ask(&client, &id, "prepare").await.0, StatusCode::PRECONDITION_REQUIRED);
+    let revision = client.get(&format!("/deliveries/{id}")).await["revision"].clone();
+    assert_eq!(client.prepare_revision(&id, &revision).await, StatusCode::ACCEPTED);
     let view = client.wait_for(&id, &["scheduled"]).await;
     assert_eq!(view["release"]["by"], view["plan"]["prepared_by"]);
     assert_eq!(client.wait_for(&id, &["finished"]).await["counts"]["sent"], 10);

@@ -1,20 +1,20 @@
-//! A listener with its limits: connections at a time, sizes and time-outs.
+//! One connection of a listener: HTTP with time-outs, and a farewell in two steps.
 
-use std::{convert::Infallible, future::poll_fn, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::poll_fn, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::Request, http::Method, response::Response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
 };
 use tokio_io_timeout::TimeoutStream;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::config;
+use super::listener_slots::{BusyMark, ListenerSlot};
+use crate::config::ServerSettings;
 
 /// The largest head of a request, in bytes. A larger one is answered with 431.
 const HEAD_LIMIT: usize = 16 * 1024;
@@ -28,17 +28,19 @@ pub struct Peer(pub IpAddr);
 
 /// Answers the requests of a listener.
 pub trait Respond: Clone + Send + Unpin + 'static {
-    /// Answers one request.
+    /// Answers one request. The connection does not give way while `busy` exists.
     fn respond(
         self,
         peer: Peer,
+        busy: BusyMark,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response> + Send;
 }
 
 impl Respond for Router {
-    async fn respond(self, peer: Peer, mut request: Request<Incoming>) -> Response {
+    async fn respond(self, peer: Peer, busy: BusyMark, mut request: Request<Incoming>) -> Response {
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(busy);
         self.oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {})
     }
 }
@@ -48,64 +50,50 @@ pub fn method_label(method: &Method) -> &'static str {
     ["GET", "POST", "PUT", "DELETE"].into_iter().find(|known| method == known).unwrap_or("other")
 }
 
-/// Serves a listener until `end` is cancelled.
-///
-/// At most `server.connections` connections are open at a time. Further clients wait until
-/// one of them ends.
-pub async fn serve(
-    listener: TcpListener,
-    respond: impl Respond,
-    server: config::ServerSettings,
-    end: CancellationToken,
-    tasks: TaskTracker,
-) {
-    let slots = Arc::new(Semaphore::new(server.connections));
-    while let Some(Ok(slot)) = end.run_until_cancelled(slots.clone().acquire_owned()).await {
-        let (stream, address) = match end.run_until_cancelled(listener.accept()).await {
-            Some(Ok(accepted)) => accepted,
-            Some(Err(_)) => {
-                // The process may be out of file descriptors; the listener itself is fine.
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-            None => return,
-        };
-        let session =
-            connection(stream, Peer(address.ip()), respond.clone(), server.clone(), end.clone());
-        tasks.spawn(async move {
-            session.await;
-            drop(slot);
-        });
-    }
-}
-
 /// Serves one connection, with a time limit for each head and each write that makes no progress.
-async fn connection(
+pub async fn serve_connection(
     stream: TcpStream,
-    peer: Peer,
+    (peer, slot): (Peer, ListenerSlot),
     respond: impl Respond,
-    server: config::ServerSettings,
+    server: Arc<ServerSettings>,
     end: CancellationToken,
 ) {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(Duration::from_millis(server.stall_timeout_ms)));
+    speak_http(Box::pin(stream), (peer, &slot), respond, &server, &end).await;
+}
+
+/// Speaks HTTP until the connection ends or gives way.
+async fn speak_http<S: AsyncRead + AsyncWrite + Unpin + Send>(
+    stream: S,
+    (peer, slot): (Peer, &ListenerSlot),
+    respond: impl Respond,
+    server: &ServerSettings,
+    end: &CancellationToken,
+) {
     let service = service_fn(move |request| {
-        let respond = respond.clone();
-        Box::pin(async move { Ok::<_, Infallible>(respond.respond(peer, request).await) })
+        let (respond, busy) = (respond.clone(), slot.busy());
+        Box::pin(async move { Ok::<_, Infallible>(respond.respond(peer, busy, request).await) })
     });
     let mut builder = http1::Builder::new();
     let head_timeout = Duration::from_millis(server.head_timeout_ms);
     builder.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(HEAD_LIMIT);
-    let mut served = builder.serve_connection(TokioIo::new(Box::pin(stream)), service);
+    let mut served = builder.serve_connection(TokioIo::new(stream), service);
     let ended = tokio::select! {
         ended = poll_fn(|cx| served.poll_without_shutdown(cx)) => ended,
-        () = end.cancelled() => {
-            Pin::new(&mut served).graceful_shutdown();
+        () = async { tokio::select! { () = end.cancelled() => {}, () = slot.taken() => {} } } => {
+            if slot.is_idle() && !end.is_cancelled() {
+                return;
+            }
+            std::pin::Pin::new(&mut served).graceful_shutdown();
             poll_fn(|cx| served.poll_without_shutdown(cx)).await
         }
     };
     if ended.is_ok() {
-        linger(served.into_parts().io.into_inner()).await;
+        tokio::select! {
+            () = linger(served.into_parts().io.into_inner()) => {}
+            () = slot.taken() => {}
+        }
     }
 }
 
@@ -113,7 +101,7 @@ async fn connection(
 ///
 /// A client may still be sending when its request is refused, and must be able to read the answer.
 /// Closing a connection with unread input would reset it.
-async fn linger(mut stream: Pin<Box<TimeoutStream<TcpStream>>>) {
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     let farewell = async {
         let _ = stream.shutdown().await;
         let mut unread = vec![0; 16 * 1024];
