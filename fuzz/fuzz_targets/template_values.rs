@@ -18,7 +18,7 @@ use versand::{
 };
 
 const LIMIT: usize = 512 * 1024;
-/// The computing time of one message; `docs/guide/templates.md` states a tenth of it.
+/// The computing time of one message, far above what `docs/guide/templates.md` states.
 const MOST_TIME: Duration = Duration::from_secs(2);
 
 /// The depth of the outermost statements. Only these are repeated often.
