@@ -25,7 +25,7 @@ use crate::{
     queue::{Queue, WorkerHealth, Workers},
     redis_server::{EmbeddedRedis, StateDir},
     scheduler,
-    store::{Durability, Redis, Stores},
+    store::{Durability, Redis, Stores, TokenStore},
     worker,
 };
 
@@ -92,6 +92,7 @@ impl Application {
             queue: queue.clone(),
             health: health.clone(),
             keyring,
+            tokens: TokenStore::new(services.stores.redis.clone()),
             ratios: services.observation.ratios.ratios.clone(),
             redis_state: services.journey.recover.pulse.state.clone(),
             metrics,

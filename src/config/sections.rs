@@ -4,6 +4,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{
@@ -176,7 +177,7 @@ pub struct FatigueSettings {
     pub days: f64,
 }
 
-/// A bearer token. Only the SHA-256 of its text is known, in lower-case hexadecimal.
+/// A bearer token. Only the SHA-256 of its text is known, in hexadecimal.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenSettings {
@@ -186,6 +187,9 @@ pub struct TokenSettings {
     /// The unit outside of which the principal sees nothing.
     #[serde(default)]
     pub unit: Option<String>,
+    /// The token is not valid from then on.
+    #[serde(default)]
+    pub expires: Option<Timestamp>,
 }
 
 /// An issuer that may sign JWTs.

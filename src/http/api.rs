@@ -15,7 +15,7 @@ use crate::{
     queue::{Queue, WorkerHealth},
     report::Reports,
     send::{Journey, recover::RedisState},
-    store::Stores,
+    store::{Stores, TokenStore},
 };
 
 /// The services of the routes. Cheap to clone.
@@ -48,6 +48,8 @@ pub struct Operations {
     pub health: WorkerHealth,
     /// The tokens and keys of those who may log in.
     pub keyring: Arc<Keyring>,
+    /// Which bearer tokens are revoked, and when each was used.
+    pub tokens: TokenStore,
     /// The ratios of the newest deliveries, for `/metrics`.
     pub ratios: DeliveryRatios,
     /// The last known state of Redis: true while Redis takes writes.

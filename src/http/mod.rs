@@ -33,6 +33,7 @@ mod request;
 mod router;
 mod routes;
 mod statistics_routes;
+mod token_routes;
 mod unit_scope;
 
 pub use api::{Api, Operations};

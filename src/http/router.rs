@@ -15,7 +15,7 @@ use axum::{
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use super::{
-    api::Api,
+    api::{Api, Operations},
     listen::{Peer, method_label},
     problem::{Problem, RouteError},
     request::Id,
@@ -23,10 +23,12 @@ use super::{
     unit_scope::UnitScope,
 };
 use crate::{
+    clock::unix_now,
     deliveries::Refusal,
     domain::{Principal, Role, delivery::ExpectedRevisions},
     identity::NotAuthentic,
     metrics,
+    store::StoreError,
 };
 
 /// The router of the admin listener.
@@ -73,9 +75,11 @@ async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let mut principal = match bearer(request.headers())
-        .and_then(|token| api.operations.keyring.bearer(token))
-    {
+    let log_in = match log_in(&api, request.headers()).await {
+        Ok(log_in) => log_in,
+        Err(unavailable) => return Problem::from(Refusal::from(unavailable)).into_response(),
+    };
+    let mut principal = match log_in {
         Ok(principal) => principal,
         Err(error) => {
             metrics::login_failure();
@@ -86,7 +90,12 @@ async fn authenticate(
             return Problem::from(error).into_response();
         }
     };
-    if !principal.may(role) {
+    // a request that only reads is open to auditors, too
+    let may = match request.method().is_safe() {
+        true => principal.may_read(role),
+        false => principal.may(role),
+    };
+    if !may {
         return Problem::from(Refusal::MissingRole(role)).into_response();
     }
     principal.expects = match expected_revisions(request.headers()) {
@@ -98,6 +107,31 @@ async fn authenticate(
     }
     request.extensions_mut().insert(principal);
     next.run(request).await
+}
+
+/// The principal who calls. A bearer token must not be revoked.
+///
+/// # Errors
+/// If Redis does not say whether the token is revoked.
+async fn log_in(
+    api: &Api,
+    headers: &HeaderMap,
+) -> Result<Result<Principal, NotAuthentic>, StoreError> {
+    let Operations { keyring, tokens, .. } = &api.operations;
+    let (token, principal) = match bearer(headers).and_then(|t| Ok((t, keyring.bearer(t)?))) {
+        Ok(known) => known,
+        Err(error) => return Ok(Err(error)),
+    };
+    if let Some(known) = keyring.token(token) {
+        let sha256 = known.sha256();
+        if tokens.is_revoked(&sha256).await? {
+            return Ok(Err(NotAuthentic::Revoked));
+        }
+        if let Err(error) = tokens.note_use(&sha256, unix_now()).await {
+            tracing::warn!(%error, "the use of a bearer token is not noted");
+        }
+    }
+    Ok(Ok(principal))
 }
 
 /// Refuses what lies outside of the principal's unit. `id` is the delivery that the path names.

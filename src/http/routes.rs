@@ -9,7 +9,7 @@ use crate::{
     domain::Role,
     http::{
         action_routes, delivery_routes, denylist_routes, event_routes, log_routes,
-        operation_routes, profile_routes, recurrence_routes, statistics_routes,
+        operation_routes, profile_routes, recurrence_routes, statistics_routes, token_routes,
     },
     send::operate::Control,
 };
@@ -62,8 +62,9 @@ routes! {
         "a delivery: definition, state, checks, plan, counts, KPIs";
     put "/api/v1/deliveries/{id}" PREPARE, delivery_routes::change,
         "replace the definition; the delivery goes back to `editing`";
-    delete "/api/v1/deliveries/{id}" PREPARE, delivery_routes::delete,
-        "delete a delivery with its audience and logs; its audit log stays";
+    delete "/api/v1/deliveries/{id}" MONITORING, delivery_routes::delete,
+        "delete a delivery with its audience and logs; its audit log stays (needs \
+         `prepare_deliveries`, after the release `administration`)";
     put "/api/v1/deliveries/{id}/audience" PREPARE, delivery_routes::upload,
         "stream the audience, `application/x-ndjson` or `text/csv`";
     post "/api/v1/deliveries/{id}/prepare" PREPARE, action_routes::prepare,
@@ -148,6 +149,10 @@ routes! {
         "put an address on the denylist; deliveries that honour the denylist exclude it";
     delete "/api/v1/denylist/{email}" ADMINISTRATION, denylist_routes::remove,
         "take an address off the denylist";
+    get "/api/v1/tokens" ADMINISTRATION, token_routes::list,
+        "the bearer tokens: name, roles, unit, end, last use, revocation";
+    delete "/api/v1/tokens/{name}" ADMINISTRATION, token_routes::revoke,
+        "revoke a bearer token at once, for all daemons; a new secret under the name works";
     get "/api/v1/jobs/{id}/outcome" START, operation_routes::outcome,
         "the outcome of a `ConfirmSend` job";
     get "/api/v1/queues/{queue}/dead" ADMINISTRATION, operation_routes::dead,

@@ -40,6 +40,11 @@ pub const WRITE_CHECK: &str = "versand:pulse";
 /// Hash: the preparation behind each preparation number of the message index.
 pub const PREPARATIONS: &str = "versand:preparations";
 
+/// Hash: who revoked each revoked bearer token, and when, by the SHA-256 of the token.
+pub const REVOKED_TOKENS: &str = "versand:{tokens}:revoked";
+/// Hash: when each bearer token was used last (Unix seconds), by the SHA-256 of the token.
+pub const USED_TOKENS: &str = "versand:{tokens}:used";
+
 /// Set: digests of the denied addresses whose digests have the same first four bits.
 pub fn denylist(set: u8) -> String {
     format!("versand:{{denylist:{set:x}}}")

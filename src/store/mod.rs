@@ -34,12 +34,14 @@ mod durability;
 mod removed_parts;
 mod scripts;
 mod stores;
+mod token_store;
 
 pub use connection::{ConnectError, Redis, StoreError, may_pass};
 pub use delivery_store::{CommitOutcome, DeliveryChange, DeliveryStore, OnceKey};
 pub use durability::{Durability, DurabilityLag};
 pub use removed_parts::RemovedParts;
 pub use stores::Stores;
+pub use token_store::{Revocation, TokenStore};
 
 use connection::{damaged, unreadable};
 use scripts::with_prelude;
