@@ -33,7 +33,7 @@ use crate::{
     queue::{Queue, WorkerHealth, Workers},
     redis_server::{EmbeddedRedis, StateDir},
     scheduler,
-    store::{Durability, Redis, Stores},
+    store::{Durability, Redis, Stores, TokenStore},
     worker,
 };
 
@@ -104,6 +104,7 @@ impl Application {
             queue: queue.clone(),
             health: health.clone(),
             keyring,
+            tokens: TokenStore::new(services.stores.redis.clone()),
             redis_state: services.journey.recover.pulse.state.clone(),
             metrics: MetricsPage::new(metrics, services.observation.ratios.ratios.clone()),
             limits: RequestLimits::new(&services.config.server),

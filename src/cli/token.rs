@@ -56,6 +56,7 @@ enum RoleWord {
     StartDeliveries,
     Administration,
     Monitoring,
+    Auditor,
 }
 
 impl From<RoleWord> for Role {
@@ -65,6 +66,7 @@ impl From<RoleWord> for Role {
             RoleWord::StartDeliveries => Self::StartDeliveries,
             RoleWord::Administration => Self::Administration,
             RoleWord::Monitoring => Self::Monitoring,
+            RoleWord::Auditor => Self::Auditor,
         }
     }
 }
@@ -122,7 +124,7 @@ fn sign(
     let claims = Claims {
         iss: issuer.to_owned(),
         sub: options.name.clone(),
-        aud: options.audience.clone(),
+        aud: options.audience.as_str().into(),
         exp: now + options.hours * 3600,
         iat: now,
         jti: Some(HEXLOWER.encode(&jti)),

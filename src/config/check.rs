@@ -156,8 +156,23 @@ impl AuthSettings {
         if let Some(i) = self.tokens.iter().position(|token| !token.has_digest()) {
             return Err(refuse(
                 format!("auth.tokens[{i}].sha256"),
-                "must be 64 lower-case hexadecimal digits",
+                "must be 64 hexadecimal digits",
             ));
+        }
+        let (mut names, mut hashes) = (HashSet::new(), HashSet::new());
+        for (i, token) in self.tokens.iter().enumerate() {
+            if !names.insert(token.name.trim()) {
+                return Err(refuse(
+                    format!("auth.tokens[{i}].name"),
+                    format!("{} is the name of another token", token.name),
+                ));
+            }
+            if !hashes.insert(token.sha256.to_ascii_lowercase()) {
+                return Err(refuse(
+                    format!("auth.tokens[{i}].sha256"),
+                    "is that of another token: each principal needs a token of its own",
+                ));
+            }
         }
         let tokens = self
             .tokens
@@ -193,9 +208,8 @@ impl AuthSettings {
 }
 
 impl TokenSettings {
-    /// Whether `sha256` is a digest in lower-case hexadecimal.
+    /// Whether `sha256` is a digest in hexadecimal.
     fn has_digest(&self) -> bool {
-        self.sha256.len() == 64
-            && self.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        self.sha256.len() == 64 && self.sha256.bytes().all(|b| b.is_ascii_hexdigit())
     }
 }

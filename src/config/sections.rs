@@ -5,6 +5,7 @@
 use ipnet::IpNet;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{
@@ -200,7 +201,7 @@ pub struct FatigueSettings {
     pub days: f64,
 }
 
-/// A bearer token. Only the SHA-256 of its text is known, in lower-case hexadecimal.
+/// A bearer token. Only the SHA-256 of its text is known, in hexadecimal.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenSettings {
@@ -210,6 +211,9 @@ pub struct TokenSettings {
     /// The unit outside of which the principal sees nothing.
     #[serde(default)]
     pub unit: Option<String>,
+    /// The token is not valid from then on.
+    #[serde(default)]
+    pub expires: Option<Timestamp>,
 }
 
 /// An issuer that may sign JWTs.

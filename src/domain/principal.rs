@@ -27,6 +27,11 @@ impl Principal {
         self.roles.iter().any(|role| role.covers(needed))
     }
 
+    /// Whether the principal may read what needs the role `needed`. An auditor reads everything.
+    pub fn may_read(&self, needed: Role) -> bool {
+        self.may(needed) || self.roles.contains(&Role::Auditor)
+    }
+
     /// Whether the delivery exists for the principal.
     pub fn sees(&self, delivery: &Delivery) -> bool {
         self.sees_unit(delivery.document.definition.unit.as_deref())

@@ -14,9 +14,25 @@ pub enum Role {
     Administration,
     /// Counts and KPIs, read-only.
     Monitoring,
+    /// Everything that can be read, logs and audit log included; changes nothing.
+    Auditor,
 }
 
 impl Role {
+    /// All roles.
+    pub const ALL: [Self; 5] = [
+        Self::PrepareDeliveries,
+        Self::StartDeliveries,
+        Self::Administration,
+        Self::Monitoring,
+        Self::Auditor,
+    ];
+
+    /// The role with this word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.word() == word)
+    }
+
     /// The word used in tokens, settings and errors.
     pub fn word(self) -> &'static str {
         match self {
@@ -24,6 +40,7 @@ impl Role {
             Self::StartDeliveries => "start_deliveries",
             Self::Administration => "administration",
             Self::Monitoring => "monitoring",
+            Self::Auditor => "auditor",
         }
     }
 
@@ -46,6 +63,8 @@ mod tests {
         assert!(!Role::PrepareDeliveries.covers(Role::StartDeliveries));
         assert!(!Role::Administration.covers(Role::StartDeliveries));
         assert!(!Role::Monitoring.covers(Role::Administration));
+        assert!(!Role::Auditor.covers(Role::Administration));
+        assert!(Role::ALL.iter().all(|role| Role::from_word(role.word()) == Some(*role)));
         assert!(Role::PrepareDeliveries.covers(Role::Monitoring));
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     queue::{Queue, WorkerHealth},
     report::Reports,
     send::{Journey, recover::RedisState},
-    store::Stores,
+    store::{Stores, TokenStore},
 };
 
 /// The services of the routes. Cheap to clone.
@@ -46,6 +46,8 @@ pub struct Operations {
     pub health: WorkerHealth,
     /// The tokens and keys of those who may log in.
     pub keyring: Live<Keyring>,
+    /// Which bearer tokens are revoked, and when each was used.
+    pub tokens: TokenStore,
     /// The last known state of Redis: true while Redis takes writes.
     pub redis_state: RedisState,
     /// Renders the metrics.

@@ -39,6 +39,7 @@ mod router;
 mod routes;
 mod statistics_routes;
 mod store_routes;
+mod token_routes;
 mod unit_scope;
 
 pub use api::{Api, Operations, RequestLimits};

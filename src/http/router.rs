@@ -15,7 +15,7 @@ use axum::{
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use super::{
-    api::Api,
+    api::{Api, Operations},
     held_body::held_body,
     listen::{BusyMark, ClientNetwork, Peer, forwarded, method_label},
     login_failures::WINDOW,
@@ -25,10 +25,12 @@ use super::{
     unit_scope::UnitScope,
 };
 use crate::{
+    clock::unix_now,
     deliveries::Refusal,
     domain::{Principal, Role, delivery::ExpectedRevisions},
     identity::{NotAuthentic, claimed_name},
     metrics,
+    store::StoreError,
 };
 
 /// The router of the admin listener.
@@ -75,12 +77,20 @@ async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let token = bearer(request.headers());
-    let mut principal = match token.and_then(|token| api.operations.keyring.now().bearer(token)) {
+    let log_in = match log_in(&api, request.headers()).await {
+        Ok(log_in) => log_in,
+        Err(unavailable) => return Problem::from(Refusal::from(unavailable)).into_response(),
+    };
+    let mut principal = match log_in {
         Ok(principal) => principal,
         Err(error) => return failed_login(&api, &request, error).into_response(),
     };
-    if !principal.may(role) {
+    // a request that only reads is open to auditors, too
+    let may = match request.method().is_safe() {
+        true => principal.may_read(role),
+        false => principal.may(role),
+    };
+    if !may {
         return Problem::from(Refusal::MissingRole(role)).into_response();
     }
     let permit = match api.operations.limits.principals.request(&principal.name) {
@@ -129,6 +139,32 @@ fn failed_login(api: &Api, request: &Request, error: NotAuthentic) -> Problem {
         )
         .with_retry_after(wait),
     }
+}
+
+/// The principal who calls. A bearer token must not be revoked.
+///
+/// # Errors
+/// If Redis does not say whether the token is revoked.
+async fn log_in(
+    api: &Api,
+    headers: &HeaderMap,
+) -> Result<Result<Principal, NotAuthentic>, StoreError> {
+    let Operations { keyring, tokens, .. } = &api.operations;
+    let keyring = keyring.now();
+    let (token, principal) = match bearer(headers).and_then(|t| Ok((t, keyring.bearer(t)?))) {
+        Ok(known) => known,
+        Err(error) => return Ok(Err(error)),
+    };
+    if let Some(known) = keyring.token(token) {
+        let sha256 = known.sha256();
+        if tokens.is_revoked(&sha256).await? {
+            return Ok(Err(NotAuthentic::Revoked));
+        }
+        if let Err(error) = tokens.note_use(&sha256, unix_now()).await {
+            tracing::warn!(%error, "the use of a bearer token is not noted");
+        }
+    }
+    Ok(Ok(principal))
 }
 
 /// Refuses what lies outside of the principal's unit. `id` is the delivery that the path names.

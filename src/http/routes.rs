@@ -10,6 +10,7 @@ use crate::{
     http::{
         action_routes, delivery_routes, denylist_routes, event_routes, log_routes,
         operation_routes, profile_routes, recurrence_routes, statistics_routes, store_routes,
+        token_routes,
     },
     send::operate::Control,
 };
@@ -62,8 +63,9 @@ routes! {
         "a delivery: definition, state, checks, plan, counts, KPIs";
     put "/api/v1/deliveries/{id}" PREPARE, delivery_routes::change,
         "replace the definition; the delivery goes back to `editing`";
-    delete "/api/v1/deliveries/{id}" PREPARE, delivery_routes::delete,
-        "delete a delivery with its audience and logs; its audit log stays";
+    delete "/api/v1/deliveries/{id}" MONITORING, delivery_routes::delete,
+        "delete a delivery with its audience and logs; its audit log stays (needs \
+         `prepare_deliveries`, after the release `administration`)";
     put "/api/v1/deliveries/{id}/audience" PREPARE, delivery_routes::upload,
         "stream the audience, `application/x-ndjson` or `text/csv`";
     post "/api/v1/deliveries/{id}/prepare" PREPARE, action_routes::prepare,
@@ -154,6 +156,10 @@ routes! {
         "hold the store, because it may lack everything after `since`";
     post "/api/v1/store/release" ADMINISTRATION, store_routes::release,
         "release the hold that begins at `since` (needs `start_deliveries`, too)";
+    get "/api/v1/tokens" ADMINISTRATION, token_routes::list,
+        "the bearer tokens: name, roles, unit, end, last use, revocation";
+    delete "/api/v1/tokens/{name}" ADMINISTRATION, token_routes::revoke,
+        "revoke a bearer token at once, for all daemons; a new secret under the name works";
     get "/api/v1/jobs/{id}/outcome" START, operation_routes::outcome,
         "the outcome of a `ConfirmSend` job";
     get "/api/v1/queues/{queue}/dead" ADMINISTRATION, operation_routes::dead,

@@ -1,16 +1,14 @@
 //! The keyring: bearer tokens, known by their hash, and the keys of JWT issuers.
 
-use std::fs;
-
-use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, errors::ErrorKind};
-use serde::{Deserialize, Serialize};
+use jiff::Timestamp;
+use jsonwebtoken::{Validation, decode, decode_header, errors::ErrorKind};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::{bearer_token::BearerToken, claims::Claims, jwt_issuer::JwtIssuer};
 use crate::{
-    config::{AuthSettings, ConfigError, JwtKeySettings},
-    domain::{Principal, Role, is_unit_name, one_line},
+    config::{AuthSettings, ConfigError},
+    domain::{Principal, is_unit_name},
 };
 
 /// The action that the JWT of a job must name to confirm a delivery.
@@ -27,86 +25,23 @@ pub enum NotAuthentic {
     /// No configured token or key fits.
     #[error("the token is unknown, or its signature is not that of a configured issuer")]
     Unknown,
-    /// The JWT is too old.
+    /// The token is too old.
     #[error("the token has expired")]
     Expired,
+    /// An administrator has revoked the token.
+    #[error("the token was revoked")]
+    Revoked,
     /// The JWT is genuine, but a claim does not fit; the text says which.
     #[error("{0}")]
     Misused(&'static str),
 }
 
-/// The claims of a JWT (RFC 7519, section 4). Only the JWT of a job has `action`, `delivery` and
-/// `digest`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claims {
-    /// The issuer, as in `auth.jwt_keys`.
-    pub iss: String,
-    /// The name of the principal at that issuer.
-    pub sub: String,
-    /// The audience: `auth.issuer_audience`.
-    pub aud: String,
-    /// When the token expires, in Unix seconds.
-    pub exp: u64,
-    /// When the token was issued, in Unix seconds.
-    pub iat: u64,
-    /// A unique id; required for the JWT of a job.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub jti: Option<String>,
-    /// The roles that the token claims. The issuer must be allowed to give them.
-    #[serde(default)]
-    pub roles: Vec<Role>,
-    /// The unit of the principal. An issuer with a unit gives no other one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unit: Option<String>,
-    /// [`CONFIRM_SEND`] for the JWT of a job.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub action: Option<String>,
-    /// The delivery that the job confirms.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub delivery: Option<String>,
-    /// The digest that the job confirms.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<String>,
-}
-
-impl Claims {
-    /// The principal, named `issuer/subject`, so that issuers do not share names.
-    pub fn principal(&self) -> Principal {
-        let name = format!("{}/{}", self.iss, self.sub);
-        Principal { unit: self.unit.clone(), ..Principal::new(name, self.roles.clone()) }
-    }
-}
-
-/// The principal that a JWT claims, for a log line. Nothing is checked, so nothing is proved.
-pub fn claimed_name(token: &str) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Claimed {
-        iss: String,
-        sub: String,
-    }
-    let payload = BASE64URL_NOPAD.decode(token.split('.').nth(1)?.as_bytes()).ok()?;
-    let Claimed { iss, sub } = serde_json::from_slice(&payload).ok()?;
-    Some(one_line(&format!("{iss}/{sub}"), 100))
-}
-
 /// The configured tokens and keys.
 pub struct Keyring {
-    /// The SHA-256 of each bearer token, with its principal.
-    tokens: Vec<([u8; 32], Principal)>,
-    issuers: Vec<Issuer>,
+    tokens: Vec<BearerToken>,
+    issuers: Vec<JwtIssuer>,
     audience: String,
     longest_life_s: u64,
-}
-
-/// An issuer of JWTs with its key.
-struct Issuer {
-    name: String,
-    /// The roles that the issuer may give.
-    roles: Vec<Role>,
-    /// The unit of all its tokens.
-    unit: Option<String>,
-    algorithm: Algorithm,
-    key: DecodingKey,
 }
 
 impl Keyring {
@@ -116,30 +51,32 @@ impl Keyring {
     /// The hash of a bearer token is malformed, or a key cannot be read or does not fit its
     /// algorithm.
     pub fn new(settings: &AuthSettings) -> Result<Self, ConfigError> {
-        let mut tokens = Vec::new();
-        for (i, token) in settings.tokens.iter().enumerate() {
-            let refuse = || ConfigError {
-                setting: format!("auth.tokens[{i}].sha256"),
-                reason: "must be 64 hexadecimal digits".into(),
-            };
-            let hash = HEXLOWER.decode(token.sha256.as_bytes()).map_err(|_| refuse())?;
-            let hash = hash.try_into().map_err(|_| refuse())?;
-            let principal = Principal::new(&token.name, token.roles.clone());
-            tokens.push((hash, Principal { unit: token.unit.clone(), ..principal }));
-        }
-        let issuers = settings
-            .jwt_keys
-            .iter()
-            .enumerate()
-            .map(|(i, key)| issuer(i, key))
-            .collect::<Result<_, _>>()?;
+        let tokens = settings.tokens.iter().enumerate();
+        let tokens =
+            tokens.map(|(i, token)| BearerToken::new(i, token)).collect::<Result<_, _>>()?;
+        let issuers = settings.jwt_keys.iter().enumerate();
+        let issuers = issuers.map(|(i, key)| JwtIssuer::new(i, key)).collect::<Result<_, _>>()?;
         let longest_life_s = settings.token_lifetime_hours * 3600;
         Ok(Self { tokens, issuers, audience: settings.issuer_audience.clone(), longest_life_s })
     }
 
     /// Adds a bearer token. A daemon without configured tokens makes its own.
     pub fn add(&mut self, token: &str, principal: Principal) {
-        self.tokens.push((Sha256::digest(token).into(), principal));
+        self.tokens.push(BearerToken::made(token, principal));
+    }
+
+    /// The bearer tokens.
+    pub fn tokens(&self) -> &[BearerToken] {
+        &self.tokens
+    }
+
+    /// The bearer token with this text, also if it has expired.
+    pub fn token(&self, text: &str) -> Option<&BearerToken> {
+        let hash: [u8; 32] = Sha256::digest(text).into();
+        // Every token is compared, so that the time taken reveals nothing.
+        self.tokens.iter().fold(None, |found, known| {
+            if bool::from(known.hash.ct_eq(&hash)) { Some(known) } else { found }
+        })
     }
 
     /// True if nobody can log in.
@@ -152,13 +89,11 @@ impl Keyring {
     /// # Errors
     /// The token is unknown, expired or misused. The JWT of a job is refused, too.
     pub fn bearer(&self, token: &str) -> Result<Principal, NotAuthentic> {
-        let hash: [u8; 32] = Sha256::digest(token).into();
-        // Every token is compared, so that the time taken reveals nothing.
-        let found = self.tokens.iter().fold(None, |found, (known, principal)| {
-            if bool::from(known.ct_eq(&hash)) { Some(principal) } else { found }
-        });
-        if let Some(principal) = found {
-            return Ok(principal.clone());
+        if let Some(known) = self.token(token) {
+            return match known.expires.is_some_and(|end| end <= Timestamp::now()) {
+                true => Err(NotAuthentic::Expired),
+                false => Ok(known.principal.clone()),
+            };
         }
         let claims = self.claims(token)?;
         if claims.action.is_some() {
@@ -192,6 +127,10 @@ impl Keyring {
 
     /// The claims of a JWT of a configured issuer.
     fn claims(&self, token: &str) -> Result<Claims, NotAuthentic> {
+        // no extension is understood here, so a token that needs one is invalid (RFC 7515, 4.1.11)
+        if decode_header(token).is_ok_and(|header| header.crit.is_some()) {
+            return Err(NotAuthentic::Misused("the header \"crit\" names an unknown extension"));
+        }
         let mut worst = NotAuthentic::Unknown;
         for issuer in &self.issuers {
             let mut validation = Validation::new(issuer.algorithm);
@@ -221,7 +160,16 @@ impl Keyring {
     }
 
     /// Checks the limits of the daemon and of the issuer: lifetime, time of issue, roles.
-    fn within_limits(&self, mut claims: Claims, issuer: &Issuer) -> Result<Claims, NotAuthentic> {
+    fn within_limits(
+        &self,
+        mut claims: Claims,
+        issuer: &JwtIssuer,
+    ) -> Result<Claims, NotAuthentic> {
+        if !claims.has_subject() {
+            return Err(NotAuthentic::Misused(
+                "the claim \"sub\" must have 1 to 200 printable characters",
+            ));
+        }
         if claims.exp.saturating_sub(claims.iat) > self.longest_life_s {
             return Err(NotAuthentic::Misused(
                 "the token lives longer than auth.token_lifetime_hours",
@@ -250,42 +198,15 @@ impl Keyring {
     }
 }
 
-/// Reads the key of one issuer, number `i` in the settings.
-fn issuer(i: usize, settings: &JwtKeySettings) -> Result<Issuer, ConfigError> {
-    let refuse = |what: &str, reason: String| ConfigError {
-        setting: format!("auth.jwt_keys[{i}].{what}"),
-        reason,
-    };
-    let bytes = fs::read(&settings.key_file).map_err(|e| refuse("key_file", e.to_string()))?;
-    let (algorithm, key) = match settings.algorithm.as_str() {
-        "HS256" if bytes.trim_ascii().len() < 32 => {
-            return Err(refuse(
-                "key_file",
-                "an HS256 secret needs at least 32 bytes (RFC 7518, 3.2)".into(),
-            ));
-        }
-        "HS256" => (Algorithm::HS256, Ok(DecodingKey::from_secret(bytes.trim_ascii()))),
-        "RS256" => (Algorithm::RS256, DecodingKey::from_rsa_pem(&bytes)),
-        "ES256" => (Algorithm::ES256, DecodingKey::from_ec_pem(&bytes)),
-        "EdDSA" => (Algorithm::EdDSA, DecodingKey::from_ed_pem(&bytes)),
-        _ => return Err(refuse("algorithm", "must be HS256, RS256, ES256 or EdDSA".into())),
-    };
-    let key = key.map_err(|e| refuse("key_file", e.to_string()))?;
-    Ok(Issuer {
-        name: settings.issuer.clone(),
-        roles: settings.roles.clone(),
-        unit: settings.unit.clone(),
-        algorithm,
-        key,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use data_encoding::HEXLOWER;
     use jsonwebtoken::{EncodingKey, Header, encode, get_current_timestamp};
 
     use super::*;
-    use crate::config::Config;
+    use crate::{config::Config, domain::Role, identity::claims::JwtAudience};
 
     const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
@@ -338,6 +259,36 @@ mod tests {
     }
 
     #[test]
+    fn a_jwt_may_name_several_audiences_but_no_critical_extension() {
+        let folder = tempfile::tempdir().unwrap();
+        let keyring = keyring(&folder);
+        let aud = JwtAudience::Several(vec!["other".into(), "versand".into()]);
+        let several = Claims { aud, ..claims() };
+        assert!(keyring.job(&signed(&several, SECRET), "d", "x").is_ok());
+        for extensions in [vec!["b64".to_owned()], vec![]] {
+            let header = Header { crit: Some(extensions), ..Header::default() };
+            let token = encode(&header, &claims(), &EncodingKey::from_secret(SECRET)).unwrap();
+            assert!(matches!(keyring.job(&token, "d", "x"), Err(NotAuthentic::Misused(_))));
+        }
+    }
+
+    #[test]
+    fn a_bearer_token_expires() {
+        let hash = HEXLOWER.encode(&Sha256::digest("letmein")).to_uppercase();
+        let of = |expires: &str| {
+            let text = format!(
+                "[auth]\ntokens = [{{ name = \"ann\", sha256 = \"{hash}\", \
+                 roles = [\"monitoring\"], expires = {expires} }}]"
+            );
+            Keyring::new(&Config::from_toml(&text).unwrap().auth).unwrap().bearer("letmein")
+        };
+        assert_eq!(of("\"2020-01-01T00:00:00Z\""), Err(NotAuthentic::Expired));
+        assert_eq!(of("2020-01-01T00:00:00Z"), Err(NotAuthentic::Expired));
+        assert!(of("\"2990-01-01T00:00:00+01:00\"").is_ok());
+        assert!(of("2990-01-01T00:00:00Z").is_ok());
+    }
+
+    #[test]
     fn a_jwt_is_not_valid_before_its_time() {
         let folder = tempfile::tempdir().unwrap();
         let keyring = keyring(&folder);
@@ -370,6 +321,9 @@ mod tests {
         );
         for misused in [
             Claims { aud: "other".into(), ..claims() },
+            Claims { aud: JwtAudience::Several(vec!["other".into()]), ..claims() },
+            Claims { sub: String::new(), ..claims() },
+            Claims { sub: "a\nb".into(), ..claims() },
             Claims { exp: now + 25 * 3600, ..claims() },
             Claims { iat: now + 3600, exp: now + 7200, ..claims() },
             Claims { roles: vec![Role::Administration], ..claims() },

@@ -12,6 +12,11 @@
 //! of failed log-ins (`http`), which tokens are spent (`send::confirm`), and the command that makes
 //! tokens (`cli`).
 
+mod bearer_token;
+mod claims;
+mod jwt_issuer;
 mod keyring;
 
-pub use keyring::{CONFIRM_SEND, Claims, Keyring, NotAuthentic, claimed_name};
+pub use bearer_token::BearerToken;
+pub use claims::{Claims, JwtAudience, claimed_name};
+pub use keyring::{CONFIRM_SEND, Keyring, NotAuthentic};

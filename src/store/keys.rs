@@ -50,6 +50,10 @@ pub const STORE_RELEASED: &str = "versand:{daemons}:released";
 pub const FORMAT: &str = "versand:format";
 /// String: the place of the state directory, if this Redis is the embedded one.
 pub const PLACE: &str = "versand:place";
+/// Hash: who revoked each revoked bearer token, and when, by the SHA-256 of the token.
+pub const REVOKED_TOKENS: &str = "versand:{tokens}:revoked";
+/// Hash: when each bearer token was used last (Unix seconds), by the SHA-256 of the token.
+pub const USED_TOKENS: &str = "versand:{tokens}:used";
 
 /// Set: digests of the denied addresses whose digests have the same first four bits.
 pub fn denylist(set: u8) -> String {

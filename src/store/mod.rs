@@ -38,6 +38,7 @@ mod removed_parts;
 mod rewrites;
 mod scripts;
 mod stores;
+mod token_store;
 
 pub use connect_error::ConnectError;
 pub use connection::{Redis, StoreError, may_pass};
@@ -45,6 +46,7 @@ pub use delivery_store::{CommitOutcome, DeliveryChange, DeliveryStore, OnceKey};
 pub use durability::{Durability, DurabilityLag};
 pub use removed_parts::RemovedParts;
 pub use stores::Stores;
+pub use token_store::{Revocation, TokenStore};
 
 use connection::{damaged, unreadable};
 use scripts::with_prelude;

@@ -139,15 +139,24 @@ impl Definitions {
     /// again.
     ///
     /// # Errors
-    /// If the principal lacks the role, or the delivery cannot be deleted in its state.
+    /// If the principal lacks the role, which is another one after the release; if the delivery
+    /// cannot be deleted in its state.
     pub async fn delete(&self, by: &Principal, id: &DeliveryId) -> Result<(), Refusal> {
-        require(by, Role::PrepareDeliveries)?;
         if self.deliveries.store.state(id).await? == Some(DeliveryState::Deleted) {
+            require(by, Role::PrepareDeliveries).or_else(|_| require(by, Role::Administration))?;
             // an earlier deletion may have been cut short
             return Ok(self.removal.remove_deleted(id).await?);
         }
         self.deliveries
             .change(id, by, &[], |delivery, now| {
+                // what was sent is evidence, and not in the hands of whoever sent it
+                require(
+                    by,
+                    match delivery.state.is_released() {
+                        true => Role::Administration,
+                        false => Role::PrepareDeliveries,
+                    },
+                )?;
                 let state = delivery.state.after(Action::Delete)?;
                 let mut document = delivery.document.clone();
                 document.changed_at = now;

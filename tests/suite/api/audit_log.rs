@@ -65,7 +65,7 @@ async fn the_audit_log_says_who_did_what() {
         .unwrap();
     assert_eq!(refused.status(), StatusCode::CONFLICT);
     app.client
-        .with_token("preparer")
+        .with_token("administrator")
         .request(Method::DELETE, &format!("/deliveries/{id}"))
         .send()
         .await
@@ -83,7 +83,7 @@ async fn the_audit_log_says_who_did_what() {
             ("confirm", "starter"),
             ("finish", "versand"),
             ("settle", "second"),
-            ("delete", "preparer"),
+            ("delete", "administrator"),
         ]
     );
     assert_eq!(entries[1].details["sha256"], view["audience"]["sha256"]);

@@ -463,6 +463,7 @@ async fn a_delivery_at_rest_can_be_deleted_and_one_that_moves_cannot() {
                 && !name.ends_with(":audit")
                 && !name.contains("{audit}")
                 && !name.contains("{opt_outs:")
+                && !name.contains("{tokens}")
                 && !name.contains("{daemons}")
                 && !name.contains(":queues:")
         };

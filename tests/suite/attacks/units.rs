@@ -5,7 +5,11 @@ use std::collections::BTreeSet;
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use versand::http::{ROUTES, Route};
+use versand::{
+    deliveries::Refusal,
+    domain::{Principal, Role},
+    http::{ROUTES, Route},
+};
 
 use crate::harness::{
     app::App,
@@ -208,5 +212,29 @@ async fn only_a_principal_without_a_unit_names_one_and_copies_inherit_it() {
     assert_eq!(unit(&south, &id).await, "south");
     let stopped = south.request(Method::DELETE, &format!("/deliveries/{id}/recurrence"));
     assert_eq!(stopped.send().await.unwrap().status(), StatusCode::NO_CONTENT);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_of_another_unit_confirms_nothing() {
+    let redis = RedisServer::start();
+    let app = start(&redis).await;
+    let north = app.client.with_token("north");
+    let id = north.create(&definition()).await;
+    north.upload(&id, audience(1)).await;
+    let digest = north.prepare(&id).await["plan"]["digest"].as_str().unwrap().to_owned();
+    // as the queue calls it, with the claims of a JWT
+    let confirm = async |unit: &str| {
+        let by = Principal {
+            unit: Some(unit.to_owned()),
+            ..Principal::new("crm/campaigns", vec![Role::StartDeliveries])
+        };
+        let confirmations = &app.services.journey.confirm.confirmations;
+        confirmations.confirm(&by, &id.parse().unwrap(), &digest, "queue", &[]).await
+    };
+    assert!(matches!(confirm("south").await, Err(Refusal::NotFound)));
+    assert!(matches!(confirm("North").await, Err(Refusal::NotFound)));
+    assert!(confirm("north").await.is_ok());
+    north.wait_for(&id, &["finished"]).await;
     app.stop().await;
 }
