@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 
 use crate::{
     config::{AuthSettings, ConfigError, JwtKeySettings},
-    domain::{Principal, Role, one_line},
+    domain::{Principal, Role, misleads, one_line},
 };
 
 /// The action that the JWT of a job must name to confirm a delivery.
@@ -220,6 +220,11 @@ impl Keyring {
                 "the token lives longer than auth.token_lifetime_hours",
             ));
         }
+        if claims.sub.trim().is_empty() || claims.sub.len() > 200 || claims.sub.contains(misleads) {
+            return Err(NotAuthentic::Misused(
+                "the claim \"sub\" must have 1 to 200 printable characters",
+            ));
+        }
         if claims.iat > jsonwebtoken::get_current_timestamp() + LEEWAY_S {
             return Err(NotAuthentic::Misused("the token was issued in the future"));
         }
@@ -345,6 +350,8 @@ mod tests {
         );
         for misused in [
             Claims { aud: "other".into(), ..claims() },
+            Claims { sub: "ann\nWARN forged".into(), ..claims() },
+            Claims { sub: " ".into(), ..claims() },
             Claims { exp: now + 25 * 3600, ..claims() },
             Claims { iat: now + 3600, exp: now + 7200, ..claims() },
             Claims { roles: vec![Role::Administration], ..claims() },

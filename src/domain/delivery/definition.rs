@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::settings::SettingOverrides;
-use crate::domain::{Invalid, schedule::Schedule};
+use crate::domain::{Invalid, misleads, schedule::Schedule};
 
 /// Most characters of a delivery's name.
 pub const LONGEST_NAME: usize = 200;
@@ -56,9 +56,12 @@ impl Definition {
     pub fn check(&self) -> Result<(), Invalid> {
         if self.name.trim().is_empty()
             || self.name.chars().count() > LONGEST_NAME
-            || self.name.contains(char::is_control)
+            || self.name.contains(misleads)
         {
-            return Err(Invalid::new("name", "must have 1 to 200 printable characters"));
+            return Err(Invalid::new(
+                "name",
+                "must have 1 to 200 printable characters, none of which turns the direction",
+            ));
         }
         self.schedule.due_times()?;
         self.settings.check(self.schedule == Schedule::Now)
