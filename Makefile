@@ -60,4 +60,5 @@ check:
 	cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir target
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 	cargo deny --locked check licenses bans sources
+	@scripts/advisories.sh
 	cargo test --no-fail-fast $(ARGS)

@@ -7,7 +7,7 @@ use super::{
     ranges::{check_ranges, is_rate},
     sections::{AuthSettings, Config, ServerSettings, TokenSettings},
 };
-use crate::domain::is_unit_name;
+use crate::domain::{is_unit_name, misleads};
 
 impl Config {
     /// Checks every setting. The first one that cannot be used is the error.
@@ -187,6 +187,7 @@ impl AuthSettings {
         let is_usable = |name: &str| {
             !name.trim().is_empty()
                 && !name.contains('/')
+                && !name.contains(misleads)
                 && !name.trim().eq_ignore_ascii_case("versand")
         };
         let units = self.tokens.iter().map(|token| &token.unit).enumerate();
@@ -200,7 +201,7 @@ impl AuthSettings {
         match tokens.chain(keys).find(|(_, name)| !is_usable(name)) {
             Some((setting, _)) => Err(refuse(
                 setting,
-                "must not be empty, hold a / or be the daemon's own name in the audit log, versand",
+                "must not be empty, hold a / or a control character, or be the daemon's own name in the audit log, versand",
             )),
             None => Ok(()),
         }

@@ -35,6 +35,12 @@ pub fn is_hidden_control(c: char) -> bool {
         )
 }
 
+/// True for a character that a name must not have: a control character, a line separator, or a
+/// control that turns the direction of the text after it.
+pub fn misleads(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

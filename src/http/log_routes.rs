@@ -6,7 +6,7 @@ use axum::{
     Json as Reply,
     body::{Body, Bytes},
     extract::State,
-    http::header,
+    http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use futures_util::{Stream, StreamExt, stream};
@@ -14,7 +14,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    answer_headers::attachment,
     api::Api,
+    csv_cells::csv_lines,
     problem::RouteError,
     request::{Id, PathWords, Query, from, limit},
 };
@@ -145,7 +147,7 @@ pub async fn export_sending(
     let lines = |source: Arc<LogSource>, chunk| async move {
         source.api.reports.sending_log.lines(&source.delivery, source.plan()?, chunk).await
     };
-    Ok(export(LogSource { api, delivery }, chunks, (query.format, SENDING), lines))
+    Ok(export(LogSource { api, delivery }, chunks, (query.format, "log", SENDING), lines))
 }
 
 /// Serves `GET /api/v1/deliveries/{id}/exclusions/export`.
@@ -159,7 +161,7 @@ pub async fn export_exclusions(
     let lines = |source: Arc<LogSource>, slice| async move {
         source.api.reports.exclusion_log.slice(&source.delivery, source.plan()?, slice).await
     };
-    Ok(export(LogSource { api, delivery }, slices, (query.format, EXCLUSIONS), lines))
+    Ok(export(LogSource { api, delivery }, slices, (query.format, "exclusions", EXCLUSIONS), lines))
 }
 
 /// The services and the delivery that an export reads from.
@@ -180,11 +182,12 @@ impl LogSource {
 
 /// Streams a log piece by piece, so that its length does not matter.
 ///
-/// `read` reads one of the `pieces`; `head` is the first line of a CSV export.
+/// `read` reads one of the `pieces`. `log` names the log in the name of the file, and `head` is
+/// the first line of a CSV export.
 pub(super) fn export<T, F, R>(
     source: LogSource,
     pieces: u32,
-    (format, head): (ExportFormat, &'static str),
+    (format, log, head): (ExportFormat, &'static str, &'static str),
     read: R,
 ) -> Response
 where
@@ -192,18 +195,19 @@ where
     F: Future<Output = Result<Vec<T>, StoreError>> + Send + 'static,
     R: Fn(Arc<LogSource>, u32) -> F + Send + 'static,
 {
-    let kind = if format == ExportFormat::Csv {
-        "text/csv; charset=utf-8; header=present"
-    } else {
-        "application/x-ndjson"
+    let (kind, ending) = match format {
+        ExportFormat::Csv => ("text/csv; charset=utf-8; header=present", "csv"),
+        ExportFormat::Ndjson => ("application/x-ndjson", "ndjson"),
     };
+    let file = attachment(&format!("versand-{}-{log}.{ending}", source.delivery.id));
     let source = Arc::new(source);
     let head = (format == ExportFormat::Csv).then_some(Ok(Bytes::from_static(head.as_bytes())));
     let body = stream::iter(0..pieces).then(move |piece| {
         let lines = read(source.clone(), piece);
         async move { text(&lines.await?, format) }
     });
-    ([(header::CONTENT_TYPE, kind)], streamed(stream::iter(head).chain(body))).into_response()
+    let kind = (header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    ([kind, file], streamed(stream::iter(head).chain(body))).into_response()
 }
 
 /// The body of an export. An error breaks the transfer off, so that no client takes a part for the
@@ -221,18 +225,16 @@ fn text<T: Serialize>(items: &[T], format: ExportFormat) -> Result<Bytes, StoreE
     if format == ExportFormat::Ndjson {
         return Ok(ndjson(items)?.into());
     }
-    let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
-    for item in items {
-        writer.serialize(item).map_err(|e| StoreError::Damaged(e.to_string()))?;
-    }
-    Ok(writer.into_inner().map_err(|e| StoreError::Damaged(e.to_string()))?.into())
+    Ok(csv_lines(items).map_err(|e| StoreError::Damaged(e.to_string()))?.into())
 }
 
 /// Serves `GET /api/v1/deliveries/{id}/archive`.
 pub async fn archive(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, RouteError> {
     let delivery = api.deliveries.delivery_with_logs(&id).await?;
     let archive = api.reports.archives.stream(delivery).await.map_err(Refusal::from)?;
-    Ok(([(header::CONTENT_TYPE, "application/zstd")], streamed(archive)).into_response())
+    let kind = (header::CONTENT_TYPE, HeaderValue::from_static("application/zstd"));
+    let file = attachment(&format!("versand-{id}.ndjson.zst"));
+    Ok(([kind, file], streamed(archive)).into_response())
 }
 
 /// The query of a preview.
@@ -257,7 +259,8 @@ pub async fn preview(
         ("versand-date", preview.date.to_string()),
         ("versand-date-assumed", preview.assumed.to_string()),
     ];
-    Ok((headers, preview.message).into_response())
+    let file = attachment(&format!("versand-{id}-{number}.eml"));
+    Ok((headers, [file], preview.message).into_response())
 }
 
 fn audit_page(entries: Vec<AuditEntry>, from: usize, limit: usize) -> Response {

@@ -9,7 +9,8 @@
 //! - [`serve`] runs a listener with its limits: connections, sizes and time-outs (`listen`).
 //!
 //! Handlers are thin: they read the request, call one service, and turn a refusal into a problem
-//! document (`problem`, RFC 9457). `request` holds the extractors. `login_failures` counts wrong
+//! document (`problem`, RFC 9457). `request` holds the extractors. `csv_cells` writes exports and
+//! `answer_headers` the headers of every answer. `login_failures` counts wrong
 //! tokens, and `principal_limits` how much each principal holds.
 //!
 //! Not here: decisions about deliveries (`send`), what a hit means (`feedback` and
@@ -17,7 +18,9 @@
 //! jobs (`worker`) and tasks (`scheduler`) call the same services, but never each other.
 
 mod action_routes;
+mod answer_headers;
 mod api;
+mod csv_cells;
 mod delivery_routes;
 mod denylist_routes;
 mod event_routes;

@@ -7,7 +7,7 @@ use std::{
 
 use axum::http::StatusCode;
 
-use super::problem::Problem;
+use super::problem::{Problem, RouteError};
 use crate::{config::ServerSettings, metrics};
 
 /// What a principal holds.
@@ -44,7 +44,7 @@ impl PrincipalLimits {
     ///
     /// # Errors
     /// 429 if it holds `server.requests_per_principal` already.
-    pub fn request(&self, principal: &str) -> Result<PrincipalPermit, Problem> {
+    pub fn request(&self, principal: &str) -> Result<PrincipalPermit, RouteError> {
         self.hold(principal, Held::Request)
     }
 
@@ -53,11 +53,11 @@ impl PrincipalLimits {
     /// # Errors
     /// 429 if it holds `server.streams_per_principal` already, 503 if all principals together
     /// hold `server.streams`.
-    pub fn stream(&self, principal: &str) -> Result<PrincipalPermit, Problem> {
+    pub fn stream(&self, principal: &str) -> Result<PrincipalPermit, RouteError> {
         self.hold(principal, Held::Stream)
     }
 
-    fn hold(&self, principal: &str, what: Held) -> Result<PrincipalPermit, Problem> {
+    fn hold(&self, principal: &str, what: Held) -> Result<PrincipalPermit, RouteError> {
         let limits = &self.0;
         let mut held = limits.held.lock().unwrap_or_else(PoisonError::into_inner);
         let (requests, streams) = held.get(principal).copied().unwrap_or_default();
@@ -96,9 +96,9 @@ impl PrincipalLimits {
     }
 }
 
-fn full(status: StatusCode, limit: &'static str, why: &str) -> Problem {
+fn full(status: StatusCode, limit: &'static str, why: &str) -> RouteError {
     metrics::turned_away(limit);
-    Problem::new(status, format!("server.{limit}: {why}"))
+    Problem::new(status, format!("server.{limit}: {why}")).into()
 }
 
 /// The right to hold one request or event stream, until it is dropped.

@@ -15,6 +15,7 @@ use axum::{
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use super::{
+    answer_headers::add_answer_headers,
     api::{Api, Operations},
     held_body::held_body,
     listen::{BusyMark, ClientNetwork, Peer, forwarded, method_label},
@@ -124,9 +125,9 @@ fn failed_login(api: &Api, request: &Request, error: NotAuthentic) -> Problem {
         tracing::warn!(%address, name, reason = %error, "a log-in failed");
     }
     if verdict.first_unlogged {
-        let failures = failures.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(WINDOW).await;
+        let (failures, shutdown) = (failures.clone(), api.daemon.shutdown.clone());
+        api.daemon.tracker.spawn(async move {
+            shutdown.run_until_cancelled(tokio::time::sleep(WINDOW)).await;
             let count = failures.take_unlogged();
             tracing::warn!(count, "further log-ins failed within a minute");
         });
@@ -238,13 +239,14 @@ fn bearer(headers: &HeaderMap) -> Result<&str, NotAuthentic> {
     }
 }
 
-/// Counts a request and its duration.
+/// Counts a request and its duration, and adds the headers of every answer.
 pub(super) async fn observe(request: Request, next: Next) -> Response {
     let began = Instant::now();
     let route =
         request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = method_label(request.method());
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
+    add_answer_headers(&mut response);
     metrics::http_request(&route, method, response.status().as_u16(), began.elapsed());
     response
 }

@@ -132,5 +132,5 @@ pub async fn export(
                 .await
         }
     };
-    Ok(export_log(LogSource { api, delivery }, blocks, (query.format, TRACKING), lines))
+    Ok(export_log(LogSource { api, delivery }, blocks, (query.format, "tracking", TRACKING), lines))
 }

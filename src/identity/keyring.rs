@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq;
 use super::{bearer_token::BearerToken, claims::Claims, jwt_issuer::JwtIssuer};
 use crate::{
     config::{AuthSettings, ConfigError},
-    domain::{Principal, is_unit_name},
+    domain::{Principal, is_unit_name, misleads},
 };
 
 /// The action that the JWT of a job must name to confirm a delivery.
@@ -175,6 +175,11 @@ impl Keyring {
                 "the token lives longer than auth.token_lifetime_hours",
             ));
         }
+        if claims.sub.trim().is_empty() || claims.sub.len() > 200 || claims.sub.contains(misleads) {
+            return Err(NotAuthentic::Misused(
+                "the claim \"sub\" must have 1 to 200 printable characters",
+            ));
+        }
         if claims.iat > jsonwebtoken::get_current_timestamp() + LEEWAY_S {
             return Err(NotAuthentic::Misused("the token was issued in the future"));
         }
@@ -324,6 +329,8 @@ mod tests {
             Claims { aud: JwtAudience::Several(vec!["other".into()]), ..claims() },
             Claims { sub: String::new(), ..claims() },
             Claims { sub: "a\nb".into(), ..claims() },
+            Claims { sub: "ann\nWARN forged".into(), ..claims() },
+            Claims { sub: " ".into(), ..claims() },
             Claims { exp: now + 25 * 3600, ..claims() },
             Claims { iat: now + 3600, exp: now + 7200, ..claims() },
             Claims { roles: vec![Role::Administration], ..claims() },

@@ -13,6 +13,8 @@ pub enum AddressError {
     Invalid,
     #[error("has non-ASCII letters before the @, which needs SMTPUTF8 (RFC 6531): not supported")]
     LocalPart,
+    #[error("has quotes before the @ that cannot be left out (RFC 5321, 4.1.2): not supported")]
+    Quoted,
     #[error("has a domain that is not a valid international domain name (RFC 5890)")]
     Domain,
     #[error("is longer than RFC 5321, 4.5.3.1 allows: 64 bytes before the @, 254 in all")]
@@ -21,7 +23,8 @@ pub enum AddressError {
 
 /// The form of an address in the envelope and in headers.
 ///
-/// The local part is kept. The domain becomes lower case, with A-labels (RFC 5890). White space
+/// The local part is kept, without quotes that mean nothing: `"ann"@x` and `ann@x` are the same
+/// mailbox, and must be one in the denylist, too. The domain becomes lower case, with A-labels (RFC 5890). White space
 /// around the address is removed.
 ///
 /// # Errors
@@ -40,7 +43,32 @@ pub fn to_ascii(address: &str) -> Result<String, AddressError> {
     if is_simple(local, domain) {
         return Ok(address.to_owned());
     }
+    if local.starts_with('"') {
+        return parse(&unquoted(local)?, domain);
+    }
     parse(local, domain)
+}
+
+/// The local part without its quotes.
+///
+/// # Errors
+/// The quotes do not end, or the text needs them.
+fn unquoted(local: &str) -> Result<String, AddressError> {
+    let quoted = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    let mut text = String::new();
+    let mut chars = quoted.ok_or(AddressError::Invalid)?.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => text.push(chars.next().ok_or(AddressError::Invalid)?),
+            '"' => return Err(AddressError::Invalid),
+            c => text.push(c),
+        }
+    }
+    let is_atom = |word: &str| {
+        let is_text = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c);
+        !word.is_empty() && word.chars().all(is_text)
+    };
+    if text.split('.').all(is_atom) { Ok(text) } else { Err(AddressError::Quoted) }
 }
 
 /// The key of an address in the denylist and in the message index.
@@ -105,6 +133,15 @@ mod tests {
     }
 
     #[test]
+    fn quotes_that_mean_nothing_are_left_out() {
+        for same in
+            ["jane.doe@example.org", "\"jane.doe\"@example.org", "\"j\\ane.doe\"@Example.org"]
+        {
+            assert_eq!(to_ascii(same).as_deref(), Ok("jane.doe@example.org"), "{same}");
+        }
+    }
+
+    #[test]
     fn an_address_that_smtp_cannot_carry_is_refused() {
         let long_local = format!("{}@example.org", "a".repeat(65));
         let long = format!("a@{}.org", "b.".repeat(126));
@@ -116,6 +153,17 @@ mod tests {
             ("jane@", AddressError::Invalid),
             ("jane@exa mple.org", AddressError::Invalid),
             ("jane doe@example.org", AddressError::Invalid),
+            ("\"jane doe\"@example.org", AddressError::Quoted),
+            ("\"jane@doe\"@example.org", AddressError::Quoted),
+            ("\"\"@example.org", AddressError::Quoted),
+            ("\"jane..doe\"@example.org", AddressError::Quoted),
+            ("\"jane\\\"\"@example.org", AddressError::Quoted),
+            ("\"jane\"doe\"@example.org", AddressError::Invalid),
+            ("\"jane@example.org", AddressError::Invalid),
+            ("jane\"@example.org", AddressError::Invalid),
+            ("jane@example.org.", AddressError::Invalid),
+            ("jane(home)@example.org", AddressError::Invalid),
+            ("jane\0@example.org", AddressError::Invalid),
             ("jane@example.org\r\nRCPT TO:<x@y.z>", AddressError::Invalid),
             ("jane\r\n@example.org", AddressError::Invalid),
             ("<jane@example.org>", AddressError::Invalid),

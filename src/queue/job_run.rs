@@ -7,11 +7,16 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     enqueue::Queue,
+    job_id::plain_id,
     lock::locked,
     queue_error::QueueError,
     queue_name::QueueName,
     received_job::{Handler, JobError, ReceivedJob},
 };
+use crate::domain::one_line;
+
+/// Why a job with such an id is set aside. A foreign producer may have made it.
+const BAD_ID: &str = "the id is not 1 to 200 of A-Z a-z 0-9 . _ : -";
 
 /// How long to wait, in milliseconds, after each failed try to record that a run ended.
 const END_RETRIES_MS: [u64; 4] = [100, 400, 1600, 6400];
@@ -70,6 +75,12 @@ impl JobRun {
             // Another worker took the job over, or the id is not the one that was queued. The
             // acknowledgement will fail and end this worker. The supervisor then clears up.
             return Err(JobError::Retry("not held by this worker".into()));
+        }
+        if !plain_id(&id) {
+            self.end(&id).await;
+            let shown = one_line(&id, 200);
+            tracing::warn!(queue, job.id = shown, "job set aside as dead: {BAD_ID}");
+            return Err(JobError::Abort(BAD_ID.to_owned()));
         }
         if starts > self.queue.inner.settings.crashes {
             let crashes = starts - 1;

@@ -18,6 +18,7 @@ mod line_error;
 mod ndjson_reader;
 mod reader;
 mod recipient;
+mod unique_json;
 
 pub use address_mask::matches;
 pub use exclusion::{Exclusion, ExclusionCause};

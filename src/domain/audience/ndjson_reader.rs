@@ -1,8 +1,10 @@
 //! Reads NDJSON: one JSON object per line.
 
-use serde_json::{Map, Value};
-
-use super::{line_error::LineError, recipient::Recipient};
+use super::{
+    line_error::LineError,
+    recipient::Recipient,
+    unique_json::{NotUnique, unique_object},
+};
 
 /// Reads an upload in pieces of any size.
 pub struct NdjsonReader {
@@ -53,8 +55,7 @@ impl NdjsonReader {
             .map_err(|_| LineError::new(self.line, "not UTF-8"))?;
         let text = text.strip_prefix('\u{feff}').filter(|_| self.line == 1).unwrap_or(text);
         if !text.trim().is_empty() {
-            let fields: Map<String, Value> =
-                serde_json::from_str(text).map_err(|e| json_error(self.line, &e))?;
+            let fields = unique_object(text).map_err(|e| json_error(self.line, &e))?;
             into.push(Recipient::from_fields(self.line, fields)?);
         }
         self.partial.clear();
@@ -64,7 +65,11 @@ impl NdjsonReader {
 }
 
 /// serde's error without its line, which is always 1 here.
-fn json_error(line: u64, error: &serde_json::Error) -> LineError {
+fn json_error(line: u64, error: &NotUnique) -> LineError {
+    let error = match error {
+        NotUnique::Duplicate(path) => return LineError::of(line, path, "occurs twice"),
+        NotUnique::Json(error) => error,
+    };
     if error.is_data() {
         return LineError::new(line, "not a JSON object");
     }

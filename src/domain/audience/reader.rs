@@ -103,6 +103,10 @@ mod tests {
             error(AudienceFormat::Ndjson, b"{\"email\":5}"),
             "line 1, field \"email\": must be a string"
         );
+        assert_eq!(
+            error(AudienceFormat::Ndjson, b"\n{\"email\":\"a\",\"x\":{\"y\":1,\"y\":1}}"),
+            "line 2, field \"x.y\": occurs twice"
+        );
         assert_eq!(error(AudienceFormat::Ndjson, b"\n[1]\n"), "line 2: not a JSON object");
         assert_eq!(error(AudienceFormat::Ndjson, b"{\"email\":\"\xff\"}"), "line 1: not UTF-8");
         assert!(

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::settings::SettingOverrides;
-use crate::domain::{Invalid, is_unit_name, schedule::Schedule};
+use crate::domain::{Invalid, is_unit_name, misleads, schedule::Schedule};
 
 /// Most characters of a delivery's name.
 pub const LONGEST_NAME: usize = 200;
@@ -72,9 +72,12 @@ impl Definition {
     pub fn check(&self) -> Result<(), Invalid> {
         if self.name.trim().is_empty()
             || self.name.chars().count() > LONGEST_NAME
-            || self.name.contains(char::is_control)
+            || self.name.contains(misleads)
         {
-            return Err(Invalid::new("name", "must have 1 to 200 printable characters"));
+            return Err(Invalid::new(
+                "name",
+                "must have 1 to 200 printable characters, none of which turns the direction",
+            ));
         }
         if self.unit.as_deref().is_some_and(|unit| !is_unit_name(unit)) {
             return Err(Invalid::new("unit", "must have 1 to 100 printable characters"));

@@ -2,7 +2,13 @@
 
 use std::{convert::Infallible, future::poll_fn, net::IpAddr, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, extract::Request, http::Method, response::Response};
+use axum::{
+    Router,
+    body::Body,
+    extract::Request,
+    http::{HeaderValue, Method, header},
+    response::{IntoResponse, Response},
+};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -14,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::{
+    head_check::{check_head, must_close},
     listener_slots::{BusyMark, ListenerSlot},
     listener_tls::ListenerTls,
 };
@@ -79,6 +86,25 @@ pub async fn serve_connection(
     }
 }
 
+/// Answers one request, unless its head cannot be trusted.
+async fn answer(
+    respond: impl Respond,
+    peer: Peer,
+    busy: BusyMark,
+    request: Request<Incoming>,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let closes = must_close(&parts);
+    let mut response = match check_head(parts.version, &parts.headers) {
+        Ok(()) => respond.respond(peer, busy, Request::from_parts(parts, body)).await,
+        Err(problem) => problem.into_response(),
+    };
+    if closes {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
 /// Returns when the slot was given to another connection, or when the daemon ends.
 async fn given_up(slot: &ListenerSlot, end: &CancellationToken) {
     tokio::select! {
@@ -97,7 +123,7 @@ async fn speak_http<S: AsyncRead + AsyncWrite + Unpin + Send>(
 ) {
     let service = service_fn(move |request| {
         let (respond, busy) = (respond.clone(), slot.busy());
-        Box::pin(async move { Ok::<_, Infallible>(respond.respond(peer, busy, request).await) })
+        Box::pin(async move { Ok::<_, Infallible>(answer(respond, peer, busy, request).await) })
     });
     let mut builder = http1::Builder::new();
     let head_timeout = Duration::from_millis(server.head_timeout_ms);

@@ -232,9 +232,9 @@ mod tests {
     fn a_full_network_takes_its_own_longest_idle_connection() {
         let slots = ListenerSlots::new(10, 2, Vec::new());
         let [first, second, other] =
-            [ip(1), ip(1), ip(2)].map(|ip| slots.try_admit(ip).ok().expect("a slot"));
+            [ip(1), ip(1), ip(2)].map(|ip| slots.try_admit(ip).expect("a slot"));
         let request = first.busy();
-        let third = slots.try_admit(ip(1)).ok().expect("the second gives way");
+        let third = slots.try_admit(ip(1)).expect("the second gives way");
         assert_eq!([&first, &second, &other, &third].map(is_taken), [false, true, false, false]);
         let _requests = (request, third.busy());
         assert_eq!(slots.try_admit(ip(1)).err(), Some(NoSlot::OfNetwork));
@@ -244,8 +244,8 @@ mod tests {
     #[test]
     fn a_full_listener_takes_an_idle_connection_of_the_largest_network() {
         let slots = ListenerSlots::new(4, 10, Vec::new());
-        let all = [ip(9), ip(1), ip(1), ip(1)].map(|ip| slots.try_admit(ip).ok().expect("a slot"));
-        let newcomer = slots.try_admit(ip(2)).ok().expect("a slot");
+        let all = [ip(9), ip(1), ip(1), ip(1)].map(|ip| slots.try_admit(ip).expect("a slot"));
+        let newcomer = slots.try_admit(ip(2)).expect("a slot");
         assert_eq!([0, 1, 2, 3].map(|i| is_taken(&all[i])), [false, true, false, false]);
         let _requests: Vec<_> = all.iter().chain([&newcomer]).map(ListenerSlot::busy).collect();
         assert_eq!(slots.try_admit(ip(3)).err(), Some(NoSlot::OfListener));
@@ -254,14 +254,14 @@ mod tests {
     #[test]
     fn a_trusted_proxy_may_hold_all_slots() {
         let slots = ListenerSlots::new(3, 1, vec!["192.0.2.1/32".parse().expect("a network")]);
-        let _all = [ip(1), ip(1), ip(1)].map(|ip| slots.try_admit(ip).ok().expect("a slot").busy());
+        let _all = [ip(1), ip(1), ip(1)].map(|ip| slots.try_admit(ip).expect("a slot").busy());
         drop(slots.try_admit(ip(1)));
     }
 
     #[tokio::test]
     async fn a_slot_is_free_again_after_its_connection_and_wakes_who_waits() {
         let slots = ListenerSlots::new(1, 1, Vec::new());
-        let first = slots.try_admit(ip(1)).ok().expect("a slot");
+        let first = slots.try_admit(ip(1)).expect("a slot");
         let request = first.busy();
         let (admitted, ()) = tokio::join!(slots.admit(ip(2)), async move { drop(request) });
         assert!(admitted.is_ok() && is_taken(&first));

@@ -5,13 +5,15 @@
 //!   so many in all. A connection that no request holds gives way to a new one.
 //! - [`ClientNetwork`] is who counts as one client, also behind trusted proxies.
 //! - [`ListenerTls`] is the TLS of the admin listener. It reads its certificate again.
-//! - `http_connection` speaks HTTP on one connection, with its time-outs.
+//! - `http_connection` speaks HTTP on one connection, with its time-outs. `head_check` refuses
+//!   heads that a proxy might read in another way.
 //! - `turned_away` answers a connection that gets no slot.
 //!
 //! Not here: the limits of a principal (`principal_limits`) and failed log-ins (`login_failures`).
 
 mod accept;
 mod client_network;
+mod head_check;
 mod http_connection;
 mod listener_slots;
 mod listener_tls;

@@ -12,7 +12,10 @@ use super::pages;
 use crate::{
     domain::tracking::HitKind,
     feedback::{Feedback, LinkError, OptOutLink, Visit},
-    http::listen::{BusyMark, Peer, Respond, method_label},
+    http::{
+        answer_headers::add_answer_headers,
+        listen::{BusyMark, Peer, Respond, method_label},
+    },
     metrics::{self, RequestMetrics},
 };
 
@@ -56,7 +59,7 @@ impl Respond for PublicListener {
         let (parts, _) = request.into_parts();
         let visit = || Visit::of(peer, &parts, &feedback.links.config.public.trusted_proxies);
         let requested = parse_path(parts.uri.path());
-        let response = match &requested {
+        let mut response = match &requested {
             None => pages::substitution(),
             Some((_, kind, token)) => match (kind, parts.method.as_str()) {
                 (HitKind::OptOut, "POST") => Box::pin(opt_out(feedback, token, visit())).await,
@@ -73,6 +76,7 @@ impl Respond for PublicListener {
                 }),
             },
         };
+        add_answer_headers(&mut response);
         if let Some((_, kind, _)) = requested
             && response.status() == StatusCode::SERVICE_UNAVAILABLE
         {

@@ -1,7 +1,9 @@
 //! The pages that recipients see. They load nothing from elsewhere and set no cookies.
+//!
+//! Every answer gets `no-store` (`answer_headers`): every hit must reach the daemon.
 
 use axum::{
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
 
@@ -9,19 +11,15 @@ use axum::{
 const PIXEL: &[u8] = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff\
     !\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x01D\x00;";
 
-/// No proxy may store an answer: every hit must reach the daemon.
-const PRIVATE: (HeaderName, &str) = (header::CACHE_CONTROL, "no-cache, max-age=0, private");
-const NO_REFERRER: (HeaderName, &str) = (header::REFERRER_POLICY, "no-referrer");
-
 /// The open pixel.
 pub fn pixel() -> Response {
-    ([(header::CONTENT_TYPE, "image/gif"), PRIVATE], PIXEL).into_response()
+    ([(header::CONTENT_TYPE, "image/gif")], PIXEL).into_response()
 }
 
 /// A redirect to `target`; none if the target cannot stand in a header.
 pub fn redirect(target: &str) -> Option<Response> {
     let location = HeaderValue::from_str(target).ok()?;
-    let mut response = (StatusCode::FOUND, [PRIVATE, NO_REFERRER]).into_response();
+    let mut response = StatusCode::FOUND.into_response();
     response.headers_mut().insert(header::LOCATION, location);
     Some(response)
 }
@@ -39,8 +37,7 @@ fn page(status: StatusCode, title: &str, body: &str) -> Response {
     );
     let policy = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; \
                   frame-ancestors 'none'; base-uri 'none'";
-    (status, [PRIVATE, NO_REFERRER, (header::CONTENT_SECURITY_POLICY, policy)], Html(html))
-        .into_response()
+    (status, [(header::CONTENT_SECURITY_POLICY, policy)], Html(html)).into_response()
 }
 
 /// The page for a link that is forged or too old.
@@ -81,6 +78,7 @@ pub fn mirror(html: String) -> Response {
     let policy = "default-src 'none'; img-src http: https: data:; \
                   style-src 'unsafe-inline' http: https:; font-src http: https:; \
                   media-src http: https:; sandbox allow-popups allow-popups-to-escape-sandbox \
-                  allow-top-navigation-by-user-activation";
-    ([PRIVATE, NO_REFERRER, (header::CONTENT_SECURITY_POLICY, policy)], Html(html)).into_response()
+                  allow-top-navigation-by-user-activation; base-uri 'none'; \
+                  form-action 'none'; frame-ancestors 'none'";
+    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(html)).into_response()
 }

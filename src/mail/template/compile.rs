@@ -16,7 +16,10 @@ use super::{
     tracked_links::{ORIGINAL, TrackedLinks},
 };
 use crate::{
-    domain::delivery::{Content, Sender, Tracking},
+    domain::{
+        delivery::{Content, Sender, Tracking},
+        misleads,
+    },
     mail::{compose::mime, links::placeholder, to_ascii},
 };
 
@@ -144,11 +147,11 @@ impl Rules {
 fn common_headers(sender: &Sender, problems: &mut Vec<TemplateProblem>) -> String {
     let mut headers = String::from("MIME-Version: 1.0\r\n");
     let name = sender.name.as_deref().unwrap_or("");
-    if name.chars().any(char::is_control) {
+    if name.contains(misleads) {
         problems.push(TemplateProblem {
             part: "sender.name",
             line: None,
-            message: "holds a control character, which a header must not have".into(),
+            message: "holds a control character or one that turns the direction of the text".into(),
         });
     }
     let email = checked_address("sender.email", &sender.email, problems);

@@ -114,9 +114,11 @@ fn table(csv: &str) -> Vec<BTreeMap<String, String>> {
     csv::Reader::from_reader(csv.as_bytes()).deserialize().map(Result::unwrap).collect()
 }
 
+/// The row of a line: a text that would begin a formula has an apostrophe before it.
 fn row(line: &Value) -> BTreeMap<String, String> {
     let plain = |value: &Value| match value {
         Value::Null => String::new(),
+        Value::String(text) if text.starts_with('=') => format!("'{text}"),
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };

@@ -3,12 +3,14 @@
 mod admin_tls;
 mod auditor;
 mod deletion;
+mod exports;
 mod floods;
 mod floors;
 mod listeners;
 mod lost_updates;
 mod mail_without_confirmation;
 mod own_sign_offs;
+mod parsing;
 mod revoked_tokens;
 mod stale_steps;
 mod stale_store;
