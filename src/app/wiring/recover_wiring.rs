@@ -5,7 +5,7 @@ use crate::send::{
     RecoverSteps, ReleaseSteps,
     recover::{
         ChunkRepair, Finishes, HaltRepair, IndexSweep, PoisonedChunks, Reconciler, RedisPulse,
-        RedisState, SendingRepair, Takeovers,
+        RedisState, SendingRepair, StoreHeartbeat, Takeovers,
     },
 };
 
@@ -24,9 +24,9 @@ impl SharedHandles {
         let state = RedisState::default();
         RecoverSteps {
             reconciler: self.reconciler(&takeovers, release, &state),
+            heartbeat: StoreHeartbeat { holds: stores.holds.clone(), config: config.clone() },
             pulse: RedisPulse {
                 redis: stores.redis.clone(),
-                holds: stores.holds.clone(),
                 holder: self.holder.clone(),
                 liveness: self.liveness.clone(),
                 state,
