@@ -77,7 +77,7 @@ impl Application {
         let embedded = start_embedded_redis(&mut config, &state).await?;
         let redis = Redis::connect(&config.redis).await?;
         check_durability(&redis, config.redis.allow_data_loss).await?;
-        let holds = open_store(&redis, &state, &config, embedded.is_some()).await?;
+        let holds = open_store(&redis, &state, &config, embedded.as_ref()).await?;
         let mut keyring = Keyring::new(&config.auth)?;
         let token = own_token(&state, &mut keyring)?;
         let messages = message_maker(&redis, &state).await?;
@@ -175,6 +175,9 @@ impl Application {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<bool> {
         let Services { stores, journey, feedback, observation, daemon, config, .. } = self.services;
         worker::start(&journey, config.send.workers, &self.workers);
+        let heartbeat = journey.recover.heartbeat.clone();
+        let end = self.end.clone();
+        self.background.spawn(async move { heartbeat.keep(end).await });
         let watchdog = Watchdog {
             scheduler: LifeSign::default(),
             workers: self.workers.health.clone(),
@@ -210,6 +213,8 @@ impl Application {
         let _ = tokio::time::timeout(BACKGROUND_LIMIT, self.background.wait()).await;
         self.relays.close().await;
         if let Some(embedded) = self.embedded {
+            // the last write: the heartbeat is not older than the files
+            let _ = stores.holds.beat(config.send.silence()).await;
             embedded.stop().await;
         }
         tracing::info!(drained, "ended");

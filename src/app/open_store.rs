@@ -6,19 +6,19 @@ use crate::{
     config::Config,
     domain::instant,
     metrics,
-    redis_server::StateDir,
+    redis_server::{EmbeddedRedis, StateDir},
     store::{
         Redis,
         hold::{HoldStore, OpenError, OpenedStore},
     },
 };
 
-/// Opens the store. `embedded`: it is in the state directory.
+/// Opens the store. With `embedded` it is in the state directory.
 pub(super) async fn open_store(
     redis: &Redis,
     state: &StateDir,
     config: &Config,
-    embedded: bool,
+    embedded: Option<&EmbeddedRedis>,
 ) -> anyhow::Result<HoldStore> {
     let holds = HoldStore::new(redis.clone());
     match holds.check_format().await {
@@ -26,7 +26,8 @@ pub(super) async fn open_store(
         other => other?,
     }
     let opened = OpenedStore {
-        place: embedded.then(|| state.place().to_owned()),
+        place: embedded.map(|_| state.place().to_owned()),
+        changed_ms: embedded.and_then(EmbeddedRedis::changed_ms),
         restored: state.restored()?,
         silence: config.send.silence(),
     };

@@ -60,3 +60,55 @@ impl Watchdog {
         (self.workers.oldest_sign() > most).then_some("a queue worker")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_scheduler_that_stands_still_is_named_until_the_daemon_drains() {
+        let watchdog = Watchdog {
+            scheduler: LifeSign::default(),
+            workers: WorkerHealth::default(),
+            response: Duration::ZERO,
+            shutdown: CancellationToken::new(),
+        };
+        let period = Duration::from_secs(3600);
+        assert_eq!(watchdog.stuck(period).await, None);
+        let short = Duration::from_millis(200);
+        while watchdog.scheduler.age() <= short {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(watchdog.stuck(short).await, Some("the scheduler"));
+        watchdog.scheduler.note();
+        assert_eq!(watchdog.stuck(period).await, None);
+        while watchdog.scheduler.age() <= short {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        watchdog.shutdown.cancel();
+        assert_eq!(watchdog.stuck(short).await, None);
+    }
+
+    /// Each thread of the runtime is busy: nothing gets a turn, so nobody feeds the watchdog.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_runtime_whose_threads_are_busy_gives_no_turn() {
+        let busy = TaskTracker::new();
+        let (enough, begun) =
+            (CancellationToken::new(), std::sync::Arc::new(std::sync::Barrier::new(3)));
+        for _ in 0..2 {
+            let (enough, begun) = (enough.clone(), begun.clone());
+            busy.spawn(async move {
+                begun.wait();
+                while !enough.is_cancelled() {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        begun.wait();
+        let turn = TaskTracker::new().spawn(async {});
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!turn.is_finished(), "a busy runtime gave a turn");
+        enough.cancel();
+        assert!(turn.await.is_ok());
+    }
+}

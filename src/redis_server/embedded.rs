@@ -2,7 +2,7 @@
 
 use std::{
     fs::DirBuilder,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -36,6 +36,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub struct EmbeddedRedis {
     socket: PathBuf,
     restarts: Arc<AtomicU64>,
+    changed_ms: Option<u64>,
     stop: CancellationToken,
     /// Ends the watch when dropped, and leaves the server alone.
     _leave: DropGuard,
@@ -60,7 +61,10 @@ impl EmbeddedRedis {
         }
         let home = ServerHome { dir, socket: socket.clone(), program: program.to_owned() };
         let log = ServerLog::at_its_end(home.log());
+        let changed_ms = newest_change_ms(&home.dir.join("appendonlydir"));
         let server = home.adopt_or_launch().await?;
+        // a server that runs has read its files before somebody could replace them
+        let changed_ms = changed_ms.filter(|_| !server.is_adopted());
         let (stop, leave) = (CancellationToken::new(), CancellationToken::new());
         let (restarts, tasks) = (Arc::<AtomicU64>::default(), TaskTracker::new());
         let watched = CancellationToken::new();
@@ -73,12 +77,18 @@ impl EmbeddedRedis {
         };
         tasks.spawn(leave.clone().run_until_cancelled_owned(watch));
         tasks.close();
-        Ok(Self { socket, restarts, stop, _leave: leave.drop_guard(), tasks })
+        Ok(Self { socket, restarts, changed_ms, stop, _leave: leave.drop_guard(), tasks })
     }
 
     /// The URL of the server, for the redis crate.
     pub fn url(&self) -> String {
         socket_url(&self.socket)
+    }
+
+    /// When the files of the server were changed last before it was launched (Unix ms). A copy of
+    /// older files is a change, too, whatever time the copy pretends.
+    pub fn changed_ms(&self) -> Option<u64> {
+        self.changed_ms
     }
 
     /// How often the server ended and was started again.
@@ -92,6 +102,16 @@ impl EmbeddedRedis {
         self.stop.cancel();
         self.tasks.wait().await;
     }
+}
+
+/// The newest time at which the inode of a file in a directory was changed (Unix ms).
+fn newest_change_ms(dir: &Path) -> Option<u64> {
+    let files = std::fs::read_dir(dir).ok()?.flatten();
+    let changed = files.filter_map(|file| {
+        let meta = file.metadata().ok()?;
+        u64::try_from(meta.ctime() * 1000 + meta.ctime_nsec() / 1_000_000).ok()
+    });
+    changed.max()
 }
 
 /// The URL of a server that listens on a Unix socket, for the redis crate.

@@ -144,6 +144,11 @@ impl RedisServer {
         Self { connection, child, pid: pid.and_then(Pid::from_raw) }
     }
 
+    /// Whether the server ran before.
+    pub fn is_adopted(&self) -> bool {
+        self.child.is_none()
+    }
+
     /// Waits until the connection ends, which happens when the server ends.
     pub async fn ended(&mut self) {
         let mut byte = [0; 1];

@@ -7,7 +7,7 @@ use crate::send::{
     limits::ThrottleWatch,
     operate::{Controls, HeldStore, InDoubtRecipients, Proofs, Retention},
     prepare::Preparations,
-    recover::{Finishes, IndexSweep, Reconciler, RedisPulse},
+    recover::{Finishes, IndexSweep, Reconciler, RedisPulse, StoreHeartbeat},
     release::{DueWaves, FairQueue, Starts},
 };
 
@@ -54,6 +54,7 @@ pub struct ReleaseSteps {
 pub struct RecoverSteps {
     pub reconciler: Reconciler,
     pub pulse: RedisPulse,
+    pub heartbeat: StoreHeartbeat,
     pub sweep: IndexSweep,
     pub finishes: Finishes,
 }

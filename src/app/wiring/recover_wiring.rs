@@ -5,7 +5,7 @@ use crate::send::{
     RecoverSteps, ReleaseSteps,
     recover::{
         ChunkRepair, Finishes, HaltRepair, IndexSweep, PoisonedChunks, Reconciler, RedisPulse,
-        RedisState, SendingRepair, Takeovers,
+        RedisState, SendingRepair, StoreHeartbeat, Takeovers,
     },
 };
 
@@ -23,9 +23,9 @@ impl SharedHandles {
         };
         RecoverSteps {
             reconciler: self.reconciler(&takeovers, release),
+            heartbeat: StoreHeartbeat { holds: stores.holds.clone(), config: config.clone() },
             pulse: RedisPulse {
                 redis: stores.redis.clone(),
-                holds: stores.holds.clone(),
                 holder: self.holder.clone(),
                 liveness: self.liveness.clone(),
                 state: RedisState::default(),

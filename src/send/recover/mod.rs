@@ -28,6 +28,7 @@ mod recounts;
 mod redis_pulse;
 mod redis_state;
 mod sending_repair;
+mod store_heartbeat;
 mod takeovers;
 
 pub use chunk_repair::ChunkRepair;
@@ -41,4 +42,5 @@ pub use recounts::Recounts;
 pub use redis_pulse::RedisPulse;
 pub use redis_state::RedisState;
 pub use sending_repair::SendingRepair;
+pub use store_heartbeat::StoreHeartbeat;
 pub use takeovers::Takeovers;

@@ -8,20 +8,15 @@ use super::{liveness::Liveness, redis_state::RedisState};
 use crate::{
     config::Config,
     daemon::Daemon,
-    domain::instant,
     metrics,
     send::chunk::LeaseHolder,
-    store::{
-        Durability, Redis, StoreError,
-        hold::{HoldStore, StoreHold},
-    },
+    store::{Durability, Redis, StoreError},
 };
 
 /// Watches Redis for this daemon.
 #[derive(Clone)]
 pub struct RedisPulse {
     pub redis: Redis,
-    pub holds: HoldStore,
     pub holder: LeaseHolder,
     pub liveness: Liveness,
     pub state: RedisState,
@@ -38,7 +33,7 @@ impl RedisPulse {
     pub async fn pulse(&self) {
         let mut tick = tokio::time::interval(self.config.send.lease() / 8);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut known_run, mut known_hold, mut outage) = (String::new(), None, None);
+        let (mut known_run, mut outage) = (String::new(), None);
         while self.daemon.shutdown.run_until_cancelled(tick.tick()).await.is_some() {
             let asked = Instant::now();
             let answer = self.redis.check_writes().await;
@@ -49,9 +44,6 @@ impl RedisPulse {
             }
             metrics::redis_round_trip(asked.elapsed());
             self.liveness.note_answer(Instant::now());
-            if let Err(error) = self.beat(&mut known_hold).await {
-                tracing::debug!(%error, "the heartbeat of the store cannot be written");
-            }
             let Ok(run) = self.redis.run_id().await else { continue };
             if known_run == run {
                 continue;
@@ -66,23 +58,6 @@ impl RedisPulse {
             }
             known_run = run;
         }
-    }
-
-    /// Writes the heartbeat of the store, and logs once that the store is held or released.
-    async fn beat(&self, known: &mut Option<StoreHold>) -> Result<(), StoreError> {
-        self.holds.beat(self.config.send.silence()).await?;
-        let hold = self.holds.current().await?;
-        metrics::store_held(hold.is_some());
-        if let Some(found) = hold.filter(|_| hold != *known) {
-            tracing::error!(
-                since = %instant(found.since),
-                why = found.why.word(),
-                "the store is held: it may be behind, and nothing is sent until a person releases \
-                 it (POST /api/v1/store/release)"
-            );
-        }
-        *known = hold;
-        Ok(())
     }
 
     /// Logs one line when an outage begins, and one when it ends. `outage` is its beginning.

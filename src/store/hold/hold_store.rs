@@ -50,9 +50,24 @@ impl HoldStore {
     /// # Errors
     /// If Redis does not answer.
     pub async fn current(&self) -> Result<Option<StoreHold>, StoreError> {
-        let fields: HashMap<String, String> =
-            self.redis.connection().hgetall(keys::STORE_HOLD).await?;
-        StoreHold::read(&fields)
+        let mut asked = redis::pipe();
+        asked.hgetall(keys::STORE_HOLD).cmd("HMGET").arg(keys::HEARTBEAT).arg("count").arg("at");
+        let (fields, (count, at)): (HashMap<String, String>, (Option<u64>, Option<u64>)) =
+            asked.query_async(&mut self.redis.connection()).await?;
+        if let Some(hold) = StoreHold::read(&fields)? {
+            return Ok(Some(hold));
+        }
+        // the heartbeat writes this hold within a second; nothing may move in between
+        let (count, at) = (count.unwrap_or_default(), at.unwrap_or_default());
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost = last.filter(|(known, then)| {
+            count < *known && then.saturating_sub(at) > ROLL_BACK.as_millis() as u64
+        });
+        Ok(lost.map(|(_, then)| StoreHold {
+            since: in_seconds(at),
+            why: HoldReason::WentBack,
+            found: in_seconds(then),
+        }))
     }
 
     /// Holds the store, because it may lack everything since then (Unix seconds). A hold that
@@ -96,7 +111,16 @@ impl HoldStore {
 
     /// When the last heartbeat was written (Unix seconds).
     pub async fn last_beat(&self) -> Result<Option<u32>, StoreError> {
-        let at: Option<u64> = self.redis.connection().hget(keys::HEARTBEAT, "at").await?;
-        Ok(at.map(|ms| u32::try_from(ms / 1000).unwrap_or(u32::MAX)))
+        Ok(self.last_beat_ms().await?.map(in_seconds))
     }
+
+    /// When the last heartbeat was written (Unix ms).
+    pub(super) async fn last_beat_ms(&self) -> Result<Option<u64>, StoreError> {
+        Ok(self.redis.connection().hget(keys::HEARTBEAT, "at").await?)
+    }
+}
+
+/// Unix seconds of Unix ms.
+pub(super) fn in_seconds(ms: u64) -> u32 {
+    u32::try_from(ms / 1000).unwrap_or(u32::MAX)
 }

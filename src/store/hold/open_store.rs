@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::AsyncCommands;
 
 use super::{
-    hold_store::HoldStore,
+    hold_store::{HoldStore, in_seconds},
     store_hold::{HoldReason, StoreHold},
 };
 use crate::store::{StoreError, keys};
@@ -14,6 +14,9 @@ use crate::store::{StoreError, keys};
 /// program cannot read raises it.
 pub const FORMAT: u32 = 1;
 
+/// A heartbeat may be so much older than the last other write of the same daemon, in ms.
+const SLACK_MS: u64 = 3000;
+
 /// What a daemon knows about the store that it opens.
 #[derive(Debug, Clone, Default)]
 pub struct OpenedStore {
@@ -21,6 +24,8 @@ pub struct OpenedStore {
     pub place: Option<String>,
     /// The time of the backup (Unix seconds), if the state directory was restored.
     pub restored: Option<u32>,
+    /// When the files of the embedded Redis were changed last, before its start (Unix ms).
+    pub changed_ms: Option<u64>,
     /// The last heartbeat may be as old as this.
     pub silence: Duration,
 }
@@ -71,11 +76,17 @@ impl HoldStore {
         if let Some(since) = opened.restored {
             self.hold(since, HoldReason::Restored, now).await?;
         }
+        let beat_ms = self.last_beat_ms().await?;
+        if let (Some(changed), Some(beat), None) = (opened.changed_ms, beat_ms, opened.restored)
+            && changed > beat + SLACK_MS
+        {
+            self.hold(in_seconds(beat), HoldReason::Replaced, now).await?;
+        }
         if let Some(place) = &opened.place {
             let known: Option<String> = self.redis.connection().get(keys::PLACE).await?;
             // a restored directory is held already, since the time of its backup
             if opened.restored.is_none() && known.is_some_and(|known| known != *place) {
-                let since = self.last_beat().await?.unwrap_or(now);
+                let since = beat_ms.map_or(now, in_seconds);
                 self.hold(since, HoldReason::Copied, now).await?;
             }
             // after the hold: a crash in between finds the difference again

@@ -14,6 +14,8 @@ pub enum HoldReason {
     Restored,
     /// Its state directory is a copy, or was moved.
     Copied,
+    /// The files of the embedded Redis were changed after the last heartbeat.
+    Replaced,
     /// No daemon has written a heartbeat for longer than the grace window.
     Silent,
     /// It holds less than a running daemon has written.
@@ -23,14 +25,15 @@ pub enum HoldReason {
 }
 
 impl HoldReason {
-    const ALL: [Self; 5] =
-        [Self::Restored, Self::Copied, Self::Silent, Self::WentBack, Self::ByHand];
+    const ALL: [Self; 6] =
+        [Self::Restored, Self::Copied, Self::Replaced, Self::Silent, Self::WentBack, Self::ByHand];
 
     /// The word in the store, in the API and in logs.
     pub fn word(self) -> &'static str {
         match self {
             Self::Restored => "restored",
             Self::Copied => "copied",
+            Self::Replaced => "replaced",
             Self::Silent => "silent",
             Self::WentBack => "went_back",
             Self::ByHand => "by_hand",
@@ -76,6 +79,7 @@ impl fmt::Display for HoldReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Restored => "the state directory was restored from a backup",
+            Self::Replaced => "the files of Redis were replaced after the last heartbeat",
             Self::Copied => "the state directory is a copy, or was moved",
             Self::Silent => "no daemon has written a heartbeat for longer than the grace window",
             Self::WentBack => "Redis holds less than this daemon has written",

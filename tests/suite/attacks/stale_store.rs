@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::{
     LIMIT, app,
     client::{Client, answer, audience, definition},
-    daemon::Daemon,
+    daemon::{Daemon, copy},
     eventually,
     redis::{RedisServer, connect},
     relay::TestRelay,
@@ -108,6 +108,33 @@ async fn a_copied_state_directory_sends_nobody_a_second_mail() {
     copy.restart().await;
     assert_eq!(hold(&copy.client).await, Value::Null);
     assert!(copy.terminate().await.success() && original.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_files_that_are_copied_over_the_new_ones_are_found_out() {
+    let relay = TestRelay::start(Duration::from_millis(4)).await;
+    let mut daemon = Daemon::start(&settings(&relay, "")).await;
+    let id = daemon.client.send(&resending(), audience(RECIPIENTS)).await;
+    accepted(&relay, 100).await;
+    assert!(daemon.terminate().await.success());
+    let before = relay.accepted();
+    let folder = tempfile::tempdir().unwrap();
+    let old = folder.path().join("old");
+    copy(&daemon.state_dir(), &old);
+    daemon.restart().await;
+    assert_eq!(hold(&daemon.client).await, Value::Null);
+    daemon.client.wait_for(&id, &["finished"]).await;
+    daemon.passes("reconcile", 4).await;
+    assert!(daemon.terminate().await.success());
+    // into the same directories, with the old times of the files
+    let mut command = std::process::Command::new("cp");
+    crate::harness::run(command.arg("-a").arg(old.join(".")).arg(daemon.state_dir()), LIMIT);
+    daemon.restart().await;
+    let released = hold_and_release(&daemon, &relay, "replaced").await;
+    assert_eq!(released["in_doubt"], RECIPIENTS - before);
+    daemon.client.wait_for(&id, &["finished"]).await;
+    assert_eq!(relay.accepted(), RECIPIENTS, "somebody got a second mail");
+    assert!(daemon.terminate().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -221,7 +248,7 @@ async fn a_redis_that_goes_back_under_a_running_daemon_is_held() {
         .await
         .unwrap();
     eventually("the store is held", LIMIT, async || {
-        (!hold(&daemon.client).await.is_null()).then_some(())
+        daemon.series("versand_store_held").await.filter(|held| *held == 1.0)
     })
     .await;
     hold_and_release(&daemon, &relay, "went_back").await;
