@@ -2,6 +2,7 @@
 //!
 //! - [`Application`] opens sockets, Redis and the relays, starts the workers and the scheduler,
 //!   and ends them in order.
+//! - [`ForeignKey`] is the error of a daemon that lacks the key of the installation.
 //! - [`Services`] holds every service of a daemon; tests call them directly.
 //! - [`Parts`] are the handles that the services are made of. The folder `wiring` says which
 //!   service gets which handles, room by room.
@@ -12,9 +13,11 @@
 //! lives in [`crate::redis_server`].
 
 mod application;
+mod installation;
 mod services;
 mod wiring;
 
 pub use application::Application;
+pub use installation::ForeignKey;
 pub use services::Services;
 pub use wiring::Parts;

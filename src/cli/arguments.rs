@@ -8,7 +8,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{archive, audit, jobs, relabel, token};
 use crate::{
-    app::Application, config::Config, demo, identity, logging, mail::smtp::Relays, metrics,
+    app::{Application, ForeignKey},
+    config::Config,
+    demo, identity, logging,
+    mail::smtp::Relays,
+    metrics,
     store::Redis,
 };
 
@@ -114,7 +118,13 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
     logging::start(&config.log);
     runtime()?.block_on(async {
         let metrics = metrics::install().context("metrics")?;
-        let application = Application::build(config, metrics).await?;
+        let application = match Application::build(config, metrics).await {
+            Err(error) if error.is::<ForeignKey>() => {
+                writeln!(std::io::stderr(), "versand: {error}")?;
+                return Ok(ExitCode::from(BAD_CONFIGURATION));
+            }
+            built => built?,
+        };
         tracing::info!(address = %application.public_address()?, "the public listener listens");
         tracing::info!(address = %application.address()?, "the admin API listens");
         let (mut term, mut interrupt) =

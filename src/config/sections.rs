@@ -154,6 +154,7 @@ pub struct AuthSettings {
     pub issuer_audience: String,
     pub token_lifetime_hours: u64,
     pub failure_pause_ms: u64,
+    pub installation_key_file: PathBuf,
     pub tokens: Vec<TokenSettings>,
     pub jwt_keys: Vec<JwtKeySettings>,
 }

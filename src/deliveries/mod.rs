@@ -4,6 +4,8 @@
 //!   entry and the answer for repeated requests are written in the same script.
 //! - [`Decision`] is the result of the caller's rule; [`Changed`] is the answer.
 //! - [`IdempotencyKey`] and [`RepeatKey`] let a repeated request get its first answer.
+//! - [`Deliveries::halt_altered`] brings a delivery to rest that was altered in Redis.
+//! - [`AuditHeads`] appends the newest hash of each audit chain to the chain of heads.
 //! - [`Refusal`] says why a step was refused, named by what the caller can do about it.
 //! - [`each_delivery()`] is the loop for tasks over many deliveries.
 //!
@@ -11,11 +13,13 @@
 //! [`crate::domain::delivery`], the steps in [`crate::send`], the scripts and keys of Redis in
 //! [`crate::store`].
 
+mod audit_heads;
 mod change;
 mod each_delivery;
 mod refusal;
 mod repeat_key;
 
+pub use audit_heads::AuditHeads;
 pub use change::{Changed, Decision, Deliveries, require};
 pub use each_delivery::each_delivery;
 pub use refusal::Refusal;

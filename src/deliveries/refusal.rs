@@ -40,6 +40,8 @@ pub enum Refusal {
     BrokenUpload(String),
     #[error("{0}")]
     Conflict(&'static str),
+    #[error("the delivery was altered in Redis: it is not sent; stop it or delete it")]
+    Altered,
     #[error("{0}")]
     Unavailable(#[from] StoreError),
     #[error("{0}")]

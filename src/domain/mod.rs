@@ -8,6 +8,7 @@
 //! - [`schedule`]: due times, waves, recurrence.
 //! - [`ledger`]: the packed state of a chunk's recipients.
 //! - [`outcome`]: what an SMTP reply says about a recipient, and when to try again.
+//! - [`seal`]: the proof that a daemon of this installation wrote what stands in Redis.
 //! - [`tracking`]: hits, their labels, statistics and KPIs.
 //! - [`Role`] and [`Principal`]: who may do what. [`Invalid`]: a field that cannot be used.
 //! - [`instant`] and [`unix_seconds()`]: the time format of ledgers, tables and scripts.
@@ -21,6 +22,7 @@ pub mod ledger;
 pub mod outcome;
 mod role;
 pub mod schedule;
+pub mod seal;
 pub mod tracking;
 mod unix_seconds;
 

@@ -30,14 +30,18 @@ mod await_durability;
 mod connection;
 mod delivery_store;
 mod durability;
+mod first_seal;
 mod removed_parts;
 mod scripts;
+mod shared_secrets;
 mod stores;
 
 pub use connection::{ConnectError, Redis, StoreError, may_pass};
 pub use delivery_store::{CommitOutcome, DeliveryChange, DeliveryStore, OnceKey};
 pub use durability::{Durability, DurabilityLag};
+pub use first_seal::FirstSeal;
 pub use removed_parts::RemovedParts;
+pub use shared_secrets::{SealedSecret, StoredSecret};
 pub use stores::Stores;
 
 use connection::{damaged, unreadable};

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::disallowed_methods)] // a test fails by a panic
 
 mod api;
+mod attacks;
 mod faults;
 mod harness;
 mod journey;

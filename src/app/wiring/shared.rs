@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::AtomicU64};
 use crate::{
     config::Config,
     daemon::Daemon,
-    deliveries::Deliveries,
+    deliveries::{AuditHeads, Deliveries},
     domain::tracking::MachineRules,
     identity::Keyring,
     mail::{MessageMaker, smtp::Relays},
@@ -59,7 +59,7 @@ impl SharedHandles {
         let deliveries = Deliveries {
             store: stores.deliveries.clone(),
             redis: stores.redis.clone(),
-            heads_damaged: Arc::default(),
+            heads: AuditHeads { store: stores.deliveries.clone(), damaged: Arc::default() },
         };
         let throttles = Throttles::new(config, stores.limits.clone());
         let removal = Removal {

@@ -57,6 +57,10 @@ pub struct Plan {
     pub settings: Settings,
     /// The digest that a confirmation must name: see [`super::digest()`].
     pub digest: String,
+    /// SHA-256 over the prepared slices, in lower-case hexadecimal: the part of the digest that the
+    /// document alone does not give. Empty for preparations from before this field existed.
+    #[serde(default)]
+    pub audience_sha256: String,
     pub prepared_by: String,
     pub prepared_at: Timestamp,
 }

@@ -96,6 +96,9 @@ impl Proofs {
     ) -> Result<ProofRun, Refusal> {
         let to = request.check(&self.config.preparation.proof_addresses)?;
         let delivery = self.deliveries.delivery_with_logs(id).await?;
+        if delivery.document.is_untrusted() {
+            return Err(Refusal::Altered);
+        }
         let plan = delivery.document.plan.clone().ok_or(NOT_PREPARED)?;
         let messages = self.messages_of(&delivery, &plan, &request.recipients).await?;
         let template = self.recipients.template(&delivery, &plan)?;

@@ -76,10 +76,10 @@ impl Reconciler {
     }
 
     async fn check(&self, id: &DeliveryId) -> Result<(), Refusal> {
-        let Some(delivery) = self.deliveries.store.delivery(id).await? else {
+        let Some(delivery) = self.deliveries.read(id).await? else {
             return Ok(self.deliveries.store.unlist_moving(id).await?);
         };
-        self.deliveries.note_head(id, &delivery.document.audit).await?;
+        self.deliveries.heads.note(id, &delivery.document.audit).await?;
         match delivery.state {
             DeliveryState::Preparing => self.repair_preparation(&delivery).await,
             DeliveryState::StartPending => self.repair_start(&delivery).await,

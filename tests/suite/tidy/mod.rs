@@ -24,7 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store", &["domain", "config", "metrics"]),
     ("mail", &["domain", "config", "metrics"]),
     ("queue", &["domain", "config", "metrics", "clock"]),
-    ("deliveries", &["domain", "store", "queue"]),
+    ("deliveries", &["domain", "metrics", "store", "queue"]),
     ("report", &["domain", "clock", "store", "mail", "deliveries"]),
     (
         "feedback",
