@@ -52,7 +52,7 @@ impl Installation {
     /// # Errors
     /// [`ForeignKey`] if Redis belongs to another key; if a file or Redis cannot be used.
     pub(super) async fn open(file: &Path, state: &StateDir, redis: &Redis) -> anyhow::Result<Self> {
-        let known = redis.installation_check().await.context("redis.url")?;
+        let known = redis.installation_check().await?;
         let own = state.path().join(format!("{NAME}.secret"));
         let (key, place) = match file.as_os_str().is_empty() {
             false => (Some(key_in(file)?), file.to_owned()),
@@ -76,7 +76,7 @@ impl Installation {
             await_end_of_others(redis).await?;
         }
         // two first daemons may have made a key at the same time
-        if redis.note_installation(&check).await.context("redis.url")? != check {
+        if redis.note_installation(&check).await? != check {
             return Err(ForeignKey(place).into());
         }
         Ok(Self { key, is_new })
