@@ -35,7 +35,10 @@ async fn main() -> Result<(), Failure> {
     };
     let mut settings = Config::from_toml("")?.redis;
     settings.url.clone_from(url);
-    let stores = Stores::new(Redis::connect(&settings).await?);
+    let stores = Stores::new(
+        Redis::connect(&settings).await?,
+        &versand::domain::seal::InstallationKey::new([7; 32]),
+    );
     let (at_ms, from) =
         (u64::try_from(Timestamp::now().as_millisecond())?, IpAddr::from([192, 0, 2, 7]));
     let mut recorded = 0;

@@ -97,7 +97,10 @@ fn render(n: u32) -> Result<(), Failure> {
 async fn ledger(n: u32, url: &str) -> Result<(), Failure> {
     let mut settings = Config::from_toml("")?.redis;
     settings.url = url.into();
-    let stores = Stores::new(Redis::connect(&settings).await?);
+    let stores = Stores::new(
+        Redis::connect(&settings).await?,
+        &versand::domain::seal::InstallationKey::new([7; 32]),
+    );
     let at = ChunkRef { delivery: DeliveryId::from_random([7; 10]), chunk: 0 };
     let mut connection = stores.redis.connection();
     let () = redis::cmd("HSET")

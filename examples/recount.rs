@@ -26,7 +26,10 @@ async fn main() -> Result<(), Failure> {
     let chunks = recipients.div_ceil(chunk_size.parse()?);
     let mut settings = Config::from_toml("")?.redis;
     settings.url.clone_from(url);
-    let stores = Stores::new(Redis::connect(&settings).await?);
+    let stores = Stores::new(
+        Redis::connect(&settings).await?,
+        &versand::domain::seal::InstallationKey::new([7; 32]),
+    );
     stores.redis.ping().await?;
     let (began, mut counts, mut open) = (Instant::now(), Counts::default(), 0);
     for from in (0..chunks).step_by(AT_A_TIME as usize) {

@@ -7,6 +7,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    installation::Installation,
     listeners::{Listeners, listen},
     open_store::open_store,
     own_token::own_token,
@@ -80,13 +81,17 @@ impl Application {
         let holds = open_store(&redis, &state, &config, embedded.as_ref()).await?;
         let mut keyring = Keyring::new(&config.auth)?;
         let token = own_token(&state, &mut keyring)?;
-        let messages = message_maker(&redis, &state).await?;
+        let installation =
+            Installation::open(&config.auth.installation_key_file, &state, &redis).await?;
+        let messages = message_maker(&installation, &redis, &state).await?;
+        let stores = Stores::new(redis.clone(), &installation.key);
+        Box::pin(installation.seal_first(&stores, &state)).await?;
         let live = Live::new(config.clone());
         let config = Arc::new(config);
         let relays = Relays::new(&config)?;
         let parts = Parts {
             queue: Queue::new(redis.connection(), config.queue.clone()),
-            stores: Stores { holds, ..Stores::new(redis) },
+            stores: Stores { holds, ..stores },
             relays: relays.clone(),
             messages,
             rules: Live::new(config.tracking.rules()?),
@@ -301,9 +306,13 @@ async fn check_durability(redis: &Redis, allow_data_loss: bool) -> anyhow::Resul
 
 /// Makes the message maker with keys that all daemons share. A daemon that takes over a chunk
 /// then makes the same messages.
-async fn message_maker(redis: &Redis, state: &StateDir) -> anyhow::Result<MessageMaker> {
-    let stamps = redis.shared_secret("message", state.secret("message")?).await?;
-    let tokens = redis.shared_secret("token", state.secret("token")?).await?;
+async fn message_maker(
+    installation: &Installation,
+    redis: &Redis,
+    state: &StateDir,
+) -> anyhow::Result<MessageMaker> {
+    let stamps = installation.shared_secret(redis, state, "message").await?;
+    let tokens = installation.shared_secret(redis, state, "token").await?;
     Ok(MessageMaker {
         stamps: StampKey::new(&stamps)?,
         tokens: TokenKey::new(&tokens)?,

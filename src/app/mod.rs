@@ -2,6 +2,7 @@
 //!
 //! - [`Application`] opens sockets, Redis and the relays, starts the workers and the scheduler,
 //!   and ends them in order.
+//! - [`ForeignKey`] is the error of a daemon that lacks the key of the installation.
 //! - [`Services`] holds every service of a daemon; tests call them directly.
 //! - [`Reload`] takes new settings over while the daemon runs. Each part that a reload replaces
 //!   is registered in `reload_parts`.
@@ -14,6 +15,7 @@
 //! lives in [`crate::redis_server`].
 
 mod application;
+mod installation;
 mod listeners;
 mod open_store;
 mod own_token;
@@ -25,6 +27,7 @@ mod watchdog;
 mod wiring;
 
 pub use application::Application;
+pub use installation::ForeignKey;
 pub use reload::Reload;
 pub use services::Services;
 pub use start_error::{WrongSettings, needs_a_person};

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 
+use super::installation::ForeignKey;
 use crate::{
     config::ConfigError,
     mail::smtp::RelayError,
@@ -19,6 +20,7 @@ pub struct WrongSettings(pub String);
 pub fn needs_a_person(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<WrongSettings>()
+            || cause.is::<ForeignKey>()
             || cause.is::<ConfigError>()
             || cause.is::<RelayError>()
             || matches!(cause.downcast_ref(), Some(ConnectError::Settings(_)))

@@ -189,6 +189,7 @@ pub struct AuthSettings {
     pub issuer_audience: String,
     pub token_lifetime_hours: u64,
     pub failures_per_minute: u32,
+    pub installation_key_file: PathBuf,
     pub tokens: Vec<TokenSettings>,
     pub jwt_keys: Vec<JwtKeySettings>,
 }

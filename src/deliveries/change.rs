@@ -2,17 +2,13 @@
 //!
 //! If somebody else was faster, all three are repeated.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
-
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     actor::Actor,
+    audit_heads::AuditHeads,
     refusal::Refusal,
     repeat_key::{RepeatKey, kept_answers, read_answer},
     step_log::log_step,
@@ -21,14 +17,13 @@ use crate::{
     domain::{
         Principal, Role,
         delivery::{
-            Action, AuditAct, AuditEntry, AuditHead, Delivery, DeliveryId, DeliveryState, Document,
+            Action, Alteration, AuditAct, AuditEntry, Delivery, DeliveryId, DeliveryState,
+            Document, may_follow,
         },
     },
+    metrics,
     store::{CommitOutcome, DeliveryChange, DeliveryStore, Redis, StoreError, hold::HoldStore},
 };
-
-/// A chain of heads that does not grow counts as damaged after so many failed tries.
-const TRIES: u32 = 3;
 
 /// A decision: the next state and document, and the answer to the caller.
 #[derive(Debug)]
@@ -67,14 +62,19 @@ pub fn require(principal: &Principal, role: Role) -> Result<(), Refusal> {
     if principal.may(role) { Ok(()) } else { Err(Refusal::MissingRole(role)) }
 }
 
+/// The state in which nothing more is begun.
+fn at_rest(state: DeliveryState) -> DeliveryState {
+    let action = if state == DeliveryState::Preparing { Action::Stop } else { Action::Pause };
+    state.after(action).unwrap_or(state)
+}
+
 /// Reads deliveries and changes them.
 #[derive(Clone)]
 pub struct Deliveries {
     pub store: DeliveryStore,
     pub redis: Redis,
     pub holds: HoldStore,
-    /// Set when the chain of heads was found damaged; that is logged once.
-    pub heads_damaged: Arc<AtomicBool>,
+    pub heads: AuditHeads,
 }
 
 impl Deliveries {
@@ -83,9 +83,25 @@ impl Deliveries {
     /// # Errors
     /// [`Refusal::NotFound`] if the delivery does not exist or was deleted.
     pub async fn delivery(&self, id: &DeliveryId) -> Result<Delivery, Refusal> {
-        match self.store.delivery(id).await? {
+        match self.read(id).await? {
             Some(delivery) if delivery.state != DeliveryState::Deleted => Ok(delivery),
             _ => Err(Refusal::NotFound),
+        }
+    }
+
+    /// The delivery, also if it is deleted. If no daemon of this installation wrote what is
+    /// stored, the delivery is halted first: then its document says so.
+    ///
+    /// # Errors
+    /// If Redis does not answer.
+    pub async fn read(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        match self.store.delivery(id).await {
+            Err(StoreError::Altered(part)) => {
+                // in a box, because this is rare and the future is large
+                Box::pin(self.halt_altered(id, &part)).await?;
+                self.store.delivery(id).await
+            }
+            found => found,
         }
     }
 
@@ -111,6 +127,49 @@ impl Deliveries {
         match delivery.document.tracking_cleaned_at {
             Some(cleaned_at) => Err(Refusal::TrackingCleaned(cleaned_at)),
             None => Ok(delivery),
+        }
+    }
+
+    /// Brings a delivery to rest whose `part` no daemon of this installation wrote. Logs, counts
+    /// and audits it once.
+    ///
+    /// # Errors
+    /// If Redis does not answer.
+    pub async fn halt_altered(&self, id: &DeliveryId, part: &str) -> Result<(), StoreError> {
+        loop {
+            let Some(delivery) = self.store.delivery_unsealed(id).await? else { return Ok(()) };
+            // another task or daemon may have been faster
+            if delivery.document.altered.is_some() && self.is_genuine(id).await? {
+                return Ok(());
+            }
+            let (before, state) = (delivery.state.word(), at_rest(delivery.state));
+            let mut document = delivery.document.clone();
+            document.altered =
+                Some(Alteration { part: part.to_owned(), found_at: Timestamp::now() });
+            let act = Some(("altered", json!({ "part": part, "state": before })));
+            let decision = Decision { state, document, answer: (), act };
+            let committed = self.commit(id, Some(&delivery), "versand", &[], decision).await;
+            let committed = committed.map_err(|refusal| match refusal {
+                Refusal::Unavailable(error) => error,
+                other => StoreError::Damaged(other.to_string()),
+            });
+            if committed?.is_some() {
+                metrics::altered();
+                tracing::error!(
+                    delivery.id = %id,
+                    part,
+                    "this delivery was altered in Redis by somebody without the key of the \
+                     installation: it is not sent"
+                );
+                return Ok(());
+            }
+        }
+    }
+
+    async fn is_genuine(&self, id: &DeliveryId) -> Result<bool, StoreError> {
+        match self.store.delivery(id).await {
+            Err(StoreError::Altered(_)) => Ok(false),
+            found => found.map(|_| true),
         }
     }
 
@@ -180,6 +239,9 @@ impl Deliveries {
                     return Ok(before);
                 }
             };
+            if !may_follow(&delivery, decision.state) {
+                return Err(Refusal::Altered);
+            }
             let is_requested = decision.act.is_some();
             let Some(changed) =
                 self.commit(&delivery.id, Some(&delivery), by.name(), repeats, decision).await?
@@ -248,7 +310,7 @@ impl Deliveries {
                 let before = before.map(|before| before.state);
                 log_step(id, by, before, (state, &document), entry.as_ref());
                 if entry.is_some()
-                    && let Err(error) = self.note_head(id, &document.audit).await
+                    && let Err(error) = self.heads.note(id, &document.audit).await
                 {
                     error.log_failed_pass(
                         "the audit head is not noted: the reconciler or the next change notes it",
@@ -262,57 +324,6 @@ impl Deliveries {
                 None => Ok(None),
             },
         }
-    }
-
-    /// Appends the head of a delivery's audit chain to the chain of heads, so that a shortened
-    /// chain is noticed.
-    ///
-    /// A chain of heads that was changed by hand takes no further heads. That is logged once, and
-    /// everything else goes on.
-    pub(crate) async fn note_head(
-        &self,
-        id: &DeliveryId,
-        head: &AuditHead,
-    ) -> Result<(), StoreError> {
-        match self.append_head(id, head).await {
-            Err(StoreError::Damaged(what)) => {
-                if !self.heads_damaged.swap(true, Ordering::Relaxed) {
-                    tracing::error!(
-                        what,
-                        "the chain of audit heads takes no more heads: verify the audit log"
-                    );
-                }
-                Ok(())
-            }
-            appended => appended,
-        }
-    }
-
-    async fn append_head(&self, id: &DeliveryId, head: &AuditHead) -> Result<(), StoreError> {
-        let (mut length, mut tries) = (None, 0);
-        while self.store.noted_head(id).await? < head.seq {
-            let details = serde_json::json!({ "seq": head.seq, "hash": head.hash });
-            let act = AuditAct {
-                subject: id.to_string(),
-                principal: "versand".into(),
-                action: "head",
-                details,
-            };
-            let last =
-                self.store.last_audit_head().await?.map(|entry| entry.head()).unwrap_or_default();
-            // a longer chain means that another daemon was faster, which is no failure
-            tries = if length == Some(last.seq) { tries + 1 } else { 0 };
-            length = Some(last.seq);
-            if tries == TRIES {
-                return Err(StoreError::Damaged(
-                    "the number of the last head does not fit its place".into(),
-                ));
-            }
-            self.store
-                .append_audit_head(&AuditEntry::after(&last, Timestamp::now(), act), head.seq)
-                .await?;
-        }
-        Ok(())
     }
 
     /// A step of the daemon itself: a transition without an audit entry. Returns false if the state

@@ -54,6 +54,8 @@ pub enum Refusal {
         "more than preparation.proofs_per_hour ({per_hour}): ask again in {} s", wait.as_secs() + 1
     )]
     TooManyProofs { per_hour: u64, wait: Duration },
+    #[error("the delivery was altered in Redis: it is not sent; stop it or delete it")]
+    Altered,
     #[error("{0}")]
     Unavailable(#[from] StoreError),
     #[error("{0}")]

@@ -8,6 +8,7 @@
 //! - [`schedule`]: due times, waves, recurrence.
 //! - [`ledger`]: the packed state of a chunk's recipients.
 //! - [`outcome`]: what an SMTP reply says about a recipient, and when to try again.
+//! - [`seal`]: the proof that a daemon of this installation wrote what stands in Redis.
 //! - [`tracking`]: hits, their labels, statistics and KPIs.
 //! - [`Role`] and [`Principal`]: who may do what. [`Invalid`]: a field that cannot be used.
 //! - [`one_line`], [`is_hidden_control`] and [`misleads`]: strangers' text in logs and before people.
@@ -23,6 +24,7 @@ pub mod outcome;
 mod principal;
 mod role;
 pub mod schedule;
+pub mod seal;
 mod shown_text;
 pub mod tracking;
 mod unit_name;

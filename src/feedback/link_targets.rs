@@ -132,7 +132,7 @@ impl LinkTargets {
         let Some(mailing) = self.addresses.preparation_ref(preparation).await? else {
             return Ok(None);
         };
-        let Some(delivery) = self.deliveries.store.delivery(&mailing.delivery).await? else {
+        let Some(delivery) = self.deliveries.read(&mailing.delivery).await? else {
             return Ok(None);
         };
         let document = &delivery.document;
@@ -205,9 +205,9 @@ impl LinkTargets {
     ) -> Result<(Arc<Template>, RecipientMessage), LinkError> {
         let delivery = self
             .deliveries
-            .store
-            .delivery(&found.sent.mailing.delivery)
+            .read(&found.sent.mailing.delivery)
             .await?
+            .filter(|delivery| !delivery.document.is_untrusted())
             .ok_or(LinkError::Expired)?;
         let plan = delivery.document.plan.as_ref().ok_or(LinkError::Expired)?;
         let template = self.recipients.template(&delivery, plan).await?;

@@ -23,7 +23,7 @@ use crate::{
     domain::{
         audience::AudienceFormat,
         delivery::{
-            Approval, Audience, Checks, Confirmation, Definition, Delivery, DeliveryId,
+            Alteration, Approval, Audience, Checks, Confirmation, Definition, Delivery, DeliveryId,
             DeliveryState, ExpectedRevisions, Plan,
         },
         schedule::{Occurrence, Recurrence},
@@ -47,6 +47,9 @@ struct View {
     #[serde(rename = "release")]
     confirmation: Option<Confirmation>,
     ended_at: Option<Timestamp>,
+    /// The part that was altered in Redis, if one was found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    altered: Option<Alteration>,
     /// How the delivery recurs, if it is a template.
     recurrence: Option<Recurrence>,
     /// The template and the due time, if a template created the delivery.
@@ -71,6 +74,7 @@ async fn view(api: &Api, delivery: Delivery) -> Result<View, Refusal> {
         approval: d.approval,
         confirmation: d.confirmation,
         ended_at: d.ended_at,
+        altered: d.altered,
         recurrence: d.recurrence,
         occurrence: d.occurrence,
         progress,
@@ -133,9 +137,8 @@ pub async fn list(
     let mut items = Vec::new();
     for id in ids {
         let Some(delivery) = api
-            .stores
             .deliveries
-            .delivery(&id)
+            .read(&id)
             .await?
             .filter(|d| d.state != DeliveryState::Deleted && by.sees(d))
         else {

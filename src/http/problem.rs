@@ -107,7 +107,9 @@ impl From<Refusal> for Problem {
             // 403
             Refusal::MissingRole(_) | Refusal::NotYours(_) => StatusCode::FORBIDDEN,
             // 409
-            Refusal::Illegal(_) | Refusal::KeyReused | Refusal::Conflict(_) => StatusCode::CONFLICT,
+            Refusal::Illegal(_) | Refusal::KeyReused | Refusal::Conflict(_) | Refusal::Altered => {
+                StatusCode::CONFLICT
+            }
             // 412
             Refusal::StaleDigest | Refusal::StaleRevision(_) => StatusCode::PRECONDITION_FAILED,
             // 428 (RFC 6585, 3)

@@ -72,6 +72,9 @@ metrics_table! {
         "Chunks that this process took over from a dead one";
     REVIVED Counter "versand_jobs_revived_total"
         "Jobs that were missing and were queued again";
+    ALTERED Counter "versand_altered_total"
+        "Deliveries that are not sent because somebody without the key of the installation has \
+         altered them in Redis";
     SET_ASIDE Counter "versand_chunks_set_aside_total"
         "Chunks that were set aside as poisoned: they killed their workers again and again, or \
          cannot be made";

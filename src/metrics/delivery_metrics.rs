@@ -3,15 +3,16 @@
 use metrics::{counter, gauge};
 
 use super::catalogue::{
-    ASIDE, BREAKERS, CONSERVATION, DELIVERIES, DUPLICATES, ENDED, FAILURES, FENCED, OCCURRENCES,
-    PREPARATIONS, RECIPIENTS, RECORDS, RETENTION_REMOVED, REVIVED, SCHEDULE_LATE, SET_ASIDE,
-    START_PENDING, STORE_RETRIES, TAKEN_OVER, TRIPPED, WAVES, WAVES_DUE, WAVES_HELD, WENT_BACK,
+    ALTERED, ASIDE, BREAKERS, CONSERVATION, DELIVERIES, DUPLICATES, ENDED, FAILURES, FENCED,
+    OCCURRENCES, PREPARATIONS, RECIPIENTS, RECORDS, RETENTION_REMOVED, REVIVED, SCHEDULE_LATE,
+    SET_ASIDE, START_PENDING, STORE_RETRIES, TAKEN_OVER, TRIPPED, WAVES, WAVES_DUE, WAVES_HELD,
+    WENT_BACK,
 };
 
 /// Creates counters with the value 0, so that they exist before the first event.
 pub(super) fn set_first_values() {
     gauge!(CONSERVATION).set(0.0);
-    for name in [DUPLICATES, STORE_RETRIES, FENCED, TAKEN_OVER, REVIVED, SET_ASIDE] {
+    for name in [ALTERED, DUPLICATES, STORE_RETRIES, FENCED, TAKEN_OVER, REVIVED, SET_ASIDE] {
         counter!(name).absolute(0);
     }
     for status in ["sent", "failed", "deferred"] {
@@ -78,6 +79,11 @@ pub fn fenced() {
 /// Counts a chunk that this process took over.
 pub fn taken_over() {
     counter!(TAKEN_OVER).increment(1);
+}
+
+/// Counts a delivery that was altered in Redis.
+pub fn altered() {
+    counter!(ALTERED).increment(1);
 }
 
 /// Counts a chunk that was set aside as poisoned.

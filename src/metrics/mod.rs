@@ -23,8 +23,8 @@ mod tracking_metrics;
 
 pub use catalogue::{ALL, Kind, Metric};
 pub use delivery_metrics::{
-    breaker_tripped, breakers, conservation, deliveries, delivery_ended, duplicate, excluded,
-    failure, fenced, occurrence, poisoned_chunks, preparation, recipients, recorded,
+    altered, breaker_tripped, breakers, conservation, deliveries, delivery_ended, duplicate,
+    excluded, failure, fenced, occurrence, poisoned_chunks, preparation, recipients, recorded,
     retention_removed, revived, schedule, set_aside, start_pending, store_retry, taken_over, waves,
     waves_due, went_back,
 };

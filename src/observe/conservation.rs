@@ -95,7 +95,7 @@ impl ConservationCheck {
 
     /// Returns the difference, and whether the delivery has ended.
     async fn difference_of(&self, id: &DeliveryId) -> Result<(Option<u64>, bool), StoreError> {
-        let Some(delivery) = self.deliveries.store.delivery(id).await? else {
+        let Some(delivery) = self.deliveries.read(id).await? else {
             return Ok((Some(0), true));
         };
         let compared = if delivery.document.has_started() {
@@ -113,7 +113,7 @@ impl ConservationCheck {
     }
 
     async fn has_changed(&self, delivery: &Delivery) -> Result<bool, StoreError> {
-        let now = self.deliveries.store.delivery(&delivery.id).await?;
+        let now = self.deliveries.read(&delivery.id).await?;
         Ok(now.is_none_or(|now| now.revision != delivery.revision))
     }
 }

@@ -25,7 +25,7 @@ impl WaveGauges {
     /// The wait begins when the delivery was confirmed or resumed, or when its first wave was
     /// released. The later time counts.
     pub(super) async fn start_pending_for(&self, id: &DeliveryId) -> Result<u32, StoreError> {
-        let delivery = self.deliveries.store.delivery(id).await?;
+        let delivery = self.deliveries.read(id).await?;
         let Some(delivery) = delivery.filter(|d| d.state == DeliveryState::StartPending) else {
             return Ok(0);
         };
@@ -58,7 +58,7 @@ impl WaveGauges {
     async fn waves_due(&self) -> Result<(usize, usize), StoreError> {
         let (now, mut due, mut overdue) = (unix_now(), 0, 0);
         for id in self.schedules.due_deliveries(now).await? {
-            let Some(delivery) = self.deliveries.store.delivery(&id).await? else { continue };
+            let Some(delivery) = self.deliveries.read(&id).await? else { continue };
             let Some(plan) = &delivery.document.plan else { continue };
             let is_due = |wave: &Wave| wave.state == WaveState::Waiting && wave.due <= now;
             for wave in self.schedules.waves(&id, plan).await?.into_iter().filter(is_due) {
@@ -73,7 +73,7 @@ impl WaveGauges {
     async fn held(&self) -> Result<(usize, usize), StoreError> {
         let (mut held_waves, mut held_deliveries) = (0, 0);
         for id in self.schedules.deliveries_with_held_waves().await? {
-            let delivery = self.deliveries.store.delivery(&id).await?;
+            let delivery = self.deliveries.read(&id).await?;
             let delivery = delivery.filter(|d| !d.state.has_ended());
             let waves = match delivery.as_ref().and_then(|d| d.document.plan.as_ref()) {
                 Some(plan) => {

@@ -163,6 +163,33 @@ impl StateDir {
         }
     }
 
+    /// A secret of this installation, if it was made before. See [`StateDir::secret`].
+    ///
+    /// # Errors
+    /// [`StateError::BadSecret`] if the file does not hold 32 bytes.
+    pub fn secret_if_made(&self, name: &str) -> Result<Option<[u8; 32]>, StateError> {
+        let path = self.path.join(format!("{name}.secret"));
+        match path.try_exists() {
+            Ok(false) => Ok(None),
+            Ok(true) => self.secret(name).map(Some),
+            Err(e) => Err(unusable(&path, e)),
+        }
+    }
+
+    /// Removes a file, if it is there.
+    pub fn remove(&self, file: &str) -> Result<(), StateError> {
+        let path = self.path.join(file);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(unusable(&path, e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether there is such a file.
+    pub fn has(&self, file: &str) -> bool {
+        self.path.join(file).exists()
+    }
+
     /// The time of the backup (Unix seconds), if the directory was restored and not opened since.
     ///
     /// # Errors

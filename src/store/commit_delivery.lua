@@ -4,7 +4,7 @@
 -- ARGV: 1 expected revision, 2 new state, 3 new document, 4 audit entry ('' for none),
 --       5 when the scheduler must look at the recurrence (Unix seconds, '' for never),
 --       then value and lifetime in seconds of each key to be written once,
---       last the unit ('' for none) and the generation of the plan (0 for none)
+--       then the seal, last the unit ('' for none) and the generation of the plan (0 for none)
 -- Answer: { OK, new revision, nil }, or { LOST, current revision, nil },
 --         or { FORBIDDEN, index of the key that exists already (from 0), its value }.
 local revision = tonumber(redis.call('HGET', KEYS[1], 'revision') or '0')
@@ -14,7 +14,8 @@ for i = 3, #KEYS do
 end
 if revision ~= tonumber(ARGV[1]) then return { LOST, revision, false } end
 redis.call('HSET', KEYS[1],
-  'revision', revision + 1, 'state', ARGV[2], 'document', ARGV[3], 'planned', ARGV[#ARGV])
+  'revision', revision + 1, 'state', ARGV[2], 'document', ARGV[3], 'seal', ARGV[#ARGV - 2],
+  'planned', ARGV[#ARGV])
 if ARGV[5] ~= '' then
   redis.call('HSET', KEYS[1], 'wakes', ARGV[5])
 else

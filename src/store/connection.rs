@@ -25,13 +25,16 @@ pub enum StoreError {
     /// A value in Redis is not what this program writes.
     #[error("damaged: {0}")]
     Damaged(String),
+    /// A value in Redis was not written by a daemon of this installation. The text names the part.
+    #[error("altered in Redis: {0}")]
+    Altered(String),
 }
 
 impl StoreError {
     /// Whether the same request may succeed later. A damaged value never repairs itself.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Damaged(_) => false,
+            Self::Damaged(_) | Self::Altered(_) => false,
             Self::Unavailable(error) => may_pass(error),
         }
     }
@@ -149,19 +152,6 @@ impl Redis {
     /// A clone of the connection.
     pub fn connection(&self) -> ConnectionManager {
         self.conn.clone()
-    }
-
-    /// A secret that all daemons on one Redis share. The first daemon stores its `own`.
-    ///
-    /// # Errors
-    /// [`StoreError::Damaged`] if the stored secret does not have 32 bytes.
-    pub async fn shared_secret(&self, name: &str, own: [u8; 32]) -> Result<[u8; 32], StoreError> {
-        let mut set = redis::cmd("SET");
-        set.arg(super::keys::secret(name)).arg(&own[..]).arg("NX").arg("GET");
-        let stored: Option<Vec<u8>> = set.query_async(&mut self.conn.clone()).await?;
-        stored.map_or(Ok(own), |bytes| {
-            bytes.try_into().map_err(|_| damaged("a shared secret does not have 32 bytes"))
-        })
     }
 
     /// Tries a write, because Redis may answer and still refuse writes: no memory, a full disk, or

@@ -11,7 +11,10 @@ use super::{
     keys,
     scripts::with_prelude,
 };
-use crate::domain::delivery::{AuditEntry, Delivery, DeliveryId, DeliveryState, Document};
+use crate::domain::{
+    delivery::{ALTERED_DOCUMENT, AuditEntry, Delivery, DeliveryId, DeliveryState, Document},
+    seal::SealKey,
+};
 
 /// A key that is written together with a change. The change fails if the key exists already.
 #[derive(Debug, Clone)]
@@ -59,6 +62,7 @@ const LOST: i64 = 1;
 pub struct DeliveryStore {
     pub(super) redis: Redis,
     pub(super) scripts: Arc<DeliveryScripts>,
+    pub(super) seals: SealKey,
 }
 
 pub(super) struct DeliveryScripts {
@@ -76,24 +80,64 @@ impl Default for DeliveryScripts {
 }
 
 impl DeliveryStore {
-    /// Makes the handle from a connection.
-    pub fn new(redis: Redis) -> Self {
-        Self { redis, scripts: Arc::default() }
+    /// Makes the handle from a connection and the key of the seals.
+    pub fn new(redis: Redis, seals: SealKey) -> Self {
+        Self { redis, scripts: Arc::default(), seals }
     }
 
     /// The delivery with this id, also if it is deleted. A deleted delivery has no content.
+    ///
+    /// # Errors
+    /// [`StoreError::Altered`] if no daemon of this installation wrote what is stored.
     pub async fn delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        let (revision, state, document): (Option<u64>, Option<String>, Option<String>) =
-            redis::cmd("HMGET")
-                .arg(keys::delivery(id))
-                .arg(&["revision", "state", "document"])
-                .query_async(&mut self.redis.connection())
-                .await?;
+        match self.read(id).await? {
+            Some((_, false)) => Err(StoreError::Altered(ALTERED_DOCUMENT.to_owned())),
+            found => Ok(found.map(|(delivery, _)| delivery)),
+        }
+    }
+
+    /// The delivery as it is stored, even if its seal does not fit. Nothing of it may be trusted.
+    pub async fn delivery_unsealed(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        Ok(self.read(id).await?.map(|(delivery, _)| delivery))
+    }
+
+    /// The delivery, and whether its seal fits.
+    async fn read(&self, id: &DeliveryId) -> Result<Option<(Delivery, bool)>, StoreError> {
+        type Fields = (Option<u64>, Option<String>, Option<String>, Option<Vec<u8>>);
+        let (revision, state, document, seal): Fields = redis::cmd("HMGET")
+            .arg(keys::delivery(id))
+            .arg(&["revision", "state", "document", "seal"])
+            .query_async(&mut self.redis.connection())
+            .await?;
         let (Some(revision), Some(state), Some(document)) = (revision, state, document) else {
             return Ok(None);
         };
-        let state = state.parse().map_err(damaged)?;
-        Ok(Some(Delivery { id: id.clone(), revision, state, document: json(&document)? }))
+        let state: DeliveryState = state.parse().map_err(damaged)?;
+        let is_genuine = seal.is_some_and(|seal| self.fits(id, state, &document, &seal));
+        let document = json(&document)?;
+        Ok(Some((Delivery { id: id.clone(), revision, state, document }, is_genuine)))
+    }
+
+    /// Whether a daemon wrote this document in this state. The script that releases waves changes
+    /// the state alone: the seal then is of the state before.
+    fn fits(&self, id: &DeliveryId, state: DeliveryState, document: &str, seal: &[u8]) -> bool {
+        let before: &[DeliveryState] = match state {
+            DeliveryState::StartPending => &[DeliveryState::Scheduled, DeliveryState::Held],
+            DeliveryState::Held => &[DeliveryState::Scheduled],
+            _ => &[],
+        };
+        let is_sealed_in =
+            |state: &DeliveryState| self.seals.fits(&sealed_parts(id, *state, document), seal);
+        is_sealed_in(&state) || before.iter().any(is_sealed_in)
+    }
+
+    /// Seals a delivery as it is stored, unless it has a seal that fits. This is only for
+    /// deliveries that were written before seals existed.
+    pub(super) async fn seal_stored(&self, id: &DeliveryId) -> Result<(), StoreError> {
+        let Some((delivery, false)) = self.read(id).await? else { return Ok(()) };
+        let stored: String = self.redis.connection().hget(keys::delivery(id), "document").await?;
+        let seal = self.seals.seal(&sealed_parts(id, delivery.state, &stored));
+        Ok(self.redis.connection().hset(keys::delivery(id), "seal", &seal[..]).await?)
     }
 
     /// Only the state of a delivery, which is cheaper than the delivery.
@@ -113,12 +157,15 @@ impl DeliveryStore {
         let wakes = change.document.wakes_at(change.state);
         let mut script = self.scripts.commit_delivery.prepare_invoke();
         script.key(keys::delivery(change.id)).key(keys::audit(change.id));
-        script.arg(change.revision).arg(change.state.word()).arg(text(change.document)?);
+        let document = text(change.document)?;
+        let seal = self.seals.seal(&sealed_parts(change.id, change.state, &document));
+        script.arg(change.revision).arg(change.state.word()).arg(document);
         script.arg(change.entry.map(text).transpose()?.unwrap_or_default());
         script.arg(wakes.map(|at| at.as_second().to_string()).unwrap_or_default());
         for once in change.once {
             script.key(&once.key).arg(&once.value).arg(once.seconds);
         }
+        script.arg(&seal[..]);
         script.arg(change.document.definition.unit.as_deref().unwrap_or_default());
         script.arg(change.document.plan.as_ref().map_or(0, |plan| plan.generation));
         let (verdict, number, value): (i64, u64, Option<String>) =
@@ -262,6 +309,12 @@ impl DeliveryStore {
         Ok(kept.is_some())
     }
 }
+
+/// The parts that the seal of a document covers.
+fn sealed_parts<'a>(id: &'a DeliveryId, state: DeliveryState, document: &'a str) -> [&'a [u8]; 4] {
+    [b"delivery", id.as_str().as_bytes(), state.word().as_bytes(), document.as_bytes()]
+}
+
 /// A value as JSON text.
 pub(super) fn text(value: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(damaged)

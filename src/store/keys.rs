@@ -85,8 +85,9 @@ pub fn message_slot(bucket: u16) -> u16 {
 
 /// Hash: the delivery.
 ///
-/// Fields: `revision`, `state`, `document`, `planned` (the generation of the plan); `unit`, if the
-/// delivery belongs to one; `served` and `length` for the fair queue; `swept_logs` and `swept_tracking` once retention has removed these
+/// Fields: `revision`, `state`, `document`, `seal` (over state and document), `planned` (the
+/// generation of the plan); `unit`, if the delivery belongs to one; `served` and `length` for the
+/// fair queue; `swept_logs` and `swept_tracking` once retention has removed these
 /// parts; `wakes` for templates and occurrences, see [`RECURRING`].
 pub fn delivery(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:delivery")
@@ -204,7 +205,10 @@ pub fn outcome(job: &str) -> String {
     format!("versand:outcome:{job}")
 }
 
-/// String: a secret that all daemons share.
+/// String: proves to a daemon that it has the key of the installation.
+pub const INSTALLATION: &str = "versand:installation";
+
+/// String: a secret that all daemons share, sealed with the key of the installation.
 pub fn secret(name: &str) -> String {
     format!("versand:secret:{name}")
 }

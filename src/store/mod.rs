@@ -34,9 +34,11 @@ mod connection;
 mod delivery_store;
 mod delivery_units;
 mod durability;
+mod first_seal;
 mod removed_parts;
 mod rewrites;
 mod scripts;
+mod shared_secrets;
 mod stores;
 mod token_store;
 
@@ -44,7 +46,9 @@ pub use connect_error::ConnectError;
 pub use connection::{Redis, StoreError, may_pass};
 pub use delivery_store::{CommitOutcome, DeliveryChange, DeliveryStore, OnceKey};
 pub use durability::{Durability, DurabilityLag};
+pub use first_seal::FirstSeal;
 pub use removed_parts::RemovedParts;
+pub use shared_secrets::{SealedSecret, StoredSecret};
 pub use stores::Stores;
 pub use token_store::{Revocation, TokenStore};
 

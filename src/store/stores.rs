@@ -11,6 +11,7 @@ use super::{
     schedule::ScheduleStore,
     tracking::TrackingStore,
 };
+use crate::domain::seal::{InstallationKey, SealKey};
 
 /// One handle per subject. Only `app` has them all; each service gets the few it needs. Cheap to
 /// clone.
@@ -29,12 +30,13 @@ pub struct Stores {
 }
 
 impl Stores {
-    /// Makes all handles.
-    pub fn new(redis: Redis) -> Self {
+    /// Makes all handles. The key of the installation seals what must not be altered.
+    pub fn new(redis: Redis, key: &InstallationKey) -> Self {
+        let seals = SealKey::new(key);
         let chunks = ChunkLists::new(redis.clone());
         Self {
-            deliveries: DeliveryStore::new(redis.clone()),
-            audiences: AudienceStore::new(redis.clone()),
+            deliveries: DeliveryStore::new(redis.clone(), seals.clone()),
+            audiences: AudienceStore::new(redis.clone(), seals),
             schedules: ScheduleStore::new(redis.clone(), chunks.clone()),
             ledgers: LedgerStore::new(redis.clone()),
             addresses: AddressStore::new(redis.clone()),

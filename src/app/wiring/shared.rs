@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::AtomicU64};
 use crate::{
     config::Config,
     daemon::Daemon,
-    deliveries::Deliveries,
+    deliveries::{AuditHeads, Deliveries},
     domain::tracking::MachineRules,
     identity::Keyring,
     live::Live,
@@ -64,7 +64,7 @@ impl SharedHandles {
             store: stores.deliveries.clone(),
             redis: stores.redis.clone(),
             holds: stores.holds.clone(),
-            heads_damaged: Arc::default(),
+            heads: AuditHeads { store: stores.deliveries.clone(), damaged: Arc::default() },
         };
         let throttles = Throttles::new(config, stores.limits.clone());
         let removal = Removal {

@@ -45,6 +45,24 @@ pub struct Approval {
     pub digest: String,
 }
 
+/// A part of a delivery that somebody without the key of the installation has changed in Redis.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alteration {
+    /// [`ALTERED_DOCUMENT`], or the name of a slice or of a table.
+    pub part: String,
+    pub found_at: Timestamp,
+}
+
+/// The part of an [`Alteration`] that can never be trusted again: the document itself.
+pub const ALTERED_DOCUMENT: &str = "document";
+
+impl Alteration {
+    /// Whether the delivery can only be stopped or deleted.
+    pub fn is_lasting(&self) -> bool {
+        self.part == ALTERED_DOCUMENT
+    }
+}
+
 /// The figures that remain after the logs were removed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RemovedLogs {
@@ -79,6 +97,9 @@ pub struct Document {
     #[serde(rename = "release")]
     pub confirmation: Option<Confirmation>,
     pub ended_at: Option<Timestamp>,
+    /// Set once a part was found that no daemon of this installation wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub altered: Option<Alteration>,
     /// Set once retention begins to remove the logs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cleaned: Option<RemovedLogs>,
@@ -114,6 +135,7 @@ impl Document {
             approval: None,
             confirmation: None,
             ended_at: None,
+            altered: None,
             cleaned: None,
             tracking_cleaned_at: None,
             recurrence: None,
@@ -135,6 +157,11 @@ impl Document {
         definition_by == name || self.audience_by == name
     }
 
+    /// Whether the document itself was altered in Redis: then nothing in it may be used.
+    pub fn is_untrusted(&self) -> bool {
+        self.altered.as_ref().is_some_and(Alteration::is_lasting)
+    }
+
     /// Drops the last preparation, its approval and its confirmation, because the definition or
     /// the audience changes.
     pub fn unprepare(&mut self) {
@@ -142,13 +169,16 @@ impl Document {
         self.approval = None;
         self.confirmation = None;
         self.checks = Checks::default();
+        if !self.is_untrusted() {
+            self.altered = None;
+        }
     }
 
     /// When the task of recurring deliveries must look at this delivery; `None` if never.
     /// A template waits until it must create its next occurrence. An occurrence waits for the end
     /// of the time in which it may be confirmed.
     pub fn wakes_at(&self, state: DeliveryState) -> Option<Timestamp> {
-        if state == DeliveryState::Deleted {
+        if state == DeliveryState::Deleted || self.is_untrusted() {
             return None;
         }
         let creates = self.recurrence.as_ref().and_then(|r| Some(r.rule.creation(r.next?)));

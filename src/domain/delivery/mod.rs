@@ -7,6 +7,7 @@
 //! - [`Plan`] and [`Checks`]: the result of a preparation. [`digest()`]: what a confirmation names.
 //! - [`Settings`]: the settings in force, fixed by the preparation. [`SettingsFloor`]: what no
 //!   delivery may lower.
+//! - [`check_authority`]: whether a delivery may be sent, asked before each chunk.
 //! - [`AuditEntry`] and [`verify`]: the hash chain of everything that was done.
 //!
 //! Recipients are not here: uploads are in [`super::audience`], ledgers in [`super::ledger`].
@@ -14,6 +15,7 @@
 
 mod action;
 mod audit;
+mod authority;
 mod definition;
 mod delivery_id;
 mod digest;
@@ -26,10 +28,13 @@ mod state;
 
 pub use action::Action;
 pub use audit::{AuditAct, AuditEntry, AuditHead, verify};
+pub use authority::{Unauthorised, check_authority, may_follow};
 pub use definition::{Content, Definition, LONGEST_NAME, Sender};
 pub use delivery_id::DeliveryId;
 pub use digest::digest;
-pub use document::{Approval, Audience, Confirmation, Delivery, Document, RemovedLogs};
+pub use document::{
+    ALTERED_DOCUMENT, Alteration, Approval, Audience, Confirmation, Delivery, Document, RemovedLogs,
+};
 pub use expected_revisions::ExpectedRevisions;
 pub use plan::{Checks, Finding, Plan};
 pub use settings::{

@@ -57,6 +57,14 @@ pub struct Plan {
     pub settings: Settings,
     /// The digest that a confirmation must name: see [`super::digest()`].
     pub digest: String,
+    /// SHA-256 over the prepared slices, in lower-case hexadecimal: the part of the digest that the
+    /// document alone does not give. Empty for preparations from before this field existed.
+    #[serde(default)]
+    pub audience_sha256: String,
+    /// Set when a store that was behind was released: the policy is `hold`, whatever the settings
+    /// say.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub holds_in_doubt: bool,
     pub prepared_by: String,
     pub prepared_at: Timestamp,
 }
@@ -68,6 +76,7 @@ impl Plan {
     pub fn resend_after_s(&self, wave: &Wave, lease_ms: u64, now: u32) -> Option<u32> {
         let lease_s = u32::try_from(lease_ms.div_ceil(1000)).unwrap_or(u32::MAX);
         let valid = wave.valid_until(self.settings.validity_hours).is_none_or(|until| now < until);
-        (self.settings.in_doubt == InDoubt::Resend && valid).then_some(lease_s + 1)
+        let resends = self.settings.in_doubt == InDoubt::Resend && !self.holds_in_doubt;
+        (resends && valid).then_some(lease_s + 1)
     }
 }

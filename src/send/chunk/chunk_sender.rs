@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{
+    chunk_failure::{ChunkFailure, TABLE_OF_WAVES, is_early},
     chunk_run::WaveTime,
     lease_validity::{LeaseValidity, boottime_ms},
     leased_chunk::LeasedChunk,
@@ -13,7 +14,11 @@ use crate::{
     clock::unix_now,
     config::Config,
     deliveries::{Deliveries, Refusal},
-    domain::{delivery::DeliveryId, instant, ledger::ChunkRef},
+    domain::{
+        delivery::{ALTERED_DOCUMENT, DeliveryId, check_authority},
+        instant,
+        ledger::ChunkRef,
+    },
     queue::{Job, JobError, Queue, QueueName},
     send::{recover::PoisonedChunks, release::FairQueue},
     store::{
@@ -53,10 +58,17 @@ impl ChunkSender {
         else {
             return Ok(());
         };
+        if check_authority(&delivery.document).is_err() {
+            // an alteration that was found before has halted the delivery already
+            return Ok(Box::pin(self.deliveries.halt_altered(id, ALTERED_DOCUMENT)).await?);
+        }
         if self.poisoned.chunks.is_poisoned(&at).await? {
             return Ok(());
         }
         let wave = self.schedules.wave_of(&at, &plan).await?;
+        if wave.state.is_released() && is_early(&wave, unix_now()) {
+            return Ok(Box::pin(self.deliveries.halt_altered(id, TABLE_OF_WAVES)).await?);
+        }
         let Some(valid_until) = wave.valid_until(plan.settings.validity_hours) else {
             return Ok(());
         };
@@ -73,6 +85,15 @@ impl ChunkSender {
         let wave_time = WaveTime { wave, date: instant(wave.released_at), valid_until };
         let (leased, sent) =
             self.sender.send(leased, ledger, (delivery, plan), wave_time, validity).await;
+        let sent = match sent {
+            Err(ChunkFailure::Altered(part)) => {
+                // before the chunk is free again
+                Box::pin(self.deliveries.halt_altered(id, &part)).await?;
+                Ok(())
+            }
+            Err(ChunkFailure::Job(error)) => Err(error),
+            Ok(()) => Ok(()),
+        };
         // also after a failure, so that the next holder does not wait until the lease expires
         self.poisoned.give_back_after_job(leased, &sent).await?;
         sent?;

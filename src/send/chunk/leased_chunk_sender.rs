@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{
+    chunk_failure::{ChunkFailure, check_due},
     chunk_run::{ChunkContent, ChunkRoute, ChunkRun, WaveTime},
     claim_queue::ClaimQueue,
     late_exclusion::LateExclusions,
@@ -47,14 +48,14 @@ impl LeasedChunkSender {
         (delivery, plan): (Delivery, Plan),
         wave_time: WaveTime,
         validity: LeaseValidity,
-    ) -> (LeasedChunk, Result<(), JobError>) {
+    ) -> (LeasedChunk, Result<(), ChunkFailure>) {
         let mut positions = ledger.claimable(unix_now(), leased.resend_after_s);
         if positions.is_empty() {
             return (leased, Ok(()));
         }
         if unix_now() >= wave_time.valid_until {
             let expired = self.access.holder.expire(&mut leased, &ledger, &positions).await;
-            return (leased, expired.map_err(JobError::from));
+            return (leased, expired.map_err(ChunkFailure::from));
         }
         let run = match self.open_run(&leased.at, (delivery, plan), wave_time, validity).await {
             Ok(run) => run,
@@ -68,7 +69,7 @@ impl LeasedChunkSender {
             Ok(true) if !positions.is_empty() => {
                 (self.run_connections(run, leased, ledger, positions).await, Ok(()))
             }
-            other => (leased, other.map(drop)),
+            other => (leased, other.map(drop).map_err(ChunkFailure::from)),
         }
     }
 
@@ -79,7 +80,7 @@ impl LeasedChunkSender {
         (delivery, plan): (Delivery, Plan),
         wave_time: WaveTime,
         validity: LeaseValidity,
-    ) -> Result<ChunkRun, JobError> {
+    ) -> Result<ChunkRun, ChunkFailure> {
         let templates = &self.out.messages.templates;
         let template = templates.get(&at.delivery, &plan, &delivery.document.definition).await;
         let template = template.map_err(|problems| {
@@ -91,10 +92,9 @@ impl LeasedChunkSender {
             JobError::Abort(format!("the template of a prepared delivery is refused: {problems}"))
         })?;
         let route = self.route(&template)?;
-        let recipients = self
-            .audiences
-            .slice(&at.delivery, SliceKind::Chunks(plan.generation), at.chunk)
-            .await?;
+        let kind = SliceKind::Chunks(plan.generation);
+        let (recipients, due) = self.audiences.slice_with_due(&at.delivery, kind, at.chunk).await?;
+        check_due(&wave_time.wave, due)?;
         let content =
             ChunkContent { at: at.clone(), delivery, plan, template, recipients, wave_time };
         let right = StartRight::new(validity, self.daemon.shutdown.child_token());

@@ -18,6 +18,7 @@
 //! - the take-over from a dead holder, and poisoned chunks: `crate::send::recover`;
 //! - the SMTP transaction: `crate::mail::smtp`.
 
+mod chunk_failure;
 mod chunk_run;
 mod chunk_sender;
 mod claim_queue;

@@ -140,8 +140,7 @@ impl Recurrences {
     pub async fn look_at(&self, id: &DeliveryId, now: Timestamp) -> Result<(), Refusal> {
         if let Some(delivery) = self
             .deliveries
-            .store
-            .delivery(id)
+            .read(id)
             .await?
             .filter(|d| d.document.wakes_at(d.state).is_some_and(|at| at <= now))
         {
@@ -150,8 +149,7 @@ impl Recurrences {
         }
         let wakes = self
             .deliveries
-            .store
-            .delivery(id)
+            .read(id)
             .await?
             .and_then(|delivery| delivery.document.wakes_at(delivery.state));
         Ok(self.deliveries.store.list_recurrence(id, wakes).await?)

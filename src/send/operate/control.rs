@@ -72,6 +72,10 @@ impl Controls {
                 })?;
                 let mut document = delivery.document.clone();
                 document.changed_at = now;
+                if control == Control::Resume {
+                    // a person has looked at it; if the part is still altered, it pauses again
+                    document.altered = None;
+                }
                 Ok(Decision {
                     state,
                     document,

@@ -8,7 +8,7 @@ use crate::{
     deliveries::{Decision, Deliveries, Refusal, require},
     domain::{
         Principal, Role,
-        delivery::{Delivery, DeliveryId, DeliveryState, InDoubt, Plan},
+        delivery::{Delivery, DeliveryId, DeliveryState, Plan},
         ledger::ChunkRef,
     },
     store::{
@@ -127,7 +127,7 @@ impl HeldStore {
         since: u32,
         released: &mut ReleasedStore,
     ) -> Result<(), Refusal> {
-        let Some(delivery) = self.deliveries.store.delivery(id).await? else { return Ok(()) };
+        let Some(delivery) = self.deliveries.read(id).await? else { return Ok(()) };
         let Some(plan) = &delivery.document.plan else { return Ok(()) };
         let started = delivery.document.has_started();
         let in_doubt = if started { self.put_in_doubt(id, plan).await? } else { 0 };
@@ -140,7 +140,7 @@ impl HeldStore {
             let mut document = delivery.document.clone();
             if let Some(plan) = document.plan.as_mut().filter(|_| started) {
                 // nobody whom the lost time may have reached is sent to again by itself
-                plan.settings.in_doubt = InDoubt::Hold;
+                plan.holds_in_doubt = true;
             }
             let act = Some(("release_store", details.clone()));
             Ok(Decision { state: delivery.state, document, answer: (), act })

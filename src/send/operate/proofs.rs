@@ -109,6 +109,9 @@ impl Proofs {
         let to = self.test_addresses(request).await?;
         let delivery = self.deliveries.delivery_with_logs(id).await?;
         Actor::from(by).check(&delivery)?;
+        if delivery.document.is_untrusted() {
+            return Err(Refusal::Altered);
+        }
         let plan = delivery.document.plan.clone().ok_or(NOT_PREPARED)?;
         let messages = self.messages_of(&delivery, &plan, &request.recipients).await?;
         let template = self.recipients.template(&delivery, &plan).await?;

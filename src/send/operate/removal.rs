@@ -66,7 +66,7 @@ impl Removal {
                 // a missing slice was removed before, and its messages before the slice
                 let recipients: Vec<Recipient> =
                     match self.audiences.slice(id, SliceKind::Chunks(*number), chunk).await {
-                        Err(StoreError::Damaged(_)) => continue,
+                        Err(StoreError::Damaged(_) | StoreError::Altered(_)) => continue,
                         other => other?,
                     };
                 let keys: Vec<Option<AddressKey>> =

@@ -2,6 +2,7 @@
 
 use std::{pin::pin, sync::Arc};
 
+use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
@@ -293,7 +294,7 @@ impl<'a> PreparationPass<'a> {
         self.approved.update(&text);
         let number = self.chunker.chunks() - 1;
         let kind = SliceKind::Chunks(self.preparation.generation);
-        self.preparation.write_slice(kind, number, &text).await?;
+        self.preparation.write_chunk(kind, number, &text, chunk.due).await?;
         self.index.note_chunk(&self.preparation, number, &chunk.addresses).await?;
         self.to_deliver += chunk.recipients.len() as u64;
         Ok(())
@@ -308,6 +309,7 @@ impl<'a> PreparationPass<'a> {
             .schedules
             .write_waves(preparation.id(), preparation.generation, &waves, &places)
             .await?;
+        let audience = self.approved.clone().finalize();
         let bounds = self.chunker.bounds().filter(|(_, last)| *last > 0);
         Ok(Plan {
             generation: preparation.generation,
@@ -322,7 +324,9 @@ impl<'a> PreparationPass<'a> {
             exclusion_slices: self.exclusions.slices,
             causes: self.exclusions.causes.clone(),
             settings: settings.clone(),
-            digest: digest(definition, settings, &self.approved.clone().finalize()),
+            digest: digest(definition, settings, &audience),
+            audience_sha256: HEXLOWER.encode(&audience),
+            holds_in_doubt: false,
             prepared_by: preparation.delivery.document.prepared_by.clone(),
             prepared_at: Timestamp::UNIX_EPOCH,
         })

@@ -62,7 +62,7 @@ impl<'a> Preparation<'a> {
     /// False if the preparation was stopped, another one has begun, or the daemon ends.
     pub(super) async fn is_wanted(&self) -> Result<bool, StoreError> {
         let PassTools { deliveries, daemon, .. } = self.tools;
-        let now = deliveries.store.delivery(self.id()).await?;
+        let now = deliveries.read(self.id()).await?;
         let is_current = now.is_some_and(|delivery| {
             delivery.state == DeliveryState::Preparing
                 && delivery.document.generation == self.generation
@@ -77,6 +77,17 @@ impl<'a> Preparation<'a> {
         text: &[u8],
     ) -> Result<(), StoreError> {
         self.tools.audiences.write_slice(self.id(), kind, number, text).await
+    }
+
+    /// Writes the recipients of a chunk. Their due time is sealed with them.
+    pub(super) async fn write_chunk(
+        &self,
+        kind: SliceKind,
+        number: u32,
+        text: &[u8],
+        due: u32,
+    ) -> Result<(), StoreError> {
+        self.tools.audiences.write_slice_of(self.id(), kind, number, text, due).await
     }
 
     pub(super) async fn note_progress(

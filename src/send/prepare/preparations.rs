@@ -20,7 +20,10 @@ use crate::{
     metrics,
     queue::JobError,
     send::{StepJobs, confirm::confirm_action, operate::Removal},
-    store::audience::{AudienceStore, PreparationProgress},
+    store::{
+        StoreError,
+        audience::{AudienceStore, PreparationProgress},
+    },
 };
 
 /// Takes requests of preparations and runs their jobs.
@@ -118,7 +121,13 @@ impl Preparations {
         let audience = delivery.document.audience.as_ref().map_or(0, |audience| audience.upload);
         let outcome = match crashes > self.tools.config.now().queue.crashes {
             true => Some(given_up(&delivery, crashes)),
-            false => PreparationPass::run(&self.tools, &delivery, generation).await?,
+            false => match PreparationPass::run(&self.tools, &delivery, generation).await {
+                Err(StoreError::Altered(part)) => {
+                    Box::pin(self.deliveries.halt_altered(id, &part)).await?;
+                    None
+                }
+                outcome => outcome?,
+            },
         };
         self.removal.remove_older(id, audience, generation).await?;
         let concluded = match outcome {

@@ -71,10 +71,10 @@ impl Reconciler {
     }
 
     async fn check(&self, id: &DeliveryId, held: bool) -> Result<(), Refusal> {
-        let Some(delivery) = self.deliveries.store.delivery(id).await? else {
+        let Some(delivery) = self.deliveries.read(id).await? else {
             return Ok(self.deliveries.store.unlist_moving(id).await?);
         };
-        self.deliveries.note_head(id, &delivery.document.audit).await?;
+        self.deliveries.heads.note(id, &delivery.document.audit).await?;
         match delivery.state {
             DeliveryState::Preparing => self.repair_preparation(&delivery).await,
             state if held && state.is_moving() => Ok(()),

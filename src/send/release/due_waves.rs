@@ -10,7 +10,7 @@ use crate::{
     },
     domain::{
         Principal, Role,
-        delivery::{Action, Delivery, DeliveryId, DeliveryState, Plan},
+        delivery::{Action, Delivery, DeliveryId, DeliveryState, Plan, check_authority},
     },
     metrics,
     send::StepJobs,
@@ -55,9 +55,10 @@ impl DueWaves {
     }
 
     async fn release_due_of(&self, id: &DeliveryId) -> Result<(), Refusal> {
-        let delivery = self.deliveries.store.delivery(id).await?;
+        let delivery = self.deliveries.read(id).await?;
         let scheduled =
             delivery.filter(|d| matches!(d.state, DeliveryState::Scheduled | DeliveryState::Held));
+        let scheduled = scheduled.filter(|d| check_authority(&d.document).is_ok());
         let Some((delivery, plan)) =
             scheduled.and_then(|d| d.document.plan.clone().map(|plan| (d, plan)))
         else {

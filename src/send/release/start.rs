@@ -4,7 +4,7 @@ use super::{due_waves::DueWaves, fair_queue::FairQueue};
 use crate::{
     deliveries::{Deliveries, Refusal},
     domain::{
-        delivery::{Action, DeliveryId, Plan},
+        delivery::{ALTERED_DOCUMENT, Action, DeliveryId, Plan, check_authority},
         ledger::{ChunkRef, Ledger},
     },
     queue::JobError,
@@ -48,6 +48,10 @@ impl Starts {
             .plan
             .as_ref()
             .ok_or_else(|| JobError::Abort("a confirmed delivery without a plan".into()))?;
+        if let Err(reason) = check_authority(&delivery.document) {
+            Box::pin(self.deliveries.halt_altered(id, ALTERED_DOCUMENT)).await?;
+            return Err(JobError::Abort(format!("not started: {reason}")));
+        }
         self.create_ledgers(id, plan).await?;
         let job_length =
             plan.to_deliver.min(plan.chunk_size.into()) as f64 / f64::from(plan.chunk_size);

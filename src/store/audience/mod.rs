@@ -1,7 +1,7 @@
 //! The audience in Redis: uploads, the recipients of each chunk, exclusion logs, tracked links.
 //!
 //! All of these are *slices*: one compressed Redis string of NDJSON lines, numbered from 0 within
-//! its [`SliceKind`]. The number of slices of each kind is noted, so that all can be removed.
+//! its [`SliceKind`]. Each slice bears a seal, so that no altered or swapped one is used. The number of slices of each kind is noted, so that all can be removed.
 //! The room also owns the progress of a preparation.
 //!
 //! Entry points: [`AudienceStore`] reads, writes, copies and removes slices. [`ndjson`] makes the
@@ -12,7 +12,9 @@
 //! of [`crate::store::chunks`]. Uploading and preparing are in `send::define` and `send::prepare`.
 
 mod preparation_progress;
+mod sealed_slice;
 mod slices;
+mod unsealed_slices;
 
 pub use preparation_progress::PreparationProgress;
 pub use slices::{AudienceStore, SliceKind, ndjson};

@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use redis::AsyncCommands;
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::sealed_slice::SliceName;
 use crate::{
     domain::{
         delivery::{Delivery, DeliveryId, Plan},
         ledger::ChunkRef,
+        seal::SealKey,
         tracking::TrackedLink,
     },
     store::{Redis, StoreError, damaged, keys, unreadable},
@@ -77,12 +79,13 @@ fn unpack(packed: &[u8]) -> Result<Vec<u8>, StoreError> {
 #[derive(Clone)]
 pub struct AudienceStore {
     pub(super) redis: Redis,
+    pub(super) seals: SealKey,
 }
 
 impl AudienceStore {
-    /// Makes the handle from a connection.
-    pub fn new(redis: Redis) -> Self {
-        Self { redis }
+    /// Makes the handle from a connection and the key of the seals.
+    pub fn new(redis: Redis, seals: SealKey) -> Self {
+        Self { redis, seals }
     }
 
     /// The tracked links of a prepared delivery.
@@ -106,12 +109,28 @@ impl AudienceStore {
         number: u32,
         text: &[u8],
     ) -> Result<(), StoreError> {
+        self.write_slice_of(id, kind, number, text, 0).await
+    }
+
+    /// Writes a slice whose items share a due time (Unix seconds), as the recipients of a chunk do.
+    pub async fn write_slice_of(
+        &self,
+        id: &DeliveryId,
+        kind: SliceKind,
+        number: u32,
+        text: &[u8],
+        due: u32,
+    ) -> Result<(), StoreError> {
         let packed = zstd::bulk::compress(text, COMPRESSION_LEVEL).map_err(damaged)?;
-        let name = kind.name();
+        let name = SliceName { delivery: id, kind: &kind.name(), number };
+        self.set_slice(&name, name.seal(&self.seals, due, &packed)).await
+    }
+
+    async fn set_slice(&self, name: &SliceName<'_>, sealed: Vec<u8>) -> Result<(), StoreError> {
         let mut pipe = redis::pipe();
-        pipe.hset(keys::slice_counts(id), &name, number + 1)
+        pipe.hset(keys::slice_counts(name.delivery), name.kind, name.number + 1)
             .ignore()
-            .set(keys::slice(id, &name, number), packed)
+            .set(name.key(), sealed)
             .ignore();
         Ok(pipe.query_async(&mut self.redis.connection()).await?)
     }
@@ -125,17 +144,11 @@ impl AudienceStore {
     ) -> Result<(), StoreError> {
         let (from_kind, to_kind) = (SliceKind::Upload(from.1), SliceKind::Upload(to.1));
         for number in 0..slices {
-            let packed: Option<Vec<u8>> =
-                self.redis.connection().get(from_kind.key(from.0, number)).await?;
-            let packed = packed.ok_or_else(|| {
-                damaged(format!("slice {number} of {} is missing", from_kind.name()))
-            })?;
-            let mut pipe = redis::pipe();
-            pipe.hset(keys::slice_counts(to.0), to_kind.name(), number + 1)
-                .ignore()
-                .set(to_kind.key(to.0, number), packed)
-                .ignore();
-            let () = pipe.query_async(&mut self.redis.connection()).await?;
+            let original = SliceName { delivery: from.0, kind: &from_kind.name(), number };
+            let stored = self.stored(&original).await?;
+            let (due, packed) = original.open(&self.seals, &stored)?;
+            let copy = SliceName { delivery: to.0, kind: &to_kind.name(), number };
+            self.set_slice(&copy, copy.seal(&self.seals, due, packed)).await?;
         }
         Ok(())
     }
@@ -143,22 +156,43 @@ impl AudienceStore {
     /// Reads all items of a slice.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if the slice is missing or cannot be read.
+    /// [`StoreError::Damaged`] if the slice is missing or cannot be read; [`StoreError::Altered`]
+    /// if no daemon of this installation wrote it for this place.
     pub async fn slice<T: DeserializeOwned>(
         &self,
         id: &DeliveryId,
         kind: SliceKind,
         number: u32,
     ) -> Result<Vec<T>, StoreError> {
-        let packed: Option<Vec<u8>> =
-            self.redis.connection().get(keys::slice(id, &kind.name(), number)).await?;
-        let packed = packed
-            .ok_or_else(|| damaged(format!("slice {number} of {} is missing", kind.name())))?;
-        unpack(&packed)?
+        Ok(self.slice_with_due(id, kind, number).await?.0)
+    }
+
+    /// Reads all items of a slice, and the due time that they share (Unix seconds).
+    ///
+    /// # Errors
+    /// As [`AudienceStore::slice`].
+    pub async fn slice_with_due<T: DeserializeOwned>(
+        &self,
+        id: &DeliveryId,
+        kind: SliceKind,
+        number: u32,
+    ) -> Result<(Vec<T>, u32), StoreError> {
+        let kind = kind.name();
+        let name = SliceName { delivery: id, kind: &kind, number };
+        let stored = self.stored(&name).await?;
+        let (due, packed) = name.open(&self.seals, &stored)?;
+        let items: Result<Vec<T>, StoreError> = unpack(packed)?
             .split(|b| *b == b'\n')
             .filter(|line| !line.is_empty())
             .map(|line| serde_json::from_slice(line).map_err(unreadable))
-            .collect()
+            .collect();
+        Ok((items?, due))
+    }
+
+    /// The bytes of a slice as they are stored.
+    async fn stored(&self, name: &SliceName<'_>) -> Result<Vec<u8>, StoreError> {
+        let stored: Option<Vec<u8>> = self.redis.connection().get(name.key()).await?;
+        stored.ok_or_else(|| damaged(format!("slice {} of {} is missing", name.number, name.kind)))
     }
 
     /// The number of lines in the first `slices` slices of a kind. A missing or damaged slice
@@ -169,10 +203,13 @@ impl AudienceStore {
         kind: SliceKind,
         slices: u32,
     ) -> Result<u64, StoreError> {
-        let (mut conn, name, mut lines) = (self.redis.connection(), kind.name(), 0);
+        let (mut conn, kind, mut lines) = (self.redis.connection(), kind.name(), 0);
         for number in 0..slices {
-            let packed: Option<Vec<u8>> = conn.get(keys::slice(id, &name, number)).await?;
-            let text = packed.and_then(|packed| unpack(&packed).ok()).unwrap_or_default();
+            let name = SliceName { delivery: id, kind: &kind, number };
+            let stored: Option<Vec<u8>> = conn.get(name.key()).await?;
+            let text = stored
+                .and_then(|stored| unpack(name.open(&self.seals, &stored).ok()?.1).ok())
+                .unwrap_or_default();
             lines += text.iter().filter(|b| **b == b'\n').count() as u64;
         }
         Ok(lines)

@@ -8,11 +8,12 @@ use tokio::{sync::oneshot, task::JoinHandle};
 use versand::{
     app::{Application, Services},
     config::Config,
-    domain::delivery::DeliveryId,
+    domain::{audience::Recipient, delivery::DeliveryId},
     mail::catcher::Catcher,
+    store::audience::{SliceKind, ndjson},
 };
 
-use super::{client::Client, redis::RedisServer};
+use super::{client::Client, redis::RedisServer, share_installation_key};
 
 /// One recorder serves the whole process, and therefore all tests.
 pub fn metrics() -> PrometheusHandle {
@@ -40,6 +41,7 @@ pub fn config(redis: &RedisServer, settings: &str) -> (Config, TempDir) {
     config.catcher.listen = "127.0.0.1:0".parse().unwrap();
     config.public.listen = "127.0.0.1:0".parse().unwrap();
     config.redis.url = redis.url();
+    share_installation_key(state.path());
     if !settings.contains("lease_ms") {
         config.send.lease_ms = 1000;
     }
@@ -78,6 +80,29 @@ pub async fn validity_ends(services: &Services, id: &DeliveryId) {
     let mut long_ago = redis::cmd("SETRANGE");
     long_ago.arg(key).arg(4).arg(&1u32.to_be_bytes()[..]);
     let _: usize = long_ago.query_async(&mut services.stores.redis.connection()).await.unwrap();
+}
+
+/// Moves the due time (Unix seconds) of the first `waves` waves of a prepared delivery, as if they
+/// had been prepared for that time. The seals follow.
+pub async fn move_waves(services: &Services, id: &str, waves: usize, due: u32) {
+    let id: DeliveryId = id.parse().unwrap();
+    let plan = services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap();
+    let audiences = &services.stores.audiences;
+    let kind = SliceKind::Chunks(plan.generation);
+    let places = services.stores.schedules.places(&id, &plan).await.unwrap();
+    let moved = (0..).zip(places).filter(|(_, place)| usize::from(place.wave) < waves);
+    for (chunk, _) in moved {
+        let recipients: Vec<Recipient> = audiences.slice(&id, kind, chunk).await.unwrap();
+        let text = ndjson(&recipients).unwrap();
+        audiences.write_slice_of(&id, kind, chunk, &text, due).await.unwrap();
+    }
+    let mut write = redis::pipe();
+    for wave in 0..waves {
+        let table = format!("versand:{{{id}}}:waves.{}:0", plan.generation);
+        write.setrange(table, (16 * wave) as isize, &due.to_be_bytes()[..]).ignore();
+    }
+    write.zadd("versand:due", id.as_str(), 1).ignore();
+    let () = write.query_async(&mut services.stores.redis.connection()).await.unwrap();
 }
 
 impl App {

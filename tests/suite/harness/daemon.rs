@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::{LIMIT, client::Client, eventually, eventually_blocking, run};
+use super::{LIMIT, client::Client, eventually, eventually_blocking, run, share_installation_key};
 
 const START: Duration = LIMIT;
 /// The bearer token of every daemon here; it has all roles.
@@ -102,6 +102,7 @@ impl Daemon {
     fn new(settings: &str, own_clock: bool) -> Self {
         let folder = tempfile::Builder::new().prefix("versand-").tempdir().unwrap();
         let client = Client::new(String::new(), TOKEN.to_owned());
+        share_installation_key(&folder.path().join("state"));
         Self {
             folder,
             settings: settings.to_owned(),
@@ -131,6 +132,19 @@ impl Daemon {
     pub async fn restart(&mut self) {
         self.kill();
         self.launch().await;
+    }
+
+    /// Takes the key of the installation away, as if the program before had none.
+    pub fn forget_installation(&self) {
+        let state = self.folder.path().join("state");
+        for file in ["installation.secret", "message.secret", "token.secret"] {
+            let _ = fs::remove_file(state.join(file));
+        }
+    }
+
+    /// The content of a file in the state directory.
+    pub fn state_file(&self, name: &str) -> Vec<u8> {
+        fs::read(self.folder.path().join("state").join(name)).unwrap()
     }
 
     /// Sends SIGKILL.

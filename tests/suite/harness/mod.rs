@@ -37,6 +37,23 @@ fn pause(since: Instant) -> Duration {
     (since.elapsed() / 16).clamp(POLL.0, POLL.1)
 }
 
+/// The key of the installation that all daemons of the tests share.
+pub fn installation_key() -> versand::domain::seal::InstallationKey {
+    versand::domain::seal::InstallationKey::new(INSTALLATION_SECRET)
+}
+
+const INSTALLATION_SECRET: [u8; 32] = [7; 32];
+
+/// Puts that key into a state directory, as an operator does for a second daemon.
+pub fn share_installation_key(state_dir: &Path) {
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir).unwrap();
+    let path = state_dir.join("installation.secret");
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(path).unwrap();
+    file.write_all(&INSTALLATION_SECRET).unwrap();
+}
+
 /// A path of the repository, such as `repository("config/default.toml")`.
 pub fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)

@@ -50,7 +50,10 @@ fn explore(
     // The test compares the scripts. The disk does not matter here.
     let redis = RedisServer::start_with(&["--appendfsync", "no"]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let stores = Stores::new(runtime.block_on(Redis::connect(&redis.settings())).unwrap());
+    let stores = Stores::new(
+        runtime.block_on(Redis::connect(&redis.settings())).unwrap(),
+        &crate::harness::installation_key(),
+    );
     let (played, met) = (Cell::new(0u64), RefCell::new(BTreeSet::new()));
     let config =
         Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
@@ -153,7 +156,10 @@ fn check_agreement(outcome: Outcome) {
 #[tokio::test]
 async fn a_lease_that_redis_lost_is_not_mistaken_for_the_next_one() {
     let redis = RedisServer::start_with(&["--appendfsync", "everysec"]);
-    let stores = Stores::new(Redis::connect(&redis.settings()).await.unwrap());
+    let stores = Stores::new(
+        Redis::connect(&redis.settings()).await.unwrap(),
+        &crate::harness::installation_key(),
+    );
     stores.redis.durability().await.unwrap();
     let at = ChunkRef { delivery: DeliveryId::from_random([1; 10]), chunk: 0 };
     let write_to_redis = async || {

@@ -26,7 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("queue", &["domain", "config", "metrics", "clock"]),
     ("live", &[]),
     ("backup", &["domain", "store", "redis_server"]),
-    ("deliveries", &["domain", "store", "queue"]),
+    ("deliveries", &["domain", "metrics", "store", "queue"]),
     ("report", &["domain", "clock", "store", "mail", "deliveries"]),
     (
         "feedback",

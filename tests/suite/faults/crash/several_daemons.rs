@@ -19,7 +19,10 @@ async fn two_daemons(policy: &str, more: &str) -> (RedisServer, TestRelay, [Daem
 
 /// Freezes the daemon at a moment in which it holds a lease; it may also be between two chunks.
 async fn freeze_with_a_lease(daemon: &Daemon, redis: &RedisServer, id: &str) {
-    let stores = Stores::new(Redis::connect(&redis.settings()).await.unwrap());
+    let stores = Stores::new(
+        Redis::connect(&redis.settings()).await.unwrap(),
+        &crate::harness::installation_key(),
+    );
     let (id, chunks): (DeliveryId, Vec<u32>) =
         (id.parse().unwrap(), (0..RECIPIENTS.div_ceil(CHUNK) as u32).collect());
     let owner = daemon.owner();

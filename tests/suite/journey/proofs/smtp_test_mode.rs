@@ -196,7 +196,10 @@ async fn a_daemon_killed_in_a_test_leaves_nobody_in_doubt() {
 #[tokio::test]
 async fn the_scripts_put_nobody_in_doubt_in_a_test() {
     let redis = RedisServer::start_with(&["--appendfsync", "everysec"]);
-    let stores = Stores::new(Redis::connect(&redis.settings()).await.unwrap());
+    let stores = Stores::new(
+        Redis::connect(&redis.settings()).await.unwrap(),
+        &crate::harness::installation_key(),
+    );
     stores.redis.durability().await.unwrap();
     for is_test in [true, false] {
         let at = ChunkRef { delivery: DeliveryId::from_random([u8::from(is_test); 10]), chunk: 0 };

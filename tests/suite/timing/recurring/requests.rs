@@ -1,7 +1,7 @@
 //! Recurring deliveries over HTTP: roles, refusals, and occurrences up to the last message.
 
 use super::*;
-use crate::harness::LIMIT;
+use crate::harness::{LIMIT, app::move_waves};
 
 async fn put(client: &Client, id: &str, rule: &Value) -> (StatusCode, Value) {
     answer(
@@ -45,11 +45,8 @@ async fn created(client: &Client, template: &str) -> String {
 }
 
 /// Makes its only wave due now.
-fn due_now(redis: &RedisServer, id: &str) {
-    let now =
-        (Timestamp::now().as_second() as u32).to_be_bytes().map(|b| format!("\\x{b:02x}")).concat();
-    redis.ask(&format!("SETRANGE versand:{{{id}}}:waves.2:0 0 \"{now}\"")).unwrap();
-    redis.ask(&format!("ZADD versand:due 1 {id}")).unwrap();
+async fn due_now(app: &App, id: &str) {
+    move_waves(&app.services, id, 1, Timestamp::now().as_second() as u32).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,8 +70,8 @@ async fn a_stored_audience_is_sent_to_with_and_without_a_confirmation() {
     assert_eq!(view["occurrence"]["of"], json!(unasked));
     let waiting = created(&client, &asked).await;
     let view = client.wait_for(&waiting, &["prepared"]).await;
-    due_now(&redis, &released);
-    due_now(&redis, &waiting);
+    due_now(&app, &released).await;
+    due_now(&app, &waiting).await;
     client.wait_for(&released, &["finished"]).await;
     assert_eq!(
         client.get(&format!("/deliveries/{waiting}")).await["state"],
@@ -84,7 +81,7 @@ async fn a_stored_audience_is_sent_to_with_and_without_a_confirmation() {
     assert_eq!(app.catcher.as_ref().unwrap().messages().len(), 10);
     let (status, answer) = client.confirm(&waiting, view["plan"]["digest"].as_str().unwrap()).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
-    due_now(&redis, &waiting);
+    due_now(&app, &waiting).await;
     client.wait_for(&waiting, &["finished"]).await;
     assert_eq!(app.catcher.as_ref().unwrap().messages().len(), 20);
     let items = client.get(&format!("/deliveries/{released}/audit")).await["items"].clone();

@@ -29,7 +29,10 @@ async fn a_wave_is_overdue_in_redis_exactly_when_the_domain_says_so() {
     let services = application.services();
     let (id, _): (DeliveryId, String) = prepared(services, 1).await;
     let mut plan = services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap();
-    let stores = Stores::new(Redis::connect(&redis.settings()).await.unwrap());
+    let stores = Stores::new(
+        Redis::connect(&redis.settings()).await.unwrap(),
+        &crate::harness::installation_key(),
+    );
     // A script releases waves only of deliveries that are under way.
     let mut start = redis::cmd("HSET");
     start.arg(format!("versand:{{{id}}}:delivery")).arg("state").arg("in_progress");

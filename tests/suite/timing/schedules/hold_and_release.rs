@@ -1,7 +1,7 @@
 //! Deliveries with a schedule: hold, release, withdraw, pause, stop, copy; who may confirm them.
 
 use super::*;
-use crate::harness::app::token;
+use crate::harness::app::{move_waves, token};
 
 async fn state(client: &Client, id: &str) -> String {
     client.get(&format!("/deliveries/{id}")).await["state"].as_str().unwrap().to_owned()
@@ -25,16 +25,8 @@ async fn two_passes(app: &App) {
 }
 
 /// Moves the times of the first `waves` waves of a delivery far into the past.
-fn make_overdue(redis: &RedisServer, id: &str, waves: usize) {
-    for wave in 0..waves {
-        redis
-            .ask(&format!(
-                "SETRANGE versand:{{{id}}}:waves.2:0 {} \"\\x10\\x00\\x00\\x00\"",
-                16 * wave
-            ))
-            .unwrap();
-    }
-    redis.ask(&format!("ZADD versand:due 1 {id}")).unwrap();
+async fn make_overdue(app: &App, id: &str, waves: usize) {
+    move_waves(&app.services, id, waves, 0x1000_0000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -47,7 +39,7 @@ async fn an_overdue_wave_is_held_shown_and_waits_for_a_person() {
         [(); 3].map(|()| scheduled(client, &definition, ten_recipients()));
     let (to_release, to_stop, to_change) = (to_release.await, to_stop.await, to_change.await);
     for id in [&to_release, &to_stop, &to_change] {
-        make_overdue(&redis, id, 1);
+        make_overdue(&app, id, 1).await;
         let view = client.wait_for(id, &["held"]).await;
         assert_eq!(view["waves"]["held"], 1);
         assert_eq!(waves(client, id).await[0]["state"], "held");
@@ -107,10 +99,7 @@ async fn a_late_wave_is_sent_within_its_grace_window_and_a_held_one_delays_no_ot
         ten_recipients(),
     )
     .await;
-    let a_minute_ago =
-        (in_seconds(-60).as_second() as u32).to_be_bytes().map(|b| format!("\\x{b:02x}")).concat();
-    redis.ask(&format!("SETRANGE versand:{{{late}}}:waves.2:0 0 \"{a_minute_ago}\"")).unwrap();
-    redis.ask(&format!("ZADD versand:due 1 {late}")).unwrap();
+    move_waves(&app.services, &late, 1, in_seconds(-60).as_second() as u32).await;
     client.wait_for(&late, &["finished"]).await;
 
     // The first of two waves is held before the second one comes.
@@ -120,7 +109,7 @@ async fn a_late_wave_is_sent_within_its_grace_window_and_a_held_one_delays_no_ot
     let schedule = json!({ "type": "per_recipient", "field": "when" });
     let id =
         scheduled(client, &with(schedule, json!({ "grace_minutes": 30 })), dated(&dates)).await;
-    make_overdue(&redis, &id, 1);
+    make_overdue(&app, &id, 1).await;
     client.wait_for(&id, &["held"]).await;
     let progress = eventually("the second wave", LIMIT, async || {
         let progress = client.get(&format!("/deliveries/{id}/progress")).await;
