@@ -1,6 +1,9 @@
-//! The running process: its name in leases, its tasks, and the signal to end.
+//! The running process: its name in leases, its tasks, its signs of life, and the signal to end.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -16,4 +19,26 @@ pub struct Daemon {
     pub tracker: TaskTracker,
     /// Cancelled when the daemon must end: from then on nothing new is begun.
     pub shutdown: CancellationToken,
+}
+
+/// When something last moved. Cheap to clone; all clones share it.
+#[derive(Debug, Clone)]
+pub struct LifeSign(Arc<Mutex<Instant>>);
+
+impl Default for LifeSign {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+}
+
+impl LifeSign {
+    /// Notes that it moves now.
+    pub fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// How long ago it moved.
+    pub fn age(&self) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
 }

@@ -27,6 +27,7 @@
 //! | rooms | purpose |
 //! |---|---|
 //! | [`cli`], [`demo`] | the command line; the main job on the embedded default |
+//! | [`backup`] | backups of the state directory |
 //! | [`app`] | the only wiring: gives each service the few handles that it needs |
 //! | [`http`], [`worker`], [`scheduler`] | thin entries for requests, jobs and cron; no rules |
 //! | [`observe`] | gauges, and the conservation check |
@@ -37,7 +38,7 @@
 //! | [`store`], [`queue`] | Redis: data, keys and scripts; the jobs, and the only use of apalis |
 //! | [`mail`], [`identity`], [`redis_server`] | template to SMTP; who calls; the embedded Redis |
 //! | [`metrics`], [`daemon`] | every metric; name, tasks and end of this process |
-//! | [`domain`], [`config`], [`clock`] | pure rules; the settings; the wall clock |
+//! | [`domain`], [`config`], [`clock`], [`live`] | pure rules; the settings; the wall clock; values that a reload replaces |
 //!
 //! The order in short: `deliveries` < `report` < `feedback` < `send` < `observe`. Nothing is below
 //! `domain`, `config` and `clock`. A test (`tests/suite/tidy/mod.rs`) checks these rules.
@@ -54,6 +55,7 @@
 //! - Logs never hold an address or content.
 
 pub mod app;
+pub mod backup;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -64,6 +66,7 @@ pub mod domain;
 pub mod feedback;
 pub mod http;
 pub mod identity;
+pub mod live;
 pub mod logging;
 pub mod mail;
 pub mod metrics;

@@ -7,7 +7,13 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, Notify};
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
-use crate::{daemon::Daemon, feedback::Feedback, metrics, observe::Observation, send::Journey};
+use crate::{
+    daemon::{Daemon, LifeSign},
+    feedback::Feedback,
+    metrics,
+    observe::Observation,
+    send::Journey,
+};
 
 /// How long to wait for a tick before the scheduler is started anew. After the clock was set back,
 /// the scheduler would otherwise wait until the clock has caught up.
@@ -23,6 +29,8 @@ pub struct Tasks {
     pub observation: Observation,
     /// This process and its shutdown.
     pub daemon: Daemon,
+    /// Noted at each tick.
+    pub sign: LifeSign,
 }
 
 /// Starts the tasks. They end at the shutdown.
@@ -65,10 +73,13 @@ async fn keep_running(tasks: &Tasks, mut scheduler: JobScheduler, ticks: &Arc<No
 
 /// Makes and starts a scheduler with all tasks.
 async fn schedule(tasks: &Tasks, ticks: &Arc<Notify>) -> Result<JobScheduler, JobSchedulerError> {
-    let (scheduler, ticks) = (JobScheduler::new().await?, ticks.clone());
+    let (scheduler, ticks, sign) = (JobScheduler::new().await?, ticks.clone(), tasks.sign.clone());
     let tick = move |_, _| -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let ticks = ticks.clone();
-        Box::pin(async move { ticks.notify_one() })
+        let (ticks, sign) = (ticks.clone(), sign.clone());
+        Box::pin(async move {
+            sign.note();
+            ticks.notify_one();
+        })
     };
     scheduler.add(Job::new_async("* * * * * *", tick)?).await?;
     for task in journey_tasks(tasks)?.into_iter().chain(upkeep_tasks(tasks)?) {
@@ -103,7 +114,7 @@ fn journey_tasks(tasks: &Tasks) -> Result<[Job; 5], JobSchedulerError> {
 
 /// The tasks that observe, count and remove.
 fn upkeep_tasks(tasks: &Tasks) -> Result<[Job; 6], JobSchedulerError> {
-    let Tasks { journey, feedback, observation, daemon } = tasks;
+    let Tasks { journey, feedback, observation, daemon, .. } = tasks;
     let (recover, operate) = (&journey.recover, &journey.operate);
     Ok([
         // Each second: a replica that came back counts only after this task has seen it.

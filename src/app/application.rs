@@ -4,17 +4,25 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{services::Services, wiring::Parts};
+use super::{
+    listeners::{Listeners, listen},
+    open_store::open_store,
+    own_token::own_token,
+    reload::Reload,
+    reload_parts::Reloaded,
+    services::Services,
+    watchdog::Watchdog,
+    wiring::Parts,
+};
 use crate::{
     config::Config,
-    daemon::Daemon,
-    domain::{Principal, Role},
+    daemon::{Daemon, LifeSign},
     feedback::HitReceiver,
-    http::{self, Api, Operations},
+    http::{Api, MetricsPage, Operations, RequestLimits},
     identity::Keyring,
+    live::Live,
     mail::{
         MessageMaker, StampKey,
         catcher::{Catcher, CatcherOptions},
@@ -40,18 +48,18 @@ const BACKGROUND_LIMIT: Duration = Duration::from_secs(2);
 pub struct Application {
     services: Services,
     relays: Relays,
-    listener: TcpListener,
+    listeners: Listeners,
     api: Api,
     workers: Workers,
     embedded: Option<EmbeddedRedis>,
-    public: TcpListener,
     hits: HitReceiver,
     catcher: Option<(Catcher, SocketAddr)>,
     token: Option<String>,
     background: TaskTracker,
     end: CancellationToken,
     // keeps the state directory locked as long as the daemon lives
-    state: StateDir,
+    state: Arc<StateDir>,
+    reload: Reload,
 }
 
 impl Application {
@@ -60,72 +68,81 @@ impl Application {
     /// # Errors
     /// If a folder, a listener, Redis, a key or a relay cannot be opened. The error has one line.
     pub async fn build(mut config: Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
-        let state = StateDir::lock(&config.server.state_dir)?;
+        let started = config.clone();
+        let state = Arc::new(StateDir::lock(&config.server.state_dir)?);
         config.retention.make_archive_dir()?;
-        let listener = listen("server.listen", config.server.listen).await?;
+        let listeners = Listeners::open(&mut config).await?;
         let (end, background) = (CancellationToken::new(), TaskTracker::new());
-        let public = listen_publicly(&mut config).await?;
         let catcher = start_catcher(&mut config, &background, &end).await?;
         let embedded = start_embedded_redis(&mut config, &state).await?;
         let redis = Redis::connect(&config.redis).await?;
         check_durability(&redis, config.redis.allow_data_loss).await?;
+        let holds = open_store(&redis, &state, &config, embedded.is_some()).await?;
         let mut keyring = Keyring::new(&config.auth)?;
         let token = own_token(&state, &mut keyring)?;
         let messages = message_maker(&redis, &state).await?;
+        let live = Live::new(config.clone());
         let config = Arc::new(config);
         let relays = Relays::new(&config)?;
         let parts = Parts {
             queue: Queue::new(redis.connection(), config.queue.clone()),
-            stores: Stores::new(redis),
+            stores: Stores { holds, ..Stores::new(redis) },
             relays: relays.clone(),
             messages,
-            rules: config.tracking.rules()?.into(),
-            keyring: Arc::new(keyring),
+            rules: Live::new(config.tracking.rules()?),
+            keyring: Live::new(keyring),
             health: WorkerHealth::default(),
             daemon: daemon_of(&state),
             config,
+            live: live.clone(),
         };
         let (queue, keyring, health) =
             (parts.queue.clone(), parts.keyring.clone(), parts.health.clone());
+        let reloaded = Reloaded::of(&parts, &state);
         let (services, hits) = Services::new(parts);
         let operations = Operations {
             queue: queue.clone(),
             health: health.clone(),
             keyring,
             tokens: TokenStore::new(services.stores.redis.clone()),
-            ratios: services.observation.ratios.ratios.clone(),
             redis_state: services.journey.recover.pulse.state.clone(),
-            metrics,
-            failures: Default::default(),
+            metrics: MetricsPage::new(metrics, services.observation.ratios.ratios.clone()),
+            limits: RequestLimits::new(&services.config.server),
         };
-        let api = api_of(&services, operations);
+        let api = api_of(&services, operations, live.clone());
+        let reload = Reload::new(started, live, reloaded.parts(&services));
         let Daemon { tracker, shutdown, .. } = services.daemon.clone();
         let workers = Workers { queue, shutdown, tracker, health };
         Ok(Self {
             services,
             relays,
-            listener,
+            listeners,
             api,
             workers,
             embedded,
-            public,
             hits,
             catcher,
             token,
             background,
             end,
             state,
+            reload,
         })
     }
 
     /// Where the admin API listens.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.listeners.admin.local_addr()
+    }
+
+    /// Where health and metrics are served apart from the admin API, if they are.
+    pub fn health_address(&self) -> std::io::Result<Option<SocketAddr>> {
+        self.listeners.health_address()
     }
 
     /// Where the public listener listens.
     pub fn public_address(&self) -> std::io::Result<SocketAddr> {
-        self.public.local_addr()
+        self.listeners.public.local_addr()
     }
 
     /// The token in `admin.token`. A daemon without configured tokens and keys makes it at its
@@ -137,6 +154,11 @@ impl Application {
     /// The built-in mail catcher and its address, if no relay is configured.
     pub fn catcher(&self) -> Option<&(Catcher, SocketAddr)> {
         self.catcher.as_ref()
+    }
+
+    /// Takes new settings over while the daemon runs.
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
     }
 
     /// The services, for tests that call them directly.
@@ -153,30 +175,25 @@ impl Application {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<bool> {
         let Services { stores, journey, feedback, observation, daemon, config, .. } = self.services;
         worker::start(&journey, config.send.workers, &self.workers);
+        let watchdog = Watchdog {
+            scheduler: LifeSign::default(),
+            workers: self.workers.health.clone(),
+            response: Duration::from_millis(config.redis.response_timeout_ms),
+            shutdown: daemon.shutdown.clone(),
+        };
         scheduler::start(scheduler::Tasks {
             journey,
             feedback: feedback.clone(),
             observation,
             daemon: daemon.clone(),
+            sign: watchdog.scheduler.clone(),
         })
         .await?;
-        self.background.spawn(upkeep(self.api.operations.metrics.clone(), self.end.clone()));
+        self.background.spawn(watchdog.feed(self.end.clone()));
+        self.background.spawn(upkeep(self.api.operations.metrics.handle.clone(), self.end.clone()));
         let (recorder, end) = (feedback.hits.clone(), self.end.clone());
         self.background.spawn(async move { recorder.record_hits(self.hits, end).await });
-        self.background.spawn(http::serve(
-            self.public,
-            http::PublicListener::new(feedback),
-            config.server.clone(),
-            self.end.clone(),
-            self.background.clone(),
-        ));
-        self.background.spawn(http::serve(
-            self.listener,
-            http::router(self.api),
-            config.server.clone(),
-            self.end.clone(),
-            self.background.clone(),
-        ));
+        self.listeners.serve(self.api, &self.end, &self.background)?;
         let (owner, state_dir) = (format!("{:016x}", daemon.owner), self.state.path().display());
         tracing::info!(owner, %state_dir, "ready");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -209,7 +226,7 @@ fn daemon_of(state: &StateDir) -> Daemon {
     }
 }
 
-fn api_of(services: &Services, operations: Operations) -> Api {
+fn api_of(services: &Services, operations: Operations, config: Live<Config>) -> Api {
     Api {
         stores: services.stores.clone(),
         deliveries: services.deliveries.clone(),
@@ -218,22 +235,8 @@ fn api_of(services: &Services, operations: Operations) -> Api {
         feedback: services.feedback.clone(),
         operations,
         daemon: services.daemon.clone(),
-        config: services.config.clone(),
+        config,
     }
-}
-
-/// Opens a listener. `setting` names its address in the error.
-async fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{setting} {address}"))
-}
-
-/// Opens the public listener. Without `public.url` the address of the listener becomes the URL.
-async fn listen_publicly(config: &mut Config) -> anyhow::Result<TcpListener> {
-    let listener = listen("public.listen", config.public.listen).await?;
-    if config.public.url.is_empty() {
-        config.public.url = format!("http://{}", listener.local_addr()?);
-    }
-    Ok(listener)
 }
 
 /// Starts the built-in mail catcher if no relay is configured.
@@ -301,28 +304,6 @@ async fn message_maker(redis: &Redis, state: &StateDir) -> anyhow::Result<Messag
         tokens: TokenKey::new(&tokens)?,
         templates: Default::default(),
     })
-}
-
-/// Makes a token with all roles if no token and no key is configured. Only the user of the
-/// daemon can read its file.
-fn own_token(state: &StateDir, keyring: &mut Keyring) -> anyhow::Result<Option<String>> {
-    if !keyring.is_empty() {
-        return Ok(None);
-    }
-    let token = data_encoding::BASE32_DNSSEC.encode(&state.secret("admin")?);
-    state.write_private("admin.token", format!("{token}\n").as_bytes())?;
-    tracing::warn!(
-        file = %state.path().join("admin.token").display(),
-        "no tokens and no keys are configured: the token in this file has all roles"
-    );
-    let roles = vec![
-        Role::PrepareDeliveries,
-        Role::StartDeliveries,
-        Role::Administration,
-        Role::Monitoring,
-    ];
-    keyring.add(&token, Principal::new("admin", roles));
-    Ok(Some(token))
 }
 
 /// Asks all tasks to end and waits for them. False if some were left after `drain_ms`.

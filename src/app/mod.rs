@@ -3,6 +3,8 @@
 //! - [`Application`] opens sockets, Redis and the relays, starts the workers and the scheduler,
 //!   and ends them in order.
 //! - [`Services`] holds every service of a daemon; tests call them directly.
+//! - [`Reload`] takes new settings over while the daemon runs. Each part that a reload replaces
+//!   is registered in `reload_parts`.
 //! - [`Parts`] are the handles that the services are made of. The folder `wiring` says which
 //!   service gets which handles, room by room.
 //!
@@ -12,9 +14,18 @@
 //! lives in [`crate::redis_server`].
 
 mod application;
+mod listeners;
+mod open_store;
+mod own_token;
+mod reload;
+mod reload_parts;
 mod services;
+mod start_error;
+mod watchdog;
 mod wiring;
 
 pub use application::Application;
+pub use reload::Reload;
 pub use services::Services;
+pub use start_error::{WrongSettings, needs_a_person};
 pub use wiring::Parts;

@@ -1,11 +1,27 @@
 //! The client of the admin API that the commands use.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
+use axum::body::Body;
 use clap::Args;
+use http_body_util::BodyExt;
+use hyper::header;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use reqwest::{Method, Response, Url};
 use serde::de::DeserializeOwned;
+use tokio_rustls::rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 
 use crate::report::Page;
 
@@ -18,11 +34,14 @@ pub struct ClientOptions {
     /// A file with a token of the role administration
     #[arg(long)]
     token_file: PathBuf,
+    /// A PEM file with the trusted roots for an https address; those of the system if it is missing
+    #[arg(long)]
+    ca_file: Option<PathBuf>,
 }
 
 /// A client of the admin API.
 pub struct AdminClient {
-    http: reqwest::Client,
+    http: Client<HttpsConnector<HttpConnector>, Body>,
     url: Url,
     token: String,
 }
@@ -31,13 +50,13 @@ impl AdminClient {
     /// Reads the token from its file.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// A file cannot be read.
     pub fn new(connection: ClientOptions) -> anyhow::Result<Self> {
         let file = &connection.token_file;
         let token =
             fs::read_to_string(file).with_context(|| format!("--token-file {}", file.display()))?;
         Ok(Self {
-            http: reqwest::Client::new(),
+            http: Client::builder(TokioExecutor::new()).build(connector(connection.ca_file)?),
             url: connection.url,
             token: token.trim().to_owned(),
         })
@@ -59,8 +78,15 @@ impl AdminClient {
             .pop_if_empty()
             .extend(path);
         url.set_query(Some(query).filter(|query| !query.is_empty()));
-        let request = self.http.request(method, url.clone()).bearer_auth(&self.token);
-        request.send().await.with_context(|| url.to_string())
+        let request = hyper::Request::builder()
+            .method(method)
+            .uri(url.as_str())
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
+            .body(Body::empty())?;
+        let response = self.http.request(request).await.with_context(|| url.to_string())?;
+        let body =
+            |body: hyper::body::Incoming| reqwest::Body::wrap_stream(body.into_data_stream());
+        Ok(response.map(body).into())
     }
 
     /// Reads all pages of a route.
@@ -79,4 +105,29 @@ impl AdminClient {
             }
         }
     }
+}
+
+/// Connects to http and https addresses.
+fn connector(ca_file: Option<PathBuf>) -> anyhow::Result<HttpsConnector<HttpConnector>> {
+    let provider = ring::default_provider().into();
+    let tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots(ca_file.as_deref())?)
+        .with_no_client_auth();
+    Ok(HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build())
+}
+
+fn roots(ca_file: Option<&Path>) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    let Some(file) = ca_file else {
+        // Some certificates of a machine may not parse. The others are used.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        return Ok(roots);
+    };
+    let name = || format!("--ca-file {}", file.display());
+    for certificate in CertificateDer::pem_file_iter(file).with_context(name)? {
+        roots.add(certificate.with_context(name)?).with_context(name)?;
+    }
+    anyhow::ensure!(!roots.is_empty(), "{} holds no certificate", name());
+    Ok(roots)
 }

@@ -1,10 +1,11 @@
 //! The command line. Each command but `serve`, `demo` and `check-config` has a file here.
 //!
-//! The commands are `serve`, `demo`, `check-config`, `token`, `audit verify`, `jobs`, `archive`
-//! and `relabel`.
+//! The commands are `serve`, `demo`, `check-config`, `token`, `audit verify`, `jobs`, `archive`,
+//! `relabel`, `backup`, `restore` and `verify`.
 //!
 //! - [`Arguments`] is what the user typed, [`run`] runs it and returns the exit code.
 //! - `serve`, `demo` and `check-config` work in this process. `token` needs no daemon.
+//! - `backup`, `restore` and `verify` work on files; `backup` asks the embedded Redis to stand by.
 //! - All other commands talk to a running daemon over its admin API (`client`). They work from any
 //!   machine that reaches the admin listener, with a token of the role `administration`.
 //!
@@ -17,9 +18,10 @@
 mod archive;
 mod arguments;
 mod audit;
+mod backup;
 mod client;
 mod jobs;
 mod relabel;
 mod token;
 
-pub use arguments::{Arguments, run};
+pub use arguments::{Arguments, one_line, run};

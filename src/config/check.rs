@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{
     config_error::{ConfigError, refuse},
     ranges::{check_ranges, is_rate},
-    sections::{AuthSettings, Config, TokenSettings},
+    sections::{AuthSettings, Config, ServerSettings, TokenSettings},
 };
 use crate::domain::is_unit_name;
 
@@ -35,11 +35,13 @@ impl Config {
             ));
         }
         self.check_relays()?;
+        self.server.check()?;
         self.auth.check()
     }
 
     /// The whole numbers with their ranges: setting, value, smallest, largest.
-    fn ranges(&self) -> [(&'static str, u64, u64, u64); 33] {
+    fn ranges(&self) -> [(&'static str, u64, u64, u64); 39] {
+        let v = &self.server;
         let s = &self.send;
         let q = &self.queue;
         let p = &self.preparation;
@@ -50,6 +52,10 @@ impl Config {
             ("server.drain_ms", self.server.drain_ms, 0, 600_000),
             ("server.body_limit_kib", self.server.body_limit_kib as u64, 1, 65_536),
             ("server.connections", self.server.connections as u64, 1, 100_000),
+            ("server.connections_per_address", v.connections_per_address as u64, 1, 100_000),
+            ("server.requests_per_principal", v.requests_per_principal as u64, 1, 100_000),
+            ("server.streams", v.streams as u64, 1, 100_000),
+            ("server.streams_per_principal", v.streams_per_principal as u64, 1, 100_000),
             ("server.head_timeout_ms", self.server.head_timeout_ms, 100, 60_000),
             ("server.stall_timeout_ms", self.server.stall_timeout_ms, 100, 600_000),
             ("server.request_timeout_ms", self.server.request_timeout_ms, 1000, 600_000),
@@ -60,6 +66,8 @@ impl Config {
             ("preparation.message_limit_kib", p.message_limit_kib as u64, 1, 65_536),
             ("preparation.line_limit_kib", p.line_limit_kib as u64, 1, 1024),
             ("preparation.errors_shown", p.errors_shown as u64, 1, 10_000),
+            ("preparation.computing_ms", p.computing_ms, 100, 3_600_000),
+            ("preparation.computing_us_per_message", p.computing_us_per_message, 10, 1_000_000),
             ("send.chunks_in_flight", s.chunks_in_flight as u64, 1, 1000),
             ("send.workers", s.workers as u64, 1, 1000),
             ("send.claim_window", s.claim_window as u64, 1, 256),
@@ -78,7 +86,7 @@ impl Config {
             ("queue.keep_done_hours", q.keep_done_hours, 0, 8760),
             ("queue.keep_dead_hours", q.keep_dead_hours, 1, 8760),
             ("auth.token_lifetime_hours", self.auth.token_lifetime_hours, 1, 24),
-            ("auth.failure_pause_ms", self.auth.failure_pause_ms, 0, 5000),
+            ("auth.failures_per_minute", u64::from(self.auth.failures_per_minute), 0, 100_000),
             ("auth.issuer_audience", self.auth.issuer_audience.len() as u64, 1, 200),
         ]
     }
@@ -113,6 +121,31 @@ impl Config {
                     format!("{} is the name of another relay", relay.name),
                 ));
             }
+        }
+        Ok(())
+    }
+}
+
+impl ServerSettings {
+    /// True if tokens would cross a network in clear text.
+    pub fn is_plaintext_beyond_loopback(&self) -> bool {
+        self.tls_cert_file.as_os_str().is_empty() && !self.listen.ip().to_canonical().is_loopback()
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.tls_cert_file.as_os_str().is_empty() != self.tls_key_file.as_os_str().is_empty() {
+            return Err(refuse("server.tls_key_file", "is needed with server.tls_cert_file"));
+        }
+        if self.is_plaintext_beyond_loopback() && !self.allow_plaintext {
+            return Err(refuse(
+                "server.listen",
+                format!(
+                    "tokens for {} would cross the network in clear text: set \
+                     server.tls_cert_file and server.tls_key_file, or listen on 127.0.0.1 behind \
+                     a proxy with TLS. server.allow_plaintext permits it all the same",
+                    self.listen
+                ),
+            ));
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{
     config_error::{ConfigError, refuse},
     relay_list,
-    sections::Config,
+    sections::{Config, LogFormat, LogSettings},
 };
 
 /// `config/default.toml`, compiled in: every setting and its default.
@@ -35,11 +35,21 @@ impl Config {
                 std::fs::read_to_string(path).map_err(|e| refuse(path.display().to_string(), e))?;
             builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
         }
-        let environment = config::Environment::with_prefix("VERSAND")
-            .prefix_separator("__")
-            .separator("__")
-            .try_parsing(true);
-        Self::build(builder.add_source(environment))
+        Self::build(builder.add_source(environment()))
+    }
+
+    /// The section `log` alone, also if other settings are unusable: their fault must be logged,
+    /// too. What cannot be read of the file or the environment is left out.
+    pub fn log_settings(file: Option<&Path>) -> LogSettings {
+        let defaults = || config::File::from_str(DEFAULTS, config::FileFormat::Toml);
+        let text = file.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+        let own = config::File::from_str(&text, config::FileFormat::Toml);
+        let log_of = |builder: config::ConfigBuilder<config::builder::DefaultState>| {
+            builder.add_source(environment()).build()?.get::<LogSettings>("log")
+        };
+        log_of(config::Config::builder().add_source(defaults()).add_source(own))
+            .or_else(|_| log_of(config::Config::builder().add_source(defaults())))
+            .unwrap_or_else(|_| LogSettings { format: LogFormat::Text, level: "info".into() })
     }
 
     /// The settings from TOML text over the defaults, without a file or the environment.
@@ -64,15 +74,29 @@ impl Config {
         let mut merged: serde_json::Value =
             merged.try_deserialize().map_err(|e| refuse("configuration", e))?;
         relay_list::inherit(&mut merged);
-        let mut config: Self = serde_path_to_error::deserialize(merged)
+        let mut config: Self = serde_path_to_error::deserialize(merged.clone())
             .map_err(|e| refuse(e.path().to_string(), e.inner()))?;
         if config.server.state_dir.as_os_str().is_empty() {
             config.server.state_dir = std::env::var_os("STATE_DIRECTORY")
                 .map_or_else(|| "/var/lib/versand".into(), PathBuf::from);
         }
         config.check()?;
+        config.values = merged;
         Ok(config)
     }
+}
+
+/// The device and inode of the socket that systemd connected to the journal.
+pub fn journal_stream() -> Option<String> {
+    std::env::var_os("JOURNAL_STREAM")?.into_string().ok()
+}
+
+/// The settings in the environment.
+fn environment() -> config::Environment {
+    config::Environment::with_prefix("VERSAND")
+        .prefix_separator("__")
+        .separator("__")
+        .try_parsing(true)
 }
 
 #[cfg(test)]

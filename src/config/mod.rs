@@ -8,14 +8,17 @@
 //! - Each section of the file is a struct here: [`SendSettings`] is `[send]`, and so on. Its fields
 //!   have the names of the settings, so units and ranges are in `config/default.toml`.
 //! - [`ConfigError`] names the one setting that stops the start.
+//! - [`SettingChange`] says what another load changes, and whether that needs a restart.
 //! - [`secret`] reads a password or a key from the file that a setting names.
 //!
 //! Settings of one delivery are not here: see [`crate::domain::delivery::SettingOverrides`]. The
 //! command line is in [`crate::cli`].
 
+mod changes;
 mod check;
 mod config_error;
 mod load;
+mod optional_address;
 mod override_settings;
 mod ranges;
 mod relay_list;
@@ -25,8 +28,9 @@ mod sections;
 mod throttle_settings;
 mod tracking_settings;
 
+pub use changes::{LIVE_SETTINGS, SettingChange};
 pub use config_error::ConfigError;
-pub use load::DEFAULTS;
+pub use load::{DEFAULTS, journal_stream};
 pub use override_settings::OverrideSettings;
 pub use relay_list::{RelaySettings, Tls};
 pub use retention_settings::RetentionSettings;

@@ -2,19 +2,21 @@
 //!
 //! Units, ranges and meanings are in `config/default.toml`.
 
+use ipnet::IpNet;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{
+    optional_address::optional_address,
     override_settings::OverrideSettings,
     relay_list::RelaySettings,
     retention_settings::RetentionSettings,
     throttle_settings::{BreakerSettings, ThrottleSettings},
     tracking_settings::{PublicSettings, TrackingSettings},
 };
-use crate::domain::{Role, delivery::InDoubt};
+use crate::domain::{Role, delivery::InDoubt, tracking::networks};
 
 /// All settings of the daemon. Each field is a section of the file.
 #[derive(Debug, Clone, Deserialize)]
@@ -39,6 +41,9 @@ pub struct Config {
     pub queue: QueueSettings,
     pub auth: AuthSettings,
     pub log: LogSettings,
+    /// All settings as loaded, to tell what another load changes.
+    #[serde(skip)]
+    pub(super) values: serde_json::Value,
 }
 
 impl Config {
@@ -68,10 +73,21 @@ impl Config {
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
     pub listen: SocketAddr,
+    #[serde(deserialize_with = "optional_address")]
+    pub health_listen: Option<SocketAddr>,
+    pub tls_cert_file: PathBuf,
+    pub tls_key_file: PathBuf,
+    pub allow_plaintext: bool,
     pub state_dir: PathBuf,
     pub drain_ms: u64,
     pub body_limit_kib: usize,
     pub connections: usize,
+    pub connections_per_address: usize,
+    pub requests_per_principal: usize,
+    pub streams: usize,
+    pub streams_per_principal: usize,
+    #[serde(deserialize_with = "networks")]
+    pub trusted_proxies: Vec<IpNet>,
     pub head_timeout_ms: u64,
     pub stall_timeout_ms: u64,
     pub request_timeout_ms: u64,
@@ -110,6 +126,8 @@ pub struct PreparationSettings {
     pub message_limit_kib: usize,
     pub line_limit_kib: usize,
     pub errors_shown: usize,
+    pub computing_ms: u64,
+    pub computing_us_per_message: u64,
 }
 
 /// Which SMTP replies the sending log keeps.
@@ -140,6 +158,12 @@ pub struct SendSettings {
 }
 
 impl SendSettings {
+    /// How old the last heartbeat of the store may be before the store counts as behind: the grace
+    /// window, and at least five minutes.
+    pub fn silence(&self) -> Duration {
+        Duration::from_secs_f64(60.0 * self.grace_minutes.max(5.0))
+    }
+
     /// How long a lease lasts without a beat.
     pub fn lease(&self) -> Duration {
         Duration::from_millis(self.lease_ms)
@@ -164,7 +188,7 @@ pub struct QueueSettings {
 pub struct AuthSettings {
     pub issuer_audience: String,
     pub token_lifetime_hours: u64,
-    pub failure_pause_ms: u64,
+    pub failures_per_minute: u32,
     pub tokens: Vec<TokenSettings>,
     pub jwt_keys: Vec<JwtKeySettings>,
 }

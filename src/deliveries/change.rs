@@ -15,6 +15,7 @@ use super::{
     actor::Actor,
     refusal::Refusal,
     repeat_key::{RepeatKey, kept_answers, read_answer},
+    step_log::log_step,
 };
 use crate::{
     domain::{
@@ -23,7 +24,7 @@ use crate::{
             Action, AuditAct, AuditEntry, AuditHead, Delivery, DeliveryId, DeliveryState, Document,
         },
     },
-    store::{CommitOutcome, DeliveryChange, DeliveryStore, Redis, StoreError},
+    store::{CommitOutcome, DeliveryChange, DeliveryStore, Redis, StoreError, hold::HoldStore},
 };
 
 /// A chain of heads that does not grow counts as damaged after so many failed tries.
@@ -71,6 +72,7 @@ pub fn require(principal: &Principal, role: Role) -> Result<(), Refusal> {
 pub struct Deliveries {
     pub store: DeliveryStore,
     pub redis: Redis,
+    pub holds: HoldStore,
     /// Set when the chain of heads was found damaged; that is logged once.
     pub heads_damaged: Arc<AtomicBool>,
 }
@@ -120,6 +122,28 @@ impl Deliveries {
         self.redis.await_durability().await
     }
 
+    /// Whether the store is held: then nothing moves until a person releases it.
+    ///
+    /// # Errors
+    /// If Redis does not answer.
+    pub async fn store_is_held(&self) -> Result<bool, StoreError> {
+        Ok(self.holds.current().await?.is_some())
+    }
+
+    /// Refuses a request that would move something while the store is held.
+    ///
+    /// # Errors
+    /// [`Refusal::Conflict`] while the store is held.
+    pub async fn require_moving_store(&self) -> Result<(), Refusal> {
+        match self.store_is_held().await? {
+            false => Ok(()),
+            true => Err(Refusal::Conflict(
+                "the store may be behind and is held: a person must release it first \
+                 (GET /api/v1/store)",
+            )),
+        }
+    }
+
     /// Changes a delivery as `decide` says. A repeated request gets its first answer.
     ///
     /// `by` is who stands in the audit log. `decide` may be called more than once.
@@ -158,7 +182,7 @@ impl Deliveries {
             };
             let is_requested = decision.act.is_some();
             let Some(changed) =
-                self.commit(&delivery.id, delivery.revision, by.name(), repeats, decision).await?
+                self.commit(&delivery.id, Some(&delivery), by.name(), repeats, decision).await?
             else {
                 continue;
             };
@@ -186,12 +210,12 @@ impl Deliveries {
         Ok(None)
     }
 
-    /// Writes a decision if the delivery still has this `revision`; 0 for a new delivery. `None` if
-    /// somebody else was faster.
+    /// Writes a decision if the delivery is still as `before`, or still unknown if that is `None`.
+    /// Returns `None` if somebody else was faster.
     pub(crate) async fn commit<T>(
         &self,
         id: &DeliveryId,
-        revision: u64,
+        before: Option<&Delivery>,
         by: &str,
         repeats: &[RepeatKey],
         decision: Decision<T>,
@@ -213,7 +237,7 @@ impl Deliveries {
         let once = kept_answers(repeats, &value);
         let change = DeliveryChange {
             id,
-            revision,
+            revision: before.map_or(0, |before| before.revision),
             state,
             document: &document,
             entry: entry.as_ref(),
@@ -221,13 +245,13 @@ impl Deliveries {
         };
         match self.store.commit(&change).await? {
             CommitOutcome::Done { .. } => {
+                let before = before.map(|before| before.state);
+                log_step(id, by, before, (state, &document), entry.as_ref());
                 if entry.is_some()
                     && let Err(error) = self.note_head(id, &document.audit).await
                 {
-                    tracing::warn!(
-                        delivery.id = %id,
-                        %error,
-                        "the audit head is not noted: the reconciler or the next change notes it"
+                    error.log_failed_pass(
+                        "the audit head is not noted: the reconciler or the next change notes it",
                     );
                 }
                 Ok(Some(Changed::Now(answer)))

@@ -17,6 +17,7 @@ mod change;
 mod each_delivery;
 mod refusal;
 mod repeat_key;
+mod step_log;
 
 pub use actor::Actor;
 pub use change::{Changed, Decision, Deliveries, require};

@@ -10,6 +10,7 @@
 //! - [`outcome`]: what an SMTP reply says about a recipient, and when to try again.
 //! - [`tracking`]: hits, their labels, statistics and KPIs.
 //! - [`Role`] and [`Principal`]: who may do what. [`Invalid`]: a field that cannot be used.
+//! - [`one_line`] and [`is_hidden_control`]: strangers' text in logs and before people.
 //! - [`instant`] and [`unix_seconds()`]: the time format of ledgers, tables and scripts.
 //!
 //! Keys and commands of Redis are in [`crate::store`], SMTP and templates in [`crate::mail`].
@@ -22,6 +23,7 @@ pub mod outcome;
 mod principal;
 mod role;
 pub mod schedule;
+mod shown_text;
 pub mod tracking;
 mod unit_name;
 mod unix_seconds;
@@ -29,5 +31,6 @@ mod unix_seconds;
 pub use invalid::Invalid;
 pub use principal::Principal;
 pub use role::Role;
+pub use shown_text::{is_hidden_control, one_line};
 pub use unit_name::is_unit_name;
 pub use unix_seconds::{instant, unix_seconds};

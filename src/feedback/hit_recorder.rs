@@ -15,6 +15,7 @@ use crate::{
     clock::unix_now,
     daemon::Daemon,
     domain::tracking::{Hit, MachineRules, NO_AGENT, NO_LINK, UserAgent},
+    live::Live,
     mail::links::LinkPurpose,
     metrics,
     store::{Redis, tracking::TrackingStore},
@@ -53,7 +54,7 @@ pub fn hit_channel() -> (HitSender, HitReceiver) {
 #[derive(Clone)]
 pub struct HitRecorder {
     pub sender: HitSender,
-    pub rules: Arc<MachineRules>,
+    pub rules: Live<MachineRules>,
     pub tracking: TrackingStore,
     pub redis: Redis,
     pub daemon: Daemon,
@@ -72,13 +73,14 @@ impl HitRecorder {
             return Ok(());
         }
         let agent = visit.agent.as_deref().map_or(UserAgent::None, UserAgent::Is);
-        let label = self.rules.label(kind, visit.signs, agent, visit.from);
+        let rules = self.rules.now();
+        let label = rules.label(kind, visit.signs, agent, visit.from);
         let hit = Hit {
             recipient: found.holder.recipient,
             at_ms: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default(),
             kind,
             label,
-            rules: self.rules.version,
+            rules: rules.version,
             link: if let LinkPurpose::Click(link) = found.purpose { link } else { NO_LINK },
             signs: visit.signs,
             agent: NO_AGENT,
@@ -139,11 +141,7 @@ impl HitRecorder {
                 Err(error) => Err(error),
             };
             if let Err(error) = &recorded {
-                tracing::warn!(
-                    delivery.id = %sent.mailing.delivery,
-                    %error,
-                    "hits are not recorded, and their requests get an error"
-                );
+                error.log_failed_pass("hits are not recorded, and their requests get an error");
             }
             for arrival in arrived {
                 // the caller may be gone

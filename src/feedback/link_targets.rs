@@ -179,7 +179,8 @@ impl LinkTargets {
         }
         let (template, RecipientMessage { recipient, .. }) =
             Box::pin(self.message_of(found)).await?;
-        template.target(number, &recipient).ok_or(LinkError::Expired)
+        let target = self.recipients.apart(move || template.target(number, &recipient)).await?;
+        target.ok_or(LinkError::Expired)
     }
 
     /// The mirror page: the message as its recipient got it, in HTML.
@@ -192,9 +193,9 @@ impl LinkTargets {
         // the links in the mirror page of a proof do not count either
         let tokens = &self.recipients.messages.tokens;
         let signer = Some(tokens.signer(delivery, *generation, found.holder));
-        template
-            .mirror(&recipient, &MessageStamp { signer, ..stamp })
-            .map_err(|_| LinkError::Expired)
+        let stamp = MessageStamp { signer, ..stamp };
+        let page = self.recipients.apart(move || template.mirror(&recipient, &stamp)).await?;
+        page.map_err(|_| LinkError::Expired)
     }
 
     /// The template and the message behind a link.
@@ -209,7 +210,7 @@ impl LinkTargets {
             .await?
             .ok_or(LinkError::Expired)?;
         let plan = delivery.document.plan.as_ref().ok_or(LinkError::Expired)?;
-        let template = self.recipients.template(&delivery, plan)?;
+        let template = self.recipients.template(&delivery, plan).await?;
         match self.recipients.find(&delivery, plan, u64::from(found.recipient()), None).await {
             Ok(message) => Ok((template, message)),
             Err(Refusal::Unavailable(error)) if error.may_pass() => Err(error.into()),

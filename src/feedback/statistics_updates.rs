@@ -12,6 +12,7 @@ use crate::{
         ledger::{RecipientNumber, Status},
         tracking::{Labelling, MachineRules, Relabelled, Statistics, StatisticsCount},
     },
+    live::Live,
     store::{
         StoreError,
         audience::AudienceStore,
@@ -53,7 +54,7 @@ pub struct StatisticsUpdates {
     pub tracking: TrackingStore,
     pub ledgers: LedgerStore,
     pub audiences: AudienceStore,
-    pub rules: Arc<MachineRules>,
+    pub rules: Live<MachineRules>,
     /// One computation at a time in this process: a tracking log may have many lines.
     pub one_at_a_time: Arc<tokio::sync::Mutex<()>>,
     pub daemon: Daemon,
@@ -124,7 +125,7 @@ impl StatisticsUpdates {
     ) -> Result<(StatisticsCount, Vec<Relabelled>), StoreError> {
         // the agents are read after the length of the log, so every line finds its agent
         let anew =
-            if anew { Some((self.rules.clone(), self.tracking.agents(id).await?)) } else { None };
+            if anew { Some((self.rules.now(), self.tracking.agents(id).await?)) } else { None };
         let mut labelling = Labelling::new(count, anew);
         let blocks = lines.div_ceil(HITS_PER_BLOCK);
         for from in (0..blocks).step_by(BLOCKS as usize) {
@@ -180,7 +181,7 @@ impl StatisticsUpdates {
     pub async fn hourly(&self) -> bool {
         let done = self.hourly_statistics().await;
         if let Err(error) = &done {
-            tracing::warn!(%error, "the hourly statistics wait until Redis answers");
+            error.log_failed_pass("the hourly statistics wait until Redis answers");
         }
         done.is_ok()
     }

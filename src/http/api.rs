@@ -1,17 +1,15 @@
 //! The services that the routes of the admin API call.
 
-use std::sync::Arc;
-
-use metrics_exporter_prometheus::PrometheusHandle;
-
-use super::login_failures::LoginFailures;
+use super::{
+    login_failures::LoginFailures, metrics_page::MetricsPage, principal_limits::PrincipalLimits,
+};
 use crate::{
-    config::Config,
+    config::{Config, ServerSettings},
     daemon::Daemon,
     deliveries::Deliveries,
     feedback::Feedback,
     identity::Keyring,
-    metrics::DeliveryRatios,
+    live::Live,
     queue::{Queue, WorkerHealth},
     report::Reports,
     send::{Journey, recover::RedisState},
@@ -36,7 +34,7 @@ pub struct Api {
     /// This process and its shutdown.
     pub daemon: Daemon,
     /// The settings.
-    pub config: Arc<Config>,
+    pub config: Live<Config>,
 }
 
 /// The services for operators: log-in, health, queues and metrics.
@@ -47,15 +45,29 @@ pub struct Operations {
     /// Which queue workers of this process live.
     pub health: WorkerHealth,
     /// The tokens and keys of those who may log in.
-    pub keyring: Arc<Keyring>,
+    pub keyring: Live<Keyring>,
     /// Which bearer tokens are revoked, and when each was used.
     pub tokens: TokenStore,
-    /// The ratios of the newest deliveries, for `/metrics`.
-    pub ratios: DeliveryRatios,
     /// The last known state of Redis: true while Redis takes writes.
     pub redis_state: RedisState,
     /// Renders the metrics.
-    pub metrics: PrometheusHandle,
-    /// The recent log-in failures of each peer.
-    pub failures: LoginFailures,
+    pub metrics: MetricsPage,
+    /// The limits of requests.
+    pub limits: RequestLimits,
+}
+
+/// The limits that the admin API keeps for clients and principals. The clones share them.
+#[derive(Clone)]
+pub struct RequestLimits {
+    /// The recent log-in failures of each client network.
+    pub(super) failures: LoginFailures,
+    /// The requests and event streams that principals hold.
+    pub(super) principals: PrincipalLimits,
+}
+
+impl RequestLimits {
+    /// The limits of the settings.
+    pub fn new(server: &ServerSettings) -> Self {
+        Self { failures: LoginFailures::default(), principals: PrincipalLimits::new(server) }
+    }
 }

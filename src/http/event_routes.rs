@@ -10,6 +10,7 @@ use futures_util::{Stream, stream};
 
 use super::{
     api::Api,
+    principal_limits::PrincipalPermit,
     problem::RouteError,
     progress::{Progress, progress_of},
     request::{Caller, Id},
@@ -29,6 +30,7 @@ struct Follower {
     by: Principal,
     last: Option<Progress>,
     ended: bool,
+    _permit: PrincipalPermit,
 }
 
 impl Follower {
@@ -73,6 +75,7 @@ pub async fn stream(
     Id(id): Id,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, RouteError> {
     api.deliveries.delivery(&id).await?;
-    let follower = Follower { api, id, by, last: None, ended: false };
+    let permit = api.operations.limits.principals.stream(&by.name)?;
+    let follower = Follower { api, id, by, last: None, ended: false, _permit: permit };
     Ok(Sse::new(stream::unfold(follower, Follower::next)).keep_alive(KeepAlive::default()))
 }

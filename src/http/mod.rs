@@ -1,15 +1,16 @@
-//! The HTTP room owns the two listeners: the admin API and the public listener.
+//! The HTTP room owns the listeners: the admin API, the public listener, health and metrics.
 //!
 //! - [`router()`] makes the admin API from one table of routes, [`ROUTES`]. Each row names the role
 //!   that the route needs, its handler and its help text.
 //! - [`Api`] and [`Operations`] hold the services that the handlers call.
 //! - [`PublicListener`] answers recipients: open pixels, links, mirror pages and opt-outs
 //!   ([`PUBLIC_ROUTES`]).
-//! - [`serve`] runs a listener with its limits: connections, sizes and time-outs.
+//! - [`serve_health`] answers health checks and Prometheus apart from the admin API.
+//! - [`serve`] runs a listener with its limits: connections, sizes and time-outs (`listen`).
 //!
 //! Handlers are thin: they read the request, call one service, and turn a refusal into a problem
-//! document (`problem`, RFC 9457). `request` holds the extractors, `login_failures` slows down
-//! guessers.
+//! document (`problem`, RFC 9457). `request` holds the extractors. `login_failures` counts wrong
+//! tokens, and `principal_limits` how much each principal holds.
 //!
 //! Not here: decisions about deliveries (`send`), what a hit means (`feedback` and
 //! `domain::tracking`), what a log holds (`report`), and who may log in (`identity`). Handlers,
@@ -20,10 +21,14 @@ mod api;
 mod delivery_routes;
 mod denylist_routes;
 mod event_routes;
+mod health_listener;
+mod held_body;
 mod listen;
 mod log_routes;
 mod login_failures;
+mod metrics_page;
 mod operation_routes;
+mod principal_limits;
 mod problem;
 mod profile_routes;
 mod progress;
@@ -33,11 +38,14 @@ mod request;
 mod router;
 mod routes;
 mod statistics_routes;
+mod store_routes;
 mod token_routes;
 mod unit_scope;
 
-pub use api::{Api, Operations};
-pub use listen::serve;
+pub use api::{Api, Operations, RequestLimits};
+pub use health_listener::serve_health;
+pub use listen::{ListenerOptions, ListenerTls, serve};
+pub use metrics_page::MetricsPage;
 pub use public::{PUBLIC_ROUTES, PublicListener};
 pub use router::router;
 pub use routes::{ROUTES, Route};

@@ -6,8 +6,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use std::time::Duration;
 
-use crate::{deliveries::Refusal, identity::NotAuthentic, queue::QueueError};
+use crate::{deliveries::Refusal, identity::NotAuthentic, queue::QueueError, store::may_pass};
 
 /// A problem document. `type` is `about:blank`, so `title` is the phrase of the status (RFC 9457,
 /// section 4.2.1).
@@ -27,9 +28,9 @@ pub struct Problem {
     /// The role that is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
-    /// The seconds of the header `Retry-After`.
+    /// The seconds of `Retry-After`; none for the usual second of a 429 or 503.
     #[serde(skip)]
-    retry_after_s: Option<u64>,
+    retry_after: Option<u64>,
 }
 
 impl Problem {
@@ -44,7 +45,7 @@ impl Problem {
             field: None,
             line: None,
             role: None,
-            retry_after_s: None,
+            retry_after: None,
         }
     }
 
@@ -52,6 +53,26 @@ impl Problem {
     pub fn with_field(mut self, field: impl Into<String>) -> Self {
         self.field = Some(field.into());
         self
+    }
+
+    /// Says how long the client should wait.
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait.as_secs().max(1));
+        self
+    }
+
+    /// The whole answer, for a connection whose request is not read.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let body = serde_json::to_vec(self).unwrap_or_default();
+        let head = format!(
+            "HTTP/1.1 {} {}\r\nContent-Type: application/problem+json\r\nCache-Control: no-store\r\n\
+             X-Content-Type-Options: nosniff\r\nRetry-After: 1\r\nConnection: close\r\n\
+             Content-Length: {}\r\n\r\n",
+            self.status,
+            self.title,
+            body.len()
+        );
+        [head.as_bytes(), &body].concat()
     }
 }
 
@@ -66,12 +87,9 @@ impl IntoResponse for Problem {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        // 503
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        if let Some(seconds) = self.retry_after_s {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        // 429, 503
+        if [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&status) {
+            headers.insert(header::RETRY_AFTER, self.retry_after.unwrap_or(1).into());
         }
         response
     }
@@ -105,20 +123,33 @@ impl From<Refusal> for Problem {
             // 503
             Refusal::Unavailable(_) | Refusal::Queue(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            tracing::error!(error = %refusal, "a request could not be served");
-        }
+        log_failure(&refusal);
         let mut problem = Self::new(status, refusal.to_string());
         match refusal {
             Refusal::MissingRole(role) => problem.role = Some(role.word()),
             Refusal::TooManyProofs { wait, .. } => {
-                problem.retry_after_s = Some(wait.as_secs() + 1);
+                problem.retry_after = Some(wait.as_secs() + 1);
             }
             Refusal::Invalid(invalid) => problem.field = Some(invalid.field),
             Refusal::Line(error) => (problem.line, problem.field) = (Some(error.line), error.field),
             _ => {}
         }
         problem
+    }
+}
+
+/// Logs a request that Redis could not serve. An error that may pass is logged for debugging only:
+/// the pulse of Redis logs the outage, once for all.
+fn log_failure(refusal: &Refusal) {
+    let passes = match refusal {
+        Refusal::Unavailable(error) => error.may_pass(),
+        Refusal::Queue(QueueError::Unavailable(error)) => may_pass(error),
+        _ => return,
+    };
+    if passes {
+        tracing::debug!(error = %refusal, "a request could not be served");
+    } else {
+        tracing::error!(error = %refusal, "a request could not be served");
     }
 }
 

@@ -16,7 +16,9 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use super::{
     api::{Api, Operations},
-    listen::{Peer, method_label},
+    held_body::held_body,
+    listen::{BusyMark, ClientNetwork, Peer, forwarded, method_label},
+    login_failures::WINDOW,
     problem::{Problem, RouteError},
     request::Id,
     routes::{ROUTES, handler},
@@ -26,14 +28,14 @@ use crate::{
     clock::unix_now,
     deliveries::Refusal,
     domain::{Principal, Role, delivery::ExpectedRevisions},
-    identity::NotAuthentic,
+    identity::{NotAuthentic, claimed_name},
     metrics,
     store::StoreError,
 };
 
 /// The router of the admin listener.
 pub fn router(api: Api) -> Router {
-    let server = &api.config.server;
+    let server = &api.config.now().server;
     let limit = server.body_limit_kib * 1024;
     let request_timeout = Duration::from_millis(server.request_timeout_ms);
     let stalled = RequestBodyTimeoutLayer::new(Duration::from_millis(server.stall_timeout_ms));
@@ -81,14 +83,7 @@ async fn authenticate(
     };
     let mut principal = match log_in {
         Ok(principal) => principal,
-        Err(error) => {
-            metrics::login_failure();
-            let first = Duration::from_millis(api.config.auth.failure_pause_ms);
-            if let Some(Peer(ip)) = request.extensions().get() {
-                tokio::time::sleep(api.operations.failures.pause(*ip, first, Instant::now())).await;
-            }
-            return Problem::from(error).into_response();
-        }
+        Err(error) => return failed_login(&api, &request, error).into_response(),
     };
     // a request that only reads is open to auditors, too
     let may = match request.method().is_safe() {
@@ -98,6 +93,10 @@ async fn authenticate(
     if !may {
         return Problem::from(Refusal::MissingRole(role)).into_response();
     }
+    let permit = match api.operations.limits.principals.request(&principal.name) {
+        Ok(permit) => permit,
+        Err(problem) => return problem.into_response(),
+    };
     principal.expects = match expected_revisions(request.headers()) {
         Ok(expected) => expected,
         Err(problem) => return problem.into_response(),
@@ -106,7 +105,40 @@ async fn authenticate(
         return Problem::from(refusal).into_response();
     }
     request.extensions_mut().insert(principal);
-    next.run(request).await
+    let busy = request.extensions_mut().remove::<BusyMark>();
+    next.run(request).await.map(|body| held_body(body, busy, permit))
+}
+
+/// Counts a failed log-in and logs it with address and name, but never with the token.
+///
+/// The name is the one that a JWT claims; nothing proves it.
+fn failed_login(api: &Api, request: &Request, error: NotAuthentic) -> Problem {
+    metrics::login_failure();
+    let Some(Peer(peer)) = request.extensions().get() else { return error.into() };
+    let address = forwarded(*peer, request.headers(), &api.config.now().server.trusted_proxies);
+    let failures = &api.operations.limits.failures;
+    let most = api.config.now().auth.failures_per_minute;
+    let verdict = failures.count(ClientNetwork::of(address), most, Instant::now());
+    if verdict.logged {
+        let name = bearer(request.headers()).ok().and_then(claimed_name);
+        tracing::warn!(%address, name, reason = %error, "a log-in failed");
+    }
+    if verdict.first_unlogged {
+        let failures = failures.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(WINDOW).await;
+            let count = failures.take_unlogged();
+            tracing::warn!(count, "further log-ins failed within a minute");
+        });
+    }
+    match verdict.wait {
+        None => error.into(),
+        Some(wait) => Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            format!("auth.failures_per_minute: too many log-ins from this address failed: {error}"),
+        )
+        .with_retry_after(wait),
+    }
 }
 
 /// The principal who calls. A bearer token must not be revoked.
@@ -118,6 +150,7 @@ async fn log_in(
     headers: &HeaderMap,
 ) -> Result<Result<Principal, NotAuthentic>, StoreError> {
     let Operations { keyring, tokens, .. } = &api.operations;
+    let keyring = keyring.now();
     let (token, principal) = match bearer(headers).and_then(|t| Ok((t, keyring.bearer(t)?))) {
         Ok(known) => known,
         Err(error) => return Ok(Err(error)),
@@ -206,7 +239,7 @@ fn bearer(headers: &HeaderMap) -> Result<&str, NotAuthentic> {
 }
 
 /// Counts a request and its duration.
-async fn observe(request: Request, next: Next) -> Response {
+pub(super) async fn observe(request: Request, next: Next) -> Response {
     let began = Instant::now();
     let route =
         request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();

@@ -9,7 +9,8 @@ use crate::{
     domain::Role,
     http::{
         action_routes, delivery_routes, denylist_routes, event_routes, log_routes,
-        operation_routes, profile_routes, recurrence_routes, statistics_routes, token_routes,
+        operation_routes, profile_routes, recurrence_routes, statistics_routes, store_routes,
+        token_routes,
     },
     send::operate::Control,
 };
@@ -153,6 +154,12 @@ routes! {
         "the bearer tokens: name, roles, unit, end, last use, revocation";
     delete "/api/v1/tokens/{name}" ADMINISTRATION, token_routes::revoke,
         "revoke a bearer token at once, for all daemons; a new secret under the name works";
+    get "/api/v1/store" MONITORING, store_routes::read,
+        "the store: version of its form, last heartbeat, and its hold with `since` and `why`";
+    post "/api/v1/store/hold" ADMINISTRATION, store_routes::hold,
+        "hold the store, because it may lack everything after `since`";
+    post "/api/v1/store/release" ADMINISTRATION, store_routes::release,
+        "release the hold that begins at `since` (needs `start_deliveries`, too)";
     get "/api/v1/jobs/{id}/outcome" START, operation_routes::outcome,
         "the outcome of a `ConfirmSend` job";
     get "/api/v1/queues/{queue}/dead" ADMINISTRATION, operation_routes::dead,

@@ -36,7 +36,8 @@ struct TokenLine {
 
 /// Serves `GET /api/v1/tokens`.
 pub async fn list(State(api): State<Arc<Api>>) -> Result<Response, RouteError> {
-    let tokens = api.operations.keyring.tokens();
+    let keyring = api.operations.keyring.now();
+    let tokens = keyring.tokens();
     let hashes: Vec<String> = tokens.iter().map(BearerToken::sha256).collect();
     let standings = api.operations.tokens.standings(&hashes).await?;
     let line = |(token, (used, revoked)): (&BearerToken, (Option<u32>, Option<Revocation>))| {
@@ -60,7 +61,8 @@ pub async fn revoke(
     Caller(by): Caller,
     PathWords(name): PathWords<String>,
 ) -> Result<StatusCode, RouteError> {
-    let known = api.operations.keyring.tokens().iter().find(|token| token.principal.name == name);
+    let keyring = api.operations.keyring.now();
+    let known = keyring.tokens().iter().find(|token| token.principal.name == name);
     let Some(known) = known else {
         return Err(Problem::new(StatusCode::NOT_FOUND, "there is no such bearer token").into());
     };

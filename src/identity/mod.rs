@@ -8,8 +8,8 @@
 //!
 //! HTTP (`http`) and the confirmation from the queue (`send::confirm`) use the same keyring.
 //!
-//! Not here: what a role permits (`domain::role` and the table of routes in `http`), the slowing
-//! down of guessers (`http`), which tokens are spent (`send::confirm`), and the command that makes
+//! Not here: what a role permits (`domain::role` and the table of routes in `http`), the count
+//! of failed log-ins (`http`), which tokens are spent (`send::confirm`), and the command that makes
 //! tokens (`cli`).
 
 mod bearer_token;
@@ -19,4 +19,4 @@ mod keyring;
 
 pub use bearer_token::BearerToken;
 pub use claims::{Claims, JwtAudience};
-pub use keyring::{CONFIRM_SEND, Keyring, NotAuthentic};
+pub use keyring::{CONFIRM_SEND, Keyring, NotAuthentic, claimed_name};

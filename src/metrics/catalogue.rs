@@ -159,6 +159,17 @@ metrics_table! {
     LOGIN_FAILURES Counter "versand_login_failures_total"
         "Requests and jobs that were refused because their token was missing, unknown, forged or \
          expired";
+    STORE_HELD Gauge "versand_store_held"
+        "1 while the store is held, because it may be behind: nothing is sent until a person \
+         releases it";
+    RELOAD_FAILED Gauge "versand_reload_failed"
+        "1 if the last SIGHUP met settings that cannot be used, and nothing was changed; else 0";
+    TURNED_AWAY Counter "versand_http_turned_away_total"
+        "Connections and requests that a limit of [server] turned away, by limit: connections, \
+         connections_per_address, requests_per_principal, streams, streams_per_principal";
+    CERTIFICATE_GOOD Gauge "versand_certificate_good"
+        "1 if the certificate of the admin listener could be used when it was read last, 0 if the \
+         one before is still served; 1 without TLS";
     BUILD Gauge "versand_build_info"
         "1, with the version as a label";
 }

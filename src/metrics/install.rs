@@ -5,7 +5,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 
 use super::{
     catalogue::{ALL, BUILD, Kind, LOGIN_FAILURES, Metric},
-    delivery_metrics, tracking_metrics,
+    delivery_metrics, operation_metrics, request_metrics, tracking_metrics,
 };
 
 /// The upper bounds of the buckets of all histograms, in seconds.
@@ -40,5 +40,7 @@ fn set_first_values() {
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     counter!(LOGIN_FAILURES).absolute(0);
     delivery_metrics::set_first_values();
+    operation_metrics::set_first_values();
+    request_metrics::set_first_values();
     tracking_metrics::set_first_values();
 }

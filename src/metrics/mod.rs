@@ -31,8 +31,8 @@ pub use delivery_metrics::{
 pub use install::install;
 pub use operation_metrics::{
     login_failure, queue_age, queue_beat, queue_jobs, queue_restarts, queue_worker, redis,
-    redis_durability, redis_restarted, redis_round_trip, task_succeeded,
+    redis_durability, redis_restarted, redis_round_trip, reloaded, store_held, task_succeeded,
 };
 pub use relay_metrics::{RelayFigures, TransactionMetrics, acceptances, in_doubt_bound, relay};
-pub use request_metrics::{RequestMetrics, http_request};
+pub use request_metrics::{RequestMetrics, certificate, http_request, turned_away};
 pub use tracking_metrics::{DeliveryRatios, tracking_hit};

@@ -6,7 +6,8 @@ use metrics::{counter, gauge, histogram};
 
 use super::catalogue::{
     LOGIN_FAILURES, QUEUE_AGE, QUEUE_BEAT, QUEUE_JOBS, QUEUE_RESTARTS, QUEUE_UP, REDIS_DURABILITY,
-    REDIS_DURABLE, REDIS_RUNS, REDIS_SECONDS, REDIS_UP, REDIS_WRITABLE, SCHEDULER,
+    REDIS_DURABLE, REDIS_RUNS, REDIS_SECONDS, REDIS_UP, REDIS_WRITABLE, RELOAD_FAILED, SCHEDULER,
+    STORE_HELD,
 };
 
 /// Shows how many jobs of a queue are in a state.
@@ -67,4 +68,19 @@ pub fn redis_round_trip(took: Duration) {
 /// Counts a request or job whose token was refused.
 pub fn login_failure() {
     counter!(LOGIN_FAILURES).increment(1);
+}
+
+/// Shows whether the last reload could use the settings.
+pub fn reloaded(good: bool) {
+    gauge!(RELOAD_FAILED).set(f64::from(u8::from(!good)));
+}
+
+/// Shows whether the store is held.
+pub fn store_held(held: bool) {
+    gauge!(STORE_HELD).set(f64::from(u8::from(held)));
+}
+
+/// Shows a gauge that an alert needs, before its first event.
+pub(super) fn set_first_values() {
+    reloaded(true);
 }

@@ -6,9 +6,9 @@ use std::{
     time::Duration,
 };
 
-use metrics::{Counter, Histogram, counter, histogram};
+use metrics::{Counter, Histogram, counter, gauge, histogram};
 
-use super::catalogue::{HTTP_REQUESTS, HTTP_SECONDS};
+use super::catalogue::{CERTIFICATE_GOOD, HTTP_REQUESTS, HTTP_SECONDS, TURNED_AWAY};
 
 /// Counts a request.
 ///
@@ -16,6 +16,30 @@ use super::catalogue::{HTTP_REQUESTS, HTTP_SECONDS};
 /// the labels would have an unbounded number of values.
 pub fn http_request(route: &str, method: &'static str, status: u16, took: Duration) {
     RequestSeries::new(route, method, status).count(took);
+}
+
+/// Counts a connection or request that a limit of `[server]` turned away.
+pub fn turned_away(limit: &'static str) {
+    counter!(TURNED_AWAY, "limit" => limit).increment(1);
+}
+
+/// Shows whether the files of the certificate could be used when they were read last.
+pub fn certificate(good: bool) {
+    gauge!(CERTIFICATE_GOOD).set(f64::from(u8::from(good)));
+}
+
+/// Sets the metrics to their first values.
+pub(super) fn set_first_values() {
+    certificate(true);
+    for limit in [
+        "connections",
+        "connections_per_address",
+        "requests_per_principal",
+        "streams",
+        "streams_per_principal",
+    ] {
+        counter!(TURNED_AWAY, "limit" => limit).absolute(0);
+    }
 }
 
 /// The series of one route, method and status.

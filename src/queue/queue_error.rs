@@ -14,3 +14,16 @@ pub enum QueueError {
     #[error("Redis: {0}")]
     Unavailable(#[from] redis::RedisError),
 }
+
+impl QueueError {
+    /// Whether trying again does not help: a key of another type, a fault of a script, or a missing
+    /// permission. All other errors pass with the outage of Redis.
+    pub(super) fn lasts(&self) -> bool {
+        match self {
+            Self::Unavailable(error) => {
+                matches!(error.code(), Some("WRONGTYPE" | "ERR" | "NOPERM" | "NOAUTH"))
+            }
+            Self::BadId | Self::UnknownQueue => true,
+        }
+    }
+}

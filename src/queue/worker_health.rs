@@ -22,6 +22,8 @@ struct Entry {
     beat: Option<Instant>,
     /// A worker with an older heartbeat counts as dead.
     timeout: Duration,
+    /// When its supervisor or the worker itself last moved, also without Redis.
+    moved: Instant,
     restarts: u64,
 }
 
@@ -58,20 +60,37 @@ impl WorkerHealth {
         !states.is_empty() && states.iter().all(|state| state.alive)
     }
 
+    /// How long ago the worker moved that has not moved for longest. A worker that ends and begins
+    /// again, because Redis does not answer, moves.
+    pub fn oldest_sign(&self) -> Duration {
+        let workers = *locked(&self.workers);
+        let ages = workers.iter().flatten().map(|entry| entry.moved.elapsed());
+        ages.max().unwrap_or_default()
+    }
+
     /// Adds a worker, which counts as dead until its first heartbeat.
     pub(super) fn expect(&self, queue: QueueName, timeout: Duration) {
-        locked(&self.workers)[queue.index()] = Some(Entry { beat: None, timeout, restarts: 0 });
+        let moved = Instant::now();
+        locked(&self.workers)[queue.index()] =
+            Some(Entry { beat: None, timeout, moved, restarts: 0 });
     }
 
     pub(super) fn beat(&self, queue: QueueName) {
         if let Some(entry) = &mut locked(&self.workers)[queue.index()] {
-            entry.beat = Some(Instant::now());
+            (entry.beat, entry.moved) = (Some(Instant::now()), Instant::now());
         }
     }
 
     pub(super) fn ended(&self, queue: QueueName) {
         if let Some(entry) = &mut locked(&self.workers)[queue.index()] {
-            entry.beat = None;
+            (entry.beat, entry.moved) = (None, Instant::now());
+        }
+    }
+
+    /// Notes that a worker could not begin, because Redis does not answer. It tries again.
+    pub(super) fn tried(&self, queue: QueueName) {
+        if let Some(entry) = &mut locked(&self.workers)[queue.index()] {
+            entry.moved = Instant::now();
         }
     }
 

@@ -28,6 +28,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before a worker is started again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// A worker that ends again after this pause has met more than an outage of Redis: during an outage
+/// no worker is started.
+const OUTAGE_PAUSE: Duration = Duration::from_millis(500);
+/// The end of a worker that panicked.
+const PANICKED: &str = "it panicked";
+
 /// How often a worker that drains is checked.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 /// The checks within which a draining worker must have acknowledged its last jobs.
@@ -106,11 +112,13 @@ impl Supervisor {
                         return;
                     }
                     health.restarted(self.name);
-                    tracing::warn!(
-                        queue = self.name.as_str(),
-                        reason = %end,
-                        "queue worker ended, starting another"
-                    );
+                    let queue = self.name.as_str();
+                    if end == PANICKED || pause > OUTAGE_PAUSE {
+                        tracing::error!(queue, reason = %end, "queue worker ended, starting another");
+                    } else {
+                        // most likely an outage of Redis, which is logged once for all
+                        tracing::debug!(queue, reason = %end, "queue worker ended, starting another");
+                    }
                     if started.elapsed() > 2 * LONGEST_PAUSE {
                         pause = FIRST_PAUSE;
                     }
@@ -119,7 +127,13 @@ impl Supervisor {
                     if shutdown.is_cancelled() {
                         return;
                     }
-                    tracing::warn!(queue = self.name.as_str(), reason = %e, "queue not reachable");
+                    health.tried(self.name);
+                    let queue = self.name.as_str();
+                    if e.lasts() {
+                        tracing::warn!(queue, reason = %e, "queue not usable");
+                    } else {
+                        tracing::debug!(queue, reason = %e, "queue not reachable");
+                    }
                 }
             }
             tokio::select! {
@@ -157,7 +171,7 @@ impl Supervisor {
                 end = &mut run => return match end {
                     Ok(Ok(())) => "it stopped".into(),
                     Ok(Err(e)) => e.to_string(),
-                    Err(_) => "it panicked".into(),
+                    Err(_) => PANICKED.into(),
                 },
                 () = shutdown.cancelled(), if !stopping => {
                     stopping = true;

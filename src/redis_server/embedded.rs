@@ -3,7 +3,7 @@
 use std::{
     fs::DirBuilder,
     os::unix::fs::DirBuilderExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,6 +20,7 @@ use tokio_util::{
 use super::{
     embedded_error::EmbeddedError,
     server::{Answer, RedisServer, ServerHome},
+    server_log::ServerLog,
     state_dir::StateDir,
 };
 
@@ -58,31 +59,26 @@ impl EmbeddedRedis {
             return Err(EmbeddedError::PathTooLong { path: socket, bytes });
         }
         let home = ServerHome { dir, socket: socket.clone(), program: program.to_owned() };
+        let log = ServerLog::at_its_end(home.log());
         let server = home.adopt_or_launch().await?;
         let (stop, leave) = (CancellationToken::new(), CancellationToken::new());
         let (restarts, tasks) = (Arc::<AtomicU64>::default(), TaskTracker::new());
-        tasks.spawn(leave.clone().run_until_cancelled_owned(home.watch(
-            server,
-            stop.clone(),
-            restarts.clone(),
-        )));
+        let watched = CancellationToken::new();
+        tasks.spawn(log.pass_on(watched.clone()));
+        let watch = home.watch(server, stop.clone(), restarts.clone());
+        // the log is passed on until the server has ended, or is left alone
+        let watch = async move {
+            let _watched = watched.drop_guard();
+            watch.await;
+        };
+        tasks.spawn(leave.clone().run_until_cancelled_owned(watch));
         tasks.close();
         Ok(Self { socket, restarts, stop, _leave: leave.drop_guard(), tasks })
     }
 
     /// The URL of the server, for the redis crate.
     pub fn url(&self) -> String {
-        use std::os::unix::ffi::OsStrExt;
-        let mut url = "redis+unix://".to_owned();
-        for byte in self.socket.as_os_str().as_bytes() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' | b'~' => {
-                    url.push(char::from(*byte));
-                }
-                other => url.push_str(&format!("%{other:02X}")),
-            }
-        }
-        url
+        socket_url(&self.socket)
     }
 
     /// How often the server ended and was started again.
@@ -96,6 +92,21 @@ impl EmbeddedRedis {
         self.stop.cancel();
         self.tasks.wait().await;
     }
+}
+
+/// The URL of a server that listens on a Unix socket, for the redis crate.
+pub fn socket_url(socket: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let mut url = "redis+unix://".to_owned();
+    for byte in socket.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' | b'~' => {
+                url.push(char::from(*byte));
+            }
+            other => url.push_str(&format!("%{other:02X}")),
+        }
+    }
+    url
 }
 
 impl ServerHome {

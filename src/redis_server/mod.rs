@@ -16,9 +16,12 @@
 
 mod embedded;
 mod embedded_error;
+mod place;
+pub mod private_file;
 mod server;
+mod server_log;
 mod state_dir;
 
-pub use embedded::EmbeddedRedis;
+pub use embedded::{EmbeddedRedis, socket_url};
 pub use embedded_error::EmbeddedError;
-pub use state_dir::{StateDir, StateError};
+pub use state_dir::{DirLock, StateDir, StateError, mark_restored};

@@ -48,6 +48,11 @@ pub(super) enum Answer {
 }
 
 impl ServerHome {
+    /// The log file of the server.
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("redis.log")
+    }
+
     /// Adopts the server that listens on the socket, or launches one.
     pub async fn adopt_or_launch(&self) -> Result<RedisServer, EmbeddedError> {
         loop {
@@ -73,7 +78,7 @@ impl ServerHome {
             .arg("--dir")
             .arg(&self.dir)
             .arg("--logfile")
-            .arg(self.dir.join("redis.log"))
+            .arg(self.log())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -86,7 +91,7 @@ impl ServerHome {
             })?;
         loop {
             if let Some(status) = child.try_wait().map_err(|e| self.unusable(e))? {
-                let reason = last_line(&self.dir.join("redis.log"));
+                let reason = last_line(&self.log());
                 return Err(EmbeddedError::Ended { status, reason });
             }
             match self.ask().await? {

@@ -1,17 +1,23 @@
 //! The state directory: locked by one daemon, with the ids of earlier daemons and the secrets.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::{DirBuilder, File},
+    io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::{place::place_of, private_file};
+
 /// Number of owner ids that are kept. Several daemons may die before the chunks of the first one
 /// are taken over.
 const KEPT_OWNERS: usize = 16;
+/// The file that marks a restored directory. It holds the time of the backup in Unix seconds.
+pub(super) const RESTORED: &str = "restored";
+/// Begins the line of the place in the file of owner ids.
+const PLACE: &str = "place ";
 
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +28,9 @@ pub enum StateError {
     /// The operating system refused a file.
     #[error("server.state_dir: {path}: {source}")]
     Unusable { path: PathBuf, source: io::Error },
+    /// Others may change what is in it.
+    #[error("server.state_dir: {path} {reason}")]
+    NotPrivate { path: PathBuf, reason: String },
     /// A secret has the wrong size.
     #[error(
         "server.state_dir: {path} does not hold 32 bytes; restore the file, or remove it: \
@@ -40,7 +49,31 @@ pub struct StateDir {
     path: PathBuf,
     owner: u64,
     predecessors: Vec<u64>,
-    _lock: File,
+    place: String,
+    _lock: DirLock,
+}
+
+/// The lock of a state directory. It ends when this is dropped, or when the process ends.
+#[derive(Debug)]
+pub struct DirLock {
+    _file: File,
+}
+
+impl DirLock {
+    /// Locks a state directory, and changes nothing in it.
+    ///
+    /// # Errors
+    /// [`StateError::InUse`] while another process holds the lock.
+    pub fn take(path: &Path) -> Result<Self, StateError> {
+        let lock_path = path.join("lock");
+        let lock =
+            private_file::open_lock(&lock_path).map_err(|source| unusable(&lock_path, source))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { _file: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::InUse { path: path.into() }),
+            Err(e) => Err(unusable(&lock_path, e.into())),
+        }
+    }
 }
 
 impl StateDir {
@@ -48,47 +81,52 @@ impl StateDir {
     /// returns. A missing directory is created with mode 0700.
     ///
     /// # Errors
-    /// [`StateError::InUse`] while another process holds the lock.
+    /// [`StateError::InUse`] while another process holds the lock, [`StateError::NotPrivate`] if
+    /// other users may write into it.
     pub fn lock(path: &Path) -> Result<Self, StateError> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(path)
             .map_err(|source| unusable(path, source))?;
-        let lock_path = path.join("lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(&lock_path)
-            .map_err(|source| unusable(&lock_path, source))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(StateError::InUse { path: path.into() });
-            }
-            Err(e) => return Err(unusable(&lock_path, e.into())),
-        }
+        check_private(path)?;
+        let lock = DirLock::take(path)?;
         let owner_path = path.join("owner");
-        let predecessors = match fs::read_to_string(&owner_path) {
-            Ok(text) => owners(&text),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(e) if e.kind() == io::ErrorKind::InvalidData => Vec::new(),
-            Err(e) => return Err(unusable(&owner_path, e)),
-        };
+        let place = place_of(path).map_err(|source| unusable(path, source))?;
+        let known = private_file::read(&owner_path)
+            .map_err(|source| unusable(&owner_path, source))?
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .unwrap_or_default();
+        // in a copy, the owners of the original may live
+        let is_copy = known_place(&known).is_some_and(|known| known != place);
+        if is_copy {
+            tracing::warn!(
+                path = %path.display(),
+                "the state directory is a copy, or was moved: the daemons that used it before are \
+                 not taken for dead"
+            );
+        }
+        let predecessors = if is_copy { Vec::new() } else { owners(&known) };
         let owner = fresh_owner()?;
         let text: String = std::iter::once(&owner)
             .chain(&predecessors)
             .take(KEPT_OWNERS)
             .map(|owner| format!("{owner:016x}\n"))
+            .chain([format!("{PLACE}{place}\n")])
             .collect();
-        write_durably(path, "owner", text.as_bytes())?;
-        Ok(Self { path: path.into(), owner, predecessors, _lock: lock })
+        let state = Self { path: path.into(), owner, predecessors, place, _lock: lock };
+        state.write_private("owner", text.as_bytes())?;
+        Ok(state)
     }
 
     /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The name of its place. A copy has another place.
+    pub fn place(&self) -> &str {
+        &self.place
     }
 
     /// The id of this process as a holder of leases. It is never 0 and was never used before.
@@ -114,35 +152,82 @@ impl StateDir {
     pub fn secret(&self, name: &str) -> Result<[u8; 32], StateError> {
         let file = format!("{name}.secret");
         let path = self.path.join(&file);
-        match File::open(&path) {
-            Ok(mut found) => {
-                let mut bytes = Vec::new();
-                found.read_to_end(&mut bytes).map_err(|source| unusable(&path, source))?;
-                bytes.try_into().map_err(|_| StateError::BadSecret { path })
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+        match private_file::read(&path).map_err(|source| unusable(&path, source))? {
+            Some(bytes) => bytes.try_into().map_err(|_| StateError::BadSecret { path }),
+            None => {
                 let mut secret = [0; 32];
                 getrandom::fill(&mut secret).map_err(StateError::Random)?;
-                write_durably(&self.path, &file, &secret)?;
+                self.write_private(&file, &secret)?;
                 Ok(secret)
             }
-            Err(e) => Err(unusable(&path, e)),
         }
     }
 
-    /// Writes a file that only the user of the daemon can read.
-    pub fn write_private(&self, file: &str, bytes: &[u8]) -> Result<(), StateError> {
-        write_durably(&self.path, file, bytes)
+    /// The time of the backup (Unix seconds), if the directory was restored and not opened since.
+    ///
+    /// # Errors
+    /// If the mark cannot be read.
+    pub fn restored(&self) -> Result<Option<u32>, StateError> {
+        let path = self.path.join(RESTORED);
+        let text = private_file::read(&path).map_err(|source| unusable(&path, source))?;
+        // a mark that cannot be read is a mark all the same: the backup may be of any time
+        Ok(text.map(|text| String::from_utf8_lossy(&text).trim().parse().unwrap_or_default()))
     }
+
+    /// Removes the mark of a restored directory, once its store is held.
+    ///
+    /// # Errors
+    /// If the mark cannot be removed.
+    pub fn forget_restored(&self) -> Result<(), StateError> {
+        let path = self.path.join(RESTORED);
+        std::fs::remove_file(&path).map_err(|source| unusable(&path, source))
+    }
+
+    /// Writes a file that only the user of the daemon can read. It replaces what is there, and
+    /// follows no link.
+    pub fn write_private(&self, file: &str, bytes: &[u8]) -> Result<(), StateError> {
+        private_file::write_durably(&self.path, file, bytes)
+            .map_err(|source| unusable(&self.path.join(file), source))
+    }
+}
+
+/// Marks a directory as restored from a backup of this time (Unix seconds).
+///
+/// # Errors
+/// If the mark cannot be written.
+pub fn mark_restored(path: &Path, at: i64) -> Result<(), StateError> {
+    private_file::write_durably(path, RESTORED, format!("{at}\n").as_bytes())
+        .map_err(|source| unusable(&path.join(RESTORED), source))
+}
+
+/// Checks the directory and its folder of Redis. The path itself may lead over a link, as under
+/// systemd.
+fn check_private(path: &Path) -> Result<(), StateError> {
+    let real = path.canonicalize().map_err(|source| unusable(path, source))?;
+    let redis = real.join("redis");
+    for folder in [&real, &redis] {
+        // the folder of Redis is made later
+        if folder == &redis && redis.symlink_metadata().is_err() {
+            continue;
+        }
+        private_file::check_owned(folder)
+            .map_err(|reason| StateError::NotPrivate { path: folder.clone(), reason })?;
+    }
+    Ok(())
 }
 
 fn unusable(path: &Path, source: io::Error) -> StateError {
     StateError::Unusable { path: path.into(), source }
 }
 
-/// Reads the file of owner ids.
+/// Reads the owner ids in the file of owners. Other lines are passed over.
 fn owners(text: &str) -> Vec<u64> {
     text.lines().filter_map(|line| u64::from_str_radix(line, 16).ok()).collect()
+}
+
+/// Reads the place in the file of owners. An older release wrote none.
+fn known_place(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| line.strip_prefix(PLACE))
 }
 
 fn fresh_owner() -> Result<u64, StateError> {
@@ -154,20 +239,4 @@ fn fresh_owner() -> Result<u64, StateError> {
             return Ok(u64::from_be_bytes(bytes));
         }
     }
-}
-
-/// Replaces a file. After a crash it has the old content or the new one, never a mixture. The new
-/// content is on disk when this returns.
-fn write_durably(dir: &Path, file: &str, bytes: &[u8]) -> Result<(), StateError> {
-    let path = dir.join(file);
-    let draft = dir.join(format!("{file}.new"));
-    let write = || {
-        let mut new =
-            OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&draft)?;
-        new.write_all(bytes)?;
-        new.sync_all()?;
-        fs::rename(&draft, &path)?;
-        File::open(dir)?.sync_all()
-    };
-    write().map_err(|source| unusable(&path, source))
 }

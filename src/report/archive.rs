@@ -161,7 +161,10 @@ pub async fn write_durably<E: Into<Box<dyn Error + Send + Sync>>>(
     name.push(format!(".{tag}.part"));
     let part = Path::new(&name);
     let written = async {
-        let mut file = File::create(part).await?;
+        // new and private: a file or link that somebody else put there is not written to
+        let _ = fs::remove_file(part).await;
+        let mut new = fs::OpenOptions::new();
+        let mut file = new.write(true).create_new(true).mode(0o600).open(part).await?;
         let mut body = std::pin::pin!(body);
         while let Some(bytes) = body.next().await {
             file.write_all(&bytes.map_err(io::Error::other)?).await?;

@@ -47,7 +47,7 @@ impl Previews {
     ) -> Result<Preview, Refusal> {
         let delivery = self.deliveries.delivery_with_logs(id).await?;
         let plan = delivery.document.plan.as_ref().ok_or(NOT_PREPARED)?;
-        let template = self.recipients.template(&delivery, plan)?;
+        let template = self.recipients.template(&delivery, plan).await?;
         let RecipientMessage { recipient, mut stamp, assumed, .. } =
             self.recipients.find(&delivery, plan, number, date).await?;
         let (chunk, position) =
@@ -61,9 +61,10 @@ impl Previews {
             // recipient resolves the doubt
             stamp.signer = self.recipients.messages.signer(&delivery.id, plan, number, true);
         }
-        let message = template.render(&recipient, &stamp);
+        let date = stamp.date;
+        let message = self.recipients.apart(move || template.render(&recipient, &stamp)).await?;
         let message =
             message.map_err(|e| StoreError::Damaged(format!("{}: {}", e.part, e.message)))?;
-        Ok(Preview { message, date: stamp.date, assumed })
+        Ok(Preview { message, date, assumed })
     }
 }

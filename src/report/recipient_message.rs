@@ -79,13 +79,25 @@ impl RecipientMessages {
     ///
     /// # Errors
     /// If the template does not compile although the preparation compiled it.
-    pub(crate) fn template(
+    pub(crate) async fn template(
         &self,
         delivery: &Delivery,
         plan: &Plan,
     ) -> Result<Arc<Template>, StoreError> {
-        let template =
-            self.messages.templates.get(&delivery.id, plan, &delivery.document.definition);
+        let templates = &self.messages.templates;
+        let template = templates.get(&delivery.id, plan, &delivery.document.definition).await;
         template.map_err(|_| StoreError::Damaged("the template of a prepared delivery".into()))
+    }
+
+    /// Runs the rendering of one message beside the tasks of the daemon.
+    ///
+    /// # Errors
+    /// If the thread breaks off.
+    pub(crate) async fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let done = self.messages.templates.threads.run(work).await;
+        done.map_err(|error| StoreError::Damaged(error.to_string()))
     }
 }

@@ -5,7 +5,7 @@ use crate::send::{
     confirm::{Approvals, Confirmations, QueueConfirmations},
     define::{Copies, Definitions, Recurrences, Uploads},
     limits::ThrottleWatch,
-    operate::{Controls, InDoubtRecipients, Proofs, Retention},
+    operate::{Controls, HeldStore, InDoubtRecipients, Proofs, Retention},
     prepare::Preparations,
     recover::{Finishes, IndexSweep, Reconciler, RedisPulse},
     release::{DueWaves, FairQueue, Starts},
@@ -65,4 +65,5 @@ pub struct OperateSteps {
     pub in_doubt: InDoubtRecipients,
     pub retention: Retention,
     pub proofs: Proofs,
+    pub held_store: HeldStore,
 }

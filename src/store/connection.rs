@@ -10,7 +10,10 @@ use redis::{
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 
-use super::durability::Durability;
+use super::{
+    connect_error::{ConnectError, check_mode, check_tls},
+    durability::Durability,
+};
 use crate::config::{self, ConfigError};
 
 /// Why a request to the store failed.
@@ -33,6 +36,16 @@ impl StoreError {
         }
     }
 
+    /// Logs why a pass failed, with the text `what`. An error that may pass is logged for
+    /// debugging only: the pulse of Redis logs the outage, once for all.
+    pub fn log_failed_pass(&self, what: &str) {
+        if self.may_pass() {
+            tracing::debug!(error = %self, "{what}");
+        } else {
+            tracing::warn!(error = %self, "{what}");
+        }
+    }
+
     /// Whether Redis answered with a refusal.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Unavailable(error) if error.code().is_some())
@@ -49,17 +62,6 @@ pub fn may_pass(error: &redis::RedisError) -> bool {
         ErrorKind::Server(ServerErrorKind::ResponseError) => !error.to_string().contains("script"),
         _ => error.code() != Some("WRONGTYPE"),
     }
-}
-
-/// Why no connection could be made.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// A setting cannot be used.
-    #[error("{0}")]
-    Settings(#[from] ConfigError),
-    /// Redis did not answer or refused.
-    #[error("redis.url: {0}")]
-    Unavailable(#[from] redis::RedisError),
 }
 
 /// Makes the client. An error text never repeats the URL, which may hold a password.
@@ -93,6 +95,7 @@ pub struct Redis {
     /// For commands that block their connection.
     pub(super) blocking: ConnectionManager,
     pub(super) last_durability: Arc<RwLock<Option<Durability>>>,
+    address: Arc<str>,
 }
 
 impl Redis {
@@ -110,6 +113,8 @@ impl Redis {
     /// If a setting cannot be used, or Redis does not answer.
     pub async fn connect(settings: &config::RedisSettings) -> Result<Self, ConnectError> {
         let client = client(settings)?;
+        let address = client.get_connection_info().addr().to_string().into();
+        check_tls(client.get_connection_info().addr()).await?;
         let config = ConnectionManagerConfig::new()
             .set_response_timeout(Some(Duration::from_millis(settings.response_timeout_ms)))
             .set_connection_timeout(Some(Duration::from_secs(5)))
@@ -117,7 +122,14 @@ impl Redis {
             .set_max_delay(Duration::from_secs(1));
         let conn = ConnectionManager::new_with_config(client.clone(), config.clone()).await?;
         let blocking = ConnectionManager::new_with_config(client, config).await?;
-        Ok(Self { conn, blocking, last_durability: Arc::default() })
+        let mut asked = conn.clone();
+        match redis::cmd("INFO").arg("server").query_async::<String>(&mut asked).await {
+            Ok(info) => check_mode(&info)?,
+            // a user without the right to INFO is no wrong setting
+            Err(error) if error.code() == Some("NOPERM") => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Self { conn, blocking, last_durability: Arc::default(), address })
     }
 
     /// Runs commands whose answers do not matter. An empty pipeline is allowed here: the redis
@@ -127,6 +139,11 @@ impl Redis {
             true => Ok(()),
             false => Ok(commands.query_async(&mut self.conn.clone()).await?),
         }
+    }
+
+    /// Host and port, or the path of the socket.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// A clone of the connection.

@@ -44,6 +44,16 @@ pub const PREPARATIONS: &str = "versand:preparations";
 pub const REVOKED_TOKENS: &str = "versand:{tokens}:revoked";
 /// Hash: when each bearer token was used last (Unix seconds), by the SHA-256 of the token.
 pub const USED_TOKENS: &str = "versand:{tokens}:used";
+/// Hash: the heartbeat of the store: `count`, and `at` in ms of Redis' clock.
+pub const HEARTBEAT: &str = "versand:{daemons}:heartbeat";
+/// Hash: the hold of the store: `since` and `found` in Unix seconds, and `why`. No key: no hold.
+pub const STORE_HOLD: &str = "versand:{daemons}:hold";
+/// Hash: the last release of a hold: `since` and `at` in Unix seconds, and `by`.
+pub const STORE_RELEASED: &str = "versand:{daemons}:released";
+/// String: the version of the stored form.
+pub const FORMAT: &str = "versand:format";
+/// String: the place of the state directory, if this Redis is the embedded one.
+pub const PLACE: &str = "versand:place";
 
 /// Set: digests of the denied addresses whose digests have the same first four bits.
 pub fn denylist(set: u8) -> String {

@@ -10,6 +10,7 @@
 //! - [`chunks`]: ledgers, leases, claims, and which chunks need a job
 //! - [`addresses`]: message index, message history, denylist
 //! - [`tracking`]: hits, tracking logs, statistics
+//! - [`hold`]: whether the store is held, its heartbeat, the version of its form
 //! - [`limits`]: token buckets, circuit breakers, the number of daemons
 //!
 //! [`Durability`] says whether Redis can lose acknowledged writes. [`keys`] lists all keys.
@@ -20,6 +21,7 @@
 pub mod addresses;
 pub mod audience;
 pub mod chunks;
+pub mod hold;
 pub mod keys;
 pub mod limits;
 pub mod schedule;
@@ -27,16 +29,19 @@ pub mod tracking;
 
 mod audit;
 mod await_durability;
+mod connect_error;
 mod connection;
 mod delivery_store;
 mod delivery_units;
 mod durability;
 mod removed_parts;
+mod rewrites;
 mod scripts;
 mod stores;
 mod token_store;
 
-pub use connection::{ConnectError, Redis, StoreError, may_pass};
+pub use connect_error::ConnectError;
+pub use connection::{Redis, StoreError, may_pass};
 pub use delivery_store::{CommitOutcome, DeliveryChange, DeliveryStore, OnceKey};
 pub use durability::{Durability, DurabilityLag};
 pub use removed_parts::RemovedParts;

@@ -6,6 +6,7 @@ use super::{
     chunks::{ChunkLists, LedgerStore},
     connection::Redis,
     delivery_store::DeliveryStore,
+    hold::HoldStore,
     limits::LimitStore,
     schedule::ScheduleStore,
     tracking::TrackingStore,
@@ -24,6 +25,7 @@ pub struct Stores {
     pub addresses: AddressStore,
     pub tracking: TrackingStore,
     pub limits: LimitStore,
+    pub holds: HoldStore,
 }
 
 impl Stores {
@@ -38,6 +40,7 @@ impl Stores {
             addresses: AddressStore::new(redis.clone()),
             tracking: TrackingStore::new(redis.clone()),
             limits: LimitStore::new(redis.clone()),
+            holds: HoldStore::new(redis.clone()),
             chunks,
             redis,
         }

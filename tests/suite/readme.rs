@@ -11,6 +11,7 @@ use versand::{
         ledger::Status,
     },
     http::{ROUTES, public::PUBLIC_ROUTES},
+    mail::template::{filter_names, test_names},
     metrics,
 };
 
@@ -56,6 +57,16 @@ fn the_public_routes_are_those_of_the_public_listener() {
         .iter()
         .map(|(method, path, help)| vec![(*method).to_owned(), code(path), (*help).to_owned()]);
     compare("docs/reference/api.md", "Public routes", &rows.collect());
+}
+
+#[test]
+fn the_filters_and_tests_of_templates_are_those_of_the_code() {
+    let page = text(repository("docs/guide/templates.md"));
+    let names = |section: &str| -> Vec<String> {
+        table_rows(&page, section).into_iter().map(|row| row[0].clone()).collect()
+    };
+    assert_eq!(names("Filters"), filter_names().collect::<Vec<_>>());
+    assert_eq!(names("Tests"), test_names().collect::<Vec<_>>());
 }
 
 #[test]

@@ -11,17 +11,18 @@ use crate::send::{
 
 impl SharedHandles {
     pub(super) fn define(&self) -> DefineSteps {
-        let Parts { stores, config, .. } = &self.parts;
+        let Parts { stores, live, .. } = &self.parts;
         let definitions = Definitions {
             deliveries: self.deliveries.clone(),
             removal: self.removal.clone(),
-            config: config.clone(),
+            config: live.clone(),
+            threads: self.parts.messages.templates.threads.clone(),
         };
         let uploads = Uploads {
             deliveries: self.deliveries.clone(),
             audiences: stores.audiences.clone(),
             removal: self.removal.clone(),
-            config: config.clone(),
+            config: live.clone(),
         };
         DefineSteps {
             copies: Copies {
@@ -34,7 +35,7 @@ impl SharedHandles {
                 deliveries: self.deliveries.clone(),
                 audiences: stores.audiences.clone(),
                 jobs: self.jobs.clone(),
-                config: config.clone(),
+                config: live.clone(),
             },
             definitions,
             uploads,
@@ -42,7 +43,7 @@ impl SharedHandles {
     }
 
     pub(super) fn preparations(&self) -> Preparations {
-        let Parts { stores, relays, messages, daemon, config, .. } = &self.parts;
+        let Parts { stores, relays, messages, daemon, live, .. } = &self.parts;
         Preparations {
             deliveries: self.deliveries.clone(),
             audiences: stores.audiences.clone(),
@@ -55,7 +56,7 @@ impl SharedHandles {
                 checks: self.checks.clone(),
                 messages: messages.clone(),
                 relays: relays.clone(),
-                config: config.clone(),
+                config: live.clone(),
                 daemon: daemon.clone(),
             },
         }

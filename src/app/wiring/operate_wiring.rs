@@ -6,19 +6,24 @@ use crate::{
     report::Reports,
     send::{
         OperateSteps,
-        operate::{Controls, InDoubtRecipients, Proofs, Retention},
+        operate::{Controls, HeldStore, InDoubtRecipients, Proofs, Retention},
     },
 };
 
 impl SharedHandles {
     pub(super) fn operate(&self, reports: &Reports, feedback: &Feedback) -> OperateSteps {
-        let Parts { stores, daemon, config, .. } = &self.parts;
+        let Parts { stores, daemon, live, .. } = &self.parts;
         OperateSteps {
             controls: Controls {
                 deliveries: self.deliveries.clone(),
                 limits: stores.limits.clone(),
                 chunks: stores.chunks.clone(),
                 fair_queue: self.fair_queue.clone(),
+            },
+            held_store: HeldStore {
+                deliveries: self.deliveries.clone(),
+                schedules: stores.schedules.clone(),
+                ledgers: stores.ledgers.clone(),
             },
             in_doubt: InDoubtRecipients {
                 deliveries: self.deliveries.clone(),
@@ -33,7 +38,7 @@ impl SharedHandles {
                 statistics: feedback.statistics.clone(),
                 recounts: self.recounts.clone(),
                 archives: reports.archives.clone(),
-                config: config.clone(),
+                config: live.clone(),
                 daemon: daemon.clone(),
             },
             proofs: Proofs {
@@ -43,7 +48,7 @@ impl SharedHandles {
                 limits: stores.limits.clone(),
                 out: self.out.clone(),
                 acceptances: self.acceptances.clone(),
-                config: config.clone(),
+                config: live.clone(),
                 daemon: daemon.clone(),
             },
         }

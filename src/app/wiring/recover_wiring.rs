@@ -21,14 +21,14 @@ impl SharedHandles {
             config: config.clone(),
             daemon: daemon.clone(),
         };
-        let state = RedisState::default();
         RecoverSteps {
-            reconciler: self.reconciler(&takeovers, release, &state),
+            reconciler: self.reconciler(&takeovers, release),
             pulse: RedisPulse {
                 redis: stores.redis.clone(),
+                holds: stores.holds.clone(),
                 holder: self.holder.clone(),
                 liveness: self.liveness.clone(),
-                state,
+                state: RedisState::default(),
                 config: config.clone(),
                 daemon: daemon.clone(),
             },
@@ -47,12 +47,7 @@ impl SharedHandles {
         }
     }
 
-    fn reconciler(
-        &self,
-        takeovers: &Takeovers,
-        release: &ReleaseSteps,
-        state: &RedisState,
-    ) -> Reconciler {
+    fn reconciler(&self, takeovers: &Takeovers, release: &ReleaseSteps) -> Reconciler {
         let Parts { stores, queue, config, .. } = &self.parts;
         let chunk_repair = ChunkRepair {
             takeovers: takeovers.clone(),
@@ -83,7 +78,6 @@ impl SharedHandles {
             jobs: self.jobs.clone(),
             liveness: self.liveness.clone(),
             config: config.clone(),
-            redis_state: state.clone(),
         }
     }
 }

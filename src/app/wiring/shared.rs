@@ -8,6 +8,7 @@ use crate::{
     deliveries::Deliveries,
     domain::tracking::MachineRules,
     identity::Keyring,
+    live::Live,
     mail::{MessageMaker, smtp::Relays},
     queue::{Queue, WorkerHealth},
     report::RecipientMessages,
@@ -28,11 +29,14 @@ pub struct Parts {
     pub queue: Queue,
     pub relays: Relays,
     pub messages: MessageMaker,
-    pub rules: Arc<MachineRules>,
-    pub keyring: Arc<Keyring>,
+    pub rules: Live<MachineRules>,
+    pub keyring: Live<Keyring>,
     pub health: WorkerHealth,
     pub daemon: Daemon,
+    /// The settings of the start.
     pub config: Arc<Config>,
+    /// The settings with those that a reload has changed.
+    pub live: Live<Config>,
 }
 
 /// The parts, and everything that more than one room needs; each is made once.
@@ -59,6 +63,7 @@ impl SharedHandles {
         let deliveries = Deliveries {
             store: stores.deliveries.clone(),
             redis: stores.redis.clone(),
+            holds: stores.holds.clone(),
             heads_damaged: Arc::default(),
         };
         let throttles = Throttles::new(config, stores.limits.clone());
@@ -92,6 +97,7 @@ impl SharedHandles {
                 ledgers: stores.ledgers.clone(),
                 chunks: stores.chunks.clone(),
                 redis: stores.redis.clone(),
+                holds: stores.holds.clone(),
                 given_back: GivenBackChunks::default(),
                 daemon: daemon.clone(),
             },

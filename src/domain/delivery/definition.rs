@@ -34,6 +34,19 @@ pub struct Content {
     pub text: Option<String>,
 }
 
+impl Content {
+    /// The templates that are given, each with its field.
+    pub fn parts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        [
+            ("subject", Some(&self.subject)),
+            ("html", self.html.as_ref()),
+            ("text", self.text.as_ref()),
+        ]
+        .into_iter()
+        .filter_map(|(part, source)| Some((part, source?.as_str())))
+    }
+}
+
 /// Everything an upstream system says about a delivery, without the audience.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

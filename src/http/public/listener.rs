@@ -12,7 +12,7 @@ use super::pages;
 use crate::{
     domain::tracking::HitKind,
     feedback::{Feedback, LinkError, OptOutLink, Visit},
-    http::listen::{Peer, Respond, method_label},
+    http::listen::{BusyMark, Peer, Respond, method_label},
     metrics::{self, RequestMetrics},
 };
 
@@ -44,7 +44,12 @@ impl PublicListener {
 }
 
 impl Respond for PublicListener {
-    async fn respond(self, Peer(peer): Peer, request: Request<Incoming>) -> Response {
+    async fn respond(
+        self,
+        Peer(peer): Peer,
+        _busy: BusyMark,
+        request: Request<Incoming>,
+    ) -> Response {
         let began = Instant::now();
         let PublicState { feedback, requests } = &*self.0;
         // The body is not read: the form of a one-click opt-out says nothing more.

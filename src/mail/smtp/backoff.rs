@@ -92,10 +92,9 @@ impl Backoff {
         self.state().faults
     }
 
-    /// Records a fault. Returns whether it is the first after a success.
-    pub fn record_fault(&self, fault: &RelayFault) -> bool {
+    /// Records a fault.
+    pub fn record_fault(&self, fault: &RelayFault) {
         let (mut state, now) = (self.state(), Instant::now());
-        let is_first = state.faults == 0;
         state.seen += 1;
         state.opened = false;
         // Connections that break together are one outage. The first of them began the pause.
@@ -107,12 +106,11 @@ impl Backoff {
             state.faults = state.faults.saturating_add(1);
             state.last = Some((fault.clone(), now));
         }
-        is_first
     }
 
-    /// Records a transaction that the server answered. Returns whether there was a fault before.
-    pub fn record_success(&self) -> bool {
-        std::mem::take(&mut self.state().faults) > 0
+    /// Records a transaction that the server answered.
+    pub fn record_success(&self) {
+        self.state().faults = 0;
     }
 }
 

@@ -40,8 +40,7 @@ impl SmtpConnection {
     ///
     /// The limit holds for all daemons together.
     pub fn limit(&self) -> Option<(&str, f64)> {
-        (self.pool.messages_per_second > 0.0)
-            .then_some((self.pool.name.as_str(), self.pool.messages_per_second))
+        self.pool.rate()
     }
 
     /// Whether the envelope of the next message can be pipelined with the end of this one.
@@ -153,15 +152,8 @@ impl SmtpConnection {
             Transaction::Deferred { .. } | Transaction::Refused(_) | Transaction::Tested(_) => None,
         };
         match fault {
-            // The text of the fault is not logged: a server may repeat an address in it.
-            Some(fault) if self.pool.record_fault(&fault) => {
-                tracing::warn!(relay = self.pool.name, "a transaction broke")
-            }
-            Some(_) => {}
-            None if self.pool.backoff.record_success() => {
-                tracing::info!(relay = self.pool.name, "the relay works again")
-            }
-            None => {}
+            Some(fault) => self.pool.record_fault(&fault),
+            None => self.pool.backoff.record_success(),
         }
     }
 }

@@ -27,9 +27,11 @@ pub struct RelayFault {
 }
 
 impl RelayFault {
+    /// Words with an `@` are left out: servers repeat addresses and user names.
     pub(super) fn new(step: &'static str, what: impl fmt::Display) -> Self {
         let what = what.to_string();
-        Self { step, what }
+        let words: Vec<&str> = what.split(' ').filter(|word| !word.contains('@')).collect();
+        Self { step, what: words.join(" ") }
     }
 
     /// A fault of the connection.
@@ -38,11 +40,7 @@ impl RelayFault {
     }
 
     /// A reply that is a fault.
-    ///
-    /// Words with an `@` are left out: servers repeat addresses and user names.
     pub(super) fn reply(step: &'static str, reply: &Reply) -> Self {
-        let line = reply.to_string();
-        let words: Vec<&str> = line.split(' ').filter(|w| !w.contains('@')).collect();
-        Self::new(step, words.join(" "))
+        Self::new(step, reply)
     }
 }

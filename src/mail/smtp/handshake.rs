@@ -76,6 +76,11 @@ impl RelayTarget {
         })
     }
 
+    /// Host and port.
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
     /// Opens a connection that is ready for MAIL.
     ///
     /// # Errors

@@ -9,7 +9,7 @@
 //! - [`Envelope`] holds the two addresses; [`Transaction`] says how an attempt ended.
 //!
 //! Files, from the bytes upwards: `wire`, `dot_stuffing`, `handshake`, `session`, `transaction`,
-//! `connection_slots` and `backoff`, `pool`, `connection`, `relay`, `sender_mask`, `routing`.
+//! `connection_slots`, `backoff` and `outage`, `pool`, `connection`, `relay`, `sender_mask`, `routing`.
 //!
 //! Not here: the messages come from [`template`](super::template). `send/limits` holds throttles
 //! and the fair division of connections between deliveries; `domain/outcome` reads replies.
@@ -20,6 +20,7 @@ mod connection_slots;
 mod dot_stuffing;
 mod fault;
 mod handshake;
+mod outage;
 mod pool;
 mod relay;
 mod routing;

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::time::{Instant as TokioInstant, sleep_until};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -15,9 +16,10 @@ use super::{
     connection_slots::{ConnectionSlot, ConnectionSlots},
     fault::RelayFault,
     handshake::RelayTarget,
+    outage::RelayOutage,
     session::{SmtpSession, TransactionTimeouts},
 };
-use crate::metrics::TransactionMetrics;
+use crate::{live::Live, metrics::TransactionMetrics};
 
 /// How long QUIT waits for its reply. Nothing depends on the reply.
 pub(super) const QUIT_LIMIT: Duration = Duration::from_millis(250);
@@ -47,10 +49,11 @@ pub(super) struct Pool {
     /// together never exceed the slots.
     pub(super) slots: ConnectionSlots,
     /// 0: no limit.
-    pub(super) messages_per_second: f64,
+    pub(super) messages_per_second: Live<f64>,
     /// Idle connections, each with the instant when it was given back.
     pub(super) idle: Mutex<Vec<(OpenConnection, Instant)>>,
     pub(super) backoff: Backoff,
+    pub(super) outage: RelayOutage,
     pub(super) open: Arc<AtomicUsize>,
     pub(super) stats: Arc<RelayStats>,
     pub(super) tasks: TaskTracker,
@@ -63,6 +66,12 @@ pub(super) struct Pool {
 }
 
 impl Pool {
+    /// The relay's name and its limit in messages per second, if it has one.
+    pub(super) fn rate(&self) -> Option<(&str, f64)> {
+        let rate = *self.messages_per_second.now();
+        (rate > 0.0).then_some((self.name.as_str(), rate))
+    }
+
     /// Locks the list of idle connections.
     pub(super) fn idle(&self) -> MutexGuard<'_, Vec<(OpenConnection, Instant)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
@@ -94,10 +103,64 @@ impl Pool {
         old
     }
 
-    /// Counts a fault. Returns whether it is the first after a success.
-    pub(super) fn record_fault(&self, fault: &RelayFault) -> bool {
+    /// Counts and logs a fault.
+    pub(super) fn record_fault(self: &Arc<Self>, fault: &RelayFault) {
         self.stats.faults.fetch_add(1, Ordering::Relaxed);
-        self.backoff.record_fault(fault)
+        self.backoff.record_fault(fault);
+        self.log_fault(fault);
+    }
+
+    /// Logs the first fault of an outage, and starts the task that logs its end.
+    fn log_fault(self: &Arc<Self>, fault: &RelayFault) {
+        if !self.outage.note(TokioInstant::now()) {
+            return;
+        }
+        let (relay, address) = (&self.name, self.target.address());
+        tracing::warn!(relay, address, %fault, "an outage of the relay begins");
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (pool, closed) = (Arc::clone(self), self.closed.clone());
+            self.tasks.spawn_on(
+                async move {
+                    closed.run_until_cancelled(pool.log_end()).await;
+                },
+                &runtime,
+            );
+        }
+    }
+
+    /// Waits for the end of the outage, and logs it.
+    async fn log_end(&self) {
+        while let Some(quiet_at) = self.outage.quiet_at() {
+            if TokioInstant::now() < quiet_at {
+                sleep_until(quiet_at).await;
+            } else if !self.backoff.is_active() || self.opens().await {
+                break;
+            } else {
+                self.outage.note(TokioInstant::now());
+            }
+        }
+        if let Some((faults, lasted)) = self.outage.end() {
+            let (relay, address, seconds) =
+                (&self.name, self.target.address(), lasted.as_secs_f64());
+            tracing::warn!(relay, address, seconds, faults, "the outage of the relay is over");
+        }
+    }
+
+    /// Whether a connection was opened since the last fault, or can be opened now. Without mail
+    /// nobody else tries.
+    async fn opens(&self) -> bool {
+        if self.backoff.has_opened() {
+            return true;
+        }
+        let Some(_slot) = self.slots.try_acquire() else { return false };
+        match self.target.open().await {
+            Ok((wire, _)) => {
+                self.backoff.record_open();
+                wire.quit(QUIT_LIMIT).await;
+                true
+            }
+            Err(_) => false,
+        }
     }
 }
 

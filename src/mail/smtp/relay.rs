@@ -21,10 +21,11 @@ use super::{
     connection_slots::{ConnectionSlot, ConnectionSlots},
     fault::{RelayError, RelayFault},
     handshake::RelayTarget,
+    outage::RelayOutage,
     pool::{OpenConnection, OpenCount, Pool, QUIT_LIMIT, RelayStats},
     session::{SmtpSession, TransactionTimeouts},
 };
-use crate::{config, metrics::TransactionMetrics};
+use crate::{config, live::Live, metrics::TransactionMetrics};
 
 /// One relay. All clones share connections, limits and back-off.
 #[derive(Clone)]
@@ -66,9 +67,10 @@ impl Relay {
                 if settings.total_connections > 0 { 0 } else { settings.connections },
                 freed,
             ),
-            messages_per_second: settings.messages_per_second,
+            messages_per_second: Live::new(settings.messages_per_second),
             idle: Mutex::default(),
             backoff: Backoff::default(),
+            outage: RelayOutage::default(),
             open: Arc::default(),
             stats: Arc::default(),
             tasks: TaskTracker::new(),
@@ -125,9 +127,7 @@ impl Relay {
                 })
             }
             Err(fault) => {
-                if pool.record_fault(&fault) {
-                    tracing::warn!(relay = pool.name, %fault, "no connection to the relay");
-                }
+                pool.record_fault(&fault);
                 Err(fault)
             }
         }
@@ -242,8 +242,12 @@ impl Relay {
     ///
     /// The limit holds for all daemons together.
     pub fn rate(&self) -> Option<(&str, f64)> {
-        (self.0.messages_per_second > 0.0)
-            .then_some((self.0.name.as_str(), self.0.messages_per_second))
+        self.0.rate()
+    }
+
+    /// Replaces the limit in messages per second; 0 means no limit.
+    pub(super) fn set_rate(&self, messages_per_second: f64) {
+        self.0.messages_per_second.set(messages_per_second);
     }
 
     /// A slot for a connection, unless all are in use.

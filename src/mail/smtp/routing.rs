@@ -80,6 +80,14 @@ impl Relays {
         Ok(Self(Arc::new(RelayGroup { members, credits, freed })))
     }
 
+    /// Takes the limits in messages per second of a reload, by the names of the relays.
+    pub fn reload_rates(&self, config: &Config) {
+        for (_, settings) in config.relays() {
+            let named = self.0.members.iter().filter(|m| m.relay.name() == settings.name);
+            named.for_each(|member| member.relay.set_rate(settings.messages_per_second));
+        }
+    }
+
     /// The relays that name the sender's domain. If none does, the relays that name no domain.
     ///
     /// `None` if no relay sends for the sender.

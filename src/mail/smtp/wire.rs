@@ -29,7 +29,7 @@ pub enum WireError {
     #[error("no answer within {0} ms")]
     TimedOut(u128),
     #[error("connection broken: {0}")]
-    Broken(io::ErrorKind),
+    Broken(String),
     #[error("not an SMTP reply")]
     Garbage,
     #[error("TLS: {0}")]
@@ -40,7 +40,8 @@ impl From<io::Error> for WireError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::Closed,
-            kind => Self::Broken(kind),
+            // the text, not the kind: an address that is not found has no kind of its own
+            _ => Self::Broken(error.to_string()),
         }
     }
 }

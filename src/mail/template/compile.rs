@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
+use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 
 use super::{
     fast_path::FastPathPart,
-    limits::{ENGINE_FUEL, MERGE_LIMITS},
+    language::{self, Violation, approved_environment, environment},
+    limits::MERGE_LIMITS,
     render::{MessagePart, Template},
     tags,
+    template_pace::TemplatePace,
     template_problem::{TemplateProblem, describe},
     text_alternative,
     tracked_links::{ORIGINAL, TrackedLinks},
@@ -17,6 +19,15 @@ use crate::{
     domain::delivery::{Content, Sender, Tracking},
     mail::{compose::mime, links::placeholder, to_ascii},
 };
+
+/// Which templates are accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rules {
+    /// Those of the template language.
+    Language,
+    /// Those that earlier versions accepted, except for values that nest deeply.
+    Approved,
+}
 
 impl Template {
     /// Compiles a delivery's content. `limit_bytes` is the largest size of a message.
@@ -30,13 +41,47 @@ impl Template {
         tracking: &Tracking,
         limit_bytes: usize,
     ) -> Result<Self, Vec<TemplateProblem>> {
+        Self::compile_by(Rules::Language, sender, content, (tracking, limit_bytes))
+    }
+
+    /// Compiles the content of a prepared delivery.
+    ///
+    /// An earlier version may have approved a template outside the language. It is still rendered
+    /// by the rules of that time, unless it could nest values deeply.
+    ///
+    /// # Errors
+    ///
+    /// The problems by the language.
+    pub fn compile_approved(
+        sender: &Sender,
+        content: &Content,
+        tracking: &Tracking,
+        limit_bytes: usize,
+    ) -> Result<Self, Vec<TemplateProblem>> {
+        let limits = (tracking, limit_bytes);
+        Self::compile_by(Rules::Language, sender, content, limits).or_else(|problems| {
+            let is_outside = content.parts().any(|(_, source)| language::check(source).is_err());
+            let compiled = is_outside
+                .then(|| Self::compile_by(Rules::Approved, sender, content, limits).ok())
+                .flatten();
+            compiled.ok_or(problems)
+        })
+    }
+
+    fn compile_by(
+        rules: Rules,
+        sender: &Sender,
+        content: &Content,
+        (tracking, limit_bytes): (&Tracking, usize),
+    ) -> Result<Self, Vec<TemplateProblem>> {
         let mut problems = Vec::new();
         let common_headers = common_headers(sender, &mut problems);
         let envelope_from = envelope_from(sender, &mut problems);
-        let mut environment = environment();
-        add_parts(&mut environment, parts(content, limit_bytes, &mut problems), &mut problems);
+        let mut environment = rules.environment();
+        let parts = parts(content, limit_bytes, &mut problems);
+        add_parts(rules, &mut environment, parts, &mut problems);
         if problems.is_empty()
-            && let Err(problem) = add_text_from_html(&mut environment, content)
+            && let Err(problem) = add_text_from_html(rules, &mut environment, content)
         {
             problems.push(problem);
         }
@@ -49,9 +94,12 @@ impl Template {
         let parts = ["subject", "html", "text"].map(|name| {
             let fields = used_fields(&environment, name);
             let fast_path = FastPathPart::new(&environment, name, &fields, MERGE_LIMITS);
-            MessagePart { name, fields, fast_path }
+            let is_absent = environment.get_template(name).is_err();
+            MessagePart { name, fields, fast_path, is_absent }
         });
+        let is_simple = parts.iter().all(|part| part.is_absent || part.fast_path.is_simple());
         Ok(Template {
+            pace: TemplatePace::new(is_simple),
             used: parts
                 .iter()
                 .flat_map(|part| part.fields.clone())
@@ -67,19 +115,29 @@ impl Template {
     }
 }
 
-fn environment() -> Environment<'static> {
-    let mut environment = Environment::new();
-    environment.set_auto_escape_callback(|part| match part {
-        "html" | ORIGINAL => AutoEscape::Html,
-        _ => AutoEscape::None,
-    });
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_fuel(Some(ENGINE_FUEL));
-    // Errors keep their place, so that the field can be named. It costs nothing without an error.
-    environment.set_debug(true);
-    // `debug` would print every field of the recipient.
-    environment.remove_global("debug");
-    environment
+impl Rules {
+    fn environment(self) -> Environment<'static> {
+        match self {
+            Self::Language => environment(),
+            Self::Approved => approved_environment(),
+        }
+    }
+
+    fn check(self, source: &str) -> Result<(), Violation> {
+        match self {
+            Self::Language => language::check(source),
+            Self::Approved => {
+                if let Some((line, reason)) = tags::too_deep(source) {
+                    return Err(Violation { line: Some(line), reason });
+                }
+                if !language::is_harmless(source) {
+                    let reason = "nests values in one another".to_owned();
+                    return Err(Violation { line: None, reason });
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 /// The headers that are the same for every recipient.
@@ -153,13 +211,14 @@ fn parts(
 
 /// Adds each part that the engine accepts.
 fn add_parts(
+    rules: Rules,
     environment: &mut Environment<'static>,
     parts: Vec<(&'static str, String)>,
     problems: &mut Vec<TemplateProblem>,
 ) {
     for (part, source) in parts {
-        if let Some((line, message)) = tags::too_deep(&source) {
-            problems.push(TemplateProblem { part, line: Some(line), message });
+        if let Err(Violation { line, reason }) = rules.check(&source) {
+            problems.push(TemplateProblem { part, line, message: reason });
         } else if let Err(error) = environment.add_template_owned(part, source) {
             problems.push(TemplateProblem::of_engine(part, &error));
         } else if let Some(problem) = problem_for_everybody(environment, part) {
@@ -170,12 +229,16 @@ fn add_parts(
 
 /// Adds a text part made from the HTML part, if only HTML is given.
 fn add_text_from_html(
+    rules: Rules,
     environment: &mut Environment<'static>,
     content: &Content,
 ) -> Result<(), TemplateProblem> {
     let (Some(html), None) = (&content.html, &content.text) else { return Ok(()) };
     let problem = |message| TemplateProblem { part: "text", line: None, message };
     let text = text_alternative::from_html(html).map_err(problem)?;
+    rules.check(&text).map_err(|violation| {
+        problem(format!("could not be made from html, give one: {}", violation.reason))
+    })?;
     environment.add_template_owned("text", text).map_err(|error| {
         problem(format!("could not be made from html, give one: {}", describe(&error)))
     })

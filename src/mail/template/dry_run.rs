@@ -1,12 +1,13 @@
 //! The dry run: finds out whether a recipient's message can be made, mostly without making it.
 
+use minijinja::ErrorKind;
 use url::Url;
 
 use super::{
     fields::{self, FieldValues},
     mirror::as_mail_program_reads,
     render::Template,
-    template_problem::RenderError,
+    template_problem::{RenderError, describe},
     tracked_links::ORIGINAL,
 };
 use crate::{
@@ -81,7 +82,13 @@ impl Template {
                         self.render_by_engine(ORIGINAL, &values, &context)?;
                         original_renders = true;
                     }
-                    self.merged_target_by_engine(link, &values)
+                    match self.merged_target_by_engine(link, &values) {
+                        Some(Err(error)) if error.kind() == ErrorKind::OutOfFuel => {
+                            let message = format!("the link {:?} {}", link.label, describe(&error));
+                            return Err(RenderError { part: "html", field: None, message });
+                        }
+                        other => other.and_then(Result::ok),
+                    }
                 }
             };
             if let Some(url) = url.map(|url| as_mail_program_reads(&url)) {

@@ -3,6 +3,7 @@
 use std::cell::LazyCell;
 
 use html_escape::{decode_html_entities, encode_text};
+use minijinja::Error;
 
 use super::{
     fields::{self, FieldValues},
@@ -42,7 +43,7 @@ impl Template {
         let values = FieldValues { recipient, tracking: None };
         let url = self
             .merged_target(usize::from(number), &values)
-            .or_else(|| self.merged_target_by_engine(link, &values))?;
+            .or_else(|| self.merged_target_by_engine(link, &values)?.ok())?;
         web_address(&as_mail_program_reads(&url))
     }
 
@@ -51,14 +52,15 @@ impl Template {
         self.tracked.as_ref()?.merged_target(number, values)
     }
 
-    /// The target of a merged link by the engine; `None` if a field is missing.
+    /// The target of a merged link by the engine; `None` if nothing is tracked, and an error if a
+    /// field is missing or the link takes too long.
     pub(super) fn merged_target_by_engine(
         &self,
         link: &TrackedLink,
         values: &FieldValues<'_>,
-    ) -> Option<String> {
-        let template = self.environment.template_from_named_str("html", &link.url).ok()?;
-        template.render(fields::context(&self.used, values)).ok()
+    ) -> Option<Result<String, Error>> {
+        let context = fields::context(&self.used, values);
+        Some(self.tracked.as_ref()?.merged_target_by_engine(link, context))
     }
 
     /// The links of one recipient's HTML part that a reader cannot follow, each with the reason.

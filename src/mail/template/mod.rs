@@ -9,7 +9,10 @@
 //! - [`MessageMaker`] holds the compiled templates of recent deliveries, and makes stamps and
 //!   signers.
 //!
-//! Files: `fields` for merge fields, `tags` for reading tags in the source, `tracked_links` for
+//! - [`check_language`] refuses a source that is outside the template language.
+//! - [`TemplateThreads`] run what a template may make long.
+//!
+//! The room `language` says what a template may hold. Files: `fields` for merge fields, `tags` for reading tags in the source, `tracked_links` for
 //! rewritten links, `text_alternative` for the text made from HTML,
 //! `template_problem` for errors. `fast_path` renders simple templates without the template
 //! engine, with the same result.
@@ -21,18 +24,23 @@ mod compile;
 mod dry_run;
 mod fast_path;
 mod fields;
+mod language;
 mod limits;
 mod message_maker;
 mod mirror;
 mod render;
 mod tags;
 mod template_cache;
+mod template_pace;
 mod template_problem;
+mod template_threads;
 mod text_alternative;
 mod tracked_links;
 
 pub use super::compose::{MessageStamp, ProofMarks};
+pub use language::{Violation, check as check_language, filter_names, test_names};
 pub use message_maker::MessageMaker;
 pub use render::Template;
 pub(super) use tags::template_tag;
 pub use template_problem::{RenderError, TemplateProblem};
+pub use template_threads::TemplateThreads;

@@ -7,7 +7,9 @@ use minijinja::{Environment, ErrorKind, Value};
 use super::{
     fast_path::FastPathPart,
     fields::{self, FieldValues, TrackingFields},
+    template_pace::TemplatePace,
     template_problem::{RenderError, describe},
+    template_threads::run_in_place,
     tracked_links::{ORIGINAL, TrackedLinks},
 };
 use crate::{
@@ -32,6 +34,7 @@ pub struct Template {
     pub(super) limit_bytes: usize,
     /// `None` if the installation has no public listener.
     pub(super) tracked: Option<TrackedLinks>,
+    pub(super) pace: TemplatePace,
 }
 
 /// One part of a message.
@@ -42,6 +45,8 @@ pub(super) struct MessagePart {
     /// The merge fields that it uses.
     pub(super) fields: BTreeSet<String>,
     pub(super) fast_path: FastPathPart,
+    /// The message has no such part.
+    pub(super) is_absent: bool,
 }
 
 impl Template {
@@ -76,6 +81,8 @@ impl Template {
 
     /// As [`Template::render`], but reuses the memory of `buffer`, whose content is dropped.
     ///
+    /// A message that may take long keeps no other task of the runtime waiting.
+    ///
     /// # Errors
     ///
     /// As [`Template::render`].
@@ -85,7 +92,18 @@ impl Template {
         stamp: &MessageStamp,
         buffer: Vec<u8>,
     ) -> Result<Vec<u8>, RenderError> {
-        self.render_marked(recipient, stamp, None, buffer)
+        let work = || self.render_marked(recipient, stamp, None, buffer);
+        match self.pace.may_be_slow() {
+            Some(true) => run_in_place(|| self.pace.measure(work)),
+            Some(false) => self.pace.measure(work),
+            None => work(),
+        }
+    }
+
+    /// The parts that may take long: they need the template engine, or have a loop.
+    pub fn costly_parts(&self) -> impl Iterator<Item = &'static str> {
+        let is_costly = |part: &&MessagePart| !part.is_absent && !part.fast_path.is_simple();
+        self.parts.iter().filter(is_costly).map(|part| part.name)
     }
 
     /// A proof: the recipient's message for a test address, changed only by the marks.

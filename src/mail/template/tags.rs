@@ -57,6 +57,10 @@ pub fn too_deep(source: &str) -> Option<(u32, String)> {
         at += found;
         let rest = &source[at..];
         let tag = template_tag(rest).map(|(tag, _)| tag);
+        if tag.is_none() && rest.starts_with("{#") {
+            // the search for its end is not repeated for each later comment
+            return Some((line(at), "a comment without an end".to_owned()));
+        }
         let begins = ["{{", "{%"].iter().any(|open| rest.starts_with(open));
         // The engine parses a tag without an end up to the end of the source.
         let length = tag.map_or(if begins { rest.len() } else { 1 }, str::len);

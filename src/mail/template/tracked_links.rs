@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use minijinja::Environment;
+use minijinja::{Environment, Error, Value};
 
 use super::{
     fast_path::CompiledMerge,
     fields::FieldValues,
-    limits::MERGE_LIMITS,
+    limits::{LINK_FUEL, LINK_LIMITS, MOST_MERGED_LINKS},
     template_problem::{TemplateProblem, describe},
 };
 use crate::{
@@ -31,6 +31,8 @@ pub struct TrackedLinks {
     merged_targets: Vec<Option<CompiledMerge>>,
     /// The addresses of links that cannot be tracked.
     pub untracked: Vec<String>,
+    /// Makes the targets that need the engine.
+    environment: Environment<'static>,
 }
 
 impl TrackedLinks {
@@ -47,6 +49,9 @@ impl TrackedLinks {
             return Ok(None);
         }
         let base = escaped(&tracking.url);
+        let mut links_only = environment.clone();
+        links_only.set_fuel(Some(LINK_FUEL));
+        links_only.clear_templates();
         let Some(source) =
             environment.get_template("html").ok().map(|html| html.source().to_owned())
         else {
@@ -55,12 +60,17 @@ impl TrackedLinks {
                 links: Vec::new(),
                 merged_targets: Vec::new(),
                 untracked: Vec::new(),
+                environment: links_only,
             }));
         };
         let fields_of = |piece: &str| variables(environment, piece);
         let problem = |message| TemplateProblem { part: "html", line: None, message };
         let rewritten = rewrite(&source, tracking, &base, fields_of).map_err(problem)?;
         let RewrittenHtml { source: html, links, untracked } = rewritten;
+        if links.iter().filter(|link| link.merged).count() > MOST_MERGED_LINKS {
+            let message = format!("has more than {MOST_MERGED_LINKS} links with merge fields");
+            return Err(problem(message));
+        }
         let target = |link: &TrackedLink| match link.merged {
             true => CompiledMerge::new(&link.url, &variables(environment, &link.url)?, true),
             false => None,
@@ -70,12 +80,25 @@ impl TrackedLinks {
             let added = environment.add_template_owned(name, source);
             added.map_err(|error| problem(format!("cannot be tracked: {}", describe(&error))))?;
         }
-        Ok(Some(Self { base, links, merged_targets, untracked }))
+        Ok(Some(Self { base, links, merged_targets, untracked, environment: links_only }))
     }
 
     /// The target of a merged link by the fast path; `None` if it needs the engine.
     pub fn merged_target(&self, number: usize, values: &FieldValues<'_>) -> Option<String> {
-        self.merged_targets.get(number)?.as_ref()?.render(values, MERGE_LIMITS)
+        self.merged_targets.get(number)?.as_ref()?.render(values, LINK_LIMITS)
+    }
+
+    /// The target of a merged link by the engine.
+    ///
+    /// # Errors
+    ///
+    /// A field is missing, or the link takes too long.
+    pub fn merged_target_by_engine(
+        &self,
+        link: &TrackedLink,
+        context: Value,
+    ) -> Result<String, Error> {
+        self.environment.template_from_named_str("html", &link.url)?.render(context)
     }
 }
 

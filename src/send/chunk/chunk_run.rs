@@ -1,12 +1,6 @@
 //! The state that all connection workers of a chunk share while the chunk is sent.
 
-use std::{
-    fmt::Display,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{fmt::Display, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -64,7 +58,6 @@ pub(super) struct ChunkRun {
     pub right: StartRight,
     pub out: MailOut,
     pub config: Arc<Config>,
-    was_fault_logged: AtomicBool,
 }
 
 impl ChunkRun {
@@ -75,7 +68,7 @@ impl ChunkRun {
         out: MailOut,
         config: Arc<Config>,
     ) -> Self {
-        Self { content, route, right, out, config, was_fault_logged: AtomicBool::new(false) }
+        Self { content, route, right, out, config }
     }
 
     /// Returns the token buckets that every message of the chunk takes a token from.
@@ -104,16 +97,15 @@ impl ChunkRun {
         self.out.relays.connections(&self.route.relays).min(windows).min(needed.max(1))
     }
 
-    /// Logs a fault of a relay, once for all connections: they share the relays and the faults.
+    /// Logs a fault of a relay, for debugging: the relay itself logs when its outage begins and
+    /// ends.
     pub(super) fn log_relay_fault(&self, fault: impl Display) {
-        if !self.was_fault_logged.swap(true, Ordering::Relaxed) {
-            let at = &self.content.at;
-            tracing::warn!(
-                delivery.id = %at.delivery,
-                chunk = at.chunk,
-                %fault,
-                "the relay is at fault"
-            );
-        }
+        let at = &self.content.at;
+        tracing::debug!(
+            delivery.id = %at.delivery,
+            chunk = at.chunk,
+            %fault,
+            "the relay is at fault"
+        );
     }
 }

@@ -81,9 +81,14 @@ impl LeasedChunkSender {
         validity: LeaseValidity,
     ) -> Result<ChunkRun, JobError> {
         let templates = &self.out.messages.templates;
-        let template = templates.get(&at.delivery, &plan, &delivery.document.definition);
-        let template = template.map_err(|_| {
-            JobError::Abort("the template of a prepared delivery does not compile".into())
+        let template = templates.get(&at.delivery, &plan, &delivery.document.definition).await;
+        let template = template.map_err(|problems| {
+            let problems: Vec<String> = problems
+                .iter()
+                .map(|problem| format!("{}: {}", problem.part, problem.message))
+                .collect();
+            let problems = problems.join("; ");
+            JobError::Abort(format!("the template of a prepared delivery is refused: {problems}"))
         })?;
         let route = self.route(&template)?;
         let recipients = self

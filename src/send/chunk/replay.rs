@@ -18,6 +18,7 @@ use crate::{
     store::{
         Redis, StoreError,
         chunks::{Batch, ChunkLists, Lease, LeaseVerdict, LedgerStore, Taken, TakeoverGrounds},
+        hold::HoldStore,
     },
 };
 
@@ -68,12 +69,13 @@ pub struct LeaseHolder {
     pub ledgers: LedgerStore,
     pub chunks: ChunkLists,
     pub redis: Redis,
+    pub holds: HoldStore,
     pub given_back: GivenBackChunks,
     pub daemon: Daemon,
 }
 
 impl LeaseHolder {
-    /// Asks for the lease of a chunk for this daemon.
+    /// Asks for the lease of a chunk for this daemon. While the store is held nobody gets one.
     ///
     /// # Errors
     /// If Redis does not answer, or if the ledger is damaged.
@@ -82,6 +84,9 @@ impl LeaseHolder {
         at: &ChunkRef,
         grounds: TakeoverGrounds,
     ) -> Result<Taken, StoreError> {
+        if self.holds.current().await?.is_some() {
+            return Ok(Taken::Held);
+        }
         self.ledgers.take_lease(at, self.daemon.owner, grounds, unix_now()).await
     }
 

@@ -44,7 +44,7 @@ impl Confirmations {
     ///
     /// # Errors
     /// If the principal lacks the role or approved the delivery; if the state or the digest does
-    /// not fit; if all waves are overdue.
+    /// not fit; if all waves are overdue; if the store is held.
     pub async fn confirm(
         &self,
         by: &Principal,
@@ -54,6 +54,7 @@ impl Confirmations {
         repeats: &[RepeatKey],
     ) -> Result<ConfirmedSend, Refusal> {
         require(by, Role::StartDeliveries)?;
+        self.deliveries.require_moving_store().await?;
         let changed = self
             .deliveries
             .change(id, by, repeats, |delivery, now| decide(delivery, by, digest, via, now))

@@ -1,7 +1,5 @@
 //! Confirmations by jobs: an upstream system queues one with a JWT that names the digest.
 
-use std::sync::Arc;
-
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -12,6 +10,7 @@ use crate::{
     deliveries::{Deliveries, Refusal, RepeatKey},
     domain::delivery::DeliveryId,
     identity::{Claims, Keyring, NotAuthentic},
+    live::Live,
     metrics,
     queue::{ConfirmSend, JobError, Queue, QueueName, ReceivedJob},
     store::keys,
@@ -41,7 +40,7 @@ pub struct QueueConfirmations {
     pub deliveries: Deliveries,
     pub confirmations: Confirmations,
     pub queue: Queue,
-    pub keyring: Arc<Keyring>,
+    pub keyring: Live<Keyring>,
 }
 
 impl QueueConfirmations {
@@ -89,12 +88,14 @@ impl QueueConfirmations {
         let request = ConfirmSend::decode(&job.payload)?;
         let id: DeliveryId =
             request.delivery.parse().map_err(|e| JobError::Abort(format!("{e}")))?;
-        let claims = self.keyring.job(&request.token, &request.delivery, &request.digest).map_err(
-            |e: NotAuthentic| {
-                metrics::login_failure();
-                JobError::Abort(e.to_string())
-            },
-        )?;
+        let claims =
+            self.keyring.now().job(&request.token, &request.delivery, &request.digest).map_err(
+                |e: NotAuthentic| {
+                    metrics::login_failure();
+                    JobError::Abort(e.to_string())
+                },
+            )?;
+        self.refuse_if_perhaps_spent(&claims).await?;
         let repeat = repeat_key_of(&id, &claims);
         match self
             .confirmations
@@ -104,6 +105,20 @@ impl QueueConfirmations {
             Ok(confirmed) => Ok(confirmed),
             Err(refusal @ (Refusal::Unavailable(_) | Refusal::Queue(_))) => Err(refusal.into()),
             Err(refusal) => Err(JobError::Abort(refusal.to_string())),
+        }
+    }
+
+    /// Refuses a JWT that was signed before the store was released. It may have been spent in the
+    /// time that the store lacks.
+    async fn refuse_if_perhaps_spent(&self, claims: &Claims) -> Result<(), JobError> {
+        let released = self.deliveries.holds.released_at().await?;
+        match released.is_some_and(|at| claims.iat <= u64::from(at)) {
+            false => Ok(()),
+            true => Err(JobError::Abort(
+                "the token was signed before the store was released, so it may have been used \
+                 already: check the delivery and sign another one"
+                    .into(),
+            )),
         }
     }
 

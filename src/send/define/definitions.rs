@@ -1,7 +1,5 @@
 //! Creates, changes and deletes deliveries.
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -13,7 +11,10 @@ use crate::{
         Invalid, Principal, Role,
         delivery::{Action, Definition, Delivery, DeliveryId, DeliveryState, Document},
     },
+    live::Live,
+    mail::template::{TemplateThreads, check_language},
     send::operate::Removal,
+    store::StoreError,
 };
 
 /// Creates, changes and deletes deliveries.
@@ -21,7 +22,9 @@ use crate::{
 pub struct Definitions {
     pub deliveries: Deliveries,
     pub removal: Removal,
-    pub config: Arc<Config>,
+    pub config: Live<Config>,
+    /// Check the language of templates.
+    pub threads: TemplateThreads,
 }
 
 impl Definitions {
@@ -41,8 +44,9 @@ impl Definitions {
     ) -> Result<Changed<Delivery>, Refusal> {
         require(by, Role::PrepareDeliveries)?;
         definition.check()?;
-        settings_floor(&self.config).check(&definition.settings)?;
+        settings_floor(&self.config.now()).check(&definition.settings)?;
         definition.unit = unit_for(by, definition.unit, None)?;
+        self.check_templates(&definition).await?;
         let id = match key {
             Some(key) => DeliveryId::derived(&by.name, &key.key),
             None => DeliveryId::from_random(random()?),
@@ -65,7 +69,7 @@ impl Definitions {
                     act: Some(("create", json!({}))),
                 };
                 self.deliveries
-                    .commit(&id, 0, &by.name, &repeats, decision)
+                    .commit(&id, None, &by.name, &repeats, decision)
                     .await?
                     .ok_or(Refusal::KeyReused)?
             }
@@ -94,7 +98,8 @@ impl Definitions {
     ) -> Result<(), Refusal> {
         require(by, Role::PrepareDeliveries)?;
         definition.check()?;
-        settings_floor(&self.config).check(&definition.settings)?;
+        settings_floor(&self.config.now()).check(&definition.settings)?;
+        self.check_templates(&definition).await?;
         let changed = self
             .deliveries
             .change(id, by, &[], |delivery, now| {
@@ -109,6 +114,25 @@ impl Definitions {
             .await?;
         changed.answer();
         Ok(())
+    }
+
+    /// Refuses templates outside the template language.
+    ///
+    /// # Errors
+    /// The first field and line that cannot be used.
+    async fn check_templates(&self, definition: &Definition) -> Result<(), Refusal> {
+        let content = definition.content.clone();
+        let checked = self.threads.run(move || {
+            content.parts().try_for_each(|(part, source)| {
+                check_language(source).map_err(|violation| {
+                    let line = violation.line.map(|line| format!("template line {line}: "));
+                    let reason = format!("{}{}", line.unwrap_or_default(), violation.reason);
+                    Invalid::new(format!("content.{part}"), reason)
+                })
+            })
+        });
+        let checked = checked.await.map_err(|error| StoreError::Damaged(error.to_string()))?;
+        Ok(checked?)
     }
 
     /// Deletes a delivery with its audience and logs. The audit log stays, and the id is not used

@@ -6,7 +6,6 @@
 //! repeated.
 
 use crate::domain::Invalid;
-use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -20,6 +19,7 @@ use crate::{
         delivery::{Action, Definition, Delivery, DeliveryId, DeliveryState, Document},
         schedule::{AudienceSource, Occurrence, Recurrence, RecurrenceRule, occurrence_id},
     },
+    live::Live,
     metrics,
     send::StepJobs,
     store::{StoreError, audience::AudienceStore},
@@ -43,7 +43,7 @@ pub struct Recurrences {
     pub deliveries: Deliveries,
     pub audiences: AudienceStore,
     pub jobs: StepJobs,
-    pub config: Arc<Config>,
+    pub config: Live<Config>,
 }
 
 impl Recurrences {
@@ -118,12 +118,15 @@ impl Recurrences {
     pub async fn create_due(&self) -> bool {
         let done = self.create_all_due().await;
         if let Err(error) = &done {
-            tracing::warn!(%error, "occurrences wait until Redis answers");
+            error.log_failed_pass("occurrences wait until Redis answers");
         }
         done.is_ok()
     }
 
     async fn create_all_due(&self) -> Result<(), StoreError> {
+        if self.deliveries.store_is_held().await? {
+            return Ok(());
+        }
         let now = Timestamp::now();
         let due = self.deliveries.store.recurrences_due(now).await?;
         let failure = "an occurrence of this template cannot be created yet";
@@ -179,8 +182,9 @@ impl Recurrences {
     ) -> Result<Definition, Invalid> {
         let definition = rule.definition(&template.document.definition, due)?;
         definition.check()?;
-        settings_floor(&self.config).check(&definition.settings)?;
-        if !rule.request_confirmation && effective_settings(&self.config, &definition).approvals > 1
+        settings_floor(&self.config.now()).check(&definition.settings)?;
+        if !rule.request_confirmation
+            && effective_settings(&self.config.now(), &definition).approvals > 1
         {
             let reason = "cannot be false where two sign-offs are needed".into();
             return Err(Invalid { field: "request_confirmation".into(), reason });
@@ -208,7 +212,7 @@ impl Recurrences {
         }
         let definition = self.occurrence_definition(template, &recurrence.rule, due)?;
         let grace = SignedDuration::from_secs(i64::from(
-            effective_settings(&self.config, &definition).grace_s(),
+            effective_settings(&self.config.now(), &definition).grace_s(),
         ));
         let open_until = due.checked_add(grace).unwrap_or(due);
         let mut document = Document::new(definition, &recurrence.by, Timestamp::now());
@@ -240,7 +244,7 @@ impl Recurrences {
             json!({ "of": template.id, "due": due, "prepare": state == DeliveryState::Preparing });
         let decision = Decision { state, document, answer: (), act: Some(("create", details)) };
         // the result does not matter: a daemon that was faster has created the same occurrence
-        self.deliveries.commit(&id, 0, &recurrence.by, &[], decision).await?;
+        self.deliveries.commit(&id, None, &recurrence.by, &[], decision).await?;
         self.jobs.enqueue_preparation(&id, 0).await?;
         Ok(id)
     }

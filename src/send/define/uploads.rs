@@ -1,7 +1,5 @@
 //! Uploads of audiences: streamed in, counted and stored in slices.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use futures_util::{Stream, StreamExt};
@@ -17,6 +15,7 @@ use crate::{
         audience::{AudienceFormat, AudienceReader, Recipient},
         delivery::{Action, Audience, DeliveryId},
     },
+    live::Live,
     send::operate::Removal,
     store::{
         StoreError,
@@ -30,7 +29,7 @@ pub struct Uploads {
     pub deliveries: Deliveries,
     pub audiences: AudienceStore,
     pub removal: Removal,
-    pub config: Arc<Config>,
+    pub config: Live<Config>,
 }
 
 impl Uploads {
@@ -126,10 +125,11 @@ impl Uploads {
         E: std::fmt::Display,
     {
         let mut body = std::pin::pin!(body);
-        let mut reader = AudienceReader::new(format, self.config.preparation.line_limit_kib * 1024);
+        let config = self.config.now();
+        let mut reader = AudienceReader::new(format, config.preparation.line_limit_kib * 1024);
         let mut writer = UploadWriter {
             audiences: &self.audiences,
-            slice_size: self.config.preparation.chunk_size,
+            slice_size: config.preparation.chunk_size,
             id,
             upload,
             hash: Sha256::new(),

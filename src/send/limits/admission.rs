@@ -2,11 +2,13 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
     chunk_domains::{ChunkDomain, ChunkDomains},
+    domain_limits::DomainLimits,
     throttles::Throttles,
 };
 use crate::{
@@ -27,6 +29,8 @@ pub struct Admission {
     delivery: DeliveryId,
     rates: Vec<BucketRate>,
     domains: ChunkDomains,
+    /// The limits of the time when the chunk began. `domains` and `in_flight` name them by index.
+    limits: Arc<DomainLimits>,
     /// The limit of each recipient that is admitted and not recorded, by position.
     in_flight: HashMap<u16, usize>,
     /// When postponed recipients may be claimed (Unix seconds).
@@ -43,11 +47,13 @@ impl Admission {
         rates: Vec<BucketRate>,
         recipients: &[Recipient],
     ) -> Self {
+        let limits = throttles.limits.now();
         Self {
             throttles: throttles.clone(),
             delivery: delivery.clone(),
             rates,
-            domains: ChunkDomains::new(&throttles.limits, recipients),
+            domains: ChunkDomains::new(&limits, recipients),
+            limits,
             in_flight: HashMap::new(),
             not_before: None,
             wake_at: None,
@@ -145,15 +151,15 @@ impl Admission {
                 admitted.extend(positions.remove(at));
                 continue;
             };
-            if !self.throttles.limits.enter(limit) {
+            if !self.limits.enter(limit) {
                 is_crowded = true;
                 at += 1;
                 continue;
             }
-            if let Some((bucket, rate)) = self.throttles.limits.rate(limit)
+            if let Some((bucket, rate)) = self.limits.rate(limit)
                 && let Err(wait) = self.throttles.buckets.take(&bucket, rate, 1).await
             {
-                self.throttles.limits.leave(limit);
+                self.limits.leave(limit);
                 let until = after(now, wait);
                 self.postpone_domains(positions, |domain| domain.limit == Some(limit), until);
                 continue;
@@ -191,7 +197,7 @@ impl Admission {
     /// Notes that a recipient was admitted but not claimed.
     pub fn note_unclaimed(&mut self, position: u16) {
         if let Some(limit) = self.in_flight.remove(&position) {
-            self.throttles.limits.leave(limit);
+            self.limits.leave(limit);
         }
     }
 
@@ -207,7 +213,7 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         for limit in self.in_flight.values() {
-            self.throttles.limits.leave(*limit);
+            self.limits.leave(*limit);
         }
     }
 }

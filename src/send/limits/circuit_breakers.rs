@@ -14,13 +14,14 @@ use crate::{
     clock::unix_now,
     config::BreakerSettings,
     domain::{delivery::DeliveryId, ledger::Status, outcome::FailureReason},
+    live::Live,
     metrics,
     store::{StoreError, chunks::Report, limits::LimitStore},
 };
 
 /// The circuit breakers as this daemon knows them.
 pub(super) struct CircuitBreakers {
-    settings: BreakerSettings,
+    pub(super) settings: Live<BreakerSettings>,
     store: LimitStore,
     error_rates: Mutex<ErrorRates>,
     /// The domains whose breaker is open, and until when (Unix seconds).
@@ -32,7 +33,7 @@ pub(super) struct CircuitBreakers {
 impl CircuitBreakers {
     pub(super) fn new(settings: BreakerSettings, store: LimitStore) -> Self {
         Self {
-            settings,
+            settings: Live::new(settings),
             store,
             error_rates: Mutex::default(),
             open_domains: Mutex::default(),
@@ -68,8 +69,9 @@ impl CircuitBreakers {
         // greylisting looks like a refusal by policy, but a later attempt gets through
         let is_refused_for_good = is_refusal && status == Status::Failed;
         let now = Instant::now();
-        let domain_bound = self.bound(self.settings.domain_errors_percent);
-        let delivery_bound = self.bound(self.settings.delivery_refusals_percent);
+        let settings = self.settings.now();
+        let domain_bound = bound(&settings, settings.domain_errors_percent);
+        let delivery_bound = bound(&settings, settings.delivery_refusals_percent);
         let (domain_share, delivery_share) = {
             let mut rates = locked(&self.error_rates);
             (
@@ -85,16 +87,8 @@ impl CircuitBreakers {
         }
     }
 
-    fn bound(&self, percent: u32) -> ErrorBound {
-        ErrorBound {
-            minimum: self.settings.minimum,
-            share: f64::from(percent) / 100.0,
-            window: self.settings.window(),
-        }
-    }
-
     async fn open_domain(&self, domain: &str, share: f64) {
-        let minutes = self.settings.domain_pause_minutes;
+        let minutes = self.settings.now().domain_pause_minutes;
         let until = pause_end(unix_now(), minutes);
         locked(&self.open_domains).insert(domain.to_owned(), until);
         metrics::breaker_tripped("domain");
@@ -110,7 +104,7 @@ impl CircuitBreakers {
     }
 
     async fn open_delivery(&self, id: &DeliveryId, share: f64) {
-        let minutes = self.settings.delivery_pause_minutes;
+        let minutes = self.settings.now().delivery_pause_minutes;
         let until = pause_end(unix_now(), minutes);
         locked(&self.open_deliveries).insert(id.clone(), until);
         metrics::breaker_tripped("delivery");
@@ -131,12 +125,13 @@ impl CircuitBreakers {
     /// If Redis does not answer.
     pub(super) async fn read_open(&self, now: u32) -> Result<(), StoreError> {
         // if the clock was set back, a breaker must not stay open for longer than its pause
-        let latest = pause_end(now, self.settings.domain_pause_minutes);
+        let settings = self.settings.now();
+        let latest = pause_end(now, settings.domain_pause_minutes);
         let open = self.store.open_domain_breakers(now).await?;
         metrics::breakers("domain", open.len());
         *locked(&self.open_domains) =
             open.into_iter().map(|(domain, until)| (domain, until.min(latest))).collect();
-        let latest = pause_end(now, self.settings.delivery_pause_minutes);
+        let latest = pause_end(now, settings.delivery_pause_minutes);
         let open = self.store.open_delivery_breakers(now).await?;
         metrics::breakers("delivery", open.len());
         let parsed =
@@ -147,7 +142,15 @@ impl CircuitBreakers {
 
     /// Forgets the error rates whose window is over.
     pub(super) fn forget_old_rates(&self) {
-        locked(&self.error_rates).forget_old(Instant::now(), self.settings.window());
+        locked(&self.error_rates).forget_old(Instant::now(), self.settings.now().window());
+    }
+}
+
+fn bound(settings: &BreakerSettings, percent: u32) -> ErrorBound {
+    ErrorBound {
+        minimum: settings.minimum,
+        share: f64::from(percent) / 100.0,
+        window: settings.window(),
     }
 }
 

@@ -1,16 +1,21 @@
 //! The limits of recipient domains, and this daemon's share of them.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use crate::{config::DomainLimit, domain::audience::address_mask};
 
 /// One limit with its use by this daemon.
+///
+/// The counters outlive a reload: what is in flight counts under the new limit of the same name.
 struct LimitInUse {
     settings: DomainLimit,
     /// Recipients that are claimed and not recorded.
-    in_flight: AtomicUsize,
+    in_flight: Arc<AtomicUsize>,
     /// The largest `in_flight` of this daemon: its share of the limit.
-    share: AtomicUsize,
+    share: Arc<AtomicUsize>,
 }
 
 /// The limits of recipient domains, in the order of the settings. A limit is named by its index.
@@ -21,10 +26,23 @@ impl DomainLimits {
     pub(super) fn new(limits: &[DomainLimit]) -> Self {
         let unused = |settings: &DomainLimit| LimitInUse {
             settings: settings.clone(),
-            in_flight: AtomicUsize::new(0),
-            share: AtomicUsize::new(0),
+            in_flight: Arc::default(),
+            share: Arc::default(),
         };
         Self(limits.iter().map(unused).collect())
+    }
+
+    /// The limits of a reload, with what is in flight under the present ones.
+    pub(super) fn changed_to(&self, limits: &[DomainLimit]) -> Self {
+        let carried = |settings: &DomainLimit| {
+            let known = self.0.iter().find(|limit| limit.settings.name == settings.name);
+            LimitInUse {
+                settings: settings.clone(),
+                in_flight: known.map(|limit| limit.in_flight.clone()).unwrap_or_default(),
+                share: known.map(|limit| limit.share.clone()).unwrap_or_default(),
+            }
+        };
+        Self(limits.iter().map(carried).collect())
     }
 
     /// Returns the first limit that applies to this domain.

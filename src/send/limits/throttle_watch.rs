@@ -53,7 +53,7 @@ impl ThrottleWatch {
 
     /// Sets this daemon's part of each limit and of the connections of each relay.
     fn take_shares(&self, share: &impl Fn(usize) -> usize) {
-        self.throttles.limits.set_shares(share);
+        self.throttles.limits.now().set_shares(share);
         for ((_, settings), relay) in self.config.relays().into_iter().zip(self.relays.all()) {
             if settings.total_connections > 0 {
                 relay.allow(share(settings.total_connections).min(settings.connections));

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     circuit_breakers::CircuitBreakers, domain_limits::DomainLimits, token_buckets::TokenBuckets,
 };
-use crate::{config::Config, domain::delivery::DeliveryId, store::limits::LimitStore};
+use crate::{config::Config, domain::delivery::DeliveryId, live::Live, store::limits::LimitStore};
 
 /// How often a message that waits for a token checks whether it may still start.
 const START_CHECK: Duration = Duration::from_millis(100);
@@ -14,7 +14,7 @@ const START_CHECK: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub struct Throttles {
     pub(super) buckets: Arc<TokenBuckets>,
-    pub(super) limits: Arc<DomainLimits>,
+    pub(super) limits: Live<DomainLimits>,
     pub(super) breakers: Arc<CircuitBreakers>,
 }
 
@@ -23,9 +23,16 @@ impl Throttles {
     pub fn new(config: &Config, store: LimitStore) -> Self {
         Self {
             buckets: Arc::new(TokenBuckets::new(store.clone())),
-            limits: Arc::new(DomainLimits::new(&config.throttle.domains)),
+            limits: Live::new(DomainLimits::new(&config.throttle.domains)),
             breakers: Arc::new(CircuitBreakers::new(config.breaker.clone(), store)),
         }
+    }
+
+    /// Takes the limits of a reload. Chunks that are being sent end under the limits they began
+    /// with, and their recipients count under the new ones.
+    pub fn reload(&self, config: &Config) {
+        self.limits.set(self.limits.now().changed_to(&config.throttle.domains));
+        self.breakers.settings.set(config.breaker.clone());
     }
 
     /// Waits for a token of a relay's rate limit, as long as `may_start` returns true.

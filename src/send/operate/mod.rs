@@ -2,6 +2,7 @@
 //!
 //! - [`Controls`]: pause, resume, stop, and retry a poisoned chunk.
 //! - [`InDoubtRecipients`]: a person decides about recipients in doubt (*settle* in the API).
+//! - [`HeldStore`]: a person releases a store that may be behind.
 //! - [`Proofs`]: the messages of chosen recipients, sent to test addresses.
 //! - [`Retention`]: removes logs and deliveries some days after their end.
 //! - [`Removal`]: removes the stored parts of a delivery; other rooms use it, too.
@@ -11,6 +12,7 @@
 //! the archive that the retention writes first ([`crate::report`]).
 
 mod control;
+mod held_store;
 mod in_doubt_recipients;
 mod proof_request;
 mod proof_run;
@@ -19,6 +21,7 @@ mod removal;
 mod retention;
 
 pub use control::{Control, Controls};
+pub use held_store::{HeldStore, ReleasedStore, StoreView};
 pub use in_doubt_recipients::{InDoubtRecipients, Resolution};
 pub use proof_request::ProofRequest;
 pub use proofs::Proofs;

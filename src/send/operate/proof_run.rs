@@ -127,10 +127,11 @@ impl ProofRun {
         let message_id = maker.proof_id(definition, &self.plan.digest, &marks);
         let stamp = MessageStamp { message_id, signer, ..message.stamp.clone() };
         // the prefix may make the message too large
-        let mut text = self
-            .template
-            .proof(&message.recipient, &stamp, &marks)
-            .map_err(|error| error.to_string())?;
+        let (template, recipient) = (self.template.clone(), message.recipient.clone());
+        let threads = &maker.templates.threads;
+        let made = threads.run(move || template.proof(&recipient, &stamp, &marks)).await;
+        let mut text =
+            made.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         let envelope = match Envelope::new(self.template.envelope_from(), to, text.len()) {
             Ok(envelope) => envelope,
             Err(reply) => return Ok(Transaction::Refused(reply)),

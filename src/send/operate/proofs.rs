@@ -26,6 +26,7 @@ use crate::{
         audience::AddressKey,
         delivery::{Delivery, DeliveryId, Plan},
     },
+    live::Live,
     mail::address_key,
     report::{NOT_PREPARED, RecipientMessage, RecipientMessages},
     send::limits::MailOut,
@@ -42,7 +43,7 @@ pub struct Proofs {
     pub out: MailOut,
     /// Acceptances by the relays since the start of this process.
     pub acceptances: Arc<AtomicU64>,
-    pub config: Arc<Config>,
+    pub config: Live<Config>,
     pub daemon: Daemon,
 }
 
@@ -122,15 +123,15 @@ impl Proofs {
         Actor::from(by).check(&delivery)?;
         let plan = delivery.document.plan.clone().ok_or(NOT_PREPARED)?;
         let messages = self.messages_of(&delivery, &plan, &request.recipients).await?;
-        let template = self.recipients.template(&delivery, &plan)?;
+        let template = self.recipients.template(&delivery, &plan).await?;
         let route = self
             .out
             .relays
             .route(template.envelope_from())
             .ok_or(Refusal::Conflict("no relay sends for the domain of the envelope sender"))?;
         // a quarter of the time is left, so that the answer comes before the request times out
-        let until =
-            Instant::now() + Duration::from_millis(self.config.server.request_timeout_ms) * 3 / 4;
+        let until = Instant::now()
+            + Duration::from_millis(self.config.now().server.request_timeout_ms) * 3 / 4;
         Ok(ProofRun {
             delivery,
             plan,
@@ -146,7 +147,7 @@ impl Proofs {
             ),
             notes: ProofNotes {
                 addresses: self.addresses.clone(),
-                seconds: self.config.retention.opt_outs_s(),
+                seconds: self.config.now().retention.opt_outs_s(),
             },
         })
     }
@@ -160,7 +161,8 @@ impl Proofs {
         request: &ProofRequest,
     ) -> Result<Vec<(String, AddressKey)>, Refusal> {
         let mut to = Vec::new();
-        for (i, address) in request.check(self.config.proof_masks())?.into_iter().enumerate() {
+        for (i, address) in request.check(self.config.now().proof_masks())?.into_iter().enumerate()
+        {
             let key = address_key(&address)
                 .map_err(|error| invalid(format!("to[{i}]"), error.to_string()))?;
             to.push((address, key));
@@ -175,7 +177,7 @@ impl Proofs {
 
     /// Counts the proofs of a request, for all daemons together.
     async fn take_proofs(&self, by: &Principal, proofs: u64) -> Result<(), Refusal> {
-        let per_hour = self.config.preparation.proofs_per_hour;
+        let per_hour = self.config.now().preparation.proofs_per_hour;
         match self.limits.take_proofs(&by.name, proofs, per_hour).await? {
             None => Ok(()),
             Some(wait) => Err(Refusal::TooManyProofs { per_hour, wait }),

@@ -4,8 +4,6 @@
 //! afterwards, a few keys at a time. The next pass removes what a crash left. Every daemon may run
 //! the pass.
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -17,6 +15,7 @@ use crate::{
     deliveries::{Decision, Deliveries, Refusal},
     domain::delivery::{Action, Delivery, DeliveryId, DeliveryState, RemovedLogs},
     feedback::StatisticsUpdates,
+    live::Live,
     metrics,
     report::{Archives, write_durably},
     send::recover::Recounts,
@@ -46,7 +45,7 @@ pub struct Retention {
     pub statistics: StatisticsUpdates,
     pub recounts: Recounts,
     pub archives: Archives,
-    pub config: Arc<Config>,
+    pub config: Live<Config>,
     pub daemon: Daemon,
 }
 
@@ -55,13 +54,16 @@ impl Retention {
     pub async fn run(&self) -> bool {
         let done = self.remove_expired().await;
         if let Err(error) = &done {
-            tracing::warn!(%error, "the retention was cut off: the next pass goes on");
+            error.log_failed_pass("the retention was cut off: the next pass goes on");
         }
         done.is_ok()
     }
 
     async fn remove_expired(&self) -> Result<(), StoreError> {
-        let settings = &self.config.retention;
+        if self.deliveries.store_is_held().await? {
+            return Ok(());
+        }
+        let settings = &self.config.now().retention;
         let all = [settings.deliveries_days, settings.logs_days, settings.tracking_days];
         let Some(least) = all.into_iter().filter(|days| *days > 0.0).min_by(f64::total_cmp) else {
             return Ok(());
@@ -114,7 +116,7 @@ impl Retention {
         else {
             return Ok(());
         };
-        let (settings, document) = (&self.config.retention, &delivery.document);
+        let (settings, document) = (&self.config.now().retention, &delivery.document);
         let ended = document.ended_at.unwrap_or(document.changed_at).as_second() as f64;
         let due = |days: f64| days > 0.0 && ended + days * DAY_S <= f64::from(unix_now());
         let expired = ExpiredParts {
@@ -190,7 +192,7 @@ impl Retention {
         // only this revision is marked: somebody may have reopened the delivery meanwhile
         let marked = self
             .deliveries
-            .commit(&delivery.id, delivery.revision, "versand", &[], decision)
+            .commit(&delivery.id, Some(delivery), "versand", &[], decision)
             .await?
             .is_some();
         // removed parts do not come back, so the mark must not be lost either
@@ -201,7 +203,7 @@ impl Retention {
     /// Writes the archive, if archives are configured. False if the archive could not be written:
     /// then nothing may be removed.
     async fn keep_archive(&self, delivery: &Delivery) -> bool {
-        let folder = &self.config.retention.archive_dir;
+        let folder = &self.config.now().retention.archive_dir;
         // a delivery without its logs is not archived any more; if it lost only its tracking log,
         // an archive that exists is kept
         let document = &delivery.document;

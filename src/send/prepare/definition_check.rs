@@ -5,17 +5,21 @@ use std::sync::Arc;
 use super::{dry_run::field_of, findings::Findings, past_dues::PastDues, preparation::Preparation};
 use crate::{
     domain::audience::address_mask, mail::template::Template, send::define::settings_floor,
+    store::StoreError,
 };
 
 /// How many untracked links are named in warnings.
 const MOST_WARNINGS: usize = 10;
 
 /// Reports every fault of the definition. Returns the template, unless it does not compile.
-pub(super) fn check_definition(
+///
+/// # Errors
+/// If the thread of the compilation breaks off.
+pub(super) async fn check_definition(
     preparation: &Preparation<'_>,
     past_dues: &mut PastDues,
     findings: &mut Findings,
-) -> Option<Arc<Template>> {
+) -> Result<Option<Arc<Template>>, StoreError> {
     check_sender(preparation, findings);
     if preparation.settings.approvals > 1 && !preparation.settings.request_confirmation {
         findings.error(
@@ -25,18 +29,18 @@ pub(super) fn check_definition(
         );
     }
     // the configuration may be stricter than when the definition was written
-    let floor = settings_floor(&preparation.tools.config);
+    let floor = settings_floor(&preparation.tools.config.now());
     if let Err(invalid) = floor.check(&preparation.definition().settings) {
         findings.error(&invalid.field, None, invalid.reason);
     }
     past_dues.check_schedule(&preparation.definition().schedule, findings);
     check_opt_out(preparation, findings);
-    compile(preparation, findings)
+    compile(preparation, findings).await
 }
 
 fn check_sender(preparation: &Preparation<'_>, findings: &mut Findings) {
     let sender = &preparation.definition().sender;
-    let masks = &preparation.tools.config.preparation.allowed_senders;
+    let masks = &preparation.config.preparation.allowed_senders;
     let is_allowed = |email: &str| masks.iter().any(|mask| address_mask::matches(mask, email));
     for (field, email) in [
         ("sender.email", Some(&sender.email)),
@@ -56,7 +60,7 @@ fn check_sender(preparation: &Preparation<'_>, findings: &mut Findings) {
 }
 
 fn check_opt_out(preparation: &Preparation<'_>, findings: &mut Findings) {
-    let (content, config) = (&preparation.definition().content, &preparation.tools.config);
+    let (content, config) = (&preparation.definition().content, &preparation.config);
     let parts = [content.html.as_deref(), content.text.as_deref()];
     if parts.iter().flatten().any(|text| !text.to_lowercase().contains("unsubscribe")) {
         findings.warn("content", "no opt-out link was found: bulk mail needs one in every part");
@@ -67,15 +71,19 @@ fn check_opt_out(preparation: &Preparation<'_>, findings: &mut Findings) {
     }
 }
 
-fn compile(preparation: &Preparation<'_>, findings: &mut Findings) -> Option<Arc<Template>> {
+async fn compile(
+    preparation: &Preparation<'_>,
+    findings: &mut Findings,
+) -> Result<Option<Arc<Template>>, StoreError> {
     let (definition, settings) = (preparation.definition(), &preparation.settings);
-    let compiled = Template::compile(
-        &definition.sender,
-        &definition.content,
-        &settings.tracking,
-        settings.message_limit_bytes(),
-    );
-    match compiled {
+    let (sender, content) = (definition.sender.clone(), definition.content.clone());
+    let (tracking, limit_bytes) = (settings.tracking.clone(), settings.message_limit_bytes());
+    let threads = &preparation.tools.messages.templates.threads;
+    let compiled = threads
+        .run(move || Template::compile(&sender, &content, &tracking, limit_bytes))
+        .await
+        .map_err(|error| StoreError::Damaged(error.to_string()))?;
+    Ok(match compiled {
         Ok(template) => {
             for url in template.untracked().iter().take(MOST_WARNINGS) {
                 findings.warn(
@@ -97,5 +105,5 @@ fn compile(preparation: &Preparation<'_>, findings: &mut Findings) -> Option<Arc
             }
             None
         }
-    }
+    })
 }

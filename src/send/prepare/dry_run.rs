@@ -1,10 +1,17 @@
 //! The dry run: makes the message of each recipient to find faults, and sends nothing.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 
-use super::{chunking::DatedRecipient, preparation::Preparation};
+use super::{
+    chunking::DatedRecipient,
+    dry_run_effort::{DryRunEffort, thread_time},
+    preparation::{PassTools, Preparation},
+};
 use crate::{
     domain::{audience::Recipient, delivery::Definition, ledger::ChunkRef},
     mail::{
@@ -13,6 +20,12 @@ use crate::{
     },
     store::StoreError,
 };
+
+/// How long one preparation keeps a thread before another one may have it.
+const TURN: Duration = Duration::from_millis(50);
+
+/// How long a dry run goes on before it asks whether the preparation was stopped.
+const BETWEEN_QUESTIONS: Duration = Duration::from_secs(1);
 
 /// A recipient whose message cannot be made.
 pub(super) struct DryRunFault {
@@ -37,23 +50,60 @@ pub(super) fn dry_run_stamp(preparation: &Preparation<'_>) -> MessageStamp {
 /// Makes every message once. Nothing else shows that each field is there and that each message
 /// may be sent.
 ///
+/// Ends early if the messages take too much computing, or if the preparation is not wanted any
+/// more; `effort` tells.
+///
 /// # Errors
-/// If the thread of the dry run breaks off.
+/// If the thread of the dry run breaks off, or Redis does not answer.
 pub(super) async fn try_messages(
     preparation: &Preparation<'_>,
     recipients: Vec<DatedRecipient>,
-    template: Arc<Template>,
+    template: &Arc<Template>,
+    effort: &mut DryRunEffort,
 ) -> Result<(Vec<DatedRecipient>, Vec<DryRunFault>), StoreError> {
-    let definition = preparation.definition().clone();
-    let stamp = dry_run_stamp(preparation);
-    let work = move || {
-        let faults = recipients
-            .iter()
-            .filter_map(|dated| fault_of(&dated.recipient, &template, &stamp, &definition))
-            .collect();
-        (recipients, faults)
-    };
-    tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Damaged(e.to_string()))
+    let PassTools { messages, daemon, config, .. } = preparation.tools;
+    let (definition, stamp) =
+        (Arc::new(preparation.definition().clone()), Arc::new(dry_run_stamp(preparation)));
+    let (mut recipients, mut faults, mut tried) = (recipients, Vec::new(), 0);
+    let mut asked = Instant::now();
+    while tried < recipients.len() {
+        let is_wanted = match asked.elapsed() < BETWEEN_QUESTIONS {
+            true => !daemon.shutdown.is_cancelled(),
+            false => {
+                asked = Instant::now();
+                preparation.is_wanted().await?
+            }
+        };
+        if !is_wanted {
+            effort.stopped = true;
+            break;
+        }
+        let (template, definition, stamp) = (template.clone(), definition.clone(), stamp.clone());
+        let turn = move || {
+            let (began, began_thread) = (Instant::now(), thread_time());
+            let (mut found, mut done) = (Vec::new(), 0);
+            for dated in &recipients[tried..] {
+                found.extend(fault_of(&dated.recipient, &template, &stamp, &definition));
+                done += 1;
+                if began.elapsed() > TURN {
+                    break;
+                }
+            }
+            let taken = thread_time().saturating_sub(began_thread);
+            (recipients, found, done, taken)
+        };
+        let turned = messages.templates.threads.run(turn).await;
+        let (all, found, done, taken) =
+            turned.map_err(|error| StoreError::Damaged(error.to_string()))?;
+        recipients = all;
+        faults.extend(found);
+        tried += done;
+        effort.add(taken, done as u64);
+        if effort.excess(&config.now().preparation).is_some() {
+            break;
+        }
+    }
+    Ok((recipients, faults))
 }
 
 fn fault_of(

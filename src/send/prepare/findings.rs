@@ -2,6 +2,9 @@
 
 use crate::domain::delivery::{Checks, Finding};
 
+/// The longest message of a finding, in characters: it may quote a field or a link.
+const LONGEST_MESSAGE: usize = 500;
+
 /// Collects errors and warnings. All errors are counted; the first ones are kept with their text.
 pub(super) struct Findings {
     checks: Checks,
@@ -17,7 +20,8 @@ impl Findings {
     pub(super) fn error(&mut self, field: &str, line: Option<u64>, message: impl Into<String>) {
         self.checks.errors_total += 1;
         if self.checks.errors.len() < self.errors_shown {
-            self.checks.errors.push(Finding { field: field.into(), line, message: message.into() });
+            let message = shortened(message.into());
+            self.checks.errors.push(Finding { field: field.into(), line, message });
         }
     }
 
@@ -40,5 +44,12 @@ impl Findings {
 
     pub(super) fn into_checks(self) -> Checks {
         self.checks
+    }
+}
+
+fn shortened(message: String) -> String {
+    match message.char_indices().nth(LONGEST_MESSAGE) {
+        Some((end, _)) => format!("{}…", &message[..end]),
+        None => message,
     }
 }

@@ -17,6 +17,7 @@
 mod chunking;
 mod definition_check;
 mod dry_run;
+mod dry_run_effort;
 mod exclusions;
 mod findings;
 mod index_writer;

@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 use super::{
     chunking::{Chunker, DatedRecipient, FilledChunk},
     definition_check::check_definition,
-    dry_run::{dry_run_stamp, try_messages},
+    dry_run::{dry_run_stamp, field_of, try_messages},
+    dry_run_effort::DryRunEffort,
     exclusions::Exclusions,
     findings::Findings,
     index_writer::{IndexWriter, preparation_number},
@@ -56,6 +57,7 @@ pub(super) struct PreparationPass<'a> {
     /// Over all exclusions and chunks, in the order in which they are written.
     approved: Sha256,
     progress: PreparationProgress,
+    effort: DryRunEffort,
 }
 
 impl<'a> PreparationPass<'a> {
@@ -69,7 +71,8 @@ impl<'a> PreparationPass<'a> {
         generation: u32,
     ) -> Result<Option<PreparationOutcome>, StoreError> {
         let mut pass = Self::new(Preparation::new(tools, delivery, generation))?;
-        let template = check_definition(&pass.preparation, &mut pass.past_dues, &mut pass.findings);
+        let template =
+            check_definition(&pass.preparation, &mut pass.past_dues, &mut pass.findings).await?;
         if let Some(template) = &template {
             pass.write_links(template).await?;
         }
@@ -98,11 +101,12 @@ impl<'a> PreparationPass<'a> {
         let times = preparation.definition().schedule.due_times();
         let times = times.map_err(|e| StoreError::Damaged(e.to_string()))?;
         Ok(Self {
-            findings: Findings::new(preparation.tools.config.preparation.errors_shown),
+            findings: Findings::new(preparation.config.preparation.errors_shown),
             exclusions: Exclusions::default(),
             past_dues: PastDues::new(),
             chunker: Chunker::new(times, preparation.chunk_size()),
             index: IndexWriter::default(),
+            effort: DryRunEffort::default(),
             to_deliver: 0,
             approved: Sha256::new(),
             progress: PreparationProgress {
@@ -136,6 +140,9 @@ impl<'a> PreparationPass<'a> {
             let recipients: Vec<Recipient> =
                 audiences.slice(id, SliceKind::Upload(audience.upload), number).await?;
             self.sort_with_beat(recipients, template.clone()).await?;
+            if self.effort.stopped {
+                return Ok(false);
+            }
             if self.findings.errors_total() >= ENOUGH_ERRORS {
                 self.findings.warn(
                     "audience",
@@ -174,7 +181,7 @@ impl<'a> PreparationPass<'a> {
     ) -> Result<(), StoreError> {
         let (tools, id) = (self.preparation.tools, self.preparation.id());
         let mut progress = self.progress;
-        let mut beat = tokio::time::interval(tools.config.send.lease() / 4);
+        let mut beat = tokio::time::interval(tools.config.now().send.lease() / 4);
         let sorted = {
             let mut sorting = pin!(self.sort(recipients, template));
             loop {
@@ -200,14 +207,24 @@ impl<'a> PreparationPass<'a> {
         let kept = self.exclude(recipients).await?;
         if let Some(first) = kept.first().filter(|_| self.chunker.waves() == 0) {
             // one message stands for all: links of recipients differ only in their values
-            let stamp = dry_run_stamp(&self.preparation);
-            for fault in template.link_faults(&first.recipient, &stamp) {
-                self.findings.error("content.html", Some(first.recipient.line), fault);
+            let (stamp, recipient) = (dry_run_stamp(&self.preparation), first.recipient.clone());
+            let (template, line) = (template.clone(), recipient.line);
+            let threads = &self.preparation.tools.messages.templates.threads;
+            let faults = threads.run(move || template.link_faults(&recipient, &stamp)).await;
+            for fault in faults.map_err(|error| StoreError::Damaged(error.to_string()))? {
+                self.findings.error("content.html", Some(line), fault);
             }
         }
-        let (kept, faults) = try_messages(&self.preparation, kept, template).await?;
+        let (kept, faults) =
+            try_messages(&self.preparation, kept, &template, &mut self.effort).await?;
         for fault in faults {
             self.findings.error(&fault.field, Some(fault.line), fault.message);
+        }
+        if let Some(excess) = self.effort.excess(&self.preparation.tools.config.now().preparation) {
+            let part = template.costly_parts().last().unwrap_or("html");
+            self.findings.error(&field_of(self.preparation.definition(), part), None, excess);
+            self.findings.raise_errors_to(ENOUGH_ERRORS);
+            return Ok(());
         }
         self.deal(kept).await
     }

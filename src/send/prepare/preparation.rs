@@ -7,6 +7,7 @@ use crate::{
     daemon::Daemon,
     deliveries::Deliveries,
     domain::delivery::{Definition, Delivery, DeliveryId, DeliveryState, Settings},
+    live::Live,
     mail::{MessageMaker, smtp::Relays},
     send::{define::effective_settings, limits::AddressChecks},
     store::{
@@ -25,7 +26,7 @@ pub struct PassTools {
     pub checks: AddressChecks,
     pub messages: MessageMaker,
     pub relays: Relays,
-    pub config: Arc<Config>,
+    pub config: Live<Config>,
     pub daemon: Daemon,
 }
 
@@ -35,12 +36,15 @@ pub(super) struct Preparation<'a> {
     pub(super) delivery: &'a Delivery,
     pub(super) generation: u32,
     pub(super) settings: Settings,
+    /// The settings of the time when the preparation began: a reload changes nothing midway.
+    pub(super) config: Arc<Config>,
 }
 
 impl<'a> Preparation<'a> {
     pub(super) fn new(tools: &'a PassTools, delivery: &'a Delivery, generation: u32) -> Self {
-        let settings = effective_settings(&tools.config, &delivery.document.definition);
-        Self { tools, delivery, generation, settings }
+        let config = tools.config.now();
+        let settings = effective_settings(&config, &delivery.document.definition);
+        Self { tools, delivery, generation, settings, config }
     }
 
     pub(super) fn id(&self) -> &'a DeliveryId {
@@ -52,7 +56,7 @@ impl<'a> Preparation<'a> {
     }
 
     pub(super) fn chunk_size(&self) -> usize {
-        self.tools.config.preparation.chunk_size
+        self.config.preparation.chunk_size
     }
 
     /// False if the preparation was stopped, another one has begun, or the daemon ends.

@@ -116,7 +116,7 @@ impl Preparations {
             .await?;
         // a newer upload may still be going on, so only older ones are removed
         let audience = delivery.document.audience.as_ref().map_or(0, |audience| audience.upload);
-        let outcome = match crashes > self.tools.config.queue.crashes {
+        let outcome = match crashes > self.tools.config.now().queue.crashes {
             true => Some(given_up(&delivery, crashes)),
             false => PreparationPass::run(&self.tools, &delivery, generation).await?,
         };

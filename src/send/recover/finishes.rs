@@ -32,6 +32,9 @@ impl Finishes {
             Err(Refusal::NotFound) => return Ok(()),
             Err(other) => return Err(other.into()),
         };
+        if self.deliveries.store_is_held().await? {
+            return Ok(());
+        }
         let (Ok(state), Some(plan)) =
             (delivery.state.after(Action::Finish), &delivery.document.plan)
         else {
@@ -58,8 +61,7 @@ impl Finishes {
         });
         let decision = Decision { state, document, answer: (), act: Some(("finish", details)) };
         // no second try with a newer revision: the change may have opened a recipient again
-        let revision = delivery.revision;
-        if self.deliveries.commit(id, revision, "versand", &[], decision).await?.is_some() {
+        if self.deliveries.commit(id, Some(&delivery), "versand", &[], decision).await?.is_some() {
             let has_failed = counts.sent == 0 && counts.failed > 0;
             metrics::delivery_ended(if has_failed { "failed" } else { "finished" });
         }

@@ -47,9 +47,23 @@ impl HaltRepair {
         let decision = Decision { state, document, answer: (), act: None };
         // no second try with a newer revision: since the counts were read, the delivery may have
         // been resumed and paused again
-        let (id, revision) = (&delivery.id, delivery.revision);
-        let committed = self.deliveries.commit(id, revision, "versand", &[], decision).await?;
-        if committed.is_some() && is_stop {
+        let committed =
+            self.deliveries.commit(&delivery.id, Some(delivery), "versand", &[], decision).await?;
+        if committed.is_none() {
+            return Ok(());
+        }
+        tracing::info!(
+            delivery.id = %delivery.id,
+            state = state.word(),
+            sent = counts.sent,
+            failed = counts.failed,
+            in_doubt = counts.in_doubt,
+            deferred = counts.deferred,
+            pending = counts.pending,
+            cancelled = counts.cancelled,
+            "delivery: at rest"
+        );
+        if is_stop {
             metrics::delivery_ended("stopped");
         }
         Ok(())

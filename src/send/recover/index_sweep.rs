@@ -29,7 +29,7 @@ impl IndexSweep {
     pub async fn sweep(&self) -> bool {
         let swept = self.sweep_lists().await;
         if let Err(error) = &swept {
-            tracing::warn!(%error, "the index sweep failed and is repeated in a minute");
+            error.log_failed_pass("the index sweep failed and is repeated in a minute");
         }
         swept.is_ok()
     }
@@ -73,7 +73,7 @@ impl IndexSweep {
             Ok::<_, StoreError>(())
         };
         if let Err(error) = marked.await {
-            tracing::warn!(%error, "the chunks that wait for a time cannot be made ready");
+            error.log_failed_pass("the chunks that wait for a time cannot be made ready");
         }
     }
 }

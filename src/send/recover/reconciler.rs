@@ -7,10 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    halt_repair::HaltRepair, liveness::Liveness, redis_state::RedisState,
-    sending_repair::SendingRepair,
-};
+use super::{halt_repair::HaltRepair, liveness::Liveness, sending_repair::SendingRepair};
 use crate::{
     clock::unix_now,
     config::Config,
@@ -36,7 +33,6 @@ pub struct Reconciler {
     pub jobs: StepJobs,
     pub liveness: Liveness,
     pub config: Arc<Config>,
-    pub redis_state: RedisState,
 }
 
 impl Reconciler {
@@ -47,10 +43,7 @@ impl Reconciler {
         let reconciled = self.reconcile().await;
         if let Err(error) = &reconciled {
             self.liveness.forget_all();
-            // if Redis takes no writes, the pulse has logged the reason already
-            if self.redis_state.is_writable() {
-                tracing::warn!(%error, "the reconciler waits for Redis");
-            }
+            error.log_failed_pass("the reconciler waits for Redis");
         }
         reconciled.is_ok()
     }
@@ -61,9 +54,11 @@ impl Reconciler {
     /// If Redis does not answer. The next pass does the rest.
     pub async fn reconcile(&self) -> Result<(), StoreError> {
         self.liveness.note_run(&self.deliveries.redis.run_id().await?);
+        // while the store is held, only preparations go on
+        let held = self.deliveries.store_is_held().await?;
         let moving = self.deliveries.store.moving().await?;
         let failure = "the reconciler cannot check this delivery";
-        let check = async |id| match self.check(&id).await {
+        let check = async |id| match self.check(&id, held).await {
             // the queue lives in the same Redis: its silence ends the pass too
             Err(Refusal::Queue(QueueError::Unavailable(error))) if may_pass(&error) => {
                 Err(Refusal::Unavailable(error.into()))
@@ -75,13 +70,14 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn check(&self, id: &DeliveryId) -> Result<(), Refusal> {
+    async fn check(&self, id: &DeliveryId, held: bool) -> Result<(), Refusal> {
         let Some(delivery) = self.deliveries.store.delivery(id).await? else {
             return Ok(self.deliveries.store.unlist_moving(id).await?);
         };
         self.deliveries.note_head(id, &delivery.document.audit).await?;
         match delivery.state {
             DeliveryState::Preparing => self.repair_preparation(&delivery).await,
+            state if held && state.is_moving() => Ok(()),
             DeliveryState::StartPending => self.repair_start(&delivery).await,
             DeliveryState::InProgress => self.sending.keep_sending(&delivery).await,
             DeliveryState::Pausing | DeliveryState::Stopping => {

@@ -8,15 +8,20 @@ use super::{liveness::Liveness, redis_state::RedisState};
 use crate::{
     config::Config,
     daemon::Daemon,
+    domain::instant,
     metrics,
     send::chunk::LeaseHolder,
-    store::{Durability, Redis, StoreError},
+    store::{
+        Durability, Redis, StoreError,
+        hold::{HoldStore, StoreHold},
+    },
 };
 
 /// Watches Redis for this daemon.
 #[derive(Clone)]
 pub struct RedisPulse {
     pub redis: Redis,
+    pub holds: HoldStore,
     pub holder: LeaseHolder,
     pub liveness: Liveness,
     pub state: RedisState,
@@ -33,17 +38,20 @@ impl RedisPulse {
     pub async fn pulse(&self) {
         let mut tick = tokio::time::interval(self.config.send.lease() / 8);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut known_run = String::new();
+        let (mut known_run, mut known_hold, mut outage) = (String::new(), None, None);
         while self.daemon.shutdown.run_until_cancelled(tick.tick()).await.is_some() {
             let asked = Instant::now();
             let answer = self.redis.check_writes().await;
             let takes_writes = answer.is_ok();
-            self.note_writable(answer);
+            self.note_writable(answer, &mut outage);
             if !takes_writes {
                 continue;
             }
             metrics::redis_round_trip(asked.elapsed());
             self.liveness.note_answer(Instant::now());
+            if let Err(error) = self.beat(&mut known_hold).await {
+                tracing::debug!(%error, "the heartbeat of the store cannot be written");
+            }
             let Ok(run) = self.redis.run_id().await else { continue };
             if known_run == run {
                 continue;
@@ -51,7 +59,7 @@ impl RedisPulse {
             if !known_run.is_empty() {
                 metrics::redis_restarted();
                 if let Err(error) = self.holder.replay_given_back().await {
-                    tracing::warn!(%error, "the replay after the restart of Redis is tried again");
+                    error.log_failed_pass("the replay after the restart of Redis is tried again");
                     continue;
                 }
                 self.observe_durability().await;
@@ -60,18 +68,44 @@ impl RedisPulse {
         }
     }
 
-    /// Logs once when Redis takes no writes, and once when it takes writes again.
-    fn note_writable(&self, answer: Result<(), StoreError>) {
+    /// Writes the heartbeat of the store, and logs once that the store is held or released.
+    async fn beat(&self, known: &mut Option<StoreHold>) -> Result<(), StoreError> {
+        self.holds.beat(self.config.send.silence()).await?;
+        let hold = self.holds.current().await?;
+        metrics::store_held(hold.is_some());
+        if let Some(found) = hold.filter(|_| hold != *known) {
+            tracing::error!(
+                since = %instant(found.since),
+                why = found.why.word(),
+                "the store is held: it may be behind, and nothing is sent until a person releases \
+                 it (POST /api/v1/store/release)"
+            );
+        }
+        *known = hold;
+        Ok(())
+    }
+
+    /// Logs one line when an outage begins, and one when it ends. `outage` is its beginning.
+    fn note_writable(&self, answer: Result<(), StoreError>, outage: &mut Option<Instant>) {
         let writable = answer.is_ok();
         metrics::redis(writable || answer.as_ref().is_err_and(StoreError::is_refusal), writable);
-        if self.state.set_writable(writable) == writable {
-            return;
-        }
-        match answer {
-            Ok(()) => tracing::warn!("Redis takes writes again: sending goes on"),
-            Err(error) => {
-                tracing::error!(%error, "Redis takes no writes: nothing is sent until it does")
+        self.state.set_writable(writable);
+        let address = self.redis.address();
+        match (answer, *outage) {
+            (Err(error), None) => {
+                *outage = Some(Instant::now());
+                tracing::error!(
+                    address,
+                    %error,
+                    "Redis takes no writes: nothing is sent until it does"
+                );
             }
+            (Ok(()), Some(began)) => {
+                *outage = None;
+                let seconds = began.elapsed().as_secs_f64();
+                tracing::warn!(address, seconds, "Redis takes writes again: sending goes on");
+            }
+            _ => {}
         }
     }
 

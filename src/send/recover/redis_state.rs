@@ -19,13 +19,8 @@ impl Default for RedisState {
 }
 
 impl RedisState {
-    /// Returns true while Redis takes writes.
-    pub(super) fn is_writable(&self) -> bool {
-        self.writable.load(Ordering::Relaxed)
-    }
-
-    /// Notes whether Redis takes writes. Returns the state before.
-    pub(super) fn set_writable(&self, writable: bool) -> bool {
-        self.writable.swap(writable, Ordering::Relaxed)
+    /// Notes whether Redis takes writes.
+    pub(super) fn set_writable(&self, writable: bool) {
+        self.writable.store(writable, Ordering::Relaxed);
     }
 }

@@ -110,7 +110,7 @@ impl Takeovers {
                 self.holder.give_back(leased).await?;
             }
             Taken::Leased(..) => self.take_over_if_dead(delivery, &at, ledger.header()).await?,
-            Taken::Missing => {}
+            Taken::Missing | Taken::Held => {}
         }
         Ok(())
     }

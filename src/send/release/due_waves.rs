@@ -40,12 +40,15 @@ impl DueWaves {
     pub async fn release_due(&self) -> bool {
         let done = self.release_all_due().await;
         if let Err(error) = &done {
-            tracing::warn!(%error, "due waves wait until Redis answers");
+            error.log_failed_pass("due waves wait until Redis answers");
         }
         done.is_ok()
     }
 
     async fn release_all_due(&self) -> Result<(), StoreError> {
+        if self.deliveries.store_is_held().await? {
+            return Ok(());
+        }
         let due = self.schedules.due_deliveries(unix_now()).await?;
         let failure = "the due waves of this delivery cannot be released";
         each_delivery(due, AT_A_TIME, failure, async |id| self.release_due_of(&id).await).await
@@ -79,6 +82,14 @@ impl DueWaves {
         let released = self.schedules.release_waves(&delivery.id, plan, unix_now(), false).await?;
         metrics::waves("released", released.released);
         metrics::waves("held", released.newly_held);
+        if released.released > 0 {
+            tracing::info!(
+                delivery.id = %delivery.id,
+                waves = released.released,
+                state = released.state.word(),
+                "delivery: due waves are released"
+            );
+        }
         if released.newly_held > 0 {
             let (waves, grace_minutes) = (released.newly_held, plan.settings.grace_minutes);
             tracing::error!(
@@ -97,7 +108,7 @@ impl DueWaves {
     /// Releases the held waves of a delivery, on request of a person. Returns its new state.
     ///
     /// # Errors
-    /// If the principal lacks the role, or no wave is held.
+    /// If the principal lacks the role, no wave is held, or the store is held.
     pub async fn release_held(
         &self,
         by: &Principal,
@@ -105,6 +116,7 @@ impl DueWaves {
         key: Option<&IdempotencyKey>,
     ) -> Result<DeliveryState, Refusal> {
         require(by, Role::StartDeliveries)?;
+        self.deliveries.require_moving_store().await?;
         let repeats: Vec<RepeatKey> = key.iter().map(|key| RepeatKey::of(key, id)).collect();
         let delivery = self.deliveries.delivery(id).await?;
         let held = match &delivery.document.plan {

@@ -39,7 +39,8 @@ impl Starts {
             Err(Refusal::NotFound) => return Ok(()),
             Err(other) => return Err(other.into()),
         };
-        if delivery.state.after(Action::Start).is_err() {
+        // the reconciler names the job again once the store is released
+        if delivery.state.after(Action::Start).is_err() || self.deliveries.store_is_held().await? {
             return Ok(());
         }
         let plan = delivery

@@ -69,6 +69,8 @@ pub enum Taken {
     Leased(u32, u32),
     /// There is no such ledger.
     Missing,
+    /// The store is held.
+    Held,
 }
 
 /// The sequence numbers of the leases of a process begin this far apart; a lease has fewer batches.

@@ -40,13 +40,15 @@ pub struct ScheduleStore {
     pub(super) redis: Redis,
     chunks: ChunkLists,
     release_waves: Arc<Script>,
+    hold_waves: Arc<Script>,
 }
 
 impl ScheduleStore {
     /// Makes the handle. It opens the chunks of released waves through `chunks`.
     pub fn new(redis: Redis, chunks: ChunkLists) -> Self {
         let release_waves = Arc::new(with_prelude(include_str!("release_waves.lua")));
-        Self { redis, chunks, release_waves }
+        let hold_waves = Arc::new(Script::new(include_str!("hold_waves.lua")));
+        Self { redis, chunks, release_waves, hold_waves }
     }
 
     /// Writes the table of waves and the table of chunks of a preparation.
@@ -148,6 +150,20 @@ impl ScheduleStore {
             unreleased,
             next_due: u32::try_from(next).ok(),
         })
+    }
+
+    /// Holds the due waves of a delivery. If it has not `started`, holds released ones, too.
+    /// Returns the number of newly held waves.
+    pub async fn hold_due_waves(
+        &self,
+        id: &DeliveryId,
+        plan: &Plan,
+        now: u32,
+        started: bool,
+    ) -> Result<u64, StoreError> {
+        let mut script = self.hold_waves.prepare_invoke();
+        script.key(SliceKind::Waves(plan.generation).key(id, 0)).arg(now).arg(u8::from(started));
+        Ok(script.invoke_async(&mut self.redis.connection()).await?)
     }
 
     /// Opens the chunks of newly released waves, and then notes that these waves are open.

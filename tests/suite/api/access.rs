@@ -12,7 +12,7 @@ use crate::harness::{
 #[tokio::test(flavor = "multi_thread")]
 async fn every_route_wants_its_token_and_its_role() {
     let redis = RedisServer::start();
-    let app = start(&redis, "[auth]\nfailure_pause_ms = 0").await;
+    let app = start(&redis, "[auth]\nfailures_per_minute = 0").await;
     let http = reqwest::Client::new();
     for route in ROUTES {
         let url = format!("{}{}", app.client.url, path(route));

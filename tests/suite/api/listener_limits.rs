@@ -120,24 +120,50 @@ async fn a_body_that_stalls_or_is_too_large_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_beyond_the_limit_wait_until_another_ends() {
+async fn a_connection_beyond_the_limit_takes_the_slot_of_an_idle_one() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "[server]\nconnections = 2\nhead_timeout_ms = 60000\n").await;
-    // The daemon accepts them in the order in which they came.
-    let (first, _second) = (connect(&app).await, connect(&app).await);
-    let mut third = connect(&app).await;
-    third
-        .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        .await
-        .unwrap();
+    let (mut first, mut second) = (connect(&app).await, connect(&app).await);
+    let ask = |close: &str| format!("GET /healthz HTTP/1.1\r\nHost: x\r\n{close}\r\n");
+    second.write_all(ask("").as_bytes()).await.unwrap();
     let mut byte = [0];
-    assert!(
-        timeout(Duration::from_millis(500), third.read(&mut byte)).await.is_err(),
-        "a connection beyond the limit was served"
-    );
-    drop(first);
-    assert!(rest(&mut third).await.starts_with("HTTP/1.1 200"));
+    second.read_exact(&mut byte).await.unwrap();
+    let answer = self::ask(&app, &ask("Connection: close\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(rest(&mut first).await, "", "it has been idle for the longest time");
     app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_is_answered_with_the_limit_if_requests_hold_all_slots() {
+    let redis = RedisServer::start();
+    for (settings, status, limit) in [
+        ("connections = 2\nconnections_per_address = 9", "503", "server.connections:"),
+        ("connections_per_address = 2", "429", "server.connections_per_address:"),
+    ] {
+        let app = App::start(&redis, &format!("[server]\n{settings}\n")).await;
+        let id = app.client.create(&definition()).await;
+        let half = format!(
+            "PUT /api/v1/deliveries/{id}/audience HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
+             Content-Type: application/x-ndjson\r\nContent-Length: 100\r\n\
+             Expect: 100-continue\r\n\r\n",
+            app.client.token
+        );
+        let mut uploads = Vec::new();
+        for _ in 0..2 {
+            let mut stream = connect(&app).await;
+            stream.write_all(half.as_bytes()).await.unwrap();
+            let mut byte = [0];
+            // The daemon asks for the body, so the request holds its connection.
+            timeout(LIMIT, stream.read_exact(&mut byte)).await.unwrap().unwrap();
+            uploads.push(stream);
+        }
+        let answer = ask(&app, "").await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{settings}: {answer}");
+        assert!(answer.contains(limit) && answer.contains("Retry-After: 1"), "{answer}");
+        drop(uploads);
+        app.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,8 +188,11 @@ async fn a_client_that_does_not_read_its_answer_is_disconnected() {
     })
     .await;
     // The only connection is in use until the daemon gives up.
-    let answer = ask(&app, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    eventually("the connection is free again", LIMIT, async || {
+        let request = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        ask(&app, request).await.starts_with("HTTP/1.1 200").then_some(())
+    })
+    .await;
     assert!(rest(&mut greedy).await.len() < 10_000_000, "the answer was cut off");
     app.stop().await;
 }

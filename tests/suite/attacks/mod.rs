@@ -1,11 +1,18 @@
 //! Attacks: what somebody with few rights, or none, tries against the daemon. Each must fail.
 
+mod admin_tls;
 mod auditor;
 mod deletion;
+mod floods;
 mod floors;
+mod listeners;
 mod lost_updates;
 mod mail_without_confirmation;
 mod own_sign_offs;
 mod revoked_tokens;
+mod stale_steps;
+mod stale_store;
+mod state_dir;
+mod templates;
 mod units;
 mod weak_identities;

@@ -264,8 +264,8 @@ async fn no_holder_counts_as_dead_while_redis_takes_no_writes() {
             !services
                 .journey
                 .recover
-                .reconciler
-                .redis_state
+                .pulse
+                .state
                 .writable
                 .load(std::sync::atomic::Ordering::Relaxed)
         );

@@ -3,10 +3,11 @@
 //! A test can kill it, freeze it, end it and start it again on the same state directory.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io::{Read, Write},
     os::unix::net::UnixStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
@@ -15,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::{LIMIT, client::Client, eventually, eventually_blocking};
+use super::{LIMIT, client::Client, eventually, eventually_blocking, run};
 
 const START: Duration = LIMIT;
 /// The bearer token of every daemon here; it has all roles.
@@ -31,6 +32,8 @@ pub struct Daemon {
     began: usize,
     /// True if a test can set its clock.
     own_clock: bool,
+    /// Further variables of its environment.
+    environment: Vec<(&'static str, OsString)>,
 }
 
 /// Debian puts the library into a folder with the name of the architecture.
@@ -46,6 +49,11 @@ fn libfaketime() -> PathBuf {
         .expect("libfaketime is missing: scripts/setup.sh test installs faketime")
 }
 
+/// Copies a directory with all that a backup program keeps: owners, modes, times.
+pub fn copy(from: &Path, to: &Path) {
+    run(Command::new("cp").arg("-a").arg(from).arg(to), LIMIT);
+}
+
 impl Daemon {
     /// Starts the binary with these settings (TOML). The harness chooses the state directory, the
     /// address and the token. Leases are short unless the settings say otherwise.
@@ -55,10 +63,54 @@ impl Daemon {
         daemon
     }
 
+    /// Starts the binary with these variables in its environment.
+    pub async fn start_with(settings: &str, environment: Vec<(&'static str, OsString)>) -> Self {
+        let mut daemon = Self::new(settings, false);
+        daemon.environment = environment;
+        daemon.launch().await;
+        daemon
+    }
+
+    /// A daemon with the settings of another one, which does not run yet.
+    pub fn unstarted(original: &Self) -> Self {
+        Self::new(&original.settings, false)
+    }
+
+    /// Restores a backup with the command, and starts the binary on it.
+    pub async fn start_restored(original: &Self, backup: &Path) -> Self {
+        let mut daemon = Self::unstarted(original);
+        let mut restore = Command::new(env!("CARGO_BIN_EXE_versand"));
+        restore.arg("restore").arg(backup).arg("--state-dir").arg(daemon.state_dir());
+        run(&mut restore, LIMIT);
+        daemon.launch().await;
+        daemon
+    }
+
+    /// Its settings, as the binary reads them.
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.path().join("config.toml")
+    }
+
+    /// Starts the binary on a copy of the state directory of another daemon, with its settings.
+    pub async fn start_on_copy(original: &Self) -> Self {
+        let mut daemon = Self::new(&original.settings, false);
+        copy(&original.state_dir(), &daemon.state_dir());
+        daemon.launch().await;
+        daemon
+    }
+
     fn new(settings: &str, own_clock: bool) -> Self {
         let folder = tempfile::Builder::new().prefix("versand-").tempdir().unwrap();
         let client = Client::new(String::new(), TOKEN.to_owned());
-        Self { folder, settings: settings.to_owned(), child: None, client, began: 0, own_clock }
+        Self {
+            folder,
+            settings: settings.to_owned(),
+            child: None,
+            client,
+            began: 0,
+            own_clock,
+            environment: Vec::new(),
+        }
     }
 
     /// Starts a daemon with a clock of its own, which [`Self::set_clock`] sets. The settings must
@@ -114,6 +166,31 @@ impl Daemon {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Writes other settings into the file that the daemon was started with, and sends SIGHUP.
+    /// Returns what the daemon logs from then on until it has read them.
+    pub async fn reload(&mut self, settings: &str) -> String {
+        self.settings = settings.to_owned();
+        self.reload_text(&self.with_own_settings()).await
+    }
+
+    /// Like [`Self::reload`], with exactly this text in the file.
+    pub async fn reload_text(&self, text: &str) -> String {
+        fs::write(self.folder.path().join("config.toml"), text).unwrap();
+        let before = self.log().len();
+        self.signal(Signal::HUP);
+        eventually("the settings are read again", LIMIT, async || {
+            let log = self.log()[before..].to_owned();
+            let ends = ["were read again", "nothing has changed"];
+            ends.iter().any(|end| log.contains(end)).then_some(log)
+        })
+        .await
+    }
+
+    /// The state directory.
+    pub fn state_dir(&self) -> PathBuf {
+        self.folder.path().join("state")
     }
 
     /// Sends SIGSTOP.
@@ -207,6 +284,7 @@ impl Daemon {
                 .env("FAKETIME_TIMESTAMP_FILE", self.folder.path().join("clock"));
             command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
+        command.envs(self.environment.iter().map(|(name, value)| (*name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());
         self.client.url = eventually_blocking("the daemon listens", START, || self.listening());
@@ -247,7 +325,11 @@ impl Daemon {
         token
             .insert("sha256".into(), data_encoding::HEXLOWER.encode(&Sha256::digest(TOKEN)).into());
         token.insert("roles".into(), roles.map(toml::Value::from).to_vec().into());
-        section("auth", "tokens", vec![toml::Value::from(token)].into(), false);
+        let others = settings.get("auth").and_then(|auth| auth.get("tokens")).cloned();
+        let mut tokens = others.and_then(|all| all.as_array().cloned()).unwrap_or_default();
+        tokens.push(token.into());
+        let auth = settings.entry("auth").or_insert_with(|| toml::Table::new().into());
+        auth.as_table_mut().unwrap().insert("tokens".into(), tokens.into());
         settings.to_string()
     }
 }

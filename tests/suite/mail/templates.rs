@@ -83,16 +83,10 @@ fn a_template_that_never_ends_or_grows_too_big_is_an_error() {
     );
     let found = error(&template, json!({"n": 90_000}));
     assert!(found.message.contains("too long"), "{found}");
-    let template = compile("s", None, Some("{{ 'x' * n }}"));
+    let template = compile("s", None, Some("{{ n ~ n }}"));
     assert!(template.render(&recipient(json!({"n": 10})), &stamp()).is_ok());
-    assert!(error(&template, json!({"n": 90_000_000})).message.contains("too long"));
-    assert_eq!(error(&template, json!({"n": LIMIT_BYTES})).part, "message");
-    let recursive = compile(
-        "s",
-        None,
-        Some("{% macro m(n) %}{{ m(n) }}{% endmacro %}{% if n %}{{ m(1) }}{% endif %}"),
-    );
-    assert_eq!(error(&recursive, json!({"n": 1})).part, "text");
+    assert!(error(&template, json!({"n": "x".repeat(9_000_000)})).message.contains("too long"));
+    assert_eq!(error(&template, json!({"n": "x".repeat(LIMIT_BYTES)})).part, "message");
 }
 
 #[test]

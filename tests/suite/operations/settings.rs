@@ -34,7 +34,7 @@ const BAD: [(&str, &str); 48] = [
     ("[redis]\nurl = \"redis://:secret@127.0.0.1\"", "redis.url"),
     ("[redis]\nurl = \"redis://127.0.0.1\"\npassword_file = \"/nowhere/p\"", "redis.password_file"),
     ("[redis]\npassword_file = \"/dev/null\"", "redis.password_file"),
-    ("[auth]\nfailure_pause_ms = 5001", "auth.failure_pause_ms"),
+    ("[auth]\nfailures_per_minute = 100001", "auth.failures_per_minute"),
     ("[relay]\ntls = \"maybe\"", "relay.tls"),
     ("[relay]\nport = 70000", "relay.port"),
     ("[relay]\nhost = \"x\"\nusername = \"me\"\ntls = \"starttls\"", "relay.password_file"),

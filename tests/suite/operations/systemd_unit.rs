@@ -68,6 +68,19 @@ fn starting_has_no_limit() {
     assert_eq!(value(&text(repository(UNIT)), "TimeoutStartSec"), Some("infinity"));
 }
 
+#[test]
+fn a_reload_a_hang_and_a_crash_are_provided_for() {
+    let unit = text(repository(UNIT));
+    assert_eq!(value(&unit, "ExecReload"), Some("/bin/kill -HUP $MAINPID"));
+    assert_eq!(value(&unit, "Restart"), Some("on-failure"));
+    assert_eq!(value(&unit, "LimitCORE"), Some("0"));
+    let watchdog_s: u64 = value(&unit, "WatchdogSec").unwrap().parse().unwrap();
+    assert!((10..=60).contains(&watchdog_s), "{watchdog_s} s");
+    for limit in ["MemoryHigh", "MemoryMax", "TasksMax"] {
+        assert!(value(&unit, limit).is_some(), "{limit}");
+    }
+}
+
 /// Found with a real systemd: it restarts a failing ExecStartPre for ever, whatever the exit code
 /// is.
 #[test]

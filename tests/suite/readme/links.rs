@@ -1,5 +1,4 @@
-//! Every relative link of the documentation leads to a file. If it names a heading, the file has
-//! that heading.
+//! Every relative link of the documentation leads to a file, and to a heading if it names one.
 
 use std::path::Path;
 

@@ -9,7 +9,7 @@ use std::{
 use minijinja::HtmlEscape;
 use serde_json::Value as Json;
 
-use super::parser::{FieldPath, LoopOver, MergeStep, PathRoot, parse};
+use super::parser::{FieldPath, LoopOver, MergeStep, NUMBERS, PathRoot, parse};
 use crate::mail::{
     compose::holds_mark,
     template::fields::{FieldValues, FoundField, lookup, value_of},
@@ -51,6 +51,11 @@ impl CompiledMerge {
         })
     }
 
+    /// Whether the template has a loop, so that a message may take long.
+    pub fn has_loop(&self) -> bool {
+        has_loop(&self.steps)
+    }
+
     /// The merged text. `None` if the engine must decide.
     ///
     /// The engine decides if a field is missing, or if a written value holds a mark or is a list or
@@ -65,6 +70,14 @@ impl CompiledMerge {
         }
         Some(merging.out)
     }
+}
+
+fn has_loop(steps: &[MergeStep]) -> bool {
+    steps.iter().any(|step| match step {
+        MergeStep::For { .. } => true,
+        MergeStep::If { then, otherwise, .. } => has_loop(then) || has_loop(otherwise),
+        MergeStep::Text(_) | MergeStep::Field(_) | MergeStep::Token(_) => false,
+    })
 }
 
 struct Merging<'a> {
@@ -104,9 +117,9 @@ impl<'a> Merging<'a> {
         otherwise: &'a [MergeStep],
     ) -> Option<()> {
         let items = match over {
-            LoopOver::Numbers(numbers) => numbers,
+            LoopOver::Numbers(length) => NUMBERS.get(..*length)?,
             LoopOver::Path(path) => match self.find(path)? {
-                FoundField::Field(Json::Array(items)) => items,
+                FoundField::Field(Json::Array(items)) => items.as_slice(),
                 _ => return None,
             },
         };

@@ -1,6 +1,6 @@
 //! Parses a template of literal text, merge fields, conditions and loops into merge steps.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::LazyLock};
 
 use serde_json::Value as Json;
 
@@ -45,12 +45,16 @@ pub enum PathRoot {
 pub enum LoopOver {
     /// The list at a path.
     Path(FieldPath),
-    /// A range such as `range(3)`.
-    Numbers(Vec<Json>),
+    /// A range such as `range(3)`, with its length.
+    Numbers(usize),
 }
 
 /// The longest range that is parsed. Longer ones are left to the engine.
-const LONGEST_RANGE: u32 = 1000;
+const LONGEST_RANGE: usize = 1000;
+
+/// The items of all ranges. A range of its own for each loop could take 800 times its source.
+pub static NUMBERS: LazyLock<Vec<Json>> =
+    LazyLock::new(|| (0..LONGEST_RANGE).map(Json::from).collect());
 
 /// The merge steps of a template that the engine has accepted. `used` are its merge fields.
 ///
@@ -134,7 +138,7 @@ impl<'a> Parser<'a> {
         let over = match length {
             Some(length) => {
                 let length = length.parse().ok().filter(|length| *length <= LONGEST_RANGE)?;
-                LoopOver::Numbers((0..length).map(Json::from).collect())
+                LoopOver::Numbers(length)
             }
             None => LoopOver::Path(self.path(over)?),
         };

@@ -66,6 +66,11 @@ impl FastPathPart {
         }
     }
 
+    /// Whether the part is merged without the engine and without a loop: it takes little.
+    pub fn is_simple(&self) -> bool {
+        matches!(&self.method, Method::Merge(merge) if !merge.has_loop())
+    }
+
     /// The text of the part for one recipient. `None` on any error, which the engine then finds.
     pub fn render<'a>(
         &'a self,

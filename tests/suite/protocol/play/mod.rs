@@ -324,7 +324,7 @@ impl<'a> Play<'a> {
                 Ok(lease)
             }
             Taken::Leased(epoch, beat) => Err((epoch, beat)),
-            Taken::Missing => panic!("the ledger is there"),
+            Taken::Missing | Taken::Held => panic!("the ledger is there"),
         };
         if let Ok(lease) = real {
             self.workers[worker].lease = Some(lease);

@@ -1,5 +1,4 @@
-//! Deliveries with a schedule: hold, release, withdraw, pause, stop, copy. Also: who may approve
-//! and confirm a delivery.
+//! Deliveries with a schedule: hold, release, withdraw, pause, stop, copy; who may confirm them.
 
 use super::*;
 use crate::harness::app::token;

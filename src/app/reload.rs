@@ -1,0 +1,83 @@
+//! The reload: takes the settings of another load over while the daemon runs.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::{
+    config::{Config, SettingChange},
+    live::Live,
+    metrics,
+};
+
+/// Puts what a part has read into force. It cannot fail.
+pub(super) type Apply = Box<dyn FnOnce() + Send>;
+/// Reads all that a part needs from the new settings, and changes nothing yet.
+pub(super) type ReloadPart = Box<dyn Fn(&Config) -> Result<Apply, String> + Send + Sync>;
+
+/// Takes new settings over: all of them, or none. Cheap to clone.
+#[derive(Clone)]
+pub struct Reload(Arc<ReloadState>);
+
+struct ReloadState {
+    /// The settings of the start. A setting that needs a restart is compared with these.
+    started: Config,
+    /// The settings that were loaded last.
+    loaded: Mutex<Config>,
+    live: Live<Config>,
+    parts: Vec<ReloadPart>,
+}
+
+impl Reload {
+    /// Begins with the settings of the start, as loaded, and with the live ones. `parts` are all
+    /// that a reload replaces besides.
+    pub(super) fn new(started: Config, live: Live<Config>, parts: Vec<ReloadPart>) -> Self {
+        let loaded = Mutex::new(started.clone());
+        Self(Arc::new(ReloadState { started, loaded, live, parts }))
+    }
+
+    /// Takes the settings over that `load` returns. If one cannot be used, nothing changes.
+    /// Returns whether the settings were taken over.
+    pub fn reload(&self, load: impl FnOnce() -> Result<Config, String>) -> bool {
+        let mut loaded = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = load().and_then(|config| {
+            let prepared: Result<Vec<Apply>, String> =
+                self.0.parts.iter().map(|part| part(&config)).collect();
+            Ok((config, prepared?))
+        });
+        metrics::reloaded(read.is_ok());
+        let (config, prepared) = match read {
+            Ok(read) => read,
+            Err(reason) => {
+                tracing::error!(reason, "the settings cannot be used: nothing has changed");
+                return false;
+            }
+        };
+        let changes = config.changes_since(&loaded);
+        self.0.live.set(self.0.live.now().reloaded(&config));
+        prepared.into_iter().for_each(|apply| apply());
+        changes.iter().filter(|change| change.is_live).for_each(log);
+        let later: Vec<String> = config
+            .changes_since(&self.0.started)
+            .into_iter()
+            .filter(|change| !change.is_live)
+            .map(|change| change.setting)
+            .collect();
+        if !later.is_empty() {
+            let settings = later.join(", ");
+            tracing::warn!(settings, "these settings differ and need a restart");
+        }
+        let changed = changes.iter().filter(|change| change.is_live).count();
+        let (tokens, jwt_keys) = (config.auth.tokens.len(), config.auth.jwt_keys.len());
+        tracing::info!(changed, tokens, jwt_keys, "the settings and their files were read again");
+        *loaded = config;
+        true
+    }
+}
+
+/// Logs a change. Values of secrets and lists are not shown.
+fn log(change: &SettingChange) {
+    let setting = &change.setting;
+    match &change.values {
+        Some((from, to)) => tracing::info!(setting, from, to, "a setting has changed"),
+        None => tracing::info!(setting, "a setting has changed"),
+    }
+}

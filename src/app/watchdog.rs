@@ -1,0 +1,62 @@
+//! The watchdog of systemd: it is fed only while the runtime, the scheduler and the workers move.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{daemon::LifeSign, queue::WorkerHealth};
+
+/// A worker that waits for Redis shows life at least once within so many response times ...
+const RESPONSES: u32 = 3;
+/// ... and the pause before it tries again.
+const PAUSE: Duration = Duration::from_secs(15);
+
+/// What must move, so that the watchdog is fed.
+pub(super) struct Watchdog {
+    pub scheduler: LifeSign,
+    pub workers: WorkerHealth,
+    /// How long one answer of Redis may take.
+    pub response: Duration,
+    /// Cancelled when the daemon drains. From then on its time is limited anyway.
+    pub shutdown: CancellationToken,
+}
+
+impl Watchdog {
+    /// Feeds the watchdog until `end`. Returns at once if systemd asks for no watchdog.
+    pub(super) async fn feed(self, end: CancellationToken) {
+        let Some(period) = sd_notify::watchdog_enabled() else { return };
+        let mut fed = true;
+        while end.run_until_cancelled(tokio::time::sleep(period / 4)).await.is_some() {
+            let stuck = self.stuck(period).await;
+            match &stuck {
+                None => {
+                    let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+                }
+                Some(what) if fed => {
+                    tracing::error!(what, "the watchdog is not fed: this does not move any more");
+                }
+                Some(_) => {}
+            }
+            fed = stuck.is_none();
+        }
+    }
+
+    /// What does not move any more, if there is something.
+    async fn stuck(&self, period: Duration) -> Option<&'static str> {
+        // a task of its own must get its turn on the runtime
+        let turn = tokio::time::timeout(period / 4, TaskTracker::new().spawn(async {}));
+        if !matches!(turn.await, Ok(Ok(()))) {
+            return Some("the runtime");
+        }
+        if self.shutdown.is_cancelled() {
+            return None;
+        }
+        if self.scheduler.age() > period {
+            return Some("the scheduler");
+        }
+        // without Redis the workers end and begin again, which is life
+        let most = period + self.response * RESPONSES + PAUSE;
+        (self.workers.oldest_sign() > most).then_some("a queue worker")
+    }
+}

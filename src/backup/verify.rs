@@ -1,0 +1,139 @@
+//! Verifies a backup: its files, and that its store can be read from end to end.
+
+use std::path::Path;
+
+use super::{backup_error::BackupError, manifest::Manifest, restore::restore};
+use crate::{
+    domain::{
+        delivery::{self, AuditEntry, Delivery},
+        ledger::Counts,
+    },
+    redis_server::{EmbeddedRedis, StateDir},
+    store::{Redis, StoreError, Stores},
+};
+
+/// Entries or deliveries that are read in one round trip.
+const AT_A_TIME: usize = 500;
+
+/// What a verified backup holds.
+#[derive(Debug)]
+pub struct VerifiedBackup {
+    pub manifest: Manifest,
+    pub deliveries: u64,
+    /// Entries of all audit chains, and of the chain of heads.
+    pub entries: u64,
+    /// Recipients in ledgers.
+    pub recipients: u64,
+    /// What is wrong, one line each. A good backup has none.
+    pub faults: Vec<String>,
+}
+
+/// Checks the hashes of a backup, then reads a copy of it with a private redis-server: the form of
+/// the store, every audit chain, and every ledger against the live counters.
+///
+/// # Errors
+/// If a file differs from the manifest, or if the store cannot be read at all.
+pub async fn verify(backup: &Path, program: &str) -> Result<VerifiedBackup, BackupError> {
+    let folder = tempfile::Builder::new()
+        .prefix("versand-verify-")
+        .tempdir()
+        .map_err(|source| BackupError::File { path: std::env::temp_dir(), source })?;
+    let path = folder.path().join("state");
+    let manifest = restore(backup, &path)?;
+    let state = StateDir::lock(&path)?;
+    let embedded = EmbeddedRedis::start(&state, program).await?;
+    let read = read(&embedded.url(), manifest).await;
+    embedded.stop().await;
+    read
+}
+
+async fn read(url: &str, manifest: Manifest) -> Result<VerifiedBackup, BackupError> {
+    let stores = Stores::new(Redis::connect_to(url).await?);
+    stores.holds.check_format().await?;
+    let mut verified =
+        VerifiedBackup { manifest, deliveries: 0, entries: 0, recipients: 0, faults: Vec::new() };
+    let heads = pages(async |from| stores.deliveries.audit_heads(from, AT_A_TIME).await).await?;
+    verified.note_chain("the chain of heads", &heads);
+    for offset in (0..).step_by(AT_A_TIME) {
+        let ids = stores.deliveries.delivery_ids(offset, AT_A_TIME).await?;
+        for id in &ids {
+            let chain = pages(async |from| stores.deliveries.audit(id, from, AT_A_TIME).await);
+            verified.note_chain(&format!("delivery {id}"), &chain.await?);
+            match stores.deliveries.delivery(id).await {
+                Ok(Some(delivery)) => verified.note_delivery(&stores, &delivery).await?,
+                Ok(None) => {}
+                Err(StoreError::Damaged(why)) => {
+                    verified.faults.push(format!("delivery {id}: {why}"));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if ids.len() < AT_A_TIME {
+            return Ok(verified);
+        }
+    }
+    Ok(verified)
+}
+
+/// All entries of a chain.
+async fn pages(
+    page: impl AsyncFn(usize) -> Result<Vec<AuditEntry>, StoreError>,
+) -> Result<Vec<AuditEntry>, StoreError> {
+    let mut all = Vec::new();
+    loop {
+        let entries = page(all.len()).await?;
+        let is_last = entries.len() < AT_A_TIME;
+        all.extend(entries);
+        if is_last {
+            return Ok(all);
+        }
+    }
+}
+
+impl VerifiedBackup {
+    fn note_chain(&mut self, of: &str, entries: &[AuditEntry]) {
+        self.entries += entries.len() as u64;
+        if let Err(fault) = delivery::verify(entries) {
+            self.faults.push(format!("{of}: {fault}"));
+        }
+    }
+
+    /// Compares the ledgers of a delivery with its plan and with the live counters.
+    async fn note_delivery(
+        &mut self,
+        stores: &Stores,
+        delivery: &Delivery,
+    ) -> Result<(), StoreError> {
+        self.deliveries += 1;
+        let document = &delivery.document;
+        let Some(plan) = document.plan.as_ref().filter(|_| document.has_started()) else {
+            return Ok(());
+        };
+        if document.cleaned.is_some() {
+            return Ok(());
+        }
+        let ledgers = match stores.ledgers.ledgers(&delivery.id, 0..plan.chunks).await {
+            Ok(ledgers) => ledgers,
+            Err(StoreError::Damaged(why)) => {
+                self.faults.push(format!("delivery {}: {why}", delivery.id));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let mut counted = Counts::default();
+        ledgers.iter().flatten().for_each(|ledger| counted.add(ledger));
+        self.recipients += counted.total();
+        let live = stores.ledgers.counts(&delivery.id).await?;
+        let difference = counted.largest_difference(&live);
+        if counted.total() != plan.to_deliver || difference > 0 {
+            self.faults.push(format!(
+                "delivery {}: its ledgers have {} of {} recipients, and its counters differ by \
+                 {difference}",
+                delivery.id,
+                counted.total(),
+                plan.to_deliver
+            ));
+        }
+        Ok(())
+    }
+}
