@@ -73,13 +73,14 @@ impl Proofs {
             self.deliveries.await_durability().await?;
             return Ok(before.answer());
         }
+        // a repeated request must not count among the proofs of the hour
+        if self.deliveries.first_answer::<()>(begun.as_slice()).await?.is_some() {
+            return self.results_of(done.as_ref()).await;
+        }
         let run = self.prepare_run(by, id, request).await?;
         self.take_proofs(by, run.count()).await?;
         if let Changed::Before(()) = self.note_request(by, &run, begun.as_slice()).await? {
-            let before = self.deliveries.first_answer(done.as_slice()).await?;
-            return before.map(Changed::answer).ok_or(Refusal::Conflict(
-                "the request with this key is not over or was cut off: the key sends nothing again",
-            ));
+            return self.results_of(done.as_ref()).await;
         }
         let (proofs, by, id) = (self.clone(), by.name.clone(), id.clone());
         // in a task of its own: a caller that goes away must not break off a transaction
@@ -97,6 +98,17 @@ impl Proofs {
             results
         });
         Ok(sending.await.map_err(|error| StoreError::Damaged(error.to_string()))?)
+    }
+
+    /// The results of an earlier request with the same key.
+    ///
+    /// # Errors
+    /// If that request is not over, or was cut off.
+    async fn results_of(&self, done: Option<&RepeatKey>) -> Result<ProofResults, Refusal> {
+        let before = self.deliveries.first_answer(done.map_or(&[], std::slice::from_ref)).await?;
+        before.map(Changed::answer).ok_or(Refusal::Conflict(
+            "the request with this key is not over or was cut off: the key sends nothing again",
+        ))
     }
 
     /// Checks the request and reads the recipients, so that faults are found before the sending.

@@ -24,7 +24,7 @@ async fn revoke(client: &Client, name: &str) -> reqwest::Response {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_token_is_refused_at_once_by_all_daemons_and_after_a_restart() {
     let redis = RedisServer::start();
-    let settings = "[auth]\nfailure_pause_ms = 0";
+    let settings = "[auth]\nfailures_per_minute = 0";
     let (one, two) = (start(&redis, settings).await, start(&redis, settings).await);
     let unused = token_line(&one.client, "preparer").await;
     assert_eq!((&unused["last_used"], &unused["revoked"]), (&Value::Null, &Value::Null));

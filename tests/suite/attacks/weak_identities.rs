@@ -112,7 +112,7 @@ async fn list(client: &Client, jwt: &str) -> reqwest::Response {
 async fn jwts_of_an_identity_provider_are_understood_and_odd_ones_refused() {
     let folder = tempfile::tempdir().unwrap();
     let redis = RedisServer::start();
-    let keys = key(&folder, "HS256", SECRET) + "\nfailure_pause_ms = 0";
+    let keys = key(&folder, "HS256", SECRET) + "\nfailures_per_minute = 0";
     let app = App::start(&redis, &keys).await;
     let now = get_current_timestamp() as f64;
     let plain = Header::default();
@@ -160,7 +160,7 @@ async fn an_expired_bearer_token_is_refused() {
     let tokens = [until("old", "2020-01-01T00:00:00Z"), until("new", "2990-01-01T00:00:00Z")];
     let app = App::start(
         &redis,
-        &format!("[auth]\nfailure_pause_ms = 0\ntokens = [{}]", tokens.join(", ")),
+        &format!("[auth]\nfailures_per_minute = 0\ntokens = [{}]", tokens.join(", ")),
     )
     .await;
     let refused = problem(list(&app.client, "old").await, StatusCode::UNAUTHORIZED).await;
