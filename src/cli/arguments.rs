@@ -29,6 +29,10 @@ use crate::{
 /// restart the daemon after this code.
 const BAD_CONFIGURATION: u8 = 64;
 
+/// The stack of a thread, in bytes. Only what is used takes memory. A program that is built without
+/// optimisation, such as that of `make demo`, needs more than the usual two MiB.
+const THREAD_STACK: usize = 8 << 20;
+
 /// Sends prepared e-mail deliveries and accounts for every recipient
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -113,7 +117,10 @@ pub fn one_line(error: &anyhow::Error) -> String {
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(THREAD_STACK)
+        .build()?)
 }
 
 /// Loads and checks the settings, then calls `next` with them.

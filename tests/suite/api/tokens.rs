@@ -210,7 +210,7 @@ async fn no_token_and_no_password_is_ever_logged() {
     eventually("the failures are counted", LIMIT, counted).await;
     assert!(daemon.terminate().await.success());
     let log = daemon.log();
-    assert!(log.contains("TRACE") && log.contains("ended"));
+    assert!(log.contains("DEBUG") && log.contains("ended"));
     for secret in tokens.iter().map(String::as_str).chain([
         PASSWORD,
         CRM,
