@@ -6,7 +6,7 @@ use versand::{
     app::Services,
     clock::unix_now,
     domain::{
-        delivery::{DeliveryId, DeliveryState, InDoubt},
+        delivery::{DeliveryId, DeliveryState},
         schedule::WaveState,
     },
     identity::{CONFIRM_SEND, Claims},
@@ -85,7 +85,7 @@ async fn a_release_secures_what_had_started_and_holds_what_had_not() {
     assert_eq!((released.deliveries, released.in_doubt, released.held_waves), (2, 12, 1));
     assert_eq!(pending(services, &begun).await, (0, 12));
     let delivery = services.deliveries.delivery(&begun).await.unwrap();
-    assert_eq!(delivery.document.plan.unwrap().settings.in_doubt, InDoubt::Hold);
+    assert!(delivery.document.plan.unwrap().holds_in_doubt);
     let entry = services.stores.deliveries.audit(&begun, 0, 100).await.unwrap().pop().unwrap();
     assert_eq!((entry.action.as_str(), entry.principal.as_str()), ("release_store", "anybody"));
     assert_eq!(entry.details["in_doubt"], 12);

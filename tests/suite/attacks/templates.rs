@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use reqwest::{Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::harness::{
     LIMIT,
@@ -326,39 +326,35 @@ async fn a_preparation_that_takes_too_much_computing_fails_with_the_part_and_the
 
 /// The deliveries of an earlier version, which had no template language.
 mod approved_earlier {
+    use data_encoding::HEXLOWER;
+    use versand::{deliveries::Decision, domain::delivery::digest};
+
     use super::*;
+    use crate::harness::app::App;
 
     /// Prepares a delivery and then puts `html` into its stored definition, as if an earlier
     /// version had approved it.
-    async fn approved(client: &Client, redis: &RedisServer, html: &str) -> (String, String) {
+    async fn approved(app: &App, html: &str) -> (String, String) {
         let mut definition = definition();
         definition["content"]["html"] = "to be replaced: unsubscribe".into();
-        let id = client.create(&definition).await;
-        client.upload(&id, audience(3)).await;
-        let view = client.prepare(&id).await;
-        let digest = view["plan"]["digest"].as_str().unwrap().to_owned();
-        let mut connection = ::redis::Client::open(redis.url())
-            .unwrap()
-            .get_multiplexed_async_connection()
+        let id = app.client.create(&definition).await;
+        app.client.upload(&id, audience(3)).await;
+        app.client.prepare(&id).await;
+        let replaced = app
+            .services
+            .deliveries
+            .change(&id.parse().unwrap(), "versand", &[], |delivery, _| {
+                let mut document = delivery.document.clone();
+                document.definition.content.html = Some(html.to_owned());
+                let plan = document.plan.as_mut().unwrap();
+                let audience = HEXLOWER.decode(plan.audience_sha256.as_bytes()).unwrap();
+                plan.digest = digest(&document.definition, &plan.settings, &audience);
+                let answer = plan.digest.clone();
+                Ok(Decision { state: delivery.state, document, answer, act: None })
+            })
             .await
             .unwrap();
-        let key = format!("versand:{{{id}}}:delivery");
-        let document: String = ::redis::cmd("HGET")
-            .arg(&key)
-            .arg("document")
-            .query_async(&mut connection)
-            .await
-            .unwrap();
-        let mut document: Value = serde_json::from_str(&document).unwrap();
-        document["definition"]["content"]["html"] = html.into();
-        let () = ::redis::cmd("HSET")
-            .arg(&key)
-            .arg("document")
-            .arg(document.to_string())
-            .query_async(&mut connection)
-            .await
-            .unwrap();
-        (id, digest)
+        (id, replaced.answer())
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -366,7 +362,7 @@ mod approved_earlier {
         let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
         let app = start(&redis, &relay.settings(1)).await;
         let html = "{% macro dear(who) %}Dear {{ who }}{% endmacro %}{{ dear(name) }}";
-        let (id, digest) = approved(&app.client, &redis, html).await;
+        let (id, digest) = approved(&app, html).await;
         app.client.confirm(&id, &digest).await;
         let view = app.client.wait_for(&id, &["finished"]).await;
         assert_eq!(relay.accepted(), 3, "{view}");
@@ -378,7 +374,7 @@ mod approved_earlier {
         let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
         let app = start(&redis, &relay.settings(1)).await;
         let html = format!("{}{{{{ l }}}}", "{% set l=[l] %}".repeat(15_000));
-        let (id, digest) = approved(&app.client, &redis, &html).await;
+        let (id, digest) = approved(&app, &html).await;
         app.client.confirm(&id, &digest).await;
         let view = eventually("the chunk is set aside", LIMIT, async || {
             let view = app.client.get(&format!("/deliveries/{id}")).await;

@@ -94,6 +94,7 @@ impl Daemon {
     /// Starts the binary on a copy of the state directory of another daemon, with its settings.
     pub async fn start_on_copy(original: &Self) -> Self {
         let mut daemon = Self::new(&original.settings, false);
+        fs::remove_dir_all(daemon.state_dir()).unwrap();
         copy(&original.state_dir(), &daemon.state_dir());
         daemon.launch().await;
         daemon
