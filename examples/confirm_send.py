@@ -3,7 +3,7 @@
 
 Needs redis-py (pip install redis). docs/queue.md is the contract that this follows.
 Prints the id of the job; with --wait also the outcome. Exit codes: 0 queued (with --wait: released),
-1 refused, 2 wrong arguments, 3 no outcome in time, 4 Redis or the key file cannot be used.
+1 refused, 2 wrong arguments, 3 no outcome in time, 4 Redis or a file cannot be used.
 """
 
 import argparse
@@ -77,6 +77,8 @@ def arguments():
     parser = argparse.ArgumentParser(description="Release a prepared delivery over the Redis queue.")
     parser.add_argument("--redis", required=True, metavar="URL",
                         help="redis://host:6379, rediss://..., or redis+unix:///path/to/socket")
+    parser.add_argument("--user", help="the user of Redis (the default user)")
+    parser.add_argument("--password-file", help="its first line is the password of that user")
     parser.add_argument("--delivery", required=True, help="id of the prepared delivery")
     parser.add_argument("--digest", required=True, help="digest that its preparation answered with")
     parser.add_argument("--issuer", required=True, help="the issuer that the daemon knows the key of")
@@ -100,7 +102,11 @@ def main():
         with open(options.key_file, "rb") as file:
             key = file.read().strip()  # as the daemon does
         job = {"delivery": options.delivery, "digest": options.digest, "token": sign(claims_of(options), key)}
-        server = redis.Redis.from_url(url)
+        password = None
+        if options.password_file:
+            with open(options.password_file, encoding="utf-8") as file:
+                password = file.readline().rstrip("\r\n")
+        server = redis.Redis.from_url(url, username=options.user, password=password)
         if not enqueue(server, job_id, json.dumps(job)):
             print("a job of this id is there already", file=sys.stderr)
         print(job_id, flush=True)

@@ -81,6 +81,11 @@ fn client(settings: &config::RedisSettings) -> Result<redis::Client, ConfigError
         ));
     }
     let info = match settings.password_file.as_os_str().is_empty() {
+        // the redis crate would silently connect as the default user, which may do everything
+        true if redis.username().is_some() => {
+            let reason = "is needed for the user that redis.url names";
+            return Err(refuse("password_file", reason.into()));
+        }
         true => info,
         false => {
             let password =

@@ -184,7 +184,7 @@ async fn no_token_and_no_password_is_ever_logged() {
     std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
     let settings = format!(
         "[redis]\nurl = \"{}\"\npassword_file = {file:?}\n[log]\nlevel = \"trace\"\n[auth]\nfailures_per_minute = 0\n{}",
-        redis.url(),
+        redis.url_of_default_user(),
         issuers(&folder)
     );
     let mut daemon = Daemon::start(&settings).await;

@@ -12,6 +12,7 @@ mod lost_updates;
 mod mail_without_confirmation;
 mod own_sign_offs;
 mod parsing;
+mod redis_acl;
 mod redis_writer;
 mod revoked_tokens;
 mod stale_steps;

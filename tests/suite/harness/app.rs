@@ -41,6 +41,7 @@ pub fn config(redis: &RedisServer, settings: &str) -> (Config, TempDir) {
     config.catcher.listen = "127.0.0.1:0".parse().unwrap();
     config.public.listen = "127.0.0.1:0".parse().unwrap();
     config.redis.url = redis.url();
+    config.redis.password_file = redis.settings().password_file;
     share_installation_key(state.path());
     if !settings.contains("lease_ms") {
         config.send.lease_ms = 1000;

@@ -16,7 +16,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::{LIMIT, client::Client, eventually, eventually_blocking, run, share_installation_key};
+use super::{
+    LIMIT, client::Client, eventually, eventually_blocking, redis::password_file, run,
+    share_installation_key,
+};
 
 const START: Duration = LIMIT;
 /// The bearer token of every daemon here; it has all roles.
@@ -321,6 +324,8 @@ impl Daemon {
 
     fn with_own_settings(&self) -> String {
         let mut settings: toml::Table = self.settings.parse().unwrap();
+        let url = settings.get("redis").and_then(|redis| redis.get("url")?.as_str());
+        let password = url.and_then(password_file);
         let mut section = |name: &str, key: &str, value: toml::Value, unless_set: bool| {
             let section = settings.entry(name).or_insert_with(|| toml::Table::new().into());
             let section = section.as_table_mut().unwrap();
@@ -334,6 +339,9 @@ impl Daemon {
         section("catcher", "listen", "127.0.0.1:0".into(), false);
         section("public", "listen", "127.0.0.1:0".into(), true);
         section("send", "lease_ms", 1000.into(), true);
+        if let Some(file) = password {
+            section("redis", "password_file", file.to_str().unwrap().into(), true);
+        }
         let roles = ["prepare_deliveries", "start_deliveries", "administration", "monitoring"];
         let mut token = toml::Table::new();
         token.insert("name".into(), "test".into());

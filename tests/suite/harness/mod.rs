@@ -23,6 +23,7 @@ pub mod postfix;
 pub mod python;
 pub mod queue;
 pub mod redis;
+pub mod redis_user;
 pub mod relay;
 pub mod smtp;
 pub mod tracking;

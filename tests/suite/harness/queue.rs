@@ -9,7 +9,10 @@ use versand::{
     queue::{JobError, JobState, Queue, QueueName, ReceivedJob, WorkerHealth, Workers},
 };
 
-use crate::harness::{self, LIMIT, redis::RedisServer};
+use crate::harness::{
+    self, LIMIT,
+    redis::{RedisServer, connect},
+};
 
 pub struct Redis {
     pub server: RedisServer,
@@ -27,12 +30,13 @@ impl Redis {
         self.server.restart();
     }
 
+    /// A connection of the daemon's user.
     pub async fn connect(&self) -> ConnectionManager {
         // The client gives up soon, so that the workers see the outage.
         let config = ConnectionManagerConfig::new()
             .set_response_timeout(Some(LIMIT))
             .set_number_of_retries(1);
-        let client = redis::Client::open(self.server.url()).expect("url");
+        let client = redis::Client::open(self.server.connection_info("versand")).expect("url");
         ConnectionManager::new_with_config(client, config).await.expect("connect to redis-server")
     }
 
@@ -43,14 +47,14 @@ impl Redis {
         Queue::new(self.connect().await, config.queue)
     }
 
-    /// Runs a command that is written as for redis-cli.
+    /// Runs a command that is written as for redis-cli, as the default user.
     pub async fn run<T: redis::FromRedisValue>(&self, command: &str) -> T {
         let mut words = command.split(' ');
         let mut call = redis::cmd(words.next().expect("a command"));
         for word in words {
             call.arg(word);
         }
-        call.query_async(&mut self.connect().await).await.expect(command)
+        call.query_async(&mut connect(&self.server.url()).await).await.expect(command)
     }
 }
 

@@ -1,4 +1,7 @@
 //! A real redis-server on a socket in a temporary folder, which ends with its test.
+//!
+//! Daemons use it as the user that the documentation gives them. The tests themselves look on as
+//! the default user, which may do everything.
 
 use std::{
     fs::File,
@@ -9,13 +12,19 @@ use std::{
     time::Duration,
 };
 
-use redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection};
+use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, aio::MultiplexedConnection};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tempfile::TempDir;
 
-use super::{LIMIT, eventually_blocking, missing, ports::try_ports, text};
+use super::{
+    LIMIT, eventually_blocking, missing,
+    ports::try_ports,
+    redis_user::{PASSWORD, redis_user},
+    text,
+};
 
 const START: Duration = LIMIT;
+const USERS: [&str; 3] = ["versand", "producer", "exporter"];
 
 pub struct RedisServer {
     folder: TempDir,
@@ -61,6 +70,7 @@ impl RedisServer {
 
     fn new(options: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("versand-redis-").tempdir().unwrap();
+        std::fs::write(folder.path().join("password"), PASSWORD).unwrap();
         Self {
             folder,
             options: options.iter().map(|option| (*option).to_owned()).collect(),
@@ -76,14 +86,42 @@ impl RedisServer {
         self.folder.path().join("redis.sock")
     }
 
+    /// The URL for a daemon. It names the user of the daemon, whose password is in
+    /// [`password_file`].
     pub fn url(&self) -> String {
+        self.url_for("versand")
+    }
+
+    /// The URL without a user.
+    pub fn url_of_default_user(&self) -> String {
         format!("redis+unix://{}", self.socket().display())
+    }
+
+    /// The URL for one of the users of the documentation.
+    pub fn url_for(&self, user: &str) -> String {
+        format!("{}?user={user}", self.url_of_default_user())
+    }
+
+    /// The arguments of `examples/confirm_send.py` for the user of a producer.
+    pub fn producer_arguments(&self) -> [String; 6] {
+        let url = self.url_of_default_user();
+        let file = self.settings().password_file.display().to_string();
+        let [name, user, password] = ["--redis", "--user", "--password-file"].map(str::to_owned);
+        [name, url, user, "producer".to_owned(), password, file]
+    }
+
+    /// What one of the users of the documentation needs to connect.
+    pub fn connection_info(&self, user: &str) -> redis::ConnectionInfo {
+        let info = self.url_for(user).as_str().into_connection_info().unwrap();
+        let settings = info.redis_settings().clone().set_password(PASSWORD);
+        info.set_redis_settings(settings)
     }
 
     /// The settings of a store on this server.
     pub fn settings(&self) -> versand::config::RedisSettings {
         let mut settings = versand::config::Config::from_toml("").unwrap().redis;
         settings.url = self.url();
+        settings.password_file = password_file(&settings.url).unwrap();
         settings
     }
 
@@ -204,6 +242,11 @@ impl RedisServer {
             .arg(self.socket())
             .arg("--logfile")
             .arg(&log)
+            .args(
+                USERS
+                    .iter()
+                    .flat_map(|user| [vec!["--user".to_owned()], redis_user(user)].concat()),
+            )
             .args(&self.options)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
@@ -233,12 +276,25 @@ pub fn limit_files(pid: Pid, bytes: Option<u64>) {
     prlimit(Some(pid), Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
 }
 
-/// A connection that waits as long as a test does. The default gives up after half a second.
+/// The file with the password of the user that this URL of a [`RedisServer`] names.
+pub fn password_file(url: &str) -> Option<PathBuf> {
+    let (socket, _) = url.strip_prefix("redis+unix://")?.split_once("?user=")?;
+    Some(PathBuf::from(socket).with_file_name("password"))
+}
+
+/// A connection of the default user, whatever user the URL names. It waits as long as a test does:
+/// the redis crate gives up after half a second, unless it is told otherwise.
 pub async fn connect(url: &str) -> MultiplexedConnection {
+    let (url, _) = url.split_once('?').unwrap_or((url, ""));
+    connect_as(url).await
+}
+
+/// Like [`connect`], as the user that the URL or the connection information names.
+pub async fn connect_as(client: impl IntoConnectionInfo) -> MultiplexedConnection {
     let patient = AsyncConnectionConfig::new()
         .set_response_timeout(Some(LIMIT))
         .set_connection_timeout(Some(LIMIT));
-    let client = Client::open(url).expect("url");
+    let client = Client::open(client).expect("url");
     client
         .get_multiplexed_async_connection_with_config(&patient)
         .await
@@ -246,7 +302,14 @@ pub async fn connect(url: &str) -> MultiplexedConnection {
 }
 
 impl Drop for RedisServer {
+    /// Checks that the daemon has asked for nothing that its user may not.
     fn drop(&mut self) {
+        let refused = match self.is_running() {
+            true => self.ask_within(Duration::from_secs(1), "ACL LOG").unwrap_or_default(),
+            false => String::new(),
+        };
         self.kill();
+        let of_daemon = refused.contains("\r\nversand\r\n");
+        assert!(!of_daemon || std::thread::panicking(), "Redis has refused the daemon:\n{refused}");
     }
 }

@@ -124,7 +124,8 @@ fn what_may_pass_lets_systemd_try_again() {
 fn a_store_of_a_newer_form_is_refused_and_left_alone() {
     let redis = RedisServer::start();
     redis.ask("SET versand:format 2").unwrap();
-    let settings = format!("[redis]\nurl = \"{}\"\n", redis.url());
+    let password = redis.settings().password_file;
+    let settings = format!("[redis]\nurl = {:?}\npassword_file = {password:?}\n", redis.url());
     refused(&settings, NO_RESTART, &["form 2", "up to 1"]);
     assert!(redis.ask("DBSIZE").unwrap().starts_with(":1"), "{:?}", redis.ask("KEYS *"));
 }

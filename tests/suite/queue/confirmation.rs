@@ -17,7 +17,7 @@ use crate::harness::{
     client::{answer, audience, definition},
     daemon::Daemon,
     eventually, python,
-    redis::{RedisServer, connect},
+    redis::{RedisServer, connect, connect_as},
     repository, run_to_end,
 };
 
@@ -66,7 +66,8 @@ impl World {
     fn produce(&self, delivery: &str, digest: &str, more: &[&str]) -> (i32, String, Value) {
         let mut command = Command::new(python::interpreter());
         command.arg(repository("examples/confirm_send.py"));
-        command.args(["--redis", &self.redis.url(), "--delivery", delivery, "--digest", digest]);
+        command.args(self.redis.producer_arguments());
+        command.args(["--delivery", delivery, "--digest", digest]);
         command.args(["--issuer", "crm", "--subject", "campaigns", "--wait", "15", "--key-file"]);
         let output = run_to_end(command.arg(self.key_file()).args(more), LIMIT);
         let text = String::from_utf8(output.stdout).unwrap();
@@ -76,13 +77,13 @@ impl World {
         (output.status.code().unwrap(), job.to_owned(), serde_json::from_str(outcome).unwrap())
     }
 
-    /// Puts any payload on the queue, as docs/queue.md says.
+    /// Puts any payload on the queue, as docs/queue.md says, as the producer.
     async fn enqueue(&self, job: &str, payload: &[u8]) {
         const SCRIPT: &str = "if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end \
             redis.call('HSET', KEYS[2], 'attempts', 0, 'max_attempts', 25, 'status', 'Pending', 'idempotency_key', '') \
             redis.call('RPUSH', KEYS[3], ARGV[1]) return 1";
         let queue = QueueName::Confirm.redis_name();
-        let mut connection = self.connection().await;
+        let mut connection = connect_as(self.redis.connection_info("producer")).await;
         let script = redis::Script::new(SCRIPT);
         let mut call = script.key(format!("{queue}:data"));
         call.key(format!("{queue}:meta:{job}"))

@@ -216,12 +216,14 @@ async fn a_producer_in_python_queues_a_signed_job_and_reads_the_outcome() {
             Ok(())
         }
     });
-    let url = redis.server.url();
+    let producer = redis.server.producer_arguments();
     let key_file = key_file.display().to_string();
     let printed = tokio::task::spawn_blocking(move || {
-        let fixed = "--delivery d1 --digest 5eed --issuer shop --subject ann --wait 10 --job-id confirm:1 --redis";
+        let fixed =
+            "--delivery d1 --digest 5eed --issuer shop --subject ann --wait 10 --job-id confirm:1";
         let mut arguments: Vec<&str> = fixed.split(' ').collect();
-        arguments.extend([&url, "--key-file", &key_file]);
+        arguments.extend(producer.iter().map(String::as_str));
+        arguments.extend(["--key-file", &key_file]);
         python("examples/confirm_send.py", &arguments, SOON)
     })
     .await
