@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{
     config_error::{ConfigError, refuse},
     ranges::{check_ranges, is_rate},
-    sections::{AuthSettings, Config, ServerSettings, TokenSettings},
+    sections::{AuthSettings, Config, RedisSettings, ServerSettings, TokenSettings},
 };
 use crate::domain::{is_unit_name, misleads};
 
@@ -28,12 +28,7 @@ impl Config {
         if self.preparation.allowed_senders.is_empty() {
             return Err(refuse("preparation.allowed_senders", "must name at least one mask"));
         }
-        if self.redis.url.is_empty() && !self.redis.password_file.as_os_str().is_empty() {
-            return Err(refuse(
-                "redis.password_file",
-                "is for the Redis that redis.url names: the embedded one has no password",
-            ));
-        }
+        self.redis.check()?;
         self.check_relays()?;
         self.server.check()?;
         self.auth.check()
@@ -148,6 +143,33 @@ impl ServerSettings {
             ));
         }
         Ok(())
+    }
+}
+
+impl RedisSettings {
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.url.is_empty() && !self.password_file.as_os_str().is_empty() {
+            return Err(refuse(
+                "redis.password_file",
+                "is for the Redis that redis.url names: the embedded one has no password",
+            ));
+        }
+        let (has_cert, has_key) =
+            (!self.cert_file.as_os_str().is_empty(), !self.key_file.as_os_str().is_empty());
+        let has_ca = !self.ca_file.as_os_str().is_empty();
+        let used = [("ca_file", has_ca), ("cert_file", has_cert), ("key_file", has_key)];
+        let is_tls = self.url.starts_with("rediss://") || self.url.starts_with("valkeys://");
+        if let (false, Some((name, _))) = (is_tls, used.iter().find(|(_, is_used)| *is_used)) {
+            return Err(refuse(
+                format!("redis.{name}"),
+                "is for TLS: redis.url must begin with rediss://",
+            ));
+        }
+        match (has_cert, has_key) {
+            (true, false) => Err(refuse("redis.key_file", "is needed with redis.cert_file")),
+            (false, true) => Err(refuse("redis.cert_file", "is needed with redis.key_file")),
+            _ => Ok(()),
+        }
     }
 }
 

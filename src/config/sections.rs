@@ -99,6 +99,9 @@ pub struct ServerSettings {
 pub struct RedisSettings {
     pub url: String,
     pub password_file: PathBuf,
+    pub ca_file: PathBuf,
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
     pub response_timeout_ms: u64,
     pub program: String,
     pub allow_data_loss: bool,

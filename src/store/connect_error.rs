@@ -26,20 +26,44 @@ pub enum ConnectError {
     Unavailable(redis::RedisError),
 }
 
-/// A refusal of the password is a wrong setting; all else may pass.
+/// A refusal of the password or of a certificate is a wrong setting; all else may pass.
 impl From<redis::RedisError> for ConnectError {
     fn from(error: redis::RedisError) -> Self {
         let code = error.code().unwrap_or_default();
         let text = error.to_string();
         let is = |word: &str| code == word || text.contains(word);
-        let reason = if is("NOAUTH") {
-            "Redis asks for a password (NOAUTH): put it into a file, and set this to the file"
+        let (setting, reason) = if is("NOAUTH") {
+            let reason = "Redis asks for a password (NOAUTH): put it into a file, and set this to \
+                          the file";
+            ("password_file", reason.to_owned())
         } else if is("WRONGPASS") || error.kind() == ErrorKind::AuthenticationFailed {
-            "Redis refuses this password or its user (WRONGPASS)"
+            ("password_file", "Redis refuses this password or its user (WRONGPASS)".to_owned())
+        } else if let Some((setting, reason)) = tls_fault(&text) {
+            (setting, format!("{reason}: {text}"))
         } else {
             return Self::Unavailable(error);
         };
-        refuse("password_file", reason).into()
+        refuse(setting, reason).into()
+    }
+}
+
+/// The setting that a failed handshake of TLS speaks of, and why. The words are those of rustls and
+/// the names of alerts (RFC 8446, 6.2).
+fn tls_fault(text: &str) -> Option<(&'static str, &'static str)> {
+    let is = |word: &str| text.contains(word);
+    if is("NotValidForName") || is("not valid for name") {
+        Some(("url", "the certificate of Redis is not for this host"))
+    } else if is("invalid peer certificate") {
+        Some(("ca_file", "the certificate of Redis is not trusted"))
+    } else if is("CertificateRequired") {
+        Some(("cert_file", "Redis asks for a certificate of the daemon"))
+    } else if ["UnknownCA", "BadCertificate", "CertificateExpired", "CertificateUnknown"]
+        .into_iter()
+        .any(is)
+    {
+        Some(("cert_file", "Redis refuses this certificate"))
+    } else {
+        None
     }
 }
 

@@ -13,6 +13,7 @@ use redis::{
 use super::{
     connect_error::{ConnectError, check_mode, check_tls},
     durability::Durability,
+    tls_certificates::tls_certificates,
 };
 use crate::config::{self, ConfigError};
 
@@ -93,7 +94,11 @@ fn client(settings: &config::RedisSettings) -> Result<redis::Client, ConfigError
             info.set_redis_settings(redis.set_password(password))
         }
     };
-    redis::Client::open(info).map_err(|e| refuse("url", e.to_string()))
+    match tls_certificates(settings)? {
+        Some(certificates) => redis::Client::build_with_tls(info, certificates),
+        None => redis::Client::open(info),
+    }
+    .map_err(|e| refuse("url", e.to_string()))
 }
 
 /// A connection to Redis. It is multiplexed, and all clones share it.

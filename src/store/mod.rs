@@ -40,6 +40,7 @@ mod rewrites;
 mod scripts;
 mod shared_secrets;
 mod stores;
+mod tls_certificates;
 mod token_store;
 
 pub use connect_error::ConnectError;

@@ -19,6 +19,9 @@ impl Redis {
         let settings = RedisSettings {
             url: url.to_owned(),
             password_file: Default::default(),
+            ca_file: Default::default(),
+            cert_file: Default::default(),
+            key_file: Default::default(),
             response_timeout_ms: 60_000,
             program: String::new(),
             allow_data_loss: true,

@@ -6,6 +6,7 @@ mod conservation;
 mod embedded_redis;
 mod log_lines;
 mod prometheus;
+mod redis_tls;
 mod reload;
 mod retention;
 mod settings;

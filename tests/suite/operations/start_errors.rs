@@ -10,7 +10,7 @@ use crate::harness::{
     LIMIT, daemon::Daemon, eventually, eventually_blocking, redis::RedisServer, run_to_end,
 };
 
-const NO_RESTART: i32 = 64;
+pub(super) const NO_RESTART: i32 = 64;
 const RESTART: i32 = 1;
 
 /// Runs `serve` with these settings to its end. Returns the exit code and the last line.
@@ -30,7 +30,7 @@ fn serve(more: &str) -> (i32, String) {
     (output.status.code().unwrap(), printed.lines().last().unwrap_or_default().to_owned())
 }
 
-fn refused(settings: &str, code: i32, words: &[&str]) {
+pub(super) fn refused(settings: &str, code: i32, words: &[&str]) {
     let (exit, line) = serve(settings);
     assert_eq!(exit, code, "{line}");
     assert!(line.starts_with("versand: "), "{line}");
