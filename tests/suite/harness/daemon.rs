@@ -82,6 +82,7 @@ impl Daemon {
     /// Restores a backup with the command, and starts the binary on it.
     pub async fn start_restored(original: &Self, backup: &Path) -> Self {
         let mut daemon = Self::unstarted(original);
+        fs::remove_dir_all(daemon.state_dir()).unwrap();
         let mut restore = Command::new(env!("CARGO_BIN_EXE_versand"));
         restore.arg("restore").arg(backup).arg("--state-dir").arg(daemon.state_dir());
         run(&mut restore, LIMIT);

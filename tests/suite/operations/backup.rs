@@ -55,7 +55,7 @@ async fn a_backup_of_a_sending_daemon_is_whole_and_its_restore_sends_nobody_twic
     run(&mut versand(&["backup", "--config", text(&config), "--to", text(&backup)]), LIMIT);
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&backup), 0o700);
-    for file in ["manifest.json", "message.secret", "token.secret"] {
+    for file in ["manifest.json", "installation.secret"] {
         assert_eq!(mode(&backup.join(file)), 0o600, "{file}");
     }
     assert!(!backup.join("owner").exists() && !backup.join("lock").exists());
@@ -123,16 +123,16 @@ async fn a_backup_that_was_changed_or_cut_off_is_refused() {
     fs::remove_dir_all(&state).unwrap();
 
     let manifest = fs::read_to_string(backup.join("manifest.json")).unwrap();
-    let outside = manifest.replacen("message.secret", "../message.secret", 1);
+    let outside = manifest.replacen("installation.secret", "../installation.secret", 1);
     fs::write(backup.join("manifest.json"), outside).unwrap();
     let refusal = refused(&["restore", text(&backup), "--state-dir", text(&state)]);
     assert!(refusal.contains("is no file of a backup"), "{refusal}");
     fs::write(backup.join("manifest.json"), &manifest).unwrap();
-    let secret = fs::read(backup.join("message.secret")).unwrap();
-    fs::write(backup.join("message.secret"), [7; 32]).unwrap();
+    let secret = fs::read(backup.join("installation.secret")).unwrap();
+    fs::write(backup.join("installation.secret"), [7; 32]).unwrap();
     let refusal = refused(&["verify", text(&backup)]);
-    assert!(refusal.contains("message.secret") && refusal.contains("SHA-256"), "{refusal}");
-    fs::write(backup.join("message.secret"), secret).unwrap();
+    assert!(refusal.contains("installation.secret") && refusal.contains("SHA-256"), "{refusal}");
+    fs::write(backup.join("installation.secret"), secret).unwrap();
     run(&mut versand(&["verify", text(&backup)]), LIMIT);
     fs::remove_file(backup.join("manifest.json")).unwrap();
     assert!(refused(&["verify", text(&backup)]).contains("manifest.json"));

@@ -101,7 +101,10 @@ async fn an_outage_of_a_relay_names_its_address_and_the_cause_and_the_broken_tra
         let log = daemon.log();
         let address = format!("{host}:{port}");
         assert_eq!(lines(&log, &["outage of the relay begins", &address, cause]).len(), 1, "{log}");
-        assert_eq!(log.matches(" WARN ").count(), 1, "{log}");
+        let warnings = lines(&log, &[" WARN "]);
+        // the embedded Redis may warn of the machine
+        let own = warnings.iter().filter(|line| !line.contains("server_log"));
+        assert_eq!(own.count(), 1, "{log}");
     }
 }
 
@@ -119,7 +122,10 @@ async fn transactions_that_break_again_and_again_are_one_outage() {
         Daemon::start(&format!("{}[redis]\nurl = \"{}\"\n", relay.settings(4), redis.url())).await;
     let id = daemon.client.send(&definition(), audience(120)).await;
     daemon.client.wait_for(&id, &["finished"]).await;
-    assert_eq!(daemon.metric("versand_relay_faults{relay=\"default\"}").await, 40.0);
+    eventually("all faults are counted", LIMIT, async || {
+        (daemon.series("versand_relay_faults{relay=\"default\"}").await? == 40.0).then_some(())
+    })
+    .await;
     let over = "the outage of the relay is over";
     eventually(over, LIMIT, async || daemon.log().contains(over).then_some(())).await;
     let log = daemon.log();
