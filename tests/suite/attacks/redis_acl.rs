@@ -285,5 +285,5 @@ async fn connect_as_wrong(redis: &RedisServer) -> ErrorKind {
     let info = redis.connection_info("producer");
     let settings = info.redis_settings().clone().set_password("wrong");
     let client = redis::Client::open(info.set_redis_settings(settings)).unwrap();
-    client.get_multiplexed_async_connection().await.err().expect("refused").kind()
+    client.get_multiplexed_async_connection().await.expect_err("refused").kind()
 }

@@ -289,6 +289,11 @@ pub async fn connect(url: &str) -> MultiplexedConnection {
     connect_as(url).await
 }
 
+/// A connection of the default user to the server of a store.
+pub async fn observe(store: &versand::store::Redis) -> MultiplexedConnection {
+    connect(&format!("redis+unix://{}", store.address())).await
+}
+
 /// Like [`connect`], as the user that the URL or the connection information names.
 pub async fn connect_as(client: impl IntoConnectionInfo) -> MultiplexedConnection {
     let patient = AsyncConnectionConfig::new()

@@ -181,7 +181,7 @@ async fn one_daemon_computes_the_hourly_statistics_and_another_one_if_it_died() 
     running.client.wait_for(&id, &["finished"]).await;
     let of = links(&running.client, &id, 0).await;
     visit(&of[&'o'][0], FIREFOX).await;
-    let mut connection = app.services().stores.redis.connection();
+    let mut connection = crate::harness::redis::observe(&app.services().stores.redis).await;
     let mut forget = async |what: &str| {
         let keys: Vec<String> =
             redis::cmd("KEYS").arg(what).query_async(&mut connection).await.unwrap();

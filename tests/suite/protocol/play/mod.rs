@@ -167,7 +167,8 @@ impl<'a> Play<'a> {
     async fn promise(&mut self, goes_back: bool) {
         let mut set = redis::cmd("CONFIG");
         set.arg(&["SET", "appendfsync", if goes_back { "everysec" } else { "no" }]);
-        let () = set.query_async(&mut self.conn).await.unwrap();
+        let mut conn = crate::harness::redis::observe(&self.stores.redis).await;
+        let () = set.query_async(&mut conn).await.unwrap();
         self.stores.redis.durability().await.unwrap();
         assert_eq!(self.stores.redis.may_roll_back(), goes_back);
         self.terms.goes_back = goes_back;

@@ -89,7 +89,7 @@ fn fill_with_opens(id: &str, blocks: u64) -> redis::Pipeline {
 
 /// Runs the hourly job, even if another daemon did it before.
 async fn run_hourly_job(app: &App) {
-    let mut connection = app.services.stores.redis.connection();
+    let mut connection = crate::harness::redis::observe(&app.services.stores.redis).await;
     let keys: Vec<String> =
         redis::cmd("KEYS").arg("versand:statistics:*").query_async(&mut connection).await.unwrap();
     for key in keys {
