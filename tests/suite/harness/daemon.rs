@@ -76,13 +76,14 @@ impl Daemon {
 
     /// A daemon with the settings of another one, which does not run yet.
     pub fn unstarted(original: &Self) -> Self {
-        Self::new(&original.settings, false)
+        let daemon = Self::new(&original.settings, false);
+        fs::remove_dir_all(daemon.state_dir()).unwrap();
+        daemon
     }
 
     /// Restores a backup with the command, and starts the binary on it.
     pub async fn start_restored(original: &Self, backup: &Path) -> Self {
         let mut daemon = Self::unstarted(original);
-        fs::remove_dir_all(daemon.state_dir()).unwrap();
         let mut restore = Command::new(env!("CARGO_BIN_EXE_versand"));
         restore.arg("restore").arg(backup).arg("--state-dir").arg(daemon.state_dir());
         run(&mut restore, LIMIT);

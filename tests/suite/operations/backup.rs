@@ -129,7 +129,7 @@ async fn a_backup_that_was_changed_or_cut_off_is_refused() {
     assert!(refusal.contains("is no file of a backup"), "{refusal}");
     fs::write(backup.join("manifest.json"), &manifest).unwrap();
     let secret = fs::read(backup.join("installation.secret")).unwrap();
-    fs::write(backup.join("installation.secret"), [7; 32]).unwrap();
+    fs::write(backup.join("installation.secret"), [8; 32]).unwrap();
     let refusal = refused(&["verify", text(&backup)]);
     assert!(refusal.contains("installation.secret") && refusal.contains("SHA-256"), "{refusal}");
     fs::write(backup.join("installation.secret"), secret).unwrap();
