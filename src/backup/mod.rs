@@ -1,8 +1,8 @@
 //! Backups of the state directory: the embedded Redis and the secrets.
 //!
-//! - [`make`] copies the state directory while the daemon runs, or while it does not.
-//! - [`restore`] writes a backup into an empty directory. The next daemon holds its store.
-//! - [`verify`] checks the hashes, then reads every delivery, chain and ledger of a backup with a
+//! - [`make()`] copies the state directory while the daemon runs, or while it does not.
+//! - [`restore()`] writes a backup into an empty directory. The next daemon holds its store.
+//! - [`verify()`] checks the hashes, then reads every delivery, chain and ledger of a backup with a
 //!   private redis-server.
 //! - [`Manifest`] is the list of the files with their hashes, and the time of the backup.
 //!

@@ -1,7 +1,7 @@
 //! The part of the HTTP room that accepts connections and keeps their limits.
 //!
 //! - [`serve`] accepts the connections of one listener. [`ListenerOptions`] says how.
-//! - [`ListenerSlots`] decides who gets a slot: so many connections for each client network, and
+//! - `ListenerSlots` decides who gets a slot: so many connections for each client network, and
 //!   so many in all. A connection that no request holds gives way to a new one.
 //! - [`ClientNetwork`] is who counts as one client, also behind trusted proxies.
 //! - [`ListenerTls`] is the TLS of the admin listener. It reads its certificate again.

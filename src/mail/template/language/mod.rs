@@ -8,9 +8,9 @@
 //! - **All work is paid before it is done.** An operator costs a small constant, because one of its
 //!   sides is a constant or a number. Filters and tests charge the whole size of their values.
 //!
-//! Entry points: [`check`] refuses a source that is outside the language; [`environment`] makes the
-//! engine with the filters and tests of the language only; [`is_harmless`] is for deliveries that
-//! an earlier version approved.
+//! Entry points: [`check`] refuses a source that is outside the language; [`environment()`] makes
+//! the engine with the filters and tests of the language only; [`is_harmless`] is for deliveries
+//! that an earlier version approved.
 //!
 //! Not here: the amount of fuel is in `limits`. The guide `docs/guide/templates.md` has the
 //! language for people.
