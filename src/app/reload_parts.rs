@@ -16,7 +16,7 @@ use crate::{
     mail::smtp::Relays, redis_server::StateDir,
 };
 
-/// What the parts of a reload replace.
+/// The handles that the parts of a reload replace.
 pub(super) struct Reloaded {
     pub keyring: Live<Keyring>,
     pub rules: Live<MachineRules>,

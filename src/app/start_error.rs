@@ -15,7 +15,7 @@ use crate::{
 #[error("{0}")]
 pub struct WrongSettings(pub String);
 
-/// Whether a person must change something before the daemon can start. Otherwise another try may
+/// True if a person must change something before the daemon can start. Otherwise another try may
 /// succeed: a port may be taken, a disk may be full, Redis may be away.
 pub fn needs_a_person(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {

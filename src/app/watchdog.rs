@@ -12,7 +12,7 @@ const RESPONSES: u32 = 3;
 /// ... and the pause before it tries again.
 const PAUSE: Duration = Duration::from_secs(15);
 
-/// What must move, so that the watchdog is fed.
+/// The parts that must move, so that the watchdog is fed.
 pub(super) struct Watchdog {
     pub scheduler: LifeSign,
     pub workers: WorkerHealth,
@@ -42,7 +42,7 @@ impl Watchdog {
         }
     }
 
-    /// What does not move any more, if there is something.
+    /// The part that has stopped moving, if there is one.
     async fn stuck(&self, period: Duration) -> Option<&'static str> {
         // a task of its own must get its turn on the runtime
         let turn = tokio::time::timeout(period / 4, TaskTracker::new().spawn(async {}));

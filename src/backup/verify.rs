@@ -16,7 +16,7 @@ use crate::{
 /// Entries or deliveries that are read in one round trip.
 const AT_A_TIME: usize = 500;
 
-/// What a verified backup holds.
+/// The content of a verified backup.
 #[derive(Debug)]
 pub struct VerifiedBackup {
     pub manifest: Manifest,
@@ -25,7 +25,7 @@ pub struct VerifiedBackup {
     pub entries: u64,
     /// Recipients in ledgers.
     pub recipients: u64,
-    /// What is wrong, one line each. A good backup has none.
+    /// The faults, one line each. A good backup has none.
     pub faults: Vec<String>,
 }
 
