@@ -34,13 +34,14 @@
 //! | [`send`] | the journey |
 //! | [`feedback`] | hits, opt-outs, statistics |
 //! | [`report`] | sending log, exclusion log, tracking log, history, preview, archive |
+//! | [`audit`] | the chain of heads, the log of operations |
 //! | [`deliveries`] | reads a delivery, decides, and writes by compare-and-set |
 //! | [`store`], [`queue`] | Redis: data, keys and scripts; the jobs, and the only use of apalis |
 //! | [`mail`], [`identity`], [`redis_server`] | template to SMTP; who calls; the embedded Redis |
 //! | [`metrics`], [`daemon`] | every metric; name, tasks and end of this process |
 //! | [`domain`], [`config`], [`clock`], [`live`] | pure rules; the settings; the wall clock; values that a reload replaces |
 //!
-//! The order in short: `deliveries` < `report` < `feedback` < `send` < `observe`. Nothing is below
+//! The order in short: `audit` < `deliveries` < `report` < `feedback` < `send` < `observe`. Nothing is below
 //! `domain`, `config` and `clock`. A test (`tests/suite/tidy/mod.rs`) checks these rules.
 //!
 //! # Invariants
@@ -55,6 +56,7 @@
 //! - Logs never hold an address or content.
 
 pub mod app;
+pub mod audit;
 pub mod backup;
 pub mod cli;
 pub mod clock;

@@ -8,6 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     installation::Installation,
+    kept_audit_head,
     listeners::{Listeners, listen},
     open_store::open_store,
     own_token::own_token,
@@ -18,6 +19,7 @@ use super::{
     wiring::Parts,
 };
 use crate::{
+    audit::{AuditHeads, OperationLog},
     config::Config,
     daemon::{Daemon, LifeSign},
     feedback::HitReceiver,
@@ -85,7 +87,9 @@ impl Application {
             Installation::open(&config.auth.installation_key_file, &state, &redis).await?;
         let messages = message_maker(&installation, &redis, &state).await?;
         let stores = Stores::new(redis.clone(), &installation.key);
-        Box::pin(installation.seal_first(&stores, &state)).await?;
+        let heads = AuditHeads::new(stores.audits.clone(), kept_audit_head::read(&state)?);
+        Box::pin(installation.seal_first(&stores, &heads, &state)).await?;
+        let operation_log = OperationLog::new(stores.audits.clone(), heads.clone());
         let live = Live::new(config.clone());
         let config = Arc::new(config);
         let relays = Relays::new(&config)?;
@@ -97,6 +101,7 @@ impl Application {
             rules: Live::new(config.tracking.rules()?),
             keyring: Live::new(keyring),
             health: WorkerHealth::default(),
+            heads: heads.clone(),
             daemon: daemon_of(&state),
             config,
             live: live.clone(),
@@ -108,6 +113,7 @@ impl Application {
         let operations = Operations {
             queue: queue.clone(),
             health: health.clone(),
+            log: operation_log.clone(),
             keyring,
             tokens: TokenStore::new(services.stores.redis.clone()),
             redis_state: services.journey.recover.pulse.state.clone(),
@@ -115,7 +121,8 @@ impl Application {
             limits: RequestLimits::new(&services.config.server),
         };
         let api = api_of(&services, operations, live.clone());
-        let reload = Reload::new(started, live, reloaded.parts(&services));
+        let recorded = (operation_log, services.daemon.tracker.clone());
+        let reload = Reload::new(started, live, reloaded.parts(&services), recorded);
         let Daemon { tracker, shutdown, .. } = services.daemon.clone();
         let workers = Workers { queue, shutdown, tracker, health };
         Ok(Self {
@@ -197,6 +204,8 @@ impl Application {
             sign: watchdog.scheduler.clone(),
         })
         .await?;
+        let kept = self.api.deliveries.heads.kept.clone();
+        self.background.spawn(kept_audit_head::keep(self.state.clone(), kept, self.end.clone()));
         self.background.spawn(watchdog.feed(self.end.clone()));
         self.background.spawn(upkeep(self.api.operations.metrics.handle.clone(), self.end.clone()));
         let (recorder, end) = (feedback.hits.clone(), self.end.clone());

@@ -13,10 +13,11 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    audit::AuditHeads,
     config,
     domain::seal::InstallationKey,
     redis_server::StateDir,
-    store::{Redis, SealedSecret, StoredSecret, Stores},
+    store::{Redis, SealedSecret, StoreError, StoredSecret, Stores},
 };
 
 /// The name of the secret in the state directory: the file is `installation.secret`.
@@ -28,6 +29,8 @@ const SHORTEST_KEY: usize = 32;
 /// How often, and how many times, the first seal looks whether other daemons have ended.
 const LOOK: Duration = Duration::from_millis(500);
 const LOOKS: u32 = 40;
+/// Deliveries whose audit heads are noted in one round.
+const AT_A_TIME: usize = 500;
 
 /// The daemon has another key than the daemons that use this Redis, or none.
 #[derive(Debug, thiserror::Error)]
@@ -82,15 +85,26 @@ impl Installation {
         Ok(Self { key, is_new })
     }
 
-    /// Seals what a version without seals has written, if this is the first start with a key.
+    /// Seals what a version without seals has written, if this is the first start with a key. The
+    /// seals of the audit log begin then, or with a new store.
     ///
     /// # Errors
     /// If Redis does not answer.
-    pub(super) async fn seal_first(&self, stores: &Stores, state: &StateDir) -> anyhow::Result<()> {
+    pub(super) async fn seal_first(
+        &self,
+        stores: &Stores,
+        heads: &AuditHeads,
+        state: &StateDir,
+    ) -> anyhow::Result<()> {
         if !self.is_new {
+            if heads.is_new().await? {
+                heads.begin_seals().await?;
+            }
             return Ok(());
         }
         let sealed = stores.seal_all().await.context("the first seal")?;
+        note_all_heads(stores, heads).await.context("the first seal")?;
+        heads.begin_seals().await?;
         stores.redis.await_durability().await?;
         state.remove(SEALING)?;
         if sealed.deliveries > 0 {
@@ -142,6 +156,22 @@ impl Installation {
         }
         Ok(secret)
     }
+}
+
+/// Notes the heads of all audit chains: the first seal covers what the chain of heads names.
+async fn note_all_heads(stores: &Stores, heads: &AuditHeads) -> Result<(), StoreError> {
+    for offset in (0..).step_by(AT_A_TIME) {
+        let ids = stores.deliveries.delivery_ids(offset, AT_A_TIME).await?;
+        for id in &ids {
+            if let Some(delivery) = stores.deliveries.delivery(id).await? {
+                heads.note(id, &delivery.document.audit).await?;
+            }
+        }
+        if ids.len() < AT_A_TIME {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// The key in a credential file: derived from its first line.

@@ -16,6 +16,7 @@
 
 mod application;
 mod installation;
+mod kept_audit_head;
 mod listeners;
 mod open_store;
 mod own_token;

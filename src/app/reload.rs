@@ -2,8 +2,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde_json::{Value, json};
+use tokio_util::task::TaskTracker;
+
 use crate::{
+    audit::OperationLog,
     config::{Config, SettingChange},
+    domain::delivery::AuditAct,
     live::Live,
     metrics,
 };
@@ -24,14 +29,22 @@ struct ReloadState {
     loaded: Mutex<Config>,
     live: Live<Config>,
     parts: Vec<ReloadPart>,
+    /// Where reloads are recorded, and the tasks that do so.
+    log: OperationLog,
+    tasks: TaskTracker,
 }
 
 impl Reload {
     /// Begins with the settings of the start, as loaded, and with the live ones. `parts` are all
     /// that a reload replaces besides.
-    pub(super) fn new(started: Config, live: Live<Config>, parts: Vec<ReloadPart>) -> Self {
+    pub(super) fn new(
+        started: Config,
+        live: Live<Config>,
+        parts: Vec<ReloadPart>,
+        (log, tasks): (OperationLog, TaskTracker),
+    ) -> Self {
         let loaded = Mutex::new(started.clone());
-        Self(Arc::new(ReloadState { started, loaded, live, parts }))
+        Self(Arc::new(ReloadState { started, loaded, live, parts, log, tasks }))
     }
 
     /// Takes the settings over that `load` returns. If one cannot be used, nothing changes.
@@ -48,6 +61,7 @@ impl Reload {
             Ok(read) => read,
             Err(reason) => {
                 tracing::error!(reason, "the settings cannot be used: nothing has changed");
+                self.record("reload_refused", json!({ "reason": reason }));
                 return false;
             }
         };
@@ -65,11 +79,28 @@ impl Reload {
             let settings = later.join(", ");
             tracing::warn!(settings, "these settings differ and need a restart");
         }
-        let changed = changes.iter().filter(|change| change.is_live).count();
+        let changed: Vec<&str> = changes
+            .iter()
+            .filter(|change| change.is_live)
+            .map(|change| change.setting.as_str())
+            .collect();
+        self.record("reload", json!({ "changed": changed, "need_restart": later }));
+        let changed = changed.len();
         let (tokens, jwt_keys) = (config.auth.tokens.len(), config.auth.jwt_keys.len());
         tracing::info!(changed, tokens, jwt_keys, "the settings and their files were read again");
         *loaded = config;
         true
+    }
+
+    fn record(&self, action: &'static str, details: Value) {
+        let (subject, principal) = ("settings".to_owned(), "versand".to_owned());
+        let act = AuditAct { subject, principal, action, details };
+        let log = self.0.log.clone();
+        self.0.tasks.spawn(async move {
+            if let Err(error) = log.record(act).await {
+                tracing::warn!(%error, "a reload is not recorded");
+            }
+        });
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{backup_error::BackupError, manifest::Manifest, restore::restore};
 use crate::{
     domain::{
-        delivery::{self, AuditEntry, Delivery},
+        delivery::{AuditCheck, CheckedEntry, Delivery, OPERATIONS},
         ledger::Counts,
         seal::InstallationKey,
     },
@@ -61,13 +61,27 @@ async fn read(
     stores.holds.check_format().await?;
     let mut verified =
         VerifiedBackup { manifest, deliveries: 0, entries: 0, recipients: 0, faults: Vec::new() };
-    let heads = pages(async |from| stores.deliveries.audit_heads(from, AT_A_TIME).await).await?;
-    verified.note_chain("the chain of heads", &heads);
+    let heads = pages(async |from| stores.audits.heads(from, AT_A_TIME).await).await?;
+    let (check, faults) = AuditCheck::new(&heads, &[], has_key);
+    verified.entries += heads.len() as u64;
+    verified.faults.extend(faults.iter().map(|fault| format!("the chain of heads: {fault}")));
+    for name in check.chains() {
+        let chain = pages(async |from| match name {
+            OPERATIONS => stores.audits.operations(from, AT_A_TIME).await,
+            id => {
+                let id =
+                    id.parse().map_err(|_| StoreError::Damaged(format!("{id}: no delivery")))?;
+                stores.audits.delivery(&id, from, AT_A_TIME).await
+            }
+        });
+        let chain = chain.await?;
+        verified.entries += chain.len() as u64;
+        let fault = check.fault(name, &chain);
+        verified.faults.extend(fault.map(|fault| format!("audit chain {name}: {fault}")));
+    }
     for offset in (0..).step_by(AT_A_TIME) {
         let ids = stores.deliveries.delivery_ids(offset, AT_A_TIME).await?;
         for id in &ids {
-            let chain = pages(async |from| stores.deliveries.audit(id, from, AT_A_TIME).await);
-            verified.note_chain(&format!("delivery {id}"), &chain.await?);
             let found = match has_key {
                 true => stores.deliveries.delivery(id).await,
                 false => stores.deliveries.delivery_unsealed(id).await,
@@ -90,8 +104,8 @@ async fn read(
 
 /// All entries of a chain.
 async fn pages(
-    page: impl AsyncFn(usize) -> Result<Vec<AuditEntry>, StoreError>,
-) -> Result<Vec<AuditEntry>, StoreError> {
+    page: impl AsyncFn(usize) -> Result<Vec<CheckedEntry>, StoreError>,
+) -> Result<Vec<CheckedEntry>, StoreError> {
     let mut all = Vec::new();
     loop {
         let entries = page(all.len()).await?;
@@ -104,13 +118,6 @@ async fn pages(
 }
 
 impl VerifiedBackup {
-    fn note_chain(&mut self, of: &str, entries: &[AuditEntry]) {
-        self.entries += entries.len() as u64;
-        if let Err(fault) = delivery::verify(entries) {
-            self.faults.push(format!("{of}: {fault}"));
-        }
-    }
-
     /// Compares the ledgers of a delivery with its plan and with the live counters.
     async fn note_delivery(
         &mut self,

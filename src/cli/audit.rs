@@ -1,66 +1,82 @@
-//! `versand audit verify`: fetches the audit chains and checks every hash itself.
+//! `versand audit verify`: fetches the audit chains and checks them itself.
 //!
-//! The check runs here and not in the daemon, so it does not depend on the daemon's word.
+//! The hashes are checked here, so they do not depend on the daemon's word. The daemon says of each
+//! entry whether its seal fits, because only daemons have the key.
 
-use std::{collections::BTreeMap, io::Write, process::ExitCode};
+use std::{io::Write, process::ExitCode};
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde::Deserialize;
 
 use super::client::{AdminClient, ClientOptions};
-use crate::domain::delivery::{AuditEntry, verify};
+use crate::domain::delivery::{AuditCheck, AuditHead, CheckedEntry, OPERATIONS};
 
 /// The subcommands of `versand audit`.
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// Verify the chain of heads and the chains of all deliveries; exit code 1 if one is broken
-    Verify(ClientOptions),
+    /// Verify the chain of heads and all chains that it covers; exit code 1 if one is broken
+    Verify(AuditVerifyOptions),
+}
+
+/// The options of `versand audit verify`.
+#[derive(Debug, Args)]
+pub struct AuditVerifyOptions {
+    #[command(flatten)]
+    connection: ClientOptions,
+    /// An audit head from the log of a daemon that the chain of heads must hold, as NUMBER:HASH
+    #[arg(long = "head", value_name = "NUMBER:HASH", value_parser = head)]
+    heads: Vec<AuditHead>,
+}
+
+fn head(text: &str) -> Result<AuditHead, String> {
+    let parsed = text
+        .split_once(':')
+        .and_then(|(seq, hash)| Some(AuditHead { seq: seq.parse().ok()?, hash: hash.to_owned() }));
+    parsed.ok_or_else(|| "expected the number and the hash of a log line `audit head`".into())
+}
+
+/// The newest audit head that the daemon keeps outside Redis.
+#[derive(Deserialize)]
+struct KeptHeadView {
+    kept: Option<AuditHead>,
 }
 
 /// Verifies all chains and prints the result. Exit code 1 if a chain is broken.
 pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
-    let AuditCommand::Verify(connection) = command;
+    let AuditCommand::Verify(AuditVerifyOptions { connection, heads: mut known }) = command;
     let client = AdminClient::new(connection)?;
-    let heads: Vec<AuditEntry> = client.all(&["api", "v1", "audit"]).await?;
+    // before the chain of heads, which grows meanwhile
+    let kept = client.send(Method::GET, &["api", "v1", "audit", "kept-head"], "").await?;
+    known.extend(kept.error_for_status()?.json::<KeptHeadView>().await?.kept);
+    let heads: Vec<CheckedEntry> = client.all(&["api", "v1", "audit"]).await?;
+    let (check, faults) = AuditCheck::new(&heads, &known, true);
+    let mut broken: Vec<String> =
+        faults.into_iter().map(|fault| format!("the chain of heads: {fault}")).collect();
+    let (mut deliveries, mut entries, mut operations) = (0, 0, 0);
+    for name in check.chains() {
+        let chain: Vec<CheckedEntry> = match name {
+            OPERATIONS => client.all(&["api", "v1", "audit", OPERATIONS]).await?,
+            id => client.all(&["api", "v1", "deliveries", id, "audit"]).await?,
+        };
+        let of = if name == OPERATIONS {
+            operations = chain.len();
+            "the chain of operations".to_owned()
+        } else {
+            (deliveries, entries) = (deliveries + 1, entries + chain.len());
+            format!("delivery {name}")
+        };
+        broken.extend(check.fault(name, &chain).map(|fault| format!("{of}: {fault}")));
+    }
     let mut out = std::io::stdout();
-    let mut broken = 0;
-    if let Err(fault) = verify(&heads) {
-        broken += 1;
-        writeln!(out, "BROKEN the chain of heads: {fault}")?;
-    }
-    let mut known: BTreeMap<&str, Vec<&AuditEntry>> = BTreeMap::new();
-    for head in &heads {
-        known.entry(&head.subject).or_default().push(head);
-    }
-    let mut entries = 0;
-    for (delivery, heads) in &known {
-        let chain: Vec<AuditEntry> =
-            client.all(&["api", "v1", "deliveries", delivery, "audit"]).await?;
-        entries += chain.len();
-        if let Some(fault) = fault(&chain, heads) {
-            broken += 1;
-            writeln!(out, "BROKEN delivery {delivery}: {fault}")?;
-        }
+    for fault in &broken {
+        writeln!(out, "BROKEN {fault}")?;
     }
     writeln!(
         out,
-        "{} deliveries, {entries} entries, {} heads: {}",
-        known.len(),
+        "{deliveries} deliveries, {entries} entries, {operations} operations, {} heads: {}",
         heads.len(),
-        if broken == 0 { "all verified" } else { "NOT verified" }
+        if broken.is_empty() { "all verified" } else { "NOT verified" }
     )?;
-    Ok(if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// The fault of a chain that must hold all of these heads, if it has one.
-fn fault(chain: &[AuditEntry], heads: &[&AuditEntry]) -> Option<String> {
-    if let Err(fault) = verify(chain) {
-        return Some(fault.to_string());
-    }
-    heads.iter().find_map(|head| {
-        let seq = head.details["seq"].as_u64().unwrap_or_default();
-        let entry = usize::try_from(seq).ok().and_then(|n| chain.get(n.checked_sub(1)?));
-        let same =
-            entry.is_some_and(|entry| Some(entry.hash.as_str()) == head.details["hash"].as_str());
-        (!same).then(|| format!("entry {seq} is not the entry that the chain of heads names"))
-    })
+    Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use super::{
     actor::Actor,
-    audit_heads::AuditHeads,
     refusal::Refusal,
     repeat_key::{RepeatKey, kept_answers, read_answer},
     step_log::log_step,
 };
 use crate::{
+    audit::AuditHeads,
     domain::{
         Principal, Role,
         delivery::{

@@ -6,7 +6,6 @@
 //! - [`Decision`] is the result of the caller's rule; [`Changed`] is the answer.
 //! - [`IdempotencyKey`] and [`RepeatKey`] let a repeated request get its first answer.
 //! - [`Deliveries::halt_altered`] brings a delivery to rest that was altered in Redis.
-//! - [`AuditHeads`] appends the newest hash of each audit chain to the chain of heads.
 //! - [`Refusal`] says why a step was refused, named by what the caller can do about it.
 //! - [`each_delivery()`] is the loop for tasks over many deliveries.
 //!
@@ -15,7 +14,6 @@
 //! [`crate::store`].
 
 mod actor;
-mod audit_heads;
 mod change;
 mod each_delivery;
 mod refusal;
@@ -23,7 +21,6 @@ mod repeat_key;
 mod step_log;
 
 pub use actor::Actor;
-pub use audit_heads::AuditHeads;
 pub use change::{Changed, Decision, Deliveries, require};
 pub use each_delivery::each_delivery;
 pub use refusal::Refusal;

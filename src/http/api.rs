@@ -4,6 +4,7 @@ use super::{
     login_failures::LoginFailures, metrics_page::MetricsPage, principal_limits::PrincipalLimits,
 };
 use crate::{
+    audit::OperationLog,
     config::{Config, ServerSettings},
     daemon::Daemon,
     deliveries::Deliveries,
@@ -42,6 +43,8 @@ pub struct Api {
 pub struct Operations {
     /// The queues with their dead jobs.
     pub queue: Queue,
+    /// Records who read personal data and who changed what.
+    pub log: OperationLog,
     /// Which queue workers of this process live.
     pub health: WorkerHealth,
     /// The tokens and keys of those who may log in.

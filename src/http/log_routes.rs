@@ -1,4 +1,4 @@
-//! Logs and exports, waves, previews, the archive and the audit log.
+//! Logs and exports, waves, previews and the archive.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::{
     deliveries::Refusal,
     domain::{
         audience::ExclusionCause,
-        delivery::{AuditEntry, Delivery, Plan},
+        delivery::{Delivery, Plan},
         instant,
         ledger::Status,
         schedule::{Wave, WaveState},
@@ -261,30 +261,6 @@ pub async fn preview(
     ];
     let file = attachment(&format!("versand-{id}-{number}.eml"));
     Ok((headers, [file], preview.message).into_response())
-}
-
-fn audit_page(entries: Vec<AuditEntry>, from: usize, limit: usize) -> Response {
-    let next = (entries.len() == limit).then_some((from + limit) as u64);
-    Reply(Page { items: entries, next }).into_response()
-}
-
-/// Serves `GET /api/v1/deliveries/{id}/audit`.
-pub async fn audit(
-    State(api): State<Arc<Api>>,
-    Id(id): Id,
-    Query(query): Query<PageQuery>,
-) -> Result<Response, RouteError> {
-    let (from, limit) = (from(query.from), limit(query.limit)?);
-    Ok(audit_page(api.stores.deliveries.audit(&id, from, limit).await?, from, limit))
-}
-
-/// Serves `GET /api/v1/audit`.
-pub async fn audit_heads(
-    State(api): State<Arc<Api>>,
-    Query(query): Query<PageQuery>,
-) -> Result<Response, RouteError> {
-    let (from, limit) = (from(query.from), limit(query.limit)?);
-    Ok(audit_page(api.stores.deliveries.audit_heads(from, limit).await?, from, limit))
 }
 
 /// Serves `GET /api/v1/exclusion-causes`.

@@ -20,6 +20,7 @@
 mod action_routes;
 mod answer_headers;
 mod api;
+mod audit_routes;
 mod csv_cells;
 mod delivery_routes;
 mod denylist_routes;
@@ -36,6 +37,7 @@ mod problem;
 mod profile_routes;
 mod progress;
 pub mod public;
+mod recorded;
 mod recurrence_routes;
 mod request;
 mod router;

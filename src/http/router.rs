@@ -7,11 +7,12 @@ use std::{
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, MatchedPath, Request, State},
+    extract::{DefaultBodyLimit, MatchedPath, RawPathParams, Request, State},
     http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
+use serde_json::{Value, json};
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use super::{
@@ -21,6 +22,7 @@ use super::{
     listen::{BusyMark, ClientNetwork, Peer, forwarded, method_label},
     login_failures::WINDOW,
     problem::{Problem, RouteError},
+    recorded::act_of,
     request::Id,
     routes::{ROUTES, handler},
     unit_scope::UnitScope,
@@ -28,7 +30,10 @@ use super::{
 use crate::{
     clock::unix_now,
     deliveries::Refusal,
-    domain::{Principal, Role, delivery::ExpectedRevisions},
+    domain::{
+        Principal, Role,
+        delivery::{AuditAct, ExpectedRevisions},
+    },
     identity::{NotAuthentic, claimed_name},
     metrics,
     store::StoreError,
@@ -52,7 +57,7 @@ pub fn router(api: Api) -> Router {
         };
         let handler = match route.role {
             Some(role) => handler.route_layer(middleware::from_fn_with_state(
-                (api.clone(), role, route.unit_scope()),
+                (api.clone(), role, route.unit_scope(), route.recorded_action()),
                 authenticate,
             )),
             None => handler,
@@ -71,10 +76,11 @@ pub fn router(api: Api) -> Router {
 }
 
 /// Lets a caller with the role through, and adds the principal to the request. Outside of its unit
-/// a caller finds nothing.
+/// a caller finds nothing. A request of a recorded route is recorded before it is carried out.
 async fn authenticate(
-    State((api, role, scope)): State<(Api, Role, UnitScope)>,
+    State((api, role, scope, recorded)): State<(Api, Role, UnitScope, Option<&'static str>)>,
     id: Option<Id>,
+    params: RawPathParams,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -105,6 +111,12 @@ async fn authenticate(
     if let Err(refusal) = check_unit(&api, &principal, scope, id).await {
         return Problem::from(refusal).into_response();
     }
+    if let Some(action) = recorded
+        && let Err(error) =
+            api.operations.log.record(act_of(&principal, action, &params, &request)).await
+    {
+        return Problem::from(Refusal::from(error)).into_response();
+    }
     request.extensions_mut().insert(principal);
     let busy = request.extensions_mut().remove::<BusyMark>();
     next.run(request).await.map(|body| held_body(body, busy, permit))
@@ -123,13 +135,16 @@ fn failed_login(api: &Api, request: &Request, error: NotAuthentic) -> Problem {
     if verdict.logged {
         let name = bearer(request.headers()).ok().and_then(claimed_name);
         tracing::warn!(%address, name, reason = %error, "a log-in failed");
+        let details = json!({ "name": name, "reason": error.to_string() });
+        record_failures(api, address.to_string(), details);
     }
     if verdict.first_unlogged {
-        let (failures, shutdown) = (failures.clone(), api.daemon.shutdown.clone());
-        api.daemon.tracker.spawn(async move {
-            shutdown.run_until_cancelled(tokio::time::sleep(WINDOW)).await;
+        let (failures, api) = (failures.clone(), api.clone());
+        api.daemon.tracker.clone().spawn(async move {
+            api.daemon.shutdown.run_until_cancelled(tokio::time::sleep(WINDOW)).await;
             let count = failures.take_unlogged();
             tracing::warn!(count, "further log-ins failed within a minute");
+            record_failures(&api, "several".into(), json!({ "count": count }));
         });
     }
     match verdict.wait {
@@ -140,6 +155,18 @@ fn failed_login(api: &Api, request: &Request, error: NotAuthentic) -> Problem {
         )
         .with_retry_after(wait),
     }
+}
+
+/// Records failed log-ins of an address in the log of operations.
+fn record_failures(api: &Api, address: String, details: Value) {
+    let principal = "unknown".to_owned();
+    let act = AuditAct { subject: address, principal, action: "login_failed", details };
+    let log = api.operations.log.clone();
+    api.daemon.tracker.spawn(async move {
+        if let Err(error) = log.record(act).await {
+            tracing::warn!(%error, "a failed log-in is not recorded");
+        }
+    });
 }
 
 /// The principal who calls. A bearer token must not be revoked.

@@ -8,7 +8,7 @@ use super::{action_routes::PlainAction, api::Api};
 use crate::{
     domain::Role,
     http::{
-        action_routes, delivery_routes, denylist_routes, event_routes, log_routes,
+        action_routes, audit_routes, delivery_routes, denylist_routes, event_routes, log_routes,
         operation_routes, profile_routes, recurrence_routes, statistics_routes, store_routes,
         token_routes,
     },
@@ -136,12 +136,16 @@ routes! {
          short or empty page may continue at `next`";
     get "/api/v1/deliveries/{id}/tracking/export" ADMINISTRATION, statistics_routes::export,
         "the whole tracking log, `format=csv` or `ndjson`";
-    get "/api/v1/deliveries/{id}/audit" ADMINISTRATION, log_routes::audit,
+    get "/api/v1/deliveries/{id}/audit" ADMINISTRATION, audit_routes::delivery,
         "a page of the audit chain: `from`, `limit`";
     get "/api/v1/profiles/{email}/messages" ADMINISTRATION, profile_routes::messages,
         "all messages that an address got or will get, newest first: `from`, `limit`";
-    get "/api/v1/audit" ADMINISTRATION, log_routes::audit_heads,
+    get "/api/v1/audit" ADMINISTRATION, audit_routes::heads,
         "a page of the chain of heads: `from`, `limit`";
+    get "/api/v1/audit/operations" ADMINISTRATION, audit_routes::operations,
+        "a page of the chain of operations: `from`, `limit`";
+    get "/api/v1/audit/kept-head" ADMINISTRATION, audit_routes::kept_head,
+        "number and hash of the newest entry that this daemon wrote to the chain of heads";
     get "/api/v1/exclusion-causes" MONITORING, log_routes::exclusion_causes,
         "the exclusion causes with their descriptions";
     get "/api/v1/denylist/{email}" ADMINISTRATION, denylist_routes::read,

@@ -210,6 +210,15 @@ impl StateDir {
         std::fs::remove_file(&path).map_err(|source| unusable(&path, source))
     }
 
+    /// Reads a file of [`StateDir::write_private`]; `None` if it is missing.
+    ///
+    /// # Errors
+    /// If it is a link, or cannot be read.
+    pub fn read_private(&self, file: &str) -> Result<Option<Vec<u8>>, StateError> {
+        let path = self.path.join(file);
+        private_file::read(&path).map_err(|source| unusable(&path, source))
+    }
+
     /// Writes a file that only the user of the daemon can read. It replaces what is there, and
     /// follows no link.
     pub fn write_private(&self, file: &str, bytes: &[u8]) -> Result<(), StateError> {

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     deliveries::Deliveries,
     domain::delivery::{Delivery, Plan},
-    store::{StoreError, audience::ndjson, tracking::HITS_PER_BLOCK},
+    store::{AuditStore, StoreError, audience::ndjson, tracking::HITS_PER_BLOCK},
 };
 
 /// Compression level of zstd; 3 is its default.
@@ -53,6 +53,7 @@ fn lines<T: Serialize>(kind: &'static str, items: Vec<T>) -> Result<Vec<u8>, Sto
 #[derive(Clone)]
 pub struct Archives {
     pub deliveries: Deliveries,
+    pub audits: AuditStore,
     pub sending_log: SendingLog,
     pub exclusion_log: ExclusionLog,
     pub tracking_logs: TrackingLogs,
@@ -120,9 +121,8 @@ impl Archives {
             }
             ArchivePiece::Audit(page) => {
                 let entries = self
-                    .deliveries
-                    .store
-                    .audit(&delivery.id, (page * ENTRIES) as usize, ENTRIES as usize)
+                    .audits
+                    .delivery(&delivery.id, (page * ENTRIES) as usize, ENTRIES as usize)
                     .await?;
                 return lines("audit", entries);
             }

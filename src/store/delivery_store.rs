@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use redis::{AsyncCommands, Script};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 
 use super::{
-    connection::{Redis, StoreError, damaged, unreadable},
+    audit::sealed_text,
+    connection::{Redis, StoreError, damaged},
+    json_text::{json, text},
     keys,
     scripts::with_prelude,
 };
@@ -57,32 +59,19 @@ pub enum CommitOutcome {
 const OK: i64 = 0;
 const LOST: i64 = 1;
 
-/// Deliveries, their lists and their audit chains. Cheap to clone.
+/// Deliveries and their lists. Cheap to clone.
 #[derive(Clone)]
 pub struct DeliveryStore {
     pub(super) redis: Redis,
-    pub(super) scripts: Arc<DeliveryScripts>,
     pub(super) seals: SealKey,
-}
-
-pub(super) struct DeliveryScripts {
-    commit_delivery: Script,
-    pub(super) append_audit_head: Script,
-}
-
-impl Default for DeliveryScripts {
-    fn default() -> Self {
-        Self {
-            commit_delivery: with_prelude(include_str!("commit_delivery.lua")),
-            append_audit_head: with_prelude(include_str!("append_audit_head.lua")),
-        }
-    }
+    commit: Arc<Script>,
 }
 
 impl DeliveryStore {
     /// Makes the handle from a connection and the key of the seals.
     pub fn new(redis: Redis, seals: SealKey) -> Self {
-        Self { redis, scripts: Arc::default(), seals }
+        let commit = Arc::new(with_prelude(include_str!("commit_delivery.lua")));
+        Self { redis, seals, commit }
     }
 
     /// The delivery with this id, also if it is deleted. A deleted delivery has no content.
@@ -155,12 +144,13 @@ impl DeliveryStore {
         self.list_before(change).await?;
         let mut conn = self.redis.connection();
         let wakes = change.document.wakes_at(change.state);
-        let mut script = self.scripts.commit_delivery.prepare_invoke();
+        let mut script = self.commit.prepare_invoke();
         script.key(keys::delivery(change.id)).key(keys::audit(change.id));
         let document = text(change.document)?;
         let seal = self.seals.seal(&sealed_parts(change.id, change.state, &document));
         script.arg(change.revision).arg(change.state.word()).arg(document);
-        script.arg(change.entry.map(text).transpose()?.unwrap_or_default());
+        let entry = change.entry.map(|e| sealed_text(&self.seals, change.id.as_str(), e));
+        script.arg(entry.transpose()?.unwrap_or_default());
         script.arg(wakes.map(|at| at.as_second().to_string()).unwrap_or_default());
         for once in change.once {
             script.key(&once.key).arg(&once.value).arg(once.seconds);
@@ -313,14 +303,4 @@ impl DeliveryStore {
 /// The parts that the seal of a document covers.
 fn sealed_parts<'a>(id: &'a DeliveryId, state: DeliveryState, document: &'a str) -> [&'a [u8]; 4] {
     [b"delivery", id.as_str().as_bytes(), state.word().as_bytes(), document.as_bytes()]
-}
-
-/// A value as JSON text.
-pub(super) fn text(value: &impl Serialize) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(damaged)
-}
-
-/// Reads JSON text.
-pub(super) fn json<T: DeserializeOwned>(text: &str) -> Result<T, StoreError> {
-    serde_json::from_str(text).map_err(unreadable)
 }

@@ -33,7 +33,9 @@ pub const DELIVERY_BREAKERS: &str = "versand:broken_deliveries";
 pub const REPLICATION_MARK: &str = "versand:durable";
 /// List: the chain of heads.
 pub const AUDIT_HEADS: &str = "versand:{audit}:heads";
-/// Hash: for each delivery, the sequence number of its last head in the chain of heads.
+/// List: the chain of operations.
+pub const AUDIT_OPERATIONS: &str = "versand:{audit}:operations";
+/// Hash: for each chain, the sequence number of its last head in the chain of heads.
 pub const AUDIT_NOTED: &str = "versand:{audit}:noted";
 /// String, empty: written to see whether Redis takes writes.
 pub const WRITE_CHECK: &str = "versand:pulse";

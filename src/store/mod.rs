@@ -4,7 +4,8 @@
 //! script is next to the file that calls it. One script call is one atomic step.
 //!
 //! Entry points: [`Redis`] is the connection. [`Stores`] makes one handle per subject from it:
-//! - [`DeliveryStore`]: deliveries, their audit chains, the lists of deliveries
+//! - [`DeliveryStore`]: deliveries and the lists of deliveries
+//! - [`AuditStore`]: audit chains
 //! - [`audience`]: uploads, recipients, exclusion logs, tracked links
 //! - [`schedule`]: waves, and when deliveries are due
 //! - [`chunks`]: ledgers, leases, claims, and which chunks need a job
@@ -35,6 +36,7 @@ mod delivery_store;
 mod delivery_units;
 mod durability;
 mod first_seal;
+mod json_text;
 mod removed_parts;
 mod rewrites;
 mod scripts;
@@ -43,6 +45,7 @@ mod stores;
 mod tls_certificates;
 mod token_store;
 
+pub use audit::AuditStore;
 pub use connect_error::ConnectError;
 pub use connection::{Redis, StoreError, may_pass};
 pub use delivery_store::{CommitOutcome, DeliveryChange, DeliveryStore, OnceKey};

@@ -3,6 +3,7 @@
 use super::{
     addresses::AddressStore,
     audience::AudienceStore,
+    audit::AuditStore,
     chunks::{ChunkLists, LedgerStore},
     connection::Redis,
     delivery_store::DeliveryStore,
@@ -19,6 +20,7 @@ use crate::domain::seal::{InstallationKey, SealKey};
 pub struct Stores {
     pub redis: Redis,
     pub deliveries: DeliveryStore,
+    pub audits: AuditStore,
     pub audiences: AudienceStore,
     pub schedules: ScheduleStore,
     pub ledgers: LedgerStore,
@@ -36,6 +38,7 @@ impl Stores {
         let chunks = ChunkLists::new(redis.clone());
         Self {
             deliveries: DeliveryStore::new(redis.clone(), seals.clone()),
+            audits: AuditStore::new(redis.clone(), seals.clone()),
             audiences: AudienceStore::new(redis.clone(), seals),
             schedules: ScheduleStore::new(redis.clone(), chunks.clone()),
             ledgers: LedgerStore::new(redis.clone()),

@@ -31,6 +31,7 @@ impl SharedHandles {
             },
             archives: Archives {
                 deliveries: deliveries.clone(),
+                audits: stores.audits.clone(),
                 sending_log: sending_log.clone(),
                 exclusion_log: exclusion_log.clone(),
                 tracking_logs: tracking_logs.clone(),

@@ -3,9 +3,10 @@
 use std::sync::{Arc, atomic::AtomicU64};
 
 use crate::{
+    audit::AuditHeads,
     config::Config,
     daemon::Daemon,
-    deliveries::{AuditHeads, Deliveries},
+    deliveries::Deliveries,
     domain::tracking::MachineRules,
     identity::Keyring,
     live::Live,
@@ -32,6 +33,7 @@ pub struct Parts {
     pub rules: Live<MachineRules>,
     pub keyring: Live<Keyring>,
     pub health: WorkerHealth,
+    pub heads: AuditHeads,
     pub daemon: Daemon,
     /// The settings of the start.
     pub config: Arc<Config>,
@@ -59,12 +61,12 @@ pub(in crate::app) struct SharedHandles {
 impl SharedHandles {
     /// Makes what the rooms share.
     pub(in crate::app) fn new(parts: Parts) -> Self {
-        let Parts { stores, queue, relays, messages, daemon, config, .. } = &parts;
+        let Parts { stores, queue, relays, messages, heads, daemon, config, .. } = &parts;
         let deliveries = Deliveries {
             store: stores.deliveries.clone(),
             redis: stores.redis.clone(),
             holds: stores.holds.clone(),
-            heads: AuditHeads { store: stores.deliveries.clone(), damaged: Arc::default() },
+            heads: heads.clone(),
         };
         let throttles = Throttles::new(config, stores.limits.clone());
         let removal = Removal {

@@ -1,6 +1,7 @@
-//! The audit log: an append-only chain per delivery.
+//! The audit log: append-only chains of entries.
 //!
-//! Each entry holds the hash of the entry before it, so a later change of any entry is found.
+//! Each delivery has a chain, and so have the operations. The chain of heads covers them all. Each
+//! entry holds the hash of the entry before it, so a later change of any entry is found.
 
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
@@ -11,13 +12,19 @@ use sha2::{Digest, Sha256};
 /// The field `previous` of the first entry of a chain.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// One entry: who did what to which delivery.
+/// The name of the chain of heads.
+pub const HEADS: &str = "heads";
+/// The name of the chain of operations. A delivery's chain is named by its id.
+pub const OPERATIONS: &str = "operations";
+
+/// One entry: who did what to what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AuditEntry {
     /// The number of the entry in its chain, from 1.
     pub seq: u64,
     pub at: Timestamp,
-    /// The id of the delivery, also in the chain of heads.
+    /// The id of the delivery; in the chain of heads the name of the chain; for an operation its
+    /// object, such as the name of a token.
     pub subject: String,
     pub principal: String,
     pub action: String,
@@ -26,6 +33,15 @@ pub struct AuditEntry {
     pub previous: String,
     /// SHA-256 over the JSON array of all other fields, in this order, in lower-case hexadecimal.
     pub hash: String,
+}
+
+/// An entry as it was read from the store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckedEntry {
+    #[serde(flatten)]
+    pub entry: AuditEntry,
+    /// Whether its seal fits: whether a daemon of this installation wrote it. `None`: no seal.
+    pub genuine: Option<bool>,
 }
 
 /// The end of a chain: number and hash of its newest entry.

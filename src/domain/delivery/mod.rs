@@ -8,13 +8,15 @@
 //! - [`Settings`]: the settings in force, fixed by the preparation. [`SettingsFloor`]: what no
 //!   delivery may lower.
 //! - [`check_authority`]: whether a delivery may be sent, asked before each chunk.
-//! - [`AuditEntry`] and [`verify`]: the hash chain of everything that was done.
+//! - [`AuditEntry`] and [`verify`]: the hash chain of everything that was done. [`AuditCheck`]:
+//!   the check of all chains together.
 //!
 //! Recipients are not here: uploads are in [`super::audience`], ledgers in [`super::ledger`].
 //! Reading and changing a stored delivery is in [`crate::deliveries`].
 
 mod action;
 mod audit;
+mod audit_check;
 mod authority;
 mod definition;
 mod delivery_id;
@@ -27,7 +29,8 @@ mod settings_floor;
 mod state;
 
 pub use action::Action;
-pub use audit::{AuditAct, AuditEntry, AuditHead, verify};
+pub use audit::{AuditAct, AuditEntry, AuditHead, CheckedEntry, HEADS, OPERATIONS, verify};
+pub use audit_check::{AuditCheck, FIRST_SEAL, HEAD};
 pub use authority::{Unauthorised, check_authority, may_follow};
 pub use definition::{Content, Definition, LONGEST_NAME, Sender};
 pub use delivery_id::DeliveryId;

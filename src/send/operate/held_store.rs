@@ -106,6 +106,8 @@ impl HeldStore {
         if !self.deliveries.holds.release(since, unix_now(), &by.name).await? {
             return Err(NO_SUCH_HOLD);
         }
+        // the audit log may lack its end, too, and a person accepts that
+        self.deliveries.heads.kept.forget();
         let ReleasedStore { deliveries, in_doubt, held_waves } = released;
         tracing::warn!(
             by = by.name,

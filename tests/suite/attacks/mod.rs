@@ -1,6 +1,7 @@
 //! Attacks: what somebody with few rights, or none, tries against the daemon. Each must fail.
 
 mod admin_tls;
+mod audit_chains;
 mod auditor;
 mod deletion;
 mod exports;
@@ -10,6 +11,7 @@ mod installation_key;
 mod listeners;
 mod lost_updates;
 mod mail_without_confirmation;
+mod operation_log;
 mod own_sign_offs;
 mod parsing;
 mod redis_acl;

@@ -86,7 +86,7 @@ async fn a_release_secures_what_had_started_and_holds_what_had_not() {
     assert_eq!(pending(services, &begun).await, (0, 12));
     let delivery = services.deliveries.delivery(&begun).await.unwrap();
     assert!(delivery.document.plan.unwrap().holds_in_doubt);
-    let entry = services.stores.deliveries.audit(&begun, 0, 100).await.unwrap().pop().unwrap();
+    let entry = services.stores.audits.delivery(&begun, 0, 100).await.unwrap().pop().unwrap().entry;
     assert_eq!((entry.action.as_str(), entry.principal.as_str()), ("release_store", "anybody"));
     assert_eq!(entry.details["in_doubt"], 12);
 

@@ -26,7 +26,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("queue", &["domain", "config", "metrics", "clock"]),
     ("live", &[]),
     ("backup", &["domain", "store", "redis_server"]),
-    ("deliveries", &["domain", "metrics", "store", "queue"]),
+    ("audit", &["domain", "store"]),
+    ("deliveries", &["domain", "metrics", "store", "queue", "audit"]),
     ("report", &["domain", "clock", "store", "mail", "deliveries"]),
     (
         "feedback",
@@ -80,6 +81,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "store",
             "mail",
             "queue",
+            "audit",
             "deliveries",
             "report",
             "feedback",

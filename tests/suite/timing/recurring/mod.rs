@@ -62,12 +62,12 @@ async fn create_next(services: &Services, id: &DeliveryId) -> Delivery {
 async fn actions(services: &Services, id: &DeliveryId) -> Vec<String> {
     services
         .stores
-        .deliveries
-        .audit(id, 0, 100)
+        .audits
+        .delivery(id, 0, 100)
         .await
         .unwrap()
         .into_iter()
-        .map(|entry| entry.action)
+        .map(|checked| checked.entry.action)
         .collect()
 }
 
@@ -307,7 +307,7 @@ async fn a_template_that_can_no_longer_be_sent_skips_and_gives_the_reason() {
         .unwrap();
     services.journey.define.recurrences.look_at(&id, due - minutes(60)).await.unwrap();
     assert_eq!(services.stores.deliveries.state(&occurrence_id(&id, due)).await.unwrap(), None);
-    let skip = services.stores.deliveries.audit(&id, 0, 100).await.unwrap().pop().unwrap();
+    let skip = services.stores.audits.delivery(&id, 0, 100).await.unwrap().pop().unwrap().entry;
     assert_eq!(skip.action, "skip");
     assert!(skip.details["error"].as_str().unwrap().contains("sign-offs"), "{}", skip.details);
     assert_eq!(next(services, &id).await, due + minutes(24 * 60));
