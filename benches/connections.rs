@@ -16,7 +16,7 @@ use versand::{
     },
 };
 
-/// Over each connection.
+/// How many messages each connection sends.
 const MESSAGES: u32 = 900;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]

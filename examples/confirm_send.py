@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Releases a prepared delivery over the Redis queue, as an upstream system does.
+"""Confirms a prepared delivery over the Redis queue, as an upstream system does.
 
 Needs redis-py (pip install redis). docs/queue.md is the contract that this follows.
-Prints the id of the job; with --wait also the outcome. Exit codes: 0 queued (with --wait: released),
+Prints the id of the job; with --wait also the outcome. Exit codes: 0 queued (with --wait: confirmed),
 1 refused, 2 wrong arguments, 3 no outcome in time, 4 Redis or a file cannot be used.
 """
 
@@ -74,7 +74,7 @@ def outcome(server, job_id, limit):
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description="Release a prepared delivery over the Redis queue.")
+    parser = argparse.ArgumentParser(description="Confirm a prepared delivery over the Redis queue.")
     parser.add_argument("--redis", required=True, metavar="URL",
                         help="redis://host:6379, rediss://..., or redis+unix:///path/to/socket")
     parser.add_argument("--user", help="the user of Redis (the default user)")
@@ -82,7 +82,7 @@ def arguments():
     parser.add_argument("--delivery", required=True, help="id of the prepared delivery")
     parser.add_argument("--digest", required=True, help="digest that its preparation answered with")
     parser.add_argument("--issuer", required=True, help="the issuer that the daemon knows the key of")
-    parser.add_argument("--subject", required=True, help="who releases it: appears in the audit log")
+    parser.add_argument("--subject", required=True, help="who confirms it: appears in the audit log")
     parser.add_argument("--audience", default="versand", help="the daemon's auth.issuer_audience")
     parser.add_argument("--key-file", required=True, help="the secret, as it is in the daemon's key_file")
     parser.add_argument("--role", action="append", help="a role to claim, repeatable (start_deliveries)")

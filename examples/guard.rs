@@ -93,7 +93,7 @@ fn render(n: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Claims and records: a batch has reports and the claims of the next batch, chunk after chunk.
+/// Claims and records, chunk after chunk. Each batch reports the claims of the batch before it.
 async fn ledger(n: u32, url: &str) -> Result<(), Failure> {
     let mut settings = Config::from_toml("")?.redis;
     settings.url = url.into();

@@ -25,7 +25,7 @@ use tokio::{
 const AGENT: &str =
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:128.0) Gecko/20100101 Thunderbird/128.4.0";
 
-/// The open pixel of the daemon.
+/// The size of the daemon's open pixel.
 const PIXEL_BYTES: usize = 42;
 
 #[tokio::main]

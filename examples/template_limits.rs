@@ -1,7 +1,7 @@
 //! Prints what the worst templates that the template language allows take for one recipient.
 //!
-//! Use: `cargo run --release --example template_limits`. The figures are in
-//! `docs/guide/templates.md`.
+//! Use: `cargo run --example template_limits`. The figures of this build without optimisation are
+//! in `docs/guide/templates.md`.
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // a program that only prints
 
 use std::{fs, time::Instant};

@@ -227,7 +227,7 @@ impl Application {
         let _ = tokio::time::timeout(BACKGROUND_LIMIT, self.background.wait()).await;
         self.relays.close().await;
         if let Some(embedded) = self.embedded {
-            // the last write: the heartbeat is not older than the files
+            // the heartbeat is the last write, so it is not older than the files
             let _ = stores.holds.beat(config.send.silence()).await;
             embedded.stop().await;
         }

@@ -65,7 +65,7 @@ impl Installation {
             Some(key) => key,
             None if known.is_some() => return Err(ForeignKey(place).into()),
             None => {
-                // before the key, so that a crash in between does not leave the rest unsealed
+                // the mark comes before the key: a start after a crash in between seals the rest
                 state.write_private(SEALING, b"")?;
                 InstallationKey::new(state.secret(NAME)?)
             }

@@ -1,4 +1,4 @@
-//! The listeners of a daemon: opened before anything else, served when all is ready.
+//! The listeners of a daemon: opened before Redis, served when all is ready.
 
 use std::{io, net::SocketAddr, time::Duration};
 

@@ -34,7 +34,7 @@ pub(super) async fn open_store(
     let hold = holds.open(&opened, unix_now()).await?;
     metrics::store_held(hold.is_some());
     if opened.restored.is_some() {
-        // the hold must outlast a crash before the mark goes
+        // the mark may go only when no crash can undo the hold
         redis.await_durability().await?;
         state.forget_restored()?;
     }

@@ -6,8 +6,8 @@ use crate::{
     redis_server::StateDir,
 };
 
-/// Makes a token with all roles if no token and no key is configured. Only the user of the
-/// daemon can read its file.
+/// Makes a token that permits everything if no token and no key is configured. Only the user of
+/// the daemon can read its file.
 pub(super) fn own_token(state: &StateDir, keyring: &mut Keyring) -> anyhow::Result<Option<String>> {
     if !keyring.is_empty() {
         return Ok(None);

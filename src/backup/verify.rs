@@ -29,8 +29,10 @@ pub struct VerifiedBackup {
     pub faults: Vec<String>,
 }
 
-/// Checks the hashes of a backup, then reads a copy of it with a private redis-server: the form of
-/// the store, every audit chain, and every ledger against the live counters.
+/// Checks the hashes of a backup, then reads a copy of it with a private redis-server.
+///
+/// It checks the form of the store and every audit chain, and compares every ledger with the live
+/// counters.
 ///
 /// # Errors
 /// If a file differs from the manifest, or if the store cannot be read at all.

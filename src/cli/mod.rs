@@ -5,7 +5,8 @@
 //!
 //! - [`Arguments`] is what the user typed, [`run`] runs it and returns the exit code.
 //! - `serve`, `demo` and `check-config` work in this process. `token` needs no daemon.
-//! - `backup`, `restore` and `verify` work on files; `backup` asks the embedded Redis to stand by.
+//! - `backup`, `restore` and `verify` work on files; `backup` asks the embedded Redis to put off
+//!   rewrites of its append-only file.
 //! - All other commands talk to a running daemon over its admin API (`client`). They work from any
 //!   machine that reaches the admin listener, with a token of the role `administration`.
 //!

@@ -1,13 +1,14 @@
 //! The settings of the daemon: embedded defaults, then a file, then the environment.
 //!
-//! [`Config::load`] merges the three sources and checks the result once, at the start. Every other
-//! room gets a checked [`Config`] or one of its sections, and checks nothing again.
+//! [`Config::load`] merges the three sources and checks the result, at the start and at each
+//! reload. Every other room gets a checked [`Config`] or one of its sections, and checks nothing
+//! again.
 //!
 //! - `config/default.toml` holds every setting, its default and its meaning. It is compiled in as
 //!   [`DEFAULTS`], and `docs/reference/settings.md` repeats it.
 //! - Each section of the file is a struct here: [`SendSettings`] is `[send]`, and so on. Its fields
 //!   have the names of the settings, so units and ranges are in `config/default.toml`.
-//! - [`ConfigError`] names the one setting that stops the start.
+//! - [`ConfigError`] names the one setting that stops the start or a reload.
 //! - [`SettingChange`] says what another load changes, and whether that needs a restart.
 //! - [`secret`] reads a password or a key from the file that a setting names.
 //!

@@ -35,8 +35,8 @@ pub struct TrackingSettings {
 }
 
 impl PublicSettings {
-    /// Why recipients cannot opt out with one click under `url`, if they cannot. Each preparation
-    /// warns of it. An empty `url` has no fault.
+    /// Why recipients cannot opt out with one click under `url`, if they cannot. A preparation
+    /// warns of it, unless the built-in catcher takes the mail. An empty `url` has no fault.
     pub fn fault(&self) -> Option<&'static str> {
         let url = Url::parse(&self.url).ok()?;
         let is_local =

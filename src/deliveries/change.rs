@@ -62,7 +62,7 @@ pub fn require(principal: &Principal, role: Role) -> Result<(), Refusal> {
     if principal.may(role) { Ok(()) } else { Err(Refusal::MissingRole(role)) }
 }
 
-/// The state in which nothing more is begun.
+/// The state to which a delivery in `state` is brought, so that nothing more is begun.
 fn at_rest(state: DeliveryState) -> DeliveryState {
     let action = if state == DeliveryState::Preparing { Action::Stop } else { Action::Pause };
     state.after(action).unwrap_or(state)
@@ -130,8 +130,8 @@ impl Deliveries {
         }
     }
 
-    /// Brings a delivery to rest whose `part` no daemon of this installation wrote. Logs, counts
-    /// and audits it once.
+    /// Brings a delivery to rest, because no daemon of this installation wrote its `part`. Logs,
+    /// counts and audits the alteration once.
     ///
     /// # Errors
     /// If Redis does not answer.

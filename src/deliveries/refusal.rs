@@ -36,7 +36,7 @@ pub enum Refusal {
     #[error("the delivery was changed meanwhile: its revision is {0}, not that of If-Match")]
     StaleRevision(u64),
     #[error(
-        "this request releases the delivery: If-Match must name the revision that you looked at"
+        "this request confirms the delivery: If-Match must name the revision that you looked at"
     )]
     RevisionNeeded,
     #[error("the idempotency key was used for another request")]

@@ -4,7 +4,7 @@
 //! creates, uploads, prepares and confirms a delivery over HTTP, as any client would, and prints
 //! each step. [`DemoOptions`] are its options on the command line.
 //!
-//! - `audience` makes recipients with everything that can go wrong.
+//! - `sample_audience` makes recipients with everything that can go wrong.
 //! - `client` calls the admin API and follows the progress.
 //!
 //! The demo has no access of its own to the services: all it does goes through the API.

@@ -8,8 +8,8 @@ const CITIES: [&str; 4] = ["Köln", "Paris", "Łódź", "Porto"];
 
 /// `n` recipients as NDJSON.
 ///
-/// The mail catcher refuses addresses that begin with `refuse`, and defers those that begin with
-/// `defer` once.
+/// The mail catcher refuses addresses that begin with `refuse` or `full`. It defers those that
+/// begin with `defer` once.
 pub fn ndjson(n: u32) -> String {
     let pick = |from: &[&'static str], i: u32| {
         from.get(i as usize % from.len()).copied().unwrap_or_default()

@@ -77,7 +77,7 @@ metrics_table! {
          altered them in Redis";
     SET_ASIDE Counter "versand_chunks_set_aside_total"
         "Chunks that were set aside as poisoned: they killed their workers again and again, or \
-         cannot be made";
+         their messages cannot be made";
     ASIDE Gauge "versand_chunks_aside"
         "Poisoned chunks of moving deliveries that are set aside now";
     DELIVERIES Gauge "versand_deliveries_moving"
