@@ -1,4 +1,4 @@
-//! The principal: who calls, and what of it he may see.
+//! The principal: who calls, what he may do, and which deliveries he may see.
 
 use super::{
     delivery::{Delivery, ExpectedRevisions},

@@ -21,8 +21,8 @@
 //!   been delivered. Without this bit they become in doubt.
 //! - *Fatigue rule checked*: set before anything of the chunk is sent.
 //! - *Redis run*: the run of Redis that has everything the holder wrote. After a crash, another
-//!   run answers, which may have lost the last writes. If the holder is gone by then, everything
-//!   that is not settled becomes in doubt.
+//!   run answers, which may have lost the last writes. If the holder is gone by then, all
+//!   recipients that are pending, attempting or deferred become in doubt.
 //!
 //! # Record: 16 bytes
 //!
@@ -219,7 +219,7 @@ impl Ledger {
         Self(bytes)
     }
 
-    /// Sets or clears the bit of SMTP test mode.
+    /// Sets or clears the bit of SMTP test mode in a new ledger. The other bits become 0.
     #[must_use]
     pub fn in_test_mode(mut self, is_test: bool) -> Self {
         self.0[1] = if is_test { SMTP_TEST } else { 0 };

@@ -2,7 +2,8 @@
 //!
 //! A ledger is the only truth about who was sent to.
 //!
-//! - [`format`](mod@format): the layout of the bytes, which the Lua scripts of [`crate::store`] share.
+//! - [`format`](mod@format): the layout of the bytes, which the Lua scripts of [`crate::store`]
+//!   share.
 //! - [`Ledger`], [`LedgerHeader`] and [`Record`] read them. [`Status`] is where a recipient stands.
 //! - [`ClaimNumber`]: the name of a claim. A late report never overwrites a newer claim.
 //! - [`Counts`]: how many recipients have each status.

@@ -47,7 +47,7 @@ fn words(text: &str) -> String {
     words
 }
 
-/// Refusals that mean an unknown user at one provider only: "mailbox unavailable" at Outlook.com
+/// Refusals that mean an unknown user at some providers only: "mailbox unavailable" at Outlook.com
 /// and GMX, 5.4.1 with "access denied" at Exchange Online.
 fn by_provider(reply: &Reply, text: &str) -> Option<FailureReason> {
     let unknown = match reply.enhanced {
