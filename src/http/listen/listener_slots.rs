@@ -47,7 +47,7 @@ struct Shared {
     changed: Notify,
 }
 
-/// The place of one connection.
+/// A connection that has a slot.
 struct Place {
     network: ClientNetwork,
     /// The requests of the connection that are being handled.
@@ -81,7 +81,7 @@ impl ListenerSlots {
     /// Gives a slot to a connection from `ip`. Waits a second if requests hold all slots.
     ///
     /// # Errors
-    /// Which slots are all held by requests.
+    /// Requests hold all slots of the client network or of the listener.
     pub async fn admit(&self, ip: IpAddr) -> Result<ListenerSlot, NoSlot> {
         let waiting = tokio::time::timeout(PATIENCE, async {
             loop {

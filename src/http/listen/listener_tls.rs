@@ -83,8 +83,8 @@ impl ListenerTls {
     }
 
     /// Reads the files again, and serves the new certificate if they have changed. Connections
-    /// that are open keep theirs. A certificate that cannot be used gets one error line, and the
-    /// one before stays.
+    /// that are open keep theirs. If the new certificate cannot be used, the old one stays, and one
+    /// error line says why.
     pub fn reload(&self) {
         let mut last = self.0.read.lock().unwrap_or_else(PoisonError::into_inner);
         let new = read("server.tls_cert_file", &self.0.certificate_file).and_then(|certificate| {
