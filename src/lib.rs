@@ -26,7 +26,7 @@
 //!
 //! | rooms | purpose |
 //! |---|---|
-//! | [`cli`], [`demo`] | the command line; the main job on the embedded default |
+//! | [`cli`], [`demo`] | the command line; one whole delivery, shown to a newcomer |
 //! | [`backup`] | backups of the state directory |
 //! | [`app`] | the only wiring: gives each service the few handles that it needs |
 //! | [`http`], [`worker`], [`scheduler`] | thin entries for requests, jobs and cron; no rules |
@@ -37,11 +37,11 @@
 //! | [`deliveries`] | reads a delivery, decides, and writes by compare-and-set |
 //! | [`store`], [`queue`] | Redis: data, keys and scripts; the jobs, and the only use of apalis |
 //! | [`mail`], [`identity`], [`redis_server`] | template to SMTP; who calls; the embedded Redis |
-//! | [`metrics`], [`daemon`] | every metric; name, tasks and end of this process |
+//! | [`metrics`], [`daemon`], [`logging`] | every metric; name, tasks, end of a process; the log |
 //! | [`domain`], [`config`], [`clock`], [`live`] | pure rules; the settings; the wall clock; values that a reload replaces |
 //!
 //! The order in short: `deliveries` < `report` < `feedback` < `send` < `observe`. Nothing is below
-//! `domain`, `config` and `clock`. A test (`tests/suite/tidy/mod.rs`) checks these rules.
+//! the last row. A test (`tests/suite/tidy/mod.rs`) checks these rules.
 //!
 //! # Invariants
 //!

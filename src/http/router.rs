@@ -142,7 +142,7 @@ fn failed_login(api: &Api, request: &Request, error: NotAuthentic) -> Problem {
     }
 }
 
-/// The principal who calls. A bearer token must not be revoked.
+/// The principal who calls. A revoked bearer token is refused.
 ///
 /// # Errors
 /// If Redis does not say whether the token is revoked.
