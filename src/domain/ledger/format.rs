@@ -1,8 +1,8 @@
 //! The layout of a ledger: one string of bytes with a header and one record per recipient.
 //!
 //! The string has 32 bytes of header, then 16 bytes for each recipient, in the order of their
-//! positions. All numbers are big-endian. Only the Lua scripts of the store write ledgers. This
-//! file reads them, and defines the layout that both share.
+//! positions. All numbers are big-endian. This file makes new ledgers and reads them. Only the Lua
+//! scripts of the store change a ledger. Both share this layout.
 //!
 //! # Header: 32 bytes
 //!

@@ -9,8 +9,8 @@
 //! - [`Counts`]: how many recipients have each status.
 //! - [`RecipientNumber`]: the number of a recipient in all logs, and its chunk and position.
 //!
-//! Nothing here writes a ledger: the scripts in [`crate::store::chunks`] do. Leases and reports are
-//! also there. Sending a chunk is in [`crate::send::chunk`].
+//! Nothing here changes a ledger: the scripts of [`crate::store`] do. Leases and reports are in
+//! [`crate::store::chunks`]. Sending a chunk is in [`crate::send::chunk`].
 
 mod counts;
 pub mod format;

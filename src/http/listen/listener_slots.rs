@@ -31,9 +31,10 @@ pub enum NoSlot {
 /// The slots of one listener. Cheap to clone.
 ///
 /// A request holds the slot of its connection while it is handled. A connection that no request
-/// holds gives way: when its network or the listener has no slot left, the connection that has
-/// been without a request for the longest time is closed. Idle connections, slow heads and TLS
-/// handshakes therefore keep nobody out.
+/// holds gives way when its network or the listener has no slot left. The network then loses the
+/// connection that has been without a request for the longest time. In a full listener, the network
+/// with the most connections comes first. Idle connections, slow heads and TLS handshakes therefore
+/// keep nobody out.
 #[derive(Clone)]
 pub struct ListenerSlots(Arc<Shared>);
 
