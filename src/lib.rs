@@ -1,7 +1,7 @@
 //! Versand prepares e-mail deliveries, sends them, and accounts for every recipient.
 //!
-//! This page is the map of the rooms. Each folder's `mod.rs` says what the room owns. The words are
-//! in `docs/glossary.md`, and the reasons in `docs/architecture.md`.
+//! This page is the map of the rooms, which are the folders of `src`. Each folder's `mod.rs` says
+//! what the room owns. `docs/glossary.md` has the words, and `docs/architecture.md` the reasons.
 //!
 //! # The journey of a delivery
 //!

@@ -96,7 +96,7 @@ impl ListenerTls {
             Err(error) => {
                 metrics::certificate(false);
                 if last.take().is_some() {
-                    tracing::error!(%error, "the certificate before stays in use");
+                    tracing::error!(%error, "the old certificate stays in use");
                 }
                 return;
             }
@@ -109,7 +109,7 @@ impl ListenerTls {
             }
             Err(error) => {
                 metrics::certificate(false);
-                tracing::error!(%error, "the certificate before stays in use");
+                tracing::error!(%error, "the old certificate stays in use");
             }
         }
         *last = Some(files);
