@@ -1,7 +1,7 @@
 //! Versand prepares e-mail deliveries, sends them, and accounts for every recipient.
 //!
-//! This page is the map of the rooms. Each folder's `mod.rs` says what the room owns. The words are
-//! in `docs/glossary.md`, and the reasons in `docs/architecture.md`.
+//! This page is the map of the rooms, which are the folders of `src`. Each folder's `mod.rs` says
+//! what the room owns. `docs/glossary.md` has the words, and `docs/architecture.md` the reasons.
 //!
 //! # The journey of a delivery
 //!
@@ -26,7 +26,7 @@
 //!
 //! | rooms | purpose |
 //! |---|---|
-//! | [`cli`], [`demo`] | the command line; the main job on the embedded default |
+//! | [`cli`], [`demo`] | the command line; one whole delivery, shown to a newcomer |
 //! | [`backup`] | backups of the state directory |
 //! | [`app`] | the only wiring: gives each service the few handles that it needs |
 //! | [`http`], [`worker`], [`scheduler`] | thin entries for requests, jobs and cron; no rules |
@@ -38,11 +38,11 @@
 //! | [`deliveries`] | reads a delivery, decides, and writes by compare-and-set |
 //! | [`store`], [`queue`] | Redis: data, keys and scripts; the jobs, and the only use of apalis |
 //! | [`mail`], [`identity`], [`redis_server`] | template to SMTP; who calls; the embedded Redis |
-//! | [`metrics`], [`daemon`] | every metric; name, tasks and end of this process |
+//! | [`metrics`], [`daemon`], [`logging`] | every metric; name, tasks, end of a process; the log |
 //! | [`domain`], [`config`], [`clock`], [`live`] | pure rules; the settings; the wall clock; values that a reload replaces |
 //!
-//! The order in short: `audit` < `deliveries` < `report` < `feedback` < `send` < `observe`. Nothing is below
-//! `domain`, `config` and `clock`. A test (`tests/suite/tidy/mod.rs`) checks these rules.
+//! The order in short: `audit` < `deliveries` < `report` < `feedback` < `send` < `observe`. Nothing
+//! is below the last row. A test (`tests/suite/tidy/mod.rs`) checks these rules.
 //!
 //! # Invariants
 //!

@@ -11,7 +11,7 @@
 //! - [`seal`]: the proof that a daemon of this installation wrote what stands in Redis.
 //! - [`tracking`]: hits, their labels, statistics and KPIs.
 //! - [`Role`] and [`Principal`]: who may do what. [`Invalid`]: a field that cannot be used.
-//! - [`one_line`], [`is_hidden_control`] and [`misleads`]: strangers' text in logs and before people.
+//! - [`one_line`], [`is_hidden_control`] and [`misleads`]: hidden controls in strangers' text.
 //! - [`instant`] and [`unix_seconds()`]: the time format of ledgers, tables and scripts.
 //!
 //! Keys and commands of Redis are in [`crate::store`], SMTP and templates in [`crate::mail`].

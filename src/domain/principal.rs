@@ -1,4 +1,4 @@
-//! The principal: who calls, and what of it he may see.
+//! The principal: who calls, what he may do, and which deliveries he may see.
 
 use super::{
     delivery::{Delivery, ExpectedRevisions},
@@ -37,13 +37,13 @@ impl Principal {
         self.sees_unit(delivery.document.definition.unit.as_deref())
     }
 
-    /// Whether deliveries of a unit exist for the principal; `None` stands for those without one.
+    /// Whether deliveries of a unit exist for the principal. `None`: deliveries without a unit.
     pub fn sees_unit(&self, unit: Option<&str>) -> bool {
         self.unit.is_none() || self.unit.as_deref() == unit
     }
 
-    /// The unit of a delivery that the principal defines. `asked` is what the definition says,
-    /// `before` the unit that the delivery has.
+    /// The unit of a delivery that the principal defines. `asked` is the unit in the definition.
+    /// `before` is the unit that the delivery has.
     ///
     /// The error is the reason why the principal may not name that unit.
     pub fn unit_for(

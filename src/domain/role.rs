@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Create, change, prepare and delete deliveries.
+    /// Create, change and prepare deliveries; delete them before their release; previews; proofs.
     PrepareDeliveries,
-    /// All that `PrepareDeliveries` may do, and confirm, pause, resume, stop and settle.
+    /// All that `PrepareDeliveries` may do; approve, confirm, release, pause, resume, stop, settle.
     StartDeliveries,
-    /// Logs, audit log, queue operations.
+    /// Logs, audit log, denylist, queues, tokens, store; delete deliveries after their release.
     Administration,
     /// Counts and KPIs, read-only.
     Monitoring,

@@ -22,8 +22,8 @@ pub struct Denylist {
 impl Denylist {
     /// Puts the address that got a message on the denylist. `text` is the token of the link.
     ///
-    /// A proof went to a test address: that address is meant, not the recipient. Links of previews
-    /// change nothing, nor do links before the confirmation of the delivery.
+    /// A proof went to a test address: that address is meant, not the recipient. A link changes
+    /// nothing if it is that of a preview, or if the delivery is not confirmed.
     ///
     /// # Errors
     /// [`LinkError::Expired`] if the address can no longer be found.
@@ -37,13 +37,14 @@ impl Denylist {
         };
         self.addresses.deny(address).await?;
         if !is_recorded {
-            // otherwise the record of the hit awaits durability
+            // the record of a hit awaits durability by itself
             self.redis.await_durability().await?;
         }
         Ok(())
     }
 
-    /// The address that got a message. `None` if the link is that of a preview.
+    /// The address that got a message. `None` if the link is that of a preview, or if the delivery
+    /// is not confirmed.
     async fn address_of(
         &self,
         found: &FollowedLink,
@@ -74,7 +75,7 @@ impl Denylist {
         Ok(self.addresses.denied(&[key_of(email)?]).await?.first().copied().unwrap_or_default())
     }
 
-    /// Puts an address on the denylist. Returns false if it was on it already.
+    /// Puts an address on the denylist. Returns false if the address was there already.
     ///
     /// # Errors
     /// As [`Denylist::is_denied`].
@@ -84,7 +85,7 @@ impl Denylist {
         Ok(is_new)
     }
 
-    /// Takes an address off the denylist. Returns false if it was not on it.
+    /// Takes an address off the denylist. Returns false if the address was not there.
     ///
     /// # Errors
     /// As [`Denylist::is_denied`].

@@ -24,7 +24,7 @@ pub enum LinkError {
     /// No key of this installation signed the token.
     #[error("the link is forged")]
     Forged,
-    /// The delivery is gone, or was released too long ago.
+    /// The delivery or the address is gone, or the link is too old.
     #[error("the link is too old")]
     Expired,
     #[error("{0}")]
@@ -53,7 +53,8 @@ pub enum OptOutLink {
 }
 
 impl FollowedLink {
-    /// The recipient number of the message; in a proof that of the recipient it was made for.
+    /// The recipient number of the message. A proof has the number of the recipient whose message
+    /// it is.
     pub fn recipient(&self) -> u32 {
         self.proof.map_or(self.holder.recipient, |proof| proof.recipient)
     }

@@ -1,4 +1,4 @@
-//! Writes hits into the tracking log in batches. A hit is acknowledged when it is durable.
+//! Writes hits into the tracking log in batches, and acknowledges each hit when it is durable.
 
 use std::{collections::HashMap, sync::Arc};
 

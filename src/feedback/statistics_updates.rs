@@ -78,7 +78,8 @@ impl StatisticsUpdates {
         Err(CHANGING)
     }
 
-    /// Computes once. `None`, and nothing is kept, if labels or state changed meanwhile.
+    /// Computes once. If labels or state changed meanwhile, no statistics are kept, and the result
+    /// is `None`.
     async fn try_compute(
         &self,
         delivery: &Delivery,

@@ -51,7 +51,7 @@ pub struct Operations {
     pub keyring: Live<Keyring>,
     /// Which bearer tokens are revoked, and when each was used.
     pub tokens: TokenStore,
-    /// The last known state of Redis: true while Redis takes writes.
+    /// The last known state of Redis: whether it takes writes.
     pub redis_state: RedisState,
     /// Renders the metrics.
     pub metrics: MetricsPage,

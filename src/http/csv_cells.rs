@@ -6,8 +6,8 @@ use serde::Serialize;
 /// The characters that begin a formula in a spreadsheet, with their full-width forms.
 const FORMULA: &[char] =
     &['=', '+', '-', '@', '\t', '\r', '\n', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'];
-/// The characters after which a spreadsheet may begin a new cell, whatever the quotes say: some
-/// languages separate cells with semicolons.
+/// The characters after which a spreadsheet may begin a new cell, whatever the quotes say. In some
+/// languages, spreadsheets separate cells with semicolons.
 const SEPARATORS: &[char] = &[';', '\t', '\r', '\n'];
 
 /// The items as lines of CSV, without a head.

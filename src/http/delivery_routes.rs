@@ -94,7 +94,7 @@ pub async fn create(
     created_answer(&api, created).await
 }
 
-/// 201 with the place, the entity tag and the view of a new delivery.
+/// 201 with the path, the entity tag and the view of a new delivery.
 async fn created_answer(api: &Api, created: Delivery) -> Result<Response, RouteError> {
     let headers = [
         (header::LOCATION, format!("/api/v1/deliveries/{}", created.id)),

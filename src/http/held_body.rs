@@ -1,4 +1,4 @@
-//! The body of an answer to a principal. It holds the connection and a permit until its end.
+//! The body of an answer to a principal, which holds the connection and a permit until its end.
 
 use axum::body::Body;
 use http_body_util::BodyExt;

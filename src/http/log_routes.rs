@@ -241,7 +241,7 @@ pub async fn archive(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PreviewQuery {
-    /// The `Date` to assume before the release of the wave, RFC 3339.
+    /// The `Date` of the message if its wave is not released yet (RFC 3339).
     date: Option<Timestamp>,
 }
 

@@ -9,9 +9,9 @@
 //! - [`serve`] runs a listener with its limits: connections, sizes and time-outs (`listen`).
 //!
 //! Handlers are thin: they read the request, call one service, and turn a refusal into a problem
-//! document (`problem`, RFC 9457). `request` holds the extractors. `csv_cells` writes exports and
-//! `answer_headers` the headers of every answer. `login_failures` counts wrong
-//! tokens, and `principal_limits` how much each principal holds.
+//! document (`problem`, RFC 9457). `request` holds the extractors. `csv_cells` writes exports.
+//! `answer_headers` adds the headers of every answer. `login_failures` counts wrong tokens.
+//! `principal_limits` counts how much each principal holds.
 //!
 //! Not here: decisions about deliveries (`send`), what a hit means (`feedback` and
 //! `domain::tracking`), what a log holds (`report`), and who may log in (`identity`). Handlers,

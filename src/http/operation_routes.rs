@@ -35,7 +35,7 @@ pub async fn healthz() -> &'static str {
 /// Serves `GET /readyz`.
 pub async fn readyz(State(api): State<Arc<Api>>) -> Response {
     let writable = api.operations.redis_state.writable.load(Ordering::Relaxed);
-    // A Redis that is slow to answer is as the pulse found it the last time.
+    // If Redis is slow to answer, the last finding of its pulse counts.
     let ping = tokio::time::timeout(READY_LIMIT, api.stores.redis.ping());
     let redis = ping.await.map_or(writable, |answer| answer.is_ok());
     let workers = api.operations.health.ready();

@@ -169,7 +169,7 @@ fn record_failures(api: &Api, address: String, details: Value) {
     });
 }
 
-/// The principal who calls. A bearer token must not be revoked.
+/// The principal who calls. A revoked bearer token is refused.
 ///
 /// # Errors
 /// If Redis does not say whether the token is revoked.

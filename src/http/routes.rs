@@ -65,7 +65,7 @@ routes! {
         "replace the definition; the delivery goes back to `editing`";
     delete "/api/v1/deliveries/{id}" MONITORING, delivery_routes::delete,
         "delete a delivery with its audience and logs; its audit log stays (needs \
-         `prepare_deliveries`, after the release `administration`)";
+         `prepare_deliveries`; after the release it needs `administration`)";
     put "/api/v1/deliveries/{id}/audience" PREPARE, delivery_routes::upload,
         "stream the audience, `application/x-ndjson` or `text/csv`";
     post "/api/v1/deliveries/{id}/prepare" PREPARE, action_routes::prepare,

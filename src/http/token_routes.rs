@@ -29,7 +29,7 @@ struct TokenLine {
     roles: Vec<Role>,
     unit: Option<String>,
     expires: Option<Timestamp>,
-    /// When a daemon let the token in, give or take a minute.
+    /// When a daemon last let the token in, exact to a minute.
     last_used: Option<Timestamp>,
     revoked: Option<Revocation>,
 }

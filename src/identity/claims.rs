@@ -54,7 +54,7 @@ impl Claims {
         Principal { unit: self.unit.clone(), ..Principal::new(name, self.roles.clone()) }
     }
 
-    /// Whether `sub` names somebody, in logs and in the audit log, too.
+    /// Whether `sub` can name somebody, also in logs and in the audit log.
     pub(super) fn has_subject(&self) -> bool {
         !self.sub.trim().is_empty()
             && self.sub.chars().count() <= LONGEST_SUBJECT

@@ -159,7 +159,7 @@ impl Keyring {
         Err(worst)
     }
 
-    /// Checks the limits of the daemon and of the issuer: lifetime, time of issue, roles.
+    /// Checks the subject, the lifetime, the time of issue, the roles and the unit of a JWT.
     fn within_limits(
         &self,
         mut claims: Claims,

@@ -23,9 +23,9 @@ pub enum AddressError {
 
 /// The form of an address in the envelope and in headers.
 ///
-/// The local part is kept, without quotes that mean nothing: `"ann"@x` and `ann@x` are the same
-/// mailbox, and must be one in the denylist, too. The domain becomes lower case, with A-labels (RFC 5890). White space
-/// around the address is removed.
+/// The local part is kept, without quotes that mean nothing. `"ann"@x` and `ann@x` are the same
+/// mailbox, so they must be one address in the denylist. The domain becomes lower case, with
+/// A-labels (RFC 5890). White space around the address is removed.
 ///
 /// # Errors
 ///
@@ -79,7 +79,7 @@ pub fn address_key(address: &str) -> Result<AddressKey, AddressError> {
     Ok(AddressKey::of(digest_of(&to_ascii(address)?)))
 }
 
-/// Whether the address is valid without a parser. Most addresses are.
+/// Whether a quick check finds the address valid, so that no parser is needed. Most addresses pass.
 ///
 /// Both sides are words with single dots between them. A word of the local part has ASCII letters,
 /// digits, `_`, `+` and `-`. A word of the domain has lower-case ASCII letters and digits. The

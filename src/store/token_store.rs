@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     connection::{Redis, StoreError},
-    delivery_store::{json, text},
+    json_text::{json, text},
     keys,
 };
 

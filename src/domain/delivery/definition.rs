@@ -76,7 +76,8 @@ impl Definition {
         {
             return Err(Invalid::new(
                 "name",
-                "must have 1 to 200 printable characters, none of which turns the direction",
+                "must have 1 to 200 printable characters, none of which turns the direction \
+                 of the text",
             ));
         }
         if self.unit.as_deref().is_some_and(|unit| !is_unit_name(unit)) {

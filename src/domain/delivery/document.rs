@@ -78,10 +78,10 @@ pub struct Document {
     pub created_by: String,
     pub created_at: Timestamp,
     pub changed_at: Timestamp,
-    /// Who wrote the definition last. Empty before that was noted.
+    /// Who wrote the definition last. Empty in documents from before this field existed.
     #[serde(default)]
     pub definition_by: String,
-    /// Who uploaded the audience last. Empty before that was noted.
+    /// Who uploaded the audience last. Empty in documents from before this field existed.
     #[serde(default)]
     pub audience_by: String,
     /// The number of the last upload. Each upload raises it, so two uploads never mix.

@@ -1,4 +1,4 @@
-//! The precondition of a request: the revisions of a delivery that it may change.
+//! The precondition of a request: it may change a delivery only at certain revisions.
 
 /// The revisions that a request expects, as `If-Match` names them (RFC 9110, 13.1.1).
 #[derive(Debug, Clone, PartialEq, Eq)]

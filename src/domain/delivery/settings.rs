@@ -40,8 +40,8 @@ pub struct SettingOverrides {
     /// 0.001 to 1 000 000, for all daemons together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub messages_per_second: Option<f64>,
-    /// 1, or 2: one person approves and another one confirms. If the configuration asks for more,
-    /// its number holds.
+    /// 1, or 2: one person approves and another one confirms. A number below that of the
+    /// configuration is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approvals: Option<u8>,
     /// `true`: every transaction ends after RCPT with RSET, and nothing is delivered.

@@ -16,7 +16,7 @@ pub enum DeliveryState {
     Preparing,
     /// The preparation found errors.
     PreparationFailed,
-    /// The digest is fixed. It waits for a confirmation.
+    /// The digest is fixed. The delivery waits for a confirmation.
     Prepared,
     /// It is confirmed, and no wave is due yet.
     Scheduled,
@@ -28,7 +28,7 @@ pub enum DeliveryState {
     Pausing,
     /// Nothing is sent until it is resumed.
     Paused,
-    /// Every due wave is overdue. It waits for a person.
+    /// Every due wave is overdue. The delivery waits for a person.
     Held,
     /// Nothing new is started. The rest is cancelled.
     Stopping,

@@ -49,7 +49,7 @@ impl Counts {
         }
     }
 
-    /// Recipients that are not settled: pending, attempting or deferred.
+    /// Recipients that are pending, attempting or deferred.
     pub fn open(&self) -> u64 {
         self.pending + self.attempting + self.deferred
     }

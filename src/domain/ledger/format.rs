@@ -1,8 +1,8 @@
 //! The layout of a ledger: one string of bytes with a header and one record per recipient.
 //!
 //! The string has 32 bytes of header, then 16 bytes for each recipient, in the order of their
-//! positions. All numbers are big-endian. Only the Lua scripts of the store write ledgers. This
-//! file reads them, and defines the layout that both share.
+//! positions. All numbers are big-endian. This file makes new ledgers and reads them. Only the Lua
+//! scripts of the store change a ledger. Both share this layout.
 //!
 //! # Header: 32 bytes
 //!
@@ -21,8 +21,8 @@
 //!   been delivered. Without this bit they become in doubt.
 //! - *Fatigue rule checked*: set before anything of the chunk is sent.
 //! - *Redis run*: the run of Redis that has everything the holder wrote. After a crash, another
-//!   run answers, which may have lost the last writes. If the holder is gone by then, everything
-//!   that is not settled becomes in doubt.
+//!   run answers, which may have lost the last writes. If the holder is gone by then, all
+//!   recipients that are pending, attempting or deferred become in doubt.
 //!
 //! # Record: 16 bytes
 //!
@@ -219,7 +219,7 @@ impl Ledger {
         Self(bytes)
     }
 
-    /// Sets or clears the bit of SMTP test mode.
+    /// Sets or clears the bit of SMTP test mode in a new ledger. The other bits become 0.
     #[must_use]
     pub fn in_test_mode(mut self, is_test: bool) -> Self {
         self.0[1] = if is_test { SMTP_TEST } else { 0 };

@@ -9,7 +9,7 @@ use super::{
 /// What a reply says about the recipient: why the attempt failed, and what that means.
 ///
 /// Enhanced code and text both count, because servers use 5.x.x for their own policy as often as
-/// for the recipient. The text beats the code, with one exception: a text that says "unknown" does
+/// for the recipient. The text beats the code, with one exception. A text that says "unknown" does
 /// not count if the code blames the sender, the domain or the network.
 pub fn classify(reply: &Reply) -> (FailureReason, FailureType) {
     use FailureReason::{AccountDisabled, InvalidDomain, None, Refused, Unreachable, UserUnknown};
@@ -47,7 +47,7 @@ fn words(text: &str) -> String {
     words
 }
 
-/// Refusals that mean an unknown user at one provider only: "mailbox unavailable" at Outlook.com
+/// Refusals that mean an unknown user at some providers only: "mailbox unavailable" at Outlook.com
 /// and GMX, 5.4.1 with "access denied" at Exchange Online.
 fn by_provider(reply: &Reply, text: &str) -> Option<FailureReason> {
     let unknown = match reply.enhanced {

@@ -2,8 +2,8 @@
 
 use super::failure::FailureReason;
 
-/// The first phrase that occurs in a reply decides. Faults of the sender come first, because they
-/// must never count against a recipient.
+/// The first phrase of this table that occurs in a reply decides. Faults of the sender come first,
+/// because they must never count against a recipient.
 const PHRASES: [(FailureReason, &[&str]); 7] = [
     (
         FailureReason::Refused,

@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Reply {
     /// 200 to 599.
     pub code: u16,
-    /// Class, subject and detail. `None` if the class does not agree with `code`.
+    /// Class, subject and detail. `None` if the reply has none of the class of `code`.
     pub enhanced: Option<(u8, u16, u16)>,
     /// The lines, joined with spaces, without codes and control characters.
     pub text: String,
@@ -100,7 +100,7 @@ fn split_line(line: &str) -> Result<(u16, bool, &str), ReplyError> {
     }
 }
 
-/// The enhanced code at the start of `text`, and the rest. `None` if its class is not that of
+/// The enhanced code at the start of `text`, and the rest. `None` if there is none of the class of
 /// `code`.
 fn split_enhanced(code: u16, text: &str) -> Option<((u8, u16, u16), &str)> {
     let (word, rest) = text.split_once(' ').unwrap_or((text, ""));

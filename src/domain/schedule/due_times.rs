@@ -22,8 +22,8 @@ pub enum Schedule {
     Now,
     /// At a date and time, in one wave.
     At { at: String, zone: String },
-    /// At a date and time on each recipient's own clock: a wave per zone. A field of the audience
-    /// names the zone.
+    /// At a date and time on each recipient's own clock: a wave per instant. A field of the
+    /// audience names the zone.
     LocalTime {
         at: String,
         zone_field: String,

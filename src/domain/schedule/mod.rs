@@ -1,6 +1,6 @@
 //! Schedules: when each message is due, the waves that share a due time, and recurrence.
 //!
-//! - [`Schedule`] is the part of a definition; [`DueTimes`] gives each recipient its due time.
+//! - [`Schedule`]: the schedule in a definition. [`DueTimes`] gives each recipient its due time.
 //! - [`clock_change_warning`]: what happens to a local time that a clock change skips or repeats.
 //! - [`Wave`] and [`ChunkPlace`]: the packed tables that a preparation writes. [`is_overdue`]
 //!   decides whether a wave is late by more than its grace window.

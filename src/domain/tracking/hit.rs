@@ -1,4 +1,4 @@
-//! Hits: opens, clicks, mirror pages and opt-outs, each with a label that says who made it.
+//! Hits: opens, clicks, mirror pages and opt-outs, each with a label that gives its class.
 //!
 //! A hit is one line of the tracking log: 36 bytes, all numbers big-endian. The label and
 //! the version of the rules may change later. The rest of a line never does.

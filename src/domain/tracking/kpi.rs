@@ -18,7 +18,7 @@ pub struct Kpis {
     pub targeted: u64,
     /// The targeted recipients that are not excluded.
     pub to_deliver: u64,
-    /// Delivered, plus bounces and errors. Web pages call it "sent".
+    /// Delivered, plus bounces and errors.
     pub processed: u64,
     pub delivered: u64,
     pub bounces_and_errors: u64,

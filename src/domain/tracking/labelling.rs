@@ -22,8 +22,8 @@ pub struct Relabelled {
 /// The rules in force, and the user agents of a delivery by their numbers.
 pub type RelabelWith = (Arc<MachineRules>, HashMap<u16, String>);
 
-/// A tracking log that is being read. Clicks are kept until the end, because only then is it known
-/// which of them are bursts.
+/// A tracking log that is being read. Clicks are kept until the end, because bursts are known only
+/// then.
 #[derive(Debug)]
 pub struct Labelling {
     relabel_with: Option<RelabelWith>,

@@ -21,7 +21,8 @@ pub struct Statistics {
     pub computed_at: Timestamp,
     /// Lines of the tracking log that were read.
     pub hits: u64,
-    /// Hits without a line in the tracking log: a recipient has at most a thousand lines.
+    /// Hits without a line in the tracking log. After a recipient's thousandth line, only a hit of
+    /// a new kind gets one.
     #[serde(default)]
     pub hits_beyond: u64,
     /// How often labels of the log had been changed when the log was read.
@@ -189,7 +190,8 @@ impl StatisticsCount {
         }
     }
 
-    /// Recipients with any of `bits` whose status is `sent`, or is not.
+    /// Recipients with any of `bits`. If `sent` is true, their status is `sent`. Otherwise it is
+    /// another one.
     fn recipients_with(&self, bits: u8, statuses: &[Option<Status>], sent: bool) -> u64 {
         let counts = |(number, found): &(usize, &u8)| {
             **found & bits != 0 && is_sent(statuses, *number) == sent

@@ -30,8 +30,8 @@ fn is_host(value: &HeaderValue) -> bool {
 /// Whether the connection must close after this request.
 ///
 /// A request with `Transfer-Encoding` may have had a `Content-Length`, too. The HTTP library goes
-/// by the former and drops the latter. A proxy in front may do otherwise, and take the rest for
-/// another client's request (RFC 9112, 6.1).
+/// by `Transfer-Encoding` and drops `Content-Length`. A proxy in front may do otherwise, and take
+/// the rest for another client's request (RFC 9112, 6.1).
 pub fn must_close(parts: &Parts) -> bool {
     parts.headers.contains_key(header::TRANSFER_ENCODING)
 }

@@ -31,9 +31,10 @@ pub enum NoSlot {
 /// The slots of one listener. Cheap to clone.
 ///
 /// A request holds the slot of its connection while it is handled. A connection that no request
-/// holds gives way: when its network or the listener has no slot left, the connection that has
-/// been without a request for the longest time is closed. Idle connections, slow heads and TLS
-/// handshakes therefore keep nobody out.
+/// holds gives way when its network or the listener has no slot left. The network then loses the
+/// connection that has been without a request for the longest time. In a full listener, the network
+/// with the most connections comes first. Idle connections, slow heads and TLS handshakes therefore
+/// keep nobody out.
 #[derive(Clone)]
 pub struct ListenerSlots(Arc<Shared>);
 
@@ -47,7 +48,7 @@ struct Shared {
     changed: Notify,
 }
 
-/// The place of one connection.
+/// A connection that has a slot.
 struct Place {
     network: ClientNetwork,
     /// The requests of the connection that are being handled.
@@ -81,7 +82,7 @@ impl ListenerSlots {
     /// Gives a slot to a connection from `ip`. Waits a second if requests hold all slots.
     ///
     /// # Errors
-    /// Which slots are all held by requests.
+    /// Requests hold all slots of the client network or of the listener.
     pub async fn admit(&self, ip: IpAddr) -> Result<ListenerSlot, NoSlot> {
         let waiting = tokio::time::timeout(PATIENCE, async {
             loop {

@@ -83,8 +83,8 @@ impl ListenerTls {
     }
 
     /// Reads the files again, and serves the new certificate if they have changed. Connections
-    /// that are open keep theirs. A certificate that cannot be used gets one error line, and the
-    /// one before stays.
+    /// that are open keep theirs. If the new certificate cannot be used, the old one stays, and one
+    /// error line says why.
     pub fn reload(&self) {
         let mut last = self.0.read.lock().unwrap_or_else(PoisonError::into_inner);
         let new = read("server.tls_cert_file", &self.0.certificate_file).and_then(|certificate| {
@@ -96,7 +96,7 @@ impl ListenerTls {
             Err(error) => {
                 metrics::certificate(false);
                 if last.take().is_some() {
-                    tracing::error!(%error, "the certificate before stays in use");
+                    tracing::error!(%error, "the old certificate stays in use");
                 }
                 return;
             }
@@ -109,7 +109,7 @@ impl ListenerTls {
             }
             Err(error) => {
                 metrics::certificate(false);
-                tracing::error!(%error, "the certificate before stays in use");
+                tracing::error!(%error, "the old certificate stays in use");
             }
         }
         *last = Some(files);

@@ -4,7 +4,7 @@
 //! - `ListenerSlots` decides who gets a slot: so many connections for each client network, and
 //!   so many in all. A connection that no request holds gives way to a new one.
 //! - [`ClientNetwork`] is who counts as one client, also behind trusted proxies.
-//! - [`ListenerTls`] is the TLS of the admin listener. It reads its certificate again.
+//! - [`ListenerTls`] is the TLS of the admin listener. It takes over a changed certificate.
 //! - `http_connection` speaks HTTP on one connection, with its time-outs. `head_check` refuses
 //!   heads that a proxy might read in another way.
 //! - `turned_away` answers a connection that gets no slot.

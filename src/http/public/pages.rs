@@ -1,6 +1,7 @@
-//! The pages that recipients see. They load nothing from elsewhere and set no cookies.
+//! The pages that recipients see: only the mirror page loads anything from elsewhere.
 //!
-//! Every answer gets `no-store` (`answer_headers`): every hit must reach the daemon.
+//! No page sets a cookie. Every answer gets `no-store` (`answer_headers`): every hit must reach the
+//! daemon.
 
 use axum::{
     http::{HeaderValue, StatusCode, header},

@@ -6,8 +6,8 @@
 //!
 //! - [`Catcher::serve`] serves a listener, [`Catcher::session`] a single stream.
 //! - [`Catcher::messages`] gives the [`CaughtMessage`]s, [`Catcher::counts`] the counters.
-//! - [`Catcher::change_rules`] changes the [`CatcherRules`]. A [`CatcherFault`] is one fault: at a
-//!   [`CatcherStage`], a [`CatcherAction`].
+//! - [`Catcher::change_rules`] changes the [`CatcherRules`]. A [`CatcherFault`] is one fault: a
+//!   [`CatcherAction`] at a [`CatcherStage`].
 //!
 //! Files: `server` accepts connections, `session` answers the commands of one, `stream` reads and
 //! writes its lines. `state` is shared by all connections; `rules` defines the faults.

@@ -27,7 +27,7 @@ impl Catcher {
                     let catcher = self.clone();
                     sessions.spawn(async move { catcher.session(stream).await });
                 }
-                // There are no free file descriptors. The listener itself still works.
+                // There may be no free file descriptors. The listener itself still works.
                 Err(_) => sleep(Duration::from_millis(50)).await,
             }
         }

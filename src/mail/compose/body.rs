@@ -1,7 +1,7 @@
 //! The text of one part, in which marks stand for literal runs that are encoded already.
 //!
-//! A literal run is a number of lines without template tags. The run is the same in every message
-//! but for its tokens, so the encoding is done once per delivery.
+//! A literal run is a number of lines without template tags. Only its tokens differ between
+//! messages, so the encoding is done once per delivery.
 
 use super::{quoted_printable::quoted_printable, text_with_tokens::TextWithTokens};
 use crate::mail::links::TokenSigner;
@@ -61,7 +61,7 @@ enum Piece<'a> {
 impl<'a> Body<'a> {
     /// A text with marks for `runs`. Runs with placeholders need a signer.
     ///
-    /// Every mark must stand at the start of a line, and the text after it at the start of another.
+    /// Every mark must stand at the start of a line. The text after a mark must begin another line.
     pub fn new(marked: String, runs: &'a [LiteralRun], signer: Option<&'a TokenSigner>) -> Self {
         let (mut bytes, mut non_ascii, mut encoded_bytes) = (0, 0, 0);
         for piece in pieces(&marked, runs) {

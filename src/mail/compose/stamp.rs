@@ -90,7 +90,8 @@ impl StampKey {
         Hmac::clone(&self.0).chain_update(from).finalize().into_bytes().into()
     }
 
-    /// Must never change: a message that is retried after an upgrade keeps its Message-ID.
+    /// The derivation must never change: a message that is retried after an upgrade keeps its
+    /// Message-ID.
     fn derive_for(&self, at: &ChunkRef, position: u16) -> [u8; 32] {
         self.derive(&format!("message\0{}\0{}\0{position}", at.delivery, at.chunk))
     }
