@@ -1,4 +1,6 @@
-//! The table of metrics: every name, kind and help text. Nobody else names a metric.
+//! The table of metrics: every name, kind and help text.
+//!
+//! No other file names a metric.
 
 /// The kind of a metric, in the sense of Prometheus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +79,7 @@ metrics_table! {
          altered them in Redis";
     SET_ASIDE Counter "versand_chunks_set_aside_total"
         "Chunks that were set aside as poisoned: they killed their workers again and again, or \
-         cannot be made";
+         their messages cannot be made";
     ASIDE Gauge "versand_chunks_aside"
         "Poisoned chunks of moving deliveries that are set aside now";
     DELIVERIES Gauge "versand_deliveries_moving"
