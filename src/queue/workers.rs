@@ -175,8 +175,8 @@ impl Supervisor {
                 },
                 () = shutdown.cancelled(), if !stopping => {
                     stopping = true;
-                    // Paused, not stopped. A stopped apalis worker takes no acknowledgements
-                    // before its last job has ended. Its channel holds four
+                    // The worker is paused, not stopped. A stopped apalis worker takes no
+                    // acknowledgements before its last job has ended. Its channel holds four
                     // acknowledgements for each job of a batch. A fifth would wait, and its job
                     // could not end.
                     if context.pause().is_err() {

@@ -10,7 +10,8 @@ use crate::{
     store::chunks::{Batch, Lease},
 };
 
-/// How long a batch is remembered. A roll-back undoes less time, and the holder notices it sooner.
+/// How long a batch is remembered. A roll-back undoes less, and the holder notices it within this
+/// time.
 pub(super) const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// A chunk as its lease holder knows it.

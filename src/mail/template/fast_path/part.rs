@@ -95,7 +95,7 @@ impl FastPathPart {
 fn may_hold_mark(value: &Value) -> bool {
     match value.kind() {
         ValueKind::Undefined | ValueKind::None | ValueKind::Bool | ValueKind::Number => false,
-        // Lists and objects are rarely written, so they count as values that may hold one.
+        // Lists and objects are rarely written, so they count as values that may hold a mark.
         _ => value.as_str().is_none_or(holds_mark),
     }
 }

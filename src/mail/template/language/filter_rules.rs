@@ -139,7 +139,7 @@ impl FilterRule {
             || matches!(self.name, "d" | "default" | "first" | "last")
     }
 
-    /// Whether the filter refuses a missing value. The engine's own functions accept one.
+    /// Whether the filter refuses a missing value. The engine's own functions accept it.
     pub fn needs_value(&self) -> bool {
         matches!(self.name, "count" | "first" | "items" | "last" | "length" | "reverse")
     }
