@@ -1,4 +1,6 @@
-//! The table of metrics: every name, kind and help text. Nobody else names a metric.
+//! The table of metrics: every name, kind and help text.
+//!
+//! No other file names a metric.
 
 /// The kind of a metric, in the sense of Prometheus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +42,7 @@ metrics_table! {
     RECORDS Counter "versand_records_total"
         "Records written to ledgers, by status; given_back are claims that were not started";
     FAILURES Counter "versand_failures_total"
-        "Recipients that failed because of a reply of the relay, by failure type: hard, soft";
+        "Recipients that failed while their chunk was sent, by failure type: hard, soft";
     DUPLICATES Counter "versand_duplicates_total"
         "Recipients whose message the relay accepted twice";
     RELAY_ACCEPTED Gauge "versand_relay_accepted"
@@ -83,8 +85,8 @@ metrics_table! {
     DELIVERIES Gauge "versand_deliveries_moving"
         "Deliveries that the daemon moves on by itself or that wait for their time, by state";
     ENDED Counter "versand_deliveries_ended_total"
-        "Deliveries that this process ended, by outcome: finished, failed (finished without a \
-         single message sent), stopped";
+        "Deliveries that this process ended, by outcome: finished, failed (no message was sent, \
+         and a recipient failed), stopped";
     PREPARATIONS Counter "versand_preparations_total"
         "Preparations that this process ended, by outcome: prepared, failed";
     START_PENDING Gauge "versand_start_pending_seconds"

@@ -56,7 +56,7 @@ pub fn duplicate() {
     counter!(DUPLICATES).increment(1);
 }
 
-/// Counts a recipient that failed because of a reply.
+/// Counts a recipient that failed while its chunk was sent.
 pub fn failure(hard: bool) {
     counter!(FAILURES, "type" => if hard { "hard" } else { "soft" }).increment(1);
 }

@@ -40,7 +40,9 @@ impl ConservationDifferences {
         ids.iter().filter(due).min_by_key(|id| checked.get(*id).map(|c| c.at)).cloned()
     }
 
-    /// Notes a comparison. `None` keeps the last difference: the figures changed too fast.
+    /// Notes a comparison.
+    ///
+    /// `None` keeps the last difference: the figures changed too fast, or could not be compared.
     fn note(&self, id: DeliveryId, difference: Option<u64>, ended: bool, now: Instant) {
         let mut checked = self.lock();
         let last = checked.get(&id).map_or(0, |c| c.difference);

@@ -9,7 +9,7 @@ use super::{
     queue_name::QueueName,
 };
 
-/// The ids that one scan step asks for. The limit keeps a step short: no step holds Redis up.
+/// The ids that one scan step asks for. The limit keeps a step short: none blocks Redis for long.
 const IDS_PER_STEP: usize = 200;
 /// The most scan steps of one call.
 const STEPS: usize = 50;

@@ -2,7 +2,7 @@
 
 use super::{enqueue::Queue, lock::locked, queue_error::QueueError, queue_name::QueueName};
 
-/// The ids of one script call. The limit keeps a call short, so that no sweep holds Redis up.
+/// The ids of one script call. The limit keeps a call short, so that none blocks Redis for long.
 const IDS_PER_CALL: usize = 200;
 /// The most SSCAN calls in one sweep of a set.
 const CALLS: usize = 50;

@@ -37,8 +37,8 @@ impl JobRun {
         let key = (self.name, received.id.clone());
         let shared = self.queue.clone();
         let ending = {
-            // The lock is kept until the run is listed. The run removes itself from the list at its
-            // end, which must come after.
+            // The lock is kept until the run is listed. Otherwise a short run could remove itself
+            // from the list before it is there.
             let mut running = locked(&shared.inner.running.jobs);
             match running.get(&key) {
                 Some(ending) => ending.clone(),
@@ -74,7 +74,7 @@ impl JobRun {
         if starts == 0 {
             // Another worker took the job over, or the id is not the one that was queued. The
             // acknowledgement will fail and end this worker. The supervisor then clears up.
-            return Err(JobError::Retry("not held by this worker".into()));
+            return Err(JobError::Retry("not in flight at this worker".into()));
         }
         if !plain_id(&id) {
             self.end(&id).await;

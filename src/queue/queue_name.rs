@@ -9,7 +9,7 @@ pub(super) const QUEUES: usize = 4;
 
 /// One of the queues.
 ///
-/// Each kind of urgency has its own, so that neither the chunks of a big delivery nor its
+/// Each kind of urgency has its own queue, so that neither the chunks of a big delivery nor its
 /// preparation delay a confirmation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum QueueName {

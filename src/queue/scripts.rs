@@ -1,4 +1,6 @@
-//! The Lua scripts of the queue. The head of each Lua file names its keys and arguments.
+//! The Lua scripts of the queue.
+//!
+//! The head of each Lua file names its keys and arguments.
 
 use redis::Script;
 

@@ -1,4 +1,4 @@
--- Sets a job aside as dead that no worker can take. Its meta fields may be the fault, so they are
+-- Sets aside as dead a job that no worker can take. Its meta fields may be the fault, so they are
 -- written anew.
 -- KEYS: <queue>:inflight:<worker>, <queue>:dead, <queue>:meta:<id>
 -- ARGV: id, result (JSON), now (s)

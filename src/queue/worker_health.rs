@@ -22,7 +22,7 @@ struct Entry {
     beat: Option<Instant>,
     /// A worker with an older heartbeat counts as dead.
     timeout: Duration,
-    /// When its supervisor or the worker itself last moved, also without Redis.
+    /// When the worker or its supervisor last moved, also without Redis.
     moved: Instant,
     restarts: u64,
 }
@@ -60,8 +60,9 @@ impl WorkerHealth {
         !states.is_empty() && states.iter().all(|state| state.alive)
     }
 
-    /// How long ago the worker moved that has not moved for longest. A worker that ends and begins
-    /// again, because Redis does not answer, moves.
+    /// The longest time for which a worker has not moved.
+    ///
+    /// A worker that ends and begins again, because Redis does not answer, does move.
     pub fn oldest_sign(&self) -> Duration {
         let workers = *locked(&self.workers);
         let ages = workers.iter().flatten().map(|entry| entry.moved.elapsed());

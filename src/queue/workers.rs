@@ -44,8 +44,8 @@ const ACKNOWLEDGED_WITHIN: u32 = 50;
 pub struct Workers {
     /// The queues to work on.
     pub queue: Queue,
-    /// Once cancelled, no further job is fetched. Jobs that run go on; the caller drains `tracker`
-    /// with a time limit.
+    /// After its cancellation, no further job is fetched. Jobs that run go on; the caller drains
+    /// `tracker` with a time limit.
     pub shutdown: CancellationToken,
     /// Holds the tasks of the workers and of the jobs.
     pub tracker: TaskTracker,
@@ -175,8 +175,8 @@ impl Supervisor {
                 },
                 () = shutdown.cancelled(), if !stopping => {
                     stopping = true;
-                    // Paused, not stopped. A stopped apalis worker takes no acknowledgements
-                    // before its last job has ended. Its channel holds four
+                    // The worker is paused, not stopped. A stopped apalis worker takes no
+                    // acknowledgements before its last job has ended. Its channel holds four
                     // acknowledgements for each job of a batch. A fifth would wait, and its job
                     // could not end.
                     if context.pause().is_err() {
@@ -280,8 +280,8 @@ impl Supervisor {
 
     fn config(&self) -> apalis_redis::Config {
         let settings = &self.queue.inner.settings;
-        // apalis counts whole seconds. With less than a heartbeat and two seconds it would call a
-        // live worker dead.
+        // apalis counts whole seconds. If the limit were below a heartbeat and two seconds, apalis
+        // would call a live worker dead.
         let least = (settings.heartbeat_ms + 2000).div_ceil(settings.heartbeat_ms);
         let missed = settings.missed_heartbeats.max(usize::try_from(least).unwrap_or(usize::MAX));
         apalis_redis::Config::default()

@@ -63,7 +63,7 @@ impl EmbeddedRedis {
         let log = ServerLog::at_its_end(home.log());
         let changed_ms = newest_change_ms(&home.dir.join("appendonlydir"));
         let server = home.adopt_or_launch().await?;
-        // a server that runs has read its files before somebody could replace them
+        // an adopted server has read its files before somebody could replace them
         let changed_ms = changed_ms.filter(|_| !server.is_adopted());
         let (stop, leave) = (CancellationToken::new(), CancellationToken::new());
         let (restarts, tasks) = (Arc::<AtomicU64>::default(), TaskTracker::new());
@@ -85,8 +85,10 @@ impl EmbeddedRedis {
         socket_url(&self.socket)
     }
 
-    /// When the files of the server were changed last before it was launched (Unix ms). A copy of
-    /// older files is a change, too, whatever time the copy pretends.
+    /// When the files of the server were changed last before it was launched (Unix ms).
+    ///
+    /// A copy of older files counts as a change, whatever time the copy shows. `None` if the server
+    /// was adopted, or had no files.
     pub fn changed_ms(&self) -> Option<u64> {
         self.changed_ms
     }

@@ -19,7 +19,7 @@ pub enum EmbeddedError {
     PathTooLong { path: PathBuf, bytes: usize },
     /// A server accepts connections and does not answer.
     #[error(
-        "the redis-server at {path} accepts connections but does not answer; end this process first"
+        "the redis-server at {path} accepts connections but does not answer; end that process first"
     )]
     Stuck { path: PathBuf },
     /// The server ended before it answered. `reason` is the last line of its log.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How often to look for new lines.
 const LOOK: Duration = Duration::from_millis(500);
-/// A file that is longer begins anew once its lines are passed on. Redis opens it for each line.
+/// A longer log file is removed once its lines are passed on. Redis makes it anew at its next line.
 const LONGEST: u64 = 1 << 20;
 
 /// Lines of every start and stop, which Redis logs as warnings.

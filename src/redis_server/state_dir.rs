@@ -261,7 +261,7 @@ fn owners(text: &str) -> Vec<u64> {
     text.lines().filter_map(|line| u64::from_str_radix(line, 16).ok()).collect()
 }
 
-/// Reads the place in the file of owners. An older release wrote none.
+/// Reads the place in the file of owners. An older version wrote none.
 fn known_place(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix(PLACE))
 }

@@ -42,8 +42,8 @@ pub struct HistoryLine {
     pub failure_reason: Option<FailureReason>,
     pub cause: Option<ExclusionCause>,
     /// When the status was reached. A deferred message has the instant of its next attempt here.
-    /// A pending one has the release of its wave, or before that the due instant. None means at
-    /// once.
+    /// A pending one has the release of its wave or, before the release, the due instant. None
+    /// means at once.
     pub at: Option<Timestamp>,
     pub opened: Opened,
     pub clicked: Clicked,

@@ -33,8 +33,9 @@ pub struct Previews {
 impl Previews {
     /// The message of the recipient with this number.
     ///
-    /// If its wave is not released yet, the message gets `date`, or the due instant without `date`.
-    /// Hits on the links of a recipient in doubt do not count.
+    /// If its wave is not released yet, the message gets `date`. Without `date` it gets the due
+    /// instant, or the present one if that is past. If the recipient is in doubt, hits on the links
+    /// of the preview do not count.
     ///
     /// # Errors
     /// If the delivery or its logs are gone, the delivery is not prepared, or there is no such

@@ -50,7 +50,7 @@ pub struct SendingLogLine {
     /// SMTP test: `sent` means that the relay took the recipient (2xx to RCPT). Nothing was
     /// delivered.
     pub test: bool,
-    /// The reply of the server, its last line last.
+    /// The reply of the server in one line, or the fault if there was no reply.
     pub reply: Option<String>,
 }
 

@@ -7,7 +7,7 @@
 //! | bytes | content |
 //! |---|---|
 //! | 4 | number of the preparation |
-//! | 4 | number of the recipient; in a proof the first bit is set, and a proof number follows |
+//! | 4 | recipient or proof number; the first bit: hits do not count, the second: a proof number |
 //! | 2 | number of the link, only in a click |
 //! | 8 | tag |
 //!
@@ -25,7 +25,7 @@ use crate::domain::{delivery::DeliveryId, tracking::HitKind};
 
 /// The bit of the recipient's number that marks a proof.
 const PROOF: u32 = 1 << 31;
-/// The bit that marks a proof number instead of a recipient number. No audience is that large.
+/// The bit that marks a proof number. No audience has 2^30 recipients, so none has it set.
 const NUMBERED: u32 = 1 << 30;
 
 /// The purpose of a link with a token.
@@ -80,7 +80,7 @@ pub struct TokenHolder {
     /// The recipient number, below 2^30; or the number of a proof, see
     /// [`TokenHolder::proof_number`].
     pub recipient: u32,
-    /// The message is a proof or a preview that must not count: its hits are not counted.
+    /// The message is a proof, or the preview of a recipient in doubt. Its hits are not counted.
     pub is_proof: bool,
 }
 

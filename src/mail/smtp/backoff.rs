@@ -43,8 +43,8 @@ impl Backoff {
 
     /// Waits until a connection may be opened.
     ///
-    /// Without a fault it returns at once. After a fault, one caller at a time may try, after the
-    /// pause. The permit lasts for the attempt.
+    /// Without a fault it returns at once. After a fault and its pause, one caller at a time may
+    /// try. The permit lasts for the attempt.
     ///
     /// # Errors
     ///

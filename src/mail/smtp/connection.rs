@@ -1,4 +1,4 @@
-//! A connection in use: one transaction after another. It is given back when it is dropped.
+//! A connection in use: it runs one transaction after another, and a drop gives it back.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -20,8 +20,8 @@ const TESTS_PER_CONNECTION: u32 = 50;
 
 /// One connection to a relay, for one transaction after another.
 ///
-/// Dropped between two transactions, it is kept for reuse. Dropped during a transaction, it is
-/// closed.
+/// A connection that is dropped between two transactions is kept for reuse. One that is dropped
+/// during a transaction is closed.
 pub struct SmtpConnection {
     pub(super) open: Option<OpenConnection>,
     pub(super) pool: Arc<Pool>,
@@ -60,8 +60,8 @@ impl SmtpConnection {
     /// closed, too.
     ///
     /// `next` is the envelope of the message after this one, to be pipelined with the end of data.
-    /// If the next call has another envelope, or there is none, the connection is closed, and
-    /// nothing is delivered to `next`.
+    /// If the next call has another envelope, or no call follows, the connection is closed. Nothing
+    /// is then delivered to `next`.
     ///
     /// Not cancel-safe: after the future is dropped, nobody knows whether the relay took the
     /// message.
@@ -168,11 +168,11 @@ impl Drop for SmtpConnection {
             return;
         }
         if usable && !self.pool.closed.is_cancelled() {
-            // First the connection, then the slot: the next holder of the slot finds it idle.
+            // The connection goes back first, so that the next owner of the slot finds it.
             self.pool.idle().push((open, Instant::now()));
             drop(slot);
         } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            // The slot is held until the connection is closed.
+            // The slot stays in use until the connection is closed.
             self.pool.tasks.spawn_on(
                 async move {
                     open.quit().await;

@@ -1,4 +1,6 @@
-//! Opens a connection: TCP, greeting, EHLO, STARTTLS, AUTH. Every error is a fault of the relay.
+//! Opens a connection: TCP, greeting, EHLO, STARTTLS, AUTH.
+//!
+//! Every error is a fault of the relay.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -115,7 +117,7 @@ impl RelayTarget {
 
     async fn connect(&self) -> Result<Wire, WireError> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        // Otherwise a write waits up to 40 ms for the acknowledgement of the write before.
+        // Without this, a write waits up to 40 ms for the acknowledgement of the write before.
         stream.set_nodelay(true)?;
         let wire = Wire::new(stream);
         match &self.tls {

@@ -8,8 +8,9 @@
 //! - [`SmtpConnection::send`] runs one transaction; [`SmtpConnection::test`] ends it after RCPT.
 //! - [`Envelope`] holds the two addresses; [`Transaction`] says how an attempt ended.
 //!
-//! Files, from the bytes upwards: `wire`, `dot_stuffing`, `handshake`, `session`, `transaction`,
-//! `connection_slots`, `backoff` and `outage`, `pool`, `connection`, `relay`, `sender_mask`, `routing`.
+//! Files, from the bytes upwards: `wire`, `dot_stuffing`, `fault`, `handshake`, `session`,
+//! `transaction`, `connection_slots`, `backoff` and `outage`, `pool`, `connection`, `relay`,
+//! `sender_mask`, `routing`.
 //!
 //! Not here: the messages come from [`template`](super::template). `send/limits` holds throttles
 //! and the fair division of connections between deliveries; `domain/outcome` reads replies.

@@ -31,7 +31,7 @@ pub struct RelayStats {
     pub accepted: AtomicU64,
     /// Connections opened.
     pub connections_opened: AtomicU64,
-    /// Connections that could not be opened, broke, or were ended by a 421.
+    /// Connections that could not be opened, and transactions that ended with a fault or a 421.
     pub faults: AtomicU64,
 }
 

@@ -135,9 +135,9 @@ impl Relay {
 
     /// Whether the relay is backing off, or closed.
     ///
-    /// It is backing off if there was no success since its last fault, and no open connection can
-    /// be used. After a connection was opened again, the relay may be used by one connection at a
-    /// time. This shows whether the relay takes mail again.
+    /// It is backing off if there was no success since its last fault, and no idle connection is
+    /// left. After a connection was opened again, the relay may be used by one connection at a
+    /// time. That connection shows whether the relay takes mail again.
     pub(super) fn is_at_fault(&self) -> bool {
         if !self.0.backoff.is_active() {
             return self.0.slots.is_closed();

@@ -152,7 +152,7 @@ impl Relays {
         }
         let mut left = route.0.clone();
         loop {
-            // From here on, no connection that is given back is missed.
+            // From here on, each connection that is given back wakes this caller.
             let mut freed = pin!(self.0.freed.notified());
             freed.as_mut().enable();
             match self.choose(&left) {

@@ -132,7 +132,7 @@ impl SmtpSession {
         }
     }
 
-    /// The positive reply to RCPT. After it, RSET has ended the envelope, or `closing` is set.
+    /// The positive reply to RCPT. By then RSET has ended the envelope, or `closing` is set.
     async fn try_recipient(
         &mut self,
         timeouts: TransactionTimeouts,
@@ -226,7 +226,7 @@ impl SmtpSession {
             self.needs_reset = true;
             return Err(refused("DATA", data));
         }
-        // The envelope is refused. The reply to DATA only decides about the connection.
+        // The envelope is refused. The reply to DATA decides only about the connection.
         match data {
             // The server waits for a message without recipients. An empty one ends the transaction
             // (RFC 2920, 3.1).

@@ -19,7 +19,7 @@ pub enum Transaction {
     Deferred { reply: Option<Reply>, fault: Option<String> },
     /// A 5xx to the sender, the recipient or the message.
     Refused(Reply),
-    /// The end of data may have arrived, but no reply came. The text is the fault.
+    /// The end of data may have arrived, but no reply came that can be used. The text is the fault.
     InDoubt(String),
     /// Nothing was delivered: `may_proceed` returned false, or the connection must not be used.
     NotStarted,

@@ -40,7 +40,7 @@ impl From<io::Error> for WireError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::Closed,
-            // the text, not the kind: an address that is not found has no kind of its own
+            // the text is kept, not the kind: a host that is not found has no kind of its own
             _ => Self::Broken(error.to_string()),
         }
     }

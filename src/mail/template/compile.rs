@@ -28,7 +28,7 @@ use crate::{
 enum Rules {
     /// Those of the template language.
     Language,
-    /// Those that earlier versions accepted, except for values that nest deeply.
+    /// Those that earlier versions accepted, except templates that may nest values deeply.
     Approved,
 }
 
@@ -54,7 +54,7 @@ impl Template {
     ///
     /// # Errors
     ///
-    /// The problems by the language.
+    /// All problems by the rules of the template language.
     pub fn compile_approved(
         sender: &Sender,
         content: &Content,

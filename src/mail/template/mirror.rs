@@ -52,8 +52,9 @@ impl Template {
         self.tracked.as_ref()?.merged_target(number, values)
     }
 
-    /// The target of a merged link by the engine; `None` if nothing is tracked, and an error if a
-    /// field is missing or the link takes too long.
+    /// The target of a merged link by the engine; `None` if nothing is tracked.
+    ///
+    /// The inner result is an error if a field is missing, or if the link takes too long.
     pub(super) fn merged_target_by_engine(
         &self,
         link: &TrackedLink,

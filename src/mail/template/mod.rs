@@ -8,14 +8,13 @@
 //! - [`Template::try_message`] is the dry run of the preparation.
 //! - [`MessageMaker`] holds the compiled templates of recent deliveries, and makes stamps and
 //!   signers.
-//!
 //! - [`check_language`] refuses a source that is outside the template language.
 //! - [`TemplateThreads`] run what a template may make long.
 //!
-//! The room `language` says what a template may hold. Files: `fields` for merge fields, `tags` for reading tags in the source, `tracked_links` for
-//! rewritten links, `text_alternative` for the text made from HTML,
-//! `template_problem` for errors. `fast_path` renders simple templates without the template
-//! engine, with the same result.
+//! The room `language` says what a template may hold. The room `fast_path` renders simple templates
+//! without the template engine, with the same result. Files: `fields` for merge fields, `tags` for
+//! reading tags in the source, `tracked_links` for rewritten links, `text_alternative` for the text
+//! made from HTML, `template_problem` for errors.
 //!
 //! Not here: headers and encodings are in `mail/compose`, the rewriting itself and tokens in
 //! [`links`](super::links). `send/prepare` decides which recipients are checked.

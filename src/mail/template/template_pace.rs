@@ -25,8 +25,9 @@ impl TemplatePace {
         Self { is_simple, missing: AtomicU32::new(PATIENCE) }
     }
 
-    /// Whether a message may take long: one did, or too few were measured. `None` if no message of
-    /// the template ever can, so that no measurement is needed.
+    /// Whether a message may take long: one did, or too few were measured.
+    ///
+    /// `None` if no message of the template can take long: no measurement is needed.
     pub fn may_be_slow(&self) -> Option<bool> {
         (!self.is_simple).then(|| self.missing.load(Ordering::Relaxed) > 0)
     }

@@ -10,7 +10,8 @@ use tokio::{
 
 /// Runs the work of templates beside the tasks of the daemon, on all cores but one.
 ///
-/// So the APIs always have a core. Whoever waits is served in order. All clones share the threads.
+/// So the APIs have a core, unless the machine has only one. Callers that wait are served in order.
+/// All clones share the threads.
 #[derive(Clone)]
 pub struct TemplateThreads(Arc<Semaphore>);
 
@@ -22,7 +23,7 @@ impl Default for TemplateThreads {
 }
 
 impl TemplateThreads {
-    /// Runs `work` on a thread of its own. It ends even if nobody waits for it any more.
+    /// Runs `work` on a thread of its own. The work ends even if nobody waits for it any more.
     ///
     /// # Errors
     ///

@@ -19,8 +19,8 @@ use crate::{
 
 /// Messages a second that one connection is expected to carry.
 ///
-/// A chunk with a rate limit opens only as many connections as this rate needs. With a slower
-/// relay, the chunk stays below its rate.
+/// A chunk with a rate limit opens only as many connections as the limit needs. If the relay is
+/// slower than expected, the chunk stays below its limit.
 const MESSAGES_A_CONNECTION: f64 = 5.0;
 
 /// The times that all messages of a wave share.

@@ -59,7 +59,7 @@ impl ChunkSender {
             return Ok(());
         };
         if check_authority(&delivery.document).is_err() {
-            // an alteration that was found before has halted the delivery already
+            // an alteration that was found before changes nothing here: the delivery is halted
             return Ok(Box::pin(self.deliveries.halt_altered(id, ALTERED_DOCUMENT)).await?);
         }
         if self.poisoned.chunks.is_poisoned(&at).await? {

@@ -16,7 +16,7 @@ impl ClaimQueue {
         Self { positions: positions.into(), given_back: HashMap::new() }
     }
 
-    /// Queues a recipient again whose claim was given back.
+    /// Queues a recipient again after its claim was given back.
     pub(super) fn put_back(&mut self, report: &Report) {
         self.given_back.insert(report.position, report.claim.n);
         self.positions.push_back(report.position);

@@ -111,8 +111,8 @@ impl ChunkRun {
 
     /// Runs one transaction, and returns its report.
     ///
-    /// If the chunk is halted meanwhile, the claims that wait behind it are given back at once: the
-    /// transaction may take minutes.
+    /// If the chunk is halted meanwhile, the claims that wait behind the transaction are given back
+    /// at once: the transaction may take minutes.
     async fn attempt(
         &self,
         connection: &mut SmtpConnection,

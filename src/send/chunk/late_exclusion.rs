@@ -40,7 +40,7 @@ impl LateExclusions {
     /// if the lease is lost: nothing may be sent then.
     ///
     /// # Errors
-    /// If Redis refuses, or if Redis does not answer before the shutdown.
+    /// If Redis refuses, or does not answer. Only the write is repeated until the shutdown.
     pub(super) async fn exclude_late(
         &self,
         leased: &mut LeasedChunk,

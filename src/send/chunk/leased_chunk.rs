@@ -10,7 +10,8 @@ use crate::{
     store::chunks::{Batch, Lease},
 };
 
-/// How long a batch is remembered. A roll-back undoes less time, and the holder notices it sooner.
+/// How long a batch is remembered. A roll-back undoes less, and the holder notices it within this
+/// time.
 pub(super) const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// A chunk as its lease holder knows it.
@@ -18,7 +19,7 @@ pub(super) const REMEMBERED: Duration = Duration::from_secs(10);
 pub struct LeasedChunk {
     pub at: ChunkRef,
     pub lease: Lease,
-    /// Seconds until a recipient in doubt is sent to again; `None` under the policy `hold`.
+    /// Seconds until a recipient in doubt is sent to again; `None` if it is not sent to again.
     pub resend_after_s: Option<u32>,
     /// The chunk needs no job before this time (Unix seconds): a limit has postponed recipients.
     pub not_before: Option<u32>,

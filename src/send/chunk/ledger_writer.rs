@@ -186,8 +186,8 @@ impl LedgerWriter {
             }
         }
         self.admission.note_outcome(report).await;
-        // another connection may claim the recipient that a broken one gave back; without the right
-        // to start, the recipient would be claimed and given back without end
+        // Another connection may claim the recipient that a broken one gave back. Without the right
+        // to start, that would go on without end.
         if report.status.is_none() && self.right.holds() {
             self.to_claim.put_back(report);
         }

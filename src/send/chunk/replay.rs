@@ -195,7 +195,7 @@ impl LeaseHolder {
         Ok(())
     }
 
-    /// Replays the chunks that were given back lately, after a restart of Redis.
+    /// Replays the chunks that were given back shortly before a restart of Redis.
     ///
     /// This must happen before another daemon may take over the leases that Redis still remembers.
     ///

@@ -52,7 +52,7 @@ pub enum LoopOver {
 /// The longest range that is parsed. Longer ones are left to the engine.
 const LONGEST_RANGE: usize = 1000;
 
-/// The items of all ranges. A range of its own for each loop could take 800 times its source.
+/// The items of all ranges. If each loop had its own, they could take 800 times the source.
 pub static NUMBERS: LazyLock<Vec<Json>> =
     LazyLock::new(|| (0..LONGEST_RANGE).map(Json::from).collect());
 

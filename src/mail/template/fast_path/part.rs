@@ -66,12 +66,14 @@ impl FastPathPart {
         }
     }
 
-    /// Whether the part is merged without the engine and without a loop: it takes little.
+    /// Whether the part is merged without the engine and without a loop, and so takes little time.
     pub fn is_simple(&self) -> bool {
         matches!(&self.method, Method::Merge(merge) if !merge.has_loop())
     }
 
-    /// The text of the part for one recipient. `None` on any error, which the engine then finds.
+    /// The text of the part for one recipient.
+    ///
+    /// `None` without a fast path, and on any error. The engine then decides.
     pub fn render<'a>(
         &'a self,
         part: &str,
@@ -93,7 +95,7 @@ impl FastPathPart {
 fn may_hold_mark(value: &Value) -> bool {
     match value.kind() {
         ValueKind::Undefined | ValueKind::None | ValueKind::Bool | ValueKind::Number => false,
-        // Lists and objects are rarely written, so they count as values that may hold one.
+        // Lists and objects are rarely written, so they count as values that may hold a mark.
         _ => value.as_str().is_none_or(holds_mark),
     }
 }

@@ -1,8 +1,8 @@
-//! Templates outside the language that an earlier version approved: may they still be rendered?
+//! Decides which approved templates outside the language may still be rendered.
 //!
 //! Earlier versions accepted every template of the engine, and made each message once before a
-//! person confirmed it. So what such a template takes is known to end. Values that nest deeply are
-//! left: they may overflow the stack of another thread.
+//! person confirmed the delivery. So such a template is known to end. One danger remains: values
+//! that nest deeply may overflow the stack of another thread.
 
 use minijinja::machinery::{Token, tokenize};
 

@@ -7,7 +7,7 @@ use crate::mail::template::tags;
 
 /// The most statements and expressions of one part. They bound what its compilation takes.
 const MOST_NODES: u32 = 50_000;
-/// The deepest expression, such as `a.b.c`. It bounds the stack that a check takes.
+/// The most expressions in one another: `a.b.c` has 3. This bounds the stack that a check takes.
 const DEEPEST: u32 = 100;
 
 /// Checks one part of a template: subject, HTML or text.

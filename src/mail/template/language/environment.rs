@@ -82,7 +82,8 @@ fn filtered(
     finished(state, rule, result)
 }
 
-/// A list pays for its size, and a text has a limit. No list is left that is computed later.
+/// Charges a list for its size, and limits a text. A list that would be computed later is computed
+/// now.
 fn finished(state: &State<'_, '_>, rule: &FilterRule, result: Value) -> Result<Value, Error> {
     if rule.cost == Cost::Small {
         return Ok(result);
@@ -116,7 +117,7 @@ fn tested(
 
 fn pay(state: &State<'_, '_>, cost: Cost, args: &[Value]) -> Result<Option<Weight>, Error> {
     if cost == Cost::Small {
-        // It may be gone through to find an item of it.
+        // The engine may go through the first value to find an item of it.
         let is_gone_through =
             |value: &&Value| matches!(value.kind(), ValueKind::Iterable | ValueKind::Map);
         let first = args.first().filter(is_gone_through);

@@ -26,7 +26,7 @@ fn refuse(span: Span, reason: impl Into<String>) -> Checked {
 }
 
 impl Checker {
-    /// What a loop goes through.
+    /// Checks the value that a loop goes through.
     pub(super) fn listing(&mut self, expr: &Expr<'_>) -> Checked {
         if let Expr::Filter(filter) = expr
             && let Some(rule) = FilterRule::find(filter.name)
@@ -38,7 +38,7 @@ impl Checker {
         self.stored(expr)
     }
 
-    /// A value that gets a name, so that it may be used often.
+    /// Checks a value that gets a name, so that the template may use it often.
     pub(super) fn stored(&mut self, expr: &Expr<'_>) -> Checked {
         self.expression(expr)?;
         if is_joined(expr) {
@@ -140,7 +140,7 @@ impl Checker {
         }
     }
 
-    /// A comparison, or with `is_search` an `in`.
+    /// Checks a comparison. With `is_search`, the operator is `in`.
     fn comparison(
         &self,
         left: &Expr<'_>,
@@ -239,8 +239,9 @@ impl Checker {
         self.named(rule, &positional, span)
     }
 
-    /// Checks the path to an attribute, as in `sort(attribute="address.city")`. A long path would be
-    /// followed for each item.
+    /// Checks the path to an attribute, as in `sort(attribute="address.city")`.
+    ///
+    /// A long path would be followed for each item.
     fn path(&self, path: &Expr<'_>) -> Checked {
         let Expr::Const(constant) = path else { return Ok(()) };
         let text = constant.value.as_str().unwrap_or_default();

@@ -24,13 +24,14 @@ pub struct FilterArguments {
 /// What a filter or a test charges before it works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cost {
-    /// Nothing but the engine's own charge: the work is small for every value.
+    /// The engine's own charge, and a little for the items of a map or an iterable.
     Small,
     /// A fixed amount: the digits of a number are computed one by one.
     Digits,
     /// The whole size of the value and the arguments.
     Size,
-    /// The size of the value times the size of the argument: each character is compared with all.
+    /// The size, and the size of the text times that of the argument: each character is compared
+    /// with all.
     Product,
     /// The size, and one comparison for each item.
     Comparisons,
@@ -138,7 +139,7 @@ impl FilterRule {
             || matches!(self.name, "d" | "default" | "first" | "last")
     }
 
-    /// Whether the filter refuses a missing value. The engine's own functions accept one.
+    /// Whether the filter refuses a missing value. The engine's own functions accept it.
     pub fn needs_value(&self) -> bool {
         matches!(self.name, "count" | "first" | "items" | "last" | "length" | "reverse")
     }

@@ -2,13 +2,13 @@
 
 use minijinja::{Error, ErrorKind, State, Value, value::ValueKind};
 
-/// The units of one fuel. It is what the engine takes for 64 bytes.
+/// The units of one fuel. The engine takes one fuel for 64 bytes.
 const UNITS_PER_FUEL: u64 = 64;
 /// The units of one value, besides its text.
 const UNITS_PER_VALUE: u64 = 32;
 /// The deepest value that is measured. The audience reader accepts no deeper one.
 const DEEPEST: u32 = 150;
-/// The bytes of the longest text of a list for which a comparison costs one more fuel.
+/// A comparison costs one more fuel for each so many bytes of the longest text.
 const BYTES_PER_COMPARISON: u64 = 128;
 
 /// The size of values as if each was written out.
@@ -58,7 +58,7 @@ pub fn charge(state: &State<'_, '_>, values: &[Value]) -> Result<Weight, Error> 
     let mut weight = Weight::default();
     for value in values {
         if weight.add(value, most, 0).is_none() {
-            // more than all: every later step fails, too
+            // the values cost more than is left: every later step fails, too
             state.consume_fuel(left)?;
             return Err(Error::from(ErrorKind::OutOfFuel));
         }

@@ -92,7 +92,8 @@ impl Scope {
         }
     }
 
-    /// The default of `int` and `float` may be any constant, so it must be a number, too.
+    /// Whether a filter gives a number. `int` and `float` may give their default instead, so the
+    /// default must be a number, too.
     fn is_number_filter(&self, filter: &Filter<'_>) -> bool {
         let is_number_kind =
             FilterRule::find(filter.name).is_some_and(|rule| rule.result == FilterResult::Number);
