@@ -6,7 +6,7 @@
 //!
 //! Entry points:
 //! - [`LedgerStore`] takes, renews and gives back leases. It writes a [`Batch`] of reports and
-//!   claims, and reads ledgers, live counters and replies. It also settles recipients without a
+//!   claims, and reads ledgers, live counters and replies. It also changes recipients without a
 //!   report: stop, in-doubt resolution, roll-back, late exclusion.
 //! - [`ChunkLists`] knows which chunks are open, offered or poisoned, and holds the fair queue.
 //!
