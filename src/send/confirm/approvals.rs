@@ -22,8 +22,9 @@ impl Approvals {
     /// audience changes, or a preparation begins.
     ///
     /// # Errors
-    /// If the principal lacks the role, prepared the delivery or wrote it last; if the delivery is
-    /// not prepared or has another digest; if it needs no approval or has one by somebody else.
+    /// - The principal lacks the role, prepared the delivery or wrote it last.
+    /// - The delivery is not prepared, or has another digest.
+    /// - The delivery needs no approval, or has one by somebody else.
     pub async fn approve(
         &self,
         by: &Principal,

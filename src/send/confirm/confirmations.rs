@@ -43,9 +43,10 @@ impl Confirmations {
     /// the audit log how the request came: `http` or `queue`.
     ///
     /// # Errors
-    /// If the principal lacks the role; if an approval is missing, or `by` may not give the second
-    /// sign-off; if the state or the digest does not fit; if all waves are overdue; if the store is
-    /// held.
+    /// - The principal lacks the role, or may not give the second sign-off.
+    /// - An approval is missing.
+    /// - The state or the digest does not fit.
+    /// - All waves are overdue, or the store is held.
     pub async fn confirm(
         &self,
         by: &Principal,

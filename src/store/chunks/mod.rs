@@ -1,8 +1,9 @@
 //! Chunks in Redis: ledgers, leases, claims and reports, and which chunks need a job.
 //!
 //! A ledger is one packed string per chunk. The Lua scripts of this folder write it, and keep the
-//! live counters right in the same step. Only the bits of hits are written elsewhere, by
-//! `record_hits.lua` in `store/tracking`. `docs/protocol.md` describes the scripts as a whole.
+//! live counters right in the same step. The scripts of `store/tracking` write the tracking bytes
+//! of records, and make a recipient in doubt sent after a human hit. `docs/protocol.md` describes
+//! the scripts as a whole.
 //!
 //! Entry points:
 //! - [`LedgerStore`] takes, renews and gives back leases. It writes a [`Batch`] of reports and
