@@ -1,4 +1,4 @@
-//! The services for all steps of a delivery. HTTP, queue workers and the scheduler use them.
+//! The services for all steps of a delivery, which HTTP, queue workers and the scheduler use.
 
 use crate::send::{
     chunk::ChunkSender,
@@ -59,7 +59,8 @@ pub struct RecoverSteps {
     pub finishes: Finishes,
 }
 
-/// Pause, resume, stop, resolve doubt, send proofs, remove old logs and deliveries.
+/// Pause, resume, stop, resolve doubt, send proofs, release a held store, remove old logs and
+/// deliveries.
 #[derive(Clone)]
 pub struct OperateSteps {
     pub controls: Controls,

@@ -38,7 +38,8 @@ impl Redis {
         Ok(judge(&settings, &replication))
     }
 
-    /// Whether Redis may roll back, by the last answer.
+    /// Whether Redis may roll back, by the last answer. False if the answer was
+    /// [`Durability::Weak`].
     pub fn may_roll_back(&self) -> bool {
         self.lag().is_some()
     }
@@ -58,7 +59,8 @@ impl Redis {
 
     /// Waits until no crash and no fail-over can undo the writes acknowledged so far.
     ///
-    /// Returns at once with [`Durability::Weak`], because waiting does not help then.
+    /// Returns at once if the last answer was [`Durability::Weak`], because waiting does not help
+    /// then.
     ///
     /// # Errors
     /// If Redis does not answer. The writes may be undone in that case.

@@ -71,8 +71,8 @@ fn refuse(setting: &str, reason: impl Into<String>) -> ConfigError {
     ConfigError { setting: format!("redis.{setting}"), reason: reason.into() }
 }
 
-/// Checks whether the port speaks TLS just as the URL says. A wrong guess otherwise only shows as
-/// a connection that breaks or hangs.
+/// Checks whether the port speaks TLS just as the URL says. Without this check, a wrong URL only
+/// shows as a connection that breaks or hangs.
 ///
 /// # Errors
 /// If the port answers in the other way. A port that does not answer is no error here.

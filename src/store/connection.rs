@@ -164,8 +164,8 @@ impl Redis {
         self.conn.clone()
     }
 
-    /// Tries a write, because Redis may answer and still refuse writes: no memory, a full disk, or
-    /// a replica.
+    /// Tries a write, because Redis may answer and still refuse writes: full memory, a full disk,
+    /// or a replica.
     ///
     /// # Errors
     /// If Redis does not answer or refuses the write.

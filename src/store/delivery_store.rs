@@ -74,7 +74,7 @@ impl DeliveryStore {
         Self { redis, seals, commit }
     }
 
-    /// The delivery with this id, also if it is deleted. A deleted delivery has no content.
+    /// The delivery with this id, also if it is deleted. A deleted delivery has no audience.
     ///
     /// # Errors
     /// [`StoreError::Altered`] if no daemon of this installation wrote what is stored.

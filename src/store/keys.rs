@@ -89,8 +89,8 @@ pub fn message_slot(bucket: u16) -> u16 {
 ///
 /// Fields: `revision`, `state`, `document`, `seal` (over state and document), `planned` (the
 /// generation of the plan); `unit`, if the delivery belongs to one; `served` and `length` for the
-/// fair queue; `swept_logs` and `swept_tracking` once retention has removed these
-/// parts; `wakes` for templates and occurrences, see [`RECURRING`].
+/// fair queue; `swept_logs` and `swept_tracking` once retention has removed these parts; `wakes`
+/// for templates and occurrences, see [`RECURRING`].
 pub fn delivery(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:delivery")
 }

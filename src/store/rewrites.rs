@@ -29,7 +29,8 @@ impl Redis {
         Self::connect(&settings).await
     }
 
-    /// Lets Redis begin no rewrite by itself. Returns the value for [`Self::resume_rewrites`].
+    /// Keeps Redis from beginning a rewrite by itself. Returns the value for
+    /// [`Self::resume_rewrites`].
     ///
     /// # Errors
     /// If Redis does not answer or refuses.

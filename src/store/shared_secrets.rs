@@ -1,4 +1,4 @@
-//! Secrets that all daemons share. Redis holds them only in a sealed form.
+//! Secrets that all daemons share, which Redis holds only in a sealed form.
 //!
 //! A sealed secret has 24 bytes of nonce, 32 bytes of ciphertext and 16 bytes of tag
 //! (XChaCha20-Poly1305). Earlier versions stored the 32 bytes of the secret itself.
@@ -17,7 +17,7 @@ use crate::domain::seal::InstallationKey;
 
 const SECRET_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
-/// A daemon that was not seen for so long has ended, in milliseconds.
+/// A daemon that was not seen for so many milliseconds has ended.
 const PRESENT_MS: u64 = 10_000;
 
 /// A secret as Redis holds it.

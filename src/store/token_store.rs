@@ -47,8 +47,8 @@ impl TokenStore {
         Ok(self.redis.connection().hexists(keys::REVOKED_TOKENS, sha256).await?)
     }
 
-    /// Revokes a token, and returns when no crash can undo that. A token that is revoked already
-    /// keeps its first revocation.
+    /// Revokes a token. Returns once no crash can undo that. A token that is revoked already keeps
+    /// its first revocation.
     pub async fn revoke(&self, sha256: &str, revocation: &Revocation) -> Result<(), StoreError> {
         let mut conn = self.redis.connection();
         let _: bool = conn.hset_nx(keys::REVOKED_TOKENS, sha256, text(revocation)?).await?;

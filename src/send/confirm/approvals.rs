@@ -18,11 +18,13 @@ pub struct Approvals {
 }
 
 impl Approvals {
-    /// Notes that a person approves `digest`. Any change of the delivery voids the approval.
+    /// Notes that a person approves `digest`. The approval is void once the definition or the
+    /// audience changes, or a preparation begins.
     ///
     /// # Errors
-    /// If the principal lacks the role, prepared the delivery or wrote it last; if the delivery is not prepared
-    /// or has another digest; if it needs no approval or has one by somebody else.
+    /// - The principal lacks the role, prepared the delivery or wrote it last.
+    /// - The delivery is not prepared, or has another digest.
+    /// - The delivery needs no approval, or has one by somebody else.
     pub async fn approve(
         &self,
         by: &Principal,

@@ -1,4 +1,4 @@
-//! Confirms a prepared delivery. HTTP and the queue both come through here.
+//! Confirms a prepared delivery, for HTTP and for the queue.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -43,8 +43,10 @@ impl Confirmations {
     /// the audit log how the request came: `http` or `queue`.
     ///
     /// # Errors
-    /// If the principal lacks the role or approved the delivery; if the state or the digest does
-    /// not fit; if all waves are overdue; if the store is held.
+    /// - The principal lacks the role, or may not give the second sign-off.
+    /// - An approval is missing.
+    /// - The state or the digest does not fit.
+    /// - All waves are overdue, or the store is held.
     pub async fn confirm(
         &self,
         by: &Principal,

@@ -21,8 +21,8 @@ pub struct Copies {
 }
 
 impl Copies {
-    /// Creates a delivery with the definition of another one, except its name and its schedule.
-    /// With `audience` the copy gets the stored audience, too.
+    /// Creates a delivery with the definition of another one, except its name, its schedule and the
+    /// setting `request_confirmation`. With `audience` the copy gets the stored audience, too.
     ///
     /// The copy must be prepared and confirmed like any other delivery.
     ///

@@ -23,7 +23,7 @@ pub struct Definitions {
     pub deliveries: Deliveries,
     pub removal: Removal,
     pub config: Live<Config>,
-    /// Check the language of templates.
+    /// The threads that check the language of templates.
     pub threads: TemplateThreads,
 }
 
@@ -149,7 +149,7 @@ impl Definitions {
         }
         self.deliveries
             .change(id, by, &[], |delivery, now| {
-                // what was sent is evidence, and not in the hands of whoever sent it
+                // what was sent is evidence: who sent it may not delete it without another role
                 require(
                     by,
                     match delivery.state.is_released() {
@@ -177,7 +177,7 @@ impl Definitions {
 /// A change that puts the delivery back to `editing`.
 ///
 /// # Errors
-/// If the state allows no change, or a template needs another role for it.
+/// If the state allows no change, or the change of a template needs another role.
 pub(super) fn unprepared(
     by: &Principal,
     delivery: &Delivery,

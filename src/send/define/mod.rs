@@ -2,7 +2,7 @@
 //!
 //! - [`Definitions`] creates, changes and deletes deliveries.
 //! - [`Uploads`] streams an audience in. A broken upload changes nothing.
-//! - [`Copies`] makes a new delivery with the content of another one, without its schedule.
+//! - [`Copies`] makes a new delivery with the definition of another one, without its schedule.
 //! - [`Recurrences`] turns a delivery into a template and creates its occurrences.
 //! - [`effective_settings()`] completes the settings of a definition with the configuration.
 //!

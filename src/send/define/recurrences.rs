@@ -1,8 +1,8 @@
 //! Recurring deliveries: a template creates one occurrence after the other.
 //!
-//! An occurrence is a delivery like any other. It is prepared at once if the template's audience
-//! is stored. Its id derives from template and due instant, so several daemons create it once.
-//! The template advances to the next instant afterwards; after a crash in between both steps are
+//! An occurrence is a delivery like any other. It is prepared at once if the template's audience is
+//! stored. Its id derives from template and due instant, so several daemons create it once. The
+//! template advances to the next instant afterwards. After a crash in between, both steps are
 //! repeated.
 
 use crate::domain::Invalid;
@@ -31,7 +31,7 @@ const AT_A_TIME: usize = 16;
 /// The result of the attempt to create an occurrence.
 enum OccurrenceOutcome {
     Created(DeliveryId),
-    /// The due instant had passed, because no daemon ran.
+    /// The due instant had passed, because no daemon ran or the store was held.
     Skipped,
     /// The definition of the occurrence is invalid: why.
     Failed(String),
@@ -255,8 +255,8 @@ impl Recurrences {
         now: Timestamp,
         outcome: &OccurrenceOutcome,
     ) -> Result<(), Refusal> {
-        // The occurrence may be on another server of a cluster. Only when it is durable there may
-        // the template go on.
+        // The occurrence may be on another server of a cluster. The template may go on only when
+        // the occurrence is durable there.
         self.deliveries.await_durability().await?;
         let advanced = self
             .deliveries
@@ -307,7 +307,7 @@ impl Recurrences {
                     .filter(|_| delivery.state.awaits_confirmation())
                     .filter(late);
                 let occurrence =
-                    occurrence.ok_or(Refusal::Conflict("the occurrence is not late"))?;
+                    occurrence.ok_or(Refusal::Conflict("the occurrence has not lapsed"))?;
                 occurrence.lapsed = true;
                 let details = json!({ "due": occurrence.due, "state": delivery.state.word() });
                 Ok(Decision {
@@ -344,7 +344,7 @@ fn report(id: &DeliveryId, due: Timestamp, outcome: &OccurrenceOutcome) {
             tracing::warn!(
                 delivery.id = %id,
                 %due,
-                "no daemon ran when this occurrence was due to be created: it is skipped"
+                "this occurrence was not created before it was due: it is skipped"
             );
         }
         OccurrenceOutcome::Failed(error) => {

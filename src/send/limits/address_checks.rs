@@ -14,7 +14,8 @@ use crate::{
     },
 };
 
-/// Preparations that a caller has looked up, by number. `None`: its messages do not count.
+/// Preparations that a caller has looked up, by number. `None`: the messages of the preparation do
+/// not count.
 pub type KnownPreparations = HashMap<u32, Option<PreparationStanding>>;
 
 /// Looks up what was sent to an address. Cheap to clone.

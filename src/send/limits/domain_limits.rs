@@ -14,7 +14,7 @@ struct LimitInUse {
     settings: DomainLimit,
     /// Recipients that are claimed and not recorded.
     in_flight: Arc<AtomicUsize>,
-    /// The largest `in_flight` of this daemon: its share of the limit.
+    /// How far `in_flight` may rise on this daemon: its share of the limit.
     share: Arc<AtomicUsize>,
 }
 
@@ -22,7 +22,8 @@ struct LimitInUse {
 pub(super) struct DomainLimits(Vec<LimitInUse>);
 
 impl DomainLimits {
-    /// Begins with shares of 0: nothing that has a limit is sent before the first share is known.
+    /// Begins with shares of 0: nobody under a limit of `connections` is sent to before the first
+    /// share is known.
     pub(super) fn new(limits: &[DomainLimit]) -> Self {
         let unused = |settings: &DomainLimit| LimitInUse {
             settings: settings.clone(),
@@ -71,7 +72,7 @@ impl DomainLimits {
         in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
-    /// Counts one recipient of a limit less.
+    /// Takes one recipient off the count of a limit.
     pub(super) fn leave(&self, limit: usize) {
         let LimitInUse { settings, in_flight, .. } = &self.0[limit];
         if settings.connections > 0 {

@@ -11,7 +11,8 @@ use crate::{
     store::{StoreError, limits::LimitStore},
 };
 
-/// A new daemon takes its share after this time: the other daemons know of it and have made room.
+/// A new daemon takes its share after this time. By then the other daemons know of it and have made
+/// room.
 const SETTLED: Duration = Duration::from_secs(3);
 
 /// Keeps the throttles of this daemon in step with the other daemons.

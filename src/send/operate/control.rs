@@ -73,7 +73,8 @@ impl Controls {
                 let mut document = delivery.document.clone();
                 document.changed_at = now;
                 if control == Control::Resume {
-                    // a person has looked at it; if the part is still altered, it pauses again
+                    // a person has looked at the delivery; if the part is still altered, the
+                    // delivery is halted again
                     document.altered = None;
                 }
                 Ok(Decision {

@@ -77,8 +77,8 @@ impl HeldStore {
         Ok(self.deliveries.await_durability().await?)
     }
 
-    /// Releases the hold that begins at `since`. Before that, it secures every delivery that may
-    /// have gone on in the time that the store lacks. Every step may be done twice.
+    /// Secures every delivery that may have gone on in the time that the store lacks, and then
+    /// releases the hold that begins at `since`. Every step may be done twice.
     ///
     /// # Errors
     /// If the principal lacks a role, if there is no such hold, or if Redis does not answer: then
@@ -141,7 +141,7 @@ impl HeldStore {
         let note = |delivery: &Delivery, _| {
             let mut document = delivery.document.clone();
             if let Some(plan) = document.plan.as_mut().filter(|_| started) {
-                // nobody whom the lost time may have reached is sent to again by itself
+                // a person decides about everybody who may have been sent to in the lost time
                 plan.holds_in_doubt = true;
             }
             let act = Some(("release_store", details.clone()));

@@ -154,8 +154,8 @@ impl InDoubtRecipients {
         Ok(found)
     }
 
-    /// Writes the request into the audit log. A delivery with recipients that are sent to again is
-    /// in progress again. Returns the plan and the doubts that the first of equal requests found.
+    /// Writes the request into the audit log. With [`Settlement::Resend`] the delivery is in
+    /// progress again. Returns the plan and the doubts that the first of equal requests found.
     async fn note_resolution(
         &self,
         by: &Principal,

@@ -63,7 +63,7 @@ impl Removal {
         let mut buckets = BTreeSet::new();
         for (number, chunks) in &before {
             for chunk in 0..*chunks {
-                // a missing slice was removed before, and its messages before the slice
+                // if a slice is missing, an earlier removal took its messages and then the slice
                 let recipients: Vec<Recipient> =
                     match self.audiences.slice(id, SliceKind::Chunks(*number), chunk).await {
                         Err(StoreError::Damaged(_) | StoreError::Altered(_)) => continue,

@@ -7,7 +7,7 @@ use crate::domain::{
     schedule::{ChunkPlace, DueTimes, Undated, Wave},
 };
 
-/// The most recipients that may wait for their chunks to fill. At that number the largest open
+/// The most recipients that may wait for their chunks to fill. At that number the largest unfilled
 /// chunk is closed early, which bounds the memory of a preparation with many waves.
 const MOST_WAITING: usize = 100_000;
 
@@ -33,7 +33,7 @@ pub(super) struct Chunker {
     chunk_size: usize,
     /// By due instant.
     waves: BTreeMap<u32, OpenWave>,
-    /// Recipients in open chunks.
+    /// Recipients in unfilled chunks.
     waiting: usize,
     /// Due instant and number of recipients of every closed chunk.
     chunks: Vec<(u32, u16)>,
@@ -64,7 +64,8 @@ impl Chunker {
         self.times.take_back(due);
     }
 
-    /// Adds a recipient to the open chunk of its wave. Returns the chunk that this closes, if any.
+    /// Adds a recipient to the unfilled chunk of its wave. Returns the chunk that this closes, if
+    /// any.
     pub(super) fn deal(
         &mut self,
         due: u32,
@@ -84,7 +85,7 @@ impl Chunker {
         full.map(|due| self.close(due))
     }
 
-    /// Closes the open chunks at the end, one at each call.
+    /// Closes the unfilled chunks at the end, one at each call.
     pub(super) fn rest(&mut self) -> Option<FilledChunk> {
         let due = self.largest()?;
         Some(self.close(due))
@@ -104,7 +105,7 @@ impl Chunker {
         FilledChunk { due, recipients, addresses }
     }
 
-    /// Recipients in open chunks.
+    /// Recipients in unfilled chunks.
     pub(super) fn waiting(&self) -> usize {
         self.waiting
     }

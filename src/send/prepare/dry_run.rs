@@ -51,7 +51,7 @@ pub(super) fn dry_run_stamp(preparation: &Preparation<'_>) -> MessageStamp {
 /// may be sent.
 ///
 /// Ends early if the messages take too much computing, or if the preparation is not wanted any
-/// more; `effort` tells.
+/// more. `effort` says which.
 ///
 /// # Errors
 /// If the thread of the dry run breaks off, or Redis does not answer.

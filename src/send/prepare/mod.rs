@@ -3,7 +3,7 @@
 //! It sends nothing and can be stopped at any time. Entry points:
 //!
 //! - [`Preparations`] takes the request of a person and runs the job.
-//! - `pass` goes through the audience once; the other files are its parts: the check of the
+//! - `pass` goes through the audience once. The other files are its parts: the check of the
 //!   definition, exclusions, the dry run, chunking, the message index.
 //!
 //! The result is a plan: chunks, waves, settings and the digest that a confirmation must name.

@@ -1,4 +1,4 @@
-//! One pass over the audience. Its memory grows only with the set of addresses.
+//! One pass over the audience, whose memory grows only with the set of addresses.
 
 use std::{pin::pin, sync::Arc};
 
@@ -33,7 +33,7 @@ use crate::{
 
 /// After so many errors the pass ends early: a template may fail for a million recipients.
 const ENOUGH_ERRORS: u64 = 1000;
-/// While the pass writes the last chunks, it raises its beat each time after this many of them.
+/// The pass raises its beat whenever it has written so many of the last chunks.
 const CHUNKS_A_BEAT: u32 = 100;
 /// The most waves that a delivery may have. Each wave has at least one chunk, and all waves are
 /// read when one is due.

@@ -203,7 +203,7 @@ impl Preparations {
 
 /// The state after a preparation that needs no request for confirmation; `None` if one is needed.
 ///
-/// The person who prepared the delivery confirms it by that, and had the role for it.
+/// Whoever asked for this preparation confirms the delivery with it, and had the role to confirm.
 fn confirmed_state(plan: &Plan, prepared: DeliveryState, now: Timestamp) -> Option<DeliveryState> {
     if plan.settings.request_confirmation {
         return None;

@@ -76,7 +76,7 @@ impl ChunkRepair {
 
     /// Checks all chunks of a delivery that has attempts but no jobs.
     ///
-    /// A job that was taken for lost has come late, and its worker has died.
+    /// Such a delivery exists if a job that was taken for lost came late, and its worker died.
     pub(super) async fn repair_without_jobs(
         &self,
         delivery: &Delivery,

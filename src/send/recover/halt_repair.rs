@@ -15,7 +15,7 @@ use crate::{
     store::{StoreError, chunks::LedgerStore},
 };
 
-/// Brings deliveries to rest that are pausing or stopping.
+/// Brings pausing and stopping deliveries to rest.
 #[derive(Clone)]
 pub struct HaltRepair {
     pub deliveries: Deliveries,

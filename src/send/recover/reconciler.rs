@@ -1,4 +1,4 @@
-//! The reconciler: repairs each second, on every daemon, the deliveries that stand still.
+//! The reconciler: repairs deliveries that stand still, each second and on every daemon.
 //!
 //! Every repair may be done twice without harm.
 
@@ -36,9 +36,10 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// The task: runs one pass. Returns false if Redis did not answer throughout.
+    /// The task: runs one pass.
     ///
-    /// All observations of liveness are forgotten then.
+    /// Returns false if Redis did not answer at some point. All observations of liveness are
+    /// forgotten in that case.
     pub async fn reconcile_all(&self) -> bool {
         let reconciled = self.reconcile().await;
         if let Err(error) = &reconciled {

@@ -27,9 +27,9 @@ pub struct RedisPulse {
 impl RedisPulse {
     /// Checks eight times per lease whether Redis takes writes, until the shutdown.
     ///
-    /// [`Liveness`] needs these answers. An answer alone does not suffice: a Redis without memory
-    /// answers, but refuses the beat of every holder. After a restart of Redis, the chunks that
-    /// were given back lately are replayed, because Redis may have forgotten them.
+    /// [`Liveness`] needs these answers. An answer alone does not suffice: a Redis whose memory is
+    /// full answers, but refuses the beat of every holder. After a restart of Redis, the chunks
+    /// that were given back lately are replayed, because Redis may have forgotten them.
     pub async fn pulse(&self) {
         let mut tick = tokio::time::interval(self.config.send.lease() / 8);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

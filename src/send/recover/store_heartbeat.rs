@@ -1,4 +1,4 @@
-//! The heartbeat of the store: shows how far the store has come, and finds that it is behind.
+//! The heartbeat of the store: shows how far the store has come, and whether it is behind.
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,7 +37,7 @@ impl StoreHeartbeat {
         }
     }
 
-    /// Writes the heartbeat, and logs once that the store is held or released.
+    /// Writes the heartbeat, and logs each hold of the store once.
     async fn beat(&self, known: &mut Option<StoreHold>) -> Result<(), StoreError> {
         self.holds.beat(self.config.send.silence()).await?;
         let hold = self.holds.current().await?;

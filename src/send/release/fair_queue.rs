@@ -1,10 +1,10 @@
 //! Decides which delivery gets the next chunk job, by virtual time.
 //!
-//! Few jobs wait on the queue at a time, so a small delivery never waits behind all of a large
-//! one, nor behind a thousand others. The next job goes to the delivery whose next job ends first
-//! in virtual time. Virtual time advances as jobs are queued. A delivery of ten recipients has a
-//! short job, so its turn comes soon. A delivery that joins later begins at the present virtual
-//! time: it makes up for no jobs that it missed.
+//! Few jobs wait on the queue at a time. A small delivery therefore never waits behind all jobs of
+//! a large one, nor behind a thousand other deliveries. The next job goes to the delivery whose
+//! next job ends first in virtual time. Virtual time advances as jobs are queued. A delivery of ten
+//! recipients has a short job, so its turn comes soon. A delivery that joins later begins at the
+//! present virtual time: it does not make up for the jobs that it missed.
 
 use std::sync::Arc;
 

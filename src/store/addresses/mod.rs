@@ -5,8 +5,8 @@
 //! preparations says what a number stands for.
 //!
 //! Entry point: [`AddressStore`]. It notes, finds and removes messages, tells the history of an
-//! address ([`MessageTrace`]), keeps the denylist, and notes proofs ([`SentProof`]). [`RegisteredPreparation`] and
-//! [`PreparationStanding`] describe the preparation behind a number.
+//! address ([`MessageTrace`]), keeps the denylist, and notes proofs ([`SentProof`]).
+//! [`RegisteredPreparation`] and [`PreparationStanding`] describe the preparation behind a number.
 //!
 //! Nothing is stored twice: status and time of a message are read from the ledger and from the
 //! table of waves.

@@ -1,8 +1,9 @@
 //! The audience in Redis: uploads, the recipients of each chunk, exclusion logs, tracked links.
 //!
-//! All of these are *slices*: one compressed Redis string of NDJSON lines, numbered from 0 within
-//! its [`SliceKind`]. Each slice bears a seal, so that no altered or swapped one is used. The number of slices of each kind is noted, so that all can be removed.
-//! The room also owns the progress of a preparation.
+//! All of these are stored in *slices*. A slice is one compressed Redis string of NDJSON lines,
+//! numbered from 0 within its [`SliceKind`]. Each slice bears a seal, so that no altered or swapped
+//! one is used. The number of slices of each kind is noted, so that all can be removed. The room
+//! also owns the progress of a preparation.
 //!
 //! Entry points: [`AudienceStore`] reads, writes, copies and removes slices. [`ndjson`] makes the
 //! text of a slice. [`PreparationProgress`] is shown to people and proves that a worker lives.

@@ -39,13 +39,13 @@ impl AudienceStore {
         Ok(self.redis.connection().hset_multiple(keys::preparation(id), &fields).await?)
     }
 
-    /// Counts a start of a preparation. Returns the number of starts since it last ended or was
+    /// Counts that a preparation begins. Returns how often it has begun since it last ended or was
     /// requested.
     pub async fn count_preparation(&self, id: &DeliveryId) -> Result<u32, StoreError> {
         Ok(self.redis.connection().hincr(keys::preparation(id), "begun", 1).await?)
     }
 
-    /// Forgets the starts of a preparation that ended or is requested again.
+    /// Forgets how often a preparation has begun, because it ended or is requested again.
     pub async fn forget_preparations(&self, id: &DeliveryId) -> Result<(), StoreError> {
         Ok(self.redis.connection().hdel(keys::preparation(id), "begun").await?)
     }

@@ -7,7 +7,8 @@
 //! | 16 | seal over the place, the due time and the rest |
 //! | rest | the compressed lines |
 //!
-//! Earlier versions stored the compressed lines alone. They begin with the number of zstd.
+//! Earlier versions stored the compressed lines alone. Such bytes begin with the magic number of
+//! zstd.
 
 use crate::{
     domain::{

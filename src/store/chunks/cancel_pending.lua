@@ -1,8 +1,7 @@
 -- Cancels the recipients of a chunk that are pending or deferred, while the delivery is stopping.
 --
--- A recipient that was once in doubt and was to be sent to again becomes in doubt once more. Its
--- earlier attempt may have been accepted. The script needs no lease, because each claim checks the
--- state of the delivery itself.
+-- A recipient with the flag RESENT becomes in doubt again, because an earlier attempt may have been
+-- accepted. The script needs no lease, because each claim checks the state of the delivery itself.
 -- KEYS: ledger, live counters, delivery
 -- ARGV: now
 -- Answer: { verdict, number of recipients that are still attempting }.

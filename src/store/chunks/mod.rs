@@ -1,12 +1,13 @@
 //! Chunks in Redis: ledgers, leases, claims and reports, and which chunks need a job.
 //!
 //! A ledger is one packed string per chunk. The Lua scripts of this folder write it, and keep the
-//! live counters right in the same step. Only the bits of hits are written elsewhere, by
-//! `record_hits.lua` in `store/tracking`. `docs/protocol.md` describes the scripts as a whole.
+//! live counters right in the same step. The scripts of `store/tracking` write the tracking bytes
+//! of records, and make a recipient in doubt sent after a human hit. `docs/protocol.md` describes
+//! the scripts as a whole.
 //!
 //! Entry points:
 //! - [`LedgerStore`] takes, renews and gives back leases. It writes a [`Batch`] of reports and
-//!   claims, and reads ledgers, live counters and replies. It also settles recipients without a
+//!   claims, and reads ledgers, live counters and replies. It also changes recipients without a
 //!   report: stop, in-doubt resolution, roll-back, late exclusion.
 //! - [`ChunkLists`] knows which chunks are open, offered or poisoned, and holds the fair queue.
 //!

@@ -1,4 +1,4 @@
-//! Poisoned chunks: marks and unmarks chunks that kill their workers or cannot be made.
+//! Poisoned chunks: marks and unmarks chunks that kill their workers or cannot be sent.
 
 use redis::AsyncCommands;
 

@@ -1,8 +1,9 @@
 -- Puts the pending, attempting and deferred recipients of a chunk in doubt after a roll-back.
 --
--- The holder calls this if Redis lost more batches than the holder remembers. Each of these
--- recipients may have been sent to. In an SMTP test nobody becomes in doubt. A recipient whose
--- earlier claim was accepted becomes sent. The new epoch fences every holder of the chunk.
+-- The holder calls this if Redis lost more batches than the holder remembers. The release of a held
+-- store calls this, too. Each of these recipients may have been sent to. In an SMTP test nobody
+-- becomes in doubt. A recipient whose earlier claim was accepted becomes sent. The new epoch fences
+-- every holder of the chunk.
 -- KEYS: ledger, live counters, open chunks, offered chunks
 -- ARGV: chunk, now, seconds until a recipient in doubt is sent to again (-1: never),
 --       epoch of the holder

@@ -42,8 +42,9 @@ impl LedgerStore {
         Ok((LeaseVerdict::from_code(verdict)?, attempting))
     }
 
-    /// Puts the pending, attempting and deferred recipients of a chunk in doubt after a roll-back,
-    /// and fences the holder. Returns their number; 0 in an SMTP test.
+    /// Puts the pending, attempting and deferred recipients of a chunk in doubt, after a roll-back
+    /// or at the release of a held store. Fences the holder. Returns their number; 0 in an SMTP
+    /// test.
     pub async fn put_in_doubt(
         &self,
         at: &ChunkRef,

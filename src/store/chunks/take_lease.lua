@@ -1,8 +1,8 @@
--- Takes the lease on a chunk: it is free, its beat stood still, or its owner is proven dead.
+-- Takes the lease on a chunk that is free, whose beat stood still, or whose owner is proven dead.
 --
 -- Recipients that the predecessor was attempting become in doubt. If Redis may have lost writes of
--- the predecessor, all unsettled recipients become in doubt. This is so if the predecessor is gone
--- and its last beat was in another run of Redis.
+-- the predecessor, all pending, attempting and deferred recipients become in doubt. This is so if
+-- the predecessor is gone and its last beat was in another run of Redis.
 -- KEYS: ledger, live counters
 -- ARGV: 1 owner, 2 observed epoch, 3 observed beat (-1: none observed),
 --       4 dead owner ('' or 8 bytes), 5 now, 6 whether Redis may roll back (0 or 1),

@@ -54,8 +54,8 @@ impl ChunkLists {
             self.redis.connection().hget(keys::delivery(id), "length").await?;
         let length = length.unwrap_or(1.0);
         let mut pipe = redis::pipe();
-        // The current virtual time becomes the begin of this job, not its end. A delivery that
-        // joins now starts from there.
+        // The current virtual time becomes the time at which this job begins, not its end. A
+        // delivery that joins now starts from there.
         pipe.zincr(keys::FAIR_QUEUE, id.as_str(), length)
             .ignore()
             .set(keys::VIRTUAL_TIME, at - length)

@@ -1,8 +1,8 @@
 -- Writes the heartbeat of the store, and holds the store if it is behind.
 --
--- The clock is that of Redis. A caller that remembers its last heartbeat knows what the store must
--- hold: a smaller count means that the store went back in time. A caller without a memory holds a
--- store whose last heartbeat is too old.
+-- The clock is that of Redis. A caller that remembers its last heartbeat knows the count that the
+-- store must have reached. A smaller count means that the store went back in time. A caller without
+-- a memory holds a store whose last heartbeat is too old.
 -- KEYS: heartbeat (count, at), when each daemon was last seen (milliseconds), hold
 -- ARGV: 1 count of the caller's last heartbeat (-1: none), 2 its time (ms),
 --       3 how much time a roll-back may undo (ms), 4 how old a heartbeat may be (ms)
@@ -11,7 +11,7 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local count = tonumber(redis.call('HGET', KEYS[1], 'count') or '0')
 local at = tonumber(redis.call('HGET', KEYS[1], 'at') or '0')
--- an older release wrote no heartbeat, but noted that it was there
+-- an older version of Versand wrote no heartbeat, but noted that it was there
 local seen = redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2]
 local last = math.max(at, tonumber(seen or '0'))
 

@@ -70,7 +70,7 @@ impl HoldStore {
         }))
     }
 
-    /// Holds the store, because it may lack everything since then (Unix seconds). A hold that
+    /// Holds the store, because it may lack everything after `since` (Unix seconds). A hold that
     /// begins earlier stays. Returns whether this changed anything.
     pub async fn hold(&self, since: u32, why: HoldReason, now: u32) -> Result<bool, StoreError> {
         let mut script = self.scripts.hold.prepare_invoke();

@@ -14,7 +14,7 @@ use crate::store::{StoreError, keys};
 /// program cannot read raises it.
 pub const FORMAT: u32 = 1;
 
-/// A heartbeat may be so much older than the last other write of the same daemon, in ms.
+/// How much older a heartbeat may be than the last other write of the same daemon, in ms.
 const SLACK_MS: u64 = 3000;
 
 /// What a daemon knows about the store that it opens.
@@ -63,8 +63,8 @@ impl HoldStore {
         }
     }
 
-    /// Opens the store for this daemon: holds it if it was restored, copied or silent for too
-    /// long, and writes the first heartbeat. Returns the hold in force.
+    /// Opens the store for this daemon: holds it if it was restored, replaced, copied or silent for
+    /// too long, and writes the first heartbeat. Returns the hold in force.
     ///
     /// # Errors
     /// If Redis does not answer.

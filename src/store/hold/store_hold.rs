@@ -16,9 +16,9 @@ pub enum HoldReason {
     Copied,
     /// The files of the embedded Redis were changed after the last heartbeat.
     Replaced,
-    /// No daemon has written a heartbeat for longer than the grace window.
+    /// No daemon wrote a heartbeat for the grace window, and for at least five minutes.
     Silent,
-    /// It holds less than a running daemon has written.
+    /// It contains less than a running daemon has written.
     WentBack,
     /// A person said so.
     ByHand,
@@ -46,7 +46,7 @@ impl FromStr for HoldReason {
 
     fn from_str(word: &str) -> Result<Self, StoreError> {
         let named = Self::ALL.into_iter().find(|reason| reason.word() == word);
-        // a hold that another release or a person wrote still holds
+        // a hold with a word of another version or of a person stays in force
         Ok(named.unwrap_or(Self::ByHand))
     }
 }
@@ -81,7 +81,9 @@ impl fmt::Display for HoldReason {
             Self::Restored => "the state directory was restored from a backup",
             Self::Replaced => "the files of Redis were replaced after the last heartbeat",
             Self::Copied => "the state directory is a copy, or was moved",
-            Self::Silent => "no daemon has written a heartbeat for longer than the grace window",
+            Self::Silent => {
+                "no daemon wrote a heartbeat for the grace window, and for at least five minutes"
+            }
             Self::WentBack => "Redis holds less than this daemon has written",
             Self::ByHand => "a person held it",
         })

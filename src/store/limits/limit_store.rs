@@ -70,8 +70,8 @@ impl LimitStore {
         Ok((taken, Duration::from_millis(wait_ms)))
     }
 
-    /// Counts proofs of a principal. Returns none if they are counted. Otherwise they would exceed
-    /// `per_hour` within an hour: returns how long the principal must wait.
+    /// Counts proofs of a principal, and returns `None`. If they would exceed `per_hour` within an
+    /// hour, counts nothing and returns how long the principal must wait.
     pub async fn take_proofs(
         &self,
         principal: &str,

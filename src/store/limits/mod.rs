@@ -1,9 +1,8 @@
 //! Limits that all daemons on one Redis share.
 //!
 //! The room owns four things. Token buckets hold a rate over all daemons. A sliding window caps the
-//! proofs of a principal. The list of present
-//! daemons tells each daemon its share. The lists of open circuit breakers pause a recipient domain
-//! or a delivery everywhere.
+//! proofs of a principal. The list of present daemons tells each daemon its share. The lists of
+//! open circuit breakers pause a recipient domain or a delivery everywhere.
 //!
 //! Entry point: [`LimitStore`]. [`DaemonPresence`] is the place of one daemon among the present.
 //!

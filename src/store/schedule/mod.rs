@@ -8,7 +8,8 @@
 //! [`ReleasedWaves`]. The list of templates and occurrences is part of
 //! [`DeliveryStore`](crate::store::DeliveryStore), because each change of a delivery writes it.
 //!
-//! Only `release_waves.lua` changes the state of a wave from waiting to released or held.
+//! Only `release_waves.lua` releases waves. It holds overdue waves, and `hold_waves.lua` holds
+//! waves when a held store is released.
 //!
 //! Not here: the layout of the tables and the rules of due times are in
 //! [`crate::domain::schedule`]. The scheduler's steps are in `send::release` and `send::define`.

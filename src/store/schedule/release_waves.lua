@@ -1,8 +1,8 @@
 -- Releases the due waves of a delivery, and holds the waves that are overdue.
 --
--- A wave is overdue if it is due longer than the grace window. A scheduled delivery goes on with
--- the first released wave. It becomes held if all its due waves are held. A wave that was released
--- earlier counts, too: the delivery may have been paused before it started.
+-- A wave is overdue if it has been due for longer than the grace window. A scheduled delivery goes
+-- on with the first released wave. It becomes held if all its due waves are held. A wave that was
+-- released earlier counts, too: the delivery may have been paused before it started.
 -- KEYS: delivery, table of waves
 -- ARGV: now, grace window in seconds, '1' to release held waves, too
 -- Answer: { state of the delivery, newly released waves, newly held waves,

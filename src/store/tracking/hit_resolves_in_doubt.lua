@@ -1,4 +1,4 @@
--- Settles recipients in doubt as sent because a human hit proves that the message was delivered.
+-- Makes recipients in doubt sent, because a human hit proves that the message was delivered.
 --
 -- Runs behind record_hits.lua and the prelude, in the same script, and only if there is such a hit.
 -- KEYS and ARGV are those of record_hits.lua.

@@ -39,7 +39,8 @@ impl PreparationRef {
         RecipientNumber(recipient.into()).place(self.chunk_size)
     }
 
-    /// The text that is stored where the registry of preparations may not have it any more.
+    /// The text that is stored for the time when the preparation has left the registry of
+    /// preparations.
     pub(in crate::store) fn words(&self) -> String {
         format!("{} {} {}", self.delivery, self.generation, self.chunk_size)
     }
