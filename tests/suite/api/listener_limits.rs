@@ -130,7 +130,7 @@ async fn a_connection_beyond_the_limit_takes_the_slot_of_an_idle_one() {
     second.read_exact(&mut byte).await.unwrap();
     let answer = self::ask(&app, &ask("Connection: close\r\n")).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert_eq!(rest(&mut first).await, "", "it has been idle for the longest time");
+    assert_eq!(rest(&mut first).await, "", "the first connection was idle for the longest time");
     app.stop().await;
 }
 

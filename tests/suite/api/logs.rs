@@ -109,7 +109,7 @@ async fn pages(app: &App, path: &str, limit: usize, query: &str) -> Vec<Value> {
     }
 }
 
-/// The rows of a CSV text as JSON: an empty cell is null.
+/// The rows of a CSV text, each as its cells by column name.
 fn table(csv: &str) -> Vec<BTreeMap<String, String>> {
     csv::Reader::from_reader(csv.as_bytes()).deserialize().map(Result::unwrap).collect()
 }

@@ -268,7 +268,7 @@ async fn any_change_after_the_preparation_voids_it() {
                 assert_eq!(response.status(), StatusCode::OK);
             }
             1 => assert_eq!(client.upload(&id, audience(4)).await.0, StatusCode::OK),
-            // Even a change back to the old value counts.
+            // Even an upload of the same audience counts.
             _ => assert_eq!(client.upload(&id, audience(4)).await.0, StatusCode::OK),
         }
         let view = client.get(&path).await;
@@ -381,7 +381,7 @@ async fn a_stopped_preparation_never_finishes_the_next_one() {
     services.journey.preparations.request(&by, &delivery.id, None).await.unwrap();
     assert!(
         services.deliveries.delivery(&delivery.id).await.unwrap().document.generation > generation,
-        "another preparation begins, whether the first job has begun or not"
+        "another preparation begins"
     );
     let view = client.wait_for(&id, &["prepared"]).await;
     let direct =

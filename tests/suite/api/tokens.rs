@@ -21,7 +21,7 @@ const ROLES: [&str; 4] = ["prepare_deliveries", "start_deliveries", "administrat
 const CRM: &str = "the key of the issuer crm: 32 bytes and more";
 const SHOP: &str = "the key of the issuer shop: 32 bytes and more";
 
-/// Two issuers: `crm` may give every role, `shop` only the role to look.
+/// Two issuers: `crm` may give each of [`ROLES`], `shop` only `monitoring`.
 fn issuers(folder: &TempDir) -> String {
     let issuer = |name: &str, key: &str, roles: &[&str]| {
         let file = folder.path().join(name);
@@ -37,7 +37,7 @@ fn issuers(folder: &TempDir) -> String {
     )
 }
 
-/// A token signed with `key`. Its claims name `crm` and all roles, except for the `changes`.
+/// A token signed with `key`. Its claims name `crm` and all [`ROLES`], except for the `changes`.
 fn signed(key: &str, changes: Value) -> String {
     let now = get_current_timestamp();
     let mut claims = json!({ "iss": "crm", "sub": "ann", "aud": "versand", "iat": now, "exp": now + 600, "roles": ROLES });

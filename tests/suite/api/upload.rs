@@ -65,7 +65,7 @@ async fn an_upload_that_breaks_off_changes_nothing() {
     let (answer, ()) = tokio::join!(put(&app.client, &id, broken).send(), begun);
     assert!(answer.is_err());
     let mut view = app.client.get(&format!("/deliveries/{id}")).await;
-    // the upload took its number
+    // The upload that broke off took a number, which raised the revision.
     view["revision"] = before["revision"].clone();
     assert_eq!(view, before, "the delivery is still prepared, with the same digest");
     for _ in 0..2 {

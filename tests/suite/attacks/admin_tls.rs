@@ -1,4 +1,4 @@
-//! TLS of the admin listener: who reads along, who never finishes a handshake, bad certificates.
+//! TLS of the admin listener: plain HTTP, handshakes that never end, and bad certificates.
 
 use std::{fs, net::SocketAddr, path::Path, process::Command, sync::Arc};
 
@@ -93,7 +93,7 @@ async fn a_new_certificate_is_served_and_a_bad_one_is_not() {
     eventually("the new certificate", LIMIT, async || ask(address, &second).await.ok()).await;
     assert!(ask(address, &first).await.is_err(), "the old certificate is still served");
 
-    // A key of another certificate, and nothing at all.
+    // First the key belongs to another certificate, then the key file is empty.
     fs::write(folder.path().join("cert.pem"), &first).unwrap();
     certificate_is(address, &second, 0).await;
     fs::write(folder.path().join("key.pem"), "").unwrap();

@@ -1,4 +1,4 @@
-//! Somebody deletes what was sent, or relies on a deletion to keep writing to people.
+//! Somebody deletes a delivery to hide what was sent, or to disable its opt-out links.
 
 use reqwest::{Method, StatusCode};
 
@@ -29,7 +29,7 @@ async fn after_its_release_only_administration_deletes_a_delivery() {
     let app = start(&redis, "").await;
     let [preparer, starter, monitor, administrator] =
         ["preparer", "starter", "monitor", "administrator"].map(|name| app.client.with_token(name));
-    // before the release those who prepare delete, and nobody else
+    // Before the release only somebody who may prepare can delete a delivery.
     let draft = preparer.create(&definition()).await;
     for (client, role) in [(&monitor, "prepare_deliveries"), (&administrator, "prepare_deliveries")]
     {
@@ -96,7 +96,7 @@ async fn opt_out_links_work_after_the_delivery_was_deleted() {
         let forged = format!("{path}/{}", data_encoding::BASE64URL_NOPAD.encode(&forged));
         assert_eq!(one_click(&forged).await, StatusCode::NOT_FOUND, "byte {at}");
     }
-    // what is kept ends by itself, and holds no address
+    // The key that is kept expires by itself, and holds no address.
     let kept = redis.ask("KEYS versand:{opt_outs:*").unwrap();
     let key = kept.lines().find(|line| line.starts_with("versand:")).unwrap().trim();
     let ttl = redis.ask(&format!("TTL {key}")).unwrap();

@@ -36,7 +36,7 @@ async fn no_export_hands_a_formula_to_a_spreadsheet() {
     for log in ["log", "exclusions", "tracking"] {
         let path = format!("/deliveries/{id}/{log}/export?format=csv");
         let text = app.client.bytes(&path).await;
-        // As a spreadsheet does it: with commas, and in some languages with semicolons.
+        // A spreadsheet splits at commas, and in some languages at semicolons.
         for separator in [b',', b';'] {
             let mut reader = csv::ReaderBuilder::new()
                 .delimiter(separator)

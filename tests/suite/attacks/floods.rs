@@ -45,8 +45,8 @@ pub async fn connect_from(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
     socket.connect(to).await.unwrap()
 }
 
-/// Opens so many connections, writes `text` on each, and keeps them open. They come from
-/// `127.0.1.1` and the following addresses in turn.
+/// Opens `n` connections, writes `text` on each, and keeps them open. They come from `127.0.1.1`
+/// and the following addresses in turn.
 pub async fn flood(to: SocketAddr, n: usize, addresses: usize, text: &str) -> Vec<TcpStream> {
     let mut open = Vec::new();
     for i in 0..n {

@@ -12,7 +12,7 @@ use crate::harness::{
     redis::{RedisServer, connect},
 };
 
-/// What the version before seals left: no seal anywhere, and plain secrets.
+/// Turns the store into one of the version before seals: no seal anywhere, and plain secrets.
 async fn without_seals(conn: &mut MultiplexedConnection) {
     let keys: Vec<String> = redis::cmd("KEYS").arg("versand:{*").query_async(conn).await.unwrap();
     for key in keys {
@@ -64,14 +64,14 @@ async fn an_upgrade_in_the_middle_of_a_send_goes_on_and_later_an_unsealed_delive
     let counts = &view["counts"];
     let settled = counts["sent"].as_u64().unwrap() + counts["in_doubt"].as_u64().unwrap();
     assert_eq!((settled, view["altered"].is_null()), (60, true), "{counts}");
-    // the secrets are those of the version before, and Redis no longer holds them
+    // The secrets are those of the version before, and Redis holds them only sealed.
     for (name, byte) in [("message", 3u8), ("token", 4)] {
         let key = format!("versand:secret:{name}");
         let stored: Vec<u8> = redis::cmd("GET").arg(key).query_async(&mut conn).await.unwrap();
         assert!(stored.len() == 72 && !stored.windows(8).any(|part| part == [byte; 8]));
         assert_eq!(daemon.state_file(&format!("{name}.secret")), [byte; 32]);
     }
-    // from now on a delivery without a seal was altered, also after a restart
+    // From now on a delivery without a seal counts as altered, also after a restart.
     let mut strip = redis::cmd("HDEL");
     let key = format!("versand:{{{waiting}}}:delivery");
     strip.arg(key).arg("seal").exec_async(&mut conn).await.unwrap();

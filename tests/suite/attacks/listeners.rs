@@ -152,7 +152,7 @@ async fn wrong_tokens_hold_nothing_and_get_few_log_lines() {
     let answer = ask_from(ATTACKER, attacked.admin, &closing).await;
     assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
     assert!(answer.contains("auth.failures_per_minute") && answer.contains("retry-after: "));
-    // A JWT names somebody; nobody has checked it, and a line break in it ends no line.
+    // A JWT names somebody, and nobody has checked the name. A line break in it ends no log line.
     let claims = json!({ "iss": "crm", "sub": "ann\nWARN forged" }).to_string();
     let payload = data_encoding::BASE64URL_NOPAD.encode(claims.as_bytes());
     let jwt = guess(&format!("eyJhbGciOiJIUzI1NiJ9.{payload}.c2lnbmF0dXJl"));
@@ -217,7 +217,7 @@ async fn bodies_that_never_end_hold_the_requests_of_their_principal_only() {
             bearer(token)
         )
     };
-    // Without a token, on both listeners.
+    // With a wrong token, on both listeners.
     let path = format!("PUT /api/v1/deliveries/{id}/audience");
     for addresses in [1, 200] {
         let (_admin, _public) = (
@@ -227,7 +227,7 @@ async fn bodies_that_never_end_hold_the_requests_of_their_principal_only() {
         let what = format!("{FLOOD} strangers' half bodies from {addresses} addresses");
         attacked.serves_others(&what).await;
     }
-    // With a token: the principal holds 40 requests, and every other request of it is refused.
+    // With a good token: the principal holds 40 requests, and its further requests are refused.
     let mut open = flood(attacked.admin, FLOOD, 7, &half(&path, TOKEN)).await;
     let paths = ["/healthz", "/readyz", "/metrics"];
     let targets = paths.map(|path| (attacked.admin, path));

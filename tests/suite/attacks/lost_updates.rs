@@ -41,7 +41,7 @@ async fn a_preparation_that_releases_names_the_revision_that_was_looked_at() {
         problem(request.send().await.unwrap(), StatusCode::PRECONDITION_REQUIRED).await;
     }
     let looked_at = tag(starter, &id).await;
-    // between look and release somebody who may only prepare swaps the content
+    // Between the look and the preparation, somebody who may only prepare swaps the content.
     let mut swapped = scheduled();
     swapped["content"]["subject"] = "Something else".into();
     let change = attacker.request(Method::PUT, &format!("/deliveries/{id}")).json(&swapped);

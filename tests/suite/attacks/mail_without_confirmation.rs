@@ -125,7 +125,8 @@ async fn all_daemons_together_send_at_most_so_many_proofs_of_one_principal() {
     let sent: usize = caught();
     assert_eq!(sent, 100);
 
-    // the rest of the hour, and not one more; another principal has an hour of its own
+    // The principal gets the rest of its hourly limit, and not one more. Another principal has a
+    // limit of its own.
     let preparer = two.client.with_token("preparer");
     assert_eq!(prove(&preparer, &id, &asked(50, &["b@test.example"])).await.0, StatusCode::OK);
     let one_more = prove(&preparer, &id, &asked(1, &["b@test.example"])).await;
@@ -180,7 +181,8 @@ async fn a_test_address_opts_out_of_proofs_with_their_link() {
     for other in ["boss@test.example", "user0@example.com", "user1@example.com"] {
         assert!(!is_denied(&app.client, other).await, "{other}");
     }
-    // the denylist holds for proofs, whatever the delivery says, and nobody gets one of the request
+    // The denylist applies to proofs, whatever the delivery says. A request with one denied address
+    // is refused as a whole.
     let (status, refused) = prove(&app.client, &id, &two).await;
     assert_eq!((status, &refused["field"]), (StatusCode::UNPROCESSABLE_ENTITY, &"to[0]".into()));
     assert!(refused["detail"].as_str().unwrap().contains("denylist"), "{refused}");

@@ -1,4 +1,4 @@
-//! Attacks: what somebody with few rights, or none, tries against the daemon. Each must fail.
+//! Attacks on the daemon by somebody with few rights or none: each must fail.
 
 mod admin_tls;
 mod audit_chains;

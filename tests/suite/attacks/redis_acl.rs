@@ -48,7 +48,8 @@ impl Target {
         connect_as(self.redis.connection_info(name)).await
     }
 
-    /// Every key with its content, except those that a running daemon writes by itself.
+    /// The keys of the delivery, of the queue and of the outcomes, and the foreign key, with their
+    /// content. Keys that a running daemon writes by itself are left out.
     async fn content(&self) -> Vec<(String, Vec<u8>)> {
         let mut conn = connect(&self.redis.url()).await;
         let of_producer = format!("{}:*", queue());
@@ -86,8 +87,8 @@ async fn is_refused(conn: &mut MultiplexedConnection, command: &str) {
     assert!(is_denied, "{command} in a script: {text}");
 }
 
-/// What nobody but the daemon may do: the keys of a delivery, of other queues, of the installation,
-/// and those of other programs; and the commands that administer Redis.
+/// Commands that a narrow user may not run. Some touch keys of a delivery, of another queue, of the
+/// installation or of other programs. The others administer Redis.
 fn forbidden(id: &str) -> Vec<String> {
     let steps = QueueName::Steps.redis_name();
     let mut commands: Vec<String> = [
@@ -272,7 +273,7 @@ async fn a_user_without_a_password_never_becomes_the_default_user() {
     let refused = Redis::connect(&nameless).await.err().expect("refused").to_string();
     assert!(refused.starts_with("redis.password_file: is needed for the user"), "{refused}");
     assert_eq!(Redis::check(&nameless).unwrap_err().to_string(), refused);
-    // The user that the URL names is the one that the daemon is.
+    // The daemon connects as the user that the URL names.
     let conn = Redis::connect(&redis.settings()).await.unwrap().connection();
     let clients = redis.ask("CLIENT LIST").unwrap();
     assert_eq!(clients.matches("user=versand").count(), 2, "{clients}");

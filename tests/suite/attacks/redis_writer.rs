@@ -30,7 +30,8 @@ impl Target {
         Self { app, conn, _redis: redis }
     }
 
-    /// A delivery of three recipients that is prepared. Each recipient is a chunk of its own.
+    /// A delivery of three recipients that is prepared. With [`ONE_EACH`], each recipient is a
+    /// chunk of its own.
     async fn prepared(&self, definition: &Value) -> (String, String) {
         let id = self.app.client.create(definition).await;
         self.app.client.upload(&id, audience(3)).await;
@@ -104,7 +105,7 @@ impl Target {
         self.app.catcher.as_ref().unwrap().messages().len()
     }
 
-    /// Another delivery is sent as if nothing had happened. Returns how many messages that were.
+    /// Sends another delivery, as if nothing had happened. Returns the number of its messages.
     async fn others_go_on(&self) -> usize {
         let before = self.sent();
         let id = self.app.client.send(&definition(), audience(5)).await;
@@ -192,7 +193,7 @@ async fn a_seal_or_a_document_of_another_delivery_or_state_fits_nowhere_else() {
         target.set_in_motion(&id, state).await;
         target.found(&id, "document").await;
     }
-    // the figures of the delivery that is called finished do not agree, so no check at the end
+    // The forged state `finished` makes figures differ, so the test leaves out the check of `stop`.
     assert_eq!(target.sent(), 3);
 }
 
@@ -306,7 +307,8 @@ async fn a_schedule_cannot_be_moved_in_the_table_of_waves() {
     let mut later = definition();
     later["schedule"] =
         json!({ "type": "at", "at": "2099-01-01T09:00:00", "zone": "Europe/Berlin" });
-    // at once; early, with the true due time; early, and the time of the release forged, too
+    // Each row has a forged due time and a forged time of the release. `u32::MAX` stands for the
+    // true due time.
     let now = jiff::Timestamp::now().as_second() as u32;
     for row in [[0, now], [u32::MAX, 1], [u32::MAX, now], [u32::MAX, u32::MAX]] {
         let (id, digest) = target.prepared(&later).await;
@@ -368,7 +370,7 @@ async fn a_link_never_leads_to_a_target_from_an_altered_table_or_template() {
 async fn a_forged_ledger_reaches_nobody_beyond_the_approved_recipients() {
     let mut target = Target::new("").await;
     let (id, digest) = target.prepared(&definition()).await;
-    // a ledger for a thousand recipients is there before the start, and live counters for them
+    // A ledger for a thousand recipients is there before the start.
     let ledger = versand::domain::ledger::Ledger::new(1000);
     target.set(&format!("versand:{{{id}}}:ledger:0"), ledger.bytes()).await;
     target.app.client.confirm(&id, &digest).await;

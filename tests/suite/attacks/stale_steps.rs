@@ -48,7 +48,7 @@ async fn no_step_moves_a_held_store() {
     confirm(services, &waiting, &digest).await;
     hold(services).await;
     let journey = &services.journey;
-    // what the jobs, the ticks and the repairs of the daemon do
+    // The jobs, the ticks and the repairs of the daemon run these steps.
     for chunk in 0..3 {
         journey.chunks.send_chunk(&begun, chunk).await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! A store that is behind: copied, restored, silent or gone back. It sends nobody a second mail.
+//! A store that is behind (copied, restored, silent or gone back) sends nobody a second mail.
 
 use std::time::Duration;
 
@@ -144,7 +144,7 @@ async fn a_held_store_confirms_nothing_and_holds_what_became_due() {
     let mut scheduled = definition();
     scheduled["schedule"] = json!({ "type": "at", "at": "2031-02-03T04:05:06", "zone": "UTC" });
     let later = original.client.send(&scheduled, audience(3)).await;
-    // late enough for the copy to be made before
+    // The wave is due late enough that the copy is made before.
     let soon = jiff::Timestamp::now() + Duration::from_secs(15);
     let local = soon.strftime("%Y-%m-%dT%H:%M:%S").to_string();
     scheduled["schedule"] = json!({ "type": "at", "at": local, "zone": "UTC" });
@@ -224,7 +224,7 @@ async fn a_redis_that_goes_back_under_a_running_daemon_is_held() {
         .query_async(&mut conn)
         .await
         .unwrap();
-    // what a backup of an hour ago holds
+    // A backup of an hour ago holds such values.
     let () = redis::cmd("HSET")
         .arg(HEARTBEAT)
         .arg("count")

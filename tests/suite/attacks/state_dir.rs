@@ -1,4 +1,4 @@
-//! What other users of the machine plant in the state directory, and copies of it.
+//! Files and links that other users plant in the state directory, and copies of the directory.
 
 use std::{
     fs,
@@ -121,7 +121,7 @@ fn a_copy_does_not_take_the_daemon_of_the_original_for_dead() {
     let renamed = folder.path().join("renamed");
     fs::rename(&original, &renamed).unwrap();
     assert_eq!(StateDir::lock(&renamed).unwrap().predecessors().len(), 2);
-    // an older release wrote owners only: they count as before
+    // An older version wrote owners only: they still count.
     fs::write(renamed.join("owner"), "00000000000000ab\n").unwrap();
     assert_eq!(StateDir::lock(&renamed).unwrap().predecessors(), [0xab]);
 }

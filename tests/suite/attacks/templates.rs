@@ -166,7 +166,7 @@ fn costly() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Two lines of 60 KiB: a long text, long lists and a deep list.
+/// Twenty lines of about 40 KiB, each with a long text, long lists and a deep list.
 fn heavy_audience() -> String {
     let mut deep = json!(1);
     for _ in 0..120 {

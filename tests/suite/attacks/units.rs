@@ -20,7 +20,7 @@ use crate::harness::{
 
 const ALL: [&str; 3] = ["start_deliveries", "administration", "monitoring"];
 
-/// A token with all roles in a unit. Its secret is its name.
+/// A token with the roles of [`ALL`], in a unit if one is named. Its secret is its name.
 fn token(name: &str, unit: Option<&str>) -> String {
     let hash = data_encoding::HEXLOWER.encode(&Sha256::digest(name));
     let unit = unit.map(|unit| format!(", unit = \"{unit}\"")).unwrap_or_default();
@@ -48,8 +48,8 @@ fn path(route: &Route, id: &str) -> String {
     path.strip_prefix("/api/v1").unwrap().to_owned()
 }
 
-/// The routes that are about no single delivery and that each principal of a unit may call. What
-/// they answer is checked below, one by one.
+/// The routes that are about no single delivery and that each principal of a unit may call. Tests
+/// below check the creation, the list and the histories.
 const OPEN_TO_UNITS: [&str; 5] = [
     "post /api/v1/deliveries",
     "get /api/v1/deliveries",
@@ -174,7 +174,7 @@ async fn only_a_principal_without_a_unit_names_one_and_copies_inherit_it() {
         let request = client.request(Method::PUT, &format!("/deliveries/{id}"));
         answer(request.json(definition).send().await.unwrap()).await.0
     };
-    // neither an own delivery can be pushed to another unit, nor one of another unit be taken
+    // No principal can push a delivery to another unit, or take one from there.
     assert_eq!(put(&north, &of("south")).await, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(put(&south, &of("south")).await, StatusCode::NOT_FOUND);
     // a change that names no unit keeps it

@@ -38,7 +38,8 @@ jQIDAQAB
 -----END PUBLIC KEY-----";
 const SECRET: &str = "the key of the issuer crm: 32 bytes and more";
 
-/// The setting and the reason of the refusal of these settings at the start.
+/// The setting and the reason that the start names when it refuses these settings. Both are empty
+/// if it takes them.
 fn refused(settings: &str) -> (String, String) {
     let refused = match Config::from_toml(settings) {
         Err(error) => error,
@@ -140,7 +141,7 @@ async fn jwts_of_an_identity_provider_are_understood_and_odd_ones_refused() {
         let refused = list(&app.client, &signed(&plain, bad.clone())).await;
         assert_eq!(refused.status(), StatusCode::UNAUTHORIZED, "{bad}");
     }
-    // a role of another system is none here
+    // A role of another system gives no right here.
     let nothing = signed(&plain, json!({ "roles": ["superuser"] }));
     problem(list(&app.client, &nothing).await, StatusCode::FORBIDDEN).await;
     for crit in [vec!["b64".to_owned()], vec!["http://crm.example/ext".to_owned()], vec![]] {

@@ -1,7 +1,7 @@
 //! Redis without memory or without room on its disk.
 //!
-//! Sending pauses and reports it. Nothing is lost or doubled, and sending goes on when there is
-//! room.
+//! Sending pauses, and the daemon reports it. Nothing is lost or doubled, and sending goes on when
+//! there is room.
 
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 

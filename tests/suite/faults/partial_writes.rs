@@ -27,7 +27,7 @@ use crate::harness::{
     redis::RedisServer,
 };
 
-/// Sets the state without the other effects of a change.
+/// Sets the state, and marks a confirmation as started, without the other effects of a change.
 async fn force(services: &Services, id: &DeliveryId, state: DeliveryState) {
     let force = |delivery: &versand::domain::delivery::Delivery, _| {
         let mut document = delivery.document.clone();
@@ -133,7 +133,7 @@ async fn a_delivery_missing_from_the_moving_set_is_found_at_the_start() {
     services.stores.deliveries.unlist_moving(&id).await.unwrap();
     redis.ask(&format!("DEL {}:active", QueueName::Preparations.redis_name())).unwrap();
     let app = App::start(&redis, "").await;
-    // This happens sooner than by the pass of every minute.
+    // The start finds the delivery sooner than the pass that runs every minute.
     tokio::time::timeout(Duration::from_secs(30), app.client.wait_for(id.as_str(), &["prepared"]))
         .await
         .unwrap();
@@ -230,11 +230,11 @@ async fn a_start_interrupted_just_before_its_end_is_repeated() {
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let id = started(services, 10).await;
-    // Its waves are released, and nobody has recorded the start.
+    // Its ledgers exist and its waves are released, but its state is not `in_progress` yet.
     force(services, &id, DeliveryState::StartPending).await;
     services.journey.release.starts.start(&id).await.unwrap();
     assert_eq!(services.deliveries.delivery(&id).await.unwrap().state, DeliveryState::InProgress);
-    // Where nothing must be written, nothing fails.
+    // A call that has nothing to write does not fail.
     services.stores.chunks.mark_all_ready(&id, u32::MAX).await.unwrap();
     services.stores.chunks.mark_ready(&id, std::iter::empty()).await.unwrap();
     services.stores.addresses.note_messages(1, Vec::new()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Poisoned chunks: they are set aside and retried by a person, and all others go on.
+//! Poisoned chunks: they are set aside, a person retries them, and all other chunks go on.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ const DEAD: u64 = 77;
 /// The default of `queue.crashes`.
 const CRASHES: usize = 3;
 
-/// A worker takes the chunk, begins with its first recipient and dies. The reconciler notices.
+/// A worker takes the chunk and dies. The reconciler notices.
 async fn crash(services: &Services, at: &ChunkRef) {
     assert!(matches!(
         services
@@ -88,7 +88,7 @@ async fn a_chunk_that_kills_its_workers_is_set_aside_and_the_rest_goes_on() {
     assert_eq!(
         redis_hash(&redis, &format!("versand:{{{id}}}:rounds")).await,
         rounds,
-        "no job is left"
+        "the chunk gets no job"
     );
 
     let retry = async |chunk: u32| {
@@ -250,7 +250,7 @@ async fn a_chunk_that_was_set_aside_expires_with_its_delivery() {
         }
     }
     assert_eq!(services.stores.chunks.poisoned(&id).await.unwrap(), BTreeSet::from([0, 1]));
-    // A worker has begun with one of the recipients when it dies, too.
+    // Another worker takes the chunk that is set aside, and dies, too.
     let at = ChunkRef { delivery: id.clone(), chunk: 1 };
     assert!(matches!(
         services
@@ -265,7 +265,7 @@ async fn a_chunk_that_was_set_aside_expires_with_its_delivery() {
     assert_eq!(
         services.stores.ledgers.counts(&id).await.unwrap().pending,
         20,
-        "set aside before the limit"
+        "nobody fails before the validity period ends"
     );
     validity_ends(services, &id).await;
     for _ in 0..3 {

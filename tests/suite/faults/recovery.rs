@@ -83,7 +83,7 @@ async fn waiting(services: &Services, queue: QueueName) -> u64 {
     depths.iter().find(|depth| depth.queue == queue).unwrap().active
 }
 
-/// Runs passes of the reconciler, as often as a daemon does, until `probe` has an answer.
+/// Runs passes of the reconciler, more often than a daemon does, until `probe` has an answer.
 async fn reconciled<T>(
     services: &Services,
     what: &str,

@@ -32,7 +32,7 @@ pub struct App {
 }
 
 /// The configuration of a daemon on `redis`. Free ports and a new state directory replace those in
-/// the TOML. Leases are fast unless the TOML sets `lease_ms`.
+/// the TOML. Leases are short unless the TOML sets `lease_ms`.
 pub fn config(redis: &RedisServer, settings: &str) -> (Config, TempDir) {
     let state = tempfile::tempdir().unwrap();
     let mut config = Config::from_toml(settings).unwrap();
@@ -84,7 +84,7 @@ pub async fn validity_ends(services: &Services, id: &DeliveryId) {
 }
 
 /// Moves the due time (Unix seconds) of the first `waves` waves of a prepared delivery, as if they
-/// had been prepared for that time. The seals follow.
+/// had been prepared for that time. The slices of the chunks are sealed again for that time.
 pub async fn move_waves(services: &Services, id: &str, waves: usize, due: u32) {
     let id: DeliveryId = id.parse().unwrap();
     let plan = services.deliveries.delivery(&id).await.unwrap().document.plan.unwrap();

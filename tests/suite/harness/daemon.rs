@@ -22,7 +22,7 @@ use super::{
 };
 
 const START: Duration = LIMIT;
-/// The bearer token of every daemon here; it has all roles.
+/// The bearer token of every daemon here. It has all roles except `auditor`.
 pub const TOKEN: &str = "the test's own token";
 
 pub struct Daemon {
@@ -74,7 +74,7 @@ impl Daemon {
         daemon
     }
 
-    /// A daemon with the settings of another one, which does not run yet.
+    /// Makes a daemon that does not run yet, with the settings of another one.
     pub fn unstarted(original: &Self) -> Self {
         let daemon = Self::new(&original.settings, false);
         fs::remove_dir_all(daemon.state_dir()).unwrap();
@@ -91,7 +91,7 @@ impl Daemon {
         daemon
     }
 
-    /// Its settings, as the binary reads them.
+    /// The path of the settings file that the binary reads.
     pub fn config_file(&self) -> PathBuf {
         self.folder.path().join("config.toml")
     }
@@ -129,7 +129,8 @@ impl Daemon {
         daemon
     }
 
-    /// Sets its wall clock so many seconds ahead. The monotonic clocks do not change.
+    /// Sets the wall clock of the daemon `ahead_s` seconds ahead. The monotonic clocks do not
+    /// change.
     pub fn set_clock(&self, ahead_s: i64) {
         fs::write(self.folder.path().join("clock"), format!("{ahead_s:+}\n")).unwrap();
     }
@@ -140,7 +141,7 @@ impl Daemon {
         self.launch().await;
     }
 
-    /// Takes the key of the installation away, as if the program before had none.
+    /// Takes the key of the installation away, as if only versions without such a key had run.
     pub fn forget_installation(&self) {
         let state = self.folder.path().join("state");
         for file in ["installation.secret", "message.secret", "token.secret"] {
@@ -247,7 +248,7 @@ impl Daemon {
         eventually(name, START, async || self.series(name).await).await
     }
 
-    /// Waits until a task of the scheduler, such as `reconcile`, has run so many times from now on.
+    /// Waits until a task of the scheduler, such as `reconcile`, has run `times` times from now on.
     pub async fn passes(&self, task: &str, times: usize) {
         let series = format!("versand_scheduler_last_success_timestamp_seconds{{task=\"{task}\"}}");
         let mut last = self.series(&series).await;

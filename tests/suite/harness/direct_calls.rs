@@ -21,7 +21,7 @@ use crate::harness::{
     redis::{RedisServer, connect},
 };
 
-/// A principal with all roles.
+/// A principal with all roles except `Auditor`.
 pub fn all_roles() -> Principal {
     let roles = vec![
         Role::PrepareDeliveries,

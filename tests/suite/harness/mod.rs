@@ -1,4 +1,4 @@
-//! Servers and clients for the tests. They start in milliseconds and end with their test.
+//! Servers and clients for the tests, which start in milliseconds and end with their test.
 //!
 //! A test fails if a program is missing.
 
@@ -45,7 +45,8 @@ pub fn installation_key() -> versand::domain::seal::InstallationKey {
 
 const INSTALLATION_SECRET: [u8; 32] = [7; 32];
 
-/// Puts that key into a state directory, as an operator does for a second daemon.
+/// Puts the key of [`installation_key`] into a state directory, as an operator does for a second
+/// daemon.
 pub fn share_installation_key(state_dir: &Path) {
     use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
     fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir).unwrap();
@@ -66,8 +67,8 @@ pub fn text(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// Probes again and again, for at most `limit`, until the answer is `Some`. Panics with `what` the
-/// test waited for.
+/// Probes again and again, for at most `limit`, until the answer is `Some`. The panic names `what`:
+/// the thing that the test waited for.
 pub async fn eventually<T>(
     what: &str,
     limit: Duration,

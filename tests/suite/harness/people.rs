@@ -1,4 +1,4 @@
-//! Principals for tests of the admin API: one token for each role, and a few with several roles.
+//! Principals for tests of the admin API: tokens with one role each, and `root` with two.
 
 use reqwest::{Method, Response, StatusCode, header};
 use serde_json::Value;
@@ -10,7 +10,7 @@ use versand::{
 
 use crate::harness::{app::App, client::Client, redis::RedisServer};
 
-/// Token (and name) and roles.
+/// For each principal: the token, which is also the name, and the roles.
 pub const PEOPLE: [(&str, &[&str]); 6] = [
     ("root", &["start_deliveries", "administration"]),
     ("preparer", &["prepare_deliveries"]),
@@ -29,7 +29,7 @@ pub fn tokens() -> String {
     PEOPLE.iter().map(token).collect()
 }
 
-/// A daemon with these principals. Its client has all roles.
+/// A daemon with these principals. Its client uses the token of `root`.
 pub async fn start(redis: &RedisServer, settings: &str) -> App {
     let mut app = App::start(redis, &format!("{settings}\n{}", tokens())).await;
     app.client = app.client.with_token("root");

@@ -25,8 +25,8 @@ impl ClosedPort {
     }
 }
 
-/// Returns the next port to try, for a program that cannot pick a free port itself. The port may be
-/// in use: then `start` returns `None`, and the next port is tried.
+/// Starts a program that cannot pick free ports itself, on the next `N` ports. If one of them is in
+/// use, `start` returns `None`, and the following ports are tried.
 pub fn try_ports<const N: usize, T>(mut start: impl FnMut([u16; N]) -> Option<T>) -> T {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let next = || {

@@ -1,13 +1,14 @@
 #!/bin/sh
-# postfix.sh start BASE PORT TLS_PORT FAR_PORT PID UID | stop BASE: a private Postfix in BASE, for a test. Only root may.
-# It ends by itself when the process PID is gone. UID owns the Maildirs, unless it is root.
+# postfix.sh start BASE PORT TLS_PORT FAR_PORT PID UID | stop BASE: a private Postfix in BASE, for a test.
+# Only root may run the script. Postfix ends by itself when the process PID is gone.
+# UID owns the Maildirs, unless it is root.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 action=$1 base=$2
 
 if [ "$action" = stop ]; then
     postfix -c "$base/etc" stop >/dev/null 2>&1 || true
-    # the watch below ends too: what it waits for is gone
+    # the watch below ends, too: the folder that it looks at is gone
     rm -rf "$base"
     exit
 fi
@@ -69,7 +70,7 @@ cat >"$base/etc/recipients" <<'END'
 rejectme@inbox.test   550 5.7.1 policy: go away
 tempfail@inbox.test   450 4.2.0 greylisted, try later
 END
-# Accepted here and refused by the next server: what makes a delivery report.
+# This server accepts mail to these domains, and the next one refuses it: that makes a report.
 cat >"$base/etc/transport" <<END
 refuses.test    smtp:[127.0.0.1]:$far_port
 defers.test     smtp:[127.0.0.1]:$far_port

@@ -1,6 +1,6 @@
 //! A real redis-server on a socket in a temporary folder, which ends with its test.
 //!
-//! Daemons use it as the user that the documentation gives them. The tests themselves look on as
+//! Daemons use it as the user that the documentation gives them. The tests themselves connect as
 //! the default user, which may do everything.
 
 use std::{
@@ -97,7 +97,7 @@ impl RedisServer {
         format!("redis+unix://{}", self.socket().display())
     }
 
-    /// The URL for one of the users of the documentation.
+    /// The URL for one of the users of Redis in the documentation.
     pub fn url_for(&self, user: &str) -> String {
         format!("{}?user={user}", self.url_of_default_user())
     }
@@ -110,7 +110,7 @@ impl RedisServer {
         [name, url, user, "producer".to_owned(), password, file]
     }
 
-    /// What one of the users of the documentation needs to connect.
+    /// The connection information for one of the users of Redis in the documentation.
     pub fn connection_info(&self, user: &str) -> redis::ConnectionInfo {
         let info = self.url_for(user).as_str().into_connection_info().unwrap();
         let settings = info.redis_settings().clone().set_password(PASSWORD);
@@ -271,7 +271,7 @@ impl RedisServer {
     }
 }
 
-/// The size beyond which no file of a process grows, in bytes.
+/// Sets the size in bytes beyond which no file of a process grows. `None` removes the limit.
 pub fn limit_files(pid: Pid, bytes: Option<u64>) {
     prlimit(Some(pid), Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
 }
@@ -307,7 +307,7 @@ pub async fn connect_as(client: impl IntoConnectionInfo) -> MultiplexedConnectio
 }
 
 impl Drop for RedisServer {
-    /// Checks that the daemon has asked for nothing that its user may not.
+    /// Checks that the daemon has asked for nothing that its user may not do.
     fn drop(&mut self) {
         let refused = match self.is_running() {
             true => self.ask_within(Duration::from_secs(1), "ACL LOG").unwrap_or_default(),

@@ -50,7 +50,7 @@ impl TestRelay {
         self.catcher.counts().accepted.load(std::sync::atomic::Ordering::Relaxed) as usize
     }
 
-    /// For each recipient: the number of messages, and their Message-IDs.
+    /// For each recipient: the Message-IDs of the accepted messages.
     pub fn received(&self) -> BTreeMap<String, Vec<String>> {
         let mut received = BTreeMap::<String, Vec<String>>::new();
         for entry in self.catcher.journal().into_iter().filter(|entry| entry.accepted) {

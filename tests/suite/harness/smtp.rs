@@ -21,7 +21,7 @@ use crate::harness::{LIMIT, eventually};
 pub const FROM: &str = "news@shop.example";
 pub const MESSAGE: &[u8] = b"Message-ID: <m1@shop.example>\r\nSubject: Hi\r\n\r\n.dot\r\n";
 
-/// A catcher and a relay that sends to it; the catcher ends with it.
+/// A catcher and a relay that sends to it. The catcher ends with this `World`.
 pub struct World {
     pub catcher: Catcher,
     pub relay: Relay,
@@ -100,7 +100,7 @@ pub fn reply(text: &str) -> Reply {
     Reply::parse(text).expect("a reply")
 }
 
-/// The folder for the files of a test.
+/// Writes a file into the folder of a test. Returns its path.
 pub fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
     let path = folder.path().join(name);
     std::fs::write(&path, text).expect("written");

@@ -94,7 +94,8 @@ fn rate(count: usize, of: usize) -> Option<f64> {
     (of > 0).then(|| count as f64 / of as f64)
 }
 
-/// `computed` supplies two values that no log holds: the time and the number of links.
+/// `computed` supplies the values that no log holds: the time, the hits beyond the maximum, the
+/// number of label changes and the number of links.
 fn statistics_of(computed: &Value, sending: &[Value], log: &[Value]) -> Value {
     let with = |status: &'static str| sending.iter().filter(move |line| line["status"] == status);
     let sent: BTreeSet<u64> =

@@ -20,7 +20,7 @@ async fn two_daemons(redis: &RedisServer, policy: &str) -> (TestRelay, [Daemon; 
     (relay, daemons, id)
 }
 
-/// Lets the daemons send for a while, and then removes those writes from Redis.
+/// Lets the daemons send for a while, and then removes their writes of that time from Redis.
 async fn lose_recent_writes(redis: &mut RedisServer) {
     let length = redis.log_length();
     sleep(LOST).await;

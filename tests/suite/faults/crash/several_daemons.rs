@@ -17,7 +17,8 @@ async fn two_daemons(policy: &str, more: &str) -> (RedisServer, TestRelay, [Daem
     (redis, relay, [first, second], id)
 }
 
-/// Freezes the daemon at a moment in which it holds a lease; it may also be between two chunks.
+/// Freezes the daemon while it holds a lease. Between two chunks it holds none: then this tries
+/// again.
 async fn freeze_with_a_lease(daemon: &Daemon, redis: &RedisServer, id: &str) {
     let stores = Stores::new(
         Redis::connect(&redis.settings()).await.unwrap(),

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::sink::Entry;
 
-/// The input of the checker about the run.
+/// All that the checker knows about a run.
 pub struct Evidence {
     pub recipients: usize,
     pub resend: bool,
@@ -14,8 +14,7 @@ pub struct Evidence {
     pub journal: Vec<Entry>,
     /// Conservation differences that were scraped and were not 0.
     pub differences: Vec<f64>,
-    /// The upper limit of recipients in doubt: from daemons that were killed or fenced, and
-    /// connections that were cut.
+    /// The most recipients that killed and fenced daemons and cut connections may leave in doubt.
     pub doubts_of_daemons: usize,
     pub finished: bool,
 }
@@ -73,7 +72,7 @@ pub fn check(evidence: &Evidence) -> Vec<Verdict> {
     let most = evidence.doubts_of_daemons + unanswered + garbled;
     let first = |of: &[String]| of.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
     vec![
-        ("finished without a hand", evidence.finished, String::new()),
+        ("finished without a person", evidence.finished, String::new()),
         (
             "everybody is in the log, once",
             log.len() == evidence.recipients
@@ -87,9 +86,9 @@ pub fn check(evidence: &Evidence) -> Vec<Verdict> {
             doubled.is_empty(),
             format!("{} doubled {}", doubled.len(), first(&doubled)),
         ),
-        ("what was accepted is not called failed", untrue.is_empty(), first(&untrue)),
+        ("no accepted message is called failed", untrue.is_empty(), first(&untrue)),
         (
-            "in doubt are no more than the bound",
+            "no more are in doubt than the bound",
             in_doubt <= most,
             format!("{in_doubt} of {most} ({unanswered} unanswered, {garbled} garbled)"),
         ),

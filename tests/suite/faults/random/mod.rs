@@ -35,7 +35,7 @@ const IN_FLIGHT: usize = 8;
 /// promised times.
 const RECOVERY: Duration = Duration::from_secs(60);
 
-/// Seeds that failed once. In seed 54 a replica took over that was not in sync. The fault run was
+/// Seeds that failed once. In seed 54 a replica that was not in sync took over. The fault run was
 /// wrong; now it waits for the replica.
 const REGRESSIONS: &[u64] = &[54];
 
@@ -119,7 +119,7 @@ impl FaultRun {
             }
         };
         let sink = Sink::start().await;
-        // `crashes` is high, because the faults kill the workers here, and not the chunks.
+        // `crashes` is high, because here the faults kill the workers, and no chunk does.
         let settings = format!(
             "[relay]\nhost = \"127.0.0.1\"\nport = {}\nconnections = {CONNECTIONS}\n[preparation]\nchunk_size = {CHUNK}\n\
              [send]\nlease_ms = {}\nslice_ms = 2000\n[queue]\ncrashes = 100\n[redis]\nurl = \"{}\"\nresponse_timeout_ms = 2000\n",
@@ -280,8 +280,8 @@ async fn in_sync(replica: &RedisServer) {
     eventually("the replica has everything", RECOVERY, synced).await;
 }
 
-/// Confirms again and again at any daemon that listens. Scrapes values that must be 0, and notes
-/// the others.
+/// Confirms again and again at any daemon that listens. Scrapes a figure that must be 0, and notes
+/// each other value.
 async fn confirm_and_scrape(
     clients: Arc<Mutex<Vec<Client>>>,
     path: String,
@@ -331,7 +331,8 @@ async fn run(seed: u64, options: &Options) -> String {
     ));
 
     let redis_fault_at = fault_run.random.below(3) + 1;
-    // More recipients take longer, so there are more faults. They end when almost all are sent.
+    // More recipients take longer, so there are more faults. The faults end when almost all
+    // messages are sent.
     let faults = options.recipients.div_ceil(2000) as u64 * 6;
     for number in 0..faults {
         sleep(fault_run.random.ms(100, 700)).await;

@@ -166,7 +166,7 @@ async fn a_preparation_counts_sent_and_scheduled_messages_only() {
     let scheduled = prepare(services, definition_with(Value::Null, 3600), &ann).await;
     assert!(
         excluded_for_fatigue(services, definition_with(rule(3), 7200), &ann).await.is_empty(),
-        "a delivery that is prepared and not confirmed"
+        "a delivery that is not confirmed does not count"
     );
     confirm(services, &scheduled).await;
     assert_eq!(excluded_for_fatigue(services, definition_with(rule(3), 7200), &ann).await, ann);
@@ -174,7 +174,7 @@ async fn a_preparation_counts_sent_and_scheduled_messages_only() {
         excluded_for_fatigue(services, definition_with(rule(3), 60), &ann).await.is_empty(),
         "a scheduled delivery does not count for an earlier one"
     );
-    // Confirmed for now, and not begun.
+    // This delivery is confirmed and due at once, and has not begun.
     let waiting = prepare(services, definition_with(Value::Null, 0), &ann).await;
     confirm(services, &waiting).await;
     assert_eq!(excluded_for_fatigue(services, definition_with(rule(3), 0), &ann).await, ann);
@@ -288,8 +288,8 @@ async fn the_index_holds_each_message_once_and_no_longer_than_its_delivery() {
     direct_calls::prepare(services, &delivery.id).await;
     assert_eq!(indexed(&redis).await, (50, 1), "a delivery that is prepared twice");
 
-    // A crash in the middle: its messages are in the index but count for nobody. The next
-    // preparation removes them.
+    // A preparation crashes in the middle: its messages are in the index but count for nobody. The
+    // next preparation removes them.
     services.journey.preparations.request(&all_roles(), &delivery.id, None).await.unwrap();
     let (id, stores) = (&delivery.id, &services.stores);
     let generation = services.deliveries.delivery(id).await.unwrap().document.generation;

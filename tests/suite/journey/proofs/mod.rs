@@ -76,7 +76,7 @@ async fn untouched(app: &App, id: &str) -> (Vec<Vec<u8>>, Value) {
     let ledgers = app.services.stores.ledgers.ledgers(&delivery, 0..3).await.unwrap();
     bytes.extend(ledgers.into_iter().flatten().map(|ledger| ledger.bytes().to_vec()));
     let mut view = app.client.get(&format!("/deliveries/{id}")).await;
-    // the audit entry of a proof raises it
+    // The audit entry of a proof raises the revision.
     view["revision"] = Value::Null;
     (bytes, view)
 }
@@ -177,7 +177,7 @@ async fn proofs_reach_the_test_addresses_and_leave_the_delivery_as_it_is() {
     assert_eq!(untouched(&app, &id).await, before);
     assert_eq!(acceptances(&app), (4, 4));
 
-    // The approved content is what is sent. Proofs of a sent delivery say when it was prepared.
+    // The approved content is sent. Proofs of a sent delivery have the date of its real messages.
     let digest = before.1["plan"]["digest"].as_str().unwrap();
     assert_eq!(app.client.confirm(&id, digest).await.0, StatusCode::ACCEPTED);
     app.client.wait_for(&id, &["finished"]).await;
@@ -288,7 +288,7 @@ async fn a_bad_proof_request_is_refused_by_its_field_and_sends_nothing() {
         "{audit}"
     );
 
-    // The largest number of addresses, and a subject prefix of the caller.
+    // The largest number of proofs, and a subject prefix of the caller.
     let hundred = json!({ "recipients": (0..50).collect::<Vec<_>>(), "to": &many[..2], "subject_prefix": "QA " });
     assert_eq!(outcomes(&prove(&app.client, &id, &hundred).await), ["accepted"; 100]);
     assert_eq!(catcher.messages().len(), 100);
@@ -425,7 +425,7 @@ async fn proofs_end_with_the_request_and_with_the_daemon() {
         tokio::spawn(async move { client.request(Method::POST, &path).json(&asked).send().await });
     let sent = app.catcher.clone().unwrap();
     let before = sent.messages().len();
-    eventually("another answer", LIMIT, async || (sent.messages().len() > before).then_some(()))
+    eventually("another message", LIMIT, async || (sent.messages().len() > before).then_some(()))
         .await;
     app.stop().await;
     unanswered.abort();

@@ -150,7 +150,7 @@ async fn the_digest_of_a_test_differs_from_that_of_a_sending() {
         ids.push(id);
     }
     assert_eq!(digests.len(), 2);
-    // Proofs are requested by name: those of an SMTP test are sent.
+    // Proofs of an SMTP test are sent all the same, because somebody has asked for each of them.
     let proofs =
         prove(&app.client, &ids[1], &json!({ "recipients": [0], "to": ["a@test.example"] })).await;
     assert_eq!(outcomes(&proofs), ["accepted"]);
