@@ -1,4 +1,4 @@
-//! The documentation says what the code does: its tables are compared with the code, its links and names with the files.
+//! The documentation agrees with the repository: its tables, its links and the names in it.
 
 use std::fmt::Write;
 
@@ -35,7 +35,7 @@ fn code(word: &str) -> String {
     format!("`{word}`")
 }
 
-/// Compares a table with the code; prints the rows that it must have, for whoever has to write it anew.
+/// Compares a table with the code. A failure prints the rows that the table should have.
 fn compare(page: &str, section: &str, expected: &Rows) {
     let found = table_rows(&text(repository(page)), section);
     let lines: String = expected.iter().map(|row| format!("| {} |\n", row.join(" | "))).collect();
@@ -191,7 +191,7 @@ fn actions_statuses_and_causes_are_all_explained() {
 #[test]
 fn the_readme_stays_short() {
     let lines = text(repository("README.md")).lines().count();
-    assert!(lines <= 150, "README.md has {lines} lines, 150 at most: move what explains to docs");
+    assert!(lines <= 150, "README.md has {lines} lines, 150 at most: move explanations to docs");
 }
 
 #[test]

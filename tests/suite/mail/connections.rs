@@ -143,7 +143,7 @@ async fn a_connection_that_cannot_be_opened_is_a_fault_of_the_relay_and_backs_of
     let took = started.elapsed();
     assert!(took >= Duration::from_millis(290) && took < Duration::from_secs(10), "{took:?}");
     assert_eq!(load(&refused.stats().faults), 3);
-    // Many senders share one attempt. They do not wait for a pause each.
+    // Many senders share one attempt, and none of them waits for a pause of its own.
     let all = join_all((0..15).map(|_| fault(&refused))).await;
     assert!(all.iter().all(|fault| fault.step == "connect"));
     assert_eq!(load(&refused.stats().faults), 4);

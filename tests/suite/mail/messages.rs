@@ -19,8 +19,8 @@ use crate::harness::missing;
 
 pub const LIMIT_BYTES: usize = 512 * 1024;
 
-/// Prints each parsed message as a line of JSON. The strict policy raises on every defect. A line
-/// with its length precedes each message.
+/// Prints each parsed message as a line of JSON. The strict policy raises on every defect. In the
+/// input a line with the length precedes each message.
 const READ_BACK: &str = r#"
 import sys, json, email
 from email import policy
@@ -49,7 +49,7 @@ pub fn read_back(message: &[u8]) -> Value {
 
 /// Parses many messages at once: Python takes longer to start than to read.
 fn read_all_back(messages: &[Vec<u8>]) -> Vec<Value> {
-    // Output goes to a file, not a pipe: Python answers before it has read all its input.
+    // The input comes from a file, not a pipe: Python answers before it has read all of it.
     let mut input = tempfile::tempfile().expect("a file");
     for message in messages {
         writeln!(input, "{}", message.len()).expect("written");

@@ -16,7 +16,7 @@ use crate::harness::smtp::{FROM, MESSAGE, World, deliver, relay, until};
 
 const MESSAGES: usize = 20;
 
-/// Forwards everything to `to`. Counts how often the client writes after the server has.
+/// Forwards everything to `to`. Counts how often the client writes after a write of the server.
 async fn proxy(to: u16) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (port, turns) = (listener.local_addr().unwrap().port(), Arc::<AtomicUsize>::default());
@@ -102,7 +102,7 @@ async fn a_pipelined_envelope_serves_only_its_own_message() {
             );
             assert!(!connection.is_usable());
         }
-        // The connection is given back without the message, and is not used again.
+        // The connection is returned without the message, and is not used again.
         drop(connection);
         until("closed", || world.relay.open_connections() == 0).await;
     }

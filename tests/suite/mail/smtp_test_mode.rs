@@ -110,7 +110,7 @@ async fn a_test_that_may_not_start_or_follows_another_envelope_is_not_started() 
     assert_eq!(world.catcher.messages().len(), 1);
 }
 
-/// A server that answers RSET with `last`, or closes.
+/// A server that answers RSET with `last`, or closes the connection.
 async fn server(last: Option<&'static str>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

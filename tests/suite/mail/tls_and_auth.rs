@@ -121,7 +121,7 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
     heard
 }
 
-/// Runs the server and the relay. The transaction must fail.
+/// Runs the server while the relay opens a connection. The connection must fail.
 async fn failing(
     server: impl Future<Output = Vec<String>>,
     relay: &Relay,

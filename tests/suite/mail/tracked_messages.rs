@@ -217,7 +217,7 @@ fn a_tracked_link_leads_to_the_target_of_its_recipient() {
         tried(json!({"id": 1, "name": "n", "link": "mailto:a@b.example"})),
         Err(("html", None))
     );
-    // The check covers the links as they were given.
+    // The check covers the links of the original template.
     let faults = tracked(
         Some("<a href='/x'>1</a><a href='https://a.example'>2</a>{{ unsubscribe_url }}"),
         None,

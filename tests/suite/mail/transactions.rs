@@ -297,8 +297,8 @@ async fn a_transaction_that_may_not_start_sends_nothing() {
                 deliver(&mut connection, (FROM, "jane@x.example"), MESSAGE, None, &may_go).await;
             assert_eq!(ended, Transaction::NotStarted, "allowed {allowed} times");
             assert_eq!(asked.load(Ordering::Relaxed), allowed + 1);
-            // A refused start before the envelope leaves the connection open. A refusal before the
-            // end of data closes it.
+            // If `may_go` says no before the envelope, the connection stays open. If it says no
+            // before the end of data, the connection is closed.
             assert_eq!(connection.is_usable(), allowed == 0);
             until("closed", || world.catcher.open_connections() == usize::from(allowed == 0)).await;
             assert_eq!(world.catcher.messages().len(), 0);

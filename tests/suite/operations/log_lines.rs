@@ -1,4 +1,4 @@
-//! The log: a line for each step of a delivery, one at each end of an outage, for people or machines.
+//! The log, as text and as JSON: a line for each step of a delivery and each end of an outage.
 
 use std::{
     io::Read,
@@ -81,7 +81,7 @@ async fn an_outage_of_redis_has_one_line_at_its_beginning_and_one_at_its_end() {
         .skip(before)
         .filter(|line| line.contains(" WARN ") || line.contains("ERROR"))
         .filter(|line| *line != began[0] && *line != ended[0])
-        // the replay of what Redis may have forgotten is news of its own
+        // the replay of batches that Redis may have lost has warnings of its own
         .filter(|line| !line.contains("chunk"))
         .collect();
     assert_eq!(others, Vec::<&str>::new());
@@ -102,7 +102,7 @@ async fn an_outage_of_a_relay_names_its_address_and_the_cause_and_the_broken_tra
         let address = format!("{host}:{port}");
         assert_eq!(lines(&log, &["outage of the relay begins", &address, cause]).len(), 1, "{log}");
         let warnings = lines(&log, &[" WARN "]);
-        // the embedded Redis may warn of the machine
+        // the embedded Redis may warn about settings of the machine
         let own = warnings.iter().filter(|line| !line.contains("server_log"));
         assert_eq!(own.count(), 1, "{log}");
     }

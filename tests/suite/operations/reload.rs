@@ -39,12 +39,12 @@ async fn a_sighup_in_the_middle_of_a_send_takes_tokens_and_log_level_over() {
     );
     let log = daemon.reload(&settings(&relay, &with_token)).await;
     assert_eq!(status_of_late(&daemon).await, StatusCode::OK);
-    // a withdrawn token is refused at once
     for line in ["setting=\"auth.tokens\"", "setting=\"log.level\"", "need a restart"] {
         assert!(log.contains(line), "{line}: {log}");
     }
     assert!(log.contains("settings=\"send.workers\""), "{log}");
     assert!(!log.contains("sha256"), "{log}");
+    // a withdrawn token is refused at once
     daemon.reload(&settings(&relay, "[log]\nlevel = \"warn,versand::app=info\"\n")).await;
     assert_eq!(status_of_late(&daemon).await, StatusCode::UNAUTHORIZED);
     daemon.client.wait_for(&id, &["finished"]).await;

@@ -124,8 +124,8 @@ async fn a_pause_takes_effect_within_a_second_though_the_relay_is_slow() {
     let before = relay.accepted();
     daemon.client.post(&format!("/deliveries/{id}/pause"), &json!({})).await;
     daemon.client.wait_for(&id, &["paused"]).await;
-    // Transactions at the end of data were finished. The limit of a second is counted in messages:
-    // a busy machine sends no faster.
+    // Transactions at the end of data were finished. The test counts messages instead of a second:
+    // a connection sends at most two of them in a second.
     let after = relay.accepted();
     assert!(after - before <= 2 * CONNECTIONS, "{} more", after - before);
     daemon.passes("reconcile", 1).await;
@@ -203,7 +203,7 @@ async fn a_rolling_restart_under_load_sends_on_without_a_gap_of_ten_seconds() {
     let mut daemons = [Daemon::start(&settings).await, Daemon::start(&settings).await];
     let id = daemons[0].client.send(&definition(), audience(LOAD)).await;
     accepted(&relay, 200).await;
-    // The times at which the relay accepted something, as an observer of the relay sees them.
+    // An observer of the relay measures the longest time in which it accepts nothing.
     let (began, over) = (Instant::now(), std::sync::atomic::AtomicBool::new(false));
     let observe = async {
         let (mut seen, mut last, mut largest) = (relay.accepted(), Instant::now(), Duration::ZERO);

@@ -1,4 +1,4 @@
-//! A daemon that cannot start says why in one line. Its exit code says whether a restart may help.
+//! Errors at the start: one line says why, and the exit code says whether a restart may help.
 
 use std::{
     fs,
@@ -144,7 +144,7 @@ async fn the_log_of_the_embedded_redis_is_in_that_of_the_daemon() {
     daemon.kill_embedded();
     told(2).await;
     assert!(daemon.terminate().await.success());
-    // also of its end
+    // the log of its end is there, too
     assert!(
         daemon.log().contains("embedded Redis: Redis is now ready to exit"),
         "{}",

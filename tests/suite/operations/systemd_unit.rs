@@ -81,8 +81,7 @@ fn a_reload_a_hang_and_a_crash_are_provided_for() {
     }
 }
 
-/// Found with a real systemd: it restarts a failing ExecStartPre for ever, whatever the exit code
-/// is.
+/// A real systemd restarts a failing ExecStartPre for ever, whatever the exit code is.
 #[test]
 fn wrong_settings_end_the_daemon_for_good() {
     let unit = text(repository(UNIT));

@@ -13,8 +13,8 @@ pub type ReportAnswer = (ReportEffect, bool);
 /// Flags about earlier claims. All other flags belong to the report that decides.
 pub const LASTING: u8 = flags::RESENT | flags::DUPLICATE | flags::ACCEPTED;
 
-/// Compares the claim number, never the lease. A report of the newest claim decides. Of an earlier
-/// claim only an acceptance counts.
+/// Compares the claim number, never the lease. A report of the newest claim decides. A report of an
+/// earlier claim counts only if it is an acceptance.
 pub fn merge(r: &mut Record, report: &Report, terms: &Terms) -> ReportAnswer {
     let before = *r;
     // A claim that Redis has forgotten is the newest one. Its failure does not end the attempt of
@@ -67,7 +67,7 @@ fn accepted(r: &mut Record, report: &Report) -> ReportEffect {
 }
 
 /// Redis has forgotten this claim and an earlier accepted one, which was put back first. So the
-/// recipient was accepted twice, or possibly so.
+/// message was, or may have been, accepted twice.
 fn accepted_too(r: &mut Record, status: Status) -> ReportEffect {
     if r.has(flags::DUPLICATE) {
         return ReportEffect::Known;
@@ -78,8 +78,8 @@ fn accepted_too(r: &mut Record, status: Status) -> ReportEffect {
 
 fn not_accepted(r: &mut Record, report: &Report, status: Status, terms: &Terms) -> ReportEffect {
     match r.status {
-        // The recipient stays in doubt unless this claim surely failed. Its chunk may be settled
-        // and its delivery finished by now.
+        // The recipient stays in doubt unless this claim surely failed. Perhaps nobody looks at its
+        // chunk any more, and its delivery is finished.
         Status::InDoubt
             if status != Status::Failed && terms.mutation != Mutation::LateDeferrals =>
         {
@@ -112,8 +112,9 @@ fn given_back(r: &mut Record, now: u32) -> ReportEffect {
 }
 
 /// A late report of an acceptance. While the newer claim is under way, the report is only noted.
-/// Otherwise it decides, unless a bounce has decided, and the record takes the number of its claim.
-/// A repeated report is then known. An acceptance of the newer claim counts as the second one.
+/// Otherwise the record takes the claim number of the report, so that a repeated report is known.
+/// The report then decides, unless a bounce has decided. An acceptance of the newer claim counts as
+/// the second one.
 fn accepted_earlier(r: &mut Record, report: &Report, terms: &Terms) -> ReportEffect {
     if r.has(flags::DUPLICATE) || r.status == Status::Attempting && r.has(flags::ACCEPTED) {
         return ReportEffect::Known;
@@ -134,8 +135,8 @@ fn accepted_earlier(r: &mut Record, report: &Report, terms: &Terms) -> ReportEff
 }
 
 /// Ends the claim of a worker that is gone. Nobody knows whether this claim was accepted. If an
-/// earlier claim was accepted, the recipient is sent to, with a possible duplicate. In SMTP test
-/// mode nothing was ever transferred.
+/// earlier claim was accepted, the recipient counts as sent, with a possible duplicate. In SMTP
+/// test mode nothing was ever transferred.
 pub fn lose(r: &mut Record, now: u32, test: bool) {
     if r.has(flags::ACCEPTED) {
         sent_before(r, now);

@@ -71,7 +71,7 @@ impl Model for Small {
                 },
             ),
             Property::always(
-                "everybody is settled when nothing more can happen",
+                "a delivery is paused or at rest when nothing more can happen",
                 |model: &Small, world: &World| {
                     let counts = world.chunk.counts();
                     let finished = world.state == DeliveryState::Finished && !model.has_work(world);
@@ -111,7 +111,7 @@ impl Model for Small {
                 world.chunk.counts().sent == RECIPIENTS as u64
             }),
             Property::sometimes(
-                "a late acceptance settles a recipient in doubt",
+                "a late acceptance ends the doubt about a recipient",
                 |model: &Small, world: &World| {
                     let settled = |i: usize, r: &Record| {
                         world.doubtful[i] && r.status == Status::Sent && r.has(flags::ACCEPTED)

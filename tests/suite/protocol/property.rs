@@ -117,7 +117,7 @@ fn the_scripts_follow_the_protocol_in_test_mode() {
     );
 }
 
-/// Batches as workers send them: the scripts decide most of these on a fast path.
+/// Batches as workers send them. The script `claim_and_record_fast.lua` decides most of these.
 #[test]
 fn the_scripts_follow_the_protocol_in_a_wide_chunk() {
     check_agreement(

@@ -90,7 +90,7 @@ impl Chunk {
         }
     }
 
-    /// Grants a lease on a chunk that is free, stood still as observed, or has a dead owner.
+    /// Grants a lease on a chunk that is free, has a dead owner, or stood still under observation.
     ///
     /// The predecessor's attempts are in doubt. If Redis may have forgotten writes, all recipients
     /// that the predecessor may have sent to are in doubt. Without a grant the answer is epoch and
@@ -252,9 +252,9 @@ impl Chunk {
         (LeaseVerdict::Ok, excluded)
     }
 
-    /// Cancels what was not begun in a delivery that is stopping. Recipients that may have been
-    /// accepted stay in doubt. Returns how many are still being attempted: then the caller must ask
-    /// again.
+    /// Cancels what was not begun in a delivery that is stopping. Recipients whose earlier attempt
+    /// was in doubt are in doubt again. Returns how many are still being attempted. If there are
+    /// any, the caller must ask again.
     pub fn cancel(&mut self, terms: &Terms) -> (LeaseVerdict, u64) {
         if terms.state != DeliveryState::Stopping {
             return (LeaseVerdict::Forbidden, 0);
@@ -274,8 +274,8 @@ impl Chunk {
         )
     }
 
-    /// Redis went back further than the holder remembers. All recipients that are not settled are
-    /// in doubt, and nobody holds the chunk.
+    /// Redis went back further than the holder remembers. All recipients without an outcome are in
+    /// doubt, and nobody holds the chunk.
     pub fn doubt(&mut self, lease: &Lease, terms: &Terms) -> u64 {
         let doubted = self.records.iter().filter(|r| is_unsettled(r) && !terms.test).count() as u64;
         self.doubt_open(terms);
@@ -430,8 +430,8 @@ impl Chunk {
         }
     }
 
-    /// Puts recipients that are not settled in doubt, because they may have been sent to. Those in
-    /// doubt that wait for a second attempt may already have had it. They get no third one.
+    /// Puts recipients without an outcome in doubt, because they may have been sent to. A recipient
+    /// in doubt that waits for a second attempt may already have had it, and gets no third one.
     fn doubt_open(&mut self, terms: &Terms) {
         let resends = terms.resend_after_s.is_some() && terms.mutation != Mutation::ForgottenResent;
         for r in &mut self.records {
@@ -459,7 +459,7 @@ fn is_unsettled(r: &Record) -> bool {
     matches!(r.status, Status::Pending | Status::Attempting | Status::Deferred)
 }
 
-/// Grants claims of recipients that are claimable and due. The recipient takes the claim number,
+/// Grants the claim of a recipient that is claimable and due. The recipient takes the claim number,
 /// and an earlier decision of a person is used up. A replayed claim was due when it was first made.
 fn grant(r: &mut Record, number: ClaimNumber, redo: bool, terms: &Terms) -> bool {
     let was_due = redo
@@ -468,7 +468,7 @@ fn grant(r: &mut Record, number: ClaimNumber, redo: bool, terms: &Terms) -> bool
             Status::Pending | Status::Attempting | Status::Deferred | Status::InDoubt
         );
     if redo && !was_due && r.has(flags::ACCEPTED) && number > r.claim {
-        // It was sent to again, and the outcome of the earlier attempt was put back first.
+        // The recipient was sent to again. The outcome of the earlier attempt was put back first.
         r.flags |= flags::RESENT;
     }
     let due = was_due || r.claimable_at(terms.resend_after_s).is_some_and(|at| at <= terms.now);

@@ -36,7 +36,7 @@ pub enum Why {
     OtherDead,
 }
 
-/// A report: of the `claim`th claim that was ever granted, or of one that never was.
+/// A report of a granted claim, which `claim` counts from the newest, or of one never granted.
 #[derive(Debug, Clone)]
 pub struct RandomReport {
     pub claim: usize,
@@ -302,7 +302,8 @@ fn exclude() -> impl Strategy<Value = Step> {
     })
 }
 
-/// Attempts that fail and are repeated, a 250 under any claim, and the records that it then meets.
+/// Attempts that fail and are repeated, late acceptances of any claim, and changes of the records
+/// that these acceptances meet.
 fn late_step() -> impl Strategy<Value = Step> {
     let sent = (0..9usize, random_report()).prop_map(|(claim, report)| RandomReport {
         claim,

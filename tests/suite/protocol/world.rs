@@ -55,8 +55,8 @@ pub struct World {
     pub accepted: [u8; RECIPIENTS],
     /// How often a person settled each recipient with `resend`.
     pub resent_by_person: [u8; RECIPIENTS],
-    /// A worker died with a claim on it, was fenced with one, or got no reply. The recipient may be
-    /// in doubt.
+    /// A worker with a claim on the recipient died, was fenced or got no reply. The recipient may
+    /// be in doubt.
     pub doubtful: [bool; RECIPIENTS],
     /// The message was accepted, and nobody is left who knows it.
     pub lost_acceptance: [bool; RECIPIENTS],
@@ -104,8 +104,8 @@ impl World {
         }
     }
 
-    /// The grounds on which the worker may take the chunk now. A job is queued for it, its holder
-    /// is dead, or it stood still.
+    /// The grounds on which the worker may take the chunk now: a job is queued for the chunk, its
+    /// holder is dead, or the chunk stood still.
     pub fn grounds(&self, w: usize, terms: &Terms) -> Option<TakeoverGrounds> {
         let resends = terms.resend_after_s.is_some();
         if self.chunk.owner == 0 {
@@ -116,7 +116,7 @@ impl World {
         }
         match self.workers.iter().position(|other| other.owner == self.chunk.owner) {
             None => Some(TakeoverGrounds { still: None, dead: Some(self.chunk.owner), resends }),
-            // The holder is frozen, or Redis has forgotten that it gave this lease back.
+            // The holder is frozen, or Redis has forgotten that the holder gave this lease back.
             Some(holder) if holder != w && self.workers[holder].frozen || !self.holds(holder) => {
                 Some(TakeoverGrounds {
                     still: Some((self.chunk.epoch, self.chunk.beat)),
@@ -141,7 +141,8 @@ impl World {
 
     pub fn take(&mut self, w: usize, terms: &Terms) {
         let Some(grounds) = self.grounds(w, terms) else { return };
-        // Hints: the reconciler first puts back a job whose end nobody saw. Then it queues another.
+        // If nobody saw the end of a job, the reconciler first opens the chunk again. Then it
+        // queues another job.
         if self.chunk.offered.is_some() {
             self.chunk.reopen(self.chunk.round, terms);
         }
@@ -197,7 +198,7 @@ impl World {
         }
     }
 
-    /// The ledger is older than its holder, who replays the batches. Returns false if the lease was
+    /// The ledger lacks batches of its holder, who replays them. Returns false if the lease was
     /// never used.
     pub fn replay(&mut self, lease: &Lease, batches: &[AppliedBatch], terms: &Terms) -> bool {
         let same = (self.chunk.owner, self.chunk.epoch) == (lease.owner, lease.epoch);

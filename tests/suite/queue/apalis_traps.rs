@@ -66,8 +66,8 @@ async fn ids_that_apalis_would_change_are_refused() {
     }
 }
 
-/// Entries that other programs may put there without our script: each would end one worker after
-/// another.
+/// Entries that other programs may put on the queue without our script. Each would end one worker
+/// after another.
 #[tokio::test]
 async fn bad_entries_are_set_aside_and_the_queue_goes_on() {
     let redis = Redis::start();
@@ -286,8 +286,8 @@ async fn ended_jobs_are_removed_after_their_retention() {
     assert!(daemon.stop(SOON).await);
 }
 
-/// A worker that fetched more than it can start would not beat, and others would run its jobs a
-/// second time.
+/// A worker that fetched more than it can start would send no heartbeat, and others would run its
+/// jobs a second time.
 #[tokio::test]
 async fn a_long_job_is_not_taken_over_while_its_worker_lives() {
     let redis = Redis::start();

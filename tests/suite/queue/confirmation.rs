@@ -1,4 +1,4 @@
-//! Confirmations over the queue, by a program in another language, good ones and bad ones.
+//! Good and bad confirmations that come over the queue from a program in another language.
 
 use std::{path::PathBuf, process::Command};
 
@@ -24,7 +24,7 @@ use crate::harness::{
 const SECRET: &str = "a secret that is long enough: 32 bytes and more";
 const RECIPIENTS: usize = 20;
 
-/// A daemon that knows the issuer `crm`, and all that a producer needs.
+/// A daemon that knows the issuer `crm`, with the Redis and the key that a producer needs.
 struct World {
     daemon: Daemon,
     redis: RedisServer,
@@ -77,7 +77,7 @@ impl World {
         (output.status.code().unwrap(), job.to_owned(), serde_json::from_str(outcome).unwrap())
     }
 
-    /// Puts any payload on the queue, as docs/queue.md says, as the producer.
+    /// Puts any payload on the queue in the way of docs/queue.md, as the Redis user `producer`.
     async fn enqueue(&self, job: &str, payload: &[u8]) {
         const SCRIPT: &str = "if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end \
             redis.call('HSET', KEYS[2], 'attempts', 0, 'max_attempts', 25, 'status', 'Pending', 'idempotency_key', '') \

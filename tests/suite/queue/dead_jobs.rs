@@ -76,7 +76,7 @@ async fn dead_jobs_are_counted_listed_retried_and_discarded_by_a_command() {
         "the command shows the reason: {printed}"
     );
 
-    // After the retry it is dead again, with one more end.
+    // A retried job is soon dead again.
     assert_eq!(jobs(&app, &token, &["retry", "one", "--queue", "confirm"]).0, 1);
     let (code, printed) = jobs(&app, &token, &["retry", "one"]);
     assert!(code == 0 && printed.contains("1 queued again"), "{code}: {printed}");
@@ -106,7 +106,7 @@ async fn unusual_ids_are_shown_and_reach_their_job() {
     let () = redis::cmd("SADD").arg(&dead_set).arg(odd).query_async(&mut conn).await.unwrap();
     let (code, printed) = jobs(&app, &app.client.token, &["list"]);
     assert!(code == 0 && printed.contains("../a b/%2e?\\u{1b}"), "{code}: {printed}");
-    // It would be set aside again.
+    // The queue would set this entry aside again, so a retry leaves it as it is.
     let (code, printed) = jobs(&app, &app.client.token, &["retry", "--all"]);
     assert!(code == 1 && printed.contains("left as it is"), "{code}: {printed}");
     let (code, printed) = jobs(&app, &app.client.token, &["discard", "--all"]);

@@ -196,7 +196,7 @@ async fn a_producer_in_python_queues_a_signed_job_and_reads_the_outcome() {
     let folder = tempfile::tempdir().expect("folder");
     let key_file = folder.path().join("key");
     std::fs::write(&key_file, b"a key of thirty-two bytes or more\n").expect("key");
-    // White space around the token does not count, here as in the daemon.
+    // White space around the key does not count, here as in the daemon.
     let answers = redis.connect().await;
     let daemon = Daemon::start(&queue, QueueName::Confirm, 1, move |received| {
         let mut answers = answers.clone();

@@ -41,7 +41,7 @@ fn leaves(tree: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Closes what trimming has opened.
+/// Adds the closing braces that the trimming has cut off.
 fn balanced(tree: &str) -> String {
     let missing = tree.matches('{').count().saturating_sub(tree.matches('}').count());
     format!("{tree}{}", "}".repeat(missing))
@@ -85,7 +85,7 @@ impl Modules {
         modules
     }
 
-    /// A path as it is written in `module`, from the root of the crate.
+    /// Turns a path that is written in `module` into a path from the root of the crate.
     fn absolute(&self, module: &str, path: &str) -> String {
         let mut base: Vec<&str> = module.split("::").filter(|part| !part.is_empty()).collect();
         let mut parts = path.split("::").map(str::trim).peekable();
@@ -109,7 +109,7 @@ impl Modules {
         base.join("::")
     }
 
-    /// The module that defines what a path from the root names.
+    /// The module that defines the item with this path from the root.
     fn home(&self, path: &str) -> Option<String> {
         let parts: Vec<&str> = path.split("::").collect();
         let module = (0..=parts.len()).rev().map(|n| parts[..n].join("::"));
@@ -144,7 +144,7 @@ impl Modules {
         }
     }
 
-    /// A module of a folder only lists its files.
+    /// Leaves out the module of a folder, which only lists its files.
     fn note(&self, edges: &mut Edges, from: &str, to: &str, why: &str) {
         let lists = |module: &str| {
             module.is_empty()
@@ -201,7 +201,7 @@ fn join(base: &[&str], last: &str) -> String {
     base.iter().copied().chain([last]).collect::<Vec<_>>().join("::")
 }
 
-/// The top-level blocks that begin with `keyword`, by the type they are of.
+/// The top-level blocks that begin with `keyword`, each with the name of its type.
 fn blocks<'a>(code: &'a str, keyword: &str) -> Vec<(&'a str, &'a str)> {
     let mut found = Vec::new();
     let mut at = 0;

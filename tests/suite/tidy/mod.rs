@@ -11,8 +11,7 @@ use std::{
 
 use crate::harness::{repository, text};
 
-/// What each top-level module of src may name with `crate::`. Dependencies point one way: up this
-/// table.
+/// What each top-level module of src may name with `crate::`. Dependencies point one way.
 const LAYERS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("config", &["domain"]),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Source, leading_word, refuse, sources};
 
-/// `public` types of a file: name and whether other rooms can see it.
+/// The names of the public types of a file.
 fn public_types(source: &Source) -> Vec<String> {
     let code = source.code();
     let code = code.split("#[cfg(test)]").next().unwrap_or_default();

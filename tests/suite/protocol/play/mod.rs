@@ -95,7 +95,7 @@ impl Known {
 
 /// The name of the first worker. Its eight bytes differ, which shows a wrong byte order.
 const FIRST: u64 = 0x0102_0304_0506_0700;
-/// The names of earlier runs.
+/// The name that stands for every earlier run.
 const EARLIER_RUN: [u8; 8] = *b"earlier!";
 
 fn same<T: PartialEq + Debug>(what: &str, real: T, spec: T) -> Result<(), String> {

@@ -333,7 +333,7 @@ async fn the_index_sweep_finds_a_template_and_an_occurrence_that_fell_off_the_li
         2,
         "the occurrences are created one after another"
     );
-    // The template also stands too late in the list.
+    // The sweep also finds a template that stands in the list with too late a time.
     redis.ask(&format!("ZADD versand:recurring 4000000000 {id}")).unwrap();
     services.journey.recover.sweep.sweep().await;
     services.journey.define.recurrences.create_due().await;

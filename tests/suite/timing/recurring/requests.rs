@@ -44,7 +44,7 @@ async fn created(client: &Client, template: &str) -> String {
     .await
 }
 
-/// Makes its only wave due now.
+/// Makes the only wave of the delivery due now.
 async fn due_now(app: &App, id: &str) {
     move_waves(&app.services, id, 1, Timestamp::now().as_second() as u32).await;
 }
@@ -165,7 +165,7 @@ async fn only_the_start_role_sets_a_recurrence_and_changes_its_template() {
     assert_eq!(ask(&eye, Method::GET, &id).await.1["by"], "ann");
     assert_eq!(ask(&crm, Method::DELETE, &id).await.0, StatusCode::FORBIDDEN);
 
-    // A delivery that is confirmed without a person may not be changed by everybody.
+    // If no person confirms the occurrences, only the start role may change the template.
     let redefine = async |client: &Client| {
         let request = client.request(Method::PUT, &format!("/deliveries/{id}")).json(&definition());
         answer(request.send().await.unwrap()).await

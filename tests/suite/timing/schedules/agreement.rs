@@ -33,7 +33,7 @@ async fn a_wave_is_overdue_in_redis_exactly_when_the_domain_says_so() {
         Redis::connect(&redis.settings()).await.unwrap(),
         &crate::harness::installation_key(),
     );
-    // A script releases waves only of deliveries that are under way.
+    // The script releases no wave of a delivery that is only prepared.
     let mut start = redis::cmd("HSET");
     start.arg(format!("versand:{{{id}}}:delivery")).arg("state").arg("in_progress");
     let _: () = start.query_async(&mut stores.redis.connection()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Many waves at once, and a preparation that a stop ends.
+//! Many waves at once, the limit of waves, and a delivery that fell off its list.
 
 use versand::{
     app::Services,
@@ -9,8 +9,8 @@ use versand::{
 use super::*;
 use crate::harness::{app::idle, direct_calls};
 
-/// A scheduled delivery with a wave for each recipient, made by direct calls. All are due in some
-/// seconds.
+/// A scheduled delivery with a wave for each recipient, made by direct calls. The first wave is due
+/// in an hour, and each further one a second later.
 async fn with_waves(services: &Services, waves: usize) -> DeliveryId {
     let definition = with(
         json!({ "type": "per_recipient", "field": "when" }),
@@ -28,14 +28,14 @@ async fn with_waves(services: &Services, waves: usize) -> DeliveryId {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_waves_that_are_due_at_once_are_released_once_each() {
-    // Thousands of writes, none of which must survive a crash.
+    // The test makes thousands of writes, and needs none of them after a crash.
     let redis = RedisServer::start_with(&["--appendfsync", "everysec"]);
     let (first, _state) = idle(&redis, "").await;
     let (second, _other) = idle(&redis, "").await;
     let (first, second) = (first.services(), second.services());
     let id = with_waves(first, 10_000).await;
     let plan = first.deliveries.delivery(&id).await.unwrap().document.plan.unwrap();
-    // Both run at once, several times. The clock says that all are due.
+    // Both daemons release at once, twice each. At the time `later` all waves are due.
     let later = unix_now() + 3600 + 10_000;
     let released = futures_util::future::join_all(
         [first, second, first, second]

@@ -171,7 +171,7 @@ async fn each_recipient_is_sent_to_at_its_own_time_and_its_message_says_so() {
         );
         assert!(date >= dates[n].as_str().unwrap().parse().unwrap());
     }
-    // Their numbers have gaps, and each recipient has its message.
+    // The recipient numbers have gaps, and each recipient has its message.
     let log = client.log(&id).await;
     assert_eq!(log.len(), 10);
     for line in &log {

@@ -29,7 +29,7 @@ use crate::harness::{
     tracking,
 };
 
-/// The label of a machine, and a version of its rules.
+/// The bytes of a label in the log: the label of a machine, and the version of the rules.
 const AGENT: [u8; 3] = [HitLabel::Agent as u8, 0, 2];
 const HUMAN: [u8; 3] = [HitLabel::Human as u8, 0, 2];
 
@@ -353,7 +353,7 @@ async fn the_next_daemon_computes_hourly_statistics_whose_daemon_was_killed() {
     let kept = format!("versand:{{{id}}}:statistics");
     let _: u64 = redis::cmd("DEL").arg(&kept).query_async(&mut connection).await.unwrap();
 
-    // The clock stands five seconds before the hourly task of a later hour.
+    // The clock stands in a later hour, five seconds before the task of the statistics.
     let ahead = |now: i64| (now.div_euclid(3600) + 3) * 3600 + 625 - now;
     let now = jiff::Timestamp::now().as_second();
     let lock = format!("versand:statistics:{}", (now + ahead(now)).div_euclid(3600));

@@ -98,7 +98,7 @@ async fn a_hit_that_is_not_logged_leaves_nothing() {
         ),
         (0, 0)
     );
-    // Beyond the limit of a recipient hits are only counted, and their user agents are not kept.
+    // Hits beyond the limit of a recipient are only counted. Their user agents are not kept.
     assert_eq!((record(1, 0..700).await, record(1, 700..1400).await), (700, 700));
     let extent = stores.tracking.log_extent(&id).await.unwrap();
     assert_eq!(
