@@ -52,6 +52,15 @@ fn the_routes_are_those_of_the_router() {
 }
 
 #[test]
+fn the_recorded_operations_are_those_of_the_router() {
+    let recorded = ROUTES.iter().filter_map(|route| Some((route, route.recorded_action()?)));
+    let rows = recorded.map(|(route, action)| {
+        vec![code(&format!("{} {}", route.method.to_uppercase(), route.path)), code(action)]
+    });
+    compare("docs/guide/audit.md", "Operations", &rows.collect());
+}
+
+#[test]
 fn the_public_routes_are_those_of_the_public_listener() {
     let rows = PUBLIC_ROUTES
         .iter()

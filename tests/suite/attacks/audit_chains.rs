@@ -37,6 +37,7 @@ impl Target {
         let redis = RedisServer::start();
         let daemon = Daemon::start(&format!("[redis]\nurl = \"{}\"\n", redis.url())).await;
         let id = daemon.client.send(&definition(), audience(3)).await;
+        daemon.client.wait_for(&id, &["finished"]).await;
         let deny = daemon.client.request(reqwest::Method::PUT, "/denylist/ann@example.com");
         assert!(deny.send().await.unwrap().status().is_success());
         let conn = connect(&redis.url()).await;
