@@ -108,7 +108,7 @@ impl Application {
         };
         let (queue, keyring, health) =
             (parts.queue.clone(), parts.keyring.clone(), parts.health.clone());
-        let reloaded = Reloaded::of(&parts, &state);
+        let reloaded = Reloaded::of(&parts, &state, listeners.tls.clone());
         let (services, hits) = Services::new(parts);
         let operations = Operations {
             queue: queue.clone(),

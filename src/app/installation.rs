@@ -147,8 +147,9 @@ impl Installation {
         };
         let secret = sealer.open(&sealed).with_context(|| {
             format!(
-                "versand:secret:{name}: was altered in Redis. Remove this key: the daemon then \
-                 stores the secret again that its state directory has"
+                "versand:secret:{name}: was altered in Redis, or a version without seals wrote it \
+                 (docs/operations.md, Upgrades). If it was altered, remove this key: the daemon \
+                 then stores the secret again that its state directory has"
             )
         })?;
         if secret != own {

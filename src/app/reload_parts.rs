@@ -12,8 +12,8 @@ use super::{
     wiring::Parts,
 };
 use crate::{
-    config::Config, domain::tracking::MachineRules, identity::Keyring, live::Live, logging,
-    mail::smtp::Relays, redis_server::StateDir,
+    config::Config, domain::tracking::MachineRules, http::ListenerTls, identity::Keyring,
+    live::Live, logging, mail::smtp::Relays, redis_server::StateDir,
 };
 
 /// The handles that the parts of a reload replace.
@@ -22,22 +22,24 @@ pub(super) struct Reloaded {
     pub rules: Live<MachineRules>,
     pub relays: Relays,
     pub state: Arc<StateDir>,
+    pub tls: Option<ListenerTls>,
 }
 
 impl Reloaded {
     /// The handles of a daemon.
-    pub(super) fn of(parts: &Parts, state: &Arc<StateDir>) -> Self {
+    pub(super) fn of(parts: &Parts, state: &Arc<StateDir>, tls: Option<ListenerTls>) -> Self {
         Self {
             keyring: parts.keyring.clone(),
             rules: parts.rules.clone(),
             relays: parts.relays.clone(),
             state: state.clone(),
+            tls,
         }
     }
 
     /// All parts. They are prepared, and then put into force, in this order.
     pub(super) fn parts(self, services: &Services) -> Vec<ReloadPart> {
-        let Self { keyring, rules, relays, state } = self;
+        let Self { keyring, rules, relays, state, tls } = self;
         let throttles = services.journey.throttle_watch.throttles.clone();
         vec![
             part(|config| {
@@ -63,6 +65,11 @@ impl Reloaded {
                     throttles.reload(&config);
                     relays.reload_rates(&config);
                 }))
+            }),
+            part(move |_| {
+                let tls = tls.clone();
+                // a bad certificate has a line and a metric of its own, as when its files change
+                Ok(Box::new(move || tls.iter().for_each(ListenerTls::reload)))
             }),
             part(|config| {
                 config.retention.make_archive_dir().map_err(|e| e.to_string())?;

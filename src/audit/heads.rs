@@ -110,10 +110,24 @@ impl AuditHeads {
             if self.store.append_head(&entry, seq).await? {
                 // the journal is a copy outside Redis: a cut or rewritten chain differs from it
                 tracing::info!(number = entry.seq, hash = entry.hash, "audit head");
-                if !self.kept.keep(entry.head()) {
-                    self.log_damage("it is shorter than this daemon wrote it");
-                }
+                self.keep(entry.head(), &last).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Keeps a new entry, if the chain still holds the one that was kept before. `last` is the entry
+    /// before the new one.
+    async fn keep(&self, new: AuditHead, last: &AuditHead) -> Result<(), StoreError> {
+        let holds_kept = match self.kept.now() {
+            None => true,
+            Some(kept) if kept == *last => true,
+            Some(kept) => self.store.head_at(kept.seq).await? == Some(kept),
+        };
+        if holds_kept {
+            self.kept.keep(new);
+        } else {
+            self.log_damage("it lacks an entry that this daemon wrote");
         }
         Ok(())
     }

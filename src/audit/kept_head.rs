@@ -24,15 +24,15 @@ impl KeptHead {
         self.0.borrow().clone()
     }
 
-    /// Keeps a new entry. Returns false if the chain was cut: the kept entry stands later in it.
-    pub(super) fn keep(&self, head: AuditHead) -> bool {
+    /// Keeps a new entry of a chain that holds the kept one. Another task may have been faster.
+    pub(super) fn keep(&self, head: AuditHead) {
         self.0.send_if_modified(|kept| {
-            let is_next = kept.as_ref().is_none_or(|kept| kept.seq < head.seq);
-            if is_next {
+            let is_newer = kept.as_ref().is_none_or(|kept| kept.seq < head.seq);
+            if is_newer {
                 *kept = Some(head);
             }
-            is_next
-        })
+            is_newer
+        });
     }
 
     /// Forgets the entry, because a person accepts the store as it is.

@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    io::Write as _,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -52,6 +54,10 @@ impl AdminClient {
     /// # Errors
     /// A file cannot be read.
     pub fn new(connection: ClientOptions) -> anyhow::Result<Self> {
+        if is_plaintext_beyond_loopback(&connection.url) {
+            let warning = "warning: the token crosses the network in clear text: use https";
+            writeln!(std::io::stderr(), "{warning}")?;
+        }
         let file = &connection.token_file;
         let token =
             fs::read_to_string(file).with_context(|| format!("--token-file {}", file.display()))?;
@@ -107,6 +113,16 @@ impl AdminClient {
     }
 }
 
+/// Whether a request to this address would show the token to a network.
+fn is_plaintext_beyond_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let is_loopback = match host.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => host == "localhost",
+    };
+    url.scheme() == "http" && !is_loopback
+}
+
 /// Connects to http and https addresses.
 fn connector(ca_file: Option<PathBuf>) -> anyhow::Result<HttpsConnector<HttpConnector>> {
     let provider = ring::default_provider().into();
@@ -130,4 +146,22 @@ fn roots(ca_file: Option<&Path>) -> anyhow::Result<RootCertStore> {
     }
     anyhow::ensure!(!roots.is_empty(), "{} holds no certificate", name());
     Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_http_to_another_machine_shows_the_token() {
+        let shows = |url: &str| is_plaintext_beyond_loopback(&url.parse().expect("a URL"));
+        for url in
+            ["http://127.0.0.1:8025", "http://[::1]:1", "http://localhost", "https://a.example"]
+        {
+            assert!(!shows(url), "{url}");
+        }
+        for url in ["http://192.0.2.1:8025", "http://a.example", "http://[2001:db8::1]"] {
+            assert!(shows(url), "{url}");
+        }
+    }
 }

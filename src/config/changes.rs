@@ -24,6 +24,9 @@ pub const LIVE_SETTINGS: &[&str] = &[
     "tracking",
 ];
 
+/// Read only at the start, although its section is live.
+const INSTALLATION_KEY: &str = "auth.installation_key_file";
+
 /// A setting that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettingChange {
@@ -112,9 +115,10 @@ fn is_live(setting: &str) -> bool {
             if all.is_empty() { part.to_owned() } else { format!("{all}[{part}") }
         },
     );
-    LIVE_SETTINGS.iter().any(|live| {
+    let is_in = |live: &str| {
         plain.strip_prefix(live).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-    })
+    };
+    plain != INSTALLATION_KEY && LIVE_SETTINGS.iter().any(|live| is_in(live))
 }
 
 #[cfg(test)]
@@ -144,6 +148,10 @@ mod tests {
                 told("relays[0].port", "25", "26", false),
             ]
         );
+        let key =
+            Config::from_toml("[auth]\ninstallation_key_file = \"/x\"").expect("good settings");
+        let changes = key.changes_since(&Config::from_toml("").expect("good settings"));
+        assert!(changes.iter().all(|change| !change.is_live), "{changes:?}");
         let one = Config::from_toml("[relay]\nhost = \"a\"").expect("good settings");
         let changes = one.changes_since(&relays(25, 5));
         let told: Vec<_> = changes.iter().map(|c| (c.setting.as_str(), c.is_live)).collect();

@@ -7,7 +7,10 @@ use std::{
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, MatchedPath, RawPathParams, Request, State},
+    extract::{
+        DefaultBodyLimit, MatchedPath, RawPathParams, Request, State,
+        rejection::RawPathParamsRejection,
+    },
     http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -80,7 +83,7 @@ pub fn router(api: Api) -> Router {
 async fn authenticate(
     State((api, role, scope, recorded)): State<(Api, Role, UnitScope, Option<&'static str>)>,
     id: Option<Id>,
-    params: RawPathParams,
+    params: Result<RawPathParams, RawPathParamsRejection>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -111,9 +114,10 @@ async fn authenticate(
     if let Err(refusal) = check_unit(&api, &principal, scope, id).await {
         return Problem::from(refusal).into_response();
     }
-    if let Some(action) = recorded
+    // a path that cannot be read is refused by the handler
+    if let (Some(action), Ok(params)) = (recorded, &params)
         && let Err(error) =
-            api.operations.log.record(act_of(&principal, action, &params, &request)).await
+            api.operations.log.record(act_of(&principal, action, params, &request)).await
     {
         return Problem::from(Refusal::from(error)).into_response();
     }

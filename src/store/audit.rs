@@ -13,7 +13,7 @@ use super::{
     scripts::with_prelude,
 };
 use crate::domain::{
-    delivery::{AuditEntry, CheckedEntry, DeliveryId, HEADS, OPERATIONS},
+    delivery::{AuditEntry, AuditHead, CheckedEntry, DeliveryId, HEADS, OPERATIONS},
     seal::SealKey,
 };
 
@@ -95,6 +95,13 @@ impl AuditStore {
     /// The last entry of the chain of heads.
     pub async fn last_head(&self) -> Result<Option<AuditEntry>, StoreError> {
         self.last(keys::AUDIT_HEADS).await
+    }
+
+    /// The head that the chain of heads had at this entry; `None` if it is shorter.
+    pub async fn head_at(&self, seq: u64) -> Result<Option<AuditHead>, StoreError> {
+        let at = (seq as isize).saturating_sub(1).max(0);
+        let entry: Option<String> = self.redis.connection().lindex(keys::AUDIT_HEADS, at).await?;
+        entry.map(|entry| Ok(json::<AuditEntry>(&entry)?.head())).transpose()
     }
 
     /// The last entry of the chain of operations.

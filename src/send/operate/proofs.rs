@@ -77,6 +77,8 @@ impl Proofs {
         if self.deliveries.first_answer::<()>(begun.as_slice()).await?.is_some() {
             return self.results_of(done.as_ref()).await;
         }
+        // a store that is behind may lack entries of the denylist
+        self.deliveries.require_moving_store().await?;
         let run = self.prepare_run(by, id, request).await?;
         self.take_proofs(by, run.count()).await?;
         if let Changed::Before(()) = self.note_request(by, &run, begun.as_slice()).await? {
