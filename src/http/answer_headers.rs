@@ -1,4 +1,4 @@
-//! The headers of every answer: nothing is stored, guessed, framed or followed.
+//! The headers of answers: they forbid storage, type guessing, framing and referrers.
 
 use axum::{
     http::{HeaderName, HeaderValue, header},
@@ -11,12 +11,13 @@ const EVERYWHERE: [(HeaderName, HeaderValue); 3] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
 ];
-/// The policy of an answer that has none of its own: a browser may do nothing with the answer.
+/// The policy of an answer that has none of its own: a page loads nothing, sends no form and stands
+/// in no frame.
 const NOTHING: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
-/// Adds the headers that every answer of every listener has.
+/// Adds the headers of every answer to a request whose head passed `check_head`.
 pub fn add_answer_headers(response: &mut Response) {
     let headers = response.headers_mut();
     for (name, value) in EVERYWHERE {

@@ -7,7 +7,8 @@ use crate::http::problem::{Problem, RouteError};
 /// Refuses a head that a proxy in front might read in another way.
 ///
 /// # Errors
-/// 400 for no `Host` or several of them (RFC 9112, 3.2), or a `Host` that names no host.
+/// 400 if a request of HTTP/1.1 has no `Host` (RFC 9112, 3.2), or a request of any version has
+/// several of them or a bad one.
 pub fn check_head(version: Version, headers: &HeaderMap) -> Result<(), RouteError> {
     let refuse = |why| Err(Problem::new(StatusCode::BAD_REQUEST, why).with_field("Host").into());
     let mut hosts = headers.get_all(header::HOST).iter();
@@ -16,12 +17,12 @@ pub fn check_head(version: Version, headers: &HeaderMap) -> Result<(), RouteErro
         (None, None) if version >= Version::HTTP_11 => {
             refuse("Host: the request has none (RFC 9112, 3.2)")
         }
-        (Some(host), None) if !is_host(host) => refuse("Host: is no host name with a port"),
+        (Some(host), None) if !is_host(host) => refuse("Host: is malformed (RFC 9112, 3.2)"),
         (None | Some(_), None) => Ok(()),
     }
 }
 
-/// A `Host` is empty or a host with a port. It has no user name.
+/// A `Host` is empty, a host, or a host with a port. It has no user name.
 fn is_host(value: &HeaderValue) -> bool {
     let Ok(text) = value.to_str() else { return false };
     text.is_empty() || (!text.contains('@') && text.parse::<axum::http::uri::Authority>().is_ok())

@@ -1,7 +1,8 @@
 //! The definition of a delivery: create, change, copy, delete; its audience; its recurrence.
 //!
 //! - [`Definitions`] creates, changes and deletes deliveries.
-//! - [`Uploads`] streams an audience in. A broken upload changes nothing.
+//! - [`Uploads`] streams an audience in. A broken upload raises the revision and changes
+//!   nothing else.
 //! - [`Copies`] makes a new delivery with the definition of another one, without its schedule.
 //! - [`Recurrences`] turns a delivery into a template and creates its occurrences.
 //! - [`effective_settings()`] completes the settings of a definition with the configuration.

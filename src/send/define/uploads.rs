@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// Takes uploads. A broken upload changes nothing.
+/// Takes uploads. A broken upload raises the revision and changes nothing else.
 #[derive(Clone)]
 pub struct Uploads {
     pub deliveries: Deliveries,

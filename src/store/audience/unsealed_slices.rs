@@ -14,8 +14,9 @@ use crate::{
 };
 
 impl AudienceStore {
-    /// Seals all slices of a delivery that have no seal. `dues` are the due times of the chunks of
-    /// preparation `generation`. Returns how many slices were sealed.
+    /// Seals the compressed slices of a delivery that have no seal; the tables of waves and chunks
+    /// get none. `dues` are the due times of the chunks of preparation `generation`. Returns how
+    /// many slices were sealed.
     pub(in crate::store) async fn seal_stored_slices(
         &self,
         id: &DeliveryId,

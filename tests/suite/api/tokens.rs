@@ -1,4 +1,4 @@
-//! Tokens at every route of the table: missing, forged, expired, foreign, and of each role.
+//! Tokens at every route that needs a role: missing, forged, expired, foreign, or with one role.
 
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{EncodingKey, Header, encode, get_current_timestamp};

@@ -30,7 +30,7 @@ async fn an_auditor_reads_every_route_and_changes_nothing() {
         let request = eve.request(method(route), &format!("{path}{query}"));
         if method(route) == Method::GET {
             let status = request.send().await.unwrap().status();
-            // there is no recurrence, no job of that name, and no computed statistics
+            // there is no recurrence, no job with the delivery's id, and no computed statistics
             let absent = ["/recurrence", "/outcome"].iter().any(|end| path.ends_with(end));
             let uncomputed = path.ends_with("/statistics") && status == StatusCode::CONFLICT;
             assert!(

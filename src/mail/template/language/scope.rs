@@ -17,7 +17,7 @@ pub(super) struct Scope {
     pub(super) loops: u32,
     /// Names that hold a number, whichever way led to the place.
     pub(super) numbers: Vec<String>,
-    /// Names that hold something else somewhere in the template.
+    /// Names that may hold something else somewhere in the template.
     others: BTreeSet<String>,
 }
 
@@ -41,7 +41,7 @@ impl Scope {
                     with.assignments.iter().for_each(|(target, value)| scope.note(target, value));
                     open.extend(&with.body);
                 }
-                // no other statement is in the language
+                // no other statement of the language contains an assignment
                 _ => {}
             }
         }
@@ -70,7 +70,8 @@ impl Scope {
             Expr::Const(constant) => constant.value.is_number(),
             Expr::Var(name) => self.numbers.iter().any(|number| number == name.id),
             Expr::UnaryOp(unary) => matches!(unary.op, UnaryOpKind::Neg),
-            // one side of a sum is a number, and both sides of a product
+            // The checker requires a number on one side of `+` and on both sides of `*`. The other
+            // operators here take only numbers.
             Expr::BinOp(operation) => matches!(
                 operation.op,
                 BinOpKind::Add
