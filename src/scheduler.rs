@@ -89,7 +89,7 @@ async fn schedule(tasks: &Tasks, ticks: &Arc<Notify>) -> Result<JobScheduler, Jo
     Ok(scheduler)
 }
 
-/// The tasks that move deliveries on.
+/// The tasks that move deliveries on, keep the throttles in step and tidy up jobs that ended.
 fn journey_tasks(tasks: &Tasks) -> Result<[Job; 5], JobSchedulerError> {
     let Tasks { journey, daemon, .. } = tasks;
     let (release, recover) = (&journey.release, &journey.recover);
@@ -112,7 +112,7 @@ fn journey_tasks(tasks: &Tasks) -> Result<[Job; 5], JobSchedulerError> {
     ])
 }
 
-/// The tasks that observe, count and remove.
+/// The tasks that observe, heal the lists of deliveries, count and remove.
 fn upkeep_tasks(tasks: &Tasks) -> Result<[Job; 6], JobSchedulerError> {
     let Tasks { journey, feedback, observation, daemon, .. } = tasks;
     let (recover, operate) = (&journey.recover, &journey.operate);
@@ -139,7 +139,8 @@ fn upkeep_tasks(tasks: &Tasks) -> Result<[Job; 6], JobSchedulerError> {
     ])
 }
 
-/// A cron task that never overlaps itself in this daemon. The cron scheduler alone would allow it.
+/// A cron task that never overlaps itself within one scheduler. The cron scheduler alone would
+/// allow it.
 ///
 /// If `task` returns true, its success is noted in the metrics under `name`.
 fn every<S, F, T>(

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{audit::KeptHead, redis_server::StateDir};
 
-/// The file: an audit head as JSON. Redis does not hold it.
+/// The file: an audit head as JSON. Somebody who can write to Redis cannot change the file.
 const FILE: &str = "audit.head";
 /// How often the file is written at most.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -24,7 +24,8 @@ pub(super) fn read(state: &StateDir) -> anyhow::Result<KeptHead> {
     Ok(KeptHead::new(Some(head)))
 }
 
-/// Writes each new head to its file until `end`, and the last one then.
+/// Writes the newest head to its file after changes, at most once per [`PAUSE`], and once more at
+/// `end`.
 pub(super) async fn keep(state: Arc<StateDir>, kept: KeptHead, end: CancellationToken) {
     let mut changes = kept.changes();
     loop {

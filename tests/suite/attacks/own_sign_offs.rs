@@ -61,7 +61,7 @@ async fn neither_sign_off_is_by_whoever_wrote_definition_or_audience_last() {
     assert_eq!(sign(&dora, &id, "confirm").await.0, StatusCode::ACCEPTED);
     ann.wait_for(&id, &["finished"]).await;
 
-    // with one sign-off nothing has changed: whoever writes a delivery may confirm it
+    // with one sign-off, whoever writes a delivery may confirm it
     let own = ann.create(&definition()).await;
     ann.upload(&own, audience(1)).await;
     ann.prepare(&own).await;

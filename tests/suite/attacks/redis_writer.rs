@@ -64,7 +64,8 @@ impl Target {
         redis::cmd("SET").arg(key).arg(value).exec_async(&mut self.conn).await.unwrap();
     }
 
-    /// Lists the delivery as one that moves, and queues jobs for each of its steps.
+    /// Forges the state, lists the delivery as moving and due, and queues jobs that start it and
+    /// send its chunks.
     async fn set_in_motion(&mut self, id: &str, state: &str) {
         self.write(id, "state", state).await;
         for list in ["SADD versand:moving", "ZADD versand:due 0"] {

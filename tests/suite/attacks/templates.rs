@@ -15,8 +15,8 @@ use crate::harness::{
     relay::TestRelay,
 };
 
-/// The longest answer of the admin API that is accepted here: ten times the stated 100 ms, because
-/// other tests use the machine, too.
+/// The longest answer of the admin API that is accepted here. It is ten times the daemon's promise
+/// of 100 ms (see `floods.rs`), because other tests use the machine, too.
 const ANSWER: Duration = Duration::from_secs(1);
 /// The most memory that the worst preparations may add, in KiB.
 const MORE_KIB: usize = 300 * 1024;
@@ -135,8 +135,9 @@ async fn templates_outside_the_language_are_refused_at_once_with_their_line() {
     app.stop().await;
 }
 
-/// Templates inside the language that use up all that it allows. See
-/// `examples/template_limits.rs` for their figures.
+/// Templates inside the language that use up all that it allows.
+///
+/// `examples/template_limits.rs` prints the figures of similar templates without markup.
 fn costly() -> Vec<(&'static str, String)> {
     let loops = |inner: &str| {
         format!(

@@ -174,7 +174,7 @@ async fn only_a_principal_without_a_unit_names_one_and_copies_inherit_it() {
         let request = client.request(Method::PUT, &format!("/deliveries/{id}"));
         answer(request.json(definition).send().await.unwrap()).await.0
     };
-    // No principal can push a delivery to another unit, or take one from there.
+    // No principal of a unit can push a delivery to another unit, or take one from there.
     assert_eq!(put(&north, &of("south")).await, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(put(&south, &of("south")).await, StatusCode::NOT_FOUND);
     // a change that names no unit keeps it
