@@ -1,7 +1,7 @@
 //! The table of all that a reload replaces besides the live settings.
 //!
 //! A part reads its files before anything changes, so a bad file stops the whole reload. Register
-//! another part here, such as the certificates of a listener.
+//! another part here. Certificates of a listener are no part: `http::listen` reads them by itself.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
     live::Live, logging, mail::smtp::Relays, redis_server::StateDir,
 };
 
-/// The handles that the parts of a reload replace.
+/// What the parts of a reload use: handles whose values they replace, and the state directory.
 pub(super) struct Reloaded {
     pub keyring: Live<Keyring>,
     pub rules: Live<MachineRules>,

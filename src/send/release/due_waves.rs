@@ -74,7 +74,8 @@ impl DueWaves {
         Ok(self.schedules.list_due(id, released.next_due).await?)
     }
 
-    /// Releases the due waves of a delivery, and logs and lists newly held ones.
+    /// Releases the due waves of a delivery, and logs newly held ones. Lists the delivery if any of
+    /// its waves is held.
     pub(crate) async fn release_waves(
         &self,
         delivery: &Delivery,

@@ -187,8 +187,8 @@ async fn a_roll_back_leaves_recipients_in_doubt_and_sends_nothing_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_holder_that_cannot_beat_starts_no_more_of_its_claims() {
     let redis = RedisServer::start();
-    // One connection, a hundred claims and ten messages a second: the work takes far longer than
-    // the lease of one second.
+    // One connection claims all sixty recipients and sends ten messages a second. The work takes
+    // far longer than the lease of one second.
     let app = App::start(&redis, "[relay]\nconnections = 1\n[send]\nclaim_window = 100").await;
     let catcher = app.catcher.as_ref().unwrap();
     catcher.change_rules(|rules| {

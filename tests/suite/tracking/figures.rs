@@ -298,7 +298,8 @@ async fn a_human_hit_proves_that_an_in_doubt_message_was_delivered_and_a_machine
             .await
             .unwrap();
     }
-    // A hit on a link of a preview proves nothing: a person may look at the preview to decide.
+    // The links of `got` are from before the doubt. A link from a preview of a recipient in doubt
+    // proves nothing: a person may look at that preview to decide.
     visit(&links(client, &id, 0).await[&'o'][0], FIREFOX).await;
     assert_eq!(client.log(&id).await[0]["status"], "in_doubt");
     visit(&got[0][&'o'][0], FIREFOX).await;
