@@ -16,7 +16,7 @@ pub(super) fn own_token(state: &StateDir, keyring: &mut Keyring) -> anyhow::Resu
     state.write_private("admin.token", format!("{token}\n").as_bytes())?;
     tracing::warn!(
         file = %state.path().join("admin.token").display(),
-        "no tokens and no keys are configured: the token in this file has all roles"
+        "no tokens and no keys are configured: the token in this file permits everything"
     );
     let roles = vec![
         Role::PrepareDeliveries,

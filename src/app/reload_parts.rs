@@ -1,7 +1,7 @@
 //! The table of all that a reload replaces besides the live settings.
 //!
 //! A part reads its files before anything changes, so a bad file stops the whole reload. Register
-//! another part here. Certificates of a listener are no part: `http::listen` reads them by itself.
+//! another part here.
 
 use std::sync::Arc;
 

@@ -17,7 +17,7 @@ const NOTHING: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
-/// Adds the headers of every answer to a request whose head passed `check_head`.
+/// Adds the headers of every answer.
 pub fn add_answer_headers(response: &mut Response) {
     let headers = response.headers_mut();
     for (name, value) in EVERYWHERE {

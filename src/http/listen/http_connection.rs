@@ -24,7 +24,7 @@ use super::{
     listener_slots::{BusyMark, ListenerSlot},
     listener_tls::ListenerTls,
 };
-use crate::config::ServerSettings;
+use crate::{config::ServerSettings, http::answer_headers::add_answer_headers};
 
 /// The largest head of a request, in bytes. A larger one is answered with 431.
 const HEAD_LIMIT: usize = 16 * 1024;
@@ -97,7 +97,11 @@ async fn answer(
     let closes = must_close(&parts);
     let mut response = match check_head(parts.version, &parts.headers) {
         Ok(()) => respond.respond(peer, busy, Request::from_parts(parts, body)).await,
-        Err(problem) => problem.into_response(),
+        Err(problem) => {
+            let mut refused = problem.into_response();
+            add_answer_headers(&mut refused);
+            refused
+        }
     };
     if closes {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -230,7 +230,7 @@ async fn no_token_and_no_password_is_ever_logged() {
 }
 
 #[test]
-fn each_role_includes_what_the_readme_says() {
+fn each_role_includes_what_the_reference_says() {
     let may = |role: &str, other| principal(&[role]).may(other);
     assert!(
         may("start_deliveries", Role::PrepareDeliveries)

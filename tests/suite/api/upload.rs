@@ -44,7 +44,7 @@ fn slices(redis: &RedisServer, part: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_that_breaks_off_changes_nothing() {
+async fn an_upload_that_breaks_off_changes_no_audience() {
     let redis = RedisServer::start();
     let app = start(&redis, "[preparation]\nchunk_size = 10").await;
     let (id, digest) = prepared(&app, 55).await;

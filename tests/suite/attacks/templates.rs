@@ -371,7 +371,7 @@ mod approved_earlier {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn one_that_nests_values_is_stopped_before_a_recipient_is_attempted() {
+    async fn one_that_nests_values_is_set_aside_before_a_recipient_is_attempted() {
         let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::ZERO).await);
         let app = start(&redis, &relay.settings(1)).await;
         let html = format!("{}{{{{ l }}}}", "{% set l=[l] %}".repeat(15_000));

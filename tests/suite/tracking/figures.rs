@@ -94,7 +94,7 @@ async fn opens_clicks_mirror_pages_and_opt_outs_become_figures_that_agree_with_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn forged_links_get_a_harmless_answer_and_proofs_and_previews_count_for_nothing() {
+async fn forged_links_get_a_harmless_answer_and_previews_in_doubt_count_for_nothing() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "[public]\nlisten = \"127.0.0.1:0\"").await;
     let client = &app.client;

@@ -61,7 +61,7 @@ async fn a_late_exclusion_removes_recipients_who_reached_the_limit_since_the_pre
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_gets_one_of_two_deliveries_released_at_the_same_time_by_two_daemons() {
+async fn everybody_gets_one_of_six_deliveries_released_at_the_same_time_by_two_daemons() {
     const DELIVERIES: usize = 6;
     let redis = RedisServer::start();
     let settings = format!("{ONE_IN_SEVEN_DAYS}\n[preparation]\nchunk_size = 20");
