@@ -9,7 +9,7 @@ from rows import prepared, settled
 
 # enough recipients that none reaches the limit of stored hits
 RECIPIENTS, SECONDS = 3000, 4
-# visitors at a time; by default the daemon serves a thousand connections
+# visitors at a time; by default the daemon serves a thousand connections, and 200 of one address
 VISITORS = (64, 256, 900)
 
 

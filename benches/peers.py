@@ -1,6 +1,6 @@
 """The peers: they send much the same mail and record one result for each recipient.
 
-Their packages come from npm and PyPI, into target/bench."""
+The packages of BullMQ and Celery come from npm and PyPI, into target/bench."""
 
 import json
 import os

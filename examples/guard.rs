@@ -1,4 +1,4 @@
-//! The work whose instructions `make guard` counts: one message at a time, on one thread.
+//! The work whose instructions `make guard` counts: rendering, ledger and SMTP, on one thread.
 //!
 //! Use: `guard render N`, `guard ledger N REDIS_URL` or `guard smtp N PORT`.
 

@@ -55,7 +55,7 @@ fn main() {
     }
 }
 
-/// Fields of one upload line of 64 KiB: a long text, a long list, a deep list, and maps.
+/// Fields that fit into an upload line of 64 KiB: a long text, a long list, a deep list, and maps.
 fn fields() -> Value {
     let mut deep = json!(1);
     for _ in 0..120 {

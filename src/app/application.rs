@@ -183,7 +183,7 @@ impl Application {
     /// Returns false if open transactions were left when the drain time was over.
     ///
     /// # Errors
-    /// If the scheduler cannot be started.
+    /// If the scheduler or the thread of the health listener cannot be started.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<bool> {
         let Services { stores, journey, feedback, observation, daemon, config, .. } = self.services;
         worker::start(&journey, config.send.workers, &self.workers);

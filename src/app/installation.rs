@@ -45,7 +45,7 @@ pub struct ForeignKey(PathBuf);
 /// The key of the installation, as this daemon found or made it.
 pub(super) struct Installation {
     pub key: InstallationKey,
-    /// The first seal must be made: this daemon has made the key.
+    /// The first seal is not complete: its file is in the state directory.
     is_new: bool,
 }
 

@@ -15,7 +15,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The head that an earlier run kept.
 ///
 /// # Errors
-/// The file cannot be read.
+/// The file cannot be read, or holds no audit head.
 pub(super) fn read(state: &StateDir) -> anyhow::Result<KeptHead> {
     let Some(text) = state.read_private(FILE)? else { return Ok(KeptHead::default()) };
     let head = serde_json::from_slice(&text).with_context(|| {

@@ -28,7 +28,7 @@ impl Listeners {
     /// Opens all listeners. Without `public.url` the address of the public one becomes the URL.
     ///
     /// # Errors
-    /// A listener cannot be opened. The error names its setting.
+    /// A listener cannot be opened, or the certificate cannot be used. The error names the setting.
     pub async fn open(config: &mut Config) -> anyhow::Result<Self> {
         let tls = ListenerTls::new(&config.server)?;
         if config.server.is_plaintext_beyond_loopback() {

@@ -15,7 +15,7 @@ use crate::{
 
 /// Puts what a part has read into force. It cannot fail.
 pub(super) type Apply = Box<dyn FnOnce() + Send>;
-/// Reads all that a part needs from the new settings, and changes nothing yet.
+/// Reads all that a part needs from the new settings, and puts nothing into force yet.
 pub(super) type ReloadPart = Box<dyn Fn(&Config) -> Result<Apply, String> + Send + Sync>;
 
 /// Takes new settings over: all of them, or none. Cheap to clone.

@@ -68,7 +68,7 @@ impl Reloaded {
             }),
             part(move |_| {
                 let tls = tls.clone();
-                // a bad certificate has a line and a metric of its own, as when its files change
+                // the loader has checked both files; a later fault has its own line and metric
                 Ok(Box::new(move || tls.iter().for_each(ListenerTls::reload)))
             }),
             part(|config| {

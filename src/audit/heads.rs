@@ -35,8 +35,8 @@ impl AuditHeads {
     /// Appends the head of a delivery's audit chain to the chain of heads, so that a shortened
     /// chain is noticed.
     ///
-    /// A chain of heads that was changed by hand takes no further heads. That is logged once, and
-    /// everything else goes on.
+    /// A chain of heads whose last entry is damaged or out of place takes no further heads. That is
+    /// logged once, and everything else goes on.
     ///
     /// # Errors
     /// If Redis does not answer.

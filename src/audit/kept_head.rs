@@ -19,7 +19,7 @@ impl KeptHead {
         Self(Arc::new(watch::Sender::new(kept)))
     }
 
-    /// The entry; `None` before the first one.
+    /// The entry; `None` before the first one, and after [`KeptHead::forget`].
     pub fn now(&self) -> Option<AuditHead> {
         self.0.borrow().clone()
     }

@@ -29,11 +29,12 @@ impl OperationLog {
         Self { store, heads, turn: Arc::default() }
     }
 
-    /// Records an operation before it is done.
+    /// Records an operation. A request is recorded before it is done; a reload or a failed log-in
+    /// is recorded afterwards.
     ///
     /// # Errors
-    /// If Redis does not answer, or if somebody changed the chain by hand: then the operation must
-    /// not be done.
+    /// If Redis does not answer, or if somebody changed the chain by hand: then a request must not
+    /// be done.
     pub async fn record(&self, act: AuditAct) -> Result<(), StoreError> {
         let turn = self.turn.lock().await;
         for _ in 0..TRIES {

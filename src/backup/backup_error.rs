@@ -16,7 +16,7 @@ pub enum BackupError {
     /// The directory must be empty, so that nothing in it is overwritten or mixed.
     #[error("{0} is not empty: choose a new directory")]
     NotEmpty(PathBuf),
-    /// The backup is not what the manifest says.
+    /// The manifest cannot be used, or the backup is not what it says.
     #[error("{path}: {reason}")]
     Damaged { path: PathBuf, reason: String },
     /// There is nothing to back up.

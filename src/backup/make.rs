@@ -53,7 +53,8 @@ pub async fn make(state: &Path, to: &Path) -> Result<Manifest, BackupError> {
     copied
 }
 
-/// Copies all files. The list of the append-only file's parts does not change meanwhile.
+/// Copies the kept files and all parts of the append-only file. Their list does not change
+/// meanwhile.
 fn copy_all(state: &Path, to: &Path) -> Result<Manifest, BackupError> {
     let at_time = Timestamp::now();
     let mut files = Vec::new();

@@ -13,7 +13,7 @@ use crate::{
     store::{Redis, StoreError, Stores},
 };
 
-/// Entries or deliveries that are read in one round trip.
+/// Audit entries, or ids of deliveries, that are read in one round trip.
 const AT_A_TIME: usize = 500;
 
 /// The content of a verified backup.

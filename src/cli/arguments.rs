@@ -151,7 +151,8 @@ fn load(file: Option<&Path>) -> Result<Config, String> {
     Ok(config)
 }
 
-/// Checks that the files named in the settings can be read and used.
+/// Checks that the files named in the settings can be read and used. The start checks
+/// `auth.installation_key_file` itself.
 fn check_files(config: &Config) -> Result<(), String> {
     identity::Keyring::new(&config.auth).map_err(|e| e.to_string())?;
     config.tracking.rules().map_err(|e| e.to_string())?;

@@ -24,7 +24,7 @@ pub enum AuditCommand {
 pub struct AuditVerifyOptions {
     #[command(flatten)]
     connection: ClientOptions,
-    /// An audit head from the log of a daemon that the chain of heads must hold, as NUMBER:HASH
+    /// An audit head from the log of a daemon, as NUMBER:HASH; the chain of heads must hold it
     #[arg(long = "head", value_name = "NUMBER:HASH", value_parser = head)]
     heads: Vec<AuditHead>,
 }

@@ -10,8 +10,9 @@
 //! - All other commands talk to a running daemon over its admin API (`client`). They work from any
 //!   machine that reaches the admin listener, with a token of the role `administration`.
 //!
-//! A file holds the options of its command and a `run` function. Commands write their results to
-//! stdout. Errors go to stderr as one line, which `main` writes.
+//! A file holds the options of its command and a `run` function. `backup` has three commands, and a
+//! function for each. Commands write their results to stdout. Errors go to stderr as one line,
+//! which `main` writes.
 //!
 //! Not here: how the daemon is put together (`app`), the steps of the demo (`demo`), the log
 //! (`logging`), and every rule about deliveries.

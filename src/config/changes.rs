@@ -46,7 +46,8 @@ impl Config {
         changes
     }
 
-    /// These settings, with those of `newer` that a reload takes over.
+    /// These settings, with those of `newer` that a reload takes over. The relays take their rates
+    /// over themselves.
     pub fn reloaded(&self, newer: &Self) -> Self {
         let (old, new) = (self.send.clone(), newer.send.clone());
         Self {

@@ -7,7 +7,7 @@ use std::fmt;
 #[error("{setting}: {reason}")]
 pub struct ConfigError {
     /// The setting with its section, such as `relay.port`. If the fault belongs to no single
-    /// setting, this is a file or the word `configuration`.
+    /// setting, this is a file, an environment variable or the word `configuration`.
     pub setting: String,
     pub reason: String,
 }

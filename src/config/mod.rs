@@ -7,7 +7,7 @@
 //! - `config/default.toml` holds every setting, its default and its meaning. It is compiled in as
 //!   [`DEFAULTS`], and `docs/reference/settings.md` repeats it.
 //! - Each section of the file is a struct here: [`SendSettings`] is `[send]`, and so on. Its fields
-//!   have the names of the settings, so units and ranges are in `config/default.toml`.
+//!   have the names of the settings. `check` and the files of the sections check the ranges.
 //! - [`ConfigError`] names the one setting that stops the start or a reload.
 //! - [`SettingChange`] says what another load changes, and whether that needs a restart.
 //! - [`secret`] reads a password or a key from the file that a setting names.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::config_error::{ConfigError, refuse};
 
-/// `[retention]`: days after the end of a delivery; 0 keeps for ever.
+/// `[retention]`: how long deliveries, logs and opt-out links are kept, and where archives go.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetentionSettings {

@@ -1,6 +1,6 @@
 //! All settings, section by section, as they are in the file.
 //!
-//! Units, ranges and meanings are in `config/default.toml`.
+//! Units, meanings and most ranges are in `config/default.toml`.
 
 use ipnet::IpNet;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -228,7 +228,8 @@ pub struct JwtKeySettings {
     pub algorithm: String,
     /// A PEM public key, or the raw secret for the HS algorithms.
     pub key_file: PathBuf,
-    /// The roles that tokens of this issuer may claim. A token with any other role is refused.
+    /// The roles that tokens of this issuer may claim. A token with any other role of Versand
+    /// is refused.
     pub roles: Vec<Role>,
     /// The unit of all tokens of this issuer. Without it each token may claim one.
     #[serde(default)]

@@ -162,8 +162,7 @@ metrics_table! {
     BOUNCE_RATIO Gauge "versand_delivery_bounce_ratio"
         "Bounces and errors per processed message, by delivery";
     LOGIN_FAILURES Counter "versand_login_failures_total"
-        "Requests and jobs that were refused because their token was missing, unknown, forged or \
-         expired";
+        "Requests and jobs that were refused because their token was missing or not accepted";
     STORE_HELD Gauge "versand_store_held"
         "1 while the store is held, because it may be behind: nothing is sent until a person \
          releases it";

@@ -1,7 +1,7 @@
 //! Gives each service its handles, one file for each room or group of steps.
 //!
 //! [`SharedHandles`] holds the handles that more than one room needs. Each other file adds
-//! functions to it that make the services of one room.
+//! functions to it that make the services of one room or group of steps.
 //!
 //! Nothing is decided here. Settings are checked in [`crate::config`]; what runs and when is
 //! in [`crate::worker`] and [`crate::scheduler`].
