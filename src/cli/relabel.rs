@@ -32,7 +32,7 @@ pub async fn run(options: RelabelOptions) -> anyhow::Result<ExitCode> {
         let status = response.status();
         if all && matches!(status, StatusCode::CONFLICT | StatusCode::NOT_FOUND | StatusCode::GONE)
         {
-            // The delivery has not started, or it or its logs were removed.
+            // The delivery has not started, it or its logs are gone, or its labels keep changing.
             continue;
         }
         let answer: Value = response.json().await?;
