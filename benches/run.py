@@ -1,7 +1,8 @@
 """make bench: compares Versand with the wire and with peers, on one machine in one run.
 
-Figures are medians with their ranges. The senders are measured in interleaved repetitions, and every
-ratio is taken repetition by repetition. Results go to target/bench/results.json, pictures to docs/plots."""
+Figures are medians with their ranges. The senders are measured in interleaved repetitions, and
+every ratio is taken repetition by repetition. Results go to target/bench/results.json, pictures to
+docs/plots."""
 
 import argparse
 import json
