@@ -59,7 +59,8 @@ impl FollowedLink {
         self.proof.map_or(self.holder.recipient, |proof| proof.recipient)
     }
 
-    /// Hits of proofs and previews do not count.
+    /// Hits of proofs and previews do not count. Neither do hits of a delivery that is not
+    /// confirmed or has lost its tracking log.
     pub fn is_uncounted(&self) -> bool {
         self.holder.is_proof || !self.sent.is_counted
     }

@@ -130,7 +130,8 @@ impl DeliveryState {
     }
 
     /// Whether a wave may have been released, and the delivery is not deleted. A delivery that was
-    /// paused or stopped before its first release counts, too.
+    /// paused or stopped before its first release counts, too. One that was resumed before its
+    /// start does not count, although it may have a released wave.
     pub fn is_released(self) -> bool {
         matches!(
             self,
