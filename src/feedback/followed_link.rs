@@ -24,7 +24,7 @@ pub enum LinkError {
     /// No key of this installation signed the token.
     #[error("the link is forged")]
     Forged,
-    /// The delivery or the address is gone, or the link is too old.
+    /// The delivery, its logs or the address are gone, or the link is too old.
     #[error("the link is too old")]
     Expired,
     #[error("{0}")]

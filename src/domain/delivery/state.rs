@@ -36,7 +36,7 @@ pub enum DeliveryState {
     Stopped,
     /// No recipient is pending, attempting or deferred. Some may be in doubt.
     Finished,
-    /// Its content is gone. Its id can never be used again.
+    /// Its audience and its logs are gone. Its id can never be used again.
     Deleted,
 }
 

@@ -39,7 +39,7 @@
 //! | 13 | tracked | bits of `tracking::tracked` |
 //! | 14..16 | hits | lines of this recipient in the tracking log |
 //!
-//! The sender never writes the last three bytes: they belong to the tracking log.
+//! The sender never changes the last three bytes: they belong to the tracking log.
 
 use serde::{Deserialize, Serialize};
 
