@@ -106,8 +106,8 @@ impl DeliveryState {
         self.word().replace('_', " ")
     }
 
-    /// Whether the daemon moves the delivery on by itself. The reconciler looks
-    /// after such deliveries.
+    /// Whether the daemon moves the delivery on by itself. The reconciler looks after such
+    /// deliveries. A scheduled or held one is not among them: a due wave moves it on.
     pub fn is_moving(self) -> bool {
         matches!(
             self,
