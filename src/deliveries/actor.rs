@@ -8,7 +8,7 @@ use crate::domain::{Principal, delivery::Delivery};
 pub enum Actor<'a> {
     /// A principal, by a request. Its unit and its precondition hold.
     Principal(&'a Principal),
-    /// The daemon itself, under the name of the audit log.
+    /// The daemon itself, with its name in the audit log.
     Daemon(&'a str),
 }
 

@@ -209,7 +209,8 @@ impl Deliveries {
     ///
     /// # Errors
     /// The refusal of `decide` or of [`Actor::check`]; [`Refusal::NotFound`];
-    /// [`Refusal::KeyReused`]; if Redis does not answer.
+    /// [`Refusal::KeyReused`]; [`Refusal::Altered`] if an altered document forbids the next state;
+    /// if Redis does not answer.
     pub async fn change<'a, T, D>(
         &self,
         id: &DeliveryId,
@@ -330,7 +331,7 @@ impl Deliveries {
     /// no longer allows the step, or the delivery is gone.
     ///
     /// # Errors
-    /// If Redis does not answer.
+    /// [`Refusal::Altered`] if an altered document forbids the state; if Redis does not answer.
     pub async fn step(
         &self,
         id: &DeliveryId,

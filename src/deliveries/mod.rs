@@ -1,4 +1,6 @@
-//! Reads and changes deliveries. No other module changes a delivery except through this one.
+//! Reads and changes deliveries: the other modules change a delivery only through this one.
+//!
+//! The one exception is the release of waves: its script in [`crate::store`] changes the state.
 //!
 //! - [`Deliveries`] reads a delivery, and changes it by compare-and-set on its revision. The audit
 //!   entry and the answer for repeated requests are written in the same script.

@@ -37,7 +37,7 @@ pub(super) fn log_step(
 const SHOWN: [&str; 3] = ["recipients", "to_deliver", "excluded"];
 
 /// The other numbers among the details of an audit entry. Texts are left out: they may be long, or
-/// somebody's own.
+/// hold what a user wrote.
 fn figures(details: &Value) -> Option<String> {
     let numbers = details
         .as_object()?

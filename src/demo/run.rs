@@ -31,7 +31,7 @@ pub struct DemoOptions {
 /// is replaced by a free port.
 const LISTEN: [&str; 3] = ["127.0.0.1:8025", "127.0.0.1:8026", "127.0.0.1:8027"];
 
-/// Runs the demo. On a terminal it stays up until Ctrl-C.
+/// Runs the demo. On a terminal it stays up until Ctrl-C, unless `once` is set.
 pub async fn run(options: DemoOptions) -> anyhow::Result<ExitCode> {
     let state_dir = options.state_dir.clone().unwrap_or_else(|| {
         std::env::temp_dir().join(format!("versand-demo-{}", rustix::process::getuid().as_raw()))

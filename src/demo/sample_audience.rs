@@ -1,4 +1,4 @@
-//! The audience of the demo: varied, with everything that can go wrong.
+//! The audience of the demo: varied, with recipients that are excluded, refused or deferred.
 
 use serde_json::json;
 

@@ -1,7 +1,7 @@
 //! The pure rules: what a delivery is, and what may happen to it.
 //!
-//! Nothing here reads a clock, a file or the network: `now` is an argument.
-//! A rule that several rooms need stands here once.
+//! Nothing here reads a clock or the network: `now` is an argument. The only files that it reads
+//! are the time zones of the system. A rule that several folders of `src` need stands here once.
 //!
 //! - [`delivery`]: the document of a delivery, its states, settings and audit log.
 //! - [`audience`]: the readers of an upload, the causes of exclusion, the fatigue rule.

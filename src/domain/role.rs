@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 pub enum Role {
     /// Create, change and prepare deliveries; delete them before their release; previews; proofs.
     PrepareDeliveries,
-    /// All that `PrepareDeliveries` may do; approve, confirm, release, pause, resume, stop, settle.
+    /// All that `PrepareDeliveries` may do; approve, confirm, unschedule, release, pause, resume,
+    /// stop, settle; retry chunks; set and end recurrences.
     StartDeliveries,
     /// Logs, audit log, denylist, queues, tokens, store; delete deliveries after their release.
     Administration,

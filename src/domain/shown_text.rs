@@ -1,6 +1,7 @@
 //! Strangers' text in a log line or before the eyes of people: no control may hide in it.
 
-/// The text for a log line: at most `most` characters, with every hidden control escaped.
+/// The text for a log line: the first `most` characters of `text`, with every hidden control
+/// escaped. If characters were left out, it ends with `…`.
 pub fn one_line(text: &str, most: usize) -> String {
     let mut line = String::new();
     for c in text.chars().take(most) {
@@ -18,9 +19,9 @@ pub fn one_line(text: &str, most: usize) -> String {
 
 /// True for a character that changes how the text around it is shown, or that ends a line.
 ///
-/// These are the control characters, the line and paragraph separators, the invisible operators of
-/// Unicode, and the controls of the direction of writing (UAX 9, 2). The last ones can show
-/// `gpj.exe` as `exe.jpg`.
+/// These are the control characters, the line and paragraph separators, the byte order mark, and
+/// the invisible operators and annotation marks of Unicode. The controls of the direction of
+/// writing (UAX 9, 2) are among them, too: they can show `gpj.exe` as `exe.jpg`.
 pub fn is_hidden_control(c: char) -> bool {
     c.is_control()
         || matches!(

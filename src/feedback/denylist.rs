@@ -22,8 +22,8 @@ pub struct Denylist {
 impl Denylist {
     /// Puts the address that got a message on the denylist. `text` is the token of the link.
     ///
-    /// A proof went to a test address: that address is meant, not the recipient. A link changes
-    /// nothing if it is that of a preview, or if the delivery is not confirmed.
+    /// A proof went to a test address: that address is meant, not the recipient. Any other link
+    /// changes nothing if it is that of a preview, or if the delivery is not confirmed.
     ///
     /// # Errors
     /// [`LinkError::Expired`] if the address can no longer be found.
@@ -43,8 +43,8 @@ impl Denylist {
         Ok(())
     }
 
-    /// The address that got a message. `None` if the link is that of a preview, or if the delivery
-    /// is not confirmed.
+    /// The address that got a message. A proof always has one. For any other link the answer is
+    /// `None` if it is that of a preview, or if the delivery is not confirmed.
     async fn address_of(
         &self,
         found: &FollowedLink,

@@ -24,7 +24,7 @@ pub enum LinkError {
     /// No key of this installation signed the token.
     #[error("the link is forged")]
     Forged,
-    /// The delivery or the address is gone, or the link is too old.
+    /// The delivery, its logs or the address are gone, or the link is too old.
     #[error("the link is too old")]
     Expired,
     #[error("{0}")]
@@ -59,7 +59,8 @@ impl FollowedLink {
         self.proof.map_or(self.holder.recipient, |proof| proof.recipient)
     }
 
-    /// Hits of proofs and previews do not count.
+    /// Hits of proofs and previews do not count. Neither do hits of a delivery that is not
+    /// confirmed or has lost its tracking log.
     pub fn is_uncounted(&self) -> bool {
         self.holder.is_proof || !self.sent.is_counted
     }

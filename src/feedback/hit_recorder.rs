@@ -61,8 +61,8 @@ pub struct HitRecorder {
 }
 
 impl HitRecorder {
-    /// Records a hit, and returns when no crash can undo that. Hits of proofs and previews are not
-    /// recorded.
+    /// Records a hit, and returns when no crash can undo that. Hits that do not count are not
+    /// recorded: see [`FollowedLink::is_uncounted`].
     ///
     /// # Errors
     /// [`LinkError::Unrecorded`] if Redis did not take the hit; the request may be repeated.

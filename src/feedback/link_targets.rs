@@ -48,8 +48,9 @@ impl LinkTargets {
     /// Checks a token, and finds its delivery. `text` is the token as it stands in the URL.
     ///
     /// # Errors
-    /// [`LinkError::Forged`]; [`LinkError::Expired`] if the delivery is gone or the link too old;
-    /// [`LinkError::Unavailable`] if Redis does not answer. Links for opt-outs do not age.
+    /// [`LinkError::Forged`]; [`LinkError::Expired`] if the delivery or its logs are gone, or the
+    /// link is too old; [`LinkError::Unavailable`] if Redis does not answer. Links for opt-outs do
+    /// not age.
     pub async fn find(&self, kind: HitKind, text: &str) -> Result<FollowedLink, LinkError> {
         let found = self.look_up(kind, text).await;
         count_miss(kind, found.as_ref().err());
@@ -63,7 +64,7 @@ impl LinkTargets {
     pub async fn find_opt_out(&self, text: &str) -> Result<OptOutLink, LinkError> {
         let found = match self.look_up(HitKind::OptOut, text).await {
             Ok(found) => Ok(OptOutLink::Message(found)),
-            // the delivery is gone, or another preparation has its number
+            // the delivery or its logs are gone, or another preparation has its number
             Err(LinkError::Forged | LinkError::Expired) => {
                 Box::pin(self.kept_opt_out(text)).await.map(OptOutLink::Kept)
             }

@@ -1,4 +1,4 @@
-//! Actions on a delivery: prepare, proofs, approve, confirm, release, pause, resume, stop, settle.
+//! Actions on a delivery, from prepare, proofs and confirm to stop, settle and retry.
 
 use std::sync::Arc;
 

@@ -43,7 +43,7 @@ pub struct Api {
 pub struct Operations {
     /// The queues with their dead jobs.
     pub queue: Queue,
-    /// Records who read personal data and who changed what.
+    /// Records who read personal data, and who changed something that is no delivery.
     pub log: OperationLog,
     /// Which queue workers of this process live.
     pub health: WorkerHealth,

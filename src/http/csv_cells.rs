@@ -35,8 +35,8 @@ pub fn csv_lines<T: Serialize>(items: &[T]) -> Result<Vec<u8>, csv::Error> {
     Ok(safe.into_inner().map_err(|e| e.into_error())?)
 }
 
-/// The cell with an apostrophe before each place where a formula could begin. `None` if there is
-/// no such place. Numbers stay numbers.
+/// The cell with an apostrophe before each place where a formula could begin. `None` for a number,
+/// and for a cell that neither begins a formula nor holds a separator.
 fn disarmed(cell: &str) -> Option<String> {
     let begins_formula = |text: &str| text.trim_start_matches(' ').starts_with(FORMULA);
     let is_harmless = !begins_formula(cell) && !cell.contains(SEPARATORS);
@@ -55,7 +55,7 @@ fn disarmed(cell: &str) -> Option<String> {
     Some(safe)
 }
 
-/// A sign, digits, and at most one decimal point.
+/// At most one sign, then digits with at most one decimal point.
 fn is_number(cell: &str) -> bool {
     let digits = cell.strip_prefix(['+', '-']).unwrap_or(cell);
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));

@@ -1,6 +1,7 @@
 //! Fatigue: how many messages an address may get within some days, and which messages count.
 //!
-//! The time of a message is the release of its wave. Before the release, it is the due time.
+//! The time of a message is the release of its wave. Before the release, it is the due time, or
+//! the present if that is later.
 //!
 //! - At the preparation, every message counts that was sent, or is scheduled, within the days
 //!   before the new message.
@@ -170,7 +171,7 @@ pub fn message_counts(
     status: Status,
     certain: bool,
 ) -> bool {
-    // A stopping delivery cancels what was not begun.
+    // A stopping delivery cancels its pending and deferred recipients.
     let stopping = matches!(state, DeliveryState::Stopping | DeliveryState::Stopped);
     match (weight, status) {
         (FatigueWeight::None, _) | (_, Status::Failed | Status::Cancelled | Status::Excluded) => {

@@ -3,7 +3,7 @@
 /// An event in the life of a delivery: somebody asks for something, or a step ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// Content, audience, sender, schedule or settings change.
+    /// The definition or the audience changes.
     Change,
     Prepare,
     /// The preparation ends. `good`: it found no error.

@@ -65,7 +65,7 @@ pub struct Definition {
 }
 
 impl Definition {
-    /// Checks everything that needs only the definition. The preparation checks the content.
+    /// Checks name, unit, schedule and settings. The preparation checks sender and content.
     ///
     /// # Errors
     /// The first field that cannot be used.

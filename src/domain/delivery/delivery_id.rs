@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 
 const BYTES: usize = 10;
 
-/// 80 bits as 16 characters of `0-9a-v`: random, or derived from principal and idempotency key.
+/// 80 bits as 16 characters of `0-9a-v`: random, or derived from principal and idempotency key. The
+/// id of an occurrence is derived from its template and its due time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct DeliveryId(String);

@@ -162,8 +162,8 @@ impl Document {
         self.altered.as_ref().is_some_and(Alteration::is_lasting)
     }
 
-    /// Drops the last preparation, its approval and its confirmation, because the definition or
-    /// the audience changes.
+    /// Drops the last preparation, its approval and its confirmation. The reason is a change of the
+    /// definition or the audience, or a new preparation.
     pub fn unprepare(&mut self) {
         self.plan = None;
         self.approval = None;

@@ -36,7 +36,7 @@ pub enum DeliveryState {
     Stopped,
     /// No recipient is pending, attempting or deferred. Some may be in doubt.
     Finished,
-    /// Its content is gone. Its id can never be used again.
+    /// Its audience and its logs are gone. Its id can never be used again.
     Deleted,
 }
 
@@ -106,8 +106,8 @@ impl DeliveryState {
         self.word().replace('_', " ")
     }
 
-    /// Whether the daemon moves the delivery on by itself. The reconciler looks
-    /// after such deliveries.
+    /// Whether the daemon moves the delivery on by itself. The reconciler looks after such
+    /// deliveries. A scheduled or held one is not among them: a due wave moves it on.
     pub fn is_moving(self) -> bool {
         matches!(
             self,
@@ -130,7 +130,8 @@ impl DeliveryState {
     }
 
     /// Whether a wave may have been released, and the delivery is not deleted. A delivery that was
-    /// paused or stopped before its first release counts, too.
+    /// paused or stopped before its first release counts, too. One that was resumed before its
+    /// start does not count, although it may have a released wave.
     pub fn is_released(self) -> bool {
         matches!(
             self,

@@ -22,7 +22,8 @@
 //! - *Fatigue rule checked*: set before anything of the chunk is sent.
 //! - *Redis run*: the run of Redis that has everything the holder wrote. After a crash, another
 //!   run answers, which may have lost the last writes. If the holder is gone by then, all
-//!   recipients that are pending, attempting or deferred become in doubt.
+//!   recipients that are pending, attempting or deferred become in doubt. In SMTP test mode none
+//!   does.
 //!
 //! # Record: 16 bytes
 //!
@@ -38,7 +39,7 @@
 //! | 13 | tracked | bits of `tracking::tracked` |
 //! | 14..16 | hits | lines of this recipient in the tracking log |
 //!
-//! The sender never writes the last three bytes: they belong to the tracking log.
+//! The sender never changes the last three bytes: they belong to the tracking log.
 
 use serde::{Deserialize, Serialize};
 
@@ -188,7 +189,7 @@ impl Record {
     }
 }
 
-/// The header of a ledger, without its bits and the run of Redis.
+/// The header of a ledger, without its version, its bits and the run of Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LedgerHeader {
     /// The number of records.

@@ -10,7 +10,7 @@ pub struct ChunkRef {
 }
 
 /// The number of a recipient in the sending log, from 0: chunk × chunk size + position.
-/// With several waves there are gaps, because the last chunk of each wave is not full.
+/// With several waves there may be gaps, because the last chunk of a wave may not be full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RecipientNumber(pub u64);
 
@@ -20,7 +20,7 @@ impl RecipientNumber {
         Self(u64::from(chunk) * u64::from(chunk_size) + u64::from(position))
     }
 
-    /// Chunk and position. `None` if `chunk_size` is 0 or the number is too large for a chunk.
+    /// Chunk and position. `None` if `chunk_size` is 0, or if one of them is out of its range.
     pub fn place(self, chunk_size: u32) -> Option<(u32, u16)> {
         let size = u64::from(chunk_size);
         let chunk = u32::try_from(self.0.checked_div(size)?).ok()?;

@@ -6,7 +6,7 @@
 //!   decides whether a wave is late by more than its grace window.
 //! - [`RecurrenceRule`], [`Recurrence`] and [`Occurrence`]: a template and what it creates.
 //!
-//! The clock is not here: every function gets `now`. The release of due waves is in
+//! The clock is not here: a function that needs the time gets it. The release of due waves is in
 //! [`crate::send::release`], and the creation of occurrences is in [`crate::send::define`].
 
 mod due_times;

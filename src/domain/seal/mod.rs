@@ -4,10 +4,10 @@
 //! installation is in the state directory or in a credential file, and never in Redis.
 //!
 //! - [`InstallationKey`]: the secret of the installation. One key per purpose derives from it.
-//! - [`SealKey`]: makes and checks the seals of documents and slices.
+//! - [`SealKey`]: makes and checks the seals of documents, slices and audit entries.
 //!
 //! Not here: what is sealed and when a seal is checked ([`crate::store`]); what happens to a
-//! delivery whose seal does not fit ([`crate::deliveries`]); the keyed hashes of the audit log
+//! delivery whose seal does not fit ([`crate::deliveries`]); the hashes of the audit log
 //! ([`crate::domain::delivery`]).
 
 mod installation_key;

@@ -85,8 +85,8 @@ impl MachineRules {
         })
     }
 
-    /// The label of a hit, by its request. If the user agent is no longer kept, the hit's old
-    /// label tells what the user agent was. Bursts are not decided here: see `bursts`.
+    /// The label of a hit, by its request. If the user agent was not kept, the hit's old label
+    /// tells what the user agent was. Bursts are not decided here: see `bursts`.
     pub fn label(&self, kind: HitKind, signs: u8, agent: UserAgent<'_>, from: IpAddr) -> HitLabel {
         let is_in = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&from));
         if signs & signs::HEAD != 0 {
@@ -131,7 +131,7 @@ pub enum UserAgent<'a> {
     /// The request named none.
     None,
     Is(&'a str),
-    /// The user agent is no longer kept. This is the label that the hit has.
+    /// The user agent was not kept: the delivery had too many. This is the label that the hit has.
     NotKept(HitLabel),
 }
 

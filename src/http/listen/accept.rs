@@ -19,7 +19,7 @@ use crate::config;
 pub struct ListenerOptions {
     /// The limits of the listener.
     pub server: config::ServerSettings,
-    /// The proxies that may hold any number of connections.
+    /// The proxies that may hold all connections of the listener.
     pub trusted_proxies: Vec<IpNet>,
     /// The TLS of the listener; none for plain HTTP.
     pub tls: Option<ListenerTls>,
@@ -28,8 +28,9 @@ pub struct ListenerOptions {
 /// Serves a listener until `end` is cancelled.
 ///
 /// At most `server.connections` connections are open at a time, and at most
-/// `server.connections_per_address` of one client network. A further connection takes the slot of
-/// one that no request holds. If requests hold all slots, it is answered with 429 or 503.
+/// `server.connections_per_address` of one client network that is no trusted proxy. A further
+/// connection takes the slot of one that no request holds. If requests hold all slots, it is
+/// answered with 429 or 503.
 pub async fn serve(
     listener: TcpListener,
     respond: impl Respond,

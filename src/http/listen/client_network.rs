@@ -11,7 +11,7 @@ use ipnet::IpNet;
 static FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The network that counts as one client: an IPv4 address, or the first 64 bits of an IPv6
-/// address. One customer of a provider usually gets that many IPv6 addresses.
+/// address. One customer of a provider usually gets at least such a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientNetwork(IpAddr);
 
@@ -39,8 +39,8 @@ impl fmt::Display for ClientNetwork {
 /// The hops are `peer`, then the entries of `X-Forwarded-For` from last to first. An entry that is
 /// no address ends them. If all hops are trusted, the last of them is the answer.
 ///
-/// Each proxy adds the address of its own client at the end. An entry counts only if the hop
-/// after it is trusted.
+/// Each proxy adds the address of its own client at the end. An entry counts only if the proxy that
+/// added it is trusted.
 pub fn forwarded(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
     let mut ip = peer.to_canonical();

@@ -86,7 +86,7 @@ pub async fn serve_connection(
     }
 }
 
-/// Answers one request, unless its head cannot be trusted.
+/// Answers one request. If its head cannot be trusted, the answer is a refusal.
 async fn answer(
     respond: impl Respond,
     peer: Peer,

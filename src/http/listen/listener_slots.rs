@@ -79,7 +79,8 @@ impl ListenerSlots {
         }))
     }
 
-    /// Gives a slot to a connection from `ip`. Waits a second if requests hold all slots.
+    /// Gives a slot to a connection from `ip`. Waits at most a second while requests hold all slots
+    /// of the listener.
     ///
     /// # Errors
     /// Requests hold all slots of the client network or of the listener.
