@@ -177,5 +177,5 @@ routes! {
     get "/healthz" None, operation_routes::healthz,
         "200 while the process runs";
     get "/readyz" None, operation_routes::readyz,
-        "200 if Redis takes writes and the workers live, else 503";
+        "200 if Redis takes writes, the workers live and the daemon is not ending, else 503";
 }
