@@ -60,7 +60,7 @@ impl Keyring {
         Ok(Self { tokens, issuers, audience: settings.issuer_audience.clone(), longest_life_s })
     }
 
-    /// Adds a bearer token. A daemon without configured tokens makes its own.
+    /// Adds a bearer token. A daemon without configured tokens and keys makes its own.
     pub fn add(&mut self, token: &str, principal: Principal) {
         self.tokens.push(BearerToken::made(token, principal));
     }
