@@ -1,7 +1,8 @@
 //! Versand prepares e-mail deliveries, sends them, and accounts for every recipient.
 //!
-//! This page is the map of the rooms, which are the folders of `src`. Each folder's `mod.rs` says
-//! what the room owns. `docs/glossary.md` has the words, and `docs/architecture.md` the reasons.
+//! This page is the map of the rooms: the folders of `src`, and some single files. The head of the
+//! file, or of the folder's `mod.rs`, says what the room owns. `docs/glossary.md` has the words,
+//! and `docs/architecture.md` the reasons.
 //!
 //! # The journey of a delivery
 //!
@@ -34,8 +35,8 @@
 //! | [`send`] | the journey |
 //! | [`feedback`] | hits, opt-outs, statistics |
 //! | [`report`] | sending log, exclusion log, tracking log, history, preview, archive |
-//! | [`audit`] | the chain of heads, the log of operations |
 //! | [`deliveries`] | reads a delivery, decides, and writes by compare-and-set |
+//! | [`audit`] | the chain of heads, the log of operations |
 //! | [`store`], [`queue`] | Redis: data, keys and scripts; the jobs, and the only use of apalis |
 //! | [`mail`], [`identity`], [`redis_server`] | template to SMTP; who calls; the embedded Redis |
 //! | [`metrics`], [`daemon`], [`logging`] | every metric; name, tasks, end of a process; the log |
@@ -53,7 +54,7 @@
 //! - A step writes state first and queues jobs after. A job is a hint: if it is lost or doubled,
 //!   only time is lost.
 //! - No decision about the holder of a chunk compares wall clocks.
-//! - Logs never hold an address or content.
+//! - The lines of the daemon's log never hold an e-mail address or content.
 
 pub mod app;
 pub mod audit;

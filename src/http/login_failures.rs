@@ -27,8 +27,8 @@ pub struct FailureVerdict {
     pub wait: Option<Duration>,
     /// Whether the failure gets a log line.
     pub logged: bool,
-    /// Whether it is the first failure of the window without a line. A line at the end of the
-    /// window then says how many there were ([`LoginFailures::take_unlogged`]).
+    /// Whether it is the first failure without a line since [`LoginFailures::take_unlogged`]. The
+    /// caller calls that a [`WINDOW`] later, and one line says how many there were.
     pub first_unlogged: bool,
 }
 

@@ -51,8 +51,8 @@ impl PrincipalLimits {
     /// Lets a principal hold one more event stream.
     ///
     /// # Errors
-    /// 429 if it holds `server.streams_per_principal` already, 503 if all principals together
-    /// hold `server.streams`.
+    /// 429 if it holds `server.streams_per_principal` already. 503 if all principals together hold
+    /// `server.streams`, or half of all connections.
     pub fn stream(&self, principal: &str) -> Result<PrincipalPermit, RouteError> {
         self.hold(principal, Held::Stream)
     }

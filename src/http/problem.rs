@@ -140,8 +140,8 @@ impl From<Refusal> for Problem {
     }
 }
 
-/// Logs a request that Redis could not serve. An error that may pass is logged for debugging only:
-/// the pulse of Redis logs the outage, once for all.
+/// Logs a request that failed at Redis, or at a damaged or altered value in it. An error that may
+/// pass is logged for debugging only: the pulse of Redis logs the outage, once for all.
 fn log_failure(refusal: &Refusal) {
     let passes = match refusal {
         Refusal::Unavailable(error) => error.may_pass(),

@@ -30,7 +30,8 @@ impl JwtIssuer {
     /// Reads the key of one issuer, number `i` in the settings.
     ///
     /// # Errors
-    /// The key cannot be read, does not fit its algorithm, or is too weak.
+    /// The key cannot be read, does not fit its algorithm, or is too weak. Or the algorithm is not
+    /// known.
     pub(super) fn new(i: usize, settings: &JwtKeySettings) -> Result<Self, ConfigError> {
         let refuse = |what: &str, reason: String| ConfigError {
             setting: format!("auth.jwt_keys[{i}].{what}"),

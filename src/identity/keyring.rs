@@ -31,7 +31,7 @@ pub enum NotAuthentic {
     /// An administrator has revoked the token.
     #[error("the token was revoked")]
     Revoked,
-    /// The JWT is genuine, but a claim does not fit; the text says which.
+    /// A claim of the JWT or its header does not fit; the text says which.
     #[error("{0}")]
     Misused(&'static str),
 }
@@ -48,8 +48,8 @@ impl Keyring {
     /// Reads the keys that the settings name.
     ///
     /// # Errors
-    /// The hash of a bearer token is malformed, or a key cannot be read or does not fit its
-    /// algorithm.
+    /// The hash of a bearer token is malformed. Or a key cannot be read, does not fit its algorithm
+    /// or is too weak, or the algorithm is not known.
     pub fn new(settings: &AuthSettings) -> Result<Self, ConfigError> {
         let tokens = settings.tokens.iter().enumerate();
         let tokens =
@@ -60,7 +60,7 @@ impl Keyring {
         Ok(Self { tokens, issuers, audience: settings.issuer_audience.clone(), longest_life_s })
     }
 
-    /// Adds a bearer token. A daemon without configured tokens makes its own.
+    /// Adds a bearer token. A daemon without configured tokens and keys makes its own.
     pub fn add(&mut self, token: &str, principal: Principal) {
         self.tokens.push(BearerToken::made(token, principal));
     }

@@ -25,11 +25,12 @@ pub enum AddressError {
 ///
 /// The local part is kept, without quotes that mean nothing. `"ann"@x` and `ann@x` are the same
 /// mailbox, so they must be one address in the denylist. The domain becomes lower case, with
-/// A-labels (RFC 5890). White space around the address is removed.
+/// A-labels (RFC 5890). Spaces around the address are removed.
 ///
 /// # Errors
 ///
-/// The text is not an address, is too long, or needs SMTPUTF8 (RFC 6531).
+/// The text is not an address, is too long, holds a control character such as a tab, or needs
+/// quotes or SMTPUTF8 (RFC 6531).
 pub fn to_ascii(address: &str) -> Result<String, AddressError> {
     // RFC 5321 has no control characters anywhere, not even quoted.
     if address.chars().any(char::is_control) {

@@ -1,6 +1,6 @@
 //! Mail: from a delivery's content to messages, and from messages to the relays.
 //!
-//! The rooms, from the lowest to the highest:
+//! The rooms:
 //!
 //! - `compose`: headers, bodies and transfer encodings of one message (RFC 5322, MIME).
 //! - [`links`]: rewritten links, placeholders for tokens, and the signed tokens themselves.

@@ -120,7 +120,8 @@ async fn click(feedback: &Feedback, token: &str, visit: Visit) -> Response {
     let target = async {
         let found = feedback.links.find(HitKind::Click, token).await?;
         // The target is found first, then the click is recorded, then the recipient is redirected.
-        // Every recorded click therefore has a target, and every redirect is recorded.
+        // Every recorded click therefore has a target. Each redirect of a click that counts is
+        // recorded.
         let target = feedback.links.target_of(&found).await?;
         feedback.hits.record_hit(&found, visit).await?;
         Ok(target)

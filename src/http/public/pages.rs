@@ -63,7 +63,7 @@ pub fn opted_out() -> Response {
     page(StatusCode::OK, "Unsubscribed", "<p>You will get no more of these messages.</p>")
 }
 
-/// The page for a hit that could not be recorded, with status 503.
+/// The page for a request that cannot be served just now, with status 503.
 pub fn try_again() -> Response {
     let mut response = page(
         StatusCode::SERVICE_UNAVAILABLE,

@@ -14,7 +14,8 @@ pub enum CatcherStage {
     Recipient,
     /// At the reply to DATA.
     Data,
-    /// After 354 was sent, and before the end of data was read.
+    /// After 354 was sent, and before the end of data was read. Only a pause leaves the connection
+    /// open there, and garbage is not sent.
     Body,
     /// After the end of data was read, before or instead of the reply.
     End,
@@ -73,7 +74,7 @@ pub struct CatcherRules {
     pub pipelining: bool,
     /// The catcher answers DATA with 354 although there is no recipient (RFC 2920, 3.1).
     pub data_without_recipient: bool,
-    /// The pause before every reply.
+    /// The pause before each command is carried out.
     pub delay: Duration,
     /// By address in lower case: one entry for each attempt, `None` for the usual reply.
     pub scripts: HashMap<String, VecDeque<Option<CatcherFault>>>,

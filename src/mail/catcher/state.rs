@@ -45,7 +45,7 @@ pub struct CaughtMessage {
 pub struct JournalEntry {
     /// The address of the envelope.
     pub recipient: String,
-    /// Without angle brackets; empty if no message was transferred.
+    /// Without angle brackets; empty if the message was not accepted.
     pub message_id: String,
     /// Whether the message was accepted.
     pub accepted: bool,
@@ -58,15 +58,16 @@ pub struct CatcherCounts {
     pub connections: AtomicU64,
     /// Messages accepted.
     pub accepted: AtomicU64,
-    /// Replies 5xx.
+    /// Replies 5xx that the rules ask for.
     pub refused: AtomicU64,
-    /// Replies 4xx.
+    /// Replies 4xx that the rules ask for, except 421, and the 452 to too many recipients.
     pub deferred: AtomicU64,
     /// RSET commands.
     pub resets: AtomicU64,
     /// QUIT commands.
     pub quits: AtomicU64,
-    /// NOOPs, unknown and misplaced commands, pipelining that was not offered.
+    /// NOOPs, unknown, malformed and misplaced commands, lines that are too long, and pipelining
+    /// that was not offered.
     pub unexpected: AtomicU64,
 }
 

@@ -81,7 +81,8 @@ impl<'a> Body<'a> {
         Self { marked, runs, signer, bytes, non_ascii_bytes: non_ascii, encoded_bytes }
     }
 
-    /// Whether base64 is shorter than quoted-printable, because much of the text is not ASCII.
+    /// Whether base64 is clearly shorter than quoted-printable: more than a third of the bytes are
+    /// not ASCII.
     pub fn is_shorter_in_base64(&self) -> bool {
         self.non_ascii_bytes * 3 > self.bytes
     }

@@ -80,7 +80,7 @@ impl Draft<'_> {
 /// The date in UTC (RFC 5322, 3.3).
 fn date(stamp: &MessageStamp) -> String {
     let zoned = stamp.date.to_zoned_datetime(TimeZone::UTC);
-    // Only years of more than four digits fail, and a timestamp cannot have one.
+    // Only a negative year fails. Only the assumed date of a preview can have one.
     rfc2822::to_string(&zoned).unwrap_or_default()
 }
 

@@ -35,8 +35,8 @@ pub struct RewrittenHtml {
     pub links: Vec<TrackedLink>,
     /// The addresses of links that cannot be tracked.
     ///
-    /// They depend on values that the template itself makes. So the target of a click could not be
-    /// found afterwards.
+    /// Each depends on a value that the template itself makes, or is no template by itself. So the
+    /// target of a click could not be found afterwards.
     pub untracked: Vec<String>,
 }
 
@@ -105,7 +105,8 @@ pub fn rewrite(
 enum LinkKind {
     /// Not a link to the web, or a link to the public listener already: it stays as it is.
     Other,
-    /// A link whose target depends on a value that the template makes: it cannot be tracked.
+    /// A link that cannot be tracked: its target depends on a value that the template makes, or is
+    /// no template by itself.
     Untrackable,
     /// A link with the same target in every message.
     Plain(String),

@@ -23,9 +23,10 @@ use siphasher::sip::SipHasher24;
 
 use crate::domain::{delivery::DeliveryId, tracking::HitKind};
 
-/// The bit of the recipient's number that marks a proof.
+/// The bit that says that hits do not count: a proof, or the preview of a recipient in doubt.
 const PROOF: u32 = 1 << 31;
-/// The bit that marks a proof number. No audience has 2^30 recipients, so none has it set.
+/// The bit that marks a proof number. No audience has 2^30 recipients, so no recipient number has
+/// this bit set.
 const NUMBERED: u32 = 1 << 30;
 
 /// The purpose of a link with a token.

@@ -130,7 +130,7 @@ impl SmtpConnection {
     }
 
     fn end(&mut self, ended: Transaction) -> Transaction {
-        // Closes an unusable connection now, before the caller drops this one.
+        // An unusable session ends now. The caller may drop the `SmtpConnection` much later.
         self.open.take_if(|open| !open.session.usable);
         self.count(&ended);
         ended

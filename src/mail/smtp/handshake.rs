@@ -1,6 +1,7 @@
 //! Opens a connection: TCP, greeting, EHLO, STARTTLS, AUTH.
 //!
-//! Every error is a fault of the relay.
+//! An error while a connection opens is a [`RelayFault`]. A setting that cannot be used is a
+//! [`RelayError`].
 
 use std::{path::Path, sync::Arc, time::Duration};
 

@@ -8,8 +8,8 @@
 //! - [`SmtpConnection::send`] runs one transaction; [`SmtpConnection::test`] ends it after RCPT.
 //! - [`Envelope`] holds the two addresses; [`Transaction`] says how an attempt ended.
 //!
-//! Files, from the bytes upwards: `wire`, `dot_stuffing`, `fault`, `handshake`, `session`,
-//! `transaction`, `connection_slots`, `backoff` and `outage`, `pool`, `connection`, `relay`,
+//! Files, from the bytes upwards: `wire`, `dot_stuffing`, `fault`, `handshake`, `transaction`,
+//! `session`, `connection_slots`, `backoff` and `outage`, `pool`, `connection`, `relay`,
 //! `sender_mask`, `routing`.
 //!
 //! Not here: the messages come from [`template`](super::template). `send/limits` holds throttles

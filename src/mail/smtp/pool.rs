@@ -46,7 +46,7 @@ pub(super) struct Pool {
     /// Each connection in use has a slot.
     ///
     /// A new connection is opened only while none is idle. So connections in use and idle ones
-    /// together never exceed the slots.
+    /// together exceed the slots only after the number of slots fell.
     pub(super) slots: ConnectionSlots,
     /// 0: no limit.
     pub(super) messages_per_second: Live<f64>,
@@ -168,7 +168,7 @@ impl Pool {
 pub(super) struct OpenConnection {
     /// Its SMTP session.
     pub session: SmtpSession,
-    /// Transactions so far.
+    /// Transactions so far. The first SMTP test raises it, so that few more tests follow.
     pub messages: u32,
     pub _count: OpenCount,
 }

@@ -87,8 +87,8 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// The connection cannot be opened. The fault may be that of another caller's attempt, made
-    /// while this one waited.
+    /// The connection cannot be opened, or another fault came while this caller waited. In
+    /// the second case it gets the first fault of the outage.
     pub async fn connection(&self) -> Result<SmtpConnection, RelayFault> {
         let slot = self.0.slots.acquire().await;
         let slot = slot.ok_or_else(|| RelayFault::new("connect", "the relay is closed"))?;
@@ -223,7 +223,7 @@ impl Relay {
     }
 
     /// Changes how many connections this daemon may use. Surplus connections in use stay open until
-    /// they are given back.
+    /// they are given back. Idle ones stay open until they are idle for too long.
     pub fn allow(&self, connections: usize) {
         self.0.slots.set_limit(connections);
     }
@@ -255,7 +255,7 @@ impl Relay {
         self.0.slots.try_acquire()
     }
 
-    /// Slots in use: connections in use, and those that are being opened.
+    /// Slots in use: for connections in use, being opened or being closed.
     pub(super) fn in_use(&self) -> usize {
         self.0.slots.in_use()
     }

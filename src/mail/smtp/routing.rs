@@ -36,9 +36,9 @@ struct RelayMember {
     relay: Relay,
     /// 0: used only if no other relay of the route is healthy.
     weight: u32,
-    /// The most connections of all daemons together.
+    /// The most connections of this daemon, as configured.
     connections: usize,
-    /// Empty: for all senders.
+    /// Empty: for all senders whose domain no relay names.
     masks: Vec<SenderMask>,
 }
 
@@ -49,7 +49,7 @@ pub struct RelayRoute(Vec<usize>);
 enum RelayChoice {
     /// A relay, with a slot for a connection.
     Taken(usize, ConnectionSlot),
-    /// All connections are in use.
+    /// Each healthy relay has its share of connections in use, or no free slot.
     Full,
     /// No relay is healthy.
     AllAtFault,

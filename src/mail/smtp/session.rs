@@ -47,7 +47,7 @@ pub struct SmtpSession {
 
 /// A larger message is written in two parts, so that most of it is before the dividing line.
 const ONE_WRITE_BYTES: usize = 16 * 1024;
-/// The size of the second part.
+/// The size of the second part, without the next envelope.
 const TAIL_BYTES: usize = 512;
 
 impl SmtpSession {

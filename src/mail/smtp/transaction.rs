@@ -14,8 +14,8 @@ pub enum Transaction {
     Accepted(Reply),
     /// SMTP test mode: the relay took the recipient (2xx to RCPT), and RSET followed.
     Tested(Reply),
-    /// Not delivered, may be tried again: a 4xx, or a connection that broke before the dividing
-    /// line. If there is a `fault`, the relay or the network caused it, not the recipient.
+    /// Not delivered, may be tried again: a 4xx, or a fault before the dividing line. If there is a
+    /// `fault`, the relay or the network caused it, not the recipient.
     Deferred { reply: Option<Reply>, fault: Option<String> },
     /// A 5xx to the sender, the recipient or the message.
     Refused(Reply),
@@ -53,9 +53,9 @@ impl Transaction {
 
 /// Why a transaction ended before its message was written.
 pub enum TransactionEnd {
-    /// The server refused the sender, the recipient or the message.
+    /// The server refused the sender, the recipient or DATA, or ended the session with 421.
     Reply(Reply),
-    /// The relay refuses this client as such, or the connection broke.
+    /// The relay refuses this client as such, its reply makes no sense, or the connection broke.
     Fault(Option<Reply>, RelayFault),
 }
 

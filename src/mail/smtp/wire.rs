@@ -21,7 +21,7 @@ const LINE_LIMIT_BYTES: usize = 4096;
 /// The longest reply, with all its lines.
 const REPLY_LIMIT_BYTES: usize = 64 * 1024;
 
-/// Why a session broke. The texts quote nothing that the server wrote.
+/// Why a session broke. The texts quote no reply of the server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     #[error("connection closed by the server")]

@@ -1,4 +1,4 @@
-//! Compiles a delivery's content, and finds every problem that all recipients would have.
+//! Compiles a delivery's content, and finds problems that all recipients would have.
 
 use std::collections::BTreeSet;
 

@@ -30,8 +30,8 @@ impl Template {
     ///
     /// # Errors
     ///
-    /// As [`Template::render`]. Also: a link lacks a field, or leads to an address that is not
-    /// `http` or `https`.
+    /// As [`Template::render`]. Also: a link lacks a field, takes the engine too many steps, or
+    /// leads to a URL that is not `http` or `https`.
     pub fn try_message(
         &self,
         recipient: &Recipient,
@@ -62,7 +62,8 @@ impl Template {
     ///
     /// # Errors
     ///
-    /// A field is missing, or the address is not `http` or `https`.
+    /// A field is missing, a link takes the engine too many steps, or its URL is not `http` or
+    /// `https`.
     pub(super) fn try_links(
         &self,
         recipient: &Recipient,

@@ -58,7 +58,8 @@ fn next_tag_but_placeholders(source: &str) -> Option<(&str, Option<&str>)> {
 
 /// The text up to the next tag, and the tag.
 ///
-/// `None` if the tag may capture or repeat text, so that nothing can be taken out.
+/// `None` if the tag may capture or repeat text, or if its end is not certain. Then nothing can be
+/// taken out.
 pub fn next_tag(source: &str) -> Option<(&str, Option<&str>)> {
     let begins =
         |(at, _): &(usize, &str)| matches!(source.as_bytes().get(at + 1), Some(b'{' | b'%' | b'#'));

@@ -59,7 +59,7 @@ impl CompiledMerge {
     /// The merged text. `None` if the engine must decide.
     ///
     /// The engine decides if a field is missing, or if a written value holds a mark or is a list or
-    /// an object. It also decides if a limit is reached.
+    /// an object. It also decides if a loop goes over no list, or if a limit is reached.
     pub fn render(&self, values: &FieldValues<'_>, limits: MergeLimits) -> Option<String> {
         let longest = self.reserve_bytes.load(Ordering::Relaxed);
         let out = String::with_capacity(longest);

@@ -1,7 +1,8 @@
 //! The fast path: renders simple templates without the template engine.
 //!
-//! The result is the same, byte for byte, as that of the engine. If a template or a value is not
-//! simple, the fast path returns `None`, and the caller asks the engine.
+//! The result is the same, byte for byte, as that of the engine. A template that is not simple goes
+//! through the engine with marks in place of its literal runs, if it has any. In other cases, and
+//! for a value that is not simple, the fast path returns `None`, and the caller asks the engine.
 //!
 //! Entry points:
 //!

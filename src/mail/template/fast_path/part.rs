@@ -32,7 +32,8 @@ enum Method {
 }
 
 impl FastPathPart {
-    /// Compiles the part. `limits` are those of the engine, and apply to the text without marks.
+    /// Compiles the part. `limits` are those of the engine. They apply to the text with the literal
+    /// runs in place of their marks.
     pub fn new(
         environment: &Environment<'static>,
         part: &'static str,
