@@ -40,7 +40,8 @@ metrics_table! {
     TRANSACTION_SECONDS Histogram "versand_transaction_duration_seconds"
         "Time from the first command of an SMTP transaction to its end, by relay and outcome";
     RECORDS Counter "versand_records_total"
-        "Records written to ledgers, by status; given_back are claims that were not started";
+        "Records written to ledgers while their chunk was sent, by status; given_back are claims \
+         that were not started";
     FAILURES Counter "versand_failures_total"
         "Recipients that failed while their chunk was sent, by failure type: hard, soft";
     DUPLICATES Counter "versand_duplicates_total"
