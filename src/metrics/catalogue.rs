@@ -1,6 +1,6 @@
 //! The table of metrics: every name, kind and help text.
 //!
-//! No other file names a metric.
+//! No other source file names a metric.
 
 /// The kind of a metric, in the sense of Prometheus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,8 @@ metrics_table! {
     TRANSACTION_SECONDS Histogram "versand_transaction_duration_seconds"
         "Time from the first command of an SMTP transaction to its end, by relay and outcome";
     RECORDS Counter "versand_records_total"
-        "Records written to ledgers, by status; given_back are claims that were not started";
+        "Records written to ledgers while their chunk was sent, by status; given_back are claims \
+         that were not started";
     FAILURES Counter "versand_failures_total"
         "Recipients that failed while their chunk was sent, by failure type: hard, soft";
     DUPLICATES Counter "versand_duplicates_total"
@@ -57,8 +58,8 @@ metrics_table! {
     RELAY_UP Gauge "versand_relay_up"
         "0 if a relay has failed more than once in a row, else 1, by relay";
     ACCEPTED_DIFFERENCE Gauge "versand_acceptance_difference"
-        "Messages that all relays have accepted, minus acceptances that this process recorded \
-         and accepted proofs; 0 at rest";
+        "Messages that all relays have accepted, minus accepted proofs and the acceptances that \
+         this process recorded; 0 at rest";
     CONSERVATION Gauge "versand_conservation_difference"
         "Largest difference between figures of a delivery that must agree (audience, exclusion \
          log, ledgers, live counters); 0 unless something was lost";
@@ -83,7 +84,8 @@ metrics_table! {
     ASIDE Gauge "versand_chunks_aside"
         "Poisoned chunks of moving deliveries that are set aside now";
     DELIVERIES Gauge "versand_deliveries_moving"
-        "Deliveries that the daemon moves on by itself or that wait for their time, by state";
+        "Deliveries that the daemon moves on by itself, that wait for their time or that are \
+         held, by state";
     ENDED Counter "versand_deliveries_ended_total"
         "Deliveries that this process ended, by outcome: finished, failed (no message was sent, \
          and a recipient failed), stopped";
@@ -149,9 +151,9 @@ metrics_table! {
     HITS Counter "versand_tracking_hits_total"
         "Requests to the public listener by type (open, click, mirror, opt_out) and class. \
          human, apple_proxy and machine are recorded; the class is that of the request, before \
-         the statistics find bursts. uncounted belong to proofs, previews and deliveries whose \
-         tracking log was removed. unrecorded were answered with 503. forged and expired got a \
-         harmless answer";
+         the statistics find bursts. uncounted belong to proofs, to previews before the \
+         confirmation or of a recipient in doubt, and to deliveries whose tracking log was \
+         removed. unrecorded were answered with 503. forged and expired got a harmless answer";
     OPEN_RATIO Gauge "versand_delivery_open_ratio"
         "Unique opens per delivered message, by delivery. This ratio and the next three cover \
          the 20 newest deliveries with statistics";

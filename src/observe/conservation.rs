@@ -24,7 +24,7 @@ pub struct ConservationDifferences(Arc<Mutex<HashMap<DeliveryId, LastComparison>
 #[derive(Clone, Copy)]
 struct LastComparison {
     at: Instant,
-    /// True if the delivery had ended by then.
+    /// True if the delivery had ended by then, and its figures were compared.
     ended: bool,
     difference: u64,
 }

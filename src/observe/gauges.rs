@@ -20,7 +20,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Gauges {
     pub relays: Relays,
-    /// The number of accepted messages that this process has recorded.
+    /// The number of acceptances that this process has recorded, and of accepted proofs.
     pub acceptances: Arc<AtomicU64>,
     pub queues: QueueGauges,
     pub deliveries: DeliveryGauges,
@@ -47,7 +47,8 @@ impl Gauges {
     }
 
     fn observe_relays(&self) {
-        // read the recorded acceptances first: an acceptance of this moment is not recorded yet
+        // This is read first, because the relay counts an acceptance before it is recorded. So an
+        // acceptance of this moment cannot make the difference negative.
         let recorded = self.acceptances.load(Ordering::Relaxed);
         metrics::acceptances(self.relays.accepted(), recorded);
         for relay in self.relays.all() {

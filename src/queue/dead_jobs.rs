@@ -87,7 +87,8 @@ impl Queue {
     /// Ids and results (JSON) of jobs that died at `since_s` (Unix seconds) or later.
     ///
     /// If there are very many dead jobs, one call looks at a part of them, and the next call
-    /// continues there. Ids that a correct producer cannot make are left out.
+    /// continues there. Ids that are too long, or have characters that no job id may have, are left
+    /// out.
     ///
     /// # Errors
     /// [`QueueError::Unavailable`]

@@ -80,7 +80,8 @@ impl Queue {
     /// Nothing has changed then.
     ///
     /// # Errors
-    /// [`QueueError::BadId`] for an id that apalis would not give back as it got it.
+    /// [`QueueError::BadId`] if the id is too long or has wrong characters, or if apalis would not
+    /// give it back unchanged.
     pub async fn enqueue(
         &self,
         name: QueueName,

@@ -3,8 +3,8 @@
 /// An error of the queue.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
-    /// apalis would not give this id back as it got it. The text leaves the id out on purpose: an
-    /// id of a foreign producer may hold anything.
+    /// The id is too long or has wrong characters, or apalis would not give it back as it got it.
+    /// The text leaves the id out on purpose: an id of a foreign producer may hold anything.
     #[error("a job id is 1 to 200 of A-Z a-z 0-9 . _ : - and neither a number nor a ULID")]
     BadId,
     /// No queue has this name.
@@ -16,8 +16,8 @@ pub enum QueueError {
 }
 
 impl QueueError {
-    /// Whether trying again does not help: a key of another type, a fault of a script, or a missing
-    /// permission. All other errors pass with the outage of Redis.
+    /// Whether trying again does not help: a bad id or name, a key of another type, a fault of a
+    /// script, or a missing permission. All other errors pass with the outage of Redis.
     pub(super) fn lasts(&self) -> bool {
         match self {
             Self::Unavailable(error) => {

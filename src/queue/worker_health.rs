@@ -18,7 +18,7 @@ pub struct WorkerHealth {
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    /// The last heartbeat that Redis answered; none while the worker is being restarted.
+    /// The last heartbeat that Redis answered; none until the first one after each start.
     beat: Option<Instant>,
     /// A worker with an older heartbeat counts as dead.
     timeout: Duration,

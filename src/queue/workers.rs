@@ -280,8 +280,8 @@ impl Supervisor {
 
     fn config(&self) -> apalis_redis::Config {
         let settings = &self.queue.inner.settings;
-        // apalis counts whole seconds. If the limit were below a heartbeat and two seconds, apalis
-        // would call a live worker dead.
+        // apalis counts whole seconds. If the limit were less than two seconds longer than the
+        // interval of the heartbeats, apalis would call a live worker dead.
         let least = (settings.heartbeat_ms + 2000).div_ceil(settings.heartbeat_ms);
         let missed = settings.missed_heartbeats.max(usize::try_from(least).unwrap_or(usize::MAX));
         apalis_redis::Config::default()

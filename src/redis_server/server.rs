@@ -157,8 +157,8 @@ impl RedisServer {
 
     /// Stops the server after it has written everything to disk.
     pub async fn stop(mut self) {
-        // SHUTDOWN writes the append-only file to disk. NOSAVE: there is no snapshot to save. A
-        // write error means that the server has ended already.
+        // SHUTDOWN writes the append-only file to disk. NOSAVE: there is no snapshot to save.
+        // If the command cannot be sent, the server has ended already.
         let _ = self.connection.write_all(b"SHUTDOWN NOSAVE\r\n").await;
         self.make_sure_it_ended().await;
     }

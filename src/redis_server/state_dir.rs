@@ -197,7 +197,7 @@ impl StateDir {
     pub fn restored(&self) -> Result<Option<u32>, StateError> {
         let path = self.path.join(RESTORED);
         let text = private_file::read(&path).map_err(|source| unusable(&path, source))?;
-        // a mark that cannot be read is a mark all the same: the backup may be of any time
+        // a mark without a valid time is a mark all the same: the backup may be of any time
         Ok(text.map(|text| String::from_utf8_lossy(&text).trim().parse().unwrap_or_default()))
     }
 

@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// A line of the tracking log. The sending log has the address under the same recipient number.
+/// A line of the tracking log. The sending log has the e-mail address of the recipient number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrackingLogLine {
     /// Number of the line, from 0.

@@ -39,7 +39,7 @@ impl MessageMaker {
 
     /// The signer for the tokens of a recipient's message; `None` if nothing is tracked.
     ///
-    /// `number` is the recipient number.
+    /// `number` is the recipient number. A number of more than 32 bits gets no signer, either.
     pub fn signer(
         &self,
         id: &DeliveryId,

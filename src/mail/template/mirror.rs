@@ -35,6 +35,7 @@ impl Template {
     /// The target of a tracked link for this recipient: `http` or `https`, in ASCII.
     ///
     /// It is read as a mail program reads it. `None` if there is no such link or web address.
+    /// Also `None` if a field is missing, or if the link takes too long.
     pub fn target(&self, number: u16, recipient: &Recipient) -> Option<String> {
         let link = self.links().get(usize::from(number))?;
         if !link.merged {

@@ -71,6 +71,7 @@ impl Template {
     /// - The subject would have a control character.
     /// - SMTP cannot carry the address.
     /// - The message is larger than the limit.
+    /// - The message is tracked, and `stamp` has no signer.
     pub fn render(
         &self,
         recipient: &Recipient,

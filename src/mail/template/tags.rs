@@ -48,7 +48,8 @@ fn tag_length(source: &str, close: &str, comment: bool) -> Option<usize> {
     None
 }
 
-/// The reason why a template is too deep to be parsed, with its line (from 1).
+/// Why a template must not be parsed: it is too deep, or a comment has no end. With the line (from
+/// 1).
 pub fn too_deep(source: &str) -> Option<(u32, String)> {
     let mut at = 0;
     let line =
@@ -107,7 +108,7 @@ pub fn after_element<'a>(name: &str, source: &'a str) -> &'a str {
     ""
 }
 
-/// The target of an `a` tag. `None` if it is empty or only a fragment.
+/// The target of an `a` tag. `None` if it is missing, unquoted, empty or only a fragment.
 pub fn link(tag: &str) -> Option<String> {
     let url = attribute(tag, "href")?.trim().replace("&amp;", "&");
     (!url.is_empty() && !url.starts_with('#')).then_some(url)

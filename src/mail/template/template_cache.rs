@@ -35,8 +35,8 @@ impl TemplateCache {
     ///
     /// # Errors
     ///
-    /// The problems of the content. The content of a prepared delivery has none, unless an earlier
-    /// version approved it.
+    /// The problems of the content, or one problem if the thread that compiles it breaks off. The
+    /// content of a prepared delivery has none, unless an earlier version approved it.
     pub async fn get(
         &self,
         id: &DeliveryId,
@@ -51,7 +51,7 @@ impl TemplateCache {
         let (tracking, limit_bytes) =
             (plan.settings.tracking.clone(), plan.settings.message_limit_bytes());
         let compiled = self.threads.run(move || {
-            // another caller may have waited for the same template
+            // another caller may have compiled the same template while this one waited
             if let Some(template) = cache.lock().by_digest.get(&key) {
                 return Ok(template.clone());
             }

@@ -40,7 +40,7 @@ impl TrackedLinks {
     ///
     /// # Errors
     ///
-    /// The HTML template cannot be rewritten.
+    /// The HTML template cannot be rewritten, or has too many links with merge fields.
     pub fn new(
         environment: &mut Environment<'static>,
         tracking: &Tracking,

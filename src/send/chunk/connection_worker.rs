@@ -84,7 +84,7 @@ impl ChunkRun {
 
     /// Waits for a permit and a connection.
     ///
-    /// Returns `None` if all relays are at fault, or if nothing is left to do.
+    /// Returns `None` if all relays are at fault, the chunk is halted, or nothing is left to do.
     async fn connect(
         &self,
         granted: &UnboundedReceiver<GrantedClaim>,

@@ -17,7 +17,8 @@ use crate::{
 const BATCH: usize = 500;
 
 impl LeaseHolder {
-    /// Fails the recipients at `positions`, each with the reason of its last reply.
+    /// Fails the recipients at `positions`, each with the reason of its last deferral. Without one,
+    /// the reason is `unreachable`.
     ///
     /// Ends early if the lease is lost: nothing was sent, so nothing is missing.
     ///

@@ -34,7 +34,8 @@ pub struct LateExclusions {
 }
 
 impl LateExclusions {
-    /// Excludes recipients that have opted out, and removes them from `positions`.
+    /// Excludes recipients that have opted out, and removes them from `positions`. A recipient that
+    /// may have got the message already is only removed.
     ///
     /// The first time, also excludes recipients that the fatigue rule forbids by now. Returns false
     /// if the lease is lost: nothing may be sent then.

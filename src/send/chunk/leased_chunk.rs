@@ -23,9 +23,9 @@ pub struct LeasedChunk {
     pub resend_after_s: Option<u32>,
     /// The chunk needs no job before this time (Unix seconds): a limit has postponed recipients.
     pub not_before: Option<u32>,
-    /// The last batches that Redis has applied, in order.
+    /// The last batches that Redis has applied and may still forget, in order.
     pub(super) batches: VecDeque<RememberedBatch>,
-    /// True if a batch was written under this lease.
+    /// True if the ledger writer has written a batch under this lease.
     pub(super) was_written: bool,
 }
 

@@ -113,7 +113,7 @@ impl LeasedChunkSender {
         })
     }
 
-    /// Runs the connection workers and the ledger writer until all is done or the chunk is halted.
+    /// Runs the connection workers and the ledger writer until the last worker has ended.
     async fn run_connections(
         &self,
         run: ChunkRun,

@@ -32,7 +32,7 @@ pub struct LedgerAccess {
     pub ledgers: LedgerStore,
     pub redis: Redis,
     pub holder: LeaseHolder,
-    /// The number of accepted messages that this process has recorded.
+    /// The number of acceptances that this process has recorded, and of accepted proofs.
     pub acceptances: Arc<AtomicU64>,
     pub config: Arc<Config>,
     pub daemon: Daemon,

@@ -32,7 +32,7 @@ pub(super) enum Replay {
     PutBack,
     /// Redis has forgotten too much: the open recipients are in doubt, and the lease is over.
     InDoubt,
-    /// Nothing was written under this lease. The lease is over.
+    /// The ledger writer has written nothing under this lease. The lease is over.
     Nothing,
 }
 

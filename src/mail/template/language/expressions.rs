@@ -140,7 +140,7 @@ impl Checker {
         }
     }
 
-    /// Checks a comparison. With `is_search`, the operator is `in`.
+    /// Checks a comparison. With `is_search`, the operator is `in` or `not in`.
     fn comparison(
         &self,
         left: &Expr<'_>,

@@ -42,13 +42,15 @@ pub enum Cost {
 /// What a filter gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FilterResult {
-    /// A number, or an error.
+    /// A number, or an error. `int` and `float` may give their default instead.
     Number,
     /// A text or another plain value, made from the value. Such a filter may stand in `map`.
     Plain,
     /// The value itself, its argument, or an item of it.
     Passed,
-    /// A list of the same items, of parts of a text, or of pairs.
+    /// A list of items, of values made from items, of parts of a text, or of pairs.
+    ///
+    /// `reverse` of a text gives a text.
     List,
     /// A list of lists. Only a loop may go through it, so that lists do not nest.
     ListOfLists,
@@ -133,7 +135,7 @@ impl FilterRule {
         FILTERS.iter().find(|rule| rule.name == name)
     }
 
-    /// Whether `map` may apply the filter: its results are no lists.
+    /// Whether `map` may apply the filter: it makes no lists, but may pass one on.
     pub fn is_for_items(&self) -> bool {
         matches!(self.result, FilterResult::Number | FilterResult::Plain)
             || matches!(self.name, "d" | "default" | "first" | "last")

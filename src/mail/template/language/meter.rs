@@ -51,7 +51,8 @@ impl Weight {
 ///
 /// # Errors
 ///
-/// The fuel does not suffice. The measurement ends there, so it costs no more than it charges.
+/// The fuel does not suffice, or a value is too deep. The measurement ends there, so it costs no
+/// more than it charges.
 pub fn charge(state: &State<'_, '_>, values: &[Value]) -> Result<Weight, Error> {
     let left = state.fuel_levels().map_or(u64::MAX / UNITS_PER_FUEL, |(_, left)| left);
     let most = left.saturating_mul(UNITS_PER_FUEL);

@@ -3,10 +3,12 @@
 //! Templates are strangers' code. Two rules bound their work:
 //!
 //! - **No value nests or doubles.** A template cannot put a value into a list or a map. Lists come
-//!   from the audience, from a filter that keeps or shortens them, or are constants. So a value is
-//!   as deep as the audience made it, and no larger than the fuel that was paid for it.
-//! - **All work is paid before it is done.** An operator costs a small constant, because one of its
-//!   sides is a constant or a number. Filters and tests charge the whole size of their values.
+//!   from the audience, from `range`, from a filter, or are constants. A filter adds at most one
+//!   level. So a value is hardly deeper than the audience made it, and no larger than the fuel that
+//!   was paid for it.
+//! - **All work is paid before it is done.** A comparison or a product costs little, because one of
+//!   its sides is a constant or a number. The engine charges `~` for its text, and `in` for the
+//!   items that it visits. Filters and tests charge the whole size of their values.
 //!
 //! Entry points: [`check`] refuses a source that is outside the language; [`environment()`] makes
 //! the engine with the filters and tests of the language only; [`is_harmless`] is for deliveries
