@@ -117,7 +117,8 @@ local function sent_by_earlier_claim(record, now)
 end
 
 -- The worker of a claim is gone, and nobody knows whether the message was accepted.
--- If an earlier claim was accepted, the recipient is sent, perhaps twice. Otherwise it is in doubt.
+-- If an earlier claim was accepted, the recipient is sent, perhaps twice. Otherwise it is in doubt,
+-- or deferred in an SMTP test.
 local function lose_claim(record, now)
   if has(record.flags, ACCEPTED) then
     sent_by_earlier_claim(record, now)
