@@ -1,7 +1,8 @@
 -- Functions that all scripts over ledgers share.
 --
 -- The layout of a ledger is in domain/ledger/format.rs.
--- This file stands before the text of such a script. It has no KEYS, no ARGV and no answer.
+-- This file stands before the text of such a script; only claim_and_record_fast.lua comes earlier.
+-- It has no KEYS, no ARGV and no answer.
 local HEADER, RECORD = 32, 16
 local PENDING, ATTEMPTING, DEFERRED, SENT, FAILED, IN_DOUBT, CANCELLED, EXCLUDED =
   0, 1, 2, 3, 4, 5, 6, 7
