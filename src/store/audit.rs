@@ -17,8 +17,8 @@ use crate::domain::{
     seal::SealKey,
 };
 
-/// The audit chains. It seals what it writes, and checks the seals of what it reads. Cheap to
-/// clone.
+/// The audit chains. It seals what it writes, and checks the seals of the entries that it lists.
+/// Cheap to clone.
 #[derive(Clone)]
 pub struct AuditStore {
     redis: Redis,
@@ -114,8 +114,8 @@ impl AuditStore {
         last.map(|entry| json(&entry)).transpose()
     }
 
-    /// Appends an entry to the chain of heads. It records the entry `seq` of the chain that is the
-    /// entry's subject.
+    /// Appends an entry to the chain of heads. The subject of the entry names another chain, and
+    /// `seq` is the sequence number of that chain's head.
     ///
     /// Returns false if the chain has changed since `entry` was made, or if the chain already holds
     /// this head, or a newer head of the same chain.

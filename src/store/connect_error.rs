@@ -1,4 +1,4 @@
-//! Why no connection to Redis can be made, in the words of the setting that is wrong.
+//! Why no connection to Redis can be made, with the name of the setting that is wrong.
 
 use std::time::Duration;
 

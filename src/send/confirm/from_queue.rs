@@ -139,7 +139,7 @@ impl QueueConfirmations {
 }
 
 /// The key under which a JWT is spent, in the same script as the state change. The same JWT gets
-/// the first outcome. Another JWT with the same issuer and `jti` is refused.
+/// the first outcome. Another JWT for this delivery with the same issuer and `jti` is refused.
 fn repeat_key_of(id: &DeliveryId, claims: &Claims) -> RepeatKey {
     let name = Sha256::new()
         .chain_update(&claims.iss)

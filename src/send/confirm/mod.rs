@@ -7,7 +7,7 @@
 //! - [`confirm_action`] decides whether a plan is due, scheduled or too late. The preparation
 //!   uses it for deliveries that need no request for confirmation.
 //!
-//! The compare-and-set on the state lets one confirmation through, however many arrive.
+//! The compare-and-set on the revision lets one confirmation through, however many arrive.
 //!
 //! Not in here: the digest itself ([`crate::domain::delivery`]); the check of tokens
 //! ([`crate::identity`]); the start of a confirmed delivery and the release of its waves

@@ -31,7 +31,7 @@ const AT_A_TIME: usize = 16;
 /// The result of the attempt to create an occurrence.
 enum OccurrenceOutcome {
     Created(DeliveryId),
-    /// The due instant had passed, because no daemon ran or the store was held.
+    /// The due instant had passed: for example, no daemon ran or the store was held.
     Skipped,
     /// The definition of the occurrence is invalid: why.
     Failed(String),
@@ -193,8 +193,8 @@ impl Recurrences {
     /// Creates an occurrence unless it exists.
     ///
     /// One write makes it complete. With a stored audience its state is `preparing` from the start,
-    /// so nobody can change it before. Its preparation runs in the name of the principal who set
-    /// the recurrence.
+    /// so nobody can change it before its preparation. This runs in the name of the principal who
+    /// set the recurrence.
     ///
     /// # Errors
     /// If its definition is invalid, or the template was changed meanwhile.
@@ -255,8 +255,8 @@ impl Recurrences {
         now: Timestamp,
         outcome: &OccurrenceOutcome,
     ) -> Result<(), Refusal> {
-        // The occurrence may be on another server of a cluster. The template may go on only when
-        // the occurrence is durable there.
+        // In a Redis cluster the occurrence would be on another server. The template may go on only
+        // when the occurrence is durable there.
         self.deliveries.await_durability().await?;
         let advanced = self
             .deliveries

@@ -20,7 +20,8 @@ use crate::{
 /// The name of a token bucket, and its rate in messages per second.
 pub type BucketRate = (String, f64);
 
-/// The chunk waits for tokens that come within this time. Otherwise its recipients are postponed.
+/// The chunk waits for tokens of its `rates` that come within this time. If they come later, or if
+/// a domain's limit lacks tokens, recipients are postponed.
 const SHORT_WAIT: Duration = Duration::from_millis(250);
 
 /// Decides which recipients of one chunk may be claimed now.
@@ -218,7 +219,7 @@ impl Drop for Admission {
     }
 }
 
-/// The Unix second `wait` after `now`, rounded up so that it is never early.
+/// The Unix second `wait` after `now`. A part of a second counts as a whole one.
 fn after(now: u32, wait: Duration) -> u32 {
     now.saturating_add(wait.as_secs_f64().ceil() as u32)
 }

@@ -172,7 +172,8 @@ impl HeldStore {
     }
 }
 
-/// Whether a delivery in this state may have been sent in the time that the store lacks.
+/// Whether this is a state of a confirmed delivery, which may have gone on in the time that the
+/// store lacks.
 fn may_have_gone_on(state: DeliveryState) -> bool {
     use DeliveryState::{Held, InProgress, Paused, Pausing, Scheduled, StartPending, Stopping};
     matches!(state, Scheduled | Held | StartPending | InProgress | Pausing | Paused | Stopping)

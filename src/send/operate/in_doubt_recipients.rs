@@ -53,8 +53,8 @@ impl InDoubtRecipients {
     /// the first answer: how many recipients were in doubt then.
     ///
     /// # Errors
-    /// If the principal lacks the role; if the delivery was not released or lost its logs; if a
-    /// recipient does not exist.
+    /// - The principal lacks the role, or a recipient does not exist.
+    /// - The delivery was not released or lost its logs, or its state forbids to send again.
     pub async fn resolve(
         &self,
         by: &Principal,

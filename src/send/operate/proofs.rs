@@ -57,7 +57,8 @@ impl Proofs {
     /// - The principal lacks the role, or the request is invalid.
     /// - A test address is on the denylist.
     /// - The principal has sent too many proofs within an hour.
-    /// - The delivery is not prepared, was changed meanwhile, or has no relay.
+    /// - The delivery is not prepared, was changed meanwhile, is altered, or has no relay.
+    /// - The store is held, or the logs of the delivery are removed.
     /// - An earlier request with the key has no answer.
     pub async fn send_proofs(
         &self,

@@ -63,7 +63,8 @@ impl Removal {
         let mut buckets = BTreeSet::new();
         for (number, chunks) in &before {
             for chunk in 0..*chunks {
-                // if a slice is missing, an earlier removal took its messages and then the slice
+                // if a slice is missing, an earlier removal took its messages and then the slice;
+                // a slice that cannot be read leaves its messages in the index
                 let recipients: Vec<Recipient> =
                     match self.audiences.slice(id, SliceKind::Chunks(*number), chunk).await {
                         Err(StoreError::Damaged(_) | StoreError::Altered(_)) => continue,

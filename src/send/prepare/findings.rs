@@ -2,7 +2,7 @@
 
 use crate::domain::delivery::{Checks, Finding};
 
-/// The longest message of a finding, in characters: it may quote a field or a link.
+/// The longest message of an error, in characters: it may quote a field or a link.
 const LONGEST_MESSAGE: usize = 500;
 
 /// Collects errors and warnings. All errors are counted; the first ones are kept with their text.

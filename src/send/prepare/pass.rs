@@ -1,4 +1,4 @@
-//! One pass over the audience, whose memory grows only with the set of addresses.
+//! One pass over the audience: the memory of the pass grows mainly with the set of addresses.
 
 use std::{pin::pin, sync::Arc};
 
@@ -62,7 +62,8 @@ pub(super) struct PreparationPass<'a> {
 }
 
 impl<'a> PreparationPass<'a> {
-    /// Prepares the delivery; `None` if the preparation was stopped on the way.
+    /// Prepares the delivery. `None` if the preparation was stopped on the way, if another one
+    /// began, or if the daemon ends.
     ///
     /// # Errors
     /// If Redis does not answer, or a stored part is damaged.
@@ -127,7 +128,7 @@ impl<'a> PreparationPass<'a> {
         self.preparation.write_slice(SliceKind::Links(self.preparation.generation), 0, &links).await
     }
 
-    /// Goes through the audience. False if the preparation was stopped.
+    /// Goes through the audience. False if the preparation is not wanted any more.
     async fn go_through(
         &mut self,
         audience: &Audience,

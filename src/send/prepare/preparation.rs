@@ -36,7 +36,8 @@ pub(super) struct Preparation<'a> {
     pub(super) delivery: &'a Delivery,
     pub(super) generation: u32,
     pub(super) settings: Settings,
-    /// The settings of the time when the preparation began: a reload changes nothing midway.
+    /// The configuration when the preparation began. A reload does not change it midway; what must
+    /// follow a reload is read from `tools.config`.
     pub(super) config: Arc<Config>,
 }
 

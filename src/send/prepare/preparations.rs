@@ -40,7 +40,8 @@ impl Preparations {
     /// Requests a preparation; a job does it.
     ///
     /// # Errors
-    /// If the principal lacks a role, or the delivery cannot be prepared in its state.
+    /// - The principal lacks a role, or the delivery cannot be prepared in its state.
+    /// - The preparation will also confirm, but the request names no revision.
     pub async fn request(
         &self,
         by: &Principal,
@@ -201,7 +202,8 @@ impl Preparations {
     }
 }
 
-/// The state after a preparation that needs no request for confirmation; `None` if one is needed.
+/// The state after a preparation that needs no request for confirmation. `None` if one is needed,
+/// or if all waves are overdue.
 ///
 /// Whoever asked for this preparation confirms the delivery with it, and had the role to confirm.
 fn confirmed_state(plan: &Plan, prepared: DeliveryState, now: Timestamp) -> Option<DeliveryState> {

@@ -25,7 +25,7 @@ impl Finishes {
     /// The job: finishes a delivery if nothing is left to do.
     ///
     /// # Errors
-    /// `Retry` if Redis does not answer.
+    /// [`JobError::Retry`] if Redis does not answer; [`JobError::Abort`] if a part is damaged.
     pub async fn finish(&self, id: &DeliveryId) -> Result<(), JobError> {
         let delivery = match self.deliveries.delivery(id).await {
             Ok(delivery) => delivery,

@@ -36,8 +36,8 @@ pub struct Takeovers {
 impl Takeovers {
     /// Takes a chunk over from its holder if the holder is dead. The next job finds the chunk free.
     ///
-    /// A holder is dead if this daemon has its state directory now, or if its beat has stood still
-    /// for a whole lease.
+    /// A holder is dead if its state directory belongs to this daemon now, or if its beat has stood
+    /// still for a whole lease.
     pub(super) async fn take_over_if_dead(
         &self,
         delivery: &Delivery,

@@ -76,7 +76,8 @@ impl FairQueue {
         }
     }
 
-    /// Queues one job of a delivery. False if it wants none, or may have no more at a time.
+    /// Queues one job of a delivery. False if its circuit breaker is open, if it wants no job, or
+    /// if it may have no more at a time.
     async fn assign_job(&self, id: &DeliveryId, at: f64) -> Result<bool, Refusal> {
         if self.throttles.delivery_breaker(id, unix_now()).is_some() {
             return Ok(false);

@@ -32,7 +32,8 @@ impl Starts {
     /// Ledgers that are there already stay as they are, so the job may run twice.
     ///
     /// # Errors
-    /// [`JobError::Retry`] if Redis does not answer; [`JobError::Abort`] if a part is damaged.
+    /// [`JobError::Retry`] if Redis does not answer; [`JobError::Abort`] if a part is damaged or
+    /// altered.
     pub async fn start(&self, id: &DeliveryId) -> Result<(), JobError> {
         let delivery = match self.deliveries.delivery(id).await {
             Ok(delivery) => delivery,

@@ -1,7 +1,7 @@
 //! The message index: the messages of all prepared deliveries, found by address.
 //!
 //! An entry names a preparation and a recipient number. It is written and removed together with the
-//! chunk. The status of the message is only in the ledger, its due time only in the table of waves.
+//! chunk. The entry holds no status and no due time: the ledger and the table of waves have them.
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -8,7 +8,7 @@
 //! address ([`MessageTrace`]), keeps the denylist, and notes proofs ([`SentProof`]).
 //! [`RegisteredPreparation`] and [`PreparationStanding`] describe the preparation behind a number.
 //!
-//! Nothing is stored twice: status and time of a message are read from the ledger and from the
+//! The index holds neither status nor time of a message: they are read from the ledger and from the
 //! table of waves.
 //!
 //! Not here: the rule of fatigue is in [`crate::domain::audience`], its use in `send::prepare` and

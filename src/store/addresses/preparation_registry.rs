@@ -90,7 +90,7 @@ impl PreparationStanding {
 }
 
 /// Reads `state` and `planned` of a delivery. Returns the state if the messages of this generation
-/// count: it is the plan of the delivery, and the delivery was confirmed.
+/// count: the plan of the delivery has this generation, and the delivery was confirmed.
 pub(super) fn counting_state(
     head: &redis::Value,
     generation: u32,

@@ -3,7 +3,7 @@
 //! | bytes | content |
 //! |---|---|
 //! | 1 | [`SEALED`] |
-//! | 4 | the due time of the items, Unix seconds, big-endian; 0 for at once, and for other kinds |
+//! | 4 | the due time of a chunk, Unix seconds, big-endian; 0 for at once and if this is no chunk |
 //! | 16 | seal over the place, the due time and the rest |
 //! | rest | the compressed lines |
 //!
@@ -50,7 +50,7 @@ impl SliceName<'_> {
     /// The due time and the compressed lines.
     ///
     /// # Errors
-    /// [`StoreError::Altered`] if the seal is missing or is not for this place.
+    /// [`StoreError::Altered`] if the seal is missing, or does not fit the place or the content.
     pub(super) fn open<'s>(
         &self,
         key: &SealKey,

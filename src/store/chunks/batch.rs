@@ -55,10 +55,10 @@ pub struct Batch {
 pub struct BatchAnswer {
     /// The verdict on the lease.
     pub lease: LeaseVerdict,
-    /// One effect per report, in the order of the batch.
+    /// One effect per report, in the order of the batch. Empty if the ledger is missing.
     pub reports: Vec<ReportEffect>,
     /// The verdict on the claims.
     pub claims: LeaseVerdict,
-    /// Whether each claim was granted, in the order of the batch.
+    /// Whether each claim was granted, in the order of the batch. Empty if the ledger is missing.
     pub granted: Vec<bool>,
 }

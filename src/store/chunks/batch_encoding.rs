@@ -8,7 +8,8 @@ use super::{
 /// Stands in place of a status if the claim was not started.
 const GIVEN_BACK: u8 = 255;
 
-/// The terms of a batch: lease, time, in-doubt policy, range of positions.
+/// The terms of a batch: lease, time, in-doubt policy, whether the batch is done again, and the
+/// range of positions.
 pub(super) fn terms(
     lease: &Lease,
     batch: &Batch,
@@ -30,7 +31,8 @@ pub(super) fn terms(
     terms
 }
 
-/// Packs reports. Successive reports that differ only in their positions share one head.
+/// Packs reports without their replies. Successive reports that differ only in their positions and
+/// replies share one head.
 pub(super) fn reports(reports: &[&Report]) -> Vec<u8> {
     let alike = |a: &&Report, b: &&Report| {
         let head = |r: &Report| (r.claim, r.status, r.reason, r.flags, r.when);

@@ -94,7 +94,7 @@ impl ChunkLists {
     }
 
     /// Opens an offered chunk again because its job is gone. Returns false if the chunk got another
-    /// job since `round`.
+    /// job since `round`, or is not offered any more.
     pub async fn return_to_ready(
         &self,
         at: &ChunkRef,

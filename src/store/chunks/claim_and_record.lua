@@ -55,7 +55,7 @@ local function report_newest_claim(record, outcome)
     end
   end
   if not unsettled then return record.status == outcome.status and 'r' or 'x' end
-  -- A late "not accepted" leaves the recipient in doubt: its chunk may be closed and its delivery
+  -- A late deferral leaves the recipient in doubt: its chunk may be closed and its delivery
   -- finished by now.
   if record.status == IN_DOUBT and outcome.status ~= FAILED then return 'x' end
   return 'a', function()

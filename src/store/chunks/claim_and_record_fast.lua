@@ -1,7 +1,8 @@
 -- Writes a batch of the holder: records the reports on earlier claims, then grants new claims.
 --
 -- A report is compared with the claim number, not with the lease: a late report counts, too.
--- A claim needs the lease, the sequence number, and a delivery in progress.
+-- A claim needs the lease, the sequence number, and a delivery in progress. If the batch is done
+-- again, the state of the delivery does not matter.
 -- KEYS: ledger, live counters, replies, delivery
 -- ARGV: 1 terms: epoch u32, sequence number u32, owner (8 bytes), now u32,
 --         whether recipients in doubt are sent to again u8, after how many seconds u32,

@@ -13,7 +13,7 @@ use crate::{
 pub enum LeaseVerdict {
     /// The caller holds the lease.
     Ok,
-    /// Somebody else holds the chunk.
+    /// The caller holds the lease no longer: somebody else holds it, or nobody does.
     Lost,
     /// The state of the delivery forbids the request.
     Forbidden,

@@ -1,7 +1,8 @@
 -- Functions that all scripts over ledgers share.
 --
 -- The layout of a ledger is in domain/ledger/format.rs.
--- This file stands before the text of such a script. It has no KEYS, no ARGV and no answer.
+-- This file stands before the text of such a script; only claim_and_record_fast.lua comes earlier.
+-- It has no KEYS, no ARGV and no answer.
 local HEADER, RECORD = 32, 16
 local PENDING, ATTEMPTING, DEFERRED, SENT, FAILED, IN_DOUBT, CANCELLED, EXCLUDED =
   0, 1, 2, 3, 4, 5, 6, 7
@@ -117,7 +118,8 @@ local function sent_by_earlier_claim(record, now)
 end
 
 -- The worker of a claim is gone, and nobody knows whether the message was accepted.
--- If an earlier claim was accepted, the recipient is sent, perhaps twice. Otherwise it is in doubt.
+-- If an earlier claim was accepted, the recipient is sent, perhaps twice. Otherwise it is in doubt,
+-- or deferred in an SMTP test.
 local function lose_claim(record, now)
   if has(record.flags, ACCEPTED) then
     sent_by_earlier_claim(record, now)

@@ -15,8 +15,8 @@ pub enum Mutation {
     ClaimsInAnyState,
     /// A batch that comes again after a pause gets no list of its granted claims.
     GrantsForgotten,
-    /// A late "not accepted" takes a recipient out of doubt, though perhaps nobody looks at its
-    /// chunk again.
+    /// A late deferral takes a recipient out of doubt, though perhaps nobody looks at its chunk
+    /// again.
     LateDeferrals,
     /// A stop cancels recipients that wait for a second attempt, though the first one may have been
     /// accepted.
