@@ -115,7 +115,8 @@ impl Redis {
     /// Checks the settings without connecting. The URL "" means the embedded Redis.
     ///
     /// # Errors
-    /// If the URL is not valid or holds a password, or the password file cannot be read.
+    /// If the URL is not valid, holds a password, or names a user without a password file. If a
+    /// file of the settings cannot be used.
     pub fn check(settings: &config::RedisSettings) -> Result<(), ConfigError> {
         if settings.url.is_empty() { Ok(()) } else { client(settings).map(drop) }
     }
