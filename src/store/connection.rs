@@ -124,7 +124,7 @@ impl Redis {
     /// Connects. Later the connection reconnects by itself.
     ///
     /// # Errors
-    /// If a setting cannot be used, or Redis does not answer.
+    /// If a setting cannot be used, or Redis does not answer or refuses.
     pub async fn connect(settings: &config::RedisSettings) -> Result<Self, ConnectError> {
         let client = client(settings)?;
         let address = client.get_connection_info().addr().to_string().into();
