@@ -115,7 +115,8 @@ impl Redis {
     /// Checks the settings without connecting. The URL "" means the embedded Redis.
     ///
     /// # Errors
-    /// If the URL is not valid or holds a password, or the password file cannot be read.
+    /// If the URL is not valid, holds a password, or names a user without a password file. If a
+    /// file of the settings cannot be used.
     pub fn check(settings: &config::RedisSettings) -> Result<(), ConfigError> {
         if settings.url.is_empty() { Ok(()) } else { client(settings).map(drop) }
     }
@@ -123,7 +124,7 @@ impl Redis {
     /// Connects. Later the connection reconnects by itself.
     ///
     /// # Errors
-    /// If a setting cannot be used, or Redis does not answer.
+    /// If a setting cannot be used, or Redis does not answer or refuses.
     pub async fn connect(settings: &config::RedisSettings) -> Result<Self, ConnectError> {
         let client = client(settings)?;
         let address = client.get_connection_info().addr().to_string().into();

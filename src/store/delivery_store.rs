@@ -108,7 +108,7 @@ impl DeliveryStore {
     }
 
     /// Whether a daemon wrote this document in this state. The script that releases waves changes
-    /// the state alone: the seal then is of the state before.
+    /// the state and keeps the seal: the seal then is of an earlier state.
     fn fits(&self, id: &DeliveryId, state: DeliveryState, document: &str, seal: &[u8]) -> bool {
         let before: &[DeliveryState] = match state {
             DeliveryState::StartPending => &[DeliveryState::Scheduled, DeliveryState::Held],

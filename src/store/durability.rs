@@ -17,7 +17,7 @@ pub enum Durability {
     MayRollBack(DurabilityLag),
     /// Acknowledged writes can be lost, for this reason.
     Weak(String),
-    /// Redis does not tell, for this reason: CONFIG or INFO is not permitted.
+    /// Redis does not tell: it refuses CONFIG or INFO, for this reason.
     Unknown(String),
 }
 
@@ -64,10 +64,10 @@ impl fmt::Display for Durability {
             Self::MayRollBack(lag) => {
                 f.write_str("Redis may lose its last acknowledged writes")?;
                 if !lag.sync.is_zero() {
-                    f.write_str(" when it crashes (appendfsync everysec)")?;
+                    f.write_str(", when it crashes (appendfsync everysec)")?;
                 }
                 if lag.replicas > 0 {
-                    write!(f, " when one of its {} replicas takes over", lag.replicas)?;
+                    write!(f, ", when one of its {} replicas takes over", lag.replicas)?;
                 }
                 f.write_str(
                     ": the daemon records them again, or the recipients are in doubt; \

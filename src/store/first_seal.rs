@@ -1,4 +1,4 @@
-//! The first seal: everything that a version without seals has written gets its seal, once.
+//! The first seal: documents and slices that a version without seals has written get their seals.
 //!
 //! Only the daemon that makes the key of the installation does this, at its first start. Later, an
 //! unsealed document or slice counts as altered.

@@ -45,7 +45,8 @@ impl SealedSecret<'_> {
         [&nonce[..], &sealed].concat()
     }
 
-    /// The secret in a sealed form; `None` if another key or another name sealed it.
+    /// The secret inside a sealed form. `None` if another key or another name sealed it, or if it
+    /// was altered.
     pub fn open(&self, sealed: &[u8]) -> Option<[u8; SECRET_BYTES]> {
         let (nonce, rest) = sealed.split_first_chunk::<NONCE_BYTES>()?;
         let payload = Payload { msg: rest, aad: self.name.as_bytes() };

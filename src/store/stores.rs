@@ -14,8 +14,8 @@ use super::{
 };
 use crate::domain::seal::{InstallationKey, SealKey};
 
-/// One handle per subject. Only `app` has them all; each service gets the few it needs. Cheap to
-/// clone.
+/// One handle per subject. `app`, the admin API and the check of a backup have them all. Each
+/// service gets the few it needs. Cheap to clone.
 #[derive(Clone)]
 pub struct Stores {
     pub redis: Redis,

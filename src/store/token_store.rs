@@ -55,7 +55,8 @@ impl TokenStore {
         self.redis.await_durability().await
     }
 
-    /// Notes that a token was used now (Unix seconds). Each process writes once a minute at most.
+    /// Notes that a token was used now (Unix seconds). Each process writes once a minute at most
+    /// for each token.
     pub async fn note_use(&self, sha256: &str, now: u32) -> Result<(), StoreError> {
         {
             let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);

@@ -51,7 +51,7 @@ impl HoldStore {
     /// Checks the form of the store, and writes it into a new store.
     ///
     /// # Errors
-    /// If the form is newer than this program.
+    /// If the form is newer than this program, or Redis does not answer.
     pub async fn check_format(&self) -> Result<(), OpenError> {
         let mut set = redis::cmd("SET");
         set.arg(keys::FORMAT).arg(FORMAT).arg("NX").arg("GET");

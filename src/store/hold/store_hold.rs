@@ -84,7 +84,7 @@ impl fmt::Display for HoldReason {
             Self::Silent => {
                 "no daemon wrote a heartbeat for the grace window, and for at least five minutes"
             }
-            Self::WentBack => "Redis holds less than this daemon has written",
+            Self::WentBack => "Redis holds less than a running daemon has written",
             Self::ByHand => "a person held it",
         })
     }

@@ -6,7 +6,7 @@
 //!
 //! Entry points: [`ScheduleStore`] reads and writes waves and releases due waves. The result is
 //! [`ReleasedWaves`]. The list of templates and occurrences is part of
-//! [`DeliveryStore`](crate::store::DeliveryStore), because each change of a delivery writes it.
+//! [`DeliveryStore`](crate::store::DeliveryStore), because changes of these deliveries write it.
 //!
 //! Only `release_waves.lua` releases waves. It holds overdue waves, and `hold_waves.lua` holds
 //! waves when a held store is released.

@@ -181,7 +181,7 @@ async fn every_action_with_a_key_happens_once_and_repeats_its_answer() {
     let id = uploaded(&app, 2000).await;
     let path = |action: &str| format!("/deliveries/{id}/{action}");
     let none = json!({});
-    // A key is bound to its action, so each request needs its own key.
+    // A key is bound to its action, so each action has its own key.
     assert_eq!(at_once(client, &path("prepare"), "p", &none).await.1["state"], "preparing");
     assert_eq!(
         answer(

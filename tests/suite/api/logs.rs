@@ -17,8 +17,8 @@ fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// Recipients of every kind: sent, refused, deferred, with unusual names, and three for each
-/// exclusion cause.
+/// Recipients of many kinds: sent, refused, deferred, with unusual names. Three each are excluded
+/// as duplicate, as invalid and as empty.
 fn varied_delivery() -> String {
     let mut lines = audience(40);
     for i in 0..3 {

@@ -1,4 +1,4 @@
-//! Uploads that fail: they change nothing, and cost little.
+//! Uploads: one that fails changes nothing and costs little, and a long one is counted.
 
 use std::sync::{
     Arc,

@@ -160,7 +160,7 @@ async fn a_cut_end_of_the_chain_of_heads_is_found_by_what_the_daemon_kept() {
         (serde_json::from_slice::<AuditHead>(&kept).unwrap() == last.head()).then_some(())
     })
     .await;
-    // all that happened after the creation never happened
+    // the attacker removes all that happened after the creation
     let begin = heads.iter().position(|entry| entry.contains(&id)).unwrap() + 1;
     target.write(HEADS, &heads[..begin]).await;
     let entries = target.chain(&own).await;
@@ -180,7 +180,7 @@ async fn a_cut_end_of_the_chain_of_heads_is_found_by_what_the_daemon_kept() {
     target.expect_fault("grown again", &[&fault]);
     assert_eq!(target.daemon.log().matches("was changed by hand").count(), 1);
 
-    // a daemon that kept nothing finds it by the log of the other one
+    // a daemon that kept nothing finds no fault; the command finds the cut by a head from the log
     target.daemon.kill();
     std::fs::remove_file(target.daemon.state_dir().join("audit.head")).unwrap();
     target.daemon.restart().await;
@@ -219,7 +219,7 @@ async fn a_log_of_a_version_without_seals_is_covered_by_the_first_seal() {
     target.daemon.restart().await;
     assert_eq!(target.verify(&[]), (0, Vec::new()));
 
-    // what is added without a seal after it is foreign
+    // an entry without a seal that is added after the first seal is foreign
     let other = target.daemon.client.create(&definition()).await;
     let stripped: Vec<String> =
         target.chain(&chain_of(&other)).await.iter().map(|e| without_seal(e)).collect();

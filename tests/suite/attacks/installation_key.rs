@@ -12,7 +12,8 @@ use crate::harness::{
     redis::{RedisServer, connect},
 };
 
-/// Turns the store into one of the version before seals: no seal anywhere, and plain secrets.
+/// Turns the store into one of the version before seals: documents and slices without seals, and
+/// plain secrets. The audit chains keep their seals.
 async fn without_seals(conn: &mut MultiplexedConnection) {
     let keys: Vec<String> = redis::cmd("KEYS").arg("versand:{*").query_async(conn).await.unwrap();
     for key in keys {

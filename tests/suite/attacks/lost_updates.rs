@@ -93,7 +93,7 @@ async fn every_change_of_a_delivery_honours_if_match() {
     assert_eq!(client.get(&format!("/deliveries/{id}")).await, before, "nothing has changed");
     assert_eq!(app.catcher.as_ref().unwrap().messages().len(), 0);
 
-    // a list, several lines, and any revision
+    // malformed tags, tags of no revision (one of them in a list), and two header lines
     let confirm = || {
         let request = client.request(Method::POST, &format!("/deliveries/{id}/confirm"));
         request.json(&json!({ "digest": digest }))

@@ -198,7 +198,7 @@ async fn a_test_address_opts_out_of_proofs_with_their_link() {
         bytes[4] ^= bit;
     }
 
-    // the link works after the next preparation and after the end of the delivery, too
+    // the link works after the next preparation and after the deletion of the delivery, too
     app.client.upload(&id, audience(1)).await;
     app.client.prepare(&id).await;
     let deleted = app.client.request(Method::DELETE, &format!("/deliveries/{id}"));

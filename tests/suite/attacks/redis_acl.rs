@@ -70,7 +70,7 @@ impl Target {
 }
 
 /// Runs a command whose words are separated by `|`, and once more from within a script. Both must
-/// be refused for lack of rights.
+/// be refused: for lack of rights, or because no script may call this command.
 async fn is_refused(conn: &mut MultiplexedConnection, command: &str) {
     let words: Vec<&str> = command.split('|').collect();
     let mut call = redis::cmd(words[0]);

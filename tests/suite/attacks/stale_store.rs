@@ -1,4 +1,4 @@
-//! A store that is behind (copied, restored, silent or gone back) sends nobody a second mail.
+//! A store that is behind (copied, replaced, restored, silent, gone back) sends no second mail.
 
 use std::time::Duration;
 
