@@ -1,6 +1,7 @@
 //! Failures of daemons, Redis, relays and disks.
 //!
-//! Nobody is lost, nobody gets a message twice, and nothing is stuck.
+//! Nobody is lost, and nothing is stuck. Nobody gets a message twice, except under the policy
+//! `resend`.
 
 mod crash;
 mod disk_full;

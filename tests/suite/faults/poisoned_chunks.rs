@@ -81,7 +81,7 @@ async fn a_chunk_that_kills_its_workers_is_set_aside_and_the_rest_goes_on() {
     eventually("the poisoned chunk is counted", LIMIT, async || {
         let metrics =
             reqwest::get(format!("{}/metrics", app.client.url)).await.ok()?.text().await.ok()?;
-        // The value counts all daemons in this process: they share one recorder.
+        // All daemons in this process set this gauge: they share one recorder.
         metrics.contains("versand_chunks_aside 1\n").then_some(())
     })
     .await;

@@ -29,7 +29,7 @@ use crate::{
     tidy::table_rows,
 };
 
-/// The name of a process that is proven dead.
+/// The name of a process that nobody can prove dead.
 const DEAD: u64 = 77;
 
 fn sources(folder: &str) -> Vec<PathBuf> {
@@ -161,8 +161,7 @@ async fn a_finish_whose_job_is_gone_is_queued_again() {
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
     let id = started(services, 10).await;
-    // The catcher of this daemon does not listen. All recipients are deferred, and fail when the
-    // validity period ends.
+    // The validity period ends before the chunk is sent, so all recipients fail without an attempt.
     validity_ends(services, &id).await;
     services.journey.chunks.send_chunk(&id, 0).await.unwrap();
     assert_eq!(services.stores.ledgers.counts(&id).await.unwrap().failed, 10);

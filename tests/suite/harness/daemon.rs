@@ -29,7 +29,7 @@ pub struct Daemon {
     folder: TempDir,
     settings: String,
     child: Option<Child>,
-    /// The address of the running daemon; it changes with each restart.
+    /// A client of the running daemon, whose address changes with each restart.
     pub client: Client,
     /// The length of the log when the running daemon was started.
     began: usize,

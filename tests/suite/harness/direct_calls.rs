@@ -60,7 +60,7 @@ pub async fn confirm(services: &Services, id: &DeliveryId, digest: &str) {
     confirmations.confirm(&all_roles(), id, digest, "test", &[]).await.unwrap();
 }
 
-/// Creates and prepares a delivery. Returns it with its digest.
+/// Creates and prepares a delivery. Returns its id and its digest.
 pub async fn prepared(services: &Services, recipients: usize) -> (DeliveryId, String) {
     let id = create(services, definition()).await;
     upload(services, &id, audience(recipients)).await;

@@ -1,4 +1,4 @@
-//! Servers and clients for the tests, which start in milliseconds and end with their test.
+//! Servers and clients for the tests. Each server ends with its test.
 //!
 //! A test fails if a program is missing.
 

@@ -1,4 +1,4 @@
-//! Tests of the harness itself: every other test relies on these properties.
+//! Tests of the harness itself: other tests rely on these properties.
 
 use std::{io::ErrorKind, process::Command, time::Duration};
 

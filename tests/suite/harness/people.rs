@@ -68,7 +68,7 @@ pub async fn refused(
     problem(request.send().await.unwrap(), status).await
 }
 
-/// A path of the route for things that do not exist.
+/// A path of the route for things that do not exist. Only the queue exists.
 pub fn path(route: &Route) -> String {
     route
         .path

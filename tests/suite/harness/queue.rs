@@ -32,7 +32,7 @@ impl Redis {
 
     /// A connection of the daemon's user.
     pub async fn connect(&self) -> ConnectionManager {
-        // The client gives up soon, so that the workers see the outage.
+        // The client tries to connect only once more, so that the workers see the outage.
         let config = ConnectionManagerConfig::new()
             .set_response_timeout(Some(LIMIT))
             .set_number_of_retries(1);

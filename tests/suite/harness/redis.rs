@@ -130,7 +130,7 @@ impl RedisServer {
         std::fs::metadata(self.append_only_file()).unwrap().len()
     }
 
-    /// Kills the server and cuts the append-only file to this length. After a restart the server
+    /// Kills the server, cuts the append-only file to this length, and starts the server again. It
     /// has gone back in time, as after a crash of its machine under `appendfsync everysec`.
     pub fn roll_back(&mut self, length: u64) {
         self.kill();
@@ -168,7 +168,8 @@ impl RedisServer {
         Pid::from_child(self.child.as_ref().expect("redis-server is running"))
     }
 
-    /// True while the process lives. Redis ends by itself if it cannot write its append-only file.
+    /// True while the process lives. A Redis that syncs at every write ends by itself if it cannot
+    /// write its append-only file.
     pub fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
@@ -228,7 +229,7 @@ impl RedisServer {
     /// Returns the log if the server ends at once.
     fn try_launch(&mut self) -> Result<(), String> {
         let path = self.folder.path();
-        // The socket of a killed server would accept connections that nobody serves.
+        // The socket of a killed server is left over: nobody listens on it.
         let _ = std::fs::remove_file(self.socket());
         let log = path.join("log");
         // A shell starts it, so that the file limit is an error for Redis and not a signal.

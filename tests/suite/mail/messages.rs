@@ -75,7 +75,7 @@ fn read_all_back(messages: &[Vec<u8>]) -> Vec<Value> {
     read
 }
 
-/// The rules of SMTP and RFC 5322 for any message, which a lenient parser does not check.
+/// Rules that a lenient parser does not check: ASCII, CRLF, and no line of more than 76 bytes.
 pub fn check_bytes(message: &[u8]) {
     let text = std::str::from_utf8(message).expect("ASCII");
     assert!(text.is_ascii() && text.ends_with("\r\n"));

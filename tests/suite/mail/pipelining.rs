@@ -49,7 +49,7 @@ async fn proxy(to: u16) -> (u16, Arc<AtomicUsize>) {
     (port, turns)
 }
 
-/// Sends the messages over one connection. Returns the round trips for each.
+/// Sends the messages over one connection. Returns the average of round trips for a message.
 async fn round_trips(pipelining: bool) -> f64 {
     let world = World::new(|rules| rules.pipelining = pipelining, |_| ()).await;
     let (port, turns) = proxy(world.port).await;
@@ -102,7 +102,8 @@ async fn a_pipelined_envelope_serves_only_its_own_message() {
             );
             assert!(!connection.is_usable());
         }
-        // The connection is returned without the message, and is not used again.
+        // The connection is given back, and the message of its pipelined envelope was not sent. So
+        // the connection is not used again.
         drop(connection);
         until("closed", || world.relay.open_connections() == 0).await;
     }

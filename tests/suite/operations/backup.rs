@@ -1,4 +1,4 @@
-//! Backup, restore and verify at the real command line, while the daemon sends.
+//! Backup, restore and verify at the real command line, also while the daemon sends.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! The log, as text and as JSON: a line for each step of a delivery and each end of an outage.
+//! The log, as text and as JSON: steps of a delivery, and the beginning and end of an outage.
 
 use std::{
     io::Read,
@@ -135,8 +135,8 @@ async fn transactions_that_break_again_and_again_are_one_outage() {
     assert!(warnings[1].contains("faults=40"), "{}", warnings[1]);
 }
 
-/// Starts a daemon that ends at once because its Redis is away, and reads what it writes to the
-/// socket of a journal.
+/// Starts a daemon that ends at once because its Redis is away, and reads its standard error. With
+/// `is_journal`, the environment says that a journal reads it.
 fn last_words(format: &str, is_journal: bool) -> String {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("versand.toml");

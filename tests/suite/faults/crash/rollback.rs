@@ -1,4 +1,4 @@
-//! A Redis that goes back in time: each row of "What Redis promises".
+//! A Redis that goes back in time, and the rules that hold then ("What Redis promises").
 //!
 //! The tests use real crashes, cut append-only files and a replica that was behind.
 
@@ -126,7 +126,7 @@ async fn a_replica_that_was_frozen_takes_over_and_nobody_gets_a_mail_twice() {
     sleep(LOST).await;
     let frozen_at = relay.accepted();
     redis.freeze();
-    // it loses what waits in its socket, as a machine that was cut off does
+    // the replica loses what waits in its socket, as a machine that was cut off does
     replica.restart();
     replica.take_over(&mut redis);
     finished(&daemons[0].client, &id).await;

@@ -7,7 +7,7 @@ use versand::{
 
 use super::*;
 
-/// Two daemons that share the chunks. The first one has the delivery.
+/// Two daemons that share the chunks. The delivery is created and confirmed at the first one.
 async fn two_daemons(policy: &str, more: &str) -> (RedisServer, TestRelay, [Daemon; 2], String) {
     let (redis, relay) = (RedisServer::start(), TestRelay::start(DELAY).await);
     let settings = format!("{}{more}", settings(&redis, &relay));

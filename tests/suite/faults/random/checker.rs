@@ -1,4 +1,4 @@
-//! The verdict on a fault run, from the sink's journal, the exported log and the API alone.
+//! The verdict on a fault run, from the sink's journal, the log, the API, metrics and the faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 

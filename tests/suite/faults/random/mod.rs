@@ -1,7 +1,7 @@
 //! The fault run: real daemons, a real Redis and a sink under a seeded schedule of faults.
 //!
-//! The checker knows only the journal of the sink, the exported log and the API. `make fire` runs
-//! many seeds, `make test` a few.
+//! The checker knows only the journal of the sink, the exported log, the API, a metric and the
+//! faults. `make fire` runs many seeds, `make test` a few.
 
 use std::{
     fs,
@@ -31,8 +31,8 @@ const WINDOW: usize = 4;
 const CHUNK: usize = 100;
 /// `send.chunks_in_flight`.
 const IN_FLIGHT: usize = 8;
-/// The time from the last fault to the end, on a machine that may be busy. Other tests check the
-/// promised times.
+/// The time from the last fault to the end, on a machine that may be busy. The time for sending
+/// comes on top. Other tests check the promised times.
 const RECOVERY: Duration = Duration::from_secs(60);
 
 /// Seeds that failed once. In seed 54 a replica that was not in sync took over. The fault run was
@@ -56,7 +56,7 @@ impl Random {
     }
 }
 
-/// The fault of Redis in this run, besides restarts.
+/// The fault of Redis in this run, besides restarts and freezes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RedisFault {
     /// `appendfsync always`: nothing is lost.
@@ -95,7 +95,7 @@ struct FaultRun {
     faults: Vec<(Duration, String)>,
     /// The number of daemons that died, or were frozen for longer than their lease.
     fenced: usize,
-    /// The number of connections that a restart of the sink cut.
+    /// The most connections that restarts of the sink have cut.
     cut: usize,
     /// The number of restarts and replacements of Redis that may mean a roll-back.
     redis_restarts: usize,
@@ -261,7 +261,8 @@ impl FaultRun {
     }
 
     /// The upper limit of recipients in doubt. A fenced daemon counts with its windows, and also
-    /// with its chunks if Redis may have rolled back. Each connection that the sink cut counts once.
+    /// with its chunks if Redis may have rolled back. Each connection that the sink cut counts
+    /// once.
     fn most_in_doubt(&self) -> usize {
         let windows = self.fenced * CONNECTIONS * WINDOW;
         let chunks = if self.redis_fault == RedisFault::Durable || self.redis_restarts == 0 {
@@ -281,7 +282,7 @@ async fn in_sync(replica: &RedisServer) {
 }
 
 /// Confirms again and again at any daemon that listens. Scrapes a figure that must be 0, and notes
-/// each other value.
+/// every value that is not 0.
 async fn confirm_and_scrape(
     clients: Arc<Mutex<Vec<Client>>>,
     path: String,

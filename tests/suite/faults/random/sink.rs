@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::harness::ports::ClosedPort;
 
-/// The delay before every reply.
+/// The delay before every reply but the greeting.
 const DELAY: Duration = Duration::from_millis(6);
 
 /// The fault in every third transaction.
@@ -25,7 +25,7 @@ pub enum SinkFault {
     Refuse,
     /// Answers RCPT, or the end of data, with 451.
     Defer,
-    /// Waits two seconds before a reply.
+    /// Waits two seconds before each reply.
     Stall,
     /// Closes in the middle of the message. The client may have written all of it.
     CloseBefore,

@@ -1,6 +1,6 @@
 //! Fatigue: nobody gets more messages than the rule allows.
 //!
-//! This holds for any delivery, daemon or moment.
+//! This holds whichever daemon sends, and whenever. A delivery without a rule is exempt.
 
 mod late_exclusion;
 
@@ -218,7 +218,7 @@ async fn the_window_slides_by_days() {
             "{ago} s ago"
         );
     }
-    // The days are counted back from the day for which the new delivery is scheduled.
+    // The days are counted back from the time for which the new delivery is scheduled.
     for (days, expected) in [(6, 1), (8, 0)] {
         assert_eq!(
             excluded_for_fatigue(

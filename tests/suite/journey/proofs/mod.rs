@@ -1,4 +1,4 @@
-//! Proofs of a delivery before it is sent, with real servers.
+//! Proofs of a delivery, before and after it is sent, with real servers.
 
 use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 
@@ -52,7 +52,8 @@ fn text(caught: &CaughtMessage) -> String {
     String::from_utf8(caught.bytes.clone()).unwrap()
 }
 
-/// The numbers of transactions and of their outcomes, as the relay layer counts them.
+/// The numbers of accepted messages: as the relay layer counts them, and as the daemon records
+/// them.
 fn acceptances(app: &App) -> (u64, u64) {
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     (
@@ -81,7 +82,7 @@ async fn untouched(app: &App, id: &str) -> (Vec<Vec<u8>>, Value) {
     (bytes, view)
 }
 
-/// The tokens in the links of a message whose lines are whole, in their order.
+/// The tokens in the links of a message, in their order. The message has no soft line breaks.
 fn tokens(message: &str) -> Vec<String> {
     let is_of_token = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     let after = |(at, _): (usize, &str)| {

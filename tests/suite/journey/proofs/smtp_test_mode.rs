@@ -1,4 +1,4 @@
-//! SMTP test mode: the whole journey, and no message ever leaves.
+//! SMTP test mode: the whole journey, and no recipient gets a message.
 
 use versand::{
     domain::ledger::{ChunkRef, Ledger, Status},

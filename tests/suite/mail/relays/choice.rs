@@ -131,7 +131,7 @@ async fn no_sender_waits_for_a_relay_that_was_at_fault_and_is_silent() {
     });
     let well = TestRelay::start(Duration::ZERO).await;
     let (relays, route) = relays(&[silent, well.named("well", "")]);
-    // The greeting may take five minutes. A probe waits for it when the last message is sent.
+    // A probe waits up to five minutes for the greeting. The loop ends only after one has begun.
     let mut sent = 0;
     while sent < 100 || tries.load(Ordering::Relaxed) == 0 {
         send(&mut connection(&relays, &route).await, sent).await;

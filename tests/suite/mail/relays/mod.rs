@@ -26,7 +26,7 @@ async fn two_relays() -> (TestRelay, TestRelay) {
     (TestRelay::start(DELAY).await, TestRelay::start(DELAY).await)
 }
 
-/// The messages that both relays have accepted, by recipient.
+/// How many messages for each recipient the two relays have accepted together.
 fn received(relays: [&TestRelay; 2]) -> BTreeMap<String, usize> {
     let mut received = BTreeMap::new();
     for (recipient, ids) in relays.iter().flat_map(|relay| relay.received()) {
