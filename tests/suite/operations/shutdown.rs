@@ -48,7 +48,7 @@ async fn a_terminated_daemon_leaves_nobody_in_doubt_and_the_next_one_goes_on() {
             "the daemon waited for the limit of 25 s: {:?}",
             asked.elapsed()
         );
-        assert!(relay.accepted() < RECIPIENTS, "the daemon still sends");
+        assert!(relay.accepted() < RECIPIENTS, "all was sent before the daemon ended");
         daemon.restart().await;
     }
     daemon.client.wait_for(&id, &["finished"]).await;
@@ -124,8 +124,8 @@ async fn a_pause_takes_effect_within_a_second_though_the_relay_is_slow() {
     let before = relay.accepted();
     daemon.client.post(&format!("/deliveries/{id}/pause"), &json!({})).await;
     daemon.client.wait_for(&id, &["paused"]).await;
-    // Transactions at the end of data were finished. The test counts messages instead of a second:
-    // a connection sends at most two of them in a second.
+    // Transactions at the end of data were finished. The test measures the second in messages: in
+    // a second each connection sends at most two.
     let after = relay.accepted();
     assert!(after - before <= 2 * CONNECTIONS, "{} more", after - before);
     daemon.passes("reconcile", 1).await;

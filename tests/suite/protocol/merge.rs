@@ -112,9 +112,9 @@ fn given_back(r: &mut Record, now: u32) -> ReportEffect {
 }
 
 /// A late report of an acceptance. While the newer claim is under way, the report is only noted.
-/// Otherwise the record takes the claim number of the report, so that a repeated report is known.
-/// The report then decides, unless a bounce has decided. An acceptance of the newer claim counts as
-/// the second one.
+/// Otherwise the record becomes a duplicate if it has an acceptance already. A record without one
+/// takes the claim number of the report, so that a repeated report is known. The report then
+/// decides, unless a bounce has decided.
 fn accepted_earlier(r: &mut Record, report: &Report, terms: &Terms) -> ReportEffect {
     if r.has(flags::DUPLICATE) || r.status == Status::Attempting && r.has(flags::ACCEPTED) {
         return ReportEffect::Known;
@@ -134,9 +134,9 @@ fn accepted_earlier(r: &mut Record, report: &Report, terms: &Terms) -> ReportEff
     ReportEffect::Applied
 }
 
-/// Ends the claim of a worker that is gone. Nobody knows whether this claim was accepted. If an
-/// earlier claim was accepted, the recipient counts as sent, with a possible duplicate. In SMTP
-/// test mode nothing was ever transferred.
+/// Ends a claim of which nobody knows whether it was accepted. If an earlier claim was accepted,
+/// the recipient counts as sent, with a possible duplicate. In SMTP test mode nothing was ever
+/// transferred.
 pub fn lose(r: &mut Record, now: u32, test: bool) {
     if r.has(flags::ACCEPTED) {
         sent_before(r, now);

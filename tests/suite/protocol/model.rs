@@ -133,10 +133,11 @@ fn can_double(model: &Small) -> bool {
 }
 
 /// True if the record may stand for an accepted message. It may if it says `Sent`, or if a bounce
-/// came. Any other status needs a report that is still awaited, or a worker that is gone.
+/// came. Any other status needs a report that is still awaited, or an acceptance of which nobody
+/// knows any more.
 ///
-/// A recipient whose worker is gone is in doubt, was settled by a person, or has the result of its
-/// second attempt.
+/// A recipient with such an acceptance is in doubt, was settled by a person, or has the result of
+/// its second attempt.
 fn is_truth(world: &World, i: usize, r: &Record) -> bool {
     let second_attempt = r.has(flags::RESENT) && r.status != Status::Cancelled;
     let excused = r.status == Status::InDoubt || r.has(flags::SETTLED) || second_attempt;

@@ -21,10 +21,11 @@ pub enum Mutation {
     /// A stop cancels recipients that wait for a second attempt, though the first one may have been
     /// accepted.
     DoubtCancelled,
-    /// Records of a dead worker that another run of Redis may have forgotten are trusted.
+    /// The next holder trusts the records of its predecessor, though Redis may have forgotten later
+    /// writes.
     ForgottenTrusted,
-    /// Records that a roll-back may have undone count as not done. Recipients in doubt are sent to
-    /// again, perhaps a third time.
+    /// Second attempts that a roll-back may have undone count as not made. Recipients in doubt are
+    /// sent to again, perhaps a third time.
     ForgottenResent,
     /// A late acceptance undoes a bounce.
     BounceUndone,

@@ -1,7 +1,8 @@
 //! The specification of the chunk protocol: the effect of each script.
 //!
-//! It covers the ledger, its counters and the sets of its delivery. It has no bytes, no keys and no
-//! Redis. The property test compares the scripts with it, and the model explores it.
+//! It covers the ledger, its counters and the sets of its delivery. It has no keys and no Redis,
+//! and only `bytes` knows the layout of a ledger. The property test compares the scripts with it,
+//! and the model explores it.
 
 use std::collections::BTreeMap;
 
@@ -203,8 +204,8 @@ impl Chunk {
         }
     }
 
-    /// The lease is given back. Recipients that are still attempted are in doubt. The others decide
-    /// when the chunk wants attention again.
+    /// The lease is given back. Recipients that are still attempted are in doubt. The recipients
+    /// that can be claimed again decide when the chunk wants attention.
     pub fn give_back(&mut self, lease: &Lease, terms: &Terms) -> (LeaseVerdict, Option<u32>) {
         let verdict = self.against(lease);
         if verdict != LeaseVerdict::Ok {
@@ -252,9 +253,9 @@ impl Chunk {
         (LeaseVerdict::Ok, excluded)
     }
 
-    /// Cancels what was not begun in a delivery that is stopping. Recipients whose earlier attempt
-    /// was in doubt are in doubt again. Returns how many are still being attempted. If there are
-    /// any, the caller must ask again.
+    /// Cancels the pending and deferred recipients of a delivery that is stopping. Those whose
+    /// earlier attempt was in doubt are in doubt again. Returns how many are still being attempted.
+    /// If there are any, the caller must ask again.
     pub fn cancel(&mut self, terms: &Terms) -> (LeaseVerdict, u64) {
         if terms.state != DeliveryState::Stopping {
             return (LeaseVerdict::Forbidden, 0);

@@ -36,7 +36,8 @@ pub enum Why {
     OtherDead,
 }
 
-/// A report of a granted claim, which `claim` counts from the newest, or of one never granted.
+/// A report of a granted claim, or of one that was never granted (`forged`). `claim` counts the
+/// granted claims from the newest.
 #[derive(Debug, Clone)]
 pub struct RandomReport {
     pub claim: usize,
@@ -213,7 +214,7 @@ fn hits() -> impl Strategy<Value = Step> {
         .prop_map(|(of_plan, hits)| Step::Hits { of_plan, hits })
 }
 
-/// Hits that bring ever more user agents.
+/// Hits with a few user agents, and roll-backs.
 pub fn crowded_sequence() -> impl Strategy<Value = Vec<Step>> {
     vec(prop_oneof![6 => hits(), 1 => Just(Step::Remember), 1 => Just(Step::RollBack)], 1..=LONGEST)
 }
@@ -240,7 +241,7 @@ fn begin(goes_back: bool) -> Vec<Step> {
     vec![Step::Promise { goes_back }, Step::Take { worker: HOLDER, why: Why::Free }, batch]
 }
 
-/// Mostly the holder: steps of the others have no effect, and a sequence must get far.
+/// Mostly the holder: most steps of the others have no effect, and a sequence must get far.
 fn worker() -> impl Strategy<Value = usize> {
     prop_oneof![2 => Just(HOLDER), 1 => 0..WORKERS]
 }

@@ -9,7 +9,7 @@ use super::{
 
 /// A recipient number is its chunk times this, plus its position.
 pub const CHUNK_SIZE: u32 = 650;
-/// The chunk that is compared. Its neighbour is the next one, for which only hits come.
+/// The chunk that workers use. Its neighbour is the next one: only tracking changes that.
 pub const CHUNK: u32 = 7;
 /// Where the positions of the last recipients of a full chunk begin, far from the first ones.
 pub const FAR: u16 = 642;

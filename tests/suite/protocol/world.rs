@@ -55,8 +55,8 @@ pub struct World {
     pub accepted: [u8; RECIPIENTS],
     /// How often a person settled each recipient with `resend`.
     pub resent_by_person: [u8; RECIPIENTS],
-    /// A worker with a claim on the recipient died, was fenced or got no reply. The recipient may
-    /// be in doubt.
+    /// A worker with a claim on the recipient died, was fenced or got no reply. Or Redis may have
+    /// forgotten a claim. The recipient may be in doubt.
     pub doubtful: [bool; RECIPIENTS],
     /// The message was accepted, and nobody is left who knows it.
     pub lost_acceptance: [bool; RECIPIENTS],
@@ -367,7 +367,7 @@ impl World {
         self.bounced[i] |= self.chunk.bounce(i as u16, (1, true), terms);
     }
 
-    /// A person settles a recipient in doubt. A finished delivery is opened again for this.
+    /// A person settles a recipient in doubt. Only `Resend` opens a finished delivery again.
     pub fn settle(&mut self, i: usize, settlement: Settlement, terms: &Terms) {
         let settled = self.chunk.settle(settlement, Some(&[i as u16]), terms);
         if settlement == Settlement::Resend && !settled.is_empty() {

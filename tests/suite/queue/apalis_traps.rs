@@ -303,7 +303,7 @@ async fn a_long_job_is_not_taken_over_while_its_worker_lives() {
             Ok(())
         }
     };
-    // A worker without a heartbeat for one and a half seconds counts as dead.
+    // A worker without a heartbeat for two and a half seconds counts as dead.
     let queue = redis.queue("heartbeat_ms = 500").await;
     for n in 0..30 {
         queue.enqueue(QueueName::Chunks, &format!("long:{n}"), b"{}").await.expect("enqueue");

@@ -77,7 +77,8 @@ impl World {
         (output.status.code().unwrap(), job.to_owned(), serde_json::from_str(outcome).unwrap())
     }
 
-    /// Puts any payload on the queue in the way of docs/queue.md, as the Redis user `producer`.
+    /// Puts any payload on the queue, as the Redis user `producer`. The script is the earlier one
+    /// that docs/queue.md mentions, without `queued_at`.
     async fn enqueue(&self, job: &str, payload: &[u8]) {
         const SCRIPT: &str = "if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end \
             redis.call('HSET', KEYS[2], 'attempts', 0, 'max_attempts', 25, 'status', 'Pending', 'idempotency_key', '') \

@@ -103,7 +103,7 @@ async fn a_job_that_fails_is_tried_again_and_does_not_count_as_a_crash() {
 #[tokio::test]
 async fn a_shutdown_finishes_running_jobs_and_others_do_the_rest() {
     let redis = Redis::start();
-    // A worker without a heartbeat for one and a half seconds counts as dead.
+    // A worker without a heartbeat for two and a half seconds counts as dead.
     let queue = redis.queue("heartbeat_ms = 500").await;
     let (ended, mut endings) = mpsc::unbounded_channel();
     let run_slowly = |who: &'static str, wait: Duration| {
@@ -117,8 +117,8 @@ async fn a_shutdown_finishes_running_jobs_and_others_do_the_rest() {
             }
         }
     };
-    // This is longer than the time after which a worker counts as dead. While it drains, others
-    // must not take its jobs.
+    // These jobs take longer than the time after which a worker counts as dead. While the worker
+    // drains, others must not take its jobs.
     let leaving = run_slowly("leaving", Duration::from_secs(5));
     let leaving = Daemon::start(&queue, QueueName::Steps, 2, leaving);
     for n in 0..6 {

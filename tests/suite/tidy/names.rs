@@ -1,4 +1,4 @@
-//! One word, one thing: names of public types, of files and of folders.
+//! One word, one thing: names of public types and of files; each folder says what it owns.
 
 use std::collections::BTreeMap;
 

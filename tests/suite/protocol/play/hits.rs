@@ -110,7 +110,7 @@ impl Play<'_> {
         }
     }
 
-    /// Only whole blocks are compared: the earlier lines of the first block do not exist.
+    /// Only lines after the first block get another label: its earlier lines do not exist.
     pub(super) async fn relabel(
         &mut self,
         line: usize,

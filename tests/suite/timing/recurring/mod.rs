@@ -373,7 +373,7 @@ async fn a_deleted_template_and_one_whose_recurrence_ended_make_no_more_occurren
     assert_eq!(
         services.stores.deliveries.delivery_ids(0, 100).await.unwrap().len(),
         2,
-        "the template and its earlier occurrences"
+        "the template and its earlier occurrence"
     );
     assert!(matches!(
         services.journey.define.recurrences.end_recurrence(&all_roles(), &ended).await,

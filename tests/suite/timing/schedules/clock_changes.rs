@@ -14,7 +14,7 @@ async fn a_clock_that_is_set_back_or_forth_by_an_hour_loses_and_doubles_nothing(
     ))
     .await;
     let client = &daemon.client;
-    // These are times of the daemon's clock.
+    // `seconds` count from the real time. The daemon compares the result with its own clock.
     let schedule = async |seconds: i64, grace_minutes: u32| {
         scheduled(
             client,
