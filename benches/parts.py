@@ -167,6 +167,7 @@ class Daemon(Part):
         settings.write_text(
             f"""[server]
 listen = "127.0.0.1:{listen}"
+connections_per_address = 1000
 state_dir = "{self.folder}/state"
 [public]
 listen = "127.0.0.1:{self.public}"

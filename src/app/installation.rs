@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     audit::AuditHeads,
-    config,
+    config::{self, ConfigError},
     domain::seal::InstallationKey,
     redis_server::StateDir,
     store::{Redis, SealedSecret, StoreError, StoredSecret, Stores},
@@ -177,10 +177,11 @@ async fn note_all_heads(stores: &Stores, heads: &AuditHeads) -> Result<(), Store
 
 /// The key in a credential file: derived from its first line.
 fn key_in(file: &Path) -> anyhow::Result<InstallationKey> {
-    let refuse = |reason: String| anyhow::anyhow!("auth.installation_key_file: {reason}");
+    let refuse = |reason| ConfigError { setting: "auth.installation_key_file".to_owned(), reason };
     let text = config::secret(file).map_err(refuse)?;
     if text.len() < SHORTEST_KEY {
-        return Err(refuse(format!("its first line must have at least {SHORTEST_KEY} characters")));
+        let reason = format!("its first line must have at least {SHORTEST_KEY} characters");
+        return Err(refuse(reason).into());
     }
     Ok(InstallationKey::new(Sha256::digest(text).into()))
 }

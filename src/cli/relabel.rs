@@ -30,9 +30,8 @@ pub async fn run(options: RelabelOptions) -> anyhow::Result<ExitCode> {
         let response =
             client.send(Method::POST, &["api", "v1", "deliveries", &id, "relabel"], "").await?;
         let status = response.status();
-        if all && matches!(status, StatusCode::CONFLICT | StatusCode::NOT_FOUND | StatusCode::GONE)
-        {
-            // The delivery has not started, it or its logs are gone, or its labels keep changing.
+        if all && matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) {
+            // the delivery or its logs are gone
             continue;
         }
         let answer: Value = response.json().await?;
@@ -42,8 +41,9 @@ pub async fn run(options: RelabelOptions) -> anyhow::Result<ExitCode> {
                 "{id} {} hits, {} unique opens, {} unique clicks",
                 answer["hits"], answer["unique_opens"], answer["unique_clicks"]
             )?,
+            // most often: the delivery has not started
             false => {
-                failed = true;
+                failed |= !all || status != StatusCode::CONFLICT;
                 writeln!(out, "{id} {status}: {}", answer["detail"].as_str().unwrap_or_default())?;
             }
         }

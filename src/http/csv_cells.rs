@@ -46,7 +46,7 @@ fn disarmed(cell: &str) -> Option<String> {
     let mut safe = String::with_capacity(cell.len() + 2);
     let mut begins = true;
     for (at, c) in cell.char_indices() {
-        if begins && cell[at..].starts_with(FORMULA) || at == 0 && begins_formula(cell) {
+        if begins && begins_formula(&cell[at..]) {
             safe.push('\'');
         }
         safe.push(c);

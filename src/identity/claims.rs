@@ -5,7 +5,7 @@ use std::fmt;
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use crate::domain::{Principal, Role, one_line};
+use crate::domain::{Principal, Role, misleads, one_line};
 
 /// The longest `sub`, in characters.
 const LONGEST_SUBJECT: usize = 200;
@@ -58,7 +58,7 @@ impl Claims {
     pub(super) fn has_subject(&self) -> bool {
         !self.sub.trim().is_empty()
             && self.sub.chars().count() <= LONGEST_SUBJECT
-            && !self.sub.contains(char::is_control)
+            && !self.sub.contains(misleads)
     }
 }
 

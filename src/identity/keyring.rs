@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq;
 use super::{bearer_token::BearerToken, claims::Claims, jwt_issuer::JwtIssuer};
 use crate::{
     config::{AuthSettings, ConfigError},
-    domain::{Principal, is_unit_name, misleads},
+    domain::{Principal, is_unit_name},
 };
 
 /// The action that the JWT of a job must name to confirm a delivery.
@@ -173,11 +173,6 @@ impl Keyring {
         if claims.exp.saturating_sub(claims.iat) > self.longest_life_s {
             return Err(NotAuthentic::Misused(
                 "the token lives longer than auth.token_lifetime_hours",
-            ));
-        }
-        if claims.sub.trim().is_empty() || claims.sub.len() > 200 || claims.sub.contains(misleads) {
-            return Err(NotAuthentic::Misused(
-                "the claim \"sub\" must have 1 to 200 printable characters",
             ));
         }
         if claims.iat > jsonwebtoken::get_current_timestamp() + LEEWAY_S {

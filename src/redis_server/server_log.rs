@@ -57,7 +57,8 @@ impl ServerLog {
                 (_, text) => tracing::debug!("embedded Redis: {text}"),
             }
         }
-        if self.read > LONGEST && std::fs::remove_file(&self.path).is_ok() {
+        let is_read = self.path.metadata().is_ok_and(|meta| meta.len() == self.read);
+        if self.read > LONGEST && is_read && std::fs::remove_file(&self.path).is_ok() {
             self.read = 0;
         }
     }

@@ -23,7 +23,10 @@ impl SharedHandles {
         };
         RecoverSteps {
             reconciler: self.reconciler(&takeovers, release),
-            heartbeat: StoreHeartbeat { holds: stores.holds.clone(), config: config.clone() },
+            heartbeat: StoreHeartbeat {
+                holds: stores.holds.clone(),
+                config: self.parts.live.clone(),
+            },
             pulse: RedisPulse {
                 redis: stores.redis.clone(),
                 holder: self.holder.clone(),

@@ -75,7 +75,7 @@ impl SharedHandles {
             addresses: stores.addresses.clone(),
             ledgers: stores.ledgers.clone(),
             tracking: stores.tracking.clone(),
-            config: config.clone(),
+            config: parts.live.clone(),
         };
         Self {
             recipients: RecipientMessages {

@@ -22,9 +22,9 @@ impl ExpectedRevisions {
         loop {
             let (is_weak, tag) = rest.strip_prefix("W/").map_or((false, rest), |rest| (true, rest));
             let (opaque, after) = tag.strip_prefix('"')?.split_once('"')?;
-            if !is_weak && let Ok(revision) = opaque.parse() {
-                revisions.push(revision);
-            }
+            let revision =
+                opaque.parse().ok().filter(|revision: &u64| revision.to_string() == opaque);
+            revisions.extend(revision.filter(|_| !is_weak));
             rest = match after.trim_start().strip_prefix(',') {
                 Some(more) => more.trim_start(),
                 None if after.trim().is_empty() => return Some(Self::OneOf(revisions)),
@@ -58,6 +58,7 @@ mod tests {
             ("*", Some(ExpectedRevisions::Any)),
             ("\"7\"", of(&[7])),
             (" \"7\" , \"12\"", of(&[7, 12])),
+            ("\"+7\", \"007\", \"7 \"", of(&[])),
             ("W/\"7\"", of(&[])),
             ("W/\"7\", \"8\"", of(&[8])),
             ("\"abc\"", of(&[])),

@@ -1,6 +1,9 @@
 //! The end of the validity period: open recipients fail, even if no relay can be reached.
 
-use super::{granted_claim::GrantedClaim, leased_chunk::LeasedChunk, replay::LeaseHolder};
+use super::{
+    granted_claim::GrantedClaim, leased_chunk::LeasedChunk, record_count::count_record,
+    replay::LeaseHolder,
+};
 use crate::{
     clock::unix_now,
     domain::{
@@ -45,9 +48,12 @@ impl LeaseHolder {
                 })
                 .collect();
             let batch = Batch { reports, ..Batch::default() };
-            if self.write_next(leased, &batch).await?.is_none() {
-                return Ok(());
-            }
+            let Some(answer) = self.write_next(leased, &batch).await? else { return Ok(()) };
+            batch
+                .reports
+                .iter()
+                .zip(&answer.reports)
+                .for_each(|(r, effect)| count_record(r, *effect));
         }
         Ok(())
     }

@@ -25,6 +25,9 @@ use crate::{
 
 /// Pause before the exclusions are written again after Redis did not answer.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Seconds until a chunk is looked at again whose recipients may have the message and must not get
+/// another one. The address may leave the denylist, or the validity period may end.
+const LOOK_AGAIN_S: u32 = 60;
 
 /// Excludes recipients of a chunk before it is sent.
 #[derive(Clone)]
@@ -80,6 +83,11 @@ impl LateExclusions {
         }
         leased.lease.seq += 1;
         metrics::excluded(count);
+        if count < excluded.len() as u64 {
+            // those that are only removed stay due, so the chunk would get one job after the other
+            let again = unix_now() + LOOK_AGAIN_S;
+            leased.not_before = leased.not_before.max(Some(again));
+        }
         positions.retain(|position| !excluded.contains_key(position));
         Ok(true)
     }

@@ -14,6 +14,7 @@ use super::{
     lease_validity::boottime_ms,
     leased_chunk::LeasedChunk,
     ledger_access::{BeatAnswer, LedgerAccess},
+    record_count::count_record,
     start_right::StartRight,
     writer_channel::{GatheredMessages, WorkerChannels},
 };
@@ -179,12 +180,7 @@ impl LedgerWriter {
     }
 
     async fn note_report(&mut self, report: &Report, effect: ReportEffect) {
-        if matches!(effect, ReportEffect::Applied | ReportEffect::Twice) {
-            metrics::recorded(report.status.map_or("given_back", Status::word));
-            if report.status == Some(Status::Failed) {
-                metrics::failure(report.flags & flags::HARD != 0);
-            }
-        }
+        count_record(report, effect);
         self.admission.note_outcome(report).await;
         // Another connection may claim the recipient that a broken one gave back. Without the right
         // to start, that would go on without end.

@@ -33,6 +33,7 @@ mod leased_chunk_sender;
 mod ledger_access;
 mod ledger_writer;
 mod ready_message;
+mod record_count;
 mod replay;
 mod start_right;
 mod transaction_report;

@@ -145,14 +145,15 @@ impl LeaseHolder {
         leased: LeasedChunk,
     ) -> Result<(LeaseVerdict, Option<u32>), StoreError> {
         let given_back = self.give_back_replayed(&leased).await;
-        if let (Ok(_), Some(until)) = (&given_back, leased.not_before) {
-            self.chunks.postpone(&leased.at, until).await?;
-        }
+        let postponed = match (&given_back, leased.not_before) {
+            (Ok(_), Some(until)) => self.chunks.postpone(&leased.at, until).await,
+            _ => Ok(()),
+        };
         // after a failure, too: the chunk is given back again when Redis answers
         if self.redis.may_roll_back() {
             self.given_back.note(leased);
         }
-        given_back
+        postponed.and(given_back)
     }
 
     async fn give_back_replayed(

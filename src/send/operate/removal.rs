@@ -1,6 +1,6 @@
 //! Removes the stored parts of a delivery: slices, ledgers, tracking, indexed messages.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use crate::{
     config::Config,
@@ -9,6 +9,7 @@ use crate::{
         audience::{AddressKey, Recipient},
         delivery::DeliveryId,
     },
+    live::Live,
     mail::address_key,
     store::{
         StoreError,
@@ -27,7 +28,7 @@ pub struct Removal {
     pub addresses: AddressStore,
     pub ledgers: LedgerStore,
     pub tracking: TrackingStore,
-    pub config: Arc<Config>,
+    pub config: Live<Config>,
 }
 
 impl Removal {
@@ -75,7 +76,7 @@ impl Removal {
                 if let Some((preparation, of)) =
                     sent.as_ref().filter(|(_, of)| of.generation == *number)
                 {
-                    let seconds = self.config.retention.opt_outs_s();
+                    let seconds = self.config.now().retention.opt_outs_s();
                     self.addresses
                         .keep_addresses((*preparation, of), chunk, &keys, seconds)
                         .await?;

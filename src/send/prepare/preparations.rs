@@ -150,6 +150,8 @@ impl Preparations {
         generation: u32,
         outcome: PreparationOutcome,
     ) -> Result<bool, Refusal> {
+        // a store that is behind accepts no confirmation, so a person must ask for one later
+        let is_held = self.deliveries.store_is_held().await?;
         let done = self
             .deliveries
             .change(id, outcome.by.as_str(), &[], |delivery, now| {
@@ -162,8 +164,11 @@ impl Preparations {
                 document.changed_at = now;
                 document.checks = outcome.checks.clone();
                 document.plan = outcome.plan.clone().map(|plan| Plan { prepared_at: now, ..plan });
-                let confirmed =
-                    document.plan.as_ref().and_then(|plan| confirmed_state(plan, state, now));
+                let confirmed = document
+                    .plan
+                    .as_ref()
+                    .filter(|_| !is_held)
+                    .and_then(|plan| confirmed_state(plan, state, now));
                 let details = match &document.plan {
                     Some(plan) => json!({
                         "digest": plan.digest,

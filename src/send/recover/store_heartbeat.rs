@@ -1,12 +1,13 @@
 //! The heartbeat of the store: shows how far the store has come, and whether it is behind.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
     domain::instant,
+    live::Live,
     metrics,
     store::{
         StoreError,
@@ -21,7 +22,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct StoreHeartbeat {
     pub holds: HoldStore,
-    pub config: Arc<Config>,
+    pub config: Live<Config>,
 }
 
 impl StoreHeartbeat {
@@ -39,7 +40,7 @@ impl StoreHeartbeat {
 
     /// Writes the heartbeat, and logs each hold of the store once.
     async fn beat(&self, known: &mut Option<StoreHold>) -> Result<(), StoreError> {
-        self.holds.beat(self.config.send.silence()).await?;
+        self.holds.beat(self.config.now().send.silence()).await?;
         let hold = self.holds.current().await?;
         metrics::store_held(hold.is_some());
         if let Some(found) = hold.filter(|_| hold != *known) {

@@ -154,3 +154,17 @@ async fn a_token_that_was_signed_before_the_release_confirms_nothing() {
     from_queue.confirm_send(job(now + 30)).await.unwrap();
     assert_eq!(state(services, &id).await, DeliveryState::StartPending);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preparation_that_needs_no_confirmation_is_not_confirmed_by_a_held_store() {
+    let redis = RedisServer::start();
+    let (application, _state) = idle(&redis, "").await;
+    let services = application.services();
+    let mut unasked = definition();
+    unasked["settings"]["request_confirmation"] = json!(false);
+    let id = create(services, unasked).await;
+    upload(services, &id, audience(3)).await;
+    hold(services).await;
+    let delivery = prepare(services, &id).await;
+    assert_eq!((delivery.state, delivery.document.confirmation), (DeliveryState::Prepared, None));
+}

@@ -1,6 +1,9 @@
 //! Late exclusions: recipients who reach the limit between preparation and release.
 
+use versand::mail::catcher::{CatcherAction, CatcherFault, CatcherStage};
+
 use super::*;
+use crate::harness::client::audience;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_exclusion_removes_recipients_who_reached_the_limit_since_the_preparation() {
@@ -222,4 +225,36 @@ async fn only_the_holder_excludes_and_only_recipients_that_were_not_begun() {
             |line| line.cause == Some(ExclusionCause::Fatigue) && line.failure_reason.is_none()
         )
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_opts_out_while_in_doubt_gets_nothing_and_keeps_no_worker_busy() {
+    let redis = RedisServer::start();
+    let app = App::start(&redis, "").await;
+    let catcher = app.catcher.as_ref().unwrap();
+    catcher.change_rules(|rules| {
+        let breaks = CatcherFault::new(CatcherStage::End, CatcherAction::Close);
+        rules.script("user1@example.com", [Some(breaks)]);
+    });
+    let mut definition = definition_with(Value::Null, 0);
+    definition["settings"]["in_doubt"] = json!("resend");
+    let id = app.client.send(&definition, audience(3)).await;
+    let counts = async || app.client.get(&format!("/deliveries/{id}")).await["counts"].clone();
+    eventually("one is in doubt", LIMIT, async || (counts().await["in_doubt"] == 1).then_some(()))
+        .await;
+    let deny = app.client.request(reqwest::Method::PUT, "/denylist/user1@example.com");
+    assert_eq!(deny.send().await.unwrap().status(), StatusCode::CREATED);
+    // after the doubt is old enough for a second try, the chunk waits
+    let mut conn = connection(&redis).await;
+    eventually("the chunk is looked at much later", LIMIT, async || {
+        let mut read = redis::cmd("ZSCORE");
+        read.arg(format!("versand:{{{id}}}:open")).arg(0);
+        let due: Option<f64> = read.query_async(&mut conn).await.unwrap();
+        due.filter(|due| *due > f64::from(unix_now()) + 30.0)
+    })
+    .await;
+    let counts = counts().await;
+    assert_eq!((&counts["sent"], &counts["in_doubt"]), (&json!(2), &json!(1)), "{counts}");
+    assert_eq!(catcher.messages().len(), 2, "a second try was made");
+    app.stop().await;
 }
