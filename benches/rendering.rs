@@ -56,7 +56,7 @@ fn main() {
     let message = template.render(&to, &stamp).unwrap();
     let ours = each(|| template.render(&to, &stamp).unwrap());
 
-    // The parts of a message of this delivery, merged once.
+    // The text and HTML parts keep the placeholders of the template: the builder merges no fields.
     let text = html2text::from_read(html.as_bytes(), 1000).unwrap();
     let lettre = each(|| {
         let from: Mailbox = "Bücher <news@shop.example>".parse().unwrap();

@@ -159,7 +159,7 @@ routes! {
     post "/api/v1/store/hold" ADMINISTRATION, store_routes::hold,
         "hold the store, because it may lack everything after `since`";
     post "/api/v1/store/release" ADMINISTRATION, store_routes::release,
-        "release the hold that begins at `since` (needs `start_deliveries`, too)";
+        "release the hold with this `since` (needs `start_deliveries`, too)";
     get "/api/v1/tokens" ADMINISTRATION, token_routes::list,
         "the bearer tokens: name, roles, unit, end, last use, revocation";
     delete "/api/v1/tokens/{name}" ADMINISTRATION, token_routes::revoke,

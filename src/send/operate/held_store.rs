@@ -78,7 +78,7 @@ impl HeldStore {
     }
 
     /// Secures every delivery that may have gone on in the time that the store lacks, and then
-    /// releases the hold that begins at `since`. Every step may be done twice.
+    /// releases the hold with this `since`. Every step may be done twice.
     ///
     /// # Errors
     /// If the principal lacks a role, if there is no such hold, or if Redis does not answer: then

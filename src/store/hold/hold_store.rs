@@ -78,7 +78,7 @@ impl HoldStore {
         Ok(script.invoke_async(&mut self.redis.connection()).await?)
     }
 
-    /// Releases the hold that begins at `since`. Returns false if there is no such hold.
+    /// Releases the hold with this `since`. Returns false if there is no such hold.
     pub async fn release(&self, since: u32, now: u32, by: &str) -> Result<bool, StoreError> {
         let mut script = self.scripts.release_hold.prepare_invoke();
         script.key(keys::STORE_HOLD).key(keys::STORE_RELEASED).arg(since).arg(now).arg(by);

@@ -102,6 +102,7 @@ impl Target {
     }
 }
 
+/// An attacker without the key gives the history right hashes, but its seals do not fit.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_history_with_right_hashes_is_found_without_the_key() {
     let mut target = Target::new().await;
