@@ -60,7 +60,7 @@ impl Redis {
     /// Waits until no crash and no fail-over can undo the writes acknowledged so far.
     ///
     /// Returns at once if the last answer was [`Durability::Weak`], because waiting does not help
-    /// then.
+    /// then. After [`Durability::Unknown`] the wait may be too short.
     ///
     /// # Errors
     /// If Redis does not answer. The writes may be undone in that case.

@@ -13,7 +13,7 @@ const OPEN: char = '\u{E000}';
 /// Ends the number of a protected tag.
 const CLOSE: char = '\u{E001}';
 
-/// Elements that become a new line only.
+/// Elements that become only a new line. The start of a `li` also becomes a bullet.
 ///
 /// The converter would draw borders around tables, and lose the tags between the items of a list.
 const BLOCKS: [&str; 20] = [

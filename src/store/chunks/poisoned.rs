@@ -31,7 +31,8 @@ impl ChunkLists {
         self.redis.run(&pipe).await
     }
 
-    /// Counts a worker that died with a chunk. Returns the number since the last completed job.
+    /// Counts a worker that died with a chunk. Returns the number since the last completed job or
+    /// retry.
     pub async fn count_crash(&self, at: &ChunkRef) -> Result<u32, StoreError> {
         Ok(self.redis.connection().hincr(keys::crashes(&at.delivery), at.chunk, 1).await?)
     }
