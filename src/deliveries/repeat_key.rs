@@ -25,7 +25,8 @@ pub struct IdempotencyKey {
 }
 
 impl IdempotencyKey {
-    /// `action` names the request and its delivery; `body` is the body of the request.
+    /// `action` names the request, with the delivery and the chunk that its path names, if any.
+    /// `body` holds what counts of the body: all of it, only the digest, or nothing.
     pub fn new(principal: &str, key: &str, action: &str, body: &[u8]) -> Self {
         let digest =
             Sha256::new().chain_update(action).chain_update(b"\0").chain_update(body).finalize();
@@ -66,7 +67,8 @@ impl RepeatKey {
         }
     }
 
-    /// A second key, for requests whose answer is known only when the work is done.
+    /// A second key, for requests that write one key when they begin, and this one when their work
+    /// is done.
     pub fn when_done(&self) -> Self {
         Self { key: format!("{}:done", self.key), ..self.clone() }
     }

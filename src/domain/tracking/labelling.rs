@@ -76,7 +76,7 @@ impl Labelling {
         self.statistics.add(&hit);
     }
 
-    /// Ends the log. Returns the counts, and the lines that get new labels in ascending order.
+    /// Ends the log. Returns the counts and, in the order of the log, the lines with new labels.
     pub fn finish(mut self) -> (StatisticsCount, Vec<Relabelled>) {
         let mut clicks = std::mem::take(&mut self.clicks);
         bursts(&mut clicks);

@@ -96,7 +96,7 @@ impl Checker {
         Ok(())
     }
 
-    /// Checks statements that perhaps do not run: nothing is known about their names afterwards.
+    /// Checks statements that perhaps do not run, and then forgets what they tell about names.
     fn branch(&mut self, statements: &[Stmt<'_>]) -> Result<(), Violation> {
         let known = self.scope.numbers.len();
         self.statements(statements)?;
