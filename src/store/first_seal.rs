@@ -1,12 +1,13 @@
 //! The first seal: documents and slices that a version without seals has written get their seals.
 //!
-//! Only the daemon that makes the key of the installation does this, at its first start. Later, an
-//! unsealed document or slice counts as altered.
+//! The daemon that makes the key of the installation does this, at its first start. If the key is
+//! in a credential file, the daemon with the file `sealing` in its state directory does it. Later,
+//! an unsealed document or slice counts as altered.
 
 use super::{StoreError, Stores, damaged};
 use crate::domain::delivery::{Delivery, DeliveryId};
 
-/// Deliveries that are read in one round trip.
+/// Deliveries whose ids are read in one round trip.
 const AT_A_TIME: usize = 500;
 
 /// What the first seal found.

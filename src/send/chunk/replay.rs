@@ -136,10 +136,12 @@ impl LeaseHolder {
 
     /// Gives a chunk back. If Redis may roll back, remembers the chunk for a while.
     ///
-    /// Returns the verdict on the lease, and when the chunk is due again (Unix seconds).
+    /// Returns the verdict on the lease, and when a recipient is due again (Unix seconds). A limit
+    /// may make the chunk wait longer.
     ///
     /// # Errors
-    /// If Redis refuses, or if Redis does not answer before the shutdown.
+    /// If Redis refuses or does not answer. Until the shutdown, the holder repeats the call that
+    /// gives the lease back if its error may pass.
     pub(crate) async fn give_back(
         &self,
         leased: LeasedChunk,
@@ -149,7 +151,7 @@ impl LeaseHolder {
             (Ok(_), Some(until)) => self.chunks.postpone(&leased.at, until).await,
             _ => Ok(()),
         };
-        // after a failure, too: the chunk is given back again when Redis answers
+        // after a failure, too: if Redis restarts soon, the holder gives the chunk back again
         if self.redis.may_roll_back() {
             self.given_back.note(leased);
         }
@@ -168,7 +170,7 @@ impl LeaseHolder {
             if given_back.as_ref().is_err_and(StoreError::may_pass)
                 && !self.daemon.shutdown.is_cancelled()
             {
-                // a chunk that stays with a living owner would count as one whose worker died
+                // a kept lease has no beat any more: it would count as the death of a worker
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
@@ -177,7 +179,7 @@ impl LeaseHolder {
                 LeaseVerdict::RolledBack if self.replay(leased).await? == Replay::PutBack => {
                     continue;
                 }
-                // another daemon has taken the chunk over
+                // another daemon has the chunk, or an earlier try gave it back
                 LeaseVerdict::Lost => self.report_again(leased).await?,
                 _ => {}
             }

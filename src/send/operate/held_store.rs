@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// Deliveries that are read in one round trip.
+/// Deliveries whose ids are read in one round trip.
 const AT_A_TIME: usize = 500;
 
 /// What a person sees of the store.

@@ -23,7 +23,7 @@ impl DryRunEffort {
 
     /// Says how far the messages so far exceed the limit; `None` if they do not.
     ///
-    /// The limit grows with the messages that were tried, so a costly template fails early.
+    /// Only messages that were tried raise the limit, so a costly template fails early.
     pub(super) fn excess(&self, settings: &PreparationSettings) -> Option<String> {
         let allowed = u128::from(settings.computing_ms)
             + u128::from(self.messages) * u128::from(settings.computing_us_per_message) / 1000;

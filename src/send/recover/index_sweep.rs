@@ -10,7 +10,7 @@ use crate::{
     store::{StoreError, chunks::ChunkLists, schedule::ScheduleStore},
 };
 
-/// Deliveries that are read in one round trip.
+/// Deliveries whose ids are read in one round trip.
 const AT_A_TIME: usize = 500;
 
 /// Puts deliveries back on the lists they belong to.

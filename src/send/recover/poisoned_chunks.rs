@@ -46,7 +46,7 @@ impl PoisonedChunks {
     /// A good end forgets the crashes of the chunk. A chunk that cannot be sent is set aside.
     ///
     /// # Errors
-    /// If Redis refuses, or if Redis does not answer before the shutdown.
+    /// If Redis refuses or does not answer.
     pub(crate) async fn give_back_after_job(
         &self,
         leased: LeasedChunk,
