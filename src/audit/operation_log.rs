@@ -5,14 +5,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 
-use super::heads::AuditHeads;
+use super::heads::{AuditHeads, TRIES};
 use crate::{
-    domain::delivery::{AuditAct, AuditEntry, OPERATIONS},
+    domain::delivery::{AuditAct, AuditEntry, AuditHead, OPERATIONS},
     store::{AuditStore, StoreError},
 };
-
-/// The tries of one entry. A chain that takes none of them was changed by hand.
-const TRIES: u32 = 20;
 
 /// Records operations in an audit chain of their own. The clones share their turn.
 #[derive(Clone)]
@@ -32,26 +29,49 @@ impl OperationLog {
     /// Records an operation. A request is recorded before it is done; a reload or a failed log-in
     /// is recorded afterwards.
     ///
+    /// If somebody changed the chain by hand, the entry is only in the log of the daemon. Otherwise
+    /// whoever can write to Redis could keep everybody from revoking a token.
+    ///
     /// # Errors
-    /// If Redis does not answer, or if somebody changed the chain by hand: then a request must not
-    /// be done.
+    /// If Redis does not answer: then a request must not be done.
     pub async fn record(&self, act: AuditAct) -> Result<(), StoreError> {
         let turn = self.turn.lock().await;
-        for _ in 0..TRIES {
+        match self.append(&act).await {
+            Ok(head) => {
+                drop(turn);
+                self.heads.note_chain(OPERATIONS, &head).await
+            }
+            Err(StoreError::Damaged(what)) => {
+                let AuditAct { subject, principal, action, details } = act;
+                tracing::error!(
+                    what,
+                    principal,
+                    action,
+                    subject,
+                    %details,
+                    "the chain of operations was changed by hand and lacks this operation"
+                );
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn append(&self, act: &AuditAct) -> Result<AuditHead, StoreError> {
+        let (mut length, mut tries) = (None, 0);
+        while tries < TRIES {
             let last = self.store.last_operation().await?;
             let last = last.map(|entry| entry.head()).unwrap_or_default();
+            // a longer chain means that another daemon was faster, which is no failure
+            tries = if length == Some(last.seq) { tries + 1 } else { 0 };
+            length = Some(last.seq);
             let entry = AuditEntry::after(&last, Timestamp::now(), act.clone());
             if self.store.append_operation(&entry).await? {
-                drop(turn);
                 let AuditEntry { principal, action, subject, seq, hash, .. } = &entry;
                 tracing::info!(principal, action, subject, number = seq, hash, "operation");
-                return self.heads.note_chain(OPERATIONS, &entry.head()).await;
+                return Ok(entry.head());
             }
         }
-        Err(StoreError::Damaged(
-            "versand:{audit}:operations: the number of the last entry does not fit its place. \
-             Verify the audit log"
-                .into(),
-        ))
+        Err(StoreError::Damaged("the number of the last operation does not fit its place".into()))
     }
 }

@@ -3,7 +3,7 @@
 //! The hashes are checked here, so they do not depend on the daemon's word. The daemon says of each
 //! entry whether its seal fits, because only daemons have the key.
 
-use std::{io::Write, process::ExitCode};
+use std::{collections::BTreeSet, io::Write, process::ExitCode};
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
@@ -54,8 +54,12 @@ pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
     let mut broken: Vec<String> =
         faults.into_iter().map(|fault| format!("the chain of heads: {fault}")).collect();
     let (mut deliveries, mut entries, mut operations) = (0, 0, 0);
-    for name in check.chains() {
-        let chain: Vec<CheckedEntry> = match name {
+    // the chain of heads may lack a chain
+    let mut names: BTreeSet<String> = client.delivery_ids().await?.into_iter().collect();
+    names.extend(check.chains().map(str::to_owned));
+    names.insert(OPERATIONS.to_owned());
+    for name in &names {
+        let chain: Vec<CheckedEntry> = match name.as_str() {
             OPERATIONS => client.all(&["api", "v1", "audit", OPERATIONS]).await?,
             id => client.all(&["api", "v1", "deliveries", id, "audit"]).await?,
         };

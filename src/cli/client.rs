@@ -19,6 +19,7 @@ use hyper_util::{
 };
 use reqwest::{Method, Response, Url};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio_rustls::rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
@@ -26,6 +27,9 @@ use tokio_rustls::rustls::{
 };
 
 use crate::report::Page;
+
+/// Deliveries that are listed in one request.
+const LIST_PAGE: usize = 1000;
 
 /// The options that say which daemon to talk to.
 #[derive(Debug, Args)]
@@ -108,6 +112,26 @@ impl AdminClient {
             match page.next {
                 Some(next) => from = next,
                 None => return Ok(all),
+            }
+        }
+    }
+}
+
+impl AdminClient {
+    /// The ids of all deliveries, the newest first.
+    ///
+    /// # Errors
+    /// The daemon cannot be reached, or it refuses.
+    pub async fn delivery_ids(&self) -> anyhow::Result<Vec<String>> {
+        let mut ids = Vec::new();
+        loop {
+            let query = format!("offset={}&limit={LIST_PAGE}", ids.len());
+            let response = self.send(Method::GET, &["api", "v1", "deliveries"], &query).await?;
+            let page: Value = response.error_for_status()?.json().await?;
+            let items = page["items"].as_array().into_iter().flatten();
+            ids.extend(items.filter_map(|item| item["id"].as_str().map(str::to_owned)));
+            if page["next"].is_null() {
+                return Ok(ids);
             }
         }
     }

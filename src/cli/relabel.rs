@@ -8,9 +8,6 @@ use serde_json::Value;
 
 use super::client::{AdminClient, ClientOptions};
 
-/// Deliveries in one page of the list.
-const PAGE: usize = 1000;
-
 /// The options of `versand relabel`.
 #[derive(Debug, Args)]
 pub struct RelabelOptions {
@@ -24,7 +21,7 @@ pub struct RelabelOptions {
 pub async fn run(options: RelabelOptions) -> anyhow::Result<ExitCode> {
     let client = AdminClient::new(options.connection)?;
     let all = options.delivery == "all";
-    let ids = if all { deliveries(&client).await? } else { vec![options.delivery] };
+    let ids = if all { client.delivery_ids().await? } else { vec![options.delivery] };
     let (mut out, mut failed) = (std::io::stdout(), false);
     for id in ids {
         let response =
@@ -41,7 +38,7 @@ pub async fn run(options: RelabelOptions) -> anyhow::Result<ExitCode> {
                 "{id} {} hits, {} unique opens, {} unique clicks",
                 answer["hits"], answer["unique_opens"], answer["unique_clicks"]
             )?,
-            // most often: the delivery has not started
+            // most often the delivery has not started
             false => {
                 failed |= !all || status != StatusCode::CONFLICT;
                 writeln!(out, "{id} {status}: {}", answer["detail"].as_str().unwrap_or_default())?;
@@ -49,23 +46,4 @@ pub async fn run(options: RelabelOptions) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// The ids of all deliveries.
-async fn deliveries(client: &AdminClient) -> anyhow::Result<Vec<String>> {
-    let mut ids = Vec::new();
-    for offset in (0..).step_by(PAGE) {
-        let query = format!("offset={offset}&limit={PAGE}");
-        let response = client
-            .send(Method::GET, &["api", "v1", "deliveries"], &query)
-            .await?
-            .error_for_status()?;
-        let page: Value = response.json().await?;
-        let items = page["items"].as_array().into_iter().flatten();
-        ids.extend(items.filter_map(|item| item["id"].as_str().map(str::to_owned)));
-        if page["next"].is_null() {
-            break;
-        }
-    }
-    Ok(ids)
 }

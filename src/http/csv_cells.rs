@@ -95,13 +95,13 @@ mod tests {
         }
         assert_eq!(cell("Mozilla;=1+1;x"), "Mozilla;'=1+1;x");
         assert_eq!(cell("a\n=1"), "a\n'=1");
+        assert_eq!(cell("1;2; +x"), "1;2;' +x");
         assert_eq!(cell("a\",\"=1"), "a\",\"=1", "quotes keep it inside its cell");
     }
 
     #[test]
     fn numbers_and_plain_text_stay_as_they_are() {
-        for plain in ["", "-5", "+5", "-1.5", "0", "ann@example.org", "a=b", "1;2; +x", "'x", "ü"]
-        {
+        for plain in ["", "-5", "+5", "-1.5", "0", "ann@example.org", "a=b", "1;2; x", "'x", "ü"] {
             assert_eq!(cell(plain), plain);
         }
         assert_eq!(csv_lines(&[(-3, None::<u8>, "")]).expect("a record"), b"-3,,\n");

@@ -19,6 +19,10 @@ const NETWORKS: usize = 10_000;
 /// The log lines of one network within a window, and those of all networks.
 const LINES_OF_NETWORK: u32 = 5;
 const LINES: u32 = 30;
+/// The failures that are recorded in the log of operations within an hour. That log is never
+/// shortened, so strangers must not fill it.
+const RECORDED: u32 = 60;
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// What becomes of a failed log-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub struct FailureVerdict {
     pub wait: Option<Duration>,
     /// Whether the failure gets a log line.
     pub logged: bool,
+    /// Whether the failure is recorded in the log of operations. Only one with a line is.
+    pub recorded: bool,
     /// Whether it is the first failure without a line since [`LoginFailures::take_unlogged`]. The
     /// caller calls that a [`WINDOW`] later, and one line says how many there were.
     pub first_unlogged: bool,
@@ -43,6 +49,9 @@ struct Table {
     lines: u32,
     began: Option<Instant>,
     unlogged: u64,
+    /// The recorded failures of the present hour, and when it began.
+    recorded: u32,
+    hour: Option<Instant>,
 }
 
 /// The failures of one network within its window.
@@ -62,6 +71,11 @@ impl LoginFailures {
         }
         let (count, left) = table.failures_of(network, now);
         let logged = count <= LINES_OF_NETWORK && table.lines < LINES;
+        if table.hour.is_none_or(|hour| now.duration_since(hour) >= HOUR) {
+            (table.recorded, table.hour) = (0, Some(now));
+        }
+        let recorded = logged && table.recorded < RECORDED;
+        table.recorded += u32::from(recorded);
         if logged {
             table.lines += 1;
         } else {
@@ -70,6 +84,7 @@ impl LoginFailures {
         FailureVerdict {
             wait: (most > 0 && count > most).then_some(left),
             logged,
+            recorded,
             first_unlogged: !logged && table.unlogged == 1,
         }
     }
@@ -135,9 +150,18 @@ mod tests {
         assert_eq!(of_one.iter().filter(|verdict| verdict.logged).count(), 5);
         assert_eq!(of_one.iter().filter(|verdict| verdict.first_unlogged).count(), 1);
         assert_eq!((failures.take_unlogged(), failures.take_unlogged()), (45, 0));
+        let recorded = |from: u32| {
+            let minutes = from..from + 10;
+            minutes
+                .flat_map(|minute| (0..30).map(move |i| (minute, i)))
+                .map(|(minute, i)| (network(10_000 + i), now + WINDOW * (minute + 1)))
+                .filter(|(network, at)| failures.count(*network, 3, *at).recorded)
+                .count()
+        };
         let of_many = (2..1000).filter(|i| failures.count(network(*i), 3, now).logged).count();
         assert_eq!(of_many, 25);
         assert!(failures.count(network(5000), 3, now + WINDOW).logged);
+        assert!(recorded(1) < 60 && recorded(20) == 0 && recorded(100) == 60);
     }
 
     #[test]

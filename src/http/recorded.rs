@@ -38,8 +38,6 @@ const RECORDED: &[(&str, &str, &str)] = &[
 ];
 /// The object of an operation on the whole store.
 const STORE: &str = "store";
-/// The longest part of a query that an entry holds, in characters.
-const LONGEST_QUERY: usize = 200;
 
 impl Route {
     /// The action under which requests of this route are recorded; `None`: they are not.
@@ -65,8 +63,7 @@ pub(super) fn act_of(
     let mut details: Map<String, Value> =
         params.map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
     if let Some(query) = request.uri().query().filter(|query| !query.is_empty()) {
-        details
-            .insert("query".into(), query.chars().take(LONGEST_QUERY).collect::<String>().into());
+        details.insert("query".into(), query.into());
     }
     AuditAct { subject, principal: by.name.clone(), action, details: details.into() }
 }

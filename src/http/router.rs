@@ -116,10 +116,9 @@ async fn authenticate(
     }
     // a path that cannot be read is refused by the handler
     if let (Some(action), Ok(params)) = (recorded, &params)
-        && let Err(error) =
-            api.operations.log.record(act_of(&principal, action, params, &request)).await
+        && let Err(problem) = record(&api, act_of(&principal, action, params, &request)).await
     {
-        return Problem::from(Refusal::from(error)).into_response();
+        return problem.into_response();
     }
     request.extensions_mut().insert(principal);
     let busy = request.extensions_mut().remove::<BusyMark>();
@@ -139,16 +138,17 @@ fn failed_login(api: &Api, request: &Request, error: NotAuthentic) -> Problem {
     if verdict.logged {
         let name = bearer(request.headers()).ok().and_then(claimed_name);
         tracing::warn!(%address, name, reason = %error, "a log-in failed");
-        let details = json!({ "name": name, "reason": error.to_string() });
-        record_failures(api, address.to_string(), details);
+        if verdict.recorded {
+            let details = json!({ "name": name, "reason": error.to_string() });
+            record_failure(api, address.to_string(), details);
+        }
     }
     if verdict.first_unlogged {
-        let (failures, api) = (failures.clone(), api.clone());
-        api.daemon.tracker.clone().spawn(async move {
-            api.daemon.shutdown.run_until_cancelled(tokio::time::sleep(WINDOW)).await;
+        let (failures, shutdown) = (failures.clone(), api.daemon.shutdown.clone());
+        api.daemon.tracker.spawn(async move {
+            shutdown.run_until_cancelled(tokio::time::sleep(WINDOW)).await;
             let count = failures.take_unlogged();
             tracing::warn!(count, "further log-ins failed within a minute");
-            record_failures(&api, "several".into(), json!({ "count": count }));
         });
     }
     match verdict.wait {
@@ -161,8 +161,17 @@ fn failed_login(api: &Api, request: &Request, error: NotAuthentic) -> Problem {
     }
 }
 
-/// Records failed log-ins of an address in the log of operations.
-fn record_failures(api: &Api, address: String, details: Value) {
+/// Records a request in the log of operations. One that cannot be recorded in time is not done.
+async fn record(api: &Api, act: AuditAct) -> Result<(), Problem> {
+    let limit = Duration::from_millis(api.config.now().server.request_timeout_ms);
+    match tokio::time::timeout(limit, api.operations.log.record(act)).await {
+        Ok(recorded) => recorded.map_err(|error| Problem::from(Refusal::from(error))),
+        Err(_) => Err(late()),
+    }
+}
+
+/// Records a failed log-in in the log of operations.
+fn record_failure(api: &Api, address: String, details: Value) {
     let principal = "unknown".to_owned();
     let act = AuditAct { subject: address, principal, action: "login_failed", details };
     let log = api.operations.log.clone();
@@ -247,13 +256,14 @@ fn expected_revisions(headers: &HeaderMap) -> Result<Option<ExpectedRevisions>, 
 /// The action may have been done all the same. With an `Idempotency-Key` a new try does not do it
 /// twice.
 async fn limit_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
-    let late = || {
-        Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the request took longer than server.request_timeout_ms: ask again",
-        )
-    };
     tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(|_| late().into_response())
+}
+
+fn late() -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the request took longer than server.request_timeout_ms: ask again",
+    )
 }
 
 /// The bearer token of a request (RFC 6750, section 2.1).

@@ -78,7 +78,7 @@ impl AuditStore {
         offset: usize,
         limit: usize,
     ) -> Result<Vec<CheckedEntry>, StoreError> {
-        let to = (offset + limit).saturating_sub(1) as isize;
+        let to = offset.saturating_add(limit).saturating_sub(1) as isize;
         let entries: Vec<String> = self.redis.connection().lrange(key, offset as isize, to).await?;
         let checked = |stored: &String| {
             let SealedEntry { entry, seal } = json(stored)?;
@@ -114,19 +114,17 @@ impl AuditStore {
         last.map(|entry| json(&entry)).transpose()
     }
 
-    /// Appends an entry to the chain of heads. The subject of the entry names another chain, and
-    /// `seq` is the sequence number of that chain's head.
+    /// Appends an entry to the chain of heads. Its subject is the chain whose head it is.
     ///
-    /// Returns false if the chain has changed since `entry` was made, or if the chain already holds
-    /// this head, or a newer head of the same chain.
-    pub async fn append_head(&self, entry: &AuditEntry, seq: u64) -> Result<bool, StoreError> {
-        self.append(keys::AUDIT_HEADS, HEADS, entry, seq).await
+    /// Returns false if the chain has changed since `entry` was made.
+    pub async fn append_head(&self, entry: &AuditEntry) -> Result<bool, StoreError> {
+        self.append(keys::AUDIT_HEADS, HEADS, entry, &entry.subject).await
     }
 
     /// Appends an entry to the chain of operations. Returns false if the chain has changed since
     /// `entry` was made.
     pub async fn append_operation(&self, entry: &AuditEntry) -> Result<bool, StoreError> {
-        self.append(keys::AUDIT_OPERATIONS, OPERATIONS, entry, 0).await
+        self.append(keys::AUDIT_OPERATIONS, OPERATIONS, entry, "").await
     }
 
     async fn append(
@@ -134,7 +132,7 @@ impl AuditStore {
         key: &str,
         name: &str,
         entry: &AuditEntry,
-        seq: u64,
+        noted: &str,
     ) -> Result<bool, StoreError> {
         let mut script = self.append.prepare_invoke();
         script
@@ -142,15 +140,36 @@ impl AuditStore {
             .key(keys::AUDIT_NOTED)
             .arg(entry.seq - 1)
             .arg(sealed_text(&self.seals, name, entry)?)
-            .arg(&entry.subject)
-            .arg(seq);
+            .arg(noted);
         Ok(script.invoke_async(&mut self.redis.connection()).await?)
     }
 
-    /// The sequence number of a chain's last head in the chain of heads; 0 if it has none.
-    pub async fn noted_head(&self, chain: &str) -> Result<u64, StoreError> {
-        let seq: Option<u64> = self.redis.connection().hget(keys::AUDIT_NOTED, chain).await?;
-        Ok(seq.unwrap_or_default())
+    /// The sequence number of a chain's last head in the chain of heads; `None` if it has none.
+    ///
+    /// Somebody else may have written the place of that head. So only a genuine entry that names
+    /// the chain counts.
+    pub async fn noted_head(&self, chain: &str) -> Result<Option<u64>, StoreError> {
+        let at: Option<String> = self.redis.connection().hget(keys::AUDIT_NOTED, chain).await?;
+        let Some(offset) = at.and_then(|at| at.parse::<usize>().ok()?.checked_sub(1)) else {
+            return Ok(None);
+        };
+        let named = self
+            .heads(offset, 1)
+            .await?
+            .pop()
+            .filter(|found| found.genuine == Some(true) && found.entry.subject == chain);
+        Ok(named.and_then(|named| named.entry.details["seq"].as_u64()))
+    }
+
+    /// The entries of the chain of heads from one head to another one, both included.
+    pub async fn heads_between(
+        &self,
+        first: &AuditHead,
+        last: &AuditHead,
+    ) -> Result<Vec<CheckedEntry>, StoreError> {
+        let offset = usize::try_from(first.seq.saturating_sub(1)).unwrap_or(usize::MAX);
+        let more = usize::try_from(last.seq.saturating_sub(first.seq)).unwrap_or(usize::MAX);
+        self.heads(offset, more.saturating_add(1)).await
     }
 }
 

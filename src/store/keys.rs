@@ -35,7 +35,7 @@ pub const REPLICATION_MARK: &str = "versand:durable";
 pub const AUDIT_HEADS: &str = "versand:{audit}:heads";
 /// List: the chain of operations.
 pub const AUDIT_OPERATIONS: &str = "versand:{audit}:operations";
-/// Hash: for each chain, the sequence number of its last head in the chain of heads.
+/// Hash, hint: for each chain, the place of its last head in the chain of heads, from 1.
 pub const AUDIT_NOTED: &str = "versand:{audit}:noted";
 /// String, empty: written to see whether Redis takes writes.
 pub const WRITE_CHECK: &str = "versand:pulse";

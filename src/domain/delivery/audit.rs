@@ -88,6 +88,11 @@ impl AuditEntry {
         AuditHead { seq: self.seq, hash: self.hash.clone() }
     }
 
+    /// Whether this is the entry after `head`, as it was written.
+    pub fn follows(&self, head: &AuditHead) -> bool {
+        self.seq == head.seq + 1 && self.previous == head.hash && self.hash == self.digest()
+    }
+
     fn digest(&self) -> String {
         let fields = serde_json::json!([
             self.seq,

@@ -31,6 +31,11 @@ impl AuditCheck {
         known: &[AuditHead],
         checks_seals: bool,
     ) -> (Self, Vec<String>) {
+        let is_first_seal = |checked: &CheckedEntry| {
+            let CheckedEntry { entry, genuine } = checked;
+            let is_named = entry.action == FIRST_SEAL && entry.subject == HEADS;
+            is_named && (*genuine == Some(true) || !checks_seals)
+        };
         let first_seal = chain.iter().position(is_first_seal);
         let mut check = Self { heads: BTreeMap::new(), unsealed: BTreeMap::new(), checks_seals };
         for (at, CheckedEntry { entry, .. }) in chain.iter().enumerate() {
@@ -47,8 +52,7 @@ impl AuditCheck {
             faults.push(broken.to_string());
         }
         if checks_seals {
-            let covered = chain.iter().position(|checked| checked.genuine.is_some());
-            faults.extend(foreign(chain, covered.unwrap_or(chain.len())));
+            faults.extend(foreign(chain, first_seal.unwrap_or_default()));
             if first_seal.is_none() {
                 faults.push("the first seal is missing".into());
             }
@@ -86,9 +90,15 @@ impl AuditCheck {
     }
 }
 
-fn is_first_seal(checked: &CheckedEntry) -> bool {
-    let CheckedEntry { entry, genuine } = checked;
-    entry.action == FIRST_SEAL && entry.subject == HEADS && *genuine != Some(false)
+/// Whether these entries begin with the entry of `head`, and each other one is genuine and follows
+/// the one before it.
+pub fn follows(head: &AuditHead, entries: &[CheckedEntry]) -> bool {
+    let begins = entries.first().is_some_and(|first| first.entry.head() == *head);
+    let is_linked = |pair: &[CheckedEntry]| {
+        let [before, after] = pair else { return false };
+        after.genuine == Some(true) && after.entry.follows(&before.entry.head())
+    };
+    begins && entries.windows(2).all(is_linked)
 }
 
 /// The first entry that no daemon of this installation wrote. The first `covered` entries need no

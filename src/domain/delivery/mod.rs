@@ -30,7 +30,7 @@ mod state;
 
 pub use action::Action;
 pub use audit::{AuditAct, AuditEntry, AuditHead, CheckedEntry, HEADS, OPERATIONS, verify};
-pub use audit_check::{AuditCheck, FIRST_SEAL, HEAD};
+pub use audit_check::{AuditCheck, FIRST_SEAL, HEAD, follows};
 pub use authority::{Unauthorised, check_authority, may_follow};
 pub use definition::{Content, Definition, LONGEST_NAME, Sender};
 pub use delivery_id::DeliveryId;

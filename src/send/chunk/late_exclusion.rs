@@ -14,7 +14,7 @@ use crate::{
     daemon::Daemon,
     domain::{
         audience::{AddressKey, ExclusionCause, FatigueMoment, FatigueRule},
-        ledger::Ledger,
+        ledger::{Ledger, Status, flags},
     },
     mail::address_key,
     metrics,
@@ -83,9 +83,16 @@ impl LateExclusions {
         }
         leased.lease.seq += 1;
         metrics::excluded(count);
-        if count < excluded.len() as u64 {
-            // those that are only removed stay due, so the chunk would get one job after the other
-            let again = unix_now() + LOOK_AGAIN_S;
+        let stays_due = |position: &u16| {
+            let record = ledger.record(usize::from(*position));
+            record.is_some_and(|record| {
+                record.status == Status::InDoubt
+                    || record.flags & (flags::RESENT | flags::ACCEPTED) != 0
+            })
+        };
+        if excluded.keys().any(stays_due) {
+            // the chunk would get one job after the other
+            let again = (unix_now() + LOOK_AGAIN_S).min(content.wave_time.valid_until);
             leased.not_before = leased.not_before.max(Some(again));
         }
         positions.retain(|position| !excluded.contains_key(position));

@@ -87,7 +87,7 @@ impl HeldStore {
         require(by, Role::Administration)?;
         require(by, Role::StartDeliveries)?;
         const NO_SUCH_HOLD: Refusal =
-            Refusal::Conflict("the store is not held since that time: GET /api/v1/store shows it");
+            Refusal::Conflict("no hold of the store has this `since`: GET /api/v1/store shows it");
         let hold = self.deliveries.holds.current().await?.filter(|hold| hold.since == since);
         let hold = hold.ok_or(NO_SUCH_HOLD)?;
         let mut released = ReleasedStore::default();
@@ -107,7 +107,7 @@ impl HeldStore {
             return Err(NO_SUCH_HOLD);
         }
         // the audit log may lack its end, too, and a person accepts that
-        self.deliveries.heads.kept.forget();
+        self.deliveries.heads.accept_loss().await?;
         let ReleasedStore { deliveries, in_doubt, held_waves } = released;
         tracing::warn!(
             by = by.name,

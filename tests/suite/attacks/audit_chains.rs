@@ -104,7 +104,7 @@ impl Target {
 
 /// An attacker without the key gives the history right hashes, but its seals do not fit.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_history_with_right_hashes_is_found_without_the_key() {
+async fn a_history_written_without_the_key_is_found_although_its_hashes_are_right() {
     let mut target = Target::new().await;
     let (own, id) = (chain_of(&target.id), target.id.clone());
     // the whole log of the delivery, and the chain of heads to fit
@@ -190,6 +190,69 @@ async fn a_cut_end_of_the_chain_of_heads_is_found_by_what_the_daemon_kept() {
     assert!(target.daemon.log().contains(&last.hash), "the log names each head");
     let (code, faults) = target.verify(&["--head", &copied]);
     assert!(code == 1 && faults[0].starts_with(&fault), "{faults:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_place_of_a_head_that_an_attacker_wrote_keeps_no_head_out() {
+    let mut target = Target::new().await;
+    for chain in [target.id.clone(), "operations".to_owned()] {
+        for place in ["1000000000000000000", "1", "nonsense"] {
+            let mut note = redis::cmd("HSET");
+            note.arg(NOTED).arg(&chain).arg(place).exec_async(&mut target.conn).await.unwrap();
+            target.daemon.restart().await;
+            let before = target.chain(HEADS).await.len();
+            let change =
+                target.daemon.client.request(reqwest::Method::PUT, "/denylist/a@b.example");
+            assert!(change.send().await.unwrap().status().is_success());
+            let copy = target.daemon.client.create(&definition()).await;
+            assert_eq!(target.chain(&chain_of(&copy)).await.len(), 1);
+            assert_eq!(target.chain(HEADS).await.len(), before + 2, "{chain} {place}");
+        }
+    }
+    // the end of a chain whose head was noted cannot go
+    let operations = target.chain(OPERATIONS).await;
+    target.write(OPERATIONS, &operations[..operations.len() - 1]).await;
+    target.expect_fault("cut", &["the chain of operations"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_log_without_seals_is_found_by_a_daemon_that_kept_nothing() {
+    let mut target = Target::new().await;
+    let (own, id) = (chain_of(&target.id), target.id.clone());
+    target.daemon.kill();
+    std::fs::remove_file(target.daemon.state_dir().join("audit.head")).unwrap();
+    for key in [own.as_str(), OPERATIONS, HEADS] {
+        let stripped: Vec<String> =
+            target.chain(key).await.iter().map(|entry| without_seal(entry)).collect();
+        target.write(key, &stripped).await;
+    }
+    target.daemon.restart().await;
+    target.expect_fault("unsealed", &["the chain of heads", "the first seal is missing"]);
+    target.expect_fault("unsealed", &[&id, "no daemon of this installation"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_head_is_not_walked_past_a_cut_by_putting_its_entry_back() {
+    let mut target = Target::new().await;
+    let heads = target.chain(HEADS).await;
+    let kept: AuditEntry = serde_json::from_str(heads.last().unwrap()).unwrap();
+    let cut = heads.len() - 2;
+    target.write(HEADS, &heads[..cut]).await;
+    redis::cmd("DEL").arg(NOTED).exec_async(&mut target.conn).await.unwrap();
+    for _ in 0..3 {
+        target.daemon.client.create(&definition()).await;
+    }
+    // the entry that the daemon kept stands at its place while the next one is written
+    let grown = target.chain(HEADS).await;
+    let mut with_kept = grown.clone();
+    with_kept[heads.len() - 1] = heads.last().unwrap().clone();
+    target.write(HEADS, &with_kept).await;
+    target.daemon.client.create(&definition()).await;
+    let mut healed = target.chain(HEADS).await;
+    healed[heads.len() - 1] = grown[heads.len() - 1].clone();
+    target.write(HEADS, &healed).await;
+    let fault = format!("the chain of heads: entry {} is missing", kept.seq);
+    target.expect_fault("walked past", &[&fault]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

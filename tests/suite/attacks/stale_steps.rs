@@ -6,7 +6,8 @@ use versand::{
     app::Services,
     clock::unix_now,
     domain::{
-        delivery::{DeliveryId, DeliveryState},
+        Principal,
+        delivery::{DeliveryId, DeliveryState, ExpectedRevisions},
         schedule::WaveState,
     },
     identity::{CONFIRM_SEND, Claims},
@@ -162,9 +163,15 @@ async fn a_preparation_that_needs_no_confirmation_is_not_confirmed_by_a_held_sto
     let services = application.services();
     let mut unasked = definition();
     unasked["settings"]["request_confirmation"] = json!(false);
+    unasked["schedule"] = json!({ "type": "at", "at": "2031-02-03T04:05:06", "zone": "UTC" });
     let id = create(services, unasked).await;
     upload(services, &id, audience(3)).await;
     hold(services).await;
-    let delivery = prepare(services, &id).await;
+    let revision = services.deliveries.delivery(&id).await.unwrap().revision;
+    let expects = Some(ExpectedRevisions::OneOf(vec![revision]));
+    let anybody = Principal { expects, ..all_roles() };
+    services.journey.preparations.request(&anybody, &id, None).await.unwrap();
+    services.journey.preparations.run(&id).await.unwrap();
+    let delivery = services.deliveries.delivery(&id).await.unwrap();
     assert_eq!((delivery.state, delivery.document.confirmation), (DeliveryState::Prepared, None));
 }

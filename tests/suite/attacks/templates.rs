@@ -205,7 +205,7 @@ async fn prepare_costly(client: &Client) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_admin_api_answers_while_the_worst_templates_are_prepared() {
     let daemon = Daemon::start(
-        "[preparation]\ncomputing_ms = 2000\n[server]\nbody_limit_kib = 2048\n\
+        "[preparation]\ncomputing_ms = 500\n[server]\nbody_limit_kib = 2048\n\
          [public]\nurl = \"https://t.shop.example\"",
     )
     .await;
@@ -244,7 +244,7 @@ async fn the_admin_api_answers_while_the_worst_templates_are_prepared() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_daemon_ends_in_the_middle_of_the_worst_preparation_and_starts_again() {
     let mut daemon = Daemon::start(
-        "[preparation]\ncomputing_ms = 600000\n[server]\nbody_limit_kib = 2048\ndrain_ms = 5000",
+        "[preparation]\ncomputing_ms = 600000\n[server]\nbody_limit_kib = 2048\ndrain_ms = 30000",
     )
     .await;
     let ids = prepare_costly(&daemon.client).await;

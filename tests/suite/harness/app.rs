@@ -6,7 +6,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
 use versand::{
-    app::{Application, Services},
+    app::{Application, Reload, Services},
     config::Config,
     domain::{audience::Recipient, delivery::DeliveryId},
     mail::catcher::Catcher,
@@ -26,6 +26,8 @@ pub struct App {
     /// The catcher that took the mail, unless the settings name another relay.
     pub catcher: Option<Catcher>,
     pub services: Services,
+    reload: Reload,
+    config: Config,
     stop: oneshot::Sender<()>,
     running: JoinHandle<bool>,
     _state: TempDir,
@@ -109,7 +111,9 @@ pub async fn move_waves(services: &Services, id: &str, waves: usize, due: u32) {
 impl App {
     /// Starts a daemon on `redis`. See [`config`] for `settings`.
     pub async fn start(redis: &RedisServer, settings: &str) -> Self {
-        let (application, state) = idle(redis, settings).await;
+        let (config, state) = config(redis, settings);
+        let application = Application::build(config.clone(), metrics()).await.unwrap();
+        let reload = application.reload();
         let url = format!("http://{}", application.address().unwrap());
         let client = Client::new(url, application.token().unwrap_or_default().to_owned());
         let catcher = application.catcher().map(|(catcher, _)| catcher.clone());
@@ -121,7 +125,12 @@ impl App {
             });
             run.await.unwrap()
         });
-        Self { client, catcher, services, stop, running, _state: state }
+        Self { client, catcher, services, reload, config, stop, running, _state: state }
+    }
+
+    /// Reads the same settings and their files again, as SIGHUP does.
+    pub fn reload(&self) {
+        assert!(self.reload.reload(|| Ok(self.config.clone())));
     }
 
     /// Ends the daemon and checks what remains. No delivery that has ended has a claim without a

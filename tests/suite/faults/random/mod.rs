@@ -31,8 +31,7 @@ const WINDOW: usize = 4;
 const CHUNK: usize = 100;
 /// `send.chunks_in_flight`.
 const IN_FLIGHT: usize = 8;
-/// The time from the last fault to the end, on a machine that may be busy. The time for sending
-/// comes on top. Other tests check the promised times.
+/// The time from the last fault to the end, on a busy machine, besides the time for sending.
 const RECOVERY: Duration = Duration::from_secs(60);
 
 /// Seeds that failed once. In seed 54 a replica that was not in sync took over. The fault run was
