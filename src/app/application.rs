@@ -69,7 +69,8 @@ impl Application {
     /// Opens everything a daemon needs. Nothing is sent before [`Application::run`].
     ///
     /// # Errors
-    /// If a folder, a listener, Redis, a key or a relay cannot be opened. The error has one line.
+    /// If a folder, a file, a listener, Redis, a key or a relay cannot be used, or if Redis
+    /// promises too little. The error has one line.
     pub async fn build(mut config: Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
         let started = config.clone();
         let state = Arc::new(StateDir::lock(&config.server.state_dir)?);

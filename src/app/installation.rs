@@ -2,6 +2,9 @@
 //!
 //! The first daemon of an installation makes the key in its state directory, and seals what a
 //! version without seals has written. All other daemons need a copy of that key.
+//!
+//! With `auth.installation_key_file` no daemon makes a key. A daemon then seals older data only if
+//! its state directory has the file `sealing`.
 
 use std::{
     path::{Path, PathBuf},
@@ -29,7 +32,7 @@ const SHORTEST_KEY: usize = 32;
 /// How often, and how many times, the first seal looks whether other daemons have ended.
 const LOOK: Duration = Duration::from_millis(500);
 const LOOKS: u32 = 40;
-/// Deliveries whose audit heads are noted in one round.
+/// Deliveries whose ids are read in one round trip.
 const AT_A_TIME: usize = 500;
 
 /// The daemon has another key than the daemons that use this Redis, or none.
@@ -53,7 +56,8 @@ impl Installation {
     /// Reads the key, or makes it if Redis knows of none.
     ///
     /// # Errors
-    /// [`ForeignKey`] if Redis belongs to another key; if a file or Redis cannot be used.
+    /// [`ForeignKey`] if Redis belongs to another key; if a file or Redis cannot be used; if other
+    /// daemons do not end before the first seal.
     pub(super) async fn open(file: &Path, state: &StateDir, redis: &Redis) -> anyhow::Result<Self> {
         let known = redis.installation_check().await?;
         let own = state.path().join(format!("{NAME}.secret"));
@@ -85,11 +89,11 @@ impl Installation {
         Ok(Self { key, is_new })
     }
 
-    /// Seals what a version without seals has written, if this is the first start with a key. The
-    /// seals of the audit log begin then, or with a new store.
+    /// Seals what a version without seals has written, if the first seal is not complete. The seals
+    /// of the audit log begin after that, or with a new store.
     ///
     /// # Errors
-    /// If Redis does not answer.
+    /// If Redis does not answer, a delivery is damaged, or the file `sealing` cannot be removed.
     pub(super) async fn seal_first(
         &self,
         stores: &Stores,
@@ -120,7 +124,7 @@ impl Installation {
     /// A secret that all daemons share. Redis holds it in a sealed form.
     ///
     /// # Errors
-    /// If the sealed form does not open, or Redis does not answer.
+    /// If the sealed form does not open, a file cannot be used, or Redis does not answer.
     pub(super) async fn shared_secret(
         &self,
         redis: &Redis,
@@ -159,7 +163,7 @@ impl Installation {
     }
 }
 
-/// Notes the heads of all audit chains: the first seal covers what the chain of heads names.
+/// Notes the audit heads of all deliveries: the first seal covers what the chain of heads names.
 async fn note_all_heads(stores: &Stores, heads: &AuditHeads) -> Result<(), StoreError> {
     for offset in (0..).step_by(AT_A_TIME) {
         let ids = stores.deliveries.delivery_ids(offset, AT_A_TIME).await?;

@@ -17,7 +17,7 @@ const RELOAD_EVERY: Duration = Duration::from_secs(10);
 /// The open listeners: the admin API, health and metrics, and the public listener.
 pub struct Listeners {
     pub admin: TcpListener,
-    /// Another runtime serves it, if there is one.
+    /// `None` without `server.health_listen`. A runtime of its own serves it.
     pub health: Option<std::net::TcpListener>,
     pub public: TcpListener,
     /// The TLS of the admin listener; none for plain HTTP.

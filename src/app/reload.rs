@@ -25,7 +25,7 @@ pub struct Reload(Arc<ReloadState>);
 struct ReloadState {
     /// The settings of the start. A setting that needs a restart is compared with these.
     started: Config,
-    /// The settings that were loaded last.
+    /// The settings of the last load that was not refused.
     loaded: Mutex<Config>,
     live: Live<Config>,
     parts: Vec<ReloadPart>,

@@ -1,6 +1,6 @@
 //! The table of all that a reload replaces besides the live settings.
 //!
-//! A part reads its files before anything changes, so a bad file stops the whole reload. Register
+//! All files are checked before any value changes, so a bad file stops the whole reload. Register
 //! another part here.
 
 use std::sync::Arc;

@@ -1,4 +1,6 @@
 //! The watchdog of systemd: it is fed only while the runtime, the scheduler and the workers move.
+//!
+//! While the daemon drains, only the runtime must move.
 
 use std::time::Duration;
 

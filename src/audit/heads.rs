@@ -59,8 +59,8 @@ impl AuditHeads {
         self.append(act_of(name, HEAD, details), head.seq).await
     }
 
-    /// Appends the first seal, unless the chain of heads has one. From then on each entry of an
-    /// audit chain has a seal. Everything before it has none, and the first seal covers it.
+    /// Appends the first seal, unless the chain of heads has one. Each later entry of an audit
+    /// chain has a seal. Earlier entries have none: the first seal covers them.
     ///
     /// # Errors
     /// If Redis does not answer.

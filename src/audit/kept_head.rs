@@ -40,7 +40,7 @@ impl KeptHead {
         self.0.send_replace(None);
     }
 
-    /// Tells of each change.
+    /// Tells that the entry has changed. Several changes may come as one.
     pub fn changes(&self) -> watch::Receiver<Option<AuditHead>> {
         self.0.subscribe()
     }

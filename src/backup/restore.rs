@@ -15,7 +15,8 @@ use crate::redis_server::mark_restored;
 /// off is held, too.
 ///
 /// # Errors
-/// If a file of the backup differs from the manifest, or `state` is not empty.
+/// If a file of the backup is missing or differs from the manifest, if `state` is not empty, or if
+/// a file cannot be written.
 pub fn restore(backup: &Path, state: &Path) -> Result<Manifest, BackupError> {
     let manifest = check_files(backup)?;
     make_empty(state)?;

@@ -35,7 +35,8 @@ pub struct VerifiedBackup {
 /// counters.
 ///
 /// # Errors
-/// If a file differs from the manifest, or if the store cannot be read at all.
+/// If a file differs from the manifest, if the copy cannot be made, or if the store cannot be read
+/// at all.
 pub async fn verify(backup: &Path, program: &str) -> Result<VerifiedBackup, BackupError> {
     let folder = tempfile::Builder::new()
         .prefix("versand-verify-")

@@ -52,7 +52,7 @@ enum Command {
     },
     /// Send a delivery of 1000 recipients to the built-in mail catcher and show the result
     Demo(demo::DemoOptions),
-    /// Check the settings and the files they name
+    /// Check the settings and the files they name, except auth.installation_key_file
     CheckConfig {
         /// Settings that override the defaults (TOML)
         #[arg(long)]

@@ -56,7 +56,7 @@ impl AdminClient {
     /// Reads the token from its file.
     ///
     /// # Errors
-    /// A file cannot be read.
+    /// A file cannot be read, or `--ca-file` holds no usable certificate.
     pub fn new(connection: ClientOptions) -> anyhow::Result<Self> {
         if is_plaintext_beyond_loopback(&connection.url) {
             let warning = "warning: the token crosses the network in clear text: use https";
@@ -75,7 +75,7 @@ impl AdminClient {
     /// Sends a request. `path` holds the segments of the path, which may contain any characters.
     ///
     /// # Errors
-    /// The daemon cannot be reached.
+    /// The daemon cannot be reached, or `--url` cannot have a path.
     pub async fn send(
         &self,
         method: Method,

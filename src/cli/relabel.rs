@@ -18,6 +18,8 @@ pub struct RelabelOptions {
 }
 
 /// Relabels and prints the result. Exit code 1 if a delivery could not be relabelled.
+///
+/// With `all`, a delivery is no failure if it has not started, or if it or its logs are gone.
 pub async fn run(options: RelabelOptions) -> anyhow::Result<ExitCode> {
     let client = AdminClient::new(options.connection)?;
     let all = options.delivery == "all";

@@ -34,7 +34,7 @@ impl Config {
         self.auth.check()
     }
 
-    /// The whole numbers with their ranges: setting, value, smallest, largest.
+    /// The whole numbers and two lengths, with their ranges: setting, value, smallest, largest.
     fn ranges(&self) -> [(&'static str, u64, u64, u64); 39] {
         let v = &self.server;
         let s = &self.send;
@@ -129,7 +129,7 @@ impl ServerSettings {
 
     fn check(&self) -> Result<(), ConfigError> {
         if self.tls_cert_file.as_os_str().is_empty() != self.tls_key_file.as_os_str().is_empty() {
-            return Err(refuse("server.tls_key_file", "is needed with server.tls_cert_file"));
+            return Err(refuse("server.tls_key_file", "must be set with server.tls_cert_file"));
         }
         if self.is_plaintext_beyond_loopback() && !self.allow_plaintext {
             return Err(refuse(

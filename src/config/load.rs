@@ -15,8 +15,8 @@ impl Config {
     /// Reads the defaults, `file` and the environment (`VERSAND__SECTION__SETTING`), in this order.
     ///
     /// # Errors
-    /// The file cannot be read, or a setting is unknown, of the wrong type or out of its range. The
-    /// error names the file or the first such setting.
+    /// The file cannot be read, an environment variable has a mistyped prefix, or a setting cannot
+    /// be used. The error names the file, the variable or the first such setting.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
         let mistyped = |name: &str| name.starts_with("VERSAND_") && !name.starts_with("VERSAND__");
         if let Some(name) = std::env::vars_os()

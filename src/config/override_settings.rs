@@ -1,4 +1,4 @@
-//! The settings that say which floors a delivery may go below.
+//! The settings that lift the floor: a delivery may then ask for less than the configuration.
 
 use serde::Deserialize;
 

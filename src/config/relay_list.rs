@@ -57,8 +57,8 @@ pub(super) fn inherit(merged: &mut Value) {
 }
 
 impl RelaySettings {
-    /// Checks the settings that every relay must keep, even one that is not used. `at` is the name
-    /// of the relay in errors.
+    /// Checks the name and the ranges of a relay, even of one that is not used. `at` is the name of
+    /// the relay in errors.
     pub(super) fn check_ranges(&self, at: &str) -> Result<(), ConfigError> {
         check_ranges(
             &format!("{at}."),

@@ -47,7 +47,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// The relays in use, each with its name in errors: `relays[0]`, or `relay` if it is alone.
+    /// The relays in use, each with its name in errors: `relays[0]` and so on, or `relay` if
+    /// `relays` is empty.
     pub fn relays(&self) -> Vec<(String, &RelaySettings)> {
         match self.relays.is_empty() {
             true => vec![("relay".to_owned(), &self.relay)],

@@ -77,7 +77,7 @@ impl PublicSettings {
     }
 }
 
-/// Checks a URL that goes to every recipient. It may be empty.
+/// Checks a URL that recipients can see. It may be empty.
 fn check_url(setting: &str, url: &str) -> Result<(), ConfigError> {
     let parsed = Url::parse(url);
     let usable =
@@ -89,10 +89,7 @@ fn check_url(setting: &str, url: &str) -> Result<(), ConfigError> {
         ));
     }
     if parsed.is_ok_and(|url| !url.username().is_empty() || url.password().is_some()) {
-        return Err(refuse(
-            setting,
-            "must hold no user name or password: it goes to every recipient",
-        ));
+        return Err(refuse(setting, "must hold no user name or password: recipients can see it"));
     }
     Ok(())
 }

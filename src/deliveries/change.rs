@@ -81,7 +81,8 @@ impl Deliveries {
     /// The delivery.
     ///
     /// # Errors
-    /// [`Refusal::NotFound`] if the delivery does not exist or was deleted.
+    /// [`Refusal::NotFound`] if the delivery does not exist or was deleted; if Redis does not
+    /// answer.
     pub async fn delivery(&self, id: &DeliveryId) -> Result<Delivery, Refusal> {
         match self.read(id).await? {
             Some(delivery) if delivery.state != DeliveryState::Deleted => Ok(delivery),
@@ -108,7 +109,7 @@ impl Deliveries {
     /// The delivery, if it still has its logs.
     ///
     /// # Errors
-    /// [`Refusal::Cleaned`] if the logs were removed; [`Refusal::NotFound`].
+    /// [`Refusal::Cleaned`] if the logs were removed; as for [`Deliveries::delivery`].
     pub async fn delivery_with_logs(&self, id: &DeliveryId) -> Result<Delivery, Refusal> {
         let delivery = self.delivery(id).await?;
         match &delivery.document.cleaned {
@@ -120,8 +121,8 @@ impl Deliveries {
     /// The delivery, if it still has its logs and its tracking log.
     ///
     /// # Errors
-    /// [`Refusal::TrackingCleaned`] or [`Refusal::Cleaned`] if a log was removed;
-    /// [`Refusal::NotFound`].
+    /// [`Refusal::TrackingCleaned`] or [`Refusal::Cleaned`] if a log was removed; as for
+    /// [`Deliveries::delivery`].
     pub async fn delivery_with_tracking(&self, id: &DeliveryId) -> Result<Delivery, Refusal> {
         let delivery = self.delivery_with_logs(id).await?;
         match delivery.document.tracking_cleaned_at {
@@ -192,7 +193,7 @@ impl Deliveries {
     /// Refuses a request that would move something while the store is held.
     ///
     /// # Errors
-    /// [`Refusal::Conflict`] while the store is held.
+    /// [`Refusal::Conflict`] while the store is held; if Redis does not answer.
     pub async fn require_moving_store(&self) -> Result<(), Refusal> {
         match self.store_is_held().await? {
             false => Ok(()),
@@ -260,7 +261,8 @@ impl Deliveries {
     /// The answer to an earlier request with one of these keys, if there was one.
     ///
     /// # Errors
-    /// [`Refusal::KeyReused`] if a key was used for another request.
+    /// [`Refusal::KeyReused`] if a key was used for another request; if the kept answer is damaged;
+    /// if Redis does not answer.
     pub(crate) async fn first_answer<T: DeserializeOwned>(
         &self,
         repeats: &[RepeatKey],
@@ -273,8 +275,9 @@ impl Deliveries {
         Ok(None)
     }
 
-    /// Writes a decision if the delivery is still as `before`, or still unknown if that is `None`.
-    /// Returns `None` if somebody else was faster.
+    /// Writes a decision if the delivery is still as `before`, or still unknown if `before` is
+    /// `None`. If a repeat of this request was faster, returns its answer. Returns `None` if
+    /// somebody else was faster.
     pub(crate) async fn commit<T>(
         &self,
         id: &DeliveryId,

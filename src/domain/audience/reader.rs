@@ -21,7 +21,8 @@ pub enum AudienceReader {
 }
 
 impl AudienceReader {
-    /// A reader that refuses lines of more than `longest_line` bytes. Its memory has this bound.
+    /// A reader that refuses lines of more than `longest_line` bytes, which bounds its memory. For
+    /// CSV the text of a record counts, without separators and quotes.
     pub fn new(format: AudienceFormat, longest_line: usize) -> Self {
         match format {
             AudienceFormat::Ndjson => Self::Ndjson(NdjsonReader::new(longest_line)),

@@ -8,7 +8,7 @@ use std::{cell::RefCell, fmt};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// Why a text is no such object.
+/// Why a text is no JSON object with unique members.
 #[derive(Debug)]
 pub enum NotUnique {
     /// The path of the member that occurs twice, such as `address.city`.

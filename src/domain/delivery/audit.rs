@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_tampering_is_found() {
+    fn an_altered_removed_swapped_or_rehashed_entry_is_found() {
         type Tamper = fn(&mut Vec<AuditEntry>);
         let tampered: [(&str, Tamper); 5] = [
             ("altered", |c| c[2].principal = "bob".into()),

@@ -1,4 +1,4 @@
-//! The authority to send: what a stored delivery must prove before any message of it is made.
+//! The authority to send: what a stored delivery must prove before any chunk of it is sent.
 
 use data_encoding::HEXLOWER;
 

@@ -81,7 +81,8 @@ pub struct Document {
     /// Who wrote the definition last. Empty in documents from before this field existed.
     #[serde(default)]
     pub definition_by: String,
-    /// Who uploaded the audience last. Empty in documents from before this field existed.
+    /// Who uploaded the audience last. Empty before the first upload, and in documents from before
+    /// this field existed.
     #[serde(default)]
     pub audience_by: String,
     /// The number of the last upload. Each upload raises it, so two uploads never mix.

@@ -2,7 +2,8 @@
 //!
 //! - [`Delivery`]: one delivery as it was read; [`Document`] holds everything stored about it.
 //! - [`Definition`]: the part that an upstream system writes, with [`SettingOverrides`].
-//! - [`DeliveryState::after`]: the only function that decides a transition.
+//! - [`DeliveryState::after`]: decides each transition. The script that releases waves follows the
+//!   same rules, but writes the state itself.
 //! - [`ExpectedRevisions`]: the precondition of a request.
 //! - [`Plan`] and [`Checks`]: the result of a preparation. [`digest()`]: what a confirmation names.
 //! - [`Settings`]: the settings in force, fixed by the preparation. [`SettingsFloor`]: what no

@@ -1,4 +1,4 @@
-//! The states of a delivery and the one function that decides every transition.
+//! The states of a delivery and the function whose rules every transition follows.
 
 use std::str::FromStr;
 
@@ -28,7 +28,7 @@ pub enum DeliveryState {
     Pausing,
     /// Nothing is sent until it is resumed.
     Paused,
-    /// Every due wave is overdue. The delivery waits for a person.
+    /// Every due wave is overdue. The delivery waits for a person, or for a later wave that is due.
     Held,
     /// Nothing new is started. The rest is cancelled.
     Stopping,

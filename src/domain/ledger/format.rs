@@ -64,7 +64,7 @@ pub enum Status {
     Attempting = 1,
     /// Refused for now, or broken off before the dividing line. It is tried again.
     Deferred = 2,
-    /// The relay accepted the message.
+    /// The relay accepted the message; in SMTP test mode, the recipient.
     Sent = 3,
     /// Refused for good, or the validity period ended.
     Failed = 4,
@@ -176,7 +176,7 @@ impl Record {
     /// When the sender may claim this recipient, in Unix seconds; `None` if it may not.
     ///
     /// `resend_after_s`: how many seconds a recipient stays in doubt before it is sent to once
-    /// more. It is `None` if the policy is `hold`.
+    /// more. It is `None` if nothing is sent again: see `Plan::resend_after_s`.
     pub fn claimable_at(&self, resend_after_s: Option<u32>) -> Option<u32> {
         match (self.status, resend_after_s) {
             (Status::Pending, _) => Some(0),

@@ -27,7 +27,8 @@ impl RecipientNumber {
         Some((chunk, u16::try_from(self.0 % size).ok()?))
     }
 
-    /// Chunk and position in a plan. `None` if the plan has no such recipient.
+    /// Chunk and position in a plan. `None` if the plan has no such recipient. With several waves,
+    /// a number in a gap is not refused.
     pub fn place_in(self, plan: &Plan) -> Option<(u32, u16)> {
         let (chunk, position) = self.place(plan.chunk_size)?;
         // With several waves, only the ledgers show which chunks are full.
