@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_principal_without_a_unit_names_one() {
+    fn only_a_principal_without_a_unit_names_another_unit() {
         let owned = |unit: &str| Some(unit.to_owned());
         assert_eq!(of(None).unit_for(None, None), Ok(None));
         assert_eq!(of(None).unit_for(owned("north"), None), Ok(owned("north")));

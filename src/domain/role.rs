@@ -13,7 +13,8 @@ pub enum Role {
     StartDeliveries,
     /// Logs, audit log, denylist, queues, tokens, store; delete deliveries after their release.
     Administration,
-    /// Counts and KPIs, read-only.
+    /// States, definitions, counts, KPIs and statistics of deliveries; the hold of the store.
+    /// Read-only.
     Monitoring,
     /// Everything that can be read, logs and audit log included; changes nothing.
     Auditor,

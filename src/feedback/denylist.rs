@@ -26,7 +26,8 @@ impl Denylist {
     /// changes nothing if it is that of a preview, or if the delivery is not confirmed.
     ///
     /// # Errors
-    /// [`LinkError::Expired`] if the address can no longer be found.
+    /// [`LinkError::Expired`] if the address can no longer be found; [`LinkError::Unavailable`] if
+    /// Redis does not answer.
     pub async fn opt_out(&self, found: &OptOutLink, text: &str) -> Result<(), LinkError> {
         let (address, is_recorded) = match found {
             OptOutLink::Kept(address) => (*address, false),

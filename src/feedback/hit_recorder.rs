@@ -40,7 +40,7 @@ struct HitArrival {
     preparation: u32,
     hit: Hit,
     agent: String,
-    /// Gets true if the hit was recorded.
+    /// Gets true if the hit was recorded, or if its tracking log is gone.
     done: oneshot::Sender<bool>,
 }
 
@@ -65,7 +65,8 @@ impl HitRecorder {
     /// recorded: see [`FollowedLink::is_uncounted`].
     ///
     /// # Errors
-    /// [`LinkError::Unrecorded`] if Redis did not take the hit; the request may be repeated.
+    /// [`LinkError::Unrecorded`] if Redis did not take the hit, or if the daemon ends. The request
+    /// may be repeated.
     pub async fn record_hit(&self, found: &FollowedLink, visit: Visit) -> Result<(), LinkError> {
         let kind = found.purpose.kind();
         if found.is_uncounted() {

@@ -64,7 +64,7 @@ impl LinkTargets {
     pub async fn find_opt_out(&self, text: &str) -> Result<OptOutLink, LinkError> {
         let found = match self.look_up(HitKind::OptOut, text).await {
             Ok(found) => Ok(OptOutLink::Message(found)),
-            // the delivery or its logs are gone, or another preparation has its number
+            // the delivery or its logs are gone, or another preparation has the number in the token
             Err(LinkError::Forged | LinkError::Expired) => {
                 Box::pin(self.kept_opt_out(text)).await.map(OptOutLink::Kept)
             }
@@ -170,8 +170,8 @@ impl LinkTargets {
     /// fields, those of the recipient are filled in.
     ///
     /// # Errors
-    /// [`LinkError::Expired`] if there is no such link or no target; [`LinkError::Forged`] if the
-    /// token is not of a click.
+    /// [`LinkError::Expired`] if the link, its target or the message is gone; [`LinkError::Forged`]
+    /// if the token is not of a click; [`LinkError::Unavailable`] if Redis does not answer.
     pub async fn target_of(&self, found: &FollowedLink) -> Result<String, LinkError> {
         let LinkPurpose::Click(number) = found.purpose else { return Err(LinkError::Forged) };
         let link = found.sent.links.get(usize::from(number)).ok_or(LinkError::Expired)?;
@@ -187,7 +187,8 @@ impl LinkTargets {
     /// The mirror page: the message as its recipient got it, in HTML.
     ///
     /// # Errors
-    /// [`LinkError::Expired`] if the message is gone.
+    /// [`LinkError::Expired`] if the message is gone or cannot be made; [`LinkError::Unavailable`]
+    /// if Redis does not answer.
     pub async fn mirror_of(&self, found: &FollowedLink) -> Result<String, LinkError> {
         let (template, RecipientMessage { recipient, stamp, .. }) = self.message_of(found).await?;
         let PreparationRef { delivery, generation, .. } = &found.sent.mailing;

@@ -65,7 +65,9 @@ impl StatisticsUpdates {
     /// in the API). With `anew` all hits are labelled again by the rules in force.
     ///
     /// # Errors
-    /// If the delivery or a log is gone, the delivery has not started, or its labels keep changing.
+    /// - The delivery or a log is gone, or the delivery has not started.
+    /// - The labels or the state of the delivery keep changing.
+    /// - A part is damaged, or Redis does not answer.
     pub async fn compute(&self, id: &DeliveryId, anew: bool) -> Result<Statistics, Refusal> {
         let _alone = self.one_at_a_time.lock().await;
         for _ in 0..ATTEMPTS {

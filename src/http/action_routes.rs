@@ -27,7 +27,7 @@ use crate::{
     store::chunks::Settlement,
 };
 
-/// 202 with the state that the delivery has now.
+/// 202 with the state that the action leads to.
 fn accepted(id: &DeliveryId, state: DeliveryState) -> Response {
     (StatusCode::ACCEPTED, Reply(serde_json::json!({ "id": id, "state": state }))).into_response()
 }

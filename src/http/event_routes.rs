@@ -34,7 +34,8 @@ struct Follower {
 }
 
 impl Follower {
-    /// The next change. `None` after the delivery has ended or was deleted, and at the shutdown.
+    /// The next change. `None` after the delivery has ended, was deleted or left the unit of the
+    /// principal, and at the shutdown.
     async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
         loop {
             if self.ended || self.api.daemon.shutdown.is_cancelled() {

@@ -1,6 +1,6 @@
 //! Health and metrics on a listener of their own, in a thread of their own.
 //!
-//! A flood on the other listeners takes neither its slots nor its thread.
+//! A flood on the other listeners leaves the slots and the thread of this listener free.
 
 use std::{io, net, sync::Arc, thread};
 

@@ -39,7 +39,8 @@ pub struct Progress {
     /// The poisoned chunks. They have no jobs until a person retries them.
     #[serde(rename = "set_aside")]
     pub poisoned: BTreeSet<u32>,
-    /// When the circuit breaker of the delivery closes; none while it is closed.
+    /// When the circuit breaker of the delivery closes; none while it is closed, or while the
+    /// delivery is not in progress.
     pub paused_until: Option<Timestamp>,
     /// The waves of a prepared delivery.
     pub waves: Option<WaveCounts>,

@@ -1,4 +1,4 @@
-//! The extractors: JSON and queries with errors that name the field, ids, idempotency keys.
+//! The extractors: ids, idempotency keys, and JSON and queries whose errors name the field.
 
 use std::convert::Infallible;
 
@@ -189,7 +189,7 @@ pub fn idempotency_key(
     Ok(Some(IdempotencyKey::new(&by.name, key, action, body)))
 }
 
-/// Checks the body of an action without parameters: empty, or an empty object. Both are the same
+/// Checks the body of an action without parameters. It must be empty or `{}`, and both are the same
 /// request.
 ///
 /// # Errors

@@ -125,7 +125,8 @@ async fn authenticate(
     next.run(request).await.map(|body| held_body(body, busy, permit))
 }
 
-/// Counts a failed log-in and logs it with address and name, but never with the token.
+/// Counts a failed log-in. If it gets a log line, the line has address and name, but never the
+/// token.
 ///
 /// The name is the one that a JWT claims; nothing proves it.
 fn failed_login(api: &Api, request: &Request, error: NotAuthentic) -> Problem {

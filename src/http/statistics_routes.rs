@@ -53,7 +53,7 @@ pub async fn read(
 ) -> Result<Reply<Statistics>, RouteError> {
     api.deliveries.delivery(&id).await?;
     let stored = api.stores.tracking.statistics(&id).await.map_err(Refusal::from)?;
-    Ok(Reply(stored.ok_or(Refusal::Conflict("its statistics have not been computed yet"))?))
+    Ok(Reply(stored.ok_or(Refusal::Conflict("the statistics have not been computed yet"))?))
 }
 
 /// A link as the API shows it.

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn an_audience_is_written_as_before() {
+    fn a_single_audience_is_written_as_a_string() {
         let claims = read(json!({})).unwrap();
         assert_eq!(serde_json::to_value(&claims.aud).unwrap(), json!("versand"));
     }

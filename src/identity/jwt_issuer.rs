@@ -20,7 +20,7 @@ pub(super) struct JwtIssuer {
     pub(super) name: String,
     /// The roles that the issuer may give.
     pub(super) roles: Vec<Role>,
-    /// The unit of all its tokens.
+    /// The unit of all its tokens. `None`: each token may claim any unit, or none.
     pub(super) unit: Option<String>,
     pub(super) algorithm: Algorithm,
     pub(super) key: DecodingKey,

@@ -31,7 +31,7 @@ pub enum NotAuthentic {
     /// An administrator has revoked the token.
     #[error("the token was revoked")]
     Revoked,
-    /// A claim of the JWT or its header does not fit; the text says which.
+    /// A claim of the JWT or its header does not fit; the text says why.
     #[error("{0}")]
     Misused(&'static str),
 }
@@ -79,7 +79,7 @@ impl Keyring {
         })
     }
 
-    /// True if nobody can log in.
+    /// True if there is neither a token nor a key: nobody can log in.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty() && self.issuers.is_empty()
     }

@@ -53,7 +53,7 @@ pub fn to_ascii(address: &str) -> Result<String, AddressError> {
 /// The local part without its quotes.
 ///
 /// # Errors
-/// The quotes do not end, or the text needs them.
+/// The quotes do not end at the `@`, or the text needs them.
 fn unquoted(local: &str) -> Result<String, AddressError> {
     let quoted = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     let mut text = String::new();

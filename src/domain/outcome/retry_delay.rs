@@ -9,7 +9,7 @@ pub fn delay(schedule_minutes: &[f64], attempts: u8) -> Duration {
     Duration::try_from_secs_f64(minutes * 60.0).unwrap_or(Duration::from_secs(3600))
 }
 
-/// When to try again, in Unix seconds; `None` if the validity period ends before that.
+/// When to try again, in Unix seconds; `None` if the validity period has ended by then.
 pub fn due(now: u32, schedule_minutes: &[f64], attempts: u8, valid_until: u32) -> Option<u32> {
     let wait =
         delay(schedule_minutes, attempts).as_secs_f64().ceil().min(f64::from(u32::MAX)) as u32;

@@ -127,7 +127,8 @@ impl Schedule {
         }
     }
 
-    /// The local times of the definition, each with its field and its zone.
+    /// The local times of the definition, each with its field and its zone. A local time without a
+    /// zone in the definition is left out.
     pub fn local_times(&self) -> Vec<(String, &str, &str)> {
         match self {
             Self::At { at, zone } => vec![("schedule.at".into(), at, zone)],

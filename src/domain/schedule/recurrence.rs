@@ -132,7 +132,7 @@ impl RecurrenceRule {
     }
 
     /// The definition of the occurrence with this due time: that of the template, with the due time
-    /// in its name and as its schedule.
+    /// in its name and as its schedule. The rule says whether a person must confirm it.
     ///
     /// # Errors
     /// The first field of the rule that cannot be used.

@@ -111,7 +111,7 @@ fn every_local_time_of_a_year_has_one_instant() {
 }
 
 #[test]
-fn odd_offsets_lists_and_the_end() {
+fn odd_offsets_and_lists_are_understood_and_until_ends_the_rule() {
     assert_eq!(
         instants("0 9 * * MON-FRI", "Asia/Kathmandu", "2026-12-04T04:00:00Z", 1),
         ["2026-12-07T03:15:00Z"]

@@ -3,10 +3,10 @@
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-/// The block of SHA-256 in bytes, which is the size of an HMAC key.
+/// The block of SHA-256 in bytes: an HMAC fills its key up to this size.
 const BLOCK: usize = 64;
 
-/// An HMAC with this key. A shorter key is filled with zeros, as RFC 2104 says.
+/// An HMAC with this key. Zeros fill the key up to the size of a block, as RFC 2104 says.
 pub(in crate::domain) fn hmac_with(key: &[u8; 32]) -> Hmac<Sha256> {
     let mut block = [0; BLOCK];
     block[..key.len()].copy_from_slice(key);

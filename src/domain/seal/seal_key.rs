@@ -26,7 +26,8 @@ impl SealKey {
         std::array::from_fn(|i| whole[i])
     }
 
-    /// Whether `seal` is the seal over these parts. Takes the same time for each wrong one.
+    /// Whether `seal` is the seal over these parts. Takes the same time for each wrong one of 16
+    /// bytes.
     pub fn fits(&self, parts: &[&[u8]], seal: &[u8]) -> bool {
         seal.len() == SEAL_BYTES && self.mac(parts).verify_truncated_left(seal).is_ok()
     }

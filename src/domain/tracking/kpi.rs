@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_settled_recipients_are_in_a_rate() {
+    fn only_processed_recipients_are_in_a_rate() {
         let counts = Counts {
             pending: 5,
             deferred: 2,

@@ -8,7 +8,7 @@ use super::{
     statistics::StatisticsCount,
 };
 
-/// A line of the tracking log that gets a new label.
+/// A line of the tracking log that gets a new label, or the version of newer rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Relabelled {
     /// The number of the line in the log, from 0.
@@ -76,7 +76,8 @@ impl Labelling {
         self.statistics.add(&hit);
     }
 
-    /// Ends the log. Returns the counts and, in the order of the log, the lines with new labels.
+    /// Ends the log. Returns the counts and, in the order of the log, the lines whose label or
+    /// version of the rules is new.
     pub fn finish(mut self) -> (StatisticsCount, Vec<Relabelled>) {
         let mut clicks = std::mem::take(&mut self.clicks);
         bursts(&mut clicks);

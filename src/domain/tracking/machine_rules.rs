@@ -135,7 +135,7 @@ pub enum UserAgent<'a> {
     NotKept(HitLabel),
 }
 
-/// A click in the tracking log, with its new label.
+/// A line of the tracking log, with the label that it gets now. Most such lines are clicks.
 #[derive(Debug, Clone, Copy)]
 pub struct ClickLine {
     pub hit: Hit,
@@ -235,7 +235,7 @@ mod tests {
                 home,
                 HitLabel::ImageProxy,
             ),
-            // image proxies fetch pictures only, and never follow a link
+            // an image proxy never follows a link, so a click with its user agent is no machine's
             (HitKind::Click, 0, UserAgent::Is(GMAIL), home, HitLabel::Human),
             (HitKind::Open, 0, UserAgent::Is("Mozilla/5.0"), "104.28.1.1", HitLabel::AppleProxy),
             (HitKind::Click, 0, UserAgent::Is("Mozilla/5.0"), "104.28.1.1", HitLabel::Human),

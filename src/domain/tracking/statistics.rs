@@ -61,7 +61,7 @@ pub struct Statistics {
     pub opens_of_others: u64,
     /// Unique clicks of recipients with another status than `sent`.
     pub clicks_of_others: u64,
-    /// All hits, by kind and class.
+    /// The lines of the tracking log that were read, by kind and class.
     pub totals: BTreeMap<HitKind, BTreeMap<HitClass, u64>>,
     /// One for each tracked link, by its number.
     pub links: Vec<LinkClicks>,
@@ -78,8 +78,8 @@ pub struct LinkClicks {
     pub machine: u64,
 }
 
-/// Counts the lines of a tracking log. At the end the statuses of the recipients decide which of
-/// them count.
+/// Counts the lines of a tracking log. At the end, the status of each recipient decides in which
+/// figures the recipient counts.
 #[derive(Debug)]
 pub struct StatisticsCount {
     /// Bits of `tracked` of each recipient, by recipient number.
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_count_humans_and_sent_recipients_only() {
+    fn rates_count_sent_recipients_only_and_raw_rates_count_machines_too() {
         use HitKind::{Click, Mirror, Open, OptOut};
         let statuses: Vec<Option<Status>> =
             [Status::Sent; 10].into_iter().chain([Status::Failed]).map(Some).collect();

@@ -29,8 +29,8 @@ pub struct ListenerOptions {
 ///
 /// At most `server.connections` connections are open at a time, and at most
 /// `server.connections_per_address` of one client network that is no trusted proxy. A further
-/// connection takes the slot of one that no request holds. If requests hold all slots, it is
-/// answered with 429 or 503.
+/// connection takes the slot of one that no request holds. If requests hold all slots, the
+/// connection is answered with 429 or 503, or closed without an answer (`turned_away`).
 pub async fn serve(
     listener: TcpListener,
     respond: impl Respond,

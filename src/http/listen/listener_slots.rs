@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slot_is_free_again_after_its_connection_and_wakes_who_waits() {
+    async fn the_end_of_a_request_wakes_who_waits_and_a_closed_connection_frees_its_slot() {
         let slots = ListenerSlots::new(1, 1, Vec::new());
         let first = slots.try_admit(ip(1)).expect("a slot");
         let request = first.busy();

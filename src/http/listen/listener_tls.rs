@@ -31,7 +31,8 @@ struct TlsState {
     served: Arc<ServedCertificate>,
     certificate_file: PathBuf,
     key_file: PathBuf,
-    /// The contents of both files when they were read last, whether they were good or not.
+    /// The contents of both files when they were read last, whether they were good or not. `None`
+    /// if a file could not be read.
     read: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
 }
 

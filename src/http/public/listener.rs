@@ -1,6 +1,6 @@
 //! The public listener: open pixels, links, mirror pages and opt-outs.
 //!
-//! A hit is answered only after it is recorded.
+//! A hit that counts is recorded before it gets its pixel, redirect or page.
 
 use std::{borrow::Cow, sync::Arc, time::Instant};
 

@@ -1,7 +1,7 @@
 //! The public listener, which recipients and their mail programs reach.
 //!
-//! - [`PublicListener`] answers the five routes of [`PUBLIC_ROUTES`]. A hit is answered only after
-//!   it is recorded.
+//! - [`PublicListener`] answers the five routes of [`PUBLIC_ROUTES`]. A hit that counts is recorded
+//!   before it gets its pixel, redirect or page.
 //! - `request_visit` reads the visitor from a request: address, user agent, signs of a machine.
 //! - `pages` holds the few pages and their headers.
 //!

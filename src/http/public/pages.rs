@@ -41,7 +41,7 @@ fn page(status: StatusCode, title: &str, body: &str) -> Response {
     (status, [(header::CONTENT_SECURITY_POLICY, policy)], Html(html)).into_response()
 }
 
-/// The page for a link that is forged or too old.
+/// The page for a link that is forged or too old, and for a path that is no route.
 pub fn substitution() -> Response {
     page(StatusCode::NOT_FOUND, "This link does not work", "<p>It is incomplete, or too old.</p>")
 }

@@ -48,7 +48,8 @@ pub struct CatcherFault {
 }
 
 impl CatcherFault {
-    /// A fault; the message is not accepted.
+    /// A fault with `accept` false. After `Stall` or `Slow`, the usual reply may still accept the
+    /// message.
     pub fn new(stage: CatcherStage, action: CatcherAction) -> Self {
         Self { stage, action, accept: false }
     }

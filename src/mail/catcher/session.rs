@@ -183,7 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         }
         self.stream.flush().await?;
         if let Some(fault) = at(CatcherStage::Body) {
-            // A part of the message has arrived. Its end may not be there yet.
+            // Waits until a part of the message arrives. Its end may not be there yet.
             self.stream.fill().await?;
             match &fault.action {
                 CatcherAction::Stall(pause) | CatcherAction::Slow(pause) => sleep(*pause).await,
@@ -249,7 +249,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         }
     }
 
-    /// Sends the usual reply, or carries out the fault. Returns whether the reply was positive.
+    /// Sends the usual reply, or carries out the fault. Returns false if the reply was 4xx or 5xx.
     async fn answer(
         &mut self,
         fault: Option<&CatcherFault>,
@@ -274,7 +274,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         if reply.starts_with("421") { Err(StreamEnded) } else { Ok(self.count_reply(reply)) }
     }
 
-    /// Counts a reply. Returns whether it is positive.
+    /// Counts a reply if it is 4xx or 5xx, and then returns false.
     fn count_reply(&self, reply: &str) -> bool {
         match reply.as_bytes().first() {
             Some(b'4') => self.count(|counts| &counts.deferred),

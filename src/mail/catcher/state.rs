@@ -60,7 +60,8 @@ pub struct CatcherCounts {
     pub accepted: AtomicU64,
     /// Replies 5xx that the rules ask for.
     pub refused: AtomicU64,
-    /// Replies 4xx that the rules ask for, except 421, and the 452 to too many recipients.
+    /// Replies 4xx that the rules ask for, and the 452 to too many recipients. A 421 does not
+    /// count.
     pub deferred: AtomicU64,
     /// RSET commands.
     pub resets: AtomicU64,

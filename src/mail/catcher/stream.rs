@@ -92,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
         }
     }
 
-    /// Whether the client has sent more than was read.
+    /// Whether bytes were read that are not used yet.
     pub fn has_input(&self) -> bool {
         !self.rest().is_empty()
     }
