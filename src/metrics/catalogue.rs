@@ -98,8 +98,8 @@ metrics_table! {
     WAVES_HELD Gauge "versand_waves_held"
         "Waves that are held: they were overdue and wait for a person";
     WAVES_DUE Gauge "versand_waves_due"
-        "Waves of scheduled deliveries that are due but not released: due (within the grace \
-         window), overdue (beyond it)";
+        "Waves of scheduled deliveries that are due but neither released nor held: due (within the \
+         grace window), overdue (beyond it)";
     BREAKERS Gauge "versand_breakers_open"
         "Open circuit breakers, by kind: domain, delivery";
     TRIPPED Counter "versand_breaker_trips_total"

@@ -31,6 +31,8 @@ struct LastComparison {
 
 impl ConservationDifferences {
     /// Returns the delivery that was checked least recently, and forgets all that are not in `ids`.
+    ///
+    /// A delivery that has ended is left out until its last check is [`ENDED`] ago.
     fn next(&self, ids: &[DeliveryId], now: Instant) -> Option<DeliveryId> {
         let mut checked = self.lock();
         checked.retain(|id, _| ids.contains(id));
@@ -125,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_are_checked_in_turn_and_a_difference_stays_until_its_delivery_is_gone() {
+    fn all_are_checked_in_turn_and_the_difference_of_a_removed_delivery_is_forgotten() {
         let ids: Vec<DeliveryId> = (0..3u8).map(|n| DeliveryId::from_random([n; 10])).collect();
         let (differences, start) = (ConservationDifferences::default(), Instant::now());
         let at = |s| start + Duration::from_secs(s);

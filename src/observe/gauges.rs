@@ -32,7 +32,7 @@ pub struct Gauges {
 impl Gauges {
     /// The task: sets the gauges, and compares the figures of one delivery.
     ///
-    /// Returns false if Redis does not answer.
+    /// Returns false if Redis does not answer, or if a delivery with waves is damaged in Redis.
     pub async fn observe(&self) -> bool {
         self.observe_relays();
         let queues = self.queues.observe().await;

@@ -45,7 +45,7 @@ impl QueueGauges {
         Ok(())
     }
 
-    /// Returns the seconds since the first job of a queue was queued.
+    /// Returns the seconds since the first job of a queue was queued; 0 if the queue is empty.
     ///
     /// If the producer gave no time, returns the seconds for which this job has been the first.
     fn age_s(&self, queue: &str, first: Option<&FirstJob>) -> u64 {

@@ -23,7 +23,8 @@ pub struct RatioGauges {
 impl RatioGauges {
     /// The task: exports the ratios of the most recent deliveries that have statistics.
     ///
-    /// Every daemon exports the same ratios. Returns false if Redis does not answer.
+    /// Every daemon exports the same ratios. Returns false if Redis does not answer, or if the
+    /// statistics of a delivery are damaged in Redis.
     pub async fn observe(&self) -> bool {
         match self.recent().await {
             Ok(recent) => {

@@ -54,7 +54,8 @@ impl WaveGauges {
         Ok(())
     }
 
-    /// Counts the due waves that nobody has released: within their grace window, and beyond it.
+    /// Counts the due waves that are neither released nor held: within their grace window, and
+    /// beyond it.
     async fn waves_due(&self) -> Result<(usize, usize), StoreError> {
         let (now, mut due, mut overdue) = (unix_now(), 0, 0);
         for id in self.schedules.due_deliveries(now).await? {

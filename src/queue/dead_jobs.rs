@@ -148,7 +148,8 @@ impl Queue {
     /// Returns false if there is no such dead job, or if the job has no payload.
     ///
     /// # Errors
-    /// [`QueueError::BadId`] for a job that is dead because of its id: the job would die again.
+    /// [`QueueError::BadId`] for an id that no job can have: a job with such an id would die again;
+    /// [`QueueError::Unavailable`]
     pub async fn retry_dead(&self, name: QueueName, id: &str) -> Result<bool, QueueError> {
         check_id(id)?;
         let retried = self

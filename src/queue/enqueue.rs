@@ -80,8 +80,8 @@ impl Queue {
     /// Nothing has changed then.
     ///
     /// # Errors
-    /// [`QueueError::BadId`] if the id is too long or has wrong characters, or if apalis would not
-    /// give it back unchanged.
+    /// [`QueueError::BadId`] if the id is empty, is too long or has wrong characters, or if apalis
+    /// would not give it back unchanged; [`QueueError::Unavailable`]
     pub async fn enqueue(
         &self,
         name: QueueName,

@@ -58,7 +58,8 @@ impl StampKey {
     /// The stamp of a recipient's message, without a signer.
     ///
     /// The stamp depends only on the key, the delivery, its sender's domain, the chunk, the
-    /// position and `date`. So a retry, a second sending and the preview have the same bytes.
+    /// position and `date`. So a retry and a second sending have the same bytes. The preview has
+    /// them, too, but for a recipient in doubt its tokens differ.
     pub fn stamp(
         &self,
         at: &ChunkRef,

@@ -57,8 +57,8 @@ impl TextWithTokens {
 
     /// The same text in quoted-printable.
     ///
-    /// The encoding leaves every character of a token as it is. So the text is encoded twice, with
-    /// two different tokens in each place. The results differ exactly where tokens stand.
+    /// The text is encoded twice, with two different tokens in each place. The encoding leaves
+    /// every character of a token as it is. So the results differ exactly where tokens stand.
     pub fn encoded(&self) -> Self {
         let [one, other] = ["A", "B"].map(|letter| self.encoded_with(letter));
         let (mut encoded, mut places, mut left) = (Self::default(), self.places.iter(), 0);

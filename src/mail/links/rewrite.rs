@@ -142,7 +142,7 @@ fn classify(
     }
 }
 
-/// A web address as a browser writes it; `None` if the URL is not `http` or `https`.
+/// A web address as a browser writes it; `None` if the text is not a URL with `http` or `https`.
 pub fn web_address(url: &str) -> Option<String> {
     Url::parse(url.trim()).ok().filter(is_web).map(String::from)
 }

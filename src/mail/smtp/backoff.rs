@@ -48,8 +48,8 @@ impl Backoff {
     ///
     /// # Errors
     ///
-    /// The first fault of the outage, if another fault came in the meantime. This caller does not
-    /// wait again, so that pauses do not add up.
+    /// The first fault of the last outage, if another fault came in the meantime. This caller does
+    /// not wait again, so that pauses do not add up.
     pub async fn wait(&self) -> Result<Option<AttemptPermit<'_, ()>>, RelayFault> {
         let seen = {
             let state = self.state();

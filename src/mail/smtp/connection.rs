@@ -20,8 +20,8 @@ const TESTS_PER_CONNECTION: u32 = 50;
 
 /// One connection to a relay, for one transaction after another.
 ///
-/// A connection that is dropped between two transactions is kept for reuse. One that is dropped
-/// during a transaction is closed.
+/// A usable connection that is dropped between two transactions is kept for reuse, unless an
+/// envelope is pipelined or the relay is closed. Any other connection is closed.
 pub struct SmtpConnection {
     pub(super) open: Option<OpenConnection>,
     pub(super) pool: Arc<Pool>,

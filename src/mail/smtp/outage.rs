@@ -1,4 +1,4 @@
-//! The outage of a relay: from the first fault until the relay has worked for a while.
+//! The outage of a relay: it ends when no fault came for a while and the relay can be used.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -7,8 +7,8 @@ use std::{
 
 use tokio::time::Instant;
 
-/// An outage is over once the relay has worked for so long without a fault. Faults that come again
-/// and again are one outage.
+/// An outage is over once there was no fault for so long, and the relay takes connections or mail.
+/// Faults that come again and again are one outage.
 const QUIET: Duration = Duration::from_secs(10);
 
 /// The outage of one relay, if there is one.

@@ -25,6 +25,8 @@ use crate::{live::Live, metrics::TransactionMetrics};
 pub(super) const QUIT_LIMIT: Duration = Duration::from_millis(250);
 
 /// Counters of one relay since the start of the daemon. They only rise.
+///
+/// The connections that only try whether an outage is over do not count.
 #[derive(Debug, Default)]
 pub struct RelayStats {
     /// Positive replies to the end of data.
@@ -45,8 +47,9 @@ pub(super) struct Pool {
     pub(super) idle_limit: Duration,
     /// Each connection in use has a slot.
     ///
-    /// A new connection is opened only while none is idle. So connections in use and idle ones
-    /// together exceed the slots only after the number of slots fell.
+    /// A new connection for mail is opened only while none is idle. So connections in use and idle
+    /// ones together seldom exceed the slots. They do after the number of slots fell, and while a
+    /// connection tries whether an outage is over.
     pub(super) slots: ConnectionSlots,
     /// 0: no limit.
     pub(super) messages_per_second: Live<f64>,
@@ -91,7 +94,9 @@ impl Pool {
         None
     }
 
-    /// The connections that are idle for too long, each with a slot until it is closed.
+    /// Connections that are idle for too long, as many as slots are free.
+    ///
+    /// Each comes with a slot, which stays in use until the connection is closed.
     pub(super) fn take_old(&self) -> Vec<(OpenConnection, ConnectionSlot)> {
         let mut old = Vec::new();
         while let Some(slot) = self.slots.try_acquire() {

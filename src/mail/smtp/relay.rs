@@ -87,8 +87,8 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// The connection cannot be opened, or another fault came while this caller waited. In
-    /// the second case it gets the first fault of the outage.
+    /// The relay is closed, the connection cannot be opened, or another fault came while this
+    /// caller waited. In the last case the caller gets the first fault of the last outage.
     pub async fn connection(&self) -> Result<SmtpConnection, RelayFault> {
         let slot = self.0.slots.acquire().await;
         let slot = slot.ok_or_else(|| RelayFault::new("connect", "the relay is closed"))?;
@@ -222,8 +222,10 @@ impl Relay {
         });
     }
 
-    /// Changes how many connections this daemon may use. Surplus connections in use stay open until
-    /// they are given back. Idle ones stay open until they are idle for too long.
+    /// Changes how many connections this daemon may use.
+    ///
+    /// Surplus connections in use become idle when they are given back. Idle ones stay open until
+    /// they are idle for too long.
     pub fn allow(&self, connections: usize) {
         self.0.slots.set_limit(connections);
     }

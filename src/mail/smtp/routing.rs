@@ -49,7 +49,7 @@ pub struct RelayRoute(Vec<usize>);
 enum RelayChoice {
     /// A relay, with a slot for a connection.
     Taken(usize, ConnectionSlot),
-    /// Each healthy relay has its share of connections in use, or no free slot.
+    /// Each relay that may be chosen has its share of connections in use, or no free slot.
     Full,
     /// No relay is healthy.
     AllAtFault,
@@ -170,7 +170,8 @@ impl Relays {
 
     /// Waits for all relays at once, and takes the first connection.
     ///
-    /// Each relay waits for its own back-off. Callers that wait together share one attempt.
+    /// Each relay waits for its own back-off. A failed attempt counts for all callers that wait for
+    /// the same relay.
     async fn first_to_recover(&self, left: &[usize]) -> Result<SmtpConnection, RelayFault> {
         let attempts = left.iter().map(|i| Box::pin(self.0.members[*i].relay.connection()));
         select_ok(attempts).await.map(|(connection, _)| connection)

@@ -14,10 +14,11 @@ pub enum Transaction {
     Accepted(Reply),
     /// SMTP test mode: the relay took the recipient (2xx to RCPT), and RSET followed.
     Tested(Reply),
-    /// Not delivered, may be tried again: a 4xx, or a fault before the dividing line. If there is a
-    /// `fault`, the relay or the network caused it, not the recipient.
+    /// Not delivered, may be tried again: a reply for now ([`Reply::is_transient`]), or a fault
+    /// before the dividing line. If there is a `fault`, the relay or the network caused it, not the
+    /// recipient.
     Deferred { reply: Option<Reply>, fault: Option<String> },
-    /// A 5xx to the sender, the recipient or the message.
+    /// Any other 5xx to the sender, the recipient or the message.
     Refused(Reply),
     /// The end of data may have arrived, but no reply came that can be used. The text is the fault.
     InDoubt(String),

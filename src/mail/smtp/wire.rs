@@ -122,7 +122,7 @@ impl Wire {
     ///
     /// # Errors
     ///
-    /// The time is over, the stream ended, or the bytes are no reply (RFC 5321, 4.2).
+    /// The time is over, the connection ended or broke, or the bytes are no reply (RFC 5321, 4.2).
     pub async fn reply(&mut self, limit: Duration) -> Result<Reply, WireError> {
         let lines = self.reply_lines(limit).await?;
         Reply::parse(&lines).map_err(|_| WireError::Garbage)

@@ -27,7 +27,8 @@ impl Template {
 
     /// The addresses of links that cannot be tracked.
     ///
-    /// They depend on a value that the template itself makes, for example in a loop.
+    /// Each depends on a value that the template itself makes, for example in a loop, or is no
+    /// template by itself.
     pub fn untracked(&self) -> &[String] {
         self.tracked.as_ref().map_or(&[], |tracked| &tracked.untracked)
     }

@@ -40,7 +40,8 @@ impl TemplatePace {
         if began.elapsed() > SLOW {
             self.missing.store(PATIENCE, Ordering::Relaxed);
         } else if missing > 0 {
-            // If another thread overwrites the number, one more message is measured.
+            // Another thread may overwrite the number. The template then counts as quick a little
+            // too early or too late.
             self.missing.store(missing - 1, Ordering::Relaxed);
         }
         result

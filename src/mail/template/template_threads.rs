@@ -23,8 +23,8 @@ impl Default for TemplateThreads {
 }
 
 impl TemplateThreads {
-    /// Runs `work` on a thread of its own. Work that has begun ends even if nobody waits for it any
-    /// more.
+    /// Runs `work` on a thread of its own. Work that has begun runs to its end, even if nobody
+    /// waits for it any more.
     ///
     /// # Errors
     ///

@@ -14,8 +14,8 @@ const TRANSPARENT_TAGS: [&str; 9] =
 
 /// The template with marks in place of its literal runs, and the runs.
 ///
-/// `None` if nothing may be taken out. The engine drops one line end at the end of a template; so
-/// does this function.
+/// `None` if nothing may be taken out, or if there are more runs than marks. The engine drops one
+/// line end at the end of a template; so does this function.
 pub fn extract(source: &str) -> Option<(String, Vec<LiteralRun>)> {
     if holds_mark(source) {
         return None;

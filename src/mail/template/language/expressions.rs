@@ -267,7 +267,10 @@ impl Checker {
         let name = name.value.as_str().unwrap_or_default();
         match rule.name {
             "map" if FilterRule::find(name).is_some_and(FilterRule::is_for_items) => Ok(()),
-            "map" => refuse(span, format!("map cannot apply {name:?}: its results may be lists")),
+            "map" => refuse(
+                span,
+                format!("map cannot apply {name:?}: it is no filter, or its results may be lists"),
+            ),
             _ if TestRule::find(name).is_some() => Ok(()),
             _ => refuse(span, unknown("test", name)),
         }
@@ -291,7 +294,10 @@ impl Checker {
                 {
                     Ok(())
                 }
-                _ => refuse(span, "range takes a start, an end, and a constant as its step"),
+                _ => refuse(
+                    span,
+                    "range takes a start, an end, and a constant of at most 1000 as its step",
+                ),
             },
             Expr::GetAttr(method) if method.name == "cycle" && self.scope.is_loop(&method.expr) => {
                 match !arguments.is_empty() && arguments.iter().all(|value| is_constant(value)) {
