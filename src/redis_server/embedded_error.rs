@@ -17,9 +17,10 @@ pub enum EmbeddedError {
          most 107 are allowed; choose a shorter state directory"
     )]
     PathTooLong { path: PathBuf, bytes: usize },
-    /// A server accepts connections and does not answer.
+    /// A server accepts connections, but does not answer, or answers PING with something else.
     #[error(
-        "the redis-server at {path} accepts connections but does not answer; end that process first"
+        "the redis-server at {path} accepts connections but does not answer as it should; \
+         end that process first"
     )]
     Stuck { path: PathBuf },
     /// The server ended before it answered. `reason` is the last line of its log.

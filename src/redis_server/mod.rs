@@ -11,8 +11,9 @@
 //!
 //! A server outlives its killed daemon on purpose: the next daemon adopts it without a restart.
 //!
-//! Not here: all Redis commands of the program are in [`crate::store`] and [`crate::queue`]. With
-//! `redis.url` set, the embedded server is not used, but the state directory still is.
+//! Not here: every Redis command except PING and SHUTDOWN ([`crate::store`], [`crate::queue`]).
+//!
+//! With `redis.url` set, the embedded server is not used, but the state directory still is.
 
 mod embedded;
 mod embedded_error;

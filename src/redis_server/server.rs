@@ -22,7 +22,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// How long a server may take to end, because it must write its append-only file to disk.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
-/// The place of a server: its directory, its socket and its program.
+/// Where and how a server runs: its directory, its socket and its program.
 pub(super) struct ServerHome {
     pub dir: PathBuf,
     pub socket: PathBuf,
@@ -144,7 +144,7 @@ impl RedisServer {
         Self { connection, child, pid: pid.and_then(Pid::from_raw) }
     }
 
-    /// Whether the server ran before.
+    /// Whether another process launched the server.
     pub fn is_adopted(&self) -> bool {
         self.child.is_none()
     }

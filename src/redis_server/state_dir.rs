@@ -60,10 +60,11 @@ pub struct DirLock {
 }
 
 impl DirLock {
-    /// Locks a state directory, and changes nothing in it.
+    /// Locks a state directory, and makes the lock file if it is missing. Nothing else changes.
     ///
     /// # Errors
-    /// [`StateError::InUse`] while another process holds the lock.
+    /// [`StateError::InUse`] while another process holds the lock; [`StateError::Unusable`] if the
+    /// lock file cannot be opened or locked.
     pub fn take(path: &Path) -> Result<Self, StateError> {
         let lock_path = path.join("lock");
         let lock =
@@ -81,8 +82,10 @@ impl StateDir {
     /// returns. A missing directory is created with mode 0700.
     ///
     /// # Errors
-    /// [`StateError::InUse`] while another process holds the lock, [`StateError::NotPrivate`] if
-    /// other users may write into it.
+    /// - [`StateError::InUse`] while another process holds the lock.
+    /// - [`StateError::NotPrivate`] if `path` is no directory, has another owner, or is writable
+    ///   for others.
+    /// - [`StateError::Unusable`] or [`StateError::Random`] if the operating system refuses.
     pub fn lock(path: &Path) -> Result<Self, StateError> {
         DirBuilder::new()
             .recursive(true)
@@ -148,7 +151,8 @@ impl StateDir {
     /// of a file name, so it must not come from a user.
     ///
     /// # Errors
-    /// [`StateError::BadSecret`] if the file does not hold 32 bytes.
+    /// [`StateError::BadSecret`] if the file does not hold 32 bytes; [`StateError::Unusable`] or
+    /// [`StateError::Random`] if the operating system refuses.
     pub fn secret(&self, name: &str) -> Result<[u8; 32], StateError> {
         let file = format!("{name}.secret");
         let path = self.path.join(&file);
@@ -163,10 +167,10 @@ impl StateDir {
         }
     }
 
-    /// A secret of this installation, if it was made before. See [`StateDir::secret`].
+    /// A secret of this installation, if its file is there. See [`StateDir::secret`].
     ///
     /// # Errors
-    /// [`StateError::BadSecret`] if the file does not hold 32 bytes.
+    /// As for [`StateDir::secret`].
     pub fn secret_if_made(&self, name: &str) -> Result<Option<[u8; 32]>, StateError> {
         let path = self.path.join(format!("{name}.secret"));
         match path.try_exists() {

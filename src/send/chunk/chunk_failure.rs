@@ -54,7 +54,7 @@ mod tests {
     use crate::domain::schedule::WaveState;
 
     #[test]
-    fn a_wave_is_sent_only_at_its_sealed_due_time() {
+    fn an_early_wave_and_one_with_another_due_time_are_refused() {
         let wave =
             |due, released_at| Wave { due, released_at, recipients: 1, state: WaveState::Open };
         for (due, released_at) in [(0, 5), (9_000, 9_000), (9_000, 8_800), (9_000, 9_500)] {

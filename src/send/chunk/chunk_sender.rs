@@ -46,7 +46,8 @@ impl ChunkSender {
     /// If another worker holds the chunk, the job ends without an error.
     ///
     /// # Errors
-    /// `Retry` if Redis does not answer; `Abort` if the chunk cannot be sent. Then it is set aside.
+    /// `Retry` if Redis does not answer; `Abort` if the chunk cannot be sent. If the job has the
+    /// lease, an `Abort` sets the chunk aside.
     pub async fn send_chunk(&self, id: &DeliveryId, chunk: u32) -> Result<(), JobError> {
         let at = ChunkRef { delivery: id.clone(), chunk };
         let delivery = match self.deliveries.delivery(id).await {
@@ -59,7 +60,7 @@ impl ChunkSender {
             return Ok(());
         };
         if check_authority(&delivery.document).is_err() {
-            // an alteration that was found before changes nothing here: the delivery is halted
+            // if the delivery is halted for an alteration already, this call changes nothing
             return Ok(Box::pin(self.deliveries.halt_altered(id, ALTERED_DOCUMENT)).await?);
         }
         if self.poisoned.chunks.is_poisoned(&at).await? {

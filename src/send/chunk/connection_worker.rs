@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_millis(4);
 const CLAIMS_CHECK: Duration = Duration::from_millis(20);
 
 impl ChunkRun {
-    /// Drives one connection, and another one when it breaks, until there are no more claims.
+    /// Drives one connection, and another one when it breaks, until `connect` gives none.
     pub(super) async fn drive_connection(self: Arc<Self>, mut channel: WriterChannel) {
         let window = self.config.send.claim_window;
         // a worker claims recipients only after it has a connection

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_ends_unless_it_is_renewed_and_never_comes_back_earlier() {
+    fn a_renewal_extends_a_lease_and_an_older_one_does_not_shorten_it() {
         let validity = LeaseValidity::new(1000, 5000);
         assert!(validity.holds(5999) && !validity.holds(6000));
         validity.renew(5500);

@@ -21,7 +21,8 @@ pub struct LeasedChunk {
     pub lease: Lease,
     /// Seconds until a recipient in doubt is sent to again; `None` if it is not sent to again.
     pub resend_after_s: Option<u32>,
-    /// The chunk needs no job before this time (Unix seconds): a limit has postponed recipients.
+    /// The chunk needs no job before this time (Unix seconds). A limit has postponed recipients, or
+    /// some may have the message and must not get another one.
     pub not_before: Option<u32>,
     /// The last batches that Redis has applied and may still forget, in order.
     pub(super) batches: VecDeque<RememberedBatch>,

@@ -52,8 +52,8 @@ impl LedgerAccess {
     ///
     /// `valid_until` is the end of the validity period in Unix seconds.
     ///
-    /// Returns `None` if the ledger is damaged. The reported recipients are in doubt as soon as the
-    /// chunk changes its holder.
+    /// Returns `None` if no repetition can help, for example with a damaged ledger. The reported
+    /// recipients are in doubt as soon as the chunk changes its holder.
     pub(super) async fn write_batch(
         &self,
         leased: &LeasedChunk,
@@ -127,7 +127,7 @@ impl LedgerAccess {
         })
     }
 
-    /// Returns true if Redis says that the delivery was paused or stopped.
+    /// Returns true if Redis says that the delivery is not in progress: paused, stopped or gone.
     pub(super) async fn was_halted(&self, leased: &LeasedChunk) -> bool {
         let state = self.deliveries.store.state(&leased.at.delivery).await;
         state.is_ok_and(|state| state != Some(DeliveryState::InProgress))

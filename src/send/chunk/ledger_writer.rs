@@ -45,7 +45,7 @@ pub(super) struct LedgerWriter {
 impl LedgerWriter {
     /// Serves the connection workers until the last one has ended.
     ///
-    /// Every claim is recorded or given back then.
+    /// Every claim is recorded or given back then, unless the chunk was lost.
     pub(super) async fn serve(mut self) -> LeasedChunk {
         // a copy, because the futures below must not borrow a field of the writer
         let access = self.access.clone();

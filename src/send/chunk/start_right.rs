@@ -37,7 +37,7 @@ impl StartRight {
         self.halt();
     }
 
-    /// Lets no task start anything more. Running transactions may end.
+    /// Lets no task start anything more. Running transactions go on to their end.
     pub(super) fn halt(&self) {
         self.halt.cancel();
     }

@@ -171,7 +171,7 @@ mod tests {
     use crate::domain::ledger::{ClaimNumber, Ledger};
 
     #[tokio::test]
-    async fn after_a_fruitless_wait_for_a_claim_nobody_waits_for_a_while() {
+    async fn after_a_fruitless_wait_for_a_claim_the_next_calls_do_not_wait() {
         let (grant, granted) = unbounded_channel();
         let mut worker =
             WriterChannel { connection: 0, granted, messages: unbounded_channel().0, unwaited: 0 };

@@ -45,7 +45,7 @@ pub fn effective_settings(config: &Config, definition: &Definition) -> Settings 
 }
 
 /// What the configuration asks of each delivery. `[overrides]` says where a delivery may ask for
-/// less.
+/// less, or may track more.
 pub fn settings_floor(config: &Config) -> SettingsFloor {
     let (rule, tracking, may) = (&config.fatigue, &config.tracking, &config.overrides);
     SettingsFloor {

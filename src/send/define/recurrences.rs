@@ -33,7 +33,7 @@ enum OccurrenceOutcome {
     Created(DeliveryId),
     /// The due instant had passed: for example, no daemon ran or the store was held.
     Skipped,
-    /// The definition of the occurrence is invalid: why.
+    /// The definition of the occurrence is invalid; the text says why.
     Failed(String),
 }
 
@@ -193,8 +193,8 @@ impl Recurrences {
     /// Creates an occurrence unless it exists.
     ///
     /// One write makes it complete. With a stored audience its state is `preparing` from the start,
-    /// so nobody can change it before its preparation. This runs in the name of the principal who
-    /// set the recurrence.
+    /// so nobody can change it before its preparation. Creation and preparation run in the name of
+    /// the principal who set the recurrence.
     ///
     /// # Errors
     /// If its definition is invalid, or the template was changed meanwhile.

@@ -33,7 +33,7 @@ pub struct Uploads {
 }
 
 impl Uploads {
-    /// Replaces the audience by the recipients in `body`. Returns it with the new revision.
+    /// Replaces the audience by the recipients in `body`. Returns the new audience and revision.
     ///
     /// # Errors
     /// If the principal lacks a role, a line is bad, the stream breaks off, the state allows no

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_delivery_with_fewest_is_next_and_of_one_delivery_the_first() {
+    async fn the_delivery_with_fewest_permits_is_next_and_its_waiters_keep_their_order() {
         let permits = RoutePermits::new(2);
         let (large, small) = (id(1), id(2));
         let mut in_use = vec![permits.take(&large).await, permits.take(&large).await];

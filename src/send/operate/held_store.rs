@@ -150,7 +150,7 @@ impl HeldStore {
         self.deliveries.change(id, by.name.as_str(), &[], note).await?.answer();
         if held_waves > 0 {
             self.schedules.list_held(id, true).await?;
-            // the next pass over due waves finds the delivery, whose state is `held` then
+            // the next pass over due waves gives a scheduled delivery the state `held`
             self.schedules.list_due(id, Some(0)).await?;
         }
         Ok(())

@@ -74,7 +74,7 @@ impl InDoubtRecipients {
         let (plan, found) = self.note_resolution(by, id, resolution, (&[begun], found)).await?;
         // a repeated request also does what a crash left undone
         if self.deliveries.first_answer::<()>(std::slice::from_ref(&done)).await?.is_none() {
-            // a recipient that is in doubt a second time since then is another doubt
+            // after the first request a recipient may be in doubt again: that is another doubt
             let now = self.find(id, resolution).await?;
             let numbers =
                 found.iter().filter(|doubt| now.contains(doubt)).map(|doubt| doubt.0).collect();

@@ -5,7 +5,7 @@
 //! - [`HeldStore`]: a person releases a store that may be behind.
 //! - [`Proofs`]: the messages of chosen recipients, sent to test addresses.
 //! - [`Retention`]: removes logs and deliveries some days after their end.
-//! - [`Removal`]: removes the stored parts of a delivery; other rooms use it, too.
+//! - [`Removal`]: removes the stored parts of a delivery; other steps use it, too.
 //!
 //! Not in here: the release of held waves and the withdrawal of a schedule
 //! ([`crate::send::release`]); repairs by the daemon itself ([`crate::send::recover`]);

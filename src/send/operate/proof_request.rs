@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_mask_nobody_gets_a_proof() {
+    fn with_an_empty_list_of_masks_nobody_gets_a_proof() {
         assert_eq!(request("x").check(Some(&[])).unwrap_err().field, "to[0]");
         assert!(request("x").check(Some(&["*@test.example".into()])).is_ok());
     }

@@ -25,7 +25,7 @@ pub(super) async fn check_definition(
         findings.error(
             "settings.request_confirmation",
             None,
-            "cannot be false where send.approvals asks for two",
+            "cannot be false where two sign-offs are needed",
         );
     }
     // the configuration may be stricter than when the definition was written

@@ -33,7 +33,7 @@ use crate::{
 
 /// After so many errors the pass ends early: a template may fail for a million recipients.
 const ENOUGH_ERRORS: u64 = 1000;
-/// The pass raises its beat whenever it has written so many of the last chunks.
+/// The pass writes unfilled chunks at its end, and raises its beat once in so many of them.
 const CHUNKS_A_BEAT: u32 = 100;
 /// The most waves that a delivery may have. Each wave has at least one chunk, and all waves are
 /// read when one is due.
