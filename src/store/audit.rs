@@ -117,8 +117,8 @@ impl AuditStore {
     /// Appends an entry to the chain of heads. The subject of the entry names another chain, and
     /// `seq` is the sequence number of that chain's head.
     ///
-    /// Returns false if the chain has changed since `entry` was made, or if the chain already holds
-    /// this head, or a newer head of the same chain.
+    /// Returns false if the chain of heads has changed since `entry` was made. Also returns false
+    /// if it already holds this head, or a newer head of the named chain.
     pub async fn append_head(&self, entry: &AuditEntry, seq: u64) -> Result<bool, StoreError> {
         self.append(keys::AUDIT_HEADS, HEADS, entry, seq).await
     }
