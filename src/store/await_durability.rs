@@ -38,8 +38,8 @@ impl Redis {
         Ok(judge(&settings, &replication))
     }
 
-    /// Whether Redis may roll back, by the last answer. False if the answer was
-    /// [`Durability::Weak`].
+    /// Whether Redis may roll back, by the last answer. False after [`Durability::Weak`], and
+    /// before the first answer.
     pub fn may_roll_back(&self) -> bool {
         self.lag().is_some()
     }
@@ -59,8 +59,9 @@ impl Redis {
 
     /// Waits until no crash and no fail-over can undo the writes acknowledged so far.
     ///
-    /// Returns at once if the last answer was [`Durability::Weak`], because waiting does not help
-    /// then. After [`Durability::Unknown`] the wait may be too short.
+    /// Returns at once after [`Durability::Strict`], before the first answer, and after
+    /// [`Durability::Weak`], where waiting does not help. After [`Durability::Unknown`] the wait
+    /// may be too short.
     ///
     /// # Errors
     /// If Redis does not answer. The writes may be undone in that case.

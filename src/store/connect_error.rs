@@ -75,7 +75,8 @@ fn refuse(setting: &str, reason: impl Into<String>) -> ConfigError {
 /// shows as a connection that breaks or hangs.
 ///
 /// # Errors
-/// If the port answers in the other way. A port that does not answer is no error here.
+/// If the port answers in the other way. A port that closes the connection without an answer counts
+/// as one with TLS. A port that is silent or out of reach is no error here.
 pub(super) async fn check_tls(address: &ConnectionAddr) -> Result<(), ConfigError> {
     let (host, port, wants_tls) = match address {
         ConnectionAddr::Tcp(host, port) => (host, *port, false),

@@ -77,7 +77,8 @@ impl DeliveryStore {
     /// The delivery with this id, also if it is deleted. A deleted delivery has no audience.
     ///
     /// # Errors
-    /// [`StoreError::Altered`] if no daemon of this installation wrote what is stored.
+    /// [`StoreError::Damaged`] if what is stored cannot be read; [`StoreError::Altered`] if no
+    /// daemon of this installation wrote it.
     pub async fn delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError> {
         match self.read(id).await? {
             Some((_, false)) => Err(StoreError::Altered(ALTERED_DOCUMENT.to_owned())),

@@ -130,7 +130,8 @@ pub fn poisoned(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:aside")
 }
 
-/// Hash: for each chunk, the number of its workers that died since its last completed job.
+/// Hash: for each chunk, the number of its workers that died since its last completed job or
+/// retry.
 pub fn crashes(id: &DeliveryId) -> String {
     format!("versand:{{{id}}}:crashes")
 }

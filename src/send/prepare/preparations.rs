@@ -143,14 +143,15 @@ impl Preparations {
 
     /// Writes the outcome into the delivery.
     ///
-    /// Returns false if the preparation was stopped or another one began meanwhile.
+    /// Returns false if meanwhile the preparation was stopped, another one began, or the delivery
+    /// was deleted.
     async fn conclude(
         &self,
         id: &DeliveryId,
         generation: u32,
         outcome: PreparationOutcome,
     ) -> Result<bool, Refusal> {
-        // a store that is behind accepts no confirmation, so a person must ask for one later
+        // a held store accepts no confirmation: a person must confirm the delivery later
         let is_held = self.deliveries.store_is_held().await?;
         let done = self
             .deliveries

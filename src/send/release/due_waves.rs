@@ -110,7 +110,8 @@ impl DueWaves {
     /// Releases the held waves of a delivery, on request of a person. Returns its new state.
     ///
     /// # Errors
-    /// If the principal lacks the role, no wave is held, or the store is held.
+    /// If the principal lacks the role, the state of the delivery forbids it, no wave is held, or
+    /// the store is held.
     pub async fn release_held(
         &self,
         by: &Principal,
@@ -176,8 +177,8 @@ impl DueWaves {
         Ok(())
     }
 
-    /// Withdraws the confirmation of a scheduled delivery. It is prepared then, and can be
-    /// confirmed again. Returns the new state.
+    /// Withdraws the confirmation of a scheduled delivery. The delivery is again in the state
+    /// `prepared`, and a person can confirm it once more. Returns this state.
     ///
     /// # Errors
     /// If the principal lacks the role, or the delivery is not scheduled.

@@ -34,8 +34,8 @@ impl MessageTrace {
 }
 
 impl AddressStore {
-    /// The messages to an address, in no order. Leaves out deliveries that were neither released
-    /// nor scheduled. Takes at most five round trips, however many messages there are.
+    /// The messages to an address, in no order. Leaves out deliveries that were not confirmed, and
+    /// deleted ones. Takes at most five round trips, however many messages there are.
     pub async fn history(&self, address: AddressKey) -> Result<Vec<MessageTrace>, StoreError> {
         let messages = self.messages_to(&[address]).await?.pop().unwrap_or_default();
         if messages.is_empty() {

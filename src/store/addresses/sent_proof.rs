@@ -37,8 +37,8 @@ impl SentProof {
         })
     }
 
-    /// The numbers that a proof may have. It gets the first free one, so the same proof has the
-    /// same number each time.
+    /// The numbers that a proof may have, derived from the proof and its preparation. The proof
+    /// gets the first one that no other proof has.
     fn candidate_numbers(self, preparation: u32) -> [u32; 8] {
         let digest = Sha256::new()
             .chain_update(preparation.to_be_bytes())

@@ -1,10 +1,10 @@
-//! The sealed form of a slice: who wrote it, and for which place.
+//! The sealed form of a slice: who wrote it, and for which Redis key.
 //!
 //! | bytes | content |
 //! |---|---|
 //! | 1 | [`SEALED`] |
 //! | 4 | the due time of a chunk, Unix seconds, big-endian; 0 for at once and if this is no chunk |
-//! | 16 | seal over the place, the due time and the rest |
+//! | 16 | seal over the Redis key, the due time and the rest |
 //! | rest | the compressed lines |
 //!
 //! Earlier versions stored the compressed lines alone. Such bytes begin with the magic number of
@@ -24,7 +24,7 @@ const HEAD: usize = 1 + 4 + SEAL_BYTES;
 /// The first bytes of a zstd frame (RFC 8878, 3.1.1).
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// The place of a slice.
+/// What names a slice: its Redis key has these three parts.
 pub(super) struct SliceName<'a> {
     pub delivery: &'a DeliveryId,
     /// Such as `chunks.2`.
@@ -50,7 +50,8 @@ impl SliceName<'_> {
     /// The due time and the compressed lines.
     ///
     /// # Errors
-    /// [`StoreError::Altered`] if the seal is missing, or does not fit the place or the content.
+    /// [`StoreError::Altered`] if the seal is missing, or does not fit the Redis key or the
+    /// content.
     pub(super) fn open<'s>(
         &self,
         key: &SealKey,
@@ -70,7 +71,7 @@ impl SliceName<'_> {
     }
 }
 
-/// The parts that the seal of a slice covers. `key` is its key in Redis, which names its place.
+/// The parts that the seal of a slice covers. `key` is the key of the slice in Redis.
 fn parts<'a>(key: &'a str, due: &'a [u8; 4], packed: &'a [u8]) -> [&'a [u8]; 4] {
     [b"slice", key.as_bytes(), due, packed]
 }
@@ -81,7 +82,7 @@ mod tests {
     use crate::domain::seal::InstallationKey;
 
     #[test]
-    fn a_slice_opens_only_at_its_place_and_unaltered() {
+    fn a_slice_opens_only_under_its_redis_key_and_unaltered() {
         let key = SealKey::new(&InstallationKey::new([1; 32]));
         let (id, other): (DeliveryId, DeliveryId) =
             ("0123456789abcdef".parse().expect("id"), "0123456789abcdeg".parse().expect("id"));

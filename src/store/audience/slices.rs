@@ -157,7 +157,7 @@ impl AudienceStore {
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if the slice is missing or cannot be read; [`StoreError::Altered`]
-    /// if no daemon of this installation wrote it for this place.
+    /// if no daemon of this installation wrote it for this Redis key.
     pub async fn slice<T: DeserializeOwned>(
         &self,
         id: &DeliveryId,
@@ -195,8 +195,8 @@ impl AudienceStore {
         stored.ok_or_else(|| damaged(format!("slice {} of {} is missing", name.number, name.kind)))
     }
 
-    /// The number of lines in the first `slices` slices of a kind. A missing or damaged slice
-    /// counts as empty.
+    /// The number of lines in the first `slices` slices of a kind. A missing, damaged or altered
+    /// slice counts as empty.
     pub async fn lines(
         &self,
         id: &DeliveryId,

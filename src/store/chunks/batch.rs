@@ -34,7 +34,7 @@ pub enum ReportEffect {
     Applied,
     /// The record says the same already.
     Known,
-    /// The record was changed: the message was accepted twice.
+    /// The record was changed: the message was, or may have been, accepted twice.
     Twice,
     /// The record stays as it is: for example, a newer claim decides, or the ledger is rolled back.
     NoEffect,

@@ -65,9 +65,10 @@ local function report_newest_claim(record, outcome)
   end
 end
 
--- A report under an earlier claim. Only an acceptance matters. It is only noted while the newer
--- claim is attempting. Otherwise it decides, and its claim number goes into the record. The same
--- report is then known the next time, and does not count as a second acceptance.
+-- A report under an earlier claim. Only an acceptance matters. The first one is only noted while
+-- the newer claim is attempting. Otherwise it decides, unless the message bounced, and its claim
+-- number goes into the record. If the same report comes again, it does not count as a second
+-- acceptance.
 local function report_earlier_claim(record, outcome, report_epoch, report_n)
   if outcome.status ~= SENT then return 'x' end
   if has(record.flags, DUPLICATE)

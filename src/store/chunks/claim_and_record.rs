@@ -18,7 +18,8 @@ impl LedgerStore {
     /// `resend_after_s` is the delay of the policy `resend`, or `None` under `hold`.
     ///
     /// # Errors
-    /// If the answer is lost. The caller must send the same batch again, unchanged.
+    /// If Redis refuses, or the answer is lost. The caller must send the same batch again,
+    /// unchanged.
     pub async fn write_batch(
         &self,
         at: &ChunkRef,

@@ -5,7 +5,8 @@
 -- KEYS: ledger, live counters, open chunks, offered chunks, poisoned chunks
 -- ARGV: owner, epoch, sequence number, chunk, now,
 --       seconds until a recipient in doubt is sent to again (-1: never)
--- Answer: { verdict, when the chunk needs a job in Unix seconds (-1: never) }.
+-- Answer: { verdict, when the chunk needs a job in Unix seconds }. The second number is -1 for
+--         never, and if the verdict is not OK.
 local ledger, now = KEYS[1], tonumber(ARGV[5])
 local resend_after = tonumber(ARGV[6])
 if resend_after < 0 then resend_after = nil end

@@ -82,7 +82,8 @@ const BATCHES_PER_LEASE: u32 = 1 << 20;
 const DISTINCT_LEASES: u32 = 1 << 11;
 
 impl LedgerStore {
-    /// Takes the lease on a chunk. Recipients that a predecessor was attempting become in doubt.
+    /// Takes the lease on a chunk. `take_lease.lua` says what becomes of the recipients that a
+    /// predecessor was attempting.
     ///
     /// `now` is in Unix seconds.
     pub async fn take_lease(
@@ -130,8 +131,8 @@ impl LedgerStore {
         LeaseVerdict::from_code(script.invoke_async(&mut self.redis.connection()).await?)
     }
 
-    /// Gives the lease back. Also returns when the chunk needs a job again (Unix seconds), or
-    /// `None` for never.
+    /// Gives the lease back. Also returns when the chunk needs a job again (Unix seconds): `None`
+    /// for never, and if the verdict is not `Ok`.
     ///
     /// `resend_after_s` is the delay of the policy `resend`, or `None` under `hold`.
     pub async fn give_back(

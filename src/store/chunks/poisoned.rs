@@ -14,8 +14,8 @@ impl ChunkLists {
         Ok(self.redis.connection().sismember(keys::poisoned(&at.delivery), at.chunk).await?)
     }
 
-    /// Marks a chunk as poisoned. The caller must give its lease back afterwards: if the chunk has
-    /// nothing left to send, this removes the mark.
+    /// Marks a chunk as poisoned. The caller must give the lease on the chunk back afterwards.
+    /// Giving back removes the mark if the chunk has nothing left to send.
     pub async fn mark_poisoned(&self, at: &ChunkRef) -> Result<(), StoreError> {
         Ok(self.redis.connection().sadd(keys::poisoned(&at.delivery), at.chunk).await?)
     }

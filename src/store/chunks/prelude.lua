@@ -1,7 +1,8 @@
 -- Functions that all scripts over ledgers share.
 --
 -- The layout of a ledger is in domain/ledger/format.rs.
--- This file stands before the text of such a script; only claim_and_record_fast.lua comes earlier.
+-- This file stands before the text of such a script. Only claim_and_record_fast.lua and
+-- record_hits.lua come earlier.
 -- It has no KEYS, no ARGV and no answer.
 local HEADER, RECORD = 32, 16
 local PENDING, ATTEMPTING, DEFERRED, SENT, FAILED, IN_DOUBT, CANCELLED, EXCLUDED =

@@ -2,7 +2,8 @@
 --
 -- Recipients that the predecessor was attempting become in doubt. If Redis may have lost writes of
 -- the predecessor, all pending, attempting and deferred recipients become in doubt. This is so if
--- the predecessor is gone and its last beat was in another run of Redis.
+-- the predecessor is gone and its last beat was in another run of Redis. In an SMTP test nobody
+-- becomes in doubt. A recipient whose earlier claim was accepted becomes sent.
 -- KEYS: ledger, live counters
 -- ARGV: 1 owner, 2 observed epoch, 3 observed beat (-1: none observed),
 --       4 dead owner ('' or 8 bytes), 5 now, 6 whether Redis may roll back (0 or 1),

@@ -63,7 +63,8 @@ impl ChunkLists {
         self.redis.run(&pipe).await
     }
 
-    /// Removes a delivery that needs no more jobs, or has as many as it may have now.
+    /// Removes a delivery that gets no job now: it needs none, has as many as it may have, its
+    /// circuit breaker is open, or its job cannot be queued.
     pub async fn leave_fair_queue(&self, id: &DeliveryId) -> Result<(), StoreError> {
         Ok(self.redis.connection().zrem(keys::FAIR_QUEUE, id.as_str()).await?)
     }

@@ -1,8 +1,9 @@
 -- Writes the heartbeat of the store, and holds the store if it is behind.
 --
 -- The clock is that of Redis. A caller that remembers its last heartbeat knows the count that the
--- store must have reached. A smaller count means that the store went back in time. A caller without
--- a memory holds a store whose last heartbeat is too old.
+-- store must have reached. A smaller count means that the store went back in time. The store is
+-- held if it went back by more than a roll-back may undo. A caller without a memory holds a store
+-- whose last heartbeat is too old.
 -- KEYS: heartbeat (count, at), when each daemon was last seen (milliseconds), hold
 -- ARGV: 1 count of the caller's last heartbeat (-1: none), 2 its time (ms),
 --       3 how much time a roll-back may undo (ms), 4 how old a heartbeat may be (ms)

@@ -92,8 +92,8 @@ impl HoldStore {
     }
 
     /// Writes the heartbeat. Holds the store if it went back in time since this daemon's last
-    /// heartbeat. The first heartbeat of a daemon holds a store that was silent for longer than
-    /// `silence`.
+    /// heartbeat, by more than a roll-back undoes. The first heartbeat of a daemon holds a store
+    /// that was silent for longer than `silence`.
     ///
     /// # Errors
     /// If Redis does not answer or takes no writes.

@@ -128,7 +128,8 @@ impl LimitStore {
         self.open_breakers(keys::DELIVERY_BREAKERS, now).await
     }
 
-    /// Until when the circuit breaker of a delivery is open (Unix seconds); 0 if it is closed.
+    /// Until when the circuit breaker of a delivery is open (Unix seconds). For a closed one this
+    /// is 0 or a time in the past.
     pub async fn delivery_breaker_until(&self, id: &DeliveryId) -> Result<u32, StoreError> {
         let until: Option<u32> =
             self.redis.connection().hget(keys::DELIVERY_BREAKERS, id.as_str()).await?;

@@ -81,7 +81,7 @@ impl TrackingStore {
             .collect())
     }
 
-    /// Changes the labels of some lines, which must be in the order of their places.
+    /// Changes the labels of some lines. `changed` must have them in the order of the log.
     ///
     /// Returns false if the basis has changed meanwhile. In that case the caller must read the log
     /// again. Lines of earlier calls of the script keep their new labels.

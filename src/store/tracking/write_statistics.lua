@@ -5,7 +5,7 @@
 -- ARGV: 1 revision, 2 label changes, 3 by how much to raise the label changes,
 --       then for each range: offset, expected bytes, new bytes.
 --       Offset -1 replaces the whole value.
--- Answer: the number of label changes, or -1 if nothing was written.
+-- Answer: the number of label changes, or -1 if the basis has changed: then nothing is written.
 --         A range with other bytes than expected stays as it is.
 if redis.call('HGET', KEYS[1], 'revision') ~= ARGV[1] then return -1 end
 local label_changes = tonumber(redis.call('HGET', KEYS[2], 'labels') or 0)

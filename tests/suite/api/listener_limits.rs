@@ -1,6 +1,6 @@
 //! The limits of the listener: heads, bodies, connections and time.
 //!
-//! The tests use raw connections, because no client library behaves like this.
+//! The tests use raw connections, because no client library behaves as badly as these tests need.
 
 use std::time::Duration;
 

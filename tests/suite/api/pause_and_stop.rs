@@ -34,8 +34,7 @@ async fn post(app: &App, id: &str, action: &str, body: Value) -> (StatusCode, Va
     app.client.post(&format!("/deliveries/{id}/{action}"), &body).await
 }
 
-/// The most messages that four connections can send in a second. Each message takes at least
-/// [`SLOW`].
+/// The most messages that four connections can send in a second, if each message takes [`SLOW`].
 const IN_A_SECOND: u64 = 4 * 20;
 const SLOW: Duration = Duration::from_millis(50);
 
@@ -284,7 +283,7 @@ async fn an_in_doubt_resolution_with_a_key_happens_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_interrupted_in_doubt_resolution_is_repeated_but_nobody_is_sent_to_a_third_time() {
+async fn repeating_an_interrupted_in_doubt_resolution_sends_to_nobody_a_third_time() {
     let redis = RedisServer::start();
     let app = start(&redis, "[preparation]\nchunk_size = 4").await;
     let id = in_doubt(&app).await;
