@@ -394,7 +394,7 @@ async fn a_stopped_preparation_never_finishes_the_next_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_at_rest_can_be_deleted_and_one_that_moves_cannot() {
+async fn an_unconfirmed_or_ended_delivery_can_be_deleted_and_one_that_moves_or_is_paused_cannot() {
     let redis = RedisServer::start();
     let app = start(&redis, "[preparation]\nchunk_size = 10").await;
     let client = &app.client;
@@ -456,7 +456,7 @@ async fn a_delivery_at_rest_can_be_deleted_and_one_that_moves_cannot() {
         );
     }
     assert_eq!(client.get("/deliveries").await, json!({ "items": [], "next": null }));
-    eventually("only tombstones, audit logs and keys of addresses are left", LIMIT, async || {
+    eventually("only tombstone, audit log and opt-out key of each are left", LIMIT, async || {
         let left = redis.ask("KEYS versand:{*").unwrap();
         let kept = |name: &&str| {
             !name.ends_with(":delivery")

@@ -46,7 +46,7 @@ async fn history(app: &App, email: &str, limit: usize) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_history_of_an_address_has_its_sent_and_scheduled_messages_only() {
+async fn the_history_of_an_address_has_its_attempted_and_scheduled_messages_only() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let client = &app.client;
@@ -157,8 +157,8 @@ async fn the_history_needs_its_role_and_an_address() {
     app.stop().await;
 }
 
-/// Writes a delivery that was sent to one address. It bypasses the steps, because there are a
-/// thousand of these.
+/// Writes a delivery that was sent to one address. The steps are bypassed, because the test needs
+/// more than a thousand such deliveries.
 async fn written(app: &App, n: u32, address: &str) -> DeliveryId {
     let (stores, mut bytes) = (&app.services.stores, [0; 10]);
     bytes[..4].copy_from_slice(&n.to_be_bytes());

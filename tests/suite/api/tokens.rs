@@ -137,8 +137,8 @@ async fn a_token_acts_for_its_own_principal_only() {
     let app = App::start(&redis, &format!("[auth]\n{}", issuers(&folder))).await;
     let as_principal = |name: &str| app.client.with_token(&signed(CRM, json!({ "sub": name })));
     let (ann, bob) = (as_principal("ann"), as_principal("bob"));
-    // The same idempotency key of another principal is another key. It reveals nothing of the first
-    // one.
+    // Each principal has idempotency keys of its own. The same key from another principal reveals
+    // nothing of the first request.
     let create =
         |request: RequestBuilder| request.header("idempotency-key", "k").json(&definition()).send();
     let id = async |client: &crate::harness::client::Client| {

@@ -1,4 +1,4 @@
-//! Uploads: one that fails changes nothing and costs little, and a long one is counted.
+//! Uploads: one that fails changes no audience and costs little, and a long one is counted.
 
 use std::sync::{
     Arc,
@@ -174,7 +174,7 @@ async fn a_line_of_a_gigabyte_is_refused_at_its_beginning() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_upload_is_counted_and_costs_little() {
+async fn a_long_upload_is_counted_wherever_it_is_cut() {
     let redis = RedisServer::start();
     let app = start(&redis, "").await;
     let id = app.client.create(&definition()).await;

@@ -104,7 +104,7 @@ impl Target {
 
 /// An attacker without the key gives the history right hashes, but its seals do not fit.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_history_written_without_the_key_is_found_although_its_hashes_are_right() {
+async fn a_history_that_was_rewritten_without_the_key_is_found() {
     let mut target = Target::new().await;
     let (own, id) = (chain_of(&target.id), target.id.clone());
     // the whole log of the delivery, and the chain of heads to fit

@@ -68,7 +68,7 @@ async fn no_export_hands_a_formula_to_a_spreadsheet() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_answer_of_the_admin_api_is_stored_guessed_or_framed() {
+async fn no_browser_may_store_sniff_or_frame_an_answer_of_the_admin_api() {
     let redis = RedisServer::start();
     let app = start(&redis, "").await;
     let id = app

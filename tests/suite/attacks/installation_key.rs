@@ -36,7 +36,7 @@ async fn without_seals(conn: &mut MultiplexedConnection) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_in_the_middle_of_a_send_goes_on_and_later_an_unsealed_delivery_is_altered() {
+async fn after_an_upgrade_a_send_goes_on_and_a_seal_that_is_removed_later_is_an_alteration() {
     let redis = RedisServer::start();
     let settings = format!(
         "[redis]\nurl = \"{}\"\n[preparation]\nchunk_size = 5\n[send]\nmessages_per_second = 20\n",

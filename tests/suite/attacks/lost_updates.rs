@@ -29,7 +29,7 @@ fn scheduled() -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_preparation_that_releases_names_the_revision_that_was_looked_at() {
+async fn a_preparation_that_confirms_must_name_the_revision_that_was_looked_at() {
     let redis = RedisServer::start();
     let app = start(&redis, "").await;
     let (starter, attacker) = (&app.client, app.client.with_token("preparer"));

@@ -188,7 +188,7 @@ async fn a_test_address_opts_out_of_proofs_with_their_link() {
     assert!(refused["detail"].as_str().unwrap().contains("denylist"), "{refused}");
     assert_eq!(catcher.messages().len(), 4);
 
-    // a link of a proof is not a link of the recipient: a changed number is forged
+    // nobody can turn a link of a proof into another link: a link with a changed number is refused
     let (path, token) = links[3].rsplit_once('/').unwrap();
     let mut bytes = data_encoding::BASE64URL_NOPAD.decode(token.as_bytes()).unwrap();
     for bit in [0x80, 0x40, 0x01] {

@@ -72,7 +72,7 @@ async fn every_recorded_route_leaves_an_entry_and_no_address() {
     }
     let all = entries(&app.client).await;
     assert!(!json!(all).to_string().contains("example.com"), "an address is in the log");
-    // what is refused is not done, and so it leaves no entry
+    // a request that is refused for lack of a role leaves no entry
     let refused = app.client.with_token("monitor");
     let answer = refused.request(Method::GET, "/profiles/a@example.com/messages").send().await;
     assert_eq!(answer.unwrap().status(), StatusCode::FORBIDDEN);

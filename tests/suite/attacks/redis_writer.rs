@@ -169,7 +169,7 @@ async fn a_prepared_delivery_that_was_altered_is_never_sent_and_all_others_are()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_seal_or_a_document_of_another_delivery_or_state_fits_nowhere_else() {
+async fn a_seal_or_a_document_fits_only_its_own_delivery_and_state() {
     let mut target = Target::new(ONE_EACH).await;
     let sent = target.app.client.send(&definition(), audience(3)).await;
     target.app.client.wait_for(&sent, &["finished"]).await;
@@ -222,7 +222,7 @@ async fn a_stopped_or_paused_delivery_is_not_set_in_motion_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slice_is_used_only_at_its_place_and_the_delivery_pauses() {
+async fn a_slice_that_was_swapped_or_changed_is_not_used_and_the_delivery_pauses() {
     let mut target = Target::new(ONE_EACH).await;
     let victim = format!("{}\n", json!({ "email": "victim@example.com", "name": "x" }));
     let evil = target.app.client.create(&definition()).await;
@@ -308,8 +308,8 @@ async fn a_schedule_cannot_be_moved_in_the_table_of_waves() {
     let mut later = definition();
     later["schedule"] =
         json!({ "type": "at", "at": "2099-01-01T09:00:00", "zone": "Europe/Berlin" });
-    // Each row has a forged due time and a forged time of the release. `u32::MAX` stands for the
-    // true due time.
+    // Each row has the due time and the time of the release that the attacker writes. `u32::MAX`
+    // stands for the true due time.
     let now = jiff::Timestamp::now().as_second() as u32;
     for row in [[0, now], [u32::MAX, 1], [u32::MAX, now], [u32::MAX, u32::MAX]] {
         let (id, digest) = target.prepared(&later).await;

@@ -25,8 +25,8 @@ fn settings(relay: &TestRelay, more: &str) -> String {
     format!("{}[preparation]\nchunk_size = 100\n{more}", relay.settings(CONNECTIONS))
 }
 
-/// A delivery of which a quarter has been sent. The policy is `resend`: the test fails if anybody
-/// is in doubt.
+/// A delivery of which a quarter has been sent. Its policy is `resend`: a recipient in doubt may
+/// get a second message, and the test would fail.
 async fn quarter_sent(daemon: &Daemon, relay: &TestRelay) -> String {
     let mut definition = definition();
     definition["settings"]["in_doubt"] = json!("resend");

@@ -133,8 +133,8 @@ impl App {
         assert!(self.reload.reload(|| Ok(self.config.clone())));
     }
 
-    /// Ends the daemon and checks what remains. No delivery that has ended has a claim without a
-    /// record. No job waits or runs.
+    /// Checks the ended deliveries, ends the daemon, and checks the queues. No ended delivery has a
+    /// claim without a record, or figures that differ. No job waits or runs.
     pub async fn stop(self) {
         for id in self.services.stores.deliveries.delivery_ids(0, 1000).await.unwrap() {
             let delivery = self.services.stores.deliveries.delivery(&id).await.unwrap().unwrap();

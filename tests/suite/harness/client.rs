@@ -104,7 +104,7 @@ impl Client {
         }
     }
 
-    /// Runs the whole main job: create, upload, prepare, confirm. Returns the id.
+    /// Creates a delivery, uploads its audience, prepares it and confirms it. Returns its id.
     pub async fn send(&self, definition: &Value, ndjson: String) -> String {
         let id = self.create(definition).await;
         let (status, answer) = self.upload(&id, ndjson).await;

@@ -236,7 +236,8 @@ impl Daemon {
         u64::from_str_radix(&owner[..16], 16).unwrap()
     }
 
-    /// The value of a metric with its labels, as `/metrics` writes it; `None` if it is missing now.
+    /// The value of a metric with its labels, as `/metrics` writes it. `None` if the metric is
+    /// missing now, or if the daemon does not answer.
     pub async fn series(&self, series: &str) -> Option<f64> {
         let text =
             reqwest::get(format!("{}/metrics", self.client.url)).await.ok()?.text().await.ok()?;

@@ -70,7 +70,8 @@ cat >"$base/etc/recipients" <<'END'
 rejectme@inbox.test   550 5.7.1 policy: go away
 tempfail@inbox.test   450 4.2.0 greylisted, try later
 END
-# This server accepts mail to these domains, and the next one refuses it: that makes a report.
+# This server accepts mail to these domains, and the server on FAR_PORT refuses it. Then this server
+# reports to the sender.
 cat >"$base/etc/transport" <<END
 refuses.test    smtp:[127.0.0.1]:$far_port
 defers.test     smtp:[127.0.0.1]:$far_port

@@ -11,8 +11,8 @@ pub fn interpreter() -> PathBuf {
     python
 }
 
-/// Runs a script of the repository with arguments. Returns its standard output. If it fails, this
-/// panics with its errors.
+/// Runs a script of the repository with arguments. Returns the standard output of the script.
+/// Panics with the errors of the script if it fails.
 pub fn python(script: &str, arguments: &[impl AsRef<OsStr>], limit: Duration) -> String {
     let mut command = Command::new(interpreter());
     command.arg(repository(script)).args(arguments);

@@ -189,7 +189,7 @@ impl RedisServer {
         eventually_blocking("redis-server ends after SIGTERM", START, || child.try_wait().unwrap());
     }
 
-    /// Starts again on the same folder and socket, after [`Self::kill`] or [`Self::stop`].
+    /// Starts again on the same folder and socket. A server that still runs is killed first.
     pub fn restart(&mut self) {
         self.kill();
         self.launch();

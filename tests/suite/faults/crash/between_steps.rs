@@ -10,7 +10,7 @@ async fn an_upload_survives_a_crash() {
     let (status, answer) = daemon.client.upload(&id, audience(300)).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
     daemon.restart().await;
-    // An upload that a crash cuts off changes nothing.
+    // An upload that breaks off before a crash does not change the audience.
     let pieces = [Ok(audience(100)), Err(std::io::Error::other("crash"))];
     let body = reqwest::Body::wrap_stream(futures_util::stream::iter(pieces));
     let request =

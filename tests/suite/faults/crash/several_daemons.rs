@@ -17,8 +17,8 @@ async fn two_daemons(policy: &str, more: &str) -> (RedisServer, TestRelay, [Daem
     (redis, relay, [first, second], id)
 }
 
-/// Freezes the daemon while it holds a lease. Between two chunks it holds none: then this tries
-/// again.
+/// Freezes the daemon while it holds a lease. The daemon holds none between two chunks, so more
+/// than one try may be needed.
 async fn freeze_with_a_lease(daemon: &Daemon, redis: &RedisServer, id: &str) {
     let stores = Stores::new(
         Redis::connect(&redis.settings()).await.unwrap(),
@@ -95,7 +95,7 @@ async fn a_daemon_that_was_frozen_beyond_its_lease_sends_nothing_twice() {
     second.passes("reconcile", 1).await;
     first.thaw();
     finished(&second.client, &id).await;
-    // When it wakes up, it records the messages that it had sent before it was frozen.
+    // When the first daemon wakes up, it records the messages that it had sent before the freeze.
     eventually("late records", RECOVERY, async || {
         (first.metric("versand_acceptance_difference").await == 0.0).then_some(())
     })

@@ -14,7 +14,8 @@ use tokio::{
 
 use crate::harness::ports::ClosedPort;
 
-/// The delay before every reply but the greeting.
+/// The delay before every reply but the greeting. A transaction with [`SinkFault::Stall`] has a
+/// longer one.
 const DELAY: Duration = Duration::from_millis(6);
 
 /// The fault in every third transaction.
