@@ -67,8 +67,8 @@ pub async fn export(client: &Client, id: &str, what: &str) -> Vec<Value> {
         .collect()
 }
 
-/// Computes the statistics. Then counts again, from the exported logs alone, each figure and each
-/// KPI that they hold.
+/// Computes the statistics. Then counts each figure and each KPI again from the exported logs, as
+/// far as the logs give it.
 pub async fn checked_statistics(client: &Client, id: &str) -> Value {
     let (status, computed) = client.post(&format!("/deliveries/{id}/statistics"), &json!({})).await;
     assert_eq!(status, StatusCode::OK, "{computed}");

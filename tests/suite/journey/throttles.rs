@@ -1,4 +1,4 @@
-//! Throttles, circuit breakers and fairness, with real servers and two daemons on one Redis.
+//! Throttles, circuit breakers and fairness: real servers, and one or two daemons on one Redis.
 
 use std::{
     collections::BTreeMap,
@@ -216,7 +216,7 @@ async fn every_daemon_pauses_a_domain_that_defers_nearly_all() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_domain_delays_nobody_else_in_its_chunks() {
-    // The relay is so slow that a chunk takes several slices.
+    // The relay is so slow that a chunk takes several job slices.
     let (redis, relay) = (RedisServer::start(), TestRelay::start(Duration::from_millis(30)).await);
     let settings = format!(
         "{}[send]\nslice_ms = 300\n[redis]\nurl = \"{}\"\n",

@@ -95,7 +95,7 @@ async fn every_fault_of_a_test_is_before_the_dividing_line() {
 }
 
 #[tokio::test]
-async fn a_test_that_may_not_start_or_follows_another_envelope_is_not_started() {
+async fn a_test_that_may_not_start_or_follows_a_pipelined_envelope_is_not_started() {
     let world = World::new(|_| (), |_| ()).await;
     let mut connection = world.relay.connection().await.expect("a connection");
     let envelope = Envelope::new(FROM, "jane@x.example", 10).unwrap();

@@ -173,7 +173,7 @@ async fn a_wrong_password_is_the_relays_fault() {
 }
 
 #[tokio::test]
-async fn without_starttls_nothing_is_sent_unencrypted() {
+async fn without_starttls_no_password_is_sent_unencrypted() {
     let server = Server::new("localhost").await;
     let relay = server.relay_with_password(Tls::Starttls);
     let (heard, fault) =

@@ -236,7 +236,7 @@ fn the_mirror_page_of_a_text_is_the_text() {
 }
 
 #[test]
-fn a_listener_with_a_long_or_odd_address_breaks_no_line() {
+fn links_are_whole_though_the_address_of_the_listener_is_long_or_odd() {
     let url = format!("https://t.shop.example/{}=1'{{{{ x }}}}", "path/".repeat(30));
     let content = content(
         "Hi",
@@ -258,6 +258,6 @@ fn a_listener_with_a_long_or_odd_address_breaks_no_line() {
     assert_eq!(
         lines.lines().filter(|line| line.len() > 76).count(),
         1,
-        "only the token of the header, which cannot be broken over lines"
+        "only the link in the header, which cannot be broken over lines"
     );
 }

@@ -82,7 +82,7 @@ async fn a_backup_of_a_sending_daemon_is_whole_and_its_restore_sends_nobody_twic
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_old_backup_whose_mark_is_removed_is_held_all_the_same() {
+async fn a_restored_store_whose_mark_is_removed_is_held_all_the_same() {
     let relay = TestRelay::start(Duration::ZERO).await;
     let mut daemon = Daemon::start(&relay.settings(1)).await;
     daemon.client.send(&definition(), audience(3)).await;

@@ -88,7 +88,7 @@ async fn an_outage_of_redis_has_one_line_at_its_beginning_and_one_at_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_of_a_relay_names_its_address_and_the_cause_and_the_broken_transactions() {
+async fn an_outage_of_a_relay_has_one_warning_with_its_address_and_the_cause() {
     let closed = ClosedPort::new();
     let port = closed.port();
     for (host, cause) in [("127.0.0.1", "refused"), ("no-such-host.invalid", "lookup")] {

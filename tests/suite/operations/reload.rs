@@ -103,7 +103,7 @@ fn the_documentation_lists_the_live_settings() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_that_is_set_and_lifted_by_sighup_counts_at_once() {
+async fn a_limit_that_is_set_and_lifted_by_sighup_counts_for_the_next_chunk_jobs() {
     let relay = TestRelay::start(Duration::from_millis(2)).await;
     let mut daemon = Daemon::start(&settings(&relay, "")).await;
     let limit = "[throttle]\ndomains = [{ name = \"all\", domains = [\"*\"], \
@@ -111,7 +111,7 @@ async fn a_limit_that_is_set_and_lifted_by_sighup_counts_at_once() {
     let id = daemon.client.send(&definition(), audience(20 * RECIPIENTS)).await;
     eventually("the sending", LIMIT, async || (relay.accepted() > 20).then_some(())).await;
     daemon.reload(&settings(&relay, limit)).await;
-    // chunks that are being sent end under the old limit: at most `workers` of them
+    // chunks that are being sent end without the limit: at most `workers` of them
     crate::harness::at_rest("the limit counts", Duration::from_secs(3), || relay.accepted()).await;
     assert!(relay.accepted() < 20 * RECIPIENTS, "the limit did not count");
     daemon.reload(&settings(&relay, "")).await;

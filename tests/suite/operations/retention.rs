@@ -348,7 +348,7 @@ async fn the_command_writes_a_whole_archive_or_none_and_overwrites_no_file() {
 }
 
 #[test]
-fn opt_out_links_cannot_be_made_to_end_too_early() {
+fn opt_out_links_cannot_be_made_to_end_too_early_or_too_late() {
     for days in ["0", "59", "36501"] {
         let settings = format!("[retention]\nopt_outs_days = {days}");
         let error = versand::config::Config::from_toml(&settings).unwrap_err();

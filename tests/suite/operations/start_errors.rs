@@ -109,7 +109,7 @@ fn a_sentinel_and_a_node_of_a_cluster_are_named() {
 }
 
 #[test]
-fn what_may_pass_lets_systemd_try_again() {
+fn a_cause_that_may_pass_lets_systemd_try_again() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let folder = tempfile::tempdir().unwrap();

@@ -10,14 +10,14 @@ use super::{mutation::Mutation, spec::Terms};
 /// The answer to the reporter, and whether the SMTP reply is kept.
 pub type ReportAnswer = (ReportEffect, bool);
 
-/// Flags about earlier claims. All other flags belong to the report that decides.
+/// Flags that stay when a report or a bounce decides. All other flags are replaced.
 pub const LASTING: u8 = flags::RESENT | flags::DUPLICATE | flags::ACCEPTED;
 
 /// Compares the claim number, never the lease. A report of the newest claim decides. A report of an
 /// earlier claim counts only if it is an acceptance.
 pub fn merge(r: &mut Record, report: &Report, terms: &Terms) -> ReportAnswer {
     let before = *r;
-    // A claim that Redis has forgotten is the newest one. Its failure does not end the attempt of
+    // A claim that Redis has forgotten is the newest one. Only its acceptance ends the attempt of
     // an earlier claim.
     let forgotten = report.claim > r.claim;
     if forgotten && r.status == Status::Attempting && report.status != Some(Status::Sent) {

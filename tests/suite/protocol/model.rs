@@ -250,7 +250,7 @@ fn holds_in_all_states(resend: bool, budget: FaultBudget) {
 }
 
 #[test]
-fn under_hold_nobody_is_sent_to_twice_and_nobody_is_lost() {
+fn under_hold_nobody_is_sent_to_twice_unless_a_person_says_so_and_nobody_is_lost() {
     HOLD.iter().for_each(|budget| holds_in_all_states(false, *budget));
 }
 
@@ -266,7 +266,7 @@ fn the_properties_hold_in_wider_worlds() {
 }
 
 #[test]
-fn each_mistake_in_the_protocol_has_a_counterexample() {
+fn each_mistake_that_the_model_can_find_has_a_counterexample() {
     let stopped = FaultBudget { lost_replies: 1, deferrals: 1, stops: 1, ..NO_FAULTS };
     let worlds = [
         (Mutation::ClaimsWithoutLease, false, HOLD[0]),

@@ -39,8 +39,8 @@ const FEW: Beginning = Beginning { recipients: RECIPIENTS, test: false, agents: 
 
 type Outcome = Result<(), TestError<Vec<Step>>>;
 
-/// Plays random sequences against the scripts until one differs. Returns also the cases that hits
-/// have met.
+/// Plays `cases` random sequences against the scripts, or fewer if one differs. Returns also the
+/// cases that hits have met.
 fn explore(
     mutation: Mutation,
     cases: u32,

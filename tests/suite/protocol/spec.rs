@@ -366,7 +366,8 @@ impl Chunk {
         Some(self.round)
     }
 
-    /// The job of `round` is gone. The chunk wants attention again, unless another round has begun.
+    /// The job of `round` is gone. The chunk wants attention again, unless another round has begun
+    /// or the chunk was given back.
     pub fn reopen(&mut self, round: u32, terms: &Terms) -> bool {
         let gone = self.round == round && self.round > 0 && self.offered.is_some();
         if gone {
@@ -417,8 +418,8 @@ impl Chunk {
         bytes
     }
 
-    /// The reason against a lease: another lease, or a ledger that is older than the one its holder
-    /// has seen.
+    /// Checks a lease. It is `Lost` if another lease or none is in force, and `RolledBack` if the
+    /// ledger is not as the holder left it.
     pub fn against(&self, lease: &Lease) -> LeaseVerdict {
         if self.epoch < lease.epoch {
             LeaseVerdict::RolledBack

@@ -1,6 +1,6 @@
 //! Random steps of workers, people, the reconciler and the clock.
 //!
-//! An index is taken modulo the number of things that exist when the step is taken.
+//! The index of a claim or of a line of the log is taken modulo their number at that step.
 
 use proptest::{collection::vec, prelude::*};
 use versand::{
@@ -347,8 +347,8 @@ fn other_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Runs of claims, and reports of most granted ones, nearly all of them a 250: batches as workers
-/// send them.
+/// Batches as workers send them: claims of adjacent positions, and reports of most granted claims.
+/// Nearly all of these reports are acceptances.
 pub fn wide_sequence() -> impl Strategy<Value = Vec<Step>> {
     let sent = (
         0..24usize,

@@ -9,7 +9,7 @@ use super::{
 
 /// A recipient number is its chunk times this, plus its position.
 pub const CHUNK_SIZE: u32 = 650;
-/// The chunk that workers use. Its neighbour is the next one: only tracking changes that.
+/// The chunk that workers use. Its neighbour is the next chunk, and only tracking changes it.
 pub const CHUNK: u32 = 7;
 /// Where the positions of the last recipients of a full chunk begin, far from the first ones.
 pub const FAR: u16 = 642;
@@ -24,7 +24,7 @@ pub const BLOCK: u64 = 4096;
 const MOST_LINES: u16 = 1000;
 /// The limit of user agents that have a number.
 const MOST_AGENTS: usize = 10_000;
-/// The number in a line whose user agent got none.
+/// The value in a line of the log if its user agent got no number.
 const UNNUMBERED: u16 = 65_534;
 
 /// The tracking flags of a record: the kinds of hits so far, and the number of lines.

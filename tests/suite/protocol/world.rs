@@ -33,8 +33,8 @@ pub struct FaultBudget {
     pub rollbacks: u8,
     pub bounces: u8,
     pub hits: u8,
-    /// The second recipient was sent to before. With one recipient left, the model is small enough
-    /// to be explored with roll-backs.
+    /// The second recipient was sent to before. With one recipient left, the model stays small even
+    /// with roll-backs and freezes.
     pub alone: bool,
 }
 
@@ -60,7 +60,7 @@ pub struct World {
     pub doubtful: [bool; RECIPIENTS],
     /// The message was accepted, and nobody is left who knows it.
     pub lost_acceptance: [bool; RECIPIENTS],
-    /// A bounce came for the recipient.
+    /// A bounce has made the recipient fail.
     pub bounced: [bool; RECIPIENTS],
     /// An answer of a script that must never occur.
     pub wrong: Option<&'static str>,
@@ -198,8 +198,8 @@ impl World {
         }
     }
 
-    /// The ledger lacks batches of its holder, who replays them. Returns false if the lease was
-    /// never used.
+    /// The holder replays the batches that the ledger lacks. If the ledger is older than all that
+    /// the holder remembers, recipients become doubtful. Returns false if the lease was never used.
     pub fn replay(&mut self, lease: &Lease, batches: &[AppliedBatch], terms: &Terms) -> bool {
         let same = (self.chunk.owner, self.chunk.epoch) == (lease.owner, lease.epoch);
         let first = batches.iter().position(|done| same && done.seq == self.chunk.seq);

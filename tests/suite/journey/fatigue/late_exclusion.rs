@@ -1,4 +1,4 @@
-//! Late exclusions: recipients who reach the limit between preparation and release.
+//! Late exclusions: recipients who reach the limit or opt out after the preparation.
 
 use versand::mail::catcher::{CatcherAction, CatcherFault, CatcherStage};
 
@@ -141,7 +141,7 @@ async fn the_earlier_of_two_started_deliveries_wins_whichever_is_sent_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_holder_excludes_and_only_recipients_that_were_not_begun() {
+async fn only_the_holder_excludes_and_only_pending_or_deferred_recipients() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();
@@ -228,7 +228,7 @@ async fn only_the_holder_excludes_and_only_recipients_that_were_not_begun() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_opts_out_while_in_doubt_gets_nothing_and_keeps_no_worker_busy() {
+async fn a_recipient_who_opts_out_while_in_doubt_gets_nothing_and_keeps_no_worker_busy() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let catcher = app.catcher.as_ref().unwrap();

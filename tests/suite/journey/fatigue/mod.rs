@@ -204,7 +204,7 @@ async fn a_preparation_counts_sent_and_scheduled_messages_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_window_slides_by_days() {
+async fn a_message_counts_for_exactly_the_days_of_the_rule() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, ONE_IN_SEVEN_DAYS).await;
     let services = application.services();

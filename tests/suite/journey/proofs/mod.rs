@@ -351,7 +351,7 @@ async fn the_same_key_repeats_the_first_answer_and_sends_nothing_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proof_reports_the_reply_of_the_relay_and_a_fault_ends_the_rest() {
+async fn a_proof_reports_the_reply_of_the_relay_and_none_is_started_without_a_connection() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "").await;
     let id = prepared(&app.client, &definition(), audience(3)).await;

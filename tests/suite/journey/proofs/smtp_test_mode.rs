@@ -109,7 +109,10 @@ async fn runs_and_delivers_nothing(pipelining: bool) {
 
     let counts = catcher.counts();
     assert_eq!((load(counts, |c| &c.accepted), load(counts, |c| &c.unexpected)), (0, 0));
-    assert!(load(counts, |c| &c.resets) >= 134, "each transaction ends with RSET");
+    assert!(
+        load(counts, |c| &c.resets) >= 134,
+        "each transaction ends with RSET, unless its connection was closed"
+    );
     assert!(
         load(counts, |c| &c.connections) >= 3,
         "a connection is closed before the server refuses more RSET"
@@ -191,8 +194,8 @@ async fn a_daemon_killed_in_a_test_leaves_nobody_in_doubt() {
     assert_eq!(daemon.metric("versand_conservation_difference").await, 0.0);
 }
 
-/// Every way to lose a chunk: in test mode attempted recipients are deferred, and all others do not
-/// change.
+/// A dead holder, a chunk given back, and a roll-back: in test mode attempted recipients are
+/// deferred, and all others do not change.
 #[tokio::test]
 async fn the_scripts_put_nobody_in_doubt_in_a_test() {
     let redis = RedisServer::start_with(&["--appendfsync", "everysec"]);
@@ -237,7 +240,7 @@ async fn the_scripts_put_nobody_in_doubt_in_a_test() {
         claim(0, take(TakeoverGrounds::default()).await).await;
         let lease = take(TakeoverGrounds { dead: Some(7), ..TakeoverGrounds::default() }).await;
         assert_eq!(statuses().await, [lost, Status::Pending, Status::Pending]);
-        // The holder gives the chunk back with a claim that has no record.
+        // The holder gives the chunk back, and the outcome of a claim is not recorded.
         let lease = claim(1, lease).await;
         let (_, due) = stores.ledgers.give_back(&at, &lease, 101, None).await.unwrap();
         assert_eq!(statuses().await, [lost, lost, Status::Pending]);

@@ -75,7 +75,7 @@ async fn busy_relays_keep_their_shares_and_waiting_senders_get_returned_connecti
     }
     assert!(
         timeout(Duration::from_millis(300), relays.connection(&route)).await.is_err(),
-        "no connection is left"
+        "no connection is left within the shares"
     );
     let open: Vec<usize> = relays.all().map(|relay| relay.open_connections()).collect();
     assert_eq!(open, [6, 3]);

@@ -77,7 +77,8 @@ impl Play<'_> {
         self.met.extend((proved.len() == 2).then(|| "proofs in two chunks".to_owned()));
     }
 
-    /// The basis of the statistics: revision and labels of the delivery, current or outdated.
+    /// The basis of the statistics, current or outdated: the revision of the delivery, and how many
+    /// labels have changed.
     fn basis(&self, outdated: bool) -> StatisticsBasis {
         let (delivery, labels) = (self.at.delivery.clone(), self.now.tracking.labels);
         let by = u64::from(outdated);
