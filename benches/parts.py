@@ -1,4 +1,4 @@
-"""The processes of the benchmark: Redis, an SMTP sink, the daemon. Each one removes its folder at its end."""
+"""The processes of the benchmark: Redis, an SMTP sink, the daemon. Those with a folder remove it at their end."""
 
 import json
 import os

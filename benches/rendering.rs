@@ -56,7 +56,7 @@ fn main() {
     let message = template.render(&to, &stamp).unwrap();
     let ours = each(|| template.render(&to, &stamp).unwrap());
 
-    // The text and HTML parts keep the placeholders of the template: the builder merges no fields.
+    // The text and HTML parts keep `{{ name }}` and the like: the builder merges no fields.
     let text = html2text::from_read(html.as_bytes(), 1000).unwrap();
     let lettre = each(|| {
         let from: Mailbox = "Bücher <news@shop.example>".parse().unwrap();

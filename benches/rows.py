@@ -149,7 +149,7 @@ def first_connection(port, times=24):
             answers.append((time.monotonic() - began) * 1000)
             until("finished", lambda: settled(daemon, delivery, ("finished",)))
             waits.append((door.came[0] - began) * 1000)
-            # by then the connections of this delivery are closed
+            # after this pause the connections of this delivery are closed
             time.sleep(0.7)
         return [{"ms": wait, "confirmation_answered_ms": answer} for wait, answer in zip(waits, answers)]
 

@@ -46,6 +46,6 @@ Meanwhile `waiting` other deliveries are scheduled for tomorrow."""
             door.came.clear()
             until("finished", lambda: settled(daemon, delivery, ("finished",)))
             waits.append((door.came[0] + ahead - first - APART_S * i) * 1000)
-            # by then the connections of this delivery are closed
+            # after this pause the connections of this delivery are closed
             time.sleep(0.5)
         return [{"ms": wait} for wait in waits]

@@ -1,6 +1,6 @@
 //! Fills the tracking log for the benchmark: an open and a click of each recipient.
 //!
-//! The records are those of the public listener. Use:
+//! The hits are recorded in the same way as by the public listener. Use:
 //! `fill_tracking_log REDIS_URL DELIVERY GENERATION RECIPIENTS CHUNK_SIZE`.
 
 use std::net::IpAddr;

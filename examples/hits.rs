@@ -1,8 +1,8 @@
 //! A pixel server and a load generator for the benchmark of hits.
 //!
 //! `hits bare PORT` serves a pixel and records nothing. `hits load ADDRESS SECONDS CONNECTIONS`
-//! requests the paths of its standard input, in turn. It prints how many were answered with 200 in
-//! a second.
+//! requests the paths of its standard input, in turn. It prints how many answers with status 200
+//! came per second.
 #![allow(clippy::print_stdout)]
 
 use std::{

@@ -1,4 +1,4 @@
-//! Prints what the worst templates that the template language allows take for one recipient.
+//! Prints the time and the memory that the worst allowed templates take for one recipient.
 //!
 //! Use: `cargo run --example template_limits`. The figures of this build without optimisation are
 //! in `docs/guide/templates.md`.

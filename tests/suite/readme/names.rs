@@ -1,4 +1,4 @@
-//! What the documentation names in backticks is there: files and, in the glossary, types.
+//! What the documentation names in backticks is there: files and, in the glossary, names of code.
 
 use std::{collections::BTreeSet, fs, path::Path};
 

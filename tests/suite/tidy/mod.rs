@@ -427,7 +427,7 @@ mod rules {
     }
 
     #[test]
-    fn empty_names_are_seen() {
+    fn names_that_say_nothing_are_seen() {
         assert!(says_nothing("TokenManager") && says_nothing("utils"));
         assert!(!says_nothing("Database") && !says_nothing("Informant"));
         assert_eq!(declared("pub struct A<T>(T); mod b { enum C {} }"), ["A", "b", "C"]);

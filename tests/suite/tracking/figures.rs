@@ -94,14 +94,14 @@ async fn opens_clicks_mirror_pages_and_opt_outs_become_figures_that_agree_with_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn forged_links_get_a_harmless_answer_and_previews_in_doubt_count_for_nothing() {
+async fn forged_links_get_a_harmless_answer_and_hits_before_the_confirmation_count_for_nothing() {
     let redis = RedisServer::start();
     let app = App::start(&redis, "[public]\nlisten = \"127.0.0.1:0\"").await;
     let client = &app.client;
     let id = client.create(&definition()).await;
     client.upload(&id, audience(3)).await;
     client.prepare(&id).await;
-    // The preview of a message that is not sent: its links work, and nothing is recorded.
+    // The preview of an unconfirmed message: its links work, and nothing is recorded yet.
     let of = links(client, &id, 0).await;
     assert_eq!(visit(&of[&'c'][0], FIREFOX).await.0, StatusCode::FOUND);
     for at in [3, 8, 15] {

@@ -399,7 +399,7 @@ async fn a_deleted_template_and_one_whose_recurrence_ended_make_no_more_occurren
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_a_rule_ends_it() {
+async fn no_occurrence_comes_after_the_end_of_a_rule() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();

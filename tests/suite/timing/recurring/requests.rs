@@ -140,7 +140,7 @@ async fn a_fresh_audience_is_uploaded_and_prepared_with_the_right_role() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_start_role_sets_a_recurrence_and_changes_its_template() {
+async fn only_the_start_role_sets_a_recurrence_or_changes_a_template_that_nobody_confirms() {
     let redis = RedisServer::start();
     let tokens = [
         token("ann", &["start_deliveries"]),

@@ -56,7 +56,7 @@ async fn ten_thousand_waves_that_are_due_at_once_are_released_once_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_times_than_the_limit_of_waves_are_an_error() {
+async fn more_due_times_than_waves_allowed_are_an_error() {
     let redis = RedisServer::start();
     let (application, _state) = idle(&redis, "").await;
     let services = application.services();

@@ -1,4 +1,4 @@
-//! The recording of hits: batches, the limit of a recipient, and places in a chunk.
+//! The recording of hits: batches, the limit of a recipient, and positions in a chunk.
 
 use super::*;
 
