@@ -30,8 +30,8 @@ use super::{
 use crate::harness::redis::RedisServer;
 
 const CASES: u32 = 1_000;
-const WIDE_CASES: u32 = 1_000;
-const TEST_CASES: u32 = 500;
+const WIDE_CASES: u32 = 500;
+const TEST_CASES: u32 = 250;
 const CROWDED_CASES: u32 = 6;
 /// Some mistakes show only after many steps in the right order.
 const MISTAKE_CASES: u32 = 5_000;
@@ -143,6 +143,18 @@ fn the_scripts_follow_the_protocol_when_user_agent_numbers_run_out() {
         )
         .0,
     );
+}
+
+/// Ten times as many sequences as the tests above play.
+#[test]
+#[ignore = "takes minutes: make worlds"]
+fn the_scripts_follow_the_protocol_in_many_sequences() {
+    let wide = Beginning { recipients: WIDE, ..FEW };
+    check_agreement(explore(Mutation::Faithful, 10 * WIDE_CASES, wide, wide_sequence()).0);
+    for test in [false, true] {
+        let beginning = Beginning { test, ..FEW };
+        check_agreement(explore(Mutation::Faithful, 10 * CASES, beginning, sequence()).0);
+    }
 }
 
 fn check_agreement(outcome: Outcome) {
