@@ -15,7 +15,7 @@ use versand::{
 
 const LIMIT: usize = 64 * 1024;
 
-/// Subject, HTML, text and the value of every merge field, with NUL between them.
+/// Subject, HTML, text and one value, with NUL between them. Every merge field has that value.
 fn parts(input: &str) -> Option<(Content, &str)> {
     let mut parts = input.split('\0');
     let (subject, html, text) = (parts.next()?, parts.next()?, parts.next()?);

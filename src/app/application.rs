@@ -181,7 +181,7 @@ impl Application {
 
     /// Serves until `shutdown`, then drains for at most `server.drain_ms`.
     ///
-    /// Returns false if open transactions were left when the drain time was over.
+    /// Returns false if tasks, such as open transactions, were left when the drain time was over.
     ///
     /// # Errors
     /// If the scheduler or the thread of the health listener cannot be started.
@@ -228,7 +228,8 @@ impl Application {
         let _ = tokio::time::timeout(BACKGROUND_LIMIT, self.background.wait()).await;
         self.relays.close().await;
         if let Some(embedded) = self.embedded {
-            // the heartbeat is the last write, so it is not older than the files
+            // This heartbeat is the last write. The next start holds a store whose files were
+            // changed much later than the last heartbeat.
             let _ = stores.holds.beat(config.send.silence()).await;
             embedded.stop().await;
         }

@@ -30,7 +30,8 @@ struct Limits {
 }
 
 impl PrincipalLimits {
-    /// The limits of the settings. At most half of all connections may be event streams.
+    /// The limits of the settings. At most half of all connections may be event streams, but one
+    /// always may.
     pub fn new(server: &ServerSettings) -> Self {
         Self(Arc::new(Limits {
             held: Mutex::default(),
