@@ -162,7 +162,7 @@ impl RedisSettings {
         if let (false, Some((name, _))) = (is_tls, used.iter().find(|(_, is_used)| *is_used)) {
             return Err(refuse(
                 format!("redis.{name}"),
-                "is for TLS: redis.url must begin with rediss://",
+                "is for TLS: redis.url must begin with rediss:// or valkeys://",
             ));
         }
         match (has_cert, has_key) {

@@ -16,7 +16,7 @@ use super::{
 use crate::domain::one_line;
 
 /// Why a job is set aside whose id is not plain. A foreign producer may have made it.
-const BAD_ID: &str = "the id is not 1 to 200 of A-Z a-z 0-9 . _ : -";
+const BAD_ID: &str = "the id is not made of 1 to 200 of the characters A-Z a-z 0-9 . _ : -";
 
 /// How long to wait, in milliseconds, after each failed try to record that a run ended.
 const END_RETRIES_MS: [u64; 4] = [100, 400, 1600, 6400];

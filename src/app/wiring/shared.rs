@@ -37,7 +37,7 @@ pub struct Parts {
     pub daemon: Daemon,
     /// The settings of the start.
     pub config: Arc<Config>,
-    /// The settings with those that a reload has changed.
+    /// At first the settings of the start. A reload replaces some of them.
     pub live: Live<Config>,
 }
 

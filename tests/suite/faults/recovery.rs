@@ -1,4 +1,6 @@
-//! Every row of docs/recovery.md: each state moves on after a job, worker or daemon is lost.
+//! Every row of docs/recovery.md names tests that exist, and this file has some of these tests.
+//!
+//! They show that a state moves on after a job, a worker or a daemon is lost.
 
 use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 

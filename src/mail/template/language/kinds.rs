@@ -1,4 +1,4 @@
-//! What an expression is for every recipient: a constant, or a joined text.
+//! Tells whether an expression is a constant, and whether it may be a text that `~` made.
 
 use minijinja::{
     Value,
