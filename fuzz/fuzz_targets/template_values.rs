@@ -18,7 +18,8 @@ use versand::{
 };
 
 const LIMIT: usize = 512 * 1024;
-/// The computing time of one message, far above what `docs/guide/templates.md` states.
+/// The most computing time for a compilation or for a message. This bound is far above the times
+/// that `docs/guide/templates.md` states.
 const MOST_TIME: Duration = Duration::from_secs(2);
 
 /// The depth of the outermost statements. Only these are repeated often.
@@ -189,5 +190,5 @@ fuzz_target!(|bytes: &[u8]| {
     let (tried, taken) = timed(|| template.try_message(&recipient, &stamp));
     assert!(taken < MOST_TIME, "a message in {taken:?}: {shown}");
     let made = template.render(&recipient, &stamp).map(drop);
-    assert_eq!(made, tried, "the dry run tells: {shown}");
+    assert_eq!(made, tried, "the dry run ends as the rendering does: {shown}");
 });

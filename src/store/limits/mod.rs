@@ -4,7 +4,8 @@
 //! proofs of a principal. The list of present daemons tells each daemon its share. The lists of
 //! open circuit breakers pause a recipient domain or a delivery everywhere.
 //!
-//! Entry point: [`LimitStore`]. [`DaemonPresence`] is the place of one daemon among the present.
+//! Entry point: [`LimitStore`]. [`DaemonPresence`] holds the rank of a daemon among all present
+//! daemons.
 //!
 //! Token buckets and the list of daemons use the clock of Redis, so the clocks of the daemons do
 //! not matter. Circuit breakers use the clocks of the daemons.
