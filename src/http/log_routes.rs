@@ -76,7 +76,7 @@ struct WaveLine {
 pub async fn waves(
     State(api): State<Arc<Api>>,
     Id(id): Id,
-    Query(query): Query<WavesQuery>,
+    Query(query): Query<RangeQuery>,
 ) -> Result<Response, RouteError> {
     let (delivery, limit) = (api.deliveries.delivery_with_logs(&id).await?, limit(query.limit)?);
     let waves = match &delivery.document.plan {
@@ -96,10 +96,10 @@ pub async fn waves(
     Ok(Reply(Page { items, next }).into_response())
 }
 
-/// The query of a page of waves.
+/// The query of a page that has no filter.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct WavesQuery {
+pub struct RangeQuery {
     #[serde(default)]
     from: u64,
     limit: Option<usize>,
@@ -109,7 +109,7 @@ pub struct WavesQuery {
 pub async fn exclusions(
     State(api): State<Arc<Api>>,
     Id(id): Id,
-    Query(query): Query<PageQuery>,
+    Query(query): Query<RangeQuery>,
 ) -> Result<Response, RouteError> {
     Ok(Reply(api.reports.exclusion_log.page(&id, query.from, limit(query.limit)?).await?)
         .into_response())

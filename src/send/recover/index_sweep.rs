@@ -57,7 +57,13 @@ impl IndexSweep {
         }
         // a removal shortens the index, which would shift the offsets above
         for id in deleted {
-            self.removal.remove_deleted(&id).await?;
+            match self.removal.remove_deleted(&id).await {
+                // a damaged delivery must not keep the others from being removed
+                Err(error) if !error.may_pass() => {
+                    error.log_failed_pass("a deleted delivery cannot be removed");
+                }
+                removed => removed?,
+            }
         }
         Ok(())
     }
