@@ -131,7 +131,8 @@ async fn two_daemons_at_once_create_each_occurrence_once() {
         let steps = [first, second, first, second, first, second]
             .map(|services| services.journey.define.recurrences.look_at(&id, now));
         for step in join_all(steps).await {
-            step.unwrap();
+            // who was slower by a moment creates the occurrence again at the next look
+            assert!(matches!(step, Ok(_) | Err(Refusal::Conflict(_))), "{step:?}");
         }
         assert_eq!(next(second, &id).await, due + minutes(10));
         assert_eq!(first.stores.deliveries.delivery_ids(0, 100).await.unwrap().len(), 1 + round);
