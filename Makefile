@@ -24,7 +24,7 @@ dist:
 
 test:
 	@scripts/setup.sh test
-	@echo "make test: all tests; after the build about four minutes on two cores, at most five"
+	@echo "make test: all tests; after the build four to seven minutes on two cores"
 	cargo test --no-fail-fast $(ARGS)
 
 worlds:

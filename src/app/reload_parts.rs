@@ -16,7 +16,7 @@ use crate::{
     live::Live, logging, mail::smtp::Relays, redis_server::StateDir,
 };
 
-/// What the parts of a reload use: handles whose values they replace, and the state directory.
+/// The handles whose values the parts of a reload replace, and the state directory.
 pub(super) struct Reloaded {
     pub keyring: Live<Keyring>,
     pub rules: Live<MachineRules>,
